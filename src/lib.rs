@@ -1,0 +1,17 @@
+//! opm: a process supervisor for Linux.
+//!
+//! The law: a service has at most one live incarnation, ever.
+//!
+//! Modules in reading order: [`service`] decides (pure), [`process`] names what a Unix
+//! process is (pure), [`wire`] is what goes over the socket and into files, [`sys`] holds
+//! every system call, [`daemon`] turns the loop, [`cli`] asks, [`init`] is PID 1.
+#![deny(unsafe_code)]
+
+pub mod cli;
+pub mod daemon;
+pub mod init;
+pub mod process;
+pub mod service;
+#[allow(unsafe_code)]
+pub mod sys;
+pub mod wire;
