@@ -1,3 +1,5 @@
 //! service
 
+pub mod signal;
+pub mod text;
 pub mod words;

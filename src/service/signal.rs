@@ -1,0 +1,291 @@
+//! Signals by name and number. Pure: it knows names, and never sends one.
+//!
+//! Names are what people write and what files keep, since numbers differ between machines.
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::{Serialize, Serializer};
+use std::fmt;
+use std::str::FromStr;
+
+/// The last signal that Linux has.
+const SIGNAL_MAX: i32 = 64;
+
+/// The first real-time signal that a program may use, as `kill -l` counts. The kernel begins at
+/// 32, but C libraries keep two for themselves; asking ours would let a stored `RTMIN+1` mean
+/// another number after a change of library.
+const RTMIN: i32 = 34;
+
+/// The usual name first, aliases after it.
+const NAMES: &[(i32, &[&str])] = &[
+    (libc::SIGHUP, &["HUP"]),
+    (libc::SIGINT, &["INT"]),
+    (libc::SIGQUIT, &["QUIT"]),
+    (libc::SIGILL, &["ILL"]),
+    (libc::SIGTRAP, &["TRAP"]),
+    (libc::SIGABRT, &["ABRT", "IOT"]),
+    (libc::SIGBUS, &["BUS"]),
+    (libc::SIGFPE, &["FPE"]),
+    (libc::SIGKILL, &["KILL"]),
+    (libc::SIGUSR1, &["USR1"]),
+    (libc::SIGSEGV, &["SEGV"]),
+    (libc::SIGUSR2, &["USR2"]),
+    (libc::SIGPIPE, &["PIPE"]),
+    (libc::SIGALRM, &["ALRM"]),
+    (libc::SIGTERM, &["TERM"]),
+    // MIPS and SPARC have no STKFLT, hence no constant: 16 is another signal's there.
+    #[cfg(any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "riscv64"
+    ))]
+    (libc::SIGSTKFLT, &["STKFLT"]),
+    (libc::SIGCHLD, &["CHLD", "CLD"]),
+    (libc::SIGCONT, &["CONT"]),
+    (libc::SIGSTOP, &["STOP"]),
+    (libc::SIGTSTP, &["TSTP"]),
+    (libc::SIGTTIN, &["TTIN"]),
+    (libc::SIGTTOU, &["TTOU"]),
+    (libc::SIGURG, &["URG"]),
+    (libc::SIGXCPU, &["XCPU"]),
+    (libc::SIGXFSZ, &["XFSZ"]),
+    (libc::SIGVTALRM, &["VTALRM"]),
+    (libc::SIGPROF, &["PROF"]),
+    (libc::SIGWINCH, &["WINCH"]),
+    (libc::SIGIO, &["IO", "POLL"]),
+    (libc::SIGPWR, &["PWR"]),
+    (libc::SIGSYS, &["SYS", "UNUSED"]),
+];
+
+/// A signal number from 1 to 64. KILL and STOP are among them: who can't use those refuses them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Signal(i32);
+
+impl Signal {
+    /// SIGTERM: please end.
+    pub const TERM: Signal = Signal(libc::SIGTERM);
+    /// SIGKILL: the kernel ends it.
+    pub const KILL: Signal = Signal(libc::SIGKILL);
+    /// SIGINT: what Ctrl-C sends.
+    pub const INT: Signal = Signal(libc::SIGINT);
+    /// SIGHUP: by custom, read the configuration again.
+    pub const HUP: Signal = Signal(libc::SIGHUP);
+    /// SIGCONT: go on after a stop.
+    pub const CONT: Signal = Signal(libc::SIGCONT);
+
+    /// The signal of that number, if Linux has it.
+    pub fn from_number(number: i32) -> Option<Signal> {
+        (1..=SIGNAL_MAX).contains(&number).then_some(Signal(number))
+    }
+
+    /// Reads `TERM`, `SIGTERM`, `15`, `RTMIN+3` or `RTMAX-1`, in either case.
+    pub fn parse(text: &str) -> Result<Signal, String> {
+        let bad =
+            || format!("bad signal {text:?}: want a name or a number from 1 to 64, such as TERM");
+        if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+            return text
+                .parse()
+                .ok()
+                .and_then(Signal::from_number)
+                .ok_or_else(bad);
+        }
+        let upper = text.to_ascii_uppercase();
+        let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+        let known = NAMES.iter().find(|(_, names)| names.contains(&name));
+        known
+            .map(|&(number, _)| Signal(number))
+            .or_else(|| real_time(name))
+            .ok_or_else(bad)
+    }
+
+    /// Its number, from 1 to 64.
+    pub fn number(self) -> i32 {
+        self.0
+    }
+
+    /// Its name without `SIG`, in a form that [`Signal::parse`] reads: `TERM`, `RTMIN+3`. The
+    /// two that have no name (32 and 33, the C library's own) are given by number.
+    pub fn name(self) -> String {
+        self.to_string()
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = NAMES.iter().find(|(number, _)| *number == self.0);
+        match (known, self.0) {
+            (Some((_, [name, ..])), _) => f.write_str(name),
+            (_, RTMIN) => f.write_str("RTMIN"),
+            (_, SIGNAL_MAX) => f.write_str("RTMAX"),
+            (_, number) if number > RTMIN => write!(f, "RTMIN+{}", number - RTMIN),
+            (_, number) => write!(f, "{number}"),
+        }
+    }
+}
+
+/// `RTMIN`, `RTMIN+3`, `RTMAX`, `RTMAX-1`.
+fn real_time(name: &str) -> Option<Signal> {
+    let offset = |digits: &str| {
+        let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        plain.then(|| digits.parse::<i32>().ok()).flatten()
+    };
+    let number = if let Some(rest) = name.strip_prefix("RTMIN") {
+        match rest {
+            "" => RTMIN,
+            _ => RTMIN.checked_add(offset(rest.strip_prefix('+')?)?)?,
+        }
+    } else {
+        match name.strip_prefix("RTMAX")? {
+            "" => SIGNAL_MAX,
+            rest => SIGNAL_MAX.checked_sub(offset(rest.strip_prefix('-')?)?)?,
+        }
+    };
+    (RTMIN..=SIGNAL_MAX)
+        .contains(&number)
+        .then_some(Signal(number))
+}
+
+impl FromStr for Signal {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Signal, String> {
+        Signal::parse(text)
+    }
+}
+
+impl Serialize for Signal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Signal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Signal, D::Error> {
+        deserializer.deserialize_any(NameOrNumber)
+    }
+}
+
+/// A process file may give a signal either way.
+struct NameOrNumber;
+
+impl Visitor<'_> for NameOrNumber {
+    type Value = Signal;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a signal's name or number, such as \"TERM\" or 15")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Signal, E> {
+        Signal::parse(text).map_err(E::custom)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Signal, E> {
+        let signal = i32::try_from(number).ok().and_then(Signal::from_number);
+        signal.ok_or_else(|| E::custom(format!("bad signal {number}: want 1 to {SIGNAL_MAX}")))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Signal, E> {
+        let signal = i32::try_from(number).ok().and_then(Signal::from_number);
+        signal.ok_or_else(|| E::custom(format!("bad signal {number}: want 1 to {SIGNAL_MAX}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_prefix_case_and_number_mean_the_same() {
+        for text in ["TERM", "SIGTERM", "15", "term", "SigTerm", "015"] {
+            assert_eq!(Signal::parse(text), Ok(Signal::TERM), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_signal_has_a_name_that_parses_back() {
+        for number in 1..=64 {
+            let signal = Signal::from_number(number).expect("in range");
+            assert_eq!(signal.number(), number);
+            assert_eq!(
+                Signal::parse(&signal.name()),
+                Ok(signal),
+                "{}",
+                signal.name()
+            );
+        }
+    }
+
+    #[test]
+    fn all_classic_signals_are_named() {
+        for number in 1..=31 {
+            let name = Signal(number).name();
+            assert!(
+                name.starts_with(|c: char| c.is_ascii_uppercase()),
+                "{number} is {name}"
+            );
+        }
+    }
+
+    #[test]
+    fn real_time_signals_count_from_either_end() {
+        assert_eq!(Signal::parse("RTMIN"), Ok(Signal(34)));
+        assert_eq!(Signal::parse("SIGRTMIN+3"), Ok(Signal(37)));
+        assert_eq!(Signal::parse("rtmax-1"), Ok(Signal(63)));
+        assert_eq!(Signal(37).name(), "RTMIN+3");
+        assert_eq!(Signal(64).name(), "RTMAX");
+        assert_eq!(Signal::parse("RTMIN+30"), Ok(Signal(64)));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let nonsense = [
+            "",
+            "0",
+            "65",
+            "-1",
+            "+15",
+            "SIG",
+            "SIGSIGTERM",
+            "TERM ",
+            "15x",
+            "99999999999999999999",
+            "RTMIN+31",
+            "RTMIN-1",
+            "RTMAX+1",
+            "RTMAX-31",
+            "RTMIN+",
+            "RTMIN+-1",
+            "RTMIN3",
+            "ＴＥＲＭ",
+            "RTMIN+99999999999",
+        ];
+        for text in nonsense {
+            let error = Signal::parse(text).expect_err(text);
+            assert!(
+                error.contains("bad signal") && !error.contains('\n'),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn json_is_a_name_and_is_read_from_either() {
+        assert_eq!(
+            serde_json::to_string(&Signal::TERM).expect("json"),
+            "\"TERM\""
+        );
+        for json in ["\"SIGTERM\"", "\"15\"", "15"] {
+            let signal: Signal = serde_json::from_str(json).expect(json);
+            assert_eq!(signal, Signal::TERM);
+        }
+        for json in [
+            "0",
+            "-15",
+            "65",
+            "1.5",
+            "null",
+            "\"NOPE\"",
+            "18446744073709551615",
+        ] {
+            assert!(serde_json::from_str::<Signal>(json).is_err(), "{json}");
+        }
+    }
+}
