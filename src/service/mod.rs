@@ -1,5 +1,6 @@
 //! service
 
 pub mod signal;
+pub mod target;
 pub mod text;
 pub mod words;

@@ -32,11 +32,7 @@ const NAMES: &[(i32, &[&str])] = &[
     (libc::SIGALRM, &["ALRM"]),
     (libc::SIGTERM, &["TERM"]),
     // MIPS and SPARC have no STKFLT, hence no constant: 16 is another signal's there.
-    #[cfg(any(
-        target_arch = "x86_64",
-        target_arch = "aarch64",
-        target_arch = "riscv64"
-    ))]
+    #[cfg(not(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc64")))]
     (libc::SIGSTKFLT, &["STKFLT"]),
     (libc::SIGCHLD, &["CHLD", "CLD"]),
     (libc::SIGCONT, &["CONT"]),
