@@ -73,7 +73,8 @@ pub fn format_span(ms: u64) -> String {
     }
 }
 
-/// Reads a size in bytes: `500K 500M 1G` by 1024 (also `KB`, `KiB`, in either case), or plain bytes.
+/// Reads a size in bytes: `500K 500M 1G` by 1024 (also `KB`, `KiB`, in either case), or plain
+/// bytes.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let (number, unit) = number_and_unit(text);
     let upper = unit.to_ascii_uppercase();
