@@ -10,6 +10,8 @@
 pub mod cli;
 pub mod daemon;
 pub mod init;
+#[doc(hidden)]
+pub mod mutant;
 pub mod process;
 pub mod service;
 #[allow(unsafe_code)]

@@ -1,3 +1,89 @@
-//! process
-
+//! PURE. What a Unix process is to opm: who it is, how it ended, which marks it bears.
+// pub mod command;
+pub mod mark;
+pub mod record;
 pub mod stat;
+
+// pub use command::extract_search_pattern_from_command;
+
+/// A process id as the kernel gives it; never an identity by itself.
+pub type Pid = i32;
+
+/// What tells one process from every other that ever lived in this boot and PID namespace.
+///
+/// The pidfd inode is unique for the life of the system (pidfs, Linux 6.9 on 64 bits). Below
+/// that the start time stands in: its tick is 10 ms, so a pid that is reused within one tick
+/// can't be told apart (`opm doctor` says which holds).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Identity {
+    pub pid: Pid,
+    /// Clock ticks since boot; 0 if unknown.
+    pub start_time: u64,
+    /// 0 if unknown.
+    pub inode: u64,
+}
+
+impl Identity {
+    /// Whether two sightings are one process. What only one of them knows decides nothing; with
+    /// nothing in common but the pid they are not the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        if crate::mutant::mutant("adopt_by_pid") {
+            return self.pid == other.pid;
+        }
+        if self.pid != other.pid {
+            return false;
+        }
+        if self.inode != 0 && other.inode != 0 {
+            return self.inode == other.inode;
+        }
+        self.start_time != 0 && self.start_time == other.start_time
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Exit {
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// It is gone and nobody can say how.
+    Unknown,
+}
+
+impl Exit {
+    /// From a wait status as wait(2) and field 52 of /proc/PID/stat have it.
+    pub fn from_wait_status(status: i32) -> Self {
+        match status & 0x7f {
+            0 => Self::Code((status >> 8) & 0xff),
+            signal => Self::Signal(signal),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inode_outweighs_an_equal_start_time() {
+        let old = Identity {
+            pid: 7,
+            start_time: 100,
+            inode: 41,
+        };
+        assert!(!old.is_same(&Identity { inode: 42, ..old }));
+        assert!(old.is_same(&Identity {
+            start_time: 0,
+            ..old
+        }));
+    }
+
+    #[test]
+    fn a_pid_alone_is_no_identity() {
+        let bare = Identity {
+            pid: 7,
+            ..Identity::default()
+        };
+        assert!(!bare.is_same(&bare));
+    }
+}

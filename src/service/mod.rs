@@ -1,6 +1,8 @@
-//! service
-
+//! PURE. What should happen: no file, socket, process or clock.
+pub mod machine;
+pub mod policy;
 pub mod signal;
+pub mod spec;
 pub mod target;
 pub mod text;
 pub mod words;

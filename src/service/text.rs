@@ -151,7 +151,7 @@ pub fn human_bytes(bytes: u64) -> String {
 }
 
 /// The wait before an automatic restart: `2s`, or `2s..1m`, which doubles up to its bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Delay {
     /// The first wait.
     pub min_ms: u64,

@@ -1,1 +1,240 @@
-//! sys
+//! The only system calls and the only `unsafe` of opm.
+//!
+//! [`Kernel`] is what the daemon needs, at the granularity of system calls, so that the
+//! simulator can stand in for it and kill the daemon between any two. [`linux::Linux`] is the
+//! real one. Errors are bare [`Errno`]s; whoever asked adds the context.
+pub mod linux;
+pub mod pidfd;
+pub mod procfs;
+pub mod signals;
+pub mod spawn;
+pub mod storage;
+pub mod tiers;
+
+use crate::process::record::Signature;
+use crate::process::stat::Stat;
+use crate::process::{Exit, Identity, Pid};
+pub use rustix::io::Errno;
+pub use tiers::Tiers;
+
+/// What a system call gives.
+pub type Result<T> = std::result::Result<T, Errno>;
+
+/// Whom a signal is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// That process alone.
+    Process,
+    /// The process group that it leads.
+    Group,
+}
+
+/// What a spawn needs, all of it made before the fork: the child allocates nothing.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// The child's half of the journal, but for the leader's identity, which it fills in.
+    pub signature: Signature,
+    /// Where in the journal it signs.
+    pub signature_offset: u64,
+    /// RLIMIT_LOCKS, soft and hard.
+    pub limit_mark: Option<u64>,
+    pub argv: &'a [String],
+    /// `NAME=VALUE` each. The variable that starts with `OPM_MARK=` ends in ten digits that the
+    /// child overwrites with its pid.
+    pub env: Strings,
+    /// Where a program without a slash is looked for, as PATH says.
+    pub path: &'a str,
+    pub cwd: &'a str,
+    pub log_out: &'a str,
+    pub log_error: &'a str,
+}
+
+/// Strings in one block, each ended by NUL: one allocation for a whole environment.
+#[derive(Clone, Debug, Default)]
+pub struct Strings {
+    bytes: Vec<u8>,
+    starts: Vec<usize>,
+}
+
+impl Strings {
+    /// Adds `pieces`, joined. NUL bytes end a string early: callers have refused them.
+    pub fn push(&mut self, pieces: &[&str]) {
+        self.starts.push(self.bytes.len());
+        for piece in pieces {
+            self.bytes.extend_from_slice(piece.as_bytes());
+        }
+        self.bytes.push(0);
+    }
+
+    /// Each string without its NUL.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let ends = self
+            .starts
+            .iter()
+            .skip(1)
+            .copied()
+            .chain([self.bytes.len()]);
+        self.starts
+            .iter()
+            .zip(ends)
+            .map(|(start, end)| &self.bytes[*start..end - 1])
+    }
+}
+
+/// How far the child got, as its errno pipe tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Launch {
+    /// Not yet exec'd.
+    Pending,
+    /// The program runs.
+    Done,
+    /// Nothing was exec'd.
+    Failed(Stage, Errno),
+}
+
+/// Where a launch failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// clone itself: no child came to be.
+    Fork,
+    /// The child could not put itself on record.
+    Sign,
+    /// Session, limits, descriptors.
+    Setup,
+    Directory,
+    Log,
+    Exec,
+}
+
+/// A child between fork and exec, or after it.
+#[derive(Debug)]
+pub struct Child<P, L> {
+    pub pid: Pid,
+    pub pidfd: P,
+    /// Readable when the launch is decided.
+    pub launch: L,
+}
+
+/// What woke the loop. A hint: whoever handles it looks for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wake {
+    /// The leader of this service.
+    Leader(u32),
+    /// The launch pipe of this service.
+    Launch(u32),
+    /// A member or orphan that is watched by pid.
+    Member(Pid),
+}
+
+/// A file of the home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Read and write in place; created if missing.
+    InPlace,
+    /// Created, or emptied if there.
+    Fresh,
+}
+
+/// The kernel as the daemon uses it.
+///
+/// Handles close when dropped. Nothing here blocks, but for disk access and for what `flock`
+/// is documented to wait for elsewhere.
+pub trait Kernel {
+    /// A pidfd: it pins one process, whatever becomes of the number.
+    type Pidfd: std::fmt::Debug;
+    /// The read end of a launch pipe.
+    type Launch: std::fmt::Debug;
+    /// An open file of the home.
+    type File: std::fmt::Debug;
+
+    /// Milliseconds of CLOCK_BOOTTIME.
+    fn now(&self) -> u64;
+    /// Unix milliseconds.
+    fn wall(&self) -> u64;
+    /// Random bits.
+    fn random(&mut self) -> u64;
+    /// What this kernel has.
+    fn tiers(&self) -> Tiers;
+    /// This process.
+    fn own_identity(&mut self) -> Identity;
+    fn own_uid(&self) -> u32;
+
+    /// Forks a child that signs in, sets itself up and execs. Never waits for it.
+    fn spawn(
+        &mut self,
+        plan: &Plan<'_>,
+        journal: &Self::File,
+    ) -> Result<Child<Self::Pidfd, Self::Launch>>;
+    /// Looks at a launch pipe without waiting.
+    fn launch(&mut self, pipe: &Self::Launch) -> Launch;
+    /// pidfd_open(2): live processes and zombies.
+    fn pidfd_open(&mut self, pid: Pid) -> Result<Self::Pidfd>;
+    /// Its inode, where the kernel has pidfs.
+    fn inode(&mut self, pidfd: &Self::Pidfd) -> Option<u64>;
+    /// Whether every thread of it has exited.
+    fn is_dead(&mut self, pidfd: &Self::Pidfd) -> Result<bool>;
+    /// pidfd_send_signal(2); signal 0 only asks. `Group` needs the tier.
+    fn signal(&mut self, pidfd: &Self::Pidfd, signal: i32, reach: Reach) -> Result<()>;
+    /// waitid(2) on a child of ours: `reap` or only look. None: nothing to wait for yet.
+    /// ECHILD: no child of ours.
+    fn wait(&mut self, pidfd: &Self::Pidfd, reap: bool) -> Result<Option<Exit>>;
+    /// How a process that is nobody's child of ours ended, where the kernel tells.
+    fn exit_of_stranger(&mut self, pidfd: &Self::Pidfd, pid: Pid) -> Exit;
+    /// Our own children, zombies too, read whole.
+    fn own_children(&mut self, out: &mut Vec<Pid>) -> Result<()>;
+    /// The children of any process, of all its threads. May miss some while they change.
+    fn children(&mut self, pid: Pid, out: &mut Vec<Pid>) -> Result<()>;
+    /// Every process in /proc.
+    fn processes(&mut self, out: &mut Vec<Pid>) -> Result<()>;
+    /// How many processes were ever forked on this machine.
+    fn forks(&mut self) -> Option<u64>;
+    fn stat(&mut self, pid: Pid) -> Result<Stat>;
+    /// Soft and hard RLIMIT_LOCKS.
+    fn locks_limit(&mut self, pid: Pid) -> Result<(u64, u64)>;
+    fn environ(&mut self, pid: Pid) -> Result<Vec<u8>>;
+    fn cmdline(&mut self, pid: Pid) -> Result<Vec<u8>>;
+    fn cwd(&mut self, pid: Pid) -> Result<String>;
+    /// Real uid.
+    fn uid(&mut self, pid: Pid) -> Result<u32>;
+    /// Wakes the loop when the process has exited, and again when it is reaped.
+    fn watch(&mut self, pidfd: &Self::Pidfd, wake: Wake) -> Result<()>;
+    fn unwatch(&mut self, pidfd: &Self::Pidfd);
+    fn watch_launch(&mut self, launch: &Self::Launch, wake: Wake) -> Result<()>;
+    fn unwatch_launch(&mut self, launch: &Self::Launch);
+
+    /// Opens a file of the home by its name in it.
+    fn open(&mut self, name: &str, mode: Mode) -> Result<Self::File>;
+    /// Reads a file of the home whole; none if there is none.
+    fn load(&mut self, name: &str) -> Result<Option<Vec<u8>>>;
+    /// Writes at a place; may write less than it was given.
+    fn write_at(&mut self, file: &Self::File, offset: u64, bytes: &[u8]) -> Result<usize>;
+    fn set_len(&mut self, file: &Self::File, len: u64) -> Result<()>;
+    fn sync(&mut self, file: &Self::File) -> Result<()>;
+    fn rename(&mut self, from: &str, to: &str) -> Result<()>;
+    /// Makes renames last.
+    fn sync_home(&mut self) -> Result<()>;
+}
+
+/// Writes all of `bytes` at `offset`.
+///
+/// # Errors
+/// What the kernel says; a write that makes no progress is ENOSPC.
+pub fn write_all_at<K: Kernel>(
+    kernel: &mut K,
+    file: &K::File,
+    mut offset: u64,
+    mut bytes: &[u8],
+) -> Result<()> {
+    while !bytes.is_empty() {
+        match kernel.write_at(file, offset, bytes) {
+            Ok(0) => return Err(Errno::NOSPC),
+            Ok(n) => {
+                bytes = &bytes[n.min(bytes.len())..];
+                offset += n as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}

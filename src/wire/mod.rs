@@ -1,1 +1,292 @@
-//! wire
+//! What goes over the socket: requests, replies, and frames around them.
+//!
+//! One frame is a little-endian `u32` length and that many bytes of JSON. A connection carries
+//! one request, then replies until one that is final. Nothing here does I/O.
+pub mod frame;
+
+use crate::service::spec::{Env, Id, Policy, Spec};
+use serde::{Deserialize, Serialize};
+
+/// Exit codes of the command, and the codes of outcomes on the wire. See `opm(1)`.
+pub mod code {
+    pub const DONE: u8 = 0;
+    pub const FAILED: u8 = 1;
+    pub const USAGE: u8 = 2;
+    pub const NO_SUCH: u8 = 3;
+    pub const UNREACHABLE: u8 = 4;
+    pub const REFUSED: u8 = 5;
+    pub const TIMED_OUT: u8 = 6;
+}
+
+/// What a command asks of the daemon. A `target` is text as the operator wrote it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Make existing services up. Answers when exec'd or failed.
+    Start {
+        target: String,
+        force: bool,
+    },
+    /// Define services and start them. `base` is the caller's environment.
+    /// `keep`: keep a service whose first exec failed (an imported file), else forget it.
+    Define {
+        specs: Vec<Spec>,
+        base: Env,
+        force: bool,
+        keep: bool,
+    },
+    Stop {
+        target: String,
+    },
+    Restart {
+        target: String,
+    },
+    Remove {
+        target: String,
+    },
+    Signal {
+        target: String,
+        signal: i32,
+        tree: bool,
+    },
+    Reset {
+        target: String,
+    },
+    List {
+        usage: bool,
+    },
+    Info {
+        target: String,
+    },
+    Env {
+        target: String,
+    },
+    /// The paths of the log files.
+    Logs {
+        target: String,
+    },
+    Flush {
+        target: String,
+    },
+    Events {
+        follow: bool,
+    },
+    /// `until`: `online`, `ready`, `stopped` or `errored`.
+    Wait {
+        target: String,
+        until: Until,
+        timeout_ms: Option<u64>,
+    },
+    Save,
+    Restore {
+        force: bool,
+    },
+    Health,
+    Doctor,
+    /// The daemon leaves. `services`: stop them first.
+    Leave {
+        services: bool,
+    },
+    /// Replace the daemon in place; `binary` is checked first, none is the running one.
+    Upgrade {
+        binary: Option<String>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Until {
+    Online,
+    Ready,
+    Stopped,
+    Errored,
+}
+
+/// What the daemon answers. Every request ends with exactly one final reply.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// Not final: how far a long request is.
+    Progress {
+        done: usize,
+        total: usize,
+    },
+    /// Not final: one event as it happens.
+    Event(Event),
+    /// Final: a line for every target, and a summary (restore) if there is one.
+    Outcomes {
+        outcomes: Vec<Outcome>,
+        summary: Option<String>,
+    },
+    List(Vec<Row>),
+    Info(Vec<Info>),
+    Env(Vec<(String, Env)>),
+    Logs(Vec<LogFiles>),
+    Events(Vec<Event>),
+    Health(Health),
+    Doctor(Vec<Finding>),
+    /// Final: the request as a whole failed; `code` is the exit code, `text` one line
+    /// `subject: reason (what to do)` without the leading `opm: `.
+    Failed {
+        code: u8,
+        text: String,
+    },
+}
+
+impl Reply {
+    /// Whether this reply ends its request.
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Self::Progress { .. } | Self::Event(_))
+    }
+}
+
+/// What became of one target. `code` 0: `text` says what is true now (`web: online (pid 12)`),
+/// printed on stdout; else one error line without `opm: `, printed on stderr.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Outcome {
+    pub code: u8,
+    pub text: String,
+    /// Warnings, without `opm: `; they go to stderr and do not change the code.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Online,
+    Starting,
+    Stopping,
+    Waiting,
+    Stopped,
+    Errored,
+}
+
+impl Status {
+    /// The status word of the contract.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Starting => "starting",
+            Self::Stopping => "stopping",
+            Self::Waiting => "waiting",
+            Self::Stopped => "stopped",
+            Self::Errored => "errored",
+        }
+    }
+}
+
+/// One element of `ls --format json`, exactly.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Row {
+    pub id: Id,
+    pub name: String,
+    pub pid: Option<i32>,
+    pub uptime_ms: Option<u64>,
+    pub restarts: u64,
+    pub status: Status,
+    pub cpu_percent: Option<f64>,
+    pub memory_bytes: Option<u64>,
+    pub watching: bool,
+    pub processes: Option<u32>,
+    pub generation: u64,
+    pub adopted: bool,
+    pub command: String,
+    pub cwd: String,
+}
+
+/// One element of `info --format json`, exactly: a row and more.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Info {
+    #[serde(flatten)]
+    pub row: Row,
+    pub pids: Vec<i32>,
+    /// RFC 3339.
+    pub started_at: Option<String>,
+    pub last_exit: Option<LastExit>,
+    pub ready: bool,
+    pub pattern: String,
+    pub policy: Policy,
+    pub log_out: String,
+    pub log_error: String,
+    pub identity: Option<Identity>,
+    /// Quick deaths in a row so far.
+    pub failed_restarts: u32,
+    pub last_restart_at: Option<String>,
+    /// Names only: values are secrets.
+    pub env_keys: Vec<String>,
+    pub cgroup: Option<String>,
+    /// Why it is where it is, if there is something to say (errored, stopping for long).
+    pub note: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LastExit {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    pub at: Option<String>,
+}
+
+/// How the leader is told from every other process, ever.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Identity {
+    pub boot_id: String,
+    pub pid_namespace: u64,
+    pub pid: i32,
+    /// Clock ticks since boot.
+    pub start_time: Option<u64>,
+    pub pidfd_inode: Option<u64>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LogFiles {
+    pub id: Id,
+    pub name: String,
+    pub out: String,
+    pub error: String,
+}
+
+/// One line of `events --format json`, exactly.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// RFC 3339 with milliseconds, UTC.
+    pub at: String,
+    /// `spawned ready exited drained waiting stopped errored adopted refused`.
+    pub event: String,
+    pub service: String,
+    pub id: Id,
+    pub generation: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `daemon health --format json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Health {
+    pub pid: i32,
+    pub uptime_ms: u64,
+    pub memory_bytes: u64,
+    pub services: usize,
+    pub online: usize,
+    pub version: String,
+    pub home: String,
+}
+
+/// One line of `doctor`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Finding {
+    /// `ok`, `note` or `problem`.
+    pub level: String,
+    pub subject: String,
+    pub text: String,
+    /// What to do; empty if nothing.
+    pub advice: String,
+}

@@ -1,0 +1,165 @@
+//! PURE. Marks: what every process of an incarnation inherits, so that it can be told even when
+//! its record is lost.
+//!
+//! Two marks, because each is lost where the other holds. The environment (`OPM_MARK`) names the
+//! incarnation in full, but setproctitle overwrites it and `env -i` drops it. The resource limit
+//! RLIMIT_LOCKS, which the kernel has not used since 2.4, survives both, and `setsid`, double
+//! forks and setuid too, and anybody may read it in /proc/P/limits; but it holds 63 bits only.
+//!
+//! Layout of the limit, soft and hard alike, from the top: one zero bit, 10 bits of level, 22 bits
+//! of home, 31 bits of generation. Levels fall from the outer opm to one nested in a service of
+//! it, since an unprivileged process can lower its hard limit but never raise it.
+
+/// The environment variable that names the incarnation.
+pub const MARK_VARIABLE: &str = "OPM_MARK";
+
+const LEVEL_TOP: u64 = 1023;
+const HOME_BITS: u32 = 22;
+const GENERATION_BITS: u32 = 31;
+const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
+const HOME_MASK: u64 = (1 << HOME_BITS) - 1;
+
+/// A value of RLIMIT_LOCKS that opm gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LimitMark {
+    level: u64,
+    home: u64,
+    generation: u64,
+}
+
+impl LimitMark {
+    /// The mark of a daemon itself, below whatever it inherited: generation 0 names no
+    /// incarnation, so that a daemon started from inside a service leaves that service's mark.
+    /// None when the levels are used up (a thousand opm-s inside one another).
+    pub fn of_daemon(inherited: u64, home_key: u64) -> Option<Self> {
+        let level = if inherited == u64::MAX {
+            LEVEL_TOP
+        } else {
+            (inherited >> (HOME_BITS + GENERATION_BITS))
+                .min(LEVEL_TOP)
+                .checked_sub(1)?
+        };
+        (level > 0).then_some(Self {
+            level,
+            home: home_key & HOME_MASK,
+            generation: 0,
+        })
+    }
+
+    /// The mark of an incarnation that this daemon starts: one level below the daemon's.
+    pub fn of_incarnation(self, generation: u64) -> Self {
+        Self {
+            level: self.level - 1,
+            generation: generation & GENERATION_MASK,
+            ..self
+        }
+    }
+
+    /// Soft and hard limit.
+    pub fn value(self) -> u64 {
+        (self.level << (HOME_BITS + GENERATION_BITS))
+            | (self.home << GENERATION_BITS)
+            | self.generation
+    }
+
+    /// The generation that `(soft, hard)` names if an incarnation of the home with this key bears
+    /// it, at whatever level: it may have been started by an earlier daemon at another one.
+    pub fn generation_of((soft, hard): (u64, u64), home_key: u64) -> Option<u64> {
+        let home = (hard >> GENERATION_BITS) & HOME_MASK;
+        let level = hard >> (HOME_BITS + GENERATION_BITS);
+        let generation = hard & GENERATION_MASK;
+        (soft == hard && level <= LEVEL_TOP && home == home_key & HOME_MASK && generation != 0)
+            .then_some(generation)
+    }
+
+    /// Whether a full generation is the one that a limit can only name in part.
+    pub fn names(part: u64, generation: u64) -> bool {
+        part == generation & GENERATION_MASK
+    }
+}
+
+/// What `OPM_MARK` says: `KEY.ID.GENERATION.PID`, the first and the last in fixed width so that
+/// the child can write its own pid between fork and exec without allocating.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EnvMark {
+    pub home_key: u64,
+    pub id: u32,
+    pub generation: u64,
+    /// The leader's pid.
+    pub pid: i32,
+}
+
+/// Digits of the pid at the end of `OPM_MARK`.
+pub const PID_DIGITS: usize = 10;
+
+impl EnvMark {
+    /// The variable's value.
+    pub fn value(&self) -> String {
+        format!(
+            "{:016x}.{}.{}.{:010}",
+            self.home_key, self.id, self.generation, self.pid
+        )
+    }
+
+    /// Reads a value back.
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let mut parts = std::str::from_utf8(value).ok()?.split('.');
+        let mark = Self {
+            home_key: u64::from_str_radix(parts.next()?, 16).ok()?,
+            id: parts.next()?.parse().ok()?,
+            generation: parts.next()?.parse().ok()?,
+            pid: parts.next()?.parse().ok()?,
+        };
+        parts.next().is_none().then_some(mark)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nested_opm_can_always_lower_its_limit() {
+        let mut inherited = u64::MAX;
+        let mut depth = 0;
+        while let Some(daemon) = LimitMark::of_daemon(inherited, 0xdead_beef) {
+            let mark = daemon.of_incarnation(u64::MAX);
+            assert!(daemon.value() < inherited && mark.value() < daemon.value());
+            inherited = mark.value();
+            depth += 1;
+        }
+        assert!(depth > 500, "{depth}");
+    }
+
+    #[test]
+    fn a_limit_names_the_generation_of_its_own_home_only() {
+        let key = 0x0123_4567_89ab_cdef;
+        let daemon = LimitMark::of_daemon(u64::MAX, key).unwrap();
+        let value = daemon.of_incarnation(77).value();
+        assert_eq!(LimitMark::generation_of((value, value), key), Some(77));
+        assert_eq!(LimitMark::generation_of((value, value), key + 1), None);
+        assert_eq!(LimitMark::generation_of((value - 1, value), key), None);
+        assert_eq!(
+            LimitMark::generation_of((daemon.value(), daemon.value()), key),
+            None
+        );
+        assert_eq!(
+            LimitMark::generation_of((u64::MAX, u64::MAX), u64::MAX),
+            None
+        );
+    }
+
+    #[test]
+    fn the_environment_mark_reads_back() {
+        let mark = EnvMark {
+            home_key: 9,
+            id: 3,
+            generation: 12,
+            pid: 4711,
+        };
+        assert_eq!(EnvMark::parse(mark.value().as_bytes()), Some(mark));
+        assert!(mark.value().ends_with(".0000004711"));
+        assert_eq!(EnvMark::parse(b"x.1.2.3"), None);
+        assert_eq!(EnvMark::parse(b"1.1.2.3.4"), None);
+    }
+}

@@ -1,0 +1,618 @@
+//! One service: a pure, total state machine.
+//!
+//! It never reads a clock, a file or a process table. It is told what happened ([`Input`]) and
+//! says what to do ([`Action`]).
+//!
+//! # At most one live incarnation
+//!
+//! A service owns exactly one token for its whole life: a [`Vacancy`] while no process of it can
+//! exist, an [`Incarnation`] from the moment a spawn is asked for until the kernel has confirmed
+//! that every process of that generation is gone. Neither can be cloned or made outside this
+//! file; `spawn` is the only way from the one to the other, `settle` the only way back. Losing a
+//! token leaves a service stuck, never doubled.
+//!
+//! | phase | transitions |
+//! |---|---|
+//! | Down, Cooldown, Failed | Start, Restart: spawn, tally cleared. Stop: Down. Tick when due: spawn |
+//! | Starting | Spawned: Up, or Stopping if the goal is Down. SpawnFailed: settle |
+//! | Up | Stop, Restart: signal, Stopping. LeaderExited: Stopping, since the tree must drain |
+//! | Stopping | Tick at `kill_at`: KillTree, again at an interval. Only Emptied settles |
+//! | settle | goal Down: Down. Asked for: spawn. Died: spawn, Cooldown, Failed or Down by policy |
+use super::policy;
+use super::spec::{Policy, Restart};
+use crate::mutant::mutant;
+
+/// Milliseconds on a clock that never goes back (`CLOCK_BOOTTIME`).
+pub type Time = u64;
+
+/// Names one incarnation. One sequence for the whole home, never used twice, unlike a pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Generation(pub u64);
+
+/// The right to start: nothing of the service lives.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Vacancy(());
+
+/// The duty to confirm the end of this generation before anything else starts.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Incarnation(Generation);
+
+/// What the operator wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Goal {
+    Up,
+    Down,
+}
+
+/// Why an incarnation is going away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// By stop or restart.
+    Asked,
+    /// By itself: how it ended, and whether it was young.
+    Died { ending: Ending, quick: bool },
+    /// The machine had no room for a process; not the service's fault.
+    Crowded,
+}
+
+/// How a leader ended, as far as the policy cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ending {
+    /// Exit code 0.
+    Clean,
+    /// Another code, a signal, or unknown.
+    Failure,
+    /// Exit code 0 at once, with descendants that live on: it put itself into the background,
+    /// where nothing can say which process it is.
+    Daemonized,
+}
+
+/// Why a spawn failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The program, its directory or its log file.
+    Program,
+    /// Out of processes, memory or descriptors.
+    Machine,
+}
+
+/// What is true now.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Nothing runs, nothing is due.
+    Down(Vacancy),
+    /// Nothing runs; a restart is due `delay` after `since`.
+    Cooldown {
+        vacancy: Vacancy,
+        since: Time,
+        delay: Time,
+    },
+    /// Nothing runs; it needs the operator.
+    Failed(Vacancy),
+    /// A spawn was asked for and is not yet answered. `asked`: by the operator.
+    Starting { run: Incarnation, asked: bool },
+    /// The leader runs.
+    Up { run: Incarnation, since: Time },
+    /// The incarnation must go: it was asked, and is killed from `kill_at` on. Also the drain.
+    Stopping {
+        run: Incarnation,
+        cause: Cause,
+        kill_at: Time,
+    },
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    Start,
+    Stop,
+    Restart,
+    /// The leader has exec'd.
+    Spawned(Generation),
+    SpawnFailed(Generation, Fault),
+    LeaderExited(Generation, Ending),
+    /// The kernel confirmed that nothing of this generation lives. The last word on it.
+    Emptied(Generation),
+    /// Time passed. Spurious ticks do nothing.
+    Tick,
+}
+
+/// What to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Start a leader.
+    Spawn(Generation),
+    /// Send the stop signal to the whole of it.
+    Terminate(Generation),
+    /// Kill the whole of it.
+    KillTree(Generation),
+}
+
+/// Where generations come from; one for all services of a home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sequence(pub u64);
+
+impl Sequence {
+    fn next(&mut self) -> Generation {
+        self.0 += 1;
+        Generation(self.0)
+    }
+}
+
+/// Where a service stands when a daemon takes it over from the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Past {
+    /// Confirmed empty, and nothing is due.
+    Down,
+    /// Confirmed empty, after too many deaths.
+    Failed,
+    /// Confirmed empty, to be started `delay` from now.
+    Due { delay: Time },
+    /// Of this generation something may live: its leader, or what must drain.
+    Alive { generation: Generation, since: Time },
+}
+
+/// One service's machine.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Machine {
+    policy: Policy,
+    goal: Goal,
+    /// Quick deaths in a row.
+    deaths: u32,
+    restarts: u64,
+    /// None only inside `step`.
+    phase: Option<Phase>,
+}
+
+impl Machine {
+    /// A service that never ran.
+    pub fn new(policy: Policy) -> Self {
+        Self::resume(policy, Goal::Down, 0, 0, Past::Down, 0)
+    }
+
+    /// A service as an earlier daemon left it. Starts nothing by itself: the first `Tick` does.
+    pub fn resume(
+        policy: Policy,
+        goal: Goal,
+        deaths: u32,
+        restarts: u64,
+        past: Past,
+        now: Time,
+    ) -> Self {
+        let phase = match past {
+            Past::Down => Phase::Down(Vacancy(())),
+            Past::Failed => Phase::Failed(Vacancy(())),
+            Past::Due { delay } => Phase::Cooldown {
+                vacancy: Vacancy(()),
+                since: now,
+                delay,
+            },
+            Past::Alive { generation, since } => Phase::Up {
+                run: Incarnation(generation),
+                since,
+            },
+        };
+        Self {
+            policy,
+            goal,
+            deaths,
+            restarts,
+            phase: Some(phase),
+        }
+    }
+
+    /// Advances the machine. Total: every input is legal in every phase.
+    pub fn step(
+        &mut self,
+        now: Time,
+        input: Input,
+        sequence: &mut Sequence,
+        out: &mut Vec<Action>,
+    ) {
+        if self.is_stale(input) {
+            return;
+        }
+        let Some(phase) = self.phase.take() else {
+            return;
+        };
+        let mut step = Step {
+            machine: self,
+            now,
+            sequence,
+            out,
+        };
+        let phase = match phase {
+            Phase::Down(vacancy) => step.idle(vacancy, input, Phase::Down),
+            Phase::Cooldown {
+                vacancy,
+                since,
+                delay,
+            } => step.cooldown(vacancy, since, delay, input),
+            Phase::Failed(vacancy) => step.idle(vacancy, input, Phase::Failed),
+            Phase::Starting { run, asked } => step.starting(run, asked, input),
+            Phase::Up { run, since } => step.up(run, since, input),
+            Phase::Stopping {
+                run,
+                cause,
+                kill_at,
+            } => step.stopping(run, cause, kill_at, input),
+        };
+        self.phase = Some(phase);
+    }
+
+    /// The next time at which a `Tick` does something.
+    pub fn deadline(&self) -> Option<Time> {
+        match self.phase.as_ref()? {
+            Phase::Cooldown { since, delay, .. } => Some(since.saturating_add(*delay)),
+            Phase::Stopping { kill_at, .. } => Some(*kill_at),
+            Phase::Down(_) | Phase::Failed(_) | Phase::Starting { .. } | Phase::Up { .. } => None,
+        }
+    }
+
+    /// What is true now.
+    pub fn phase(&self) -> &Phase {
+        static LOST: Phase = Phase::Failed(Vacancy(()));
+        self.phase.as_ref().unwrap_or(&LOST)
+    }
+
+    pub fn goal(&self) -> Goal {
+        self.goal
+    }
+
+    /// Quick deaths in a row.
+    pub fn deaths(&self) -> u32 {
+        self.deaths
+    }
+
+    /// Restarts, automatic and asked for, since the last reset.
+    pub fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
+    /// Sets both counters to 0.
+    pub fn reset(&mut self) {
+        self.deaths = 0;
+        self.restarts = 0;
+    }
+
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The incarnation that may have live processes, if there is one.
+    pub fn generation(&self) -> Option<Generation> {
+        match self.phase() {
+            Phase::Down(_) | Phase::Cooldown { .. } | Phase::Failed(_) => None,
+            Phase::Starting { run, .. } | Phase::Up { run, .. } | Phase::Stopping { run, .. } => {
+                Some(run.0)
+            }
+        }
+    }
+
+    /// The one place where news of another generation is dropped.
+    fn is_stale(&self, input: Input) -> bool {
+        if mutant("accept_stale") {
+            return false;
+        }
+        match input {
+            Input::Spawned(generation)
+            | Input::SpawnFailed(generation, _)
+            | Input::LeaderExited(generation, _)
+            | Input::Emptied(generation) => self.generation() != Some(generation),
+            Input::Start | Input::Stop | Input::Restart | Input::Tick => false,
+        }
+    }
+}
+
+/// One call of [`Machine::step`]: the machine without its phase, and what it may use.
+struct Step<'a> {
+    machine: &'a mut Machine,
+    now: Time,
+    sequence: &'a mut Sequence,
+    out: &'a mut Vec<Action>,
+}
+
+impl Step<'_> {
+    fn idle(&mut self, vacancy: Vacancy, input: Input, stay: fn(Vacancy) -> Phase) -> Phase {
+        match input {
+            Input::Start | Input::Restart => {
+                self.machine.goal = Goal::Up;
+                self.machine.deaths = 0;
+                self.machine.restarts += u64::from(input == Input::Restart);
+                self.spawn(vacancy, true)
+            }
+            Input::Stop => {
+                self.machine.goal = Goal::Down;
+                Phase::Down(vacancy)
+            }
+            Input::Tick
+            | Input::Spawned(_)
+            | Input::SpawnFailed(..)
+            | Input::LeaderExited(..)
+            | Input::Emptied(_) => stay(vacancy),
+        }
+    }
+
+    fn cooldown(&mut self, vacancy: Vacancy, since: Time, delay: Time, input: Input) -> Phase {
+        match input {
+            Input::Tick if !policy::is_in_restart_cooldown(Some(since), delay, self.now) => {
+                self.machine.restarts += 1;
+                self.spawn(vacancy, false)
+            }
+            Input::Start | Input::Restart | Input::Stop => self.idle(vacancy, input, Phase::Down),
+            Input::Tick
+            | Input::Spawned(_)
+            | Input::SpawnFailed(..)
+            | Input::LeaderExited(..)
+            | Input::Emptied(_) => Phase::Cooldown {
+                vacancy,
+                since,
+                delay,
+            },
+        }
+    }
+
+    fn starting(&mut self, run: Incarnation, asked: bool, input: Input) -> Phase {
+        match input {
+            Input::Start | Input::Restart => {
+                self.machine.goal = Goal::Up;
+                Phase::Starting { run, asked: true }
+            }
+            Input::Stop => {
+                self.machine.goal = Goal::Down;
+                Phase::Starting { run, asked }
+            }
+            Input::Spawned(_) if self.machine.goal == Goal::Up || mutant("forget_stop") => {
+                Phase::Up {
+                    run,
+                    since: self.now,
+                }
+            }
+            Input::Spawned(_) => self.stop(run, Cause::Asked),
+            Input::SpawnFailed(_, Fault::Program) if asked => {
+                if self.machine.goal == Goal::Up {
+                    Phase::Failed(run.vacate())
+                } else {
+                    Phase::Down(run.vacate())
+                }
+            }
+            Input::SpawnFailed(_, Fault::Machine) => self.settle(run, Cause::Crowded),
+            Input::SpawnFailed(_, Fault::Program) | Input::Emptied(_) => self.settle(run, QUICK),
+            Input::LeaderExited(..) => self.stop(run, QUICK),
+            Input::Tick => Phase::Starting { run, asked },
+        }
+    }
+
+    fn up(&mut self, run: Incarnation, since: Time, input: Input) -> Phase {
+        match input {
+            Input::Start => {
+                self.machine.goal = Goal::Up;
+                Phase::Up { run, since }
+            }
+            Input::Tick | Input::Spawned(_) | Input::SpawnFailed(..) => Phase::Up { run, since },
+            Input::Stop => {
+                self.machine.goal = Goal::Down;
+                self.stop(run, Cause::Asked)
+            }
+            Input::Restart => {
+                self.machine.goal = Goal::Up;
+                self.stop(run, Cause::Asked)
+            }
+            Input::LeaderExited(_, ending) => {
+                let cause = Cause::Died {
+                    ending,
+                    quick: self.is_quick(since),
+                };
+                if mutant("skip_drain") {
+                    self.settle(run, cause)
+                } else {
+                    self.stop(run, cause)
+                }
+            }
+            Input::Emptied(_) => {
+                let quick = self.is_quick(since);
+                self.settle(
+                    run,
+                    Cause::Died {
+                        ending: Ending::Failure,
+                        quick,
+                    },
+                )
+            }
+        }
+    }
+
+    fn stopping(&mut self, run: Incarnation, cause: Cause, kill_at: Time, input: Input) -> Phase {
+        match input {
+            Input::Restart if mutant("eager_restart") => {
+                self.machine.goal = Goal::Up;
+                let vacancy = run.vacate();
+                self.spawn(vacancy, true)
+            }
+            Input::Start | Input::Restart => {
+                self.machine.goal = Goal::Up;
+                Phase::Stopping {
+                    run,
+                    cause: Cause::Asked,
+                    kill_at,
+                }
+            }
+            Input::Stop => {
+                self.machine.goal = Goal::Down;
+                Phase::Stopping {
+                    run,
+                    cause,
+                    kill_at,
+                }
+            }
+            Input::Tick if kill_at <= self.now => {
+                self.out.push(Action::KillTree(run.0));
+                let next = self.now.saturating_add(policy::KILL_INTERVAL_MS);
+                let kill_at = if mutant("kill_once") { Time::MAX } else { next };
+                Phase::Stopping {
+                    run,
+                    cause,
+                    kill_at,
+                }
+            }
+            Input::LeaderExited(..) if mutant("leader_is_all") => self.settle(run, cause),
+            Input::Emptied(_) => self.settle(run, cause),
+            Input::Tick | Input::Spawned(_) | Input::SpawnFailed(..) | Input::LeaderExited(..) => {
+                Phase::Stopping {
+                    run,
+                    cause,
+                    kill_at,
+                }
+            }
+        }
+    }
+
+    fn is_quick(&self, since: Time) -> bool {
+        self.now.saturating_sub(since) < self.machine.policy.min_uptime
+    }
+
+    /// The only way to start a process.
+    fn spawn(&mut self, vacancy: Vacancy, asked: bool) -> Phase {
+        let run = vacancy.occupy(self.sequence);
+        self.out.push(Action::Spawn(run.0));
+        Phase::Starting { run, asked }
+    }
+
+    fn stop(&mut self, run: Incarnation, cause: Cause) -> Phase {
+        self.out.push(Action::Terminate(run.0));
+        let kill_at = self.now.saturating_add(self.machine.policy.stop_timeout);
+        Phase::Stopping {
+            run,
+            cause,
+            kill_at,
+        }
+    }
+
+    /// The only way out of an incarnation: nothing of it is left, so what next?
+    fn settle(&mut self, run: Incarnation, cause: Cause) -> Phase {
+        let vacancy = run.vacate();
+        match (self.machine.goal, cause) {
+            (Goal::Down, _) => Phase::Down(vacancy),
+            (Goal::Up, Cause::Asked) => {
+                self.machine.deaths = 0;
+                self.machine.restarts += 1;
+                self.spawn(vacancy, true)
+            }
+            (Goal::Up, Cause::Crowded) => {
+                let delay = self
+                    .machine
+                    .policy
+                    .restart_delay
+                    .min_ms
+                    .max(policy::CROWDED_DELAY_MS);
+                Phase::Cooldown {
+                    vacancy,
+                    since: self.now,
+                    delay,
+                }
+            }
+            (Goal::Up, Cause::Died { ending, quick }) => self.died(vacancy, ending, quick),
+        }
+    }
+
+    fn died(&mut self, vacancy: Vacancy, ending: Ending, quick: bool) -> Phase {
+        let machine = &mut *self.machine;
+        match (machine.policy.restart, ending) {
+            (_, Ending::Daemonized) | (Restart::Never, Ending::Failure) => Phase::Failed(vacancy),
+            (Restart::Never | Restart::OnFailure, Ending::Clean) => {
+                machine.goal = Goal::Down;
+                Phase::Down(vacancy)
+            }
+            (Restart::Always | Restart::OnFailure, Ending::Failure)
+            | (Restart::Always, Ending::Clean) => {
+                if !quick {
+                    machine.deaths = 0;
+                    machine.restarts += 1;
+                    return self.spawn(vacancy, false);
+                }
+                machine.deaths = machine.deaths.saturating_add(1);
+                if machine.deaths > machine.policy.max_restarts {
+                    return Phase::Failed(vacancy);
+                }
+                let delay =
+                    policy::restart_cooldown_delay_ms(machine.policy.restart_delay, machine.deaths);
+                Phase::Cooldown {
+                    vacancy,
+                    since: self.now,
+                    delay,
+                }
+            }
+        }
+    }
+}
+
+const QUICK: Cause = Cause::Died {
+    ending: Ending::Failure,
+    quick: true,
+};
+
+impl Vacancy {
+    fn occupy(self, sequence: &mut Sequence) -> Incarnation {
+        Incarnation(sequence.next())
+    }
+}
+
+impl Incarnation {
+    fn vacate(self) -> Vacancy {
+        Vacancy(())
+    }
+}
+
+/// For the exhaustive checker only: it copies machines, tokens included, and renumbers them so
+/// that states repeat.
+#[doc(hidden)]
+pub mod model {
+    use super::*;
+
+    /// A copy with `time` and `generation` applied to all that it holds.
+    pub fn copy(
+        machine: &Machine,
+        time: impl Fn(Time) -> Time,
+        generation: impl Fn(Generation) -> Generation,
+    ) -> Machine {
+        let run = |run: &Incarnation| Incarnation(generation(run.0));
+        let phase = match machine.phase() {
+            Phase::Down(_) => Phase::Down(Vacancy(())),
+            Phase::Failed(_) => Phase::Failed(Vacancy(())),
+            Phase::Cooldown { since, delay, .. } => Phase::Cooldown {
+                vacancy: Vacancy(()),
+                since: time(*since),
+                delay: *delay,
+            },
+            Phase::Starting { run: r, asked } => Phase::Starting {
+                run: run(r),
+                asked: *asked,
+            },
+            Phase::Up { run: r, since } => Phase::Up {
+                run: run(r),
+                since: time(*since),
+            },
+            Phase::Stopping {
+                run: r,
+                cause,
+                kill_at,
+            } => {
+                let kill_at = if *kill_at == Time::MAX {
+                    Time::MAX
+                } else {
+                    time(*kill_at)
+                };
+                Phase::Stopping {
+                    run: run(r),
+                    cause: *cause,
+                    kill_at,
+                }
+            }
+        };
+        Machine {
+            phase: Some(phase),
+            restarts: 0,
+            ..*machine
+        }
+    }
+}

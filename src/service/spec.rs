@@ -1,0 +1,216 @@
+//! What the operator declared: a service's name, command, directory, environment and policy.
+//!
+//! A `Spec` that exists is valid: [`Spec::check`] runs on everything that comes from a file
+//! or a socket before the daemon keeps it.
+use super::signal::Signal;
+use super::text::{self, Delay};
+use serde::{Deserialize, Serialize};
+use std::rc::Rc;
+
+/// Longest name, in characters.
+pub const NAME_CHARS_MAX: usize = 64;
+/// Most words of a command and most variables of an environment.
+pub const WORDS_MAX: usize = 65_536;
+
+/// The service's id: small, stable, the lowest free one is given.
+pub type Id = u32;
+
+/// One environment, in the order in which it was captured. Shared by every service that was
+/// started from the same shell, so a thousand services cost one copy.
+pub type Env = Vec<(String, String)>;
+
+/// When a service that ended by itself comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// After every death, exit 0 too.
+    Always,
+    /// After a signal or an exit code other than 0.
+    OnFailure,
+    /// Not by itself.
+    Never,
+}
+
+impl Restart {
+    /// Parses the value of `--restart`.
+    ///
+    /// # Errors
+    /// One line that lists the valid words.
+    pub fn parse(word: &str) -> Result<Self, String> {
+        match word {
+            "always" => Ok(Self::Always),
+            "on-failure" => Ok(Self::OnFailure),
+            "never" => Ok(Self::Never),
+            _ => Err(format!(
+                "'{word}' is not a restart policy (always, on-failure or never)"
+            )),
+        }
+    }
+
+    /// The word that [`Restart::parse`] reads.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::OnFailure => "on-failure",
+            Self::Never => "never",
+        }
+    }
+}
+
+/// How a service is stopped and restarted. Times are milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Policy {
+    pub restart: Restart,
+    /// Quick deaths in a row that are forgiven.
+    pub max_restarts: u32,
+    /// A death after at least this long is no quick death.
+    #[serde(with = "span")]
+    pub min_uptime: u64,
+    /// The cooldown after a quick death; doubles up to its bound if it is a range.
+    #[serde(with = "delay")]
+    pub restart_delay: Delay,
+    pub stop_signal: Signal,
+    /// From the stop signal to SIGKILL.
+    #[serde(with = "span")]
+    pub stop_timeout: u64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            restart: Restart::Always,
+            max_restarts: 10,
+            min_uptime: 10_000,
+            restart_delay: Delay {
+                min_ms: 2_000,
+                max_ms: 2_000,
+            },
+            stop_signal: Signal::TERM,
+            stop_timeout: 5_000,
+        }
+    }
+}
+
+/// A service as declared, without its captured environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    pub name: String,
+    /// The words that are exec'd, program first.
+    pub command: Vec<String>,
+    /// Absolute working directory.
+    pub cwd: String,
+    /// Given by hand, over the captured environment.
+    #[serde(default)]
+    pub env: Env,
+    #[serde(flatten)]
+    pub policy: Policy,
+}
+
+impl Spec {
+    /// Checks what a `Spec` promises.
+    ///
+    /// # Errors
+    /// One clear line: subject, reason.
+    pub fn check(&self) -> Result<(), String> {
+        super::target::check_name(&self.name)?;
+        let at = |reason: &str| Err(format!("{}: {reason}", self.name));
+        if self.command.first().is_none_or(String::is_empty) {
+            return at("the command is empty");
+        }
+        if !self.cwd.starts_with('/') {
+            return at("cwd is not an absolute path");
+        }
+        if self.command.len() > WORDS_MAX || self.env.len() > WORDS_MAX {
+            return at("too many words");
+        }
+        if self
+            .command
+            .iter()
+            .chain([&self.cwd])
+            .any(|word| word.contains('\0'))
+        {
+            return at("a NUL byte in the command or the directory");
+        }
+        if self
+            .env
+            .iter()
+            .any(|(k, v)| !is_variable_name(k) || v.contains('\0'))
+        {
+            return at("an environment variable's name is empty, or has '=' or NUL in it");
+        }
+        if self.policy.restart_delay.min_ms > self.policy.restart_delay.max_ms {
+            return at("restart_delay ends before it begins");
+        }
+        Ok(())
+    }
+
+    /// The command as a line that a shell would read back.
+    pub fn command_line(&self) -> String {
+        join(&self.command)
+    }
+}
+
+/// Whether `name` can name an environment variable: not empty, no `=`, no NUL.
+pub fn is_variable_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0'])
+}
+
+/// Joins words into a line that a POSIX shell reads back as the same words.
+pub fn join(words: &[String]) -> String {
+    let mut line = String::new();
+    for word in words {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        let plain = |c: char| c.is_alphanumeric() || "@%+=:,./-_".contains(c);
+        if !word.is_empty() && word.chars().all(plain) {
+            line.push_str(word);
+        } else {
+            line.push('\'');
+            line.push_str(&word.replace('\'', r"'\''"));
+            line.push('\'');
+        }
+    }
+    line
+}
+
+/// A spec with the environment it was captured in: what the daemon keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    pub spec: Spec,
+    pub base: Rc<Env>,
+}
+
+mod span {
+    use super::text;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    pub(super) fn serialize<S: Serializer>(ms: &u64, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&text::format_span(*ms))
+    }
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        text::parse_span(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+mod delay {
+    use super::text::Delay;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    pub(super) fn serialize<S: Serializer>(delay: &Delay, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(delay)
+    }
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Delay, D::Error> {
+        Delay::parse(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn join_quotes_what_a_shell_would_split() {
+        let words = ["a b", "it's", "", "plain-1.0", "$x"].map(String::from);
+        assert_eq!(join(&words), r"'a b' 'it'\''s' '' plain-1.0 '$x'");
+    }
+}

@@ -1,0 +1,295 @@
+//! [`Kernel`] on Linux.
+use super::procfs::OwnChildren;
+use super::storage::Home;
+use super::{
+    Child, Errno, Kernel, Launch, Mode, Plan, Reach, Result, Tiers, Wake, pidfd, procfs, signals,
+    spawn,
+};
+use crate::process::stat::Stat;
+use crate::process::{Exit, Identity, Pid};
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::time::ClockId;
+
+/// The real kernel, with the loop's registry and the home.
+#[derive(Debug)]
+pub struct Linux {
+    registry: Registry,
+    pub home: Home,
+    own_children: Option<OwnChildren>,
+    nofile: Option<libc::rlimit>,
+    tiers: Tiers,
+}
+
+/// Tokens of the loop: the kind above, the id or pid below.
+const KIND_SHIFT: u32 = 32;
+const LEADER: usize = 1;
+const LAUNCH: usize = 2;
+const MEMBER: usize = 3;
+
+/// The loop's token for a wake-up.
+pub fn token_of(wake: Wake) -> Token {
+    let (kind, value) = match wake {
+        Wake::Leader(id) => (LEADER, id),
+        Wake::Launch(id) => (LAUNCH, id),
+        Wake::Member(pid) => (MEMBER, pid.cast_unsigned()),
+    };
+    Token(kind << KIND_SHIFT | value as usize)
+}
+
+/// The wake-up of a token; none if it is one of the loop's own.
+pub fn wake_of(token: Token) -> Option<Wake> {
+    let value = (token.0 & 0xffff_ffff) as u32;
+    match token.0 >> KIND_SHIFT {
+        LEADER => Some(Wake::Leader(value)),
+        LAUNCH => Some(Wake::Launch(value)),
+        MEMBER => Some(Wake::Member(value.cast_signed())),
+        _ => None,
+    }
+}
+
+impl Linux {
+    /// `without` is `OPM_WITHOUT`; `nofile` is what services should start with.
+    pub fn new(
+        registry: Registry,
+        home: Home,
+        nofile: Option<libc::rlimit>,
+        without: &str,
+    ) -> Self {
+        let has = Tiers {
+            pidfd_inode: pidfd::has_pidfs(),
+            pgroup_signal: pidfd::has_group_signal(),
+            get_info: pidfd::has_get_info(),
+            clone3: true,
+            cgroup: false,
+        };
+        let own_children = OwnChildren::open().ok();
+        Self {
+            registry,
+            home,
+            own_children,
+            nofile,
+            tiers: has.without(without),
+        }
+    }
+
+    /// Whether the kernel lists our children: without that nothing can be promised.
+    pub fn lists_children(&self) -> bool {
+        self.own_children.is_some()
+    }
+}
+
+impl Kernel for Linux {
+    type Pidfd = OwnedFd;
+    type Launch = OwnedFd;
+    type File = OwnedFd;
+
+    fn now(&self) -> u64 {
+        milliseconds(rustix::time::clock_gettime(ClockId::Boottime))
+    }
+
+    fn wall(&self) -> u64 {
+        milliseconds(rustix::time::clock_gettime(ClockId::Realtime))
+    }
+
+    fn random(&mut self) -> u64 {
+        let mut bytes = [0u8; 8];
+        match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+            Ok(8) => u64::from_ne_bytes(bytes),
+            _ => self.wall() ^ self.now().rotate_left(32),
+        }
+    }
+
+    fn tiers(&self) -> Tiers {
+        self.tiers
+    }
+
+    fn own_identity(&mut self) -> Identity {
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        let start_time = procfs::stat(pid).map_or(0, |stat| stat.start_time);
+        let own = pidfd::open(pid).ok();
+        let inode = own.and_then(|own| self.inode(&own)).unwrap_or(0);
+        Identity {
+            pid,
+            start_time,
+            inode,
+        }
+    }
+
+    fn own_uid(&self) -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+
+    fn spawn(&mut self, plan: &Plan<'_>, journal: &OwnedFd) -> Result<Child<OwnedFd, OwnedFd>> {
+        match spawn::spawn(plan, journal, self.nofile, self.tiers) {
+            // Seccomp filters of older container runtimes.
+            Err(Errno::NOSYS | Errno::PERM) if self.tiers.clone3 => {
+                self.tiers.clone3 = false;
+                spawn::spawn(plan, journal, self.nofile, self.tiers)
+            }
+            other => other,
+        }
+    }
+
+    fn launch(&mut self, pipe: &OwnedFd) -> Launch {
+        spawn::launch(pipe)
+    }
+
+    fn pidfd_open(&mut self, pid: Pid) -> Result<OwnedFd> {
+        pidfd::open(pid)
+    }
+
+    fn inode(&mut self, pidfd: &OwnedFd) -> Option<u64> {
+        if self.tiers.pidfd_inode {
+            pidfd::inode(pidfd)
+        } else {
+            None
+        }
+    }
+
+    fn is_dead(&mut self, pidfd: &OwnedFd) -> Result<bool> {
+        pidfd::is_dead(pidfd)
+    }
+
+    fn signal(&mut self, pidfd: &OwnedFd, signal: i32, reach: Reach) -> Result<()> {
+        pidfd::signal(pidfd, signal, reach)
+    }
+
+    fn wait(&mut self, pidfd: &OwnedFd, reap: bool) -> Result<Option<Exit>> {
+        pidfd::wait(pidfd, reap)
+    }
+
+    fn exit_of_stranger(&mut self, pidfd: &OwnedFd, pid: Pid) -> Exit {
+        if self.tiers.get_info {
+            if let Some(exit) = pidfd::exit_status(pidfd) {
+                return exit;
+            }
+        }
+        // A zombie of somebody else's; field 52 reads 0 for those who may not know, so that 0
+        // is believed only of our own uid.
+        match procfs::stat(pid) {
+            Ok(stat) if stat.state == b'Z' && self.uid(pid) == Ok(self.own_uid()) => {
+                Exit::from_wait_status(stat.exit_code)
+            }
+            _ => Exit::Unknown,
+        }
+    }
+
+    fn own_children(&mut self, out: &mut Vec<Pid>) -> Result<()> {
+        self.own_children.as_mut().ok_or(Errno::NOENT)?.read(out)
+    }
+
+    fn children(&mut self, pid: Pid, out: &mut Vec<Pid>) -> Result<()> {
+        procfs::children(pid, out)
+    }
+
+    fn processes(&mut self, out: &mut Vec<Pid>) -> Result<()> {
+        out.extend(procfs::processes()?);
+        Ok(())
+    }
+
+    fn forks(&mut self) -> Option<u64> {
+        procfs::forks()
+    }
+
+    fn stat(&mut self, pid: Pid) -> Result<Stat> {
+        procfs::stat(pid)
+    }
+
+    fn locks_limit(&mut self, pid: Pid) -> Result<(u64, u64)> {
+        procfs::locks_limit(pid)
+    }
+
+    fn environ(&mut self, pid: Pid) -> Result<Vec<u8>> {
+        procfs::read(&format!("/proc/{pid}/environ"))
+    }
+
+    fn cmdline(&mut self, pid: Pid) -> Result<Vec<u8>> {
+        procfs::read(&format!("/proc/{pid}/cmdline"))
+    }
+
+    fn cwd(&mut self, pid: Pid) -> Result<String> {
+        procfs::link(&format!("/proc/{pid}/cwd"))
+    }
+
+    fn uid(&mut self, pid: Pid) -> Result<u32> {
+        rustix::fs::stat(format!("/proc/{pid}")).map(|stat| stat.st_uid)
+    }
+
+    fn watch(&mut self, pidfd: &OwnedFd, wake: Wake) -> Result<()> {
+        let fd = pidfd.as_raw_fd();
+        register(&self.registry, fd, token_of(wake))
+    }
+
+    fn unwatch(&mut self, pidfd: &OwnedFd) {
+        // An explicit removal: a forked child holds a copy of the descriptor until its exec, so
+        // closing ours would leave the registration alive. Failing means that there is none.
+        drop(self.registry.deregister(&mut SourceFd(&pidfd.as_raw_fd())));
+    }
+
+    fn watch_launch(&mut self, launch: &OwnedFd, wake: Wake) -> Result<()> {
+        let fd = launch.as_raw_fd();
+        register(&self.registry, fd, token_of(wake))
+    }
+
+    fn unwatch_launch(&mut self, launch: &OwnedFd) {
+        drop(self.registry.deregister(&mut SourceFd(&launch.as_raw_fd())));
+    }
+
+    fn open(&mut self, name: &str, mode: Mode) -> Result<OwnedFd> {
+        self.home.open_file(name, mode)
+    }
+
+    fn load(&mut self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.home.load(name)
+    }
+
+    fn write_at(&mut self, file: &OwnedFd, offset: u64, bytes: &[u8]) -> Result<usize> {
+        rustix::io::pwrite(file, bytes, offset)
+    }
+
+    fn set_len(&mut self, file: &OwnedFd, len: u64) -> Result<()> {
+        rustix::fs::ftruncate(file, len)
+    }
+
+    fn sync(&mut self, file: &OwnedFd) -> Result<()> {
+        rustix::fs::fsync(file)
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Result<()> {
+        self.home.rename(from, to)
+    }
+
+    fn sync_home(&mut self) -> Result<()> {
+        rustix::fs::fsync(&self.home.dir)
+    }
+}
+
+fn register(registry: &Registry, fd: i32, token: Token) -> Result<()> {
+    registry
+        .register(&mut SourceFd(&fd), token, Interest::READABLE)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+fn milliseconds(time: rustix::time::Timespec) -> u64 {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1000) + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+/// For [`signals`]: what the loop reads them for.
+pub const SIGNALS: [i32; 5] = [
+    libc::SIGCHLD,
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGHUP,
+    libc::SIGQUIT,
+];
+
+/// The signalfd of [`SIGNALS`].
+///
+/// # Errors
+/// As [`signals::signalfd`].
+pub fn signalfd() -> Result<OwnedFd> {
+    signals::signalfd(&SIGNALS)
+}

@@ -1,0 +1,170 @@
+//! pidfd: a descriptor that pins one process, whatever becomes of its number.
+use super::{Errno, Reach, Result};
+use crate::process::Exit;
+use rustix::event::{PollFd, PollFlags};
+use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::ffi::c_int;
+
+/// From linux/pidfd.h (6.9).
+const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
+/// `statfs.f_type` of pidfs (linux/magic.h).
+const PIDFS_MAGIC: u64 = 0x5049_4446;
+/// `_IOWR(0xFF, 11, struct pidfd_info)` with the first published size, 64 bytes (6.13).
+const PIDFD_GET_INFO: libc::Ioctl = 0xC040_FF0B;
+/// The exit status is asked for, and filled in (6.15).
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+
+/// struct pidfd_info of linux/pidfd.h, its first 64 bytes.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroupid: u64,
+    pid: u32,
+    tgid: u32,
+    ppid: u32,
+    credentials: [u32; 8],
+    exit_code: i32,
+}
+
+/// pidfd_open(2). Close-on-exec by the kernel's own doing.
+///
+/// # Errors
+/// ESRCH: no such process, or reaped already. EMFILE, ENFILE, ENOMEM.
+pub fn open(pid: i32) -> Result<OwnedFd> {
+    // SAFETY: pidfd_open has no memory arguments.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    match c_int::try_from(fd) {
+        // SAFETY: a new descriptor that nothing else owns.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+    }
+}
+
+/// Whether this kernel keeps pidfds in pidfs, so that their inodes are identities.
+pub fn has_pidfs() -> bool {
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    let statfs = open(pid).and_then(rustix::fs::fstatfs);
+    size_of::<usize>() == 8 && statfs.is_ok_and(|statfs| statfs.f_type as u64 == PIDFS_MAGIC)
+}
+
+/// The inode of a pidfd; an identity only with [`has_pidfs`].
+pub fn inode(pidfd: &OwnedFd) -> Option<u64> {
+    rustix::fs::fstat(pidfd).ok().map(|stat| stat.st_ino)
+}
+
+/// Whether the whole thread group has exited: POLLIN. (State `Z` in /proc/PID/stat is not that:
+/// it says so too when only the first thread has exited.)
+///
+/// # Errors
+/// What poll(2) says.
+pub fn is_dead(pidfd: &OwnedFd) -> Result<bool> {
+    let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+    let zero = rustix::time::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    loop {
+        match rustix::event::poll(&mut fds, Some(&zero)) {
+            Ok(_) => return Ok(!fds[0].revents().is_empty()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// pidfd_send_signal(2); signal 0 only asks.
+///
+/// # Errors
+/// ESRCH: gone, or (for the group) empty. EPERM. EINVAL: this kernel has no group flag.
+pub fn signal(pidfd: &OwnedFd, signal: i32, reach: Reach) -> Result<()> {
+    let flags = match reach {
+        Reach::Process => 0,
+        Reach::Group => PIDFD_SIGNAL_PROCESS_GROUP,
+    };
+    let null = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo asks the kernel to fill in its own.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            null,
+            flags,
+        )
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+}
+
+/// Whether this kernel knows the group flag: an unknown flag is EINVAL before anything else.
+pub fn has_group_signal() -> bool {
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    open(pid).is_ok_and(|own| signal(&own, 0, Reach::Group) != Err(Errno::INVAL))
+}
+
+/// waitid(2) on a child of ours, by pidfd. Raw, since a status by a real-time signal must not be
+/// lost in decoding.
+///
+/// # Errors
+/// ECHILD: not our child, or reaped already.
+pub fn wait(pidfd: &OwnedFd, reap: bool) -> Result<Option<Exit>> {
+    let look = if reap { 0 } else { libc::WNOWAIT };
+    let options = libc::WEXITED | libc::WNOHANG | look;
+    wait_id(libc::P_PIDFD, pidfd.as_raw_fd().cast_unsigned(), options).map(|s| s.map(|(_, e)| e))
+}
+
+fn wait_id(kind: libc::idtype_t, id: libc::id_t, options: c_int) -> Result<Option<(i32, Exit)>> {
+    loop {
+        // SAFETY: siginfo_t is a plain C struct, for which zero is valid.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `info` is writable for the kernel.
+        if unsafe { libc::waitid(kind, id, &raw mut info, options) } == -1 {
+            match Errno::from_io_error(&std::io::Error::last_os_error()) {
+                Some(Errno::INTR) => continue,
+                errno => return Err(errno.unwrap_or(Errno::IO)),
+            }
+        }
+        // SAFETY: waitid filled in the SIGCHLD member, or left zeroes.
+        let pid = unsafe { info.si_pid() };
+        if pid == 0 {
+            return Ok(None);
+        }
+        // SAFETY: as above.
+        let status = unsafe { info.si_status() };
+        let exit = match info.si_code {
+            libc::CLD_EXITED => Exit::Code(status),
+            _ => Exit::Signal(status),
+        };
+        return Ok(Some((pid, exit)));
+    }
+}
+
+/// Whether this kernel answers PIDFD_GET_INFO with exit statuses.
+pub fn has_get_info() -> bool {
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    // Asked of a live process the mask stays without the exit bit, but the call succeeds.
+    open(pid).is_ok_and(|own| info(&own).is_ok())
+}
+
+fn info(pidfd: &OwnedFd) -> Result<PidfdInfo> {
+    let mut info = PidfdInfo {
+        mask: PIDFD_INFO_EXIT,
+        ..PidfdInfo::default()
+    };
+    // SAFETY: the request's size field says 64 bytes, which is the size of `info`.
+    if unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) } == -1 {
+        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+    }
+    Ok(info)
+}
+
+/// The exit status of a process that was somebody else's child, once that one has reaped it.
+pub fn exit_status(pidfd: &OwnedFd) -> Option<Exit> {
+    let info = info(pidfd).ok()?;
+    (info.mask & PIDFD_INFO_EXIT != 0).then(|| Exit::from_wait_status(info.exit_code))
+}
+
+const _: () = assert!(size_of::<PidfdInfo>() == 64);

@@ -1,0 +1,183 @@
+//! Reading /proc. What is read of a pid may be of another process by the time it is used:
+//! callers hold a pidfd and see that it is still alive after the reading.
+use super::{Errno, Result};
+use crate::process::Pid;
+use crate::process::stat::{self, Stat};
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, Dir, Mode, OFlags};
+
+/// Reads a file whole, in as few reads as it takes: /proc's files have no size.
+///
+/// # Errors
+/// ENOENT or ESRCH: the process is gone. EACCES, EPERM: not ours to read.
+pub fn read(path: &str) -> Result<Vec<u8>> {
+    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut bytes = Vec::with_capacity(1024);
+    read_rest(&fd, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn read_rest(fd: &OwnedFd, bytes: &mut Vec<u8>) -> Result<()> {
+    loop {
+        if bytes.capacity() == bytes.len() {
+            bytes.reserve(bytes.capacity().max(4096));
+        }
+        match rustix::io::read(fd, rustix::buffer::spare_capacity(bytes)) {
+            Ok(0) => return Ok(()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// # Errors
+/// As [`read`]; EIO for text that doesn't parse.
+pub fn stat(pid: Pid) -> Result<Stat> {
+    Stat::parse(&read(&format!("/proc/{pid}/stat"))?).ok_or(Errno::IO)
+}
+
+/// Soft and hard RLIMIT_LOCKS. World-readable, whoever the process belongs to.
+///
+/// # Errors
+/// As [`read`]; EIO for text that doesn't parse.
+pub fn locks_limit(pid: Pid) -> Result<(u64, u64)> {
+    stat::parse_locks_limit(&read(&format!("/proc/{pid}/limits"))?).ok_or(Errno::IO)
+}
+
+/// Our own children, of our only thread: one file, read whole.
+///
+/// The read is exact while nobody reaps: the kernel lists in order of arrival, only a reap takes
+/// a child off the list, and only this thread reaps.
+#[derive(Debug)]
+pub struct OwnChildren {
+    fd: OwnedFd,
+    text: Vec<u8>,
+}
+
+impl OwnChildren {
+    /// # Errors
+    /// ENOENT: no /proc, or a kernel without CONFIG_PROC_CHILDREN.
+    pub fn open() -> Result<Self> {
+        let path = format!("/proc/self/task/{}/children", rustix::thread::gettid());
+        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self {
+            fd,
+            text: Vec::new(),
+        })
+    }
+
+    /// # Errors
+    /// What read(2) says.
+    pub fn read(&mut self, out: &mut Vec<Pid>) -> Result<()> {
+        self.text.clear();
+        rustix::fs::seek(&self.fd, rustix::fs::SeekFrom::Start(0))?;
+        read_rest(&self.fd, &mut self.text)?;
+        if stat::parse_children(&self.text, out) {
+            Ok(())
+        } else {
+            Err(Errno::IO)
+        }
+    }
+}
+
+/// The children of every thread of a process. Without CONFIG_PROC_CHILDREN: ENOENT.
+///
+/// # Errors
+/// As [`read`].
+pub fn children(pid: Pid, out: &mut Vec<Pid>) -> Result<()> {
+    for thread in numbers(&format!("/proc/{pid}/task"))? {
+        match read(&format!("/proc/{pid}/task/{thread}/children")) {
+            Ok(text) if stat::parse_children(&text, out) => {}
+            Ok(_) => return Err(Errno::IO),
+            Err(Errno::SRCH) => {}
+            // A thread may have ended since the listing; the process itself is what counts.
+            Err(Errno::NOENT)
+                if rustix::fs::access(
+                    format!("/proc/{pid}/task/{thread}"),
+                    rustix::fs::Access::EXISTS,
+                )
+                .is_err() => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Every process that /proc shows.
+///
+/// # Errors
+/// What open(2) and getdents(2) say.
+pub fn processes() -> Result<Vec<Pid>> {
+    numbers("/proc")
+}
+
+fn numbers(path: &str) -> Result<Vec<Pid>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+    let mut found = Vec::new();
+    for entry in Dir::new(fd)? {
+        let entry = entry?;
+        if let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .ok()
+            .and_then(|name| name.parse().ok())
+        {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+/// `processes` of /proc/stat: every fork since boot.
+pub fn forks() -> Option<u64> {
+    let text = read("/proc/stat").ok()?;
+    let line = text
+        .split(|b| *b == b'\n')
+        .find_map(|line| line.strip_prefix(b"processes "))?;
+    std::str::from_utf8(line).ok()?.trim().parse().ok()
+}
+
+/// The inode of our PID namespace; 0 without /proc.
+pub fn pid_namespace() -> u64 {
+    rustix::fs::stat("/proc/self/ns/pid").map_or(0, |stat| stat.st_ino)
+}
+
+/// The boot's random id; 0 without /proc.
+pub fn boot_id() -> u128 {
+    let text = read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = String::from_utf8_lossy(&text)
+        .chars()
+        .filter(char::is_ascii_hexdigit)
+        .collect();
+    u128::from_str_radix(&digits, 16).unwrap_or(0)
+}
+
+/// A number for this machine: of /etc/machine-id, else of its host name.
+pub fn machine_id() -> u64 {
+    let id = read("/etc/machine-id").unwrap_or_default();
+    if id.len() >= 32 {
+        return crate::process::record::checksum(id.trim_ascii());
+    }
+    crate::process::record::checksum(rustix::system::uname().nodename().to_bytes())
+}
+
+/// Where a symbolic link of /proc leads, as text.
+///
+/// # Errors
+/// As [`read`].
+pub fn link(path: &str) -> Result<String> {
+    let target = rustix::fs::readlink(path, Vec::new())?;
+    Ok(target.to_string_lossy().into_owned())
+}
+
+/// Resident memory of this process in bytes; 0 without /proc.
+pub fn own_memory() -> u64 {
+    let text = read("/proc/self/statm").unwrap_or_default();
+    let pages = String::from_utf8_lossy(&text)
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse::<u64>().ok())
+        .unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}

@@ -1,0 +1,144 @@
+//! Signals as a descriptor: blocked, and read from a signalfd in the loop.
+use super::{Errno, Result};
+use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// Blocks the given signals and returns the descriptor that receives them.
+///
+/// # Errors
+/// EMFILE, ENFILE, ENOMEM.
+pub fn signalfd(signals: &[i32]) -> Result<OwnedFd> {
+    // SAFETY: sigset_t is a plain C struct, for which zero is valid.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    for signal in signals {
+        // SAFETY: `set` is a valid set; a number out of range is EINVAL.
+        unsafe { libc::sigaddset(&raw mut set, *signal) };
+    }
+    // SAFETY: `set` is a valid set.
+    unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    // SAFETY: `set` is a valid set.
+    let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    if fd == -1 {
+        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+    }
+    // SAFETY: a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes the pending signals' numbers.
+pub fn drain(signalfd: &OwnedFd, mut each: impl FnMut(i32)) {
+    const RECORD: usize = size_of::<libc::signalfd_siginfo>();
+    let mut records = [0u8; 16 * RECORD];
+    while let Ok(length) = rustix::io::read(signalfd, &mut records) {
+        for record in records[..length].chunks_exact(RECORD) {
+            // ssi_signo is the first u32.
+            if let Some(number) = record.first_chunk::<4>() {
+                each(u32::from_ne_bytes(*number).cast_signed());
+            }
+        }
+        if length < records.len() {
+            return;
+        }
+    }
+}
+
+/// Makes every disposition the default, but SIGPIPE ignored: whoever started us may have
+/// left SIGCHLD ignored, and then waitid(2) says ECHILD; ignored signals survive exec.
+pub fn reset_dispositions() {
+    for signal in 1..=64 {
+        // SAFETY: sets a default disposition; EINVAL for KILL, STOP and libc's own is fine.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: ignores a signal.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// Unblocks every signal, as a program expects at its start.
+pub fn unblock_all() {
+    // SAFETY: sigset_t is a plain C struct, for which zero is valid (and empty on Linux).
+    let empty: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `empty` is a valid set.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut()) };
+}
+
+/// Lowers RLIMIT_LOCKS to `value`, soft and hard.
+///
+/// # Errors
+/// EPERM: it would raise the hard limit.
+pub fn set_locks_limit(value: u64) -> Result<()> {
+    let limit = libc::rlimit {
+        rlim_cur: value,
+        rlim_max: value,
+    };
+    // SAFETY: reads the limit from a valid struct.
+    if unsafe { libc::setrlimit(libc::RLIMIT_LOCKS, &raw const limit) } == -1 {
+        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+    }
+    Ok(())
+}
+
+/// The hard RLIMIT_LOCKS that we have; `u64::MAX` is none.
+pub fn locks_limit() -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is writable.
+    unsafe { libc::getrlimit(libc::RLIMIT_LOCKS, &raw mut limit) };
+    limit.rlim_max
+}
+
+/// Raises our soft limit of open files to the hard one, and gives back the limit that services
+/// should start with. None if it can't be read or is at its top already.
+pub fn raise_nofile() -> Option<libc::rlimit> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is writable.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == -1 {
+        return None;
+    }
+    let raised = libc::rlimit {
+        rlim_cur: limit.rlim_max,
+        ..limit
+    };
+    // SAFETY: reads the limit from a valid struct.
+    let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) };
+    (result == 0 && limit.rlim_cur != limit.rlim_max).then_some(limit)
+}
+
+/// Closes every descriptor from `first` on that we inherited.
+pub fn close_from(first: u32) {
+    // SAFETY: closes descriptors that nothing in this process owns yet; called at the start.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } == -1 {
+        for fd in first.cast_signed()..1024 {
+            // SAFETY: as above.
+            unsafe { libc::close(fd) };
+        }
+    }
+}
+
+/// Takes over a descriptor that an earlier image of this process left open for us.
+pub fn inherited(fd: i32) -> Option<OwnedFd> {
+    // SAFETY: asks for a descriptor's flags.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    if flags == -1 {
+        return None;
+    }
+    // SAFETY: it is open, and by the upgrade's contract nothing else in this image owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).ok()?;
+    Some(fd)
+}
+
+/// Lets a descriptor survive the next exec.
+///
+/// # Errors
+/// EBADF.
+pub fn keep_across_exec(fd: &impl AsRawFd) -> Result<()> {
+    // SAFETY: clears a descriptor's flags.
+    if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) } == -1 {
+        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+    }
+    Ok(())
+}

@@ -1,0 +1,384 @@
+//! Fork, sign in, set up, exec.
+//!
+//! A plain fork-style clone3: vfork and posix_spawn hold the daemon's only thread until the
+//! child's exec (35 ms at worst under load, for ever on a stuck file system). The child's memory
+//! is its own, so it may write to what the parent prepared, but it allocates nothing: everything
+//! is made before the clone.
+//!
+//! The child holds the home's lock (it shares the open file description until exec closes it),
+//! signs its journal slot, and only then execs. So no later daemon can begin before this child
+//! is on record or dead.
+use super::{Child, Errno, Launch, Plan, Result, Stage, Tiers};
+use crate::process::mark::{MARK_VARIABLE, PID_DIGITS};
+use crate::process::record::{SIGNATURE_BYTES, Signature};
+use crate::process::stat::Stat;
+use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
+use rustix::pipe::PipeFlags;
+use std::ffi::{CString, c_char, c_int};
+
+/// From linux/sched.h; libc's constants are `c_int` and overflow to 0.
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+/// What the child uses, all of it ready before the clone.
+struct Prepared {
+    signature: Signature,
+    signature_offset: i64,
+    journal: c_int,
+    report: c_int,
+    limit_mark: Option<u64>,
+    nofile: Option<libc::rlimit>,
+    programs: Vec<CString>,
+    argv: Vec<CString>,
+    argv_pointers: Vec<*const c_char>,
+    env: Vec<u8>,
+    env_pointers: Vec<*const c_char>,
+    /// Where in `env` the pid goes.
+    pid_digits: Option<usize>,
+    cwd: CString,
+    logs: [CString; 2],
+    with_inode: bool,
+    clear_handlers: bool,
+}
+
+fn c_string(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| Errno::INVAL)
+}
+
+/// The files that execvp(3) would try for `program`.
+fn candidates(program: &str, path: &str) -> Result<Vec<CString>> {
+    if program.contains('/') {
+        return Ok(vec![c_string(program)?]);
+    }
+    let directories = path
+        .split(':')
+        .map(|dir| if dir.is_empty() { "." } else { dir });
+    directories
+        .map(|dir| c_string(&format!("{dir}/{program}")))
+        .collect()
+}
+
+impl Prepared {
+    fn new(
+        plan: &Plan<'_>,
+        journal: c_int,
+        report: c_int,
+        nofile: Option<libc::rlimit>,
+        tiers: Tiers,
+    ) -> Result<Self> {
+        let program = plan.argv.first().ok_or(Errno::INVAL)?;
+        let argv = plan
+            .argv
+            .iter()
+            .map(|word| c_string(word))
+            .collect::<Result<Vec<_>>>()?;
+        let env = plan.env.bytes.clone();
+        let mark = plan.env.iter().position(|entry| {
+            entry
+                .strip_prefix(MARK_VARIABLE.as_bytes())
+                .is_some_and(|rest| rest.starts_with(b"="))
+        });
+        let mut prepared = Self {
+            signature: plan.signature,
+            signature_offset: i64::try_from(plan.signature_offset).map_err(|_| Errno::FBIG)?,
+            journal,
+            report,
+            limit_mark: plan.limit_mark,
+            nofile,
+            programs: candidates(program, plan.path)?,
+            argv_pointers: Vec::with_capacity(argv.len() + 1),
+            argv,
+            env_pointers: Vec::with_capacity(plan.env.starts.len() + 1),
+            pid_digits: mark.map(|index| {
+                let end = plan.env.starts.get(index + 1).copied().unwrap_or(env.len());
+                end.saturating_sub(1 + PID_DIGITS)
+            }),
+            env,
+            cwd: c_string(plan.cwd)?,
+            logs: [c_string(plan.log_out)?, c_string(plan.log_error)?],
+            with_inode: tiers.pidfd_inode,
+            clear_handlers: !tiers.clone3,
+        };
+        prepared
+            .argv_pointers
+            .extend(prepared.argv.iter().map(|word| word.as_ptr()));
+        prepared.argv_pointers.push(std::ptr::null());
+        let base = prepared.env.as_ptr();
+        let pointers = plan
+            .env
+            .starts
+            .iter()
+            .map(|start| base.wrapping_add(*start).cast());
+        prepared.env_pointers.extend(pointers);
+        prepared.env_pointers.push(std::ptr::null());
+        Ok(prepared)
+    }
+}
+
+/// Forks the child of `plan`. `nofile`: the RLIMIT_NOFILE that the daemon was started with, if
+/// it has raised its own.
+///
+/// # Errors
+/// What pipe2(2) and clone3(2) say: EMFILE, ENFILE, EAGAIN, ENOMEM; EINVAL for a NUL byte.
+pub fn spawn(
+    plan: &Plan<'_>,
+    journal: &OwnedFd,
+    nofile: Option<libc::rlimit>,
+    tiers: Tiers,
+) -> Result<Child<OwnedFd, OwnedFd>> {
+    let (launch, report) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    let mut prepared = Prepared::new(plan, journal.as_raw_fd(), report.as_raw_fd(), nofile, tiers)?;
+    let (pid, pidfd) = if tiers.clone3 {
+        clone3(&mut prepared)?
+    } else {
+        fork(&mut prepared)?
+    };
+    Ok(Child { pid, pidfd, launch })
+}
+
+fn clone3(prepared: &mut Prepared) -> Result<(i32, OwnedFd)> {
+    let mut pidfd: c_int = -1;
+    // SAFETY: clone_args is a plain C struct of integers, for which zero is valid.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND;
+    args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    let size = size_of::<libc::clone_args>();
+    // SAFETY: without CLONE_VM the child has a copy of this thread's memory and stack, like
+    // fork(2); the process has one thread, so no lock is held by another. `args` and `pidfd`
+    // outlive the call.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) };
+    match pid {
+        -1 => Err(last_errno()),
+        0 => child(prepared),
+        pid => {
+            let pid = i32::try_from(pid).map_err(|_| Errno::RANGE)?;
+            // SAFETY: CLONE_PIDFD stored a new descriptor that nothing else owns.
+            Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+        }
+    }
+}
+
+/// For kernels (and seccomp filters) without clone3. The pid can't be reused before the pidfd is
+/// open: nobody but us reaps the child.
+fn fork(prepared: &mut Prepared) -> Result<(i32, OwnedFd)> {
+    // SAFETY: the process has one thread; the child runs only `child`, which does not allocate.
+    match unsafe { libc::fork() } {
+        -1 => Err(last_errno()),
+        0 => child(prepared),
+        pid => match super::pidfd::open(pid) {
+            Ok(pidfd) => Ok((pid, pidfd)),
+            Err(errno) => {
+                // SAFETY: `pid` is our unreaped child. Without a pidfd it can't be supervised.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+                // SAFETY: the same child, reaped once.
+                unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+                Err(errno)
+            }
+        },
+    }
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+fn check(result: c_int, stage: Stage) -> std::result::Result<c_int, (Stage, c_int)> {
+    if result == -1 {
+        // SAFETY: errno's location is always valid.
+        return Err((stage, unsafe { *libc::__errno_location() }));
+    }
+    Ok(result)
+}
+
+/// The child's whole life before its program. Async-signal-safe calls only.
+fn child(prepared: &mut Prepared) -> ! {
+    let (stage, errno) = match prepare_and_exec(prepared) {
+        Err(failure) => failure,
+        Ok(never) => match never {},
+    };
+    let mut report = [0; 8];
+    report[..4].copy_from_slice(&(stage as u32).to_le_bytes());
+    report[4..].copy_from_slice(&errno.to_le_bytes());
+    // SAFETY: the buffer is 8 bytes; a pipe takes so few whole or not at all.
+    unsafe { libc::write(prepared.report, report.as_ptr().cast(), report.len()) };
+    // SAFETY: _exit is async-signal-safe and runs no destructor of the parent's.
+    unsafe { libc::_exit(127) }
+}
+
+enum Never {}
+
+fn prepare_and_exec(p: &mut Prepared) -> std::result::Result<Never, (Stage, c_int)> {
+    // SAFETY: setsid has no memory arguments.
+    check(unsafe { libc::setsid() }, Stage::Setup)?;
+    sign_in(p)?;
+    set_limits(p)?;
+    // SAFETY: cwd is NUL-terminated.
+    check(unsafe { libc::chdir(p.cwd.as_ptr()) }, Stage::Directory)?;
+    for (log, onto) in p.logs.iter().zip([1, 2]) {
+        let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC;
+        let mode: libc::mode_t = 0o600;
+        // SAFETY: the path is NUL-terminated.
+        let fd = check(unsafe { libc::open(log.as_ptr(), flags, mode) }, Stage::Log)?;
+        // SAFETY: plain descriptors; dup2 clears close-on-exec on the copy.
+        check(unsafe { libc::dup2(fd, onto) }, Stage::Setup)?;
+    }
+    reset_signals(p.clear_handlers)?;
+    let mut reason = libc::ENOENT;
+    for program in &p.programs {
+        // SAFETY: program, argv and envp are NUL-terminated, the arrays end in NULL.
+        unsafe {
+            libc::execve(
+                program.as_ptr(),
+                p.argv_pointers.as_ptr(),
+                p.env_pointers.as_ptr(),
+            )
+        };
+        // SAFETY: errno's location is always valid.
+        let errno = unsafe { *libc::__errno_location() };
+        // As execvp(3): a file that may not be executed is remembered, the search goes on.
+        match errno {
+            libc::ENOENT | libc::ENOTDIR => {}
+            libc::EACCES => reason = errno,
+            _ => return Err((Stage::Exec, errno)),
+        }
+    }
+    Err((Stage::Exec, reason))
+}
+
+/// Puts this process on record, and its pid into its environment's mark.
+fn sign_in(p: &mut Prepared) -> std::result::Result<(), (Stage, c_int)> {
+    // SAFETY: getpid can't fail.
+    let pid = unsafe { libc::getpid() };
+    p.signature.leader.pid = pid;
+    p.signature.leader.start_time = own_start_time();
+    if p.with_inode {
+        p.signature.leader.inode = own_inode(pid);
+    }
+    if let Some(start) = p.pid_digits {
+        let mut rest = pid.unsigned_abs();
+        for place in p.env.iter_mut().skip(start).take(PID_DIGITS).rev() {
+            *place = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+    }
+    let bytes = p.signature.encode();
+    // SAFETY: the buffer has SIGNATURE_BYTES bytes.
+    let wrote = unsafe {
+        libc::pwrite(
+            p.journal,
+            bytes.as_ptr().cast(),
+            SIGNATURE_BYTES,
+            p.signature_offset,
+        )
+    };
+    match wrote {
+        -1 => check(-1, Stage::Sign).map(|_| ()),
+        n if n == SIGNATURE_BYTES as isize => Ok(()),
+        _ => Err((Stage::Sign, libc::ENOSPC)),
+    }
+}
+
+/// From /proc/self/stat; 0 without /proc.
+fn own_start_time() -> u64 {
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+    // SAFETY: the path is a NUL-terminated literal.
+    let fd = unsafe { libc::open(c"/proc/self/stat".as_ptr(), flags) };
+    if fd == -1 {
+        return 0;
+    }
+    let mut text = [0u8; 1024];
+    // SAFETY: reads at most the buffer's length into it.
+    let length = unsafe { libc::read(fd, text.as_mut_ptr().cast(), text.len()) };
+    // SAFETY: fd was opened above and is closed once.
+    unsafe { libc::close(fd) };
+    let length = usize::try_from(length).unwrap_or(0);
+    text.get(..length)
+        .and_then(Stat::parse)
+        .map_or(0, |stat| stat.start_time)
+}
+
+fn own_inode(pid: i32) -> u64 {
+    // SAFETY: pidfd_open has no memory arguments.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let Ok(fd) = c_int::try_from(fd) else {
+        return 0;
+    };
+    if fd == -1 {
+        return 0;
+    }
+    // SAFETY: stat is a plain C struct, for which zero is valid.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: fd is open and `stat` is writable.
+    let result = unsafe { libc::fstat(fd, &raw mut stat) };
+    // SAFETY: fd was opened above and is closed once.
+    unsafe { libc::close(fd) };
+    if result == 0 { stat.st_ino } else { 0 }
+}
+
+fn set_limits(p: &Prepared) -> std::result::Result<(), (Stage, c_int)> {
+    if let Some(nofile) = p.nofile {
+        // SAFETY: reads the limit from a valid struct.
+        check(
+            unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const nofile) },
+            Stage::Setup,
+        )?;
+    }
+    if let Some(value) = p.limit_mark {
+        let limit = libc::rlimit {
+            rlim_cur: value,
+            rlim_max: value,
+        };
+        // SAFETY: reads the limit from a valid struct.
+        check(
+            unsafe { libc::setrlimit(libc::RLIMIT_LOCKS, &raw const limit) },
+            Stage::Setup,
+        )?;
+    }
+    Ok(())
+}
+
+/// Every disposition that exec would hand on becomes the default, and nothing stays blocked.
+/// Ignored signals survive exec and CLONE_CLEAR_SIGHAND; the daemon ignores SIGPIPE only.
+fn reset_signals(all: bool) -> std::result::Result<(), (Stage, c_int)> {
+    // SAFETY: sets a default disposition.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    if all {
+        for signal in 1..=64 {
+            // SAFETY: sets a default disposition; EINVAL for KILL, STOP and libc's own is fine.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+    }
+    // SAFETY: sigset_t is a plain C struct, for which zero is valid (and empty on Linux).
+    let empty: libc::sigset_t = unsafe { std::mem::zeroed() };
+    let null = std::ptr::null_mut();
+    // SAFETY: `empty` is a valid set.
+    check(
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, null) },
+        Stage::Setup,
+    )?;
+    Ok(())
+}
+
+/// Looks at the read end of a launch pipe. End of file: close-on-exec closed the child's end (or
+/// the child was killed, which its pidfd tells).
+pub fn launch(pipe: &OwnedFd) -> Launch {
+    let mut report = [0u8; 8];
+    match rustix::io::read(pipe, &mut report) {
+        Ok(8) => {
+            let (stage, errno) = report.split_at(4);
+            let word = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).map_or(0, u32::from_le_bytes);
+            let stage = match word(stage) {
+                0 => Stage::Fork,
+                1 => Stage::Sign,
+                2 => Stage::Setup,
+                3 => Stage::Directory,
+                4 => Stage::Log,
+                _ => Stage::Exec,
+            };
+            Launch::Failed(stage, Errno::from_raw_os_error(word(errno).cast_signed()))
+        }
+        Ok(_) => Launch::Done,
+        Err(_) => Launch::Pending,
+    }
+}

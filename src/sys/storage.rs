@@ -1,0 +1,149 @@
+//! Files of the home, by their name in it. 0600; directories 0700.
+use super::{Mode, Result};
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, FlockOperation, OFlags};
+use std::os::fd::AsFd;
+
+/// The home directory, open.
+#[derive(Debug)]
+pub struct Home {
+    pub path: String,
+    pub dir: OwnedFd,
+}
+
+impl Home {
+    /// Opens the home, made if missing, private.
+    ///
+    /// # Errors
+    /// What mkdir(2) and open(2) say; EPERM: it belongs to somebody else.
+    pub fn open(path: &str) -> Result<Self> {
+        let private = rustix::fs::Mode::from_raw_mode(0o700);
+        let made = make_path(path, private)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(path, flags, rustix::fs::Mode::empty())?;
+        let stat = rustix::fs::fstat(&dir)?;
+        let uid = rustix::process::geteuid().as_raw();
+        if stat.st_uid != uid && uid != 0 {
+            return Err(super::Errno::PERM);
+        }
+        if made || stat.st_mode & 0o077 != 0 {
+            rustix::fs::fchmod(&dir, private)?;
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            dir,
+        })
+    }
+
+    /// Device and inode: a copied home has others.
+    ///
+    /// # Errors
+    /// What fstat(2) says.
+    pub fn place(&self) -> Result<(u64, u64)> {
+        let stat = rustix::fs::fstat(&self.dir)?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// Makes a directory in the home.
+    ///
+    /// # Errors
+    /// What mkdirat(2) says, but EEXIST.
+    pub fn make_dir(&self, name: &str) -> Result<()> {
+        match rustix::fs::mkdirat(&self.dir, name, rustix::fs::Mode::from_raw_mode(0o700)) {
+            Err(super::Errno::EXIST) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Opens one of the home's files.
+    ///
+    /// # Errors
+    /// What openat(2) says.
+    pub fn open_file(&self, name: &str, mode: Mode) -> Result<OwnedFd> {
+        let flags = match mode {
+            Mode::InPlace => OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC,
+            Mode::Fresh => OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC,
+        };
+        let flags = flags | OFlags::NOFOLLOW;
+        rustix::fs::openat(
+            &self.dir,
+            name,
+            flags,
+            rustix::fs::Mode::from_raw_mode(0o600),
+        )
+    }
+
+    /// Reads one of the home's files whole; none if there is none.
+    ///
+    /// # Errors
+    /// What openat(2) and read(2) say.
+    pub fn load(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let fd = match rustix::fs::openat(&self.dir, name, flags, rustix::fs::Mode::empty()) {
+            Err(super::Errno::NOENT) => return Ok(None),
+            other => other?,
+        };
+        let size = rustix::fs::fstat(&fd)?.st_size;
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+        loop {
+            if bytes.len() == bytes.capacity() {
+                bytes.reserve(4096);
+            }
+            match rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut bytes)) {
+                Ok(0) => return Ok(Some(bytes)),
+                Ok(_) | Err(super::Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// Renames within the home.
+    ///
+    /// # Errors
+    /// What renameat(2) says.
+    pub fn rename(&self, from: &str, to: &str) -> Result<()> {
+        rustix::fs::renameat(&self.dir, from, &self.dir, to)
+    }
+
+    /// Removes a file of the home; one that isn't there is no error.
+    ///
+    /// # Errors
+    /// What unlinkat(2) says.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
+            Err(super::Errno::NOENT) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// Takes the exclusive lock of a file without waiting. It belongs to the open file description:
+/// a forked child holds it too, until its exec closes the descriptor.
+///
+/// # Errors
+/// EWOULDBLOCK: somebody has it. ENOLCK.
+pub fn try_lock(file: impl AsFd) -> Result<()> {
+    rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)
+}
+
+/// mkdir -p, private directories. Says whether the last one was made.
+fn make_path(path: &str, mode: rustix::fs::Mode) -> Result<bool> {
+    match rustix::fs::mkdir(path, mode) {
+        Ok(()) => Ok(true),
+        Err(super::Errno::EXIST) => Ok(false),
+        Err(super::Errno::NOENT) => {
+            let parent = path
+                .trim_end_matches('/')
+                .rsplit_once('/')
+                .map_or("", |(dir, _)| dir);
+            if parent.is_empty() {
+                return Err(super::Errno::NOENT);
+            }
+            make_path(parent, mode)?;
+            rustix::fs::mkdir(path, mode).map(|()| true)
+        }
+        // A read-only file system says so even of a directory that is there.
+        Err(errno) if rustix::fs::access(path, rustix::fs::Access::EXISTS).is_err() => Err(errno),
+        Err(_) => Ok(false),
+    }
+}

@@ -1,0 +1,53 @@
+//! What this kernel has, and what stands in where it hasn't. `OPM_WITHOUT` switches tiers off,
+//! so that every fallback is tested on a kernel that has them all.
+
+/// The kernel interfaces that opm can do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tiers {
+    /// pidfs: a pidfd's inode names its process for ever (6.9). Else: pid and start time.
+    pub pidfd_inode: bool,
+    /// pidfd_send_signal to a group, and its race-free emptiness (6.9). Else: each member.
+    pub pgroup_signal: bool,
+    /// PIDFD_GET_INFO: the exit status of what is not our child (6.15). Else: /proc/PID/stat.
+    pub get_info: bool,
+    /// clone3 with CLONE_CLEAR_SIGHAND (5.5). Else: fork, and each disposition reset.
+    pub clone3: bool,
+    /// A writable cgroup v2. Else: lineage and marks alone.
+    pub cgroup: bool,
+}
+
+impl Tiers {
+    pub const ALL: Self = Self {
+        pidfd_inode: true,
+        pgroup_signal: true,
+        get_info: true,
+        clone3: true,
+        cgroup: true,
+    };
+
+    /// Those of `self` that the comma list `without` doesn't name. Unknown words do nothing.
+    pub fn without(mut self, without: &str) -> Self {
+        for word in without.split(',') {
+            match word.trim() {
+                "pidfd-inode" => self.pidfd_inode = false,
+                "pgroup-signal" => self.pgroup_signal = false,
+                "get-info" => self.get_info = false,
+                "clone3" => self.clone3 = false,
+                "cgroup" => self.cgroup = false,
+                _ => {}
+            }
+        }
+        self
+    }
+
+    /// Each by its name in `OPM_WITHOUT`.
+    pub fn each(self) -> [(&'static str, bool); 5] {
+        [
+            ("pidfd-inode", self.pidfd_inode),
+            ("pgroup-signal", self.pgroup_signal),
+            ("get-info", self.get_info),
+            ("clone3", self.clone3),
+            ("cgroup", self.cgroup),
+        ]
+    }
+}
