@@ -3,6 +3,8 @@
 //!
 //! Text only, and only a hint: it names services and finds look-alikes. It must never decide
 //! that something is dead, nor that it may be killed. Total: any text has an answer.
+#[cfg(test)]
+mod fuzz;
 mod interpreter;
 mod lexer;
 mod tables;
@@ -31,6 +33,8 @@ struct Subject {
 enum Rank {
     /// A shell without anything to run.
     Shell,
+    /// What a shell does to itself: `cd`, `wait`.
+    Silent,
     /// Something that prepares or filters, or a wrapper around nothing.
     Modest,
     Program,
@@ -246,11 +250,13 @@ fn of_program(words: &[&str], kind: &str, depth: usize) -> Option<Subject> {
         return None;
     }
     let named = named_file(words);
-    if tables::MODEST.contains(&base_name(program)) {
-        return Some(Subject::new(
-            Rank::Modest,
-            named.map_or(program, |(_, word)| word),
-        ));
+    let name = base_name(program);
+    let minor = [
+        (Rank::Silent, tables::SILENT),
+        (Rank::Modest, tables::MODEST),
+    ];
+    if let Some((rank, _)) = minor.iter().find(|(_, names)| names.contains(&name)) {
+        return Some(Subject::new(*rank, named.map_or(program, |(_, word)| word)));
     }
     Some(named.map_or_else(
         || Subject::new(Rank::Program, program),

@@ -4,15 +4,20 @@ use super::{Rank, Subject, has_extension, is_jar, is_script, says_something};
 
 pub(super) fn of_java(words: &[&str]) -> Subject {
     let mut at = 1;
+    let mut jar = false;
     while let Some(&word) = words.get(at) {
         let next = words.get(at + 1).filter(|next| says_something(next));
         match (word, next) {
-            ("-jar", Some(jar)) => return Subject::new(Rank::Jar, jar),
+            // Options may stand between `-jar` and the jar.
+            ("-jar", _) => {
+                jar = true;
+                at += 1;
+            }
             ("-m" | "--module", Some(main)) => return Subject::new(Rank::Script, main),
             _ if tables::JAVA_VALUES.contains(&word) => at += 2,
             _ if word.starts_with(['-', '@']) || !says_something(word) => at += 1,
             _ => {
-                let rank = if is_jar(word) {
+                let rank = if jar || is_jar(word) {
                     Rank::Jar
                 } else {
                     Rank::Script

@@ -452,15 +452,20 @@ pub(super) const PREFIXES: &[&str] = &[
 /// Reserved words that make the words after them something else than a command.
 pub(super) const HEADERS: &[&str] = &["for", "case", "select", "function", "[["];
 
-/// Programs that prepare, wait or filter: beside any other command they are not the subject.
+/// What only a shell can do, to itself: it starts no process.
+pub(super) const SILENT: &[&str] = &[
+    ".", ":", "[", "alias", "break", "cd", "continue", "declare", "exit", "export", "false",
+    "getopts", "hash", "jobs", "let", "local", "popd", "pushd", "read", "readonly", "return",
+    "set", "shift", "shopt", "source", "test", "trap", "true", "type", "ulimit", "umask",
+    "unalias", "unset", "wait",
+];
+
+/// Programs that prepare, pause or filter: beside any other command they are not the subject.
 pub(super) const MODEST: &[&str] = &[
-    ".", ":", "[", "alias", "awk", "basename", "cat", "cd", "chmod", "chown", "cp", "cut", "date",
-    "declare", "dirname", "echo", "exit", "export", "false", "find", "getopts", "grep", "hash",
-    "head", "id", "install", "kill", "killall", "let", "ln", "local", "logger", "ls", "mkdir",
-    "mktemp", "mv", "pkill", "popd", "printf", "pushd", "pwd", "read", "readonly", "return", "rm",
-    "rmdir", "sed", "set", "shift", "shopt", "sleep", "sort", "source", "sync", "tail", "tee",
-    "test", "touch", "tr", "trap", "true", "type", "ulimit", "umask", "unalias", "uname", "unset",
-    "wait", "wc", "which",
+    "awk", "basename", "cat", "chmod", "chown", "cp", "cut", "date", "dirname", "echo", "find",
+    "grep", "head", "id", "install", "kill", "killall", "ln", "logger", "ls", "mkdir", "mktemp",
+    "mv", "pkill", "printf", "pwd", "rm", "rmdir", "sed", "sleep", "sort", "sync", "tail", "tee",
+    "touch", "tr", "uname", "wc", "which",
 ];
 
 /// Options whose value is a file that is only read: `gunicorn -c conf.py` is about gunicorn.
