@@ -20,7 +20,7 @@ use crate::sys::{Errno, Kernel, Reach, Wake};
 /// Times that the list of children is read in one turn while orphans keep dying.
 const COUNTS_MAX: usize = 16;
 /// When something could not be looked at (EMFILE, no /proc for a moment), look again then.
-const LOOK_AGAIN_MS: u64 = 200;
+pub(crate) const LOOK_AGAIN_MS: u64 = 200;
 
 impl<K: Kernel> Daemon<K> {
     /// Reads our own children, takes in what is new, reaps what is dead, until nothing changes.
@@ -84,8 +84,6 @@ impl<K: Kernel> Daemon<K> {
             return Ok(true);
         }
         self.orphans.insert(pid, Orphan { pidfd, owner, asked: false });
-        // It may have died before it was watched, and a foreign one says so to nobody else.
-        self.dead_orphans.push(pid);
         if let Owner::Run(id, _) = owner {
             self.touched.insert(id);
             if self.unit(id).and_then(|unit| unit.run.as_ref()).is_some_and(|run| run.is_draining()) {
@@ -121,8 +119,7 @@ impl<K: Kernel> Daemon<K> {
                 }
             }
         }
-        let foreign = limit.is_some_and(|(soft, hard)| soft == hard && hard >> 63 == 0 && hard >> 53 > 500);
-        if foreign { Owner::Foreign } else { Owner::Unknown }
+        if limit.is_some_and(LimitMark::is_mark) { Owner::Foreign } else { Owner::Unknown }
     }
 
     fn owner_by(&self, is: impl Fn(Generation) -> bool) -> Owner {

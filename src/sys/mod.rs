@@ -194,6 +194,8 @@ pub trait Kernel {
     fn environ(&mut self, pid: Pid) -> Result<Vec<u8>>;
     fn cmdline(&mut self, pid: Pid) -> Result<Vec<u8>>;
     fn cwd(&mut self, pid: Pid) -> Result<String>;
+    /// A path without symbolic links.
+    fn real_path(&mut self, path: &str) -> Result<String>;
     /// Real uid.
     fn uid(&mut self, pid: Pid) -> Result<u32>;
     /// Wakes the loop when the process has exited, and again when it is reaped.
@@ -237,4 +239,10 @@ pub fn write_all_at<K: Kernel>(
         }
     }
     Ok(())
+}
+
+/// What an errno means, in words: without std's `(os error N)`.
+pub fn describe(errno: Errno) -> String {
+    let text = std::io::Error::from_raw_os_error(errno.raw_os_error()).to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
