@@ -31,7 +31,7 @@ impl<K: Kernel> Daemon<K> {
             list.clear();
             let read = self.kernel.own_children(&mut list);
             let mut whole = read.is_ok();
-            for pid in list.iter().copied().filter(|_| whole || !mutant("blind_count")) {
+            for pid in list.iter().copied() {
                 if self.leaders.contains_key(&pid) || self.orphans.contains_key(&pid) {
                     continue;
                 }
@@ -57,7 +57,9 @@ impl<K: Kernel> Daemon<K> {
     fn reap_dead_orphans(&mut self) -> bool {
         let mut any = false;
         for pid in std::mem::take(&mut self.dead_orphans) {
-            let Some(orphan) = self.orphans.get(&pid) else { continue };
+            let Some(orphan) = self.orphans.get(&pid) else {
+                continue;
+            };
             if self.kernel.is_dead(&orphan.pidfd).unwrap_or(false) {
                 // None: traced. It stays, and SIGCHLD brings us here again.
                 if self.kernel.wait(&orphan.pidfd, true) == Ok(None) {
@@ -83,10 +85,21 @@ impl<K: Kernel> Daemon<K> {
         if mutant("forget_escapees") {
             return Ok(true);
         }
-        self.orphans.insert(pid, Orphan { pidfd, owner, asked: false });
+        self.orphans.insert(
+            pid,
+            Orphan {
+                pidfd,
+                owner,
+                asked: false,
+            },
+        );
         if let Owner::Run(id, _) = owner {
             self.touched.insert(id);
-            if self.unit(id).and_then(|unit| unit.run.as_ref()).is_some_and(|run| run.is_draining()) {
+            if self
+                .unit(id)
+                .and_then(|unit| unit.run.as_ref())
+                .is_some_and(|run| run.is_draining())
+            {
                 self.terminate_rest(id);
             }
         }
@@ -103,7 +116,9 @@ impl<K: Kernel> Daemon<K> {
         }
         let environ = self.kernel.environ(pid).unwrap_or_default();
         for name in [MARK_VARIABLE, "OPM_OUTER"] {
-            for mark in environ_value(&environ, name).into_iter().flat_map(|v| v.split(|b| *b == b','))
+            for mark in environ_value(&environ, name)
+                .into_iter()
+                .flat_map(|v| v.split(|b| *b == b','))
             {
                 if let Some(mark) = EnvMark::parse(mark).filter(|mark| mark.home_key == key) {
                     return self.owner_by(|generation| generation.0 == mark.generation);
@@ -119,7 +134,11 @@ impl<K: Kernel> Daemon<K> {
                 }
             }
         }
-        if limit.is_some_and(LimitMark::is_mark) { Owner::Foreign } else { Owner::Unknown }
+        if limit.is_some_and(LimitMark::is_mark) {
+            Owner::Foreign
+        } else {
+            Owner::Unknown
+        }
     }
 
     fn owner_by(&self, is: impl Fn(Generation) -> bool) -> Owner {
@@ -164,10 +183,16 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn is_own_tree_empty(&mut self, id: Id) -> bool {
-        let Some(unit) = self.units.get_mut(id as usize).and_then(Option::as_deref_mut) else {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
             return false;
         };
-        let Some(run) = unit.run.as_mut() else { return false };
+        let Some(run) = unit.run.as_mut() else {
+            return false;
+        };
         if mutant("leader_is_tree") {
             return true;
         }
@@ -199,10 +224,16 @@ impl<K: Kernel> Daemon<K> {
     /// The kernel's own word on the leader's process group, race-free: the pidfd names that very
     /// group, even if the number has a new owner. True where the kernel can't be asked.
     pub(crate) fn is_group_empty(&mut self, id: Id) -> bool {
-        let Some(unit) = self.units.get_mut(id as usize).and_then(Option::as_deref_mut) else {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
             return false;
         };
-        let Some(pidfd) = unit.run.as_ref().and_then(|run| run.pidfd.as_ref()) else { return true };
+        let Some(pidfd) = unit.run.as_ref().and_then(|run| run.pidfd.as_ref()) else {
+            return true;
+        };
         if !self.kernel.tiers().pgroup_signal {
             return true;
         }
@@ -225,12 +256,15 @@ impl<K: Kernel> Daemon<K> {
     /// Lets go of an incarnation of which nothing lives.
     fn end_run(&mut self, id: Id) -> Option<Generation> {
         self.gates.remove(&id);
-        let unit = self.units.get_mut(id as usize).and_then(Option::as_deref_mut)?;
+        let unit = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)?;
         let run = unit.run.take()?;
         if let Some(pidfd) = &run.pidfd {
             if run.child {
                 // A failed launch: nothing reaped it yet. An error means that it is gone already.
-                drop(self.kernel.wait(pidfd, true));
+                self.kernel.wait(pidfd, true).ok();
             }
             self.kernel.unwatch(pidfd);
         }
@@ -270,7 +304,11 @@ impl<K: Kernel> Daemon<K> {
             run.kills += 1;
         }
         self.signal_tree(id, libc::SIGKILL);
-        if self.unit(id).and_then(|unit| unit.run.as_ref()).is_some_and(|run| run.exit.is_some()) {
+        if self
+            .unit(id)
+            .and_then(|unit| unit.run.as_ref())
+            .is_some_and(|run| run.exit.is_some())
+        {
             // Where no event comes (somebody else's zombie, a lost edge), the round itself looks.
             self.look_again_at.get_or_insert(self.now);
         }
@@ -278,7 +316,11 @@ impl<K: Kernel> Daemon<K> {
 
     /// A signal for the whole tree: the leader's group, descendants, orphans, marked members.
     pub(crate) fn signal_tree(&mut self, id: Id, signal: i32) {
-        let Some(unit) = self.units.get_mut(id as usize).and_then(Option::as_deref_mut) else {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
             return;
         };
         let Some(run) = unit.run.as_ref() else { return };
@@ -288,14 +330,20 @@ impl<K: Kernel> Daemon<K> {
             let grouped = self.kernel.tiers().pgroup_signal
                 && self.kernel.signal(pidfd, signal, Reach::Group).is_ok();
             if !grouped && leader.is_some() {
-                drop(self.kernel.signal(pidfd, signal, Reach::Process));
+                self.kernel.signal(pidfd, signal, Reach::Process).ok();
             }
         }
         for member in run.members.values().filter(|member| member.certain) {
-            drop(self.kernel.signal(&member.pidfd, signal, Reach::Process));
+            self.kernel
+                .signal(&member.pidfd, signal, Reach::Process)
+                .ok();
         }
-        let members: Vec<Pid> =
-            run.members.iter().filter(|(_, m)| m.certain).map(|(pid, _)| *pid).collect();
+        let members: Vec<Pid> = run
+            .members
+            .iter()
+            .filter(|(_, m)| m.certain)
+            .map(|(pid, _)| *pid)
+            .collect();
         let orphans = self.orphans.iter();
         let mine = orphans.filter(|(_, orphan)| orphan.owner == Owner::Run(id, generation));
         let roots: Vec<Pid> = mine.map(|(pid, _)| *pid).collect();
@@ -311,9 +359,11 @@ impl<K: Kernel> Daemon<K> {
         if let Some(orphan) = self.orphans.get(&pid) {
             let group = self.kernel.tiers().pgroup_signal;
             for signal in [signal, libc::SIGCONT] {
-                drop(self.kernel.signal(&orphan.pidfd, signal, Reach::Process));
+                self.kernel
+                    .signal(&orphan.pidfd, signal, Reach::Process)
+                    .ok();
                 if group {
-                    drop(self.kernel.signal(&orphan.pidfd, signal, Reach::Group));
+                    self.kernel.signal(&orphan.pidfd, signal, Reach::Group).ok();
                 }
             }
         }
@@ -324,9 +374,11 @@ impl<K: Kernel> Daemon<K> {
     /// reused pid is never signalled.
     fn signal_descendants(&mut self, root: Pid, signal: i32) {
         for (_, pidfd) in self.descendants(root) {
-            drop(self.kernel.signal(&pidfd, signal, Reach::Process));
+            self.kernel.signal(&pidfd, signal, Reach::Process).ok();
             if signal != libc::SIGKILL {
-                drop(self.kernel.signal(&pidfd, libc::SIGCONT, Reach::Process));
+                self.kernel
+                    .signal(&pidfd, libc::SIGCONT, Reach::Process)
+                    .ok();
             }
         }
     }
@@ -342,7 +394,9 @@ impl<K: Kernel> Daemon<K> {
                 continue;
             }
             for pid in children.into_iter().filter(|pid| seen.insert(*pid)) {
-                let Ok(pidfd) = self.kernel.pidfd_open(pid) else { continue };
+                let Ok(pidfd) = self.kernel.pidfd_open(pid) else {
+                    continue;
+                };
                 let is_child = self.kernel.stat(pid).is_ok_and(|stat| stat.ppid == parent);
                 if is_child && !self.kernel.is_dead(&pidfd).unwrap_or(true) {
                     found.push((pid, pidfd));

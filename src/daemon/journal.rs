@@ -34,8 +34,13 @@ pub fn load<K: Kernel>(kernel: &mut K) -> Result<Found> {
     let bytes = kernel.load(FILE)?.unwrap_or_default();
     let header = Header::decode(&bytes);
     let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
-    let slots = body.chunks_exact(SLOT_BYTES).map(|s| (State::decode(s), Signature::decode(s)));
-    Ok(Found { header, slots: slots.collect() })
+    let slots = body
+        .chunks_exact(SLOT_BYTES)
+        .map(|s| (State::decode(s), Signature::decode(s)));
+    Ok(Found {
+        header,
+        slots: slots.collect(),
+    })
 }
 
 impl<F: std::fmt::Debug> Journal<F> {
@@ -75,12 +80,7 @@ impl<F: std::fmt::Debug> Journal<F> {
     ///
     /// # Errors
     /// EIO, and ENOSPC on file systems that write in place to a new place.
-    pub fn write<K: Kernel<File = F>>(
-        &self,
-        kernel: &mut K,
-        id: u32,
-        state: &State,
-    ) -> Result<()> {
+    pub fn write<K: Kernel<File = F>>(&self, kernel: &mut K, id: u32, state: &State) -> Result<()> {
         write_all_at(kernel, &self.file, slot_offset(id), &state.encode())
     }
 

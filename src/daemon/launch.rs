@@ -1,5 +1,6 @@
 //! From the machine's wish to spawn to the kernel's word that the program runs.
 use super::Daemon;
+use super::unit::Run;
 use crate::process::Identity;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::record::{SIGNATURE_OFFSET, Signature, slot_offset};
@@ -7,7 +8,6 @@ use crate::service::machine::{Fault, Generation, Input};
 use crate::service::spec::{Definition, Id};
 use crate::service::target::file_name_of;
 use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Strings, Wake};
-use super::unit::Run;
 use std::collections::BTreeMap;
 
 /// Launches in one turn: then the loop looks at its events again.
@@ -26,7 +26,9 @@ impl<K: Kernel> Daemon<K> {
     /// Launches what is queued, a bounded number.
     pub(crate) fn run_launches(&mut self) {
         for _ in 0..LAUNCHES_MAX {
-            let Some((id, generation)) = self.launches.pop_front() else { return };
+            let Some((id, generation)) = self.launches.pop_front() else {
+                return;
+            };
             if let Err(errno) = self.launch(id, generation) {
                 self.launch_failed(id, generation, Stage::Fork, errno);
             }
@@ -34,15 +36,26 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn launch(&mut self, id: Id, generation: Generation) -> Result<(), Errno> {
-        let Some(unit) = self.units.get_mut(id as usize).and_then(Option::as_deref_mut) else {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
             return Ok(());
         };
         if unit.machine.generation() != Some(generation) || unit.run.is_some() {
             return Ok(());
         }
         let (out, error) = log_paths(&self.home, &unit.definition.spec.name);
-        let mark = EnvMark { home_key: self.header.home_key, id, generation: generation.0, pid: 0 };
-        let path = variable(&unit.definition, "PATH").unwrap_or(DEFAULT_PATH).to_owned();
+        let mark = EnvMark {
+            home_key: self.header.home_key,
+            id,
+            generation: generation.0,
+            pid: 0,
+        };
+        let path = variable(&unit.definition, "PATH")
+            .unwrap_or(DEFAULT_PATH)
+            .to_owned();
         let plan = Plan {
             signature: Signature {
                 generation: generation.0,
@@ -50,7 +63,9 @@ impl<K: Kernel> Daemon<K> {
                 parent: self.own,
             },
             signature_offset: slot_offset(id) + SIGNATURE_OFFSET as u64,
-            limit_mark: self.mark.map(|own: LimitMark| own.of_incarnation(generation.0).value()),
+            limit_mark: self
+                .mark
+                .map(|own: LimitMark| own.of_incarnation(generation.0).value()),
             argv: &unit.definition.spec.command,
             env: environment(&unit.definition, &self.home, &mark, self.outer.as_deref()),
             path: &path,
@@ -67,7 +82,10 @@ impl<K: Kernel> Daemon<K> {
         self.leaders.insert(child.pid, id);
         unit.run = Some(Run {
             generation,
-            leader: Identity { pid: child.pid, ..Identity::default() },
+            leader: Identity {
+                pid: child.pid,
+                ..Identity::default()
+            },
             pidfd: Some(child.pidfd),
             launch: Some(child.launch),
             exit: None,
@@ -89,7 +107,11 @@ impl<K: Kernel> Daemon<K> {
 
     /// Looks whether a launch is decided.
     pub(crate) fn check_launch(&mut self, id: Id) {
-        let Some(unit) = self.units.get_mut(id as usize).and_then(Option::as_deref_mut) else {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
             return;
         };
         let Some(run) = unit.run.as_mut() else { return };
@@ -120,7 +142,13 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Nothing was exec'd, and the child, if there was one, is gone.
-    pub(crate) fn launch_failed(&mut self, id: Id, generation: Generation, stage: Stage, errno: Errno) {
+    pub(crate) fn launch_failed(
+        &mut self,
+        id: Id,
+        generation: Generation,
+        stage: Stage,
+        errno: Errno,
+    ) {
         self.note_failure(id, stage, errno);
         if let Some(unit) = self.unit_mut(id) {
             unit.emptied = unit.emptied.max(generation.0);
@@ -129,8 +157,18 @@ impl<K: Kernel> Daemon<K> {
             errno,
             Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE
         );
-        let fault = if crowded { Fault::Machine } else { Fault::Program };
+        let fault = if crowded {
+            Fault::Machine
+        } else {
+            Fault::Program
+        };
         self.feed(id, Input::SpawnFailed(generation, fault));
+        if self.unit(id).is_some_and(|unit| unit.provisional) {
+            // Its very first exec: whoever asked is told why, and nothing of it is kept.
+            self.answer_touched();
+            self.feed(id, Input::Stop);
+            self.forget(id);
+        }
     }
 
     fn note_failure(&mut self, id: Id, stage: Stage, errno: Errno) {
@@ -154,17 +192,30 @@ impl<K: Kernel> Daemon<K> {
 /// The paths of a service's log files.
 pub fn log_paths(home: &str, name: &str) -> (String, String) {
     let file = file_name_of(name);
-    (format!("{home}/logs/{file}-out.log"), format!("{home}/logs/{file}-error.log"))
+    (
+        format!("{home}/logs/{file}-out.log"),
+        format!("{home}/logs/{file}-error.log"),
+    )
 }
 
 /// The value of a variable in what a service gets.
 pub fn variable<'a>(definition: &'a Definition, name: &str) -> Option<&'a str> {
-    let own = definition.spec.env.iter().rev().find(|(key, _)| key == name);
+    let own = definition
+        .spec
+        .env
+        .iter()
+        .rev()
+        .find(|(key, _)| key == name);
     own.or_else(|| definition.base.iter().rev().find(|(key, _)| key == name))
         .map(|(_, value)| value.as_str())
 }
 
-fn environment(definition: &Definition, home: &str, mark: &EnvMark, outer: Option<&str>) -> Strings {
+fn environment(
+    definition: &Definition,
+    home: &str,
+    mark: &EnvMark,
+    outer: Option<&str>,
+) -> Strings {
     let own = &definition.spec.env;
     let mut env = Strings::default();
     for (name, value) in definition.base.iter() {

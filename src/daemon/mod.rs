@@ -165,8 +165,16 @@ impl<K: Kernel> Daemon<K> {
             return Some(self.now);
         }
         let units = self.deadlines.first().map(|(at, _)| *at);
-        let requests = self.pending.values().filter_map(|pending| pending.deadline).min();
-        units.into_iter().chain(requests).chain(self.look_again_at).min()
+        let requests = self
+            .pending
+            .values()
+            .filter_map(|pending| pending.deadline)
+            .min();
+        units
+            .into_iter()
+            .chain(requests)
+            .chain(self.look_again_at)
+            .min()
     }
 
     pub(crate) fn unit(&self, id: Id) -> Option<&Unit<K>> {
@@ -211,10 +219,16 @@ impl<K: Kernel> Daemon<K> {
         self.check_launch(id);
         let (now, wall) = (self.now, self.kernel.wall());
         let survivors = self.has_survivors(id);
-        let Some(unit) = self.units.get_mut(id as usize).and_then(Option::as_deref_mut) else {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
             return;
         };
-        let Some(run) = unit.run.as_mut().filter(|run| run.exit.is_none()) else { return };
+        let Some(run) = unit.run.as_mut().filter(|run| run.exit.is_none()) else {
+            return;
+        };
         run.exit = Some(exit);
         let generation = run.generation;
         self.gates.insert(id);
@@ -244,11 +258,16 @@ impl<K: Kernel> Daemon<K> {
     /// Steps a machine and does what it says.
     pub(crate) fn feed(&mut self, id: Id, input: Input) {
         let mut actions = std::mem::take(&mut self.actions);
-        let Some(unit) = self.units.get_mut(id as usize).and_then(Option::as_deref_mut) else {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
             return;
         };
         let restarts = unit.machine.restarts();
-        unit.machine.step(self.now, input, &mut self.sequence, &mut actions);
+        unit.machine
+            .step(self.now, input, &mut self.sequence, &mut actions);
         if unit.machine.restarts() > restarts {
             unit.restarted_at = self.kernel.wall();
         }
@@ -265,7 +284,11 @@ impl<K: Kernel> Daemon<K> {
 
     /// Announces what changed, and keeps timer, journal and waiters up to date.
     pub(crate) fn after_step(&mut self, id: Id) {
-        let Some(unit) = self.units.get_mut(id as usize).and_then(Option::as_deref_mut) else {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
             return;
         };
         let deadline = unit.machine.deadline();
@@ -286,14 +309,22 @@ impl<K: Kernel> Daemon<K> {
             self.announce_status(id, status);
         }
         let gone = matches!(status, Status::Stopped | Status::Errored);
-        if gone && self.unit(id).is_some_and(|unit| unit.removing && unit.run.is_none()) {
+        if gone
+            && self
+                .unit(id)
+                .is_some_and(|unit| unit.removing && unit.run.is_none())
+        {
             self.forget(id);
         }
     }
 
     /// The stop signal for the whole incarnation.
     fn terminate(&mut self, id: Id) {
-        let Some(unit) = self.units.get_mut(id as usize).and_then(Option::as_deref_mut) else {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
             return;
         };
         let signal = unit.definition.spec.policy.stop_signal.number();
@@ -309,14 +340,20 @@ impl<K: Kernel> Daemon<K> {
                     // Not yet a group leader: between fork and setsid. Then it is alone.
                     let alone = self.kernel.signal(pidfd, signal, Reach::Process);
                     if alone.is_err() {
-                        self.log.push(format!("cannot signal {}: {errno}", unit.definition.spec.name));
+                        self.log.push(format!(
+                            "cannot signal {}: {errno}",
+                            unit.definition.spec.name
+                        ));
                     }
                 }
             }
             return;
         }
         self.terminate_rest(id);
-        if self.unit(id).is_some_and(|unit| unit.run.as_ref().is_some_and(|run| run.exit.is_none())) {
+        if self
+            .unit(id)
+            .is_some_and(|unit| unit.run.as_ref().is_some_and(|run| run.exit.is_none()))
+        {
             self.signal_tree(id, signal);
             self.signal_tree(id, libc::SIGCONT);
         }
@@ -347,7 +384,10 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn has_survivors(&self, id: Id) -> bool {
-        let generation = self.unit(id).and_then(|unit| unit.run.as_ref()).map(|run| run.generation);
+        let generation = self
+            .unit(id)
+            .and_then(|unit| unit.run.as_ref())
+            .map(|run| run.generation);
         self.orphans.values().any(|orphan| match orphan.owner {
             Owner::Run(owner, of) => owner == id && Some(of) == generation,
             Owner::Foreign | Owner::Unknown => false,

@@ -23,7 +23,8 @@ pub(crate) struct Sighting {
 
 impl Sighting {
     pub(crate) fn names(&self, generation: u64) -> bool {
-        self.part.is_some_and(|part| LimitMark::names(part, generation))
+        self.part
+            .is_some_and(|part| LimitMark::names(part, generation))
             || self.mark.is_some_and(|mark| mark.generation == generation)
     }
 }
@@ -64,9 +65,13 @@ impl<K: Kernel> Daemon<K> {
         if part.is_none() {
             let environ = self.kernel.environ(pid).unwrap_or_default();
             let names = [MARK_VARIABLE, "OPM_OUTER"];
-            let values = names.iter().filter_map(|name| environ_value(&environ, name));
+            let values = names
+                .iter()
+                .filter_map(|name| environ_value(&environ, name));
             let parts = values.flat_map(|value| value.split(|b| *b == b','));
-            mark = parts.filter_map(EnvMark::parse).find(|mark| mark.home_key == key);
+            mark = parts
+                .filter_map(EnvMark::parse)
+                .find(|mark| mark.home_key == key);
         }
         let marked = part.is_some() || mark.is_some();
         let (mut sid, mut pgid) = (0, 0);
@@ -78,7 +83,13 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         let asked = numbers.contains(&sid) || numbers.contains(&pgid);
-        Ok((marked || asked).then_some(Sighting { pid, part, mark, sid, pgid }))
+        Ok((marked || asked).then_some(Sighting {
+            pid,
+            part,
+            mark,
+            sid,
+            pgid,
+        }))
     }
 
     /// Of draining trees that an earlier daemon started, those that are confirmed empty.
@@ -114,15 +125,23 @@ impl<K: Kernel> Daemon<K> {
 
     /// After an upgrade leaders are our children still; after a crash they are somebody else's.
     fn reap_adopted_child(&mut self, id: Id) -> bool {
-        let Some(unit) = self.units.get_mut(id as usize).and_then(Option::as_deref_mut) else {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
             return false;
         };
-        let Some(run) = unit.run.as_mut() else { return false };
+        let Some(run) = unit.run.as_mut() else {
+            return false;
+        };
         if !run.child {
             return true;
         }
-        let reaped =
-            run.pidfd.as_ref().is_none_or(|pidfd| self.kernel.wait(pidfd, true) != Ok(None));
+        let reaped = run
+            .pidfd
+            .as_ref()
+            .is_none_or(|pidfd| self.kernel.wait(pidfd, true) != Ok(None));
         if reaped {
             run.child = false;
             self.leaders.remove(&run.leader.pid);
@@ -131,10 +150,16 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn are_members_dead(&mut self, id: Id) -> bool {
-        let Some(unit) = self.units.get_mut(id as usize).and_then(Option::as_deref_mut) else {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
             return false;
         };
-        let Some(run) = unit.run.as_mut() else { return false };
+        let Some(run) = unit.run.as_mut() else {
+            return false;
+        };
         run.members.retain(|_, member| {
             let dead = self.kernel.is_dead(&member.pidfd).unwrap_or(false);
             if dead {
@@ -144,13 +169,21 @@ impl<K: Kernel> Daemon<K> {
         });
         let generation = run.generation;
         let empty = run.members.is_empty();
-        empty && !self.orphans.values().any(|o| o.owner == Owner::Run(id, generation))
+        empty
+            && !self
+                .orphans
+                .values()
+                .any(|o| o.owner == Owner::Run(id, generation))
     }
 
     /// Makes members of what a pass has seen of this unit's tree. Says whether it has seen any.
     fn take_in_sightings(&mut self, id: Id, found: &[Sighting]) -> bool {
-        let Some(unit) = self.unit(id) else { return true };
-        let Some(run) = unit.run.as_ref() else { return true };
+        let Some(unit) = self.unit(id) else {
+            return true;
+        };
+        let Some(run) = unit.run.as_ref() else {
+            return true;
+        };
         let (generation, leader) = (run.generation.0, run.leader);
         let numbers_hold = self.is_number_ours(leader);
         let mut any = false;
@@ -169,10 +202,20 @@ impl<K: Kernel> Daemon<K> {
     /// Whether a dead leader's number can still name its group and session: not if another
     /// process has it, for the kernel gives no number out that a group or session still uses.
     fn is_number_ours(&mut self, leader: Identity) -> bool {
-        let Ok(pidfd) = self.kernel.pidfd_open(leader.pid) else { return true };
+        let Ok(pidfd) = self.kernel.pidfd_open(leader.pid) else {
+            return true;
+        };
         let inode = self.kernel.inode(&pidfd).unwrap_or(0);
-        let start_time = self.kernel.stat(leader.pid).map_or(0, |stat| stat.start_time);
-        Identity { pid: leader.pid, start_time, inode }.is_same(&leader)
+        let start_time = self
+            .kernel
+            .stat(leader.pid)
+            .map_or(0, |stat| stat.start_time);
+        Identity {
+            pid: leader.pid,
+            start_time,
+            inode,
+        }
+        .is_same(&leader)
     }
 
     fn take_in_member(&mut self, id: Id, pid: Pid, certain: bool) -> bool {
@@ -193,20 +236,37 @@ impl<K: Kernel> Daemon<K> {
         if watched.is_err() {
             self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
         }
-        let Some(unit) = self.units.get_mut(id as usize).and_then(Option::as_deref_mut) else {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
             return false;
         };
         let stop = unit.definition.spec.policy.stop_signal.number();
-        let Some(run) = unit.run.as_mut() else { return false };
+        let Some(run) = unit.run.as_mut() else {
+            return false;
+        };
         if certain {
             let signal = if run.kills > 0 { libc::SIGKILL } else { stop };
             for signal in [signal, libc::SIGCONT] {
-                drop(self.kernel.signal(&pidfd, signal, crate::sys::Reach::Process));
+                self.kernel
+                    .signal(&pidfd, signal, crate::sys::Reach::Process)
+                    .ok();
             }
         } else {
-            unit.note = Some(format!("process {pid} of its old group or session still lives"));
+            unit.note = Some(format!(
+                "process {pid} of its old group or session still lives"
+            ));
         }
-        run.members.insert(pid, Member { pidfd, certain, asked: true });
+        run.members.insert(
+            pid,
+            Member {
+                pidfd,
+                certain,
+                asked: true,
+            },
+        );
         true
     }
 

@@ -21,7 +21,12 @@ const COMPACT_BYTES_MIN: u64 = 64 << 10;
 enum Line {
     /// An environment, by the checksum of its text.
     Env(u64, Env),
-    Service { line: u64, id: Id, base: u64, spec: Spec },
+    Service {
+        line: u64,
+        id: Id,
+        base: u64,
+        spec: Spec,
+    },
     /// The service of that line was removed. The journal says so too; this is for the day when
     /// the journal is lost.
     Removed(u64),
@@ -92,10 +97,17 @@ impl<F: std::fmt::Debug> Store<F> {
                 Some(Line::Env(key, env)) => {
                     envs.insert(key, Rc::new(env));
                 }
-                Some(Line::Service { line, id, base, spec }) => {
+                Some(Line::Service {
+                    line,
+                    id,
+                    base,
+                    spec,
+                }) => {
                     next_line = next_line.max(line + 1);
                     let base = envs.entry(base).or_default().clone();
-                    loaded.services.insert(line, (id, Definition { spec, base }));
+                    loaded
+                        .services
+                        .insert(line, (id, Definition { spec, base }));
                 }
                 Some(Line::Removed(line)) => {
                     next_line = next_line.max(line + 1);
@@ -107,8 +119,17 @@ impl<F: std::fmt::Debug> Store<F> {
         // A torn last line must not swallow the next one.
         let torn = bytes.iter().rev().take_while(|b| **b != b'\n').count();
         let length = (bytes.len() - torn) as u64;
-        let known = envs.iter().map(|(key, env)| (*key, Rc::downgrade(env))).collect();
-        let store = Self { file, length, live: length, next_line, known };
+        let known = envs
+            .iter()
+            .map(|(key, env)| (*key, Rc::downgrade(env)))
+            .collect();
+        let store = Self {
+            file,
+            length,
+            live: length,
+            next_line,
+            known,
+        };
         Ok((store, loaded))
     }
 
@@ -143,7 +164,15 @@ impl<F: std::fmt::Debug> Store<F> {
                 written.push((base, &definition.base));
             }
             let line = self.next_line + lines.len() as u64;
-            encode(&Line::Service { line, id: *id, base, spec: definition.spec.clone() }, &mut bytes)?;
+            encode(
+                &Line::Service {
+                    line,
+                    id: *id,
+                    base,
+                    spec: definition.spec.clone(),
+                },
+                &mut bytes,
+            )?;
             lines.push(line);
         }
         self.write(kernel, &bytes)?;
@@ -192,10 +221,21 @@ impl<F: std::fmt::Debug> Store<F> {
         let mut known: HashMap<u64, Weak<Env>> = HashMap::new();
         for (line, id, definition) in services {
             let base = env_key(&definition.base);
-            if known.insert(base, Rc::downgrade(&definition.base)).is_none() {
+            if known
+                .insert(base, Rc::downgrade(&definition.base))
+                .is_none()
+            {
                 encode(&Line::Env(base, (*definition.base).clone()), &mut bytes)?;
             }
-            encode(&Line::Service { line, id, base, spec: definition.spec.clone() }, &mut bytes)?;
+            encode(
+                &Line::Service {
+                    line,
+                    id,
+                    base,
+                    spec: definition.spec.clone(),
+                },
+                &mut bytes,
+            )?;
         }
         let file = kernel.open(FRESH, Mode::Fresh)?;
         write_all_at(kernel, &file, 0, &bytes)?;

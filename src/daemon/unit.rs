@@ -130,7 +130,10 @@ impl<K: Kernel> Unit<K> {
 
     /// The leader's pid while it lives.
     pub fn pid(&self) -> Option<Pid> {
-        self.run.as_ref().filter(|run| run.exit.is_none()).map(|run| run.leader.pid)
+        self.run
+            .as_ref()
+            .filter(|run| run.exit.is_none())
+            .map(|run| run.leader.pid)
     }
 }
 

@@ -3,6 +3,7 @@
 //! [`Kernel`] is what the daemon needs, at the granularity of system calls, so that the
 //! simulator can stand in for it and kill the daemon between any two. [`linux::Linux`] is the
 //! real one. Errors are bare [`Errno`]s; whoever asked adds the context.
+pub mod crash;
 pub mod linux;
 pub mod pidfd;
 pub mod procfs;
@@ -244,5 +245,8 @@ pub fn write_all_at<K: Kernel>(
 /// What an errno means, in words: without std's `(os error N)`.
 pub fn describe(errno: Errno) -> String {
     let text = std::io::Error::from_raw_os_error(errno.raw_os_error()).to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
