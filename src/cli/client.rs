@@ -1,0 +1,352 @@
+//! One request to the daemon and its replies, and a daemon where there must be one.
+//!
+//! The daemon answers on its socket only when adoption is complete, so the first answer is
+//! true; whoever connects earlier waits. Only the owner's and root's daemons are believed:
+//! requests carry environments.
+use super::home;
+use super::output::{Failure, complain, why};
+use crate::wire::frame::{self, Inbox, REPLY_BYTES_MAX};
+use crate::wire::{Reply, Request, code};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a daemon that was started may take to answer, while nobody holds the lock.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
+/// The same while somebody holds the home's lock: adoption waits for what is on its way.
+const LOCKED_TIME_MAX: Duration = Duration::from_secs(120);
+/// When to say what is being waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two tries to connect: from the first to the longest.
+const RETRY_MIN: Duration = Duration::from_micros(500);
+const RETRY_MAX: Duration = Duration::from_millis(20);
+/// Longest path of a Unix socket, without the NUL.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+const READ_BYTES: usize = 64 << 10;
+
+/// Whether a request may, or must, bring a daemon to life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// It makes something: start a daemon.
+    Daemon,
+    /// It speaks of what is on record: start a daemon if there is a record.
+    Record,
+    /// It speaks of the daemon: never start one.
+    Running,
+}
+
+/// Where the daemon is and whether it may be started.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) home: PathBuf,
+    /// False after `--no-daemon-start`.
+    pub(crate) may_start: bool,
+}
+
+impl Client {
+    /// A connection, or `None` where there is no daemon and `need` doesn't ask for one.
+    pub(crate) fn connect(&self, need: Need) -> Result<Option<Connection>, Failure> {
+        if let Some(connection) = self.try_connect()? {
+            return Ok(Some(connection));
+        }
+        match need {
+            Need::Running => return Ok(None),
+            Need::Record if !home::is_on_record(&self.home) => return Ok(None),
+            Need::Record | Need::Daemon => {}
+        }
+        if !self.may_start {
+            return Err(self.away());
+        }
+        self.start().map(Some)
+    }
+
+    /// The final reply to `request`; `None` as in [`Client::connect`].
+    pub(crate) fn ask(&self, need: Need, request: &Request) -> Result<Option<Reply>, Failure> {
+        let Some(mut connection) = self.connect(need)? else {
+            return Ok(None);
+        };
+        connection.send(request)?;
+        loop {
+            match connection.next()? {
+                Some(Reply::Failed { code, text }) => return Err(Failure::new(code, text)),
+                Some(reply) if reply.is_final() => return Ok(Some(reply)),
+                Some(_) => {}
+                None => return Err(self.cut_off()),
+            }
+        }
+    }
+
+    /// The answer to `request` from a daemon that is started if need be.
+    pub(crate) fn demand(&self, request: &Request) -> Result<Reply, Failure> {
+        self.ask(Need::Daemon, request)?.ok_or_else(|| self.away())
+    }
+
+    /// The contract's exit code 4.
+    pub(crate) fn away(&self) -> Failure {
+        let home = self.home.display();
+        let text = format!("daemon: not running in {home} (try 'opm daemon start')");
+        Failure::new(code::UNREACHABLE, text)
+    }
+
+    fn cut_off(&self) -> Failure {
+        let log = self.home.join("daemon.log");
+        let text = format!("daemon: left before it answered (see {})", log.display());
+        Failure::new(code::UNREACHABLE, text)
+    }
+
+    fn unreachable(&self, reason: &str) -> Failure {
+        let path = self.home.join("opm.sock");
+        Failure::new(
+            code::UNREACHABLE,
+            format!("daemon: {}: {reason}", path.display()),
+        )
+    }
+
+    /// A connection if somebody listens.
+    pub(crate) fn try_connect(&self) -> Result<Option<Connection>, Failure> {
+        match open_socket(&self.home) {
+            Ok(stream) => {
+                self.check_peer(&stream)?;
+                Ok(Some(Connection {
+                    stream,
+                    inbox: Inbox::default(),
+                }))
+            }
+            Err(e) if is_nobody(&e) => Ok(None),
+            Err(e) => Err(self.unreachable(&why(e))),
+        }
+    }
+
+    /// Root believes everyone's daemon: it asked for that home.
+    fn check_peer(&self, stream: &UnixStream) -> Result<(), Failure> {
+        let peer =
+            rustix::net::sockopt::socket_peercred(stream).map_err(|e| self.unreachable(&why(e)))?;
+        let own = rustix::process::geteuid();
+        if own.is_root() || peer.uid.is_root() || peer.uid == own {
+            return Ok(());
+        }
+        Err(self.unreachable(&format!(
+            "it belongs to uid {}, not to you",
+            peer.uid.as_raw()
+        )))
+    }
+
+    /// Starts a daemon and waits until it, or another one that was faster, answers.
+    pub(crate) fn start(&self) -> Result<Connection, Failure> {
+        home::create(&self.home)?;
+        let log = self.home.join("daemon.log");
+        let told = std::fs::metadata(&log).map_or(0, |m| m.len());
+        let program = own_program();
+        let words = ["opm", "daemon", "start", "--foreground"];
+        let pid = crate::sys::detach::launch(&program, &words, &self.home).map_err(|e| {
+            let reason = why(e);
+            let text = format!(
+                "daemon: cannot start it in {}: {reason}",
+                self.home.display()
+            );
+            Failure::new(code::UNREACHABLE, text)
+        })?;
+        self.wait_for(Child::of(pid), told)
+    }
+
+    fn wait_for(&self, child: Child, told: u64) -> Result<Connection, Failure> {
+        let began = Instant::now();
+        let mut pause = RETRY_MIN;
+        let mut said = false;
+        loop {
+            // Before the connect: a daemon that dies in between has not bound the socket.
+            let gone = child.is_gone();
+            if let Some(connection) = self.try_connect()? {
+                return Ok(connection);
+            }
+            let waited = began.elapsed();
+            // Another daemon may have won the race, and not answer yet: it holds the lock.
+            let holder = if gone || waited > PATIENCE {
+                self.lock_holder()
+            } else {
+                None
+            };
+            let bound = if holder.is_some() {
+                LOCKED_TIME_MAX
+            } else {
+                ANSWER_TIME_MAX
+            };
+            if (gone && holder.is_none()) || waited > bound {
+                // The winner may have bound the socket after our try.
+                return match self.try_connect()? {
+                    Some(connection) => Ok(connection),
+                    None => Err(self.start_failed(told, gone)),
+                };
+            }
+            if let (Some(holder), false) = (&holder, said)
+                && waited > PATIENCE
+            {
+                let lock = self.home.join("lock");
+                complain(&format!("waiting for {}, held by {holder}", lock.display()));
+                said = true;
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    fn lock_holder(&self) -> Option<String> {
+        let pid = home::lock_holder(&self.home)?;
+        Some(match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
+            Ok(comm) => format!("pid {pid} ({})", comm.trim_end()),
+            Err(_) => format!("a child of pid {pid}, which is gone"),
+        })
+    }
+
+    fn start_failed(&self, told: u64, gone: bool) -> Failure {
+        let log = self.home.join("daemon.log");
+        let last = last_line(&log, told);
+        let what = if gone {
+            "ended before it answered"
+        } else {
+            "doesn't answer"
+        };
+        let text = match last {
+            Some(line) => format!("daemon: {what}: {line}"),
+            None => format!("daemon: {what} (see {})", log.display()),
+        };
+        Failure::new(code::UNREACHABLE, text)
+    }
+}
+
+/// The daemon that was launched: nobody's child here, so a pidfd says whether it lives.
+struct Child(Result<OwnedFd, Errno>);
+
+impl Child {
+    fn of(pid: u32) -> Self {
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        Self(
+            pid.ok_or(Errno::SRCH)
+                .and_then(|pid| pidfd_open(pid, PidfdFlags::empty())),
+        )
+    }
+
+    fn is_gone(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let fd = match &self.0 {
+            Ok(fd) => fd,
+            // A kernel without pidfds: the time bound decides.
+            Err(e) => return *e == Errno::SRCH,
+        };
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&now)).is_ok_and(|n| n > 0)
+    }
+}
+
+/// This program's file. `/proc/self/exe` when an upgrade has replaced it; else by its name,
+/// so that the daemon is called `opm` in ps and not `exe`.
+fn own_program() -> PathBuf {
+    use std::os::unix::fs::MetadataExt;
+    let link = PathBuf::from("/proc/self/exe");
+    let identity = |path: &Path| std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+    match std::env::current_exe() {
+        Ok(path) if identity(&path).is_some() && identity(&path) == identity(&link) => path,
+        _ => link,
+    }
+}
+
+fn is_nobody(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused
+    )
+}
+
+/// A path that is too long for a socket's address is reached through the directory.
+fn open_socket(home: &Path) -> std::io::Result<UnixStream> {
+    let path = home.join("opm.sock");
+    if path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
+        return UnixStream::connect(path);
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(home, flags, Mode::empty())?;
+    UnixStream::connect(format!("/proc/self/fd/{}/opm.sock", directory.as_raw_fd()))
+}
+
+/// The last line that `log` got after its first `told` bytes.
+fn last_line(log: &Path, told: u64) -> Option<String> {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::open(log).ok()?;
+    let end = file.metadata().ok()?.len();
+    let begin = told.min(end).max(end.saturating_sub(4096));
+    let mut tail = vec![0; usize::try_from(end - begin).ok()?];
+    file.read_exact_at(&mut tail, begin).ok()?;
+    let text = String::from_utf8_lossy(&tail);
+    let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
+    Some(line.strip_prefix("opm: ").unwrap_or(line).to_owned())
+}
+
+/// One conversation.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: UnixStream,
+    inbox: Inbox,
+}
+
+impl Connection {
+    pub(crate) fn send(&mut self, request: &Request) -> Result<(), Failure> {
+        let frame = frame::encode(request).map_err(Failure::plain)?;
+        if frame.len() > 4 + frame::REQUEST_BYTES_MAX {
+            let most = frame::REQUEST_BYTES_MAX >> 20;
+            return Err(Failure::plain(format!(
+                "the request is over {most} MB (split it)"
+            )));
+        }
+        self.stream.write_all(&frame).map_err(lost)
+    }
+
+    /// The next reply, or `None` when the daemon has closed the connection.
+    pub(crate) fn next(&mut self) -> Result<Option<Reply>, Failure> {
+        loop {
+            let body = self.inbox.next_frame(REPLY_BYTES_MAX);
+            let body = body.map_err(|e| strange(&format!("{e:?}")))?;
+            if let Some(body) = body {
+                let reply = serde_json::from_slice(&body).map_err(|e| strange(&e.to_string()))?;
+                return Ok(Some(reply));
+            }
+            let mut bytes = vec![0; READ_BYTES];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Ok(None),
+                Ok(n) => self.inbox.push(&bytes[..n]),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => return Ok(None),
+                Err(e) => return Err(lost(e)),
+            }
+        }
+    }
+
+    /// Whether [`Connection::next`] may return without reading.
+    pub(crate) fn has_reply(&self) -> bool {
+        self.inbox.pending() > 0
+    }
+
+    /// What to poll while waiting for the next reply.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+fn lost(error: std::io::Error) -> Failure {
+    Failure::new(
+        code::UNREACHABLE,
+        format!("daemon: connection lost: {}", why(error)),
+    )
+}
+
+fn strange(reason: &str) -> Failure {
+    let text = format!("daemon: it speaks another language (try 'opm daemon upgrade'): {reason}");
+    Failure::new(code::UNREACHABLE, text)
+}
