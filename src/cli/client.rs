@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
 /// The same while somebody holds the home's lock: adoption waits for what is on its way.
 const LOCKED_TIME_MAX: Duration = Duration::from_secs(120);
+/// How often a daemon is launched where others hold the lock and leave without answering.
+const LAUNCHES_MAX: u32 = 3;
 /// When to say what is being waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two tries to connect: from the first to the longest.
@@ -142,46 +144,57 @@ impl Client {
         let told = std::fs::metadata(&log).map_or(0, |m| m.len());
         let program = own_program();
         let words = ["opm", "daemon", "start", "--foreground"];
-        let pid = crate::sys::detach::launch(&program, &words, &self.home).map_err(|e| {
-            let reason = why(e);
-            let text = format!(
-                "daemon: cannot start it in {}: {reason}",
-                self.home.display()
-            );
-            Failure::new(code::UNREACHABLE, text)
-        })?;
-        self.wait_for(Child::of(pid), told)
+        for _ in 0..LAUNCHES_MAX {
+            let contested = home::lock_holder(&self.home).is_some();
+            let pid = crate::sys::detach::launch(&program, &words, &self.home).map_err(|e| {
+                let reason = why(e);
+                let text = format!(
+                    "daemon: cannot start it in {}: {reason}",
+                    self.home.display()
+                );
+                Failure::new(code::UNREACHABLE, text)
+            })?;
+            if let Some(connection) = self.wait_for(&Child::of(pid), told, contested)? {
+                return Ok(connection);
+            }
+        }
+        Err(self.start_failed(told, true))
     }
 
-    fn wait_for(&self, child: Child, told: u64) -> Result<Connection, Failure> {
+    /// Waits for an answer. `None`: the daemon gave way to another one that held the lock
+    /// (`contested`), and that one has left, too.
+    fn wait_for(
+        &self,
+        child: &Child,
+        told: u64,
+        mut contested: bool,
+    ) -> Result<Option<Connection>, Failure> {
         let began = Instant::now();
         let mut pause = RETRY_MIN;
         let mut said = false;
         loop {
             // Before the connect: a daemon that dies in between has not bound the socket.
             let gone = child.is_gone();
-            if let Some(connection) = self.try_connect()? {
-                return Ok(connection);
-            }
             let waited = began.elapsed();
             // Another daemon may have won the race, and not answer yet: it holds the lock.
-            let holder = if gone || waited > PATIENCE {
-                self.lock_holder()
-            } else {
-                None
-            };
+            // Looked for before the connect, too: one that lets go has answered or failed.
+            let look = gone || waited > PATIENCE;
+            let holder = if look { self.lock_holder() } else { None };
+            if let Some(connection) = self.try_connect()? {
+                return Ok(Some(connection));
+            }
             let bound = if holder.is_some() {
                 LOCKED_TIME_MAX
             } else {
                 ANSWER_TIME_MAX
             };
-            if (gone && holder.is_none()) || waited > bound {
-                // The winner may have bound the socket after our try.
-                return match self.try_connect()? {
-                    Some(connection) => Ok(connection),
-                    None => Err(self.start_failed(told, gone)),
-                };
+            if gone && holder.is_none() && contested {
+                return Ok(None);
             }
+            if (gone && holder.is_none()) || waited > bound {
+                return Err(self.start_failed(told, gone));
+            }
+            contested |= holder.is_some() && gone;
             if let (Some(holder), false) = (&holder, said)
                 && waited > PATIENCE
             {

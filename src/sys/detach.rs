@@ -169,18 +169,32 @@ fn close_on_exec() {
 }
 
 /// An exec keeps ignored signals ignored and blocked ones blocked: `nohup` and shells that
-/// run jobs in the background would otherwise make a daemon that no SIGINT reaches.
+/// run jobs in the background would otherwise make a daemon that no SIGINT reaches. By the
+/// system call, because the C library refuses to touch 32 and 33, which can be inherited, too.
 fn reset_signals() {
-    // SAFETY: `sigaction` and `sigset_t` are plain data for which zero is SIG_DFL and empty;
-    // numbers that can't be changed (KILL, STOP, the C library's own) answer EINVAL.
+    // The kernel's struct is at most four words, and all zero is SIG_DFL.
+    let default = [0u64; 4];
+    // SAFETY: the sets and structs are read only, as long as said (8 bytes of mask) or longer;
+    // a signal that can't be changed (KILL, STOP) is EINVAL.
     unsafe {
-        let default: libc::sigaction = std::mem::zeroed();
+        let none: *mut u64 = std::ptr::null_mut();
         for signal in 1..=SIGNAL_MAX {
-            libc::sigaction(signal, &raw const default, std::ptr::null_mut());
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                none,
+                8usize,
+            );
         }
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        let how = libc::SIG_SETMASK;
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            how,
+            default.as_ptr(),
+            none,
+            8usize,
+        );
     }
 }
 

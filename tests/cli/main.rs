@@ -1,5 +1,6 @@
 //! The command as a script sees it: words in; stdout, stderr and exit code out.
 mod fake;
+mod launch;
 
 use fake::{Scratch, end_of, golden};
 use opm::cli::args::ENTRIES;
