@@ -318,7 +318,13 @@ impl Connection {
                 "the request is over {most} MB (split it)"
             )));
         }
-        self.stream.write_all(&frame).map_err(lost)
+        match self.stream.write_all(&frame) {
+            // Refused before it was read whole: the reply says why.
+            Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                Ok(())
+            }
+            sent => sent.map_err(lost),
+        }
     }
 
     /// The next reply, or `None` when the daemon has closed the connection.
@@ -362,4 +368,83 @@ fn lost(error: std::io::Error) -> Failure {
 fn strange(reason: &str) -> Failure {
     let text = format!("daemon: it speaks another language (try 'opm daemon upgrade'): {reason}");
     Failure::new(code::UNREACHABLE, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{FlockOperation, flock};
+    use std::os::unix::net::UnixListener;
+
+    /// A home of one test, and a daemon in it that was launched and is dead.
+    struct Scratch(Client);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let home = std::env::temp_dir().join(format!("opm-{name}-{}", std::process::id()));
+            home::create(&home).unwrap();
+            std::fs::write(home.join("daemon.log"), "old\nopm: no room\n\n").unwrap();
+            Self(Client {
+                home,
+                may_start: true,
+            })
+        }
+
+        /// Holds the home's lock until it is dropped.
+        fn lock(&self) -> std::fs::File {
+            let file = std::fs::File::create(self.0.home.join("lock")).unwrap();
+            flock(&file, FlockOperation::LockExclusive).unwrap();
+            file
+        }
+
+        fn wait(&self, told: u64, contested: bool) -> Result<Option<Connection>, Failure> {
+            self.0.wait_for(&Child(Err(Errno::SRCH)), told, contested)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0.home).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_died_is_reported_with_the_last_line_of_its_log() {
+        let scratch = Scratch::new("died");
+        let failure = scratch.wait(4, false).unwrap_err();
+        assert_eq!(failure.text, "daemon: ended before it answered: no room");
+        assert_eq!(failure.code, code::UNREACHABLE);
+        let silent = scratch.wait(18, false).unwrap_err().text;
+        assert!(
+            silent.starts_with("daemon: ended before it answered (see "),
+            "{silent}"
+        );
+    }
+
+    #[test]
+    fn while_another_daemon_holds_the_lock_its_answer_is_waited_for() {
+        let scratch = Scratch::new("locked");
+        let _lock = scratch.lock();
+        let socket = scratch.0.home.join("opm.sock");
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| scratch.wait(0, false).unwrap().is_some());
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(!waiter.is_finished(), "the lock is held and nobody answers");
+            let _listener = UnixListener::bind(socket).unwrap();
+            assert!(waiter.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn when_the_holder_of_the_lock_leaves_a_daemon_is_launched_again() {
+        let scratch = Scratch::new("left");
+        let lock = scratch.lock();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| scratch.wait(0, true).unwrap().is_none());
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(!waiter.is_finished());
+            drop(lock);
+            assert!(waiter.join().unwrap(), "none: launch again");
+        });
+    }
 }

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 /// How long a daemon that replaces itself may be away.
 const UPGRADE_TIME_MAX: Duration = Duration::from_secs(60);
-const RETRY: Duration = Duration::from_millis(10);
+/// How long a daemon that has said that it leaves may take to be gone.
+const EXIT_TIME_MAX: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_millis(2);
 
 pub(super) fn daemon(call: &Call) -> Done {
     let client = &call.client;
@@ -56,8 +58,12 @@ fn stop(client: &Client, services: bool) -> Done {
     } else {
         Need::Running
     };
+    let holder = home::lock_holder(&client.home);
     match client.ask(need, &Request::Leave { services })? {
-        Some(reply) => outcomes(&reply),
+        Some(reply) => {
+            wait_for_exit(client, holder);
+            outcomes(&reply)
+        }
         None => {
             let left = if home::is_on_record(&client.home) {
                 "; services are left alone"
@@ -67,6 +73,18 @@ fn stop(client: &Client, services: bool) -> Done {
             say(&format!("daemon: not running{left}"))?;
             Ok(code::DONE)
         }
+    }
+}
+
+/// Until the daemon that answered has let go of the lock: a command that follows at once would
+/// else meet a daemon that is about to end.
+fn wait_for_exit(client: &Client, holder: Option<i32>) {
+    let began = Instant::now();
+    while holder.is_some()
+        && home::lock_holder(&client.home) == holder
+        && began.elapsed() < EXIT_TIME_MAX
+    {
+        std::thread::sleep(RETRY);
     }
 }
 

@@ -15,6 +15,7 @@ mod render;
 mod services;
 mod start;
 mod table;
+mod usage;
 
 use clap::ArgMatches;
 use client::Client;
@@ -94,7 +95,7 @@ fn run(words: Vec<OsString>) -> Done {
     let Some(entry) = args::find(&name) else {
         return Err(unknown(&name));
     };
-    let matches = match args::parse(entry, words) {
+    let matches = match usage::parse(entry, words) {
         Ok(matches) => matches,
         Err(Ok(help)) => return put(help.as_bytes()).map(|()| 0),
         Err(Err(failure)) => return Err(failure),
@@ -134,7 +135,7 @@ fn dispatch(name: &str, call: &Call) -> Done {
 }
 
 fn overview() -> Done {
-    put(args::overview().as_bytes()).map(|()| 0)
+    put(usage::overview().as_bytes()).map(|()| 0)
 }
 
 fn version() -> Done {
@@ -142,7 +143,7 @@ fn version() -> Done {
 }
 
 fn unknown(name: &str) -> Failure {
-    Failure::usage(match args::nearest(name) {
+    Failure::usage(match usage::nearest(name) {
         Some(near) => format!("unknown command '{name}' (did you mean '{near}'?)"),
         None => format!("unknown command '{name}' (try 'opm --help')"),
     })

@@ -203,6 +203,9 @@ fn directory(call: &Call) -> Result<PathBuf, Failure> {
             .map_err(|e| Failure::plain(format!("the current directory: {}", why(e))));
     };
     let wrong = |reason: String| Failure::plain(format!("{cwd}: {reason}"));
+    if cwd.is_empty() {
+        return Err(Failure::usage("--cwd: the directory's name is empty"));
+    }
     let path = std::path::absolute(cwd).map_err(|e| wrong(why(e)))?;
     let found = std::fs::metadata(&path).map_err(|e| wrong(why(e)))?;
     if !found.is_dir() {

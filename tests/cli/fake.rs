@@ -165,6 +165,14 @@ fn read_request(stream: &mut UnixStream) -> Option<Request> {
     }
 }
 
+/// Runs as blocks of a golden file.
+pub(crate) fn transcripts(scratch: &Scratch, lines: &[&[&str]]) -> String {
+    lines
+        .iter()
+        .map(|words| scratch.transcript(words))
+        .collect()
+}
+
 /// Compares with a file of `golden/`, or writes it if `OPM_GOLDEN=write`.
 pub(crate) fn golden(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
