@@ -200,96 +200,52 @@ fn force() -> Arg {
 }
 
 fn start(command: Command) -> Command {
+    let usage = "opm start [OPTIONS] TARGET [-- ARGS...]\n       \
+                 opm start [OPTIONS] -- COMMAND [ARGS...]";
+    let target = "a service (id, name, list, all, glob), a process file\n\
+                  (.json), a script, a program, or a command line";
+    let words = "arguments; without TARGET: the command, exec'd as given";
+    let target = Arg::new("target").value_name("TARGET").help(target);
+    let words = Arg::new("words").value_name("ARGS").help(words);
+    let command = command
+        .override_usage(usage)
+        .arg(target)
+        .arg(words.last(true).num_args(1..));
+    policy(shape(command)).arg(force())
+}
+
+/// What a new service is.
+fn shape(command: Command) -> Command {
+    let name = "name of the new service [default: of its command]";
+    let cwd = "working directory [default: the current one]";
+    let env = "set a variable (repeatable); a .env file in the\ndirectory is read too";
     command
-        .override_usage(
-            "opm start [OPTIONS] TARGET [-- ARGS...]\n       \
-             opm start [OPTIONS] -- COMMAND [ARGS...]",
-        )
-        .arg(Arg::new("target").value_name("TARGET").help(
-            "a service (id, name, list, all, glob), a process file\n\
-             (.json), a script, a program, or a command line",
-        ))
+        .arg(option("name", "NAME", name).short('n'))
+        .arg(option("cwd", "DIR", cwd))
         .arg(
-            Arg::new("words")
-                .value_name("ARGS")
-                .last(true)
-                .num_args(1..)
-                .help("arguments; without TARGET: the command, exec'd as given"),
+            option("env", "K=V", env)
+                .action(ArgAction::Append)
+                .value_parser(variable),
         )
-        .arg(
-            option(
-                "name",
-                "NAME",
-                "name of the new service [default: of its command]",
-            )
-            .short('n'),
-        )
-        .arg(option(
-            "cwd",
-            "DIR",
-            "working directory [default: the current one]",
-        ))
-        .arg(
-            option(
-                "env",
-                "K=V",
-                "set a variable (repeatable); a .env file in the\n\
-                                 directory is read too",
-            )
-            .action(ArgAction::Append)
-            .value_parser(variable),
-        )
-        .arg(
-            option(
-                "restart",
-                "WHEN",
-                "always, on-failure or never [default: always]",
-            )
-            .value_parser(Restart::parse),
-        )
-        .arg(switch("no-autorestart", "the same as --restart never").conflicts_with("restart"))
-        .arg(
-            option(
-                "max-restarts",
-                "N",
-                "quick deaths in a row before it is errored\n[default: 10]",
-            )
-            .value_parser(count),
-        )
-        .arg(
-            option(
-                "min-uptime",
-                "TIME",
-                "a death after this is not quick [default: 10s]",
-            )
-            .value_parser(parse_span),
-        )
-        .arg(
-            option(
-                "restart-delay",
-                "TIME",
-                "wait after a quick death; 2s..1m doubles up to the\n\
-                 bound [default: 2s]",
-            )
-            .value_parser(Delay::parse),
-        )
-        .arg(
-            option(
-                "stop-signal",
-                "SIGNAL",
-                "what asks it to end [default: TERM]",
-            )
-            .value_parser(Signal::parse),
-        )
-        .arg(
-            option(
-                "stop-timeout",
-                "TIME",
-                "from that signal to KILL [default: 5s]",
-            )
-            .value_parser(parse_span),
-        )
-        .arg(force())
+}
+
+/// When it comes back, and how it is stopped.
+fn policy(command: Command) -> Command {
+    let restart = "always, on-failure or never [default: always]";
+    let most = "quick deaths in a row before it is errored\n[default: 10]";
+    let uptime = "a death after this is not quick [default: 10s]";
+    let delay = "wait after a quick death; 2s..1m doubles up to the\nbound [default: 2s]";
+    let signal = "what asks it to end [default: TERM]";
+    let timeout = "from that signal to KILL [default: 5s]";
+    let never = "the same as --restart never";
+    command
+        .arg(option("restart", "WHEN", restart).value_parser(Restart::parse))
+        .arg(switch("no-autorestart", never).conflicts_with("restart"))
+        .arg(option("max-restarts", "N", most).value_parser(count))
+        .arg(option("min-uptime", "TIME", uptime).value_parser(parse_span))
+        .arg(option("restart-delay", "TIME", delay).value_parser(Delay::parse))
+        .arg(option("stop-signal", "SIGNAL", signal).value_parser(Signal::parse))
+        .arg(option("stop-timeout", "TIME", timeout).value_parser(parse_span))
 }
 
 /// The options of `start` that shape a new service, and mean nothing for one that exists.

@@ -13,6 +13,7 @@ use crate::service::spec::{Env, Policy, Restart, Spec};
 use crate::service::target::{Target, check_name};
 use crate::service::text::Delay;
 use crate::wire::{Reply, Request, code, file};
+use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -142,7 +143,8 @@ enum Command<'a> {
 fn define(call: &Call, command: Command<'_>) -> Done {
     let cwd = directory(call)?;
     let base = captured();
-    let env = given(call, &cwd)?;
+    let by_hand = call.matches.get_many("env").into_iter().flatten().cloned();
+    let env = layered(&cwd, by_hand.collect())?;
     let path = [&env, &base].iter().find_map(|env| {
         env.iter()
             .rev()
@@ -237,8 +239,8 @@ fn captured() -> Env {
     env
 }
 
-/// `.env` of the working directory, then `--env`: the later one counts.
-fn given(call: &Call, cwd: &Path) -> Result<Env, Failure> {
+/// `.env` of the working directory, then what was given by hand: the later one counts.
+fn layered(cwd: &Path, by_hand: Env) -> Result<Env, Failure> {
     let path = cwd.join(".env");
     let mut env = Env::new();
     match std::fs::read(&path) {
@@ -255,22 +257,19 @@ fn given(call: &Call, cwd: &Path) -> Result<Env, Failure> {
             env = vars;
         }
         // A directory of that name is a virtual environment of Python's.
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound) || path.is_dir() => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound || path.is_dir() => {}
         Err(e) => warn(&format!("{}: {}, left out", path.display(), why(e))),
     }
-    env.extend(
-        call.matches
-            .get_many::<(String, String)>("env")
-            .into_iter()
-            .flatten()
-            .cloned(),
-    );
-    let mut unique = Env::new();
-    for (name, value) in env {
-        unique.retain(|(other, _)| *other != name);
-        unique.push((name, value));
-    }
-    Ok(unique)
+    env.extend(by_hand);
+    let mut seen = HashSet::new();
+    let last: Vec<bool> = env
+        .iter()
+        .rev()
+        .map(|(name, _)| seen.insert(name.clone()))
+        .collect();
+    let mut last = last.into_iter().rev();
+    env.retain(|_| last.next().unwrap_or(true));
+    Ok(env)
 }
 
 fn policy(call: &Call) -> Policy {
@@ -306,11 +305,11 @@ pub(super) fn import(call: &Call) -> Done {
 
 fn import_file(call: &Call, name: &str) -> Done {
     let (bytes, label, directory) = read(name)?;
-    let found = file::parse(&bytes, &label, &directory).map_err(Failure::plain)?;
+    let mut found = file::parse(&bytes, &label, &directory).map_err(Failure::plain)?;
     for warning in &found.warnings {
         warn(warning);
     }
-    for spec in &found.specs {
+    for spec in &mut found.specs {
         if !Path::new(&spec.cwd).is_dir() {
             let text = format!(
                 "{label}: {}: cwd: no such directory: {}",
@@ -318,6 +317,7 @@ fn import_file(call: &Call, name: &str) -> Done {
             );
             return Err(Failure::plain(text));
         }
+        spec.env = layered(Path::new(&spec.cwd), std::mem::take(&mut spec.env))?;
     }
     if found.specs.is_empty() {
         warn(&format!("{label}: no services in it"));

@@ -287,3 +287,24 @@ fn events_end_when_the_reader_leaves_though_nothing_happens() {
     drop(lines);
     assert_eq!(end_of(&mut child), 0);
 }
+
+#[test]
+fn daemon_stop_returns_when_the_daemon_has_let_go_of_the_lock() {
+    use rustix::fs::{FlockOperation, flock};
+    let scratch = Scratch::new();
+    std::fs::create_dir(scratch.home()).unwrap();
+    let lock = std::fs::File::create(scratch.home().join("lock")).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let (ask, asked) = std::sync::mpsc::channel();
+    let _requests = scratch.daemon(move |request| {
+        ask.send(()).unwrap();
+        answer(request)
+    });
+    let mut child = scratch.command(&["daemon", "stop"]).spawn().unwrap();
+    asked.recv().unwrap();
+    // Time in which a command that doesn't look at the lock would have ended.
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert!(child.try_wait().unwrap().is_none());
+    drop(lock);
+    assert_eq!(end_of(&mut child), 0);
+}

@@ -128,6 +128,7 @@ fn a_process_file_is_imported_whole_by_start_and_by_import() {
     let text = r#"{"services": [{"name": "a", "command": "sleep 1", "cwd": "."},
         {"name": "b", "command": ["sleep", "2"], "env": {"N": 1}}]}"#;
     scratch.write("work/conf/web.json", text);
+    scratch.write("work/conf/.env", "N=0\nM=2\n");
     for words in [&["start", "conf/web.json"][..], &["add", "conf/web.json"]] {
         let (specs, _, keep) = defined(&scratch, words);
         assert!(keep);
@@ -138,6 +139,20 @@ fn a_process_file_is_imported_whole_by_start_and_by_import() {
                 .iter()
                 .all(|spec| spec.cwd == scratch.work().join("conf").to_str().unwrap())
         );
-        assert_eq!(specs[1].env, [("N".to_owned(), "1".to_owned())]);
+        let env = |vars: &[(&str, &str)]| -> Vec<(String, String)> {
+            vars.iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect()
+        };
+        assert_eq!(
+            specs[0].env,
+            env(&[("N", "0"), ("M", "2")]),
+            "the .env of its directory"
+        );
+        assert_eq!(
+            specs[1].env,
+            env(&[("M", "2"), ("N", "1")]),
+            "the file's own come later"
+        );
     }
 }
