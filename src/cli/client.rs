@@ -4,7 +4,7 @@
 //! true; whoever connects earlier waits. Only the owner's and root's daemons are believed:
 //! requests carry environments.
 use super::home;
-use super::output::{Failure, complain, why};
+use super::output::{Failure, Progress, complain, why};
 use crate::wire::frame::{self, Inbox, REPLY_BYTES_MAX};
 use crate::wire::{Reply, Request, code};
 use rustix::fs::{Mode, OFlags};
@@ -72,8 +72,10 @@ impl Client {
             return Ok(None);
         };
         connection.send(request)?;
+        let mut progress = Progress::new();
         loop {
             match connection.next()? {
+                Some(Reply::Progress { done, total }) => progress.show(done, total),
                 Some(Reply::Failed { code, text }) => return Err(Failure::new(code, text)),
                 Some(reply) if reply.is_final() => return Ok(Some(reply)),
                 Some(_) => {}

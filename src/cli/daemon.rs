@@ -1,7 +1,7 @@
 //! The commands about the daemon itself.
+use super::ask::{outcomes, strange};
 use super::client::{Client, Connection, Need};
 use super::output::{Done, Failure, put, say, say_json};
-use super::services::{outcomes, strange};
 use super::{Call, home, render, wants_json};
 use crate::wire::{Health, Reply, Request, code};
 use clap::ArgMatches;

@@ -3,10 +3,10 @@
 //!
 //! Never reads a file from its beginning: the end is found backwards, within a bound.
 use super::Call;
+use super::ask::{Found, collect};
 use super::client::Need;
 use super::follow;
 use super::output::{Done, Failure, put, warn, why};
-use super::services::instead;
 use crate::service::target::{Target, file_name_of};
 use crate::wire::{LogFiles, Reply, Request, code};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
@@ -31,11 +31,11 @@ struct Stream {
 }
 
 pub(super) fn logs(call: &Call) -> Done {
-    let target = call.text("target");
+    let (files, worst) = files(call)?;
     let mut streams = Vec::new();
     for LogFiles {
         name, out, error, ..
-    } in files(call, target)?
+    } in files
     {
         let pair = [
             ("out", out, call.flag("err")),
@@ -70,37 +70,33 @@ pub(super) fn logs(call: &Call) -> Done {
     if let Some(watch) = watch {
         follow_all(&mut tails, &watch, !alone)?;
     }
-    Ok(code::DONE)
+    Ok(worst)
 }
 
 /// The log files: what the daemon says, or, while it is away, what their names say.
-fn files(call: &Call, target: &str) -> Result<Vec<LogFiles>, Failure> {
-    let parsed = Target::parse(target).map_err(Failure::usage)?;
-    let request = Request::Logs {
-        target: target.to_owned(),
-    };
-    let reply = match call.client.ask(Need::Running, &request)? {
-        None => {
-            let directory = call.client.home.join("logs");
-            let names: Vec<&str> = parsed.parts().iter().map(|part| part.text()).collect();
-            let found: Vec<LogFiles> = names
-                .iter()
-                .filter_map(|name| by_name(&directory, name))
-                .collect();
-            if found.len() == names.len() {
-                return Ok(found);
-            }
-            // An id, a glob or `all`: only a daemon knows which services that means.
-            call.client.ask(Need::Record, &request)?
+fn files(call: &Call) -> Result<Found<LogFiles>, Failure> {
+    let parsed = Target::parse(call.text("target")).map_err(Failure::usage)?;
+    let mut need = Need::Running;
+    if call.client.try_connect()?.is_none() {
+        let directory = call.client.home.join("logs");
+        let parts = parsed.parts();
+        let found: Vec<LogFiles> = parts
+            .iter()
+            .filter_map(|part| by_name(&directory, part.text()))
+            .collect();
+        if found.len() == parts.len() {
+            return Ok((found, code::DONE));
         }
-        reply => reply,
-    };
-    match reply {
-        Some(Reply::Logs(files)) => Ok(files),
-        Some(reply) => Err(instead(&reply)),
-        None if parsed.parts().iter().all(|part| part.is_all()) => Ok(Vec::new()),
-        None => Err(Failure::no_such(target)),
+        // An id, a glob or `all`: only a daemon knows which services that means.
+        need = Need::Record;
     }
+    let request = |target| Request::Logs { target };
+    collect(call, need, request, |reply| {
+        let Reply::Logs(files) = reply else {
+            return None;
+        };
+        Some(files.drain(..).map(|file| (file.id, file)).collect())
+    })
 }
 
 fn by_name(directory: &Path, name: &str) -> Option<LogFiles> {

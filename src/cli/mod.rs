@@ -3,6 +3,7 @@
 //! Never starts, signals or reaps a service itself: only the daemon does. The syntax is in
 //! [`args`], the texts in `render`, and the file formats in `wire`.
 pub mod args;
+mod ask;
 mod client;
 mod daemon;
 mod dotenv;

@@ -102,6 +102,35 @@ pub(crate) fn complain(text: &str) {
     }
 }
 
+/// How far a long request is, on one line that is written over; only where somebody looks.
+pub(crate) struct Progress(bool);
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        Self(false)
+    }
+
+    pub(crate) fn show(&mut self, done: usize, total: usize) {
+        self.0 = self.0 || rustix::termios::isatty(rustix::stdio::stderr());
+        if self.0 {
+            self.write(&format!("\r{done} of {total}"));
+        }
+    }
+
+    fn write(&self, text: &str) {
+        // Of no consequence if it fails: the answer comes later.
+        rustix::io::write(rustix::stdio::stderr(), text.as_bytes()).ok();
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.0 {
+            self.write("\r\x1b[K");
+        }
+    }
+}
+
 pub(crate) fn warn(text: &str) {
     complain(&format!("warning: {text}"));
 }
@@ -117,6 +146,9 @@ pub(crate) fn conclude(outcomes: &[Outcome]) -> Done {
         }
         for warning in &outcome.warnings {
             warn(warning);
+        }
+        if outcome.text.is_empty() {
+            continue;
         }
         if outcome.code == code::DONE {
             good.push_str(&visible(&outcome.text));

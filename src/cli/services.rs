@@ -1,58 +1,14 @@
 //! The commands about services that exist: one request, and its reply said.
 use super::Call;
+use super::ask::{Found, act, collect, instead, outcomes, strange};
 use super::client::Need;
 use super::follow;
 use super::output::{Done, Failure, conclude, put, say, say_json};
 use super::render;
 use super::table::Look;
 use crate::service::signal::Signal;
-use crate::service::target::Target;
 use crate::wire::{Event, Info, Reply, Request, Row, Status, Until, code};
 use serde_json::{Map, Value};
-
-/// Asks about what is on record. Without a record every name is unknown, and `all` is none.
-fn ask(call: &Call, need: Need, request: &Request) -> Result<Option<Reply>, Failure> {
-    let target = call.text("target");
-    let parsed = Target::parse(target).map_err(Failure::usage)?;
-    let reply = call.client.ask(need, request)?;
-    if reply.is_none() && !parsed.parts().iter().all(|part| part.is_all()) {
-        return Err(Failure::no_such(target));
-    }
-    Ok(reply)
-}
-
-/// A request that ends with outcomes.
-fn act(call: &Call, request: &Request) -> Done {
-    match ask(call, Need::Record, request)? {
-        Some(reply) => outcomes(&reply),
-        None => Ok(code::DONE),
-    }
-}
-
-/// Says the outcomes and the summary of `reply`.
-pub(super) fn outcomes(reply: &Reply) -> Done {
-    let Reply::Outcomes { outcomes, summary } = reply else {
-        return Err(strange());
-    };
-    let worst = conclude(outcomes)?;
-    if let Some(summary) = summary {
-        say(summary)?;
-    }
-    Ok(worst)
-}
-
-/// A reply of another kind than the request's own: outcomes say what is wrong with a target.
-pub(super) fn instead(reply: &Reply) -> Failure {
-    match outcomes(reply) {
-        Ok(code) => Failure::new(code, ""),
-        Err(failure) => failure,
-    }
-}
-
-pub(super) fn strange() -> Failure {
-    let text = "daemon: it answered something else (try 'opm daemon upgrade')";
-    Failure::new(code::UNREACHABLE, text)
-}
 
 fn named(call: &Call) -> String {
     call.text("target").to_owned()
@@ -176,61 +132,52 @@ fn look() -> Look {
     }
 }
 
-pub(super) fn infos(call: &Call, need: Need) -> Result<Vec<Info>, Failure> {
-    match ask(
-        call,
-        need,
-        &Request::Info {
-            target: named(call),
-        },
-    )? {
-        Some(Reply::Info(infos)) => Ok(infos),
-        Some(reply) => Err(instead(&reply)),
-        None => Ok(Vec::new()),
-    }
+fn infos(call: &Call) -> Result<Found<Info>, Failure> {
+    let request = |target| Request::Info { target };
+    collect(call, Need::Record, request, |reply| {
+        let Reply::Info(infos) = reply else {
+            return None;
+        };
+        Some(infos.drain(..).map(|info| (info.row.id, info)).collect())
+    })
 }
 
 pub(super) fn info(call: &Call) -> Done {
-    let infos = infos(call, Need::Record)?;
+    let (infos, worst) = infos(call)?;
     if call.json() {
         say_json(&infos)?
     } else {
         put(render::info(&infos).as_bytes())?
     }
-    Ok(code::DONE)
+    Ok(worst)
 }
 
 pub(super) fn command(call: &Call) -> Done {
-    let lines: String = infos(call, Need::Record)?
+    let (infos, worst) = infos(call)?;
+    let lines: String = infos
         .iter()
         .map(|info| format!("{}\n", info.row.command))
         .collect();
     put(lines.as_bytes())?;
-    Ok(code::DONE)
+    Ok(worst)
 }
 
 pub(super) fn env(call: &Call) -> Done {
-    let services = match ask(
-        call,
-        Need::Record,
-        &Request::Env {
-            target: named(call),
-        },
-    )? {
-        Some(Reply::Env(services)) => services,
-        Some(reply) => return Err(instead(&reply)),
-        None => Vec::new(),
-    };
+    let request = |target| Request::Env { target };
+    let (services, worst) = collect(call, Need::Record, request, |reply| {
+        let Reply::Env(all) = reply else { return None };
+        Some(all.drain(..).map(|one| (one.0.clone(), one)).collect())
+    })?;
     if !call.json() {
         put(render::env(&services).as_bytes())?;
-        return Ok(code::DONE);
+        return Ok(worst);
     }
     let object = |(name, env): (String, Vec<(String, String)>)| {
         let vars: Map<String, Value> = env.into_iter().map(|(k, v)| (k, v.into())).collect();
         serde_json::json!({"name": name, "env": vars})
     };
     say_json(&services.into_iter().map(object).collect::<Vec<_>>())?;
-    Ok(code::DONE)
+    Ok(worst)
 }
 
 pub(super) fn events(call: &Call) -> Done {

@@ -2,10 +2,10 @@
 //!
 //! A service that exists comes first; only what names none is looked for among files and
 //! programs. The environment of the caller is captured here and nowhere else.
+use super::ask::{outcomes, strange};
 use super::client::Need;
 use super::output::{Done, Failure, warn, why};
 use super::program::Place;
-use super::services::{outcomes, strange};
 use super::{Call, args, dotenv};
 use crate::process::command::default_name;
 use crate::service::signal::Signal;
