@@ -349,6 +349,14 @@ impl Connection {
         }
     }
 
+    /// Waits until the daemon has closed the connection, as an exec does, or for `most`.
+    pub(crate) fn wait_for_close(mut self, most: Duration) {
+        // Where it can't be set nothing is waited for: the next command finds out.
+        if self.stream.set_read_timeout(Some(most)).is_ok() {
+            while matches!(self.next(), Ok(Some(_))) {}
+        }
+    }
+
     /// Whether [`Connection::next`] may return without reading.
     pub(crate) fn has_reply(&self) -> bool {
         self.inbox.pending() > 0

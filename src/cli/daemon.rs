@@ -151,6 +151,8 @@ fn replace(client: &Client, mut old: Connection, binary: Option<String>, how: &s
             Ok(Some(_) | None) | Err(_) => break,
         }
     }
+    // Else the old image could still answer for the new one.
+    old.wait_for_close(EXIT_TIME_MAX);
     let began = Instant::now();
     loop {
         if let Some(new) = client.try_connect()?

@@ -204,3 +204,41 @@ fn whatever_is_not_a_process_file_is_one_line() {
     );
     assert_eq!(read("{\"services\": []}").unwrap(), ProcessFile::default());
 }
+
+/// A file that is damaged anywhere is read or refused in one line; a generator with a fixed
+/// seed, so that a failure comes again.
+#[test]
+fn damage_anywhere_is_one_line_and_no_panic() {
+    let whole = r#"{"services": [{"name": "web", "command": "node 'a b'", "cwd": "sub",
+        "env": {"A": 1}, "restart_delay": "1s..1m", "max_restarts": 3, "stop_signal": 9}]}"#;
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed >> 33).unwrap()
+    };
+    let mut refused = 0;
+    for _ in 0..20_000 {
+        let mut text = whole.as_bytes().to_vec();
+        for _ in 0..1 + random() % 3 {
+            let at = random() % text.len();
+            match random() % 3 {
+                0 => text[at] = u8::try_from(random() % 256).unwrap(),
+                1 => drop(text.remove(at)),
+                _ => text.truncate(at.max(3)),
+            }
+        }
+        if let Err(error) = parse(&text, "f.json", Path::new("/srv")) {
+            assert!(
+                error.starts_with("f.json: ") && !error.contains('\n'),
+                "{error:?}"
+            );
+            refused += 1;
+        }
+    }
+    assert!(
+        refused > 10_000,
+        "the damage is too small to prove anything: {refused}"
+    );
+}
