@@ -5,6 +5,7 @@
 use crate::process::command::default_name;
 use crate::service::signal::Signal;
 use crate::service::spec::{Env, Restart, Spec};
+use crate::service::target::check_name;
 use crate::service::text::{Delay, parse_span};
 use crate::service::words::{self, Line};
 use serde_json::{Map, Value};
@@ -44,7 +45,9 @@ pub fn parse(text: &[u8], file: &str, directory: &Path) -> Result<ProcessFile, S
         found.specs.push(spec);
     }
     for key in services.strange {
-        found.warnings.push(format!("{file}: unknown key '{key}'"));
+        found
+            .warnings
+            .push(format!("{file}: unknown key '{}'", key.escape_debug()));
     }
     Ok(found)
 }
@@ -116,6 +119,8 @@ impl Reader<'_> {
         };
         let name = self.text(&mut map, "name")?;
         if let Some(name) = &name {
+            // First of all: the name is what every other error begins with.
+            check_name(name).map_err(|reason| format!("{}: {reason}", self.file))?;
             self.label.clone_from(name);
         }
         let command = self.command(&mut map)?;
@@ -130,8 +135,10 @@ impl Reader<'_> {
         self.policy(&mut map, &mut spec)?;
         for key in map.keys() {
             self.warnings.push(format!(
-                "{}: {}: unknown key '{key}'",
-                self.file, self.label
+                "{}: {}: unknown key '{}'",
+                self.file,
+                self.label,
+                key.escape_debug()
             ));
         }
         spec.check()
@@ -261,7 +268,7 @@ impl Reader<'_> {
                 Value::Null | Value::Array(_) | Value::Object(_) => {
                     let found = kind(&value);
                     let reason = format!("expected a string, a number or a boolean, found {found}");
-                    return Err(self.wrong(&format!("env.{name}"), &reason));
+                    return Err(self.wrong(&format!("env.{}", name.escape_debug()), &reason));
                 }
             };
             env.push((name, text));
