@@ -21,6 +21,8 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
 const LOCKED_TIME_MAX: Duration = Duration::from_secs(120);
 /// How often a daemon is launched where others hold the lock and leave without answering.
 const LAUNCHES_MAX: u32 = 3;
+/// How often a request is sent again where daemons leave without having read it.
+const ASKS_MAX: u32 = 5;
 /// When to say what is being waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two tries to connect: from the first to the longest.
@@ -68,20 +70,20 @@ impl Client {
 
     /// The final reply to `request`; `None` as in [`Client::connect`].
     pub(crate) fn ask(&self, need: Need, request: &Request) -> Result<Option<Reply>, Failure> {
-        let Some(mut connection) = self.connect(need)? else {
-            return Ok(None);
-        };
-        connection.send(request)?;
-        let mut progress = Progress::new();
-        loop {
-            match connection.next()? {
-                Some(Reply::Progress { done, total }) => progress.show(done, total),
-                Some(Reply::Failed { code, text }) => return Err(Failure::new(code, text)),
-                Some(reply) if reply.is_final() => return Ok(Some(reply)),
-                Some(_) => {}
-                None => return Err(self.cut_off()),
+        for _ in 0..ASKS_MAX {
+            let Some(mut connection) = self.connect(need)? else {
+                return Ok(None);
+            };
+            connection.send(request)?;
+            if let Some(reply) = connection.last()? {
+                return Ok(Some(reply));
+            }
+            // A daemon that left with requests unread: nobody did it, so the next one may.
+            if !connection.unread {
+                break;
             }
         }
+        Err(self.cut_off())
     }
 
     /// The answer to `request` from a daemon that is started if need be.
@@ -115,9 +117,11 @@ impl Client {
         match open_socket(&self.home) {
             Ok(stream) => {
                 self.check_peer(&stream)?;
+                let inbox = Inbox::default();
                 Ok(Some(Connection {
                     stream,
-                    inbox: Inbox::default(),
+                    inbox,
+                    unread: false,
                 }))
             }
             Err(e) if is_nobody(&e) => Ok(None),
@@ -309,6 +313,8 @@ fn last_line(log: &Path, told: u64) -> Option<String> {
 pub(crate) struct Connection {
     stream: UnixStream,
     inbox: Inbox,
+    /// The daemon left before it had read the request.
+    unread: bool,
 }
 
 impl Connection {
@@ -323,9 +329,23 @@ impl Connection {
         match self.stream.write_all(&frame) {
             // Refused before it was read whole: the reply says why.
             Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                self.unread = true;
                 Ok(())
             }
             sent => sent.map_err(lost),
+        }
+    }
+
+    /// The final reply, or `None` when the daemon has closed the connection without one.
+    fn last(&mut self) -> Result<Option<Reply>, Failure> {
+        let mut progress = Progress::new();
+        loop {
+            match self.next()? {
+                Some(Reply::Progress { done, total }) => progress.show(done, total),
+                Some(Reply::Failed { code, text }) => return Err(Failure::new(code, text)),
+                Some(reply) if !reply.is_final() => {}
+                last => return Ok(last),
+            }
         }
     }
 
@@ -343,7 +363,11 @@ impl Connection {
                 Ok(0) => return Ok(None),
                 Ok(n) => self.inbox.push(&bytes[..n]),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == ErrorKind::ConnectionReset => return Ok(None),
+                // How a Unix socket is closed with bytes in it that nobody has read.
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => {
+                    self.unread = true;
+                    return Ok(None);
+                }
                 Err(e) => return Err(lost(e)),
             }
         }

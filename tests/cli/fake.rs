@@ -50,27 +50,13 @@ impl Scratch {
         &self,
         answer: impl Fn(&Request) -> Vec<Reply> + Send + 'static,
     ) -> Receiver<Request> {
+        serve(self.listen("opm.sock"), answer)
+    }
+
+    /// A socket in the home.
+    pub(crate) fn listen(&self, name: &str) -> UnixListener {
         std::fs::create_dir_all(self.home()).unwrap();
-        let listener = UnixListener::bind(self.home().join("opm.sock")).unwrap();
-        let (tell, requests) = channel();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let Some(request) = read_request(&mut stream) else {
-                    continue;
-                };
-                for reply in answer(&request) {
-                    // The command may have left, which is its business.
-                    if stream.write_all(&frame::encode(&reply).unwrap()).is_err() {
-                        break;
-                    }
-                }
-                if tell.send(request).is_err() {
-                    return;
-                }
-            }
-        });
-        requests
+        UnixListener::bind(self.home().join(name)).unwrap()
     }
 
     pub(crate) fn command(&self, words: &[&str]) -> Command {
@@ -112,6 +98,32 @@ impl Scratch {
         let err: String = err.lines().map(|line| format!("2> {line}\n")).collect();
         format!("$ opm {line}\n{out}{err}[{code}]\n\n")
     }
+}
+
+/// Answers what comes to `listener`; see [`Scratch::daemon`].
+pub(crate) fn serve(
+    listener: UnixListener,
+    answer: impl Fn(&Request) -> Vec<Reply> + Send + 'static,
+) -> Receiver<Request> {
+    let (tell, requests) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let Some(request) = read_request(&mut stream) else {
+                continue;
+            };
+            for reply in answer(&request) {
+                // The command may have left, which is its business.
+                if stream.write_all(&frame::encode(&reply).unwrap()).is_err() {
+                    break;
+                }
+            }
+            if tell.send(request).is_err() {
+                return;
+            }
+        }
+    });
+    requests
 }
 
 impl Drop for Scratch {

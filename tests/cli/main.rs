@@ -311,3 +311,18 @@ fn daemon_stop_returns_when_the_daemon_has_let_go_of_the_lock() {
     drop(lock);
     assert_eq!(end_of(&mut child), 0);
 }
+
+#[test]
+fn a_request_that_a_leaving_daemon_did_not_read_is_for_the_next_one() {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let scratch = Scratch::new();
+    let leaving = scratch.listen("opm.sock");
+    let mut child = scratch.command(&["stop", "web"]).spawn().unwrap();
+    poll(&mut [PollFd::new(&leaving, PollFlags::IN)], None).unwrap();
+    let requests = fake::serve(scratch.listen("new.sock"), answer);
+    let socket = scratch.home().join("opm.sock");
+    std::fs::rename(scratch.home().join("new.sock"), socket).unwrap();
+    drop(leaving);
+    assert_eq!(end_of(&mut child), 0);
+    assert!(matches!(requests.recv().unwrap(), Request::Stop { target } if target == "web"));
+}
