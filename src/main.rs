@@ -12,6 +12,7 @@ fn main() -> ExitCode {
             Ok(home) => opm::daemon::door(&home),
             Err(code) => code,
         },
+        [Some("daemon"), Some("self-check")] => opm::daemon::self_check(),
         _ => opm::cli::main(words),
     })
 }

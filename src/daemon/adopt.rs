@@ -52,6 +52,9 @@ pub struct Stray<K: Kernel> {
     pub(crate) run: Run<K>,
 }
 
+/// A marked process that no record names: what its environment says, as far as it can be read.
+type Lost = (Pid, Option<EnvMark>, Option<String>);
+
 /// What of the journal still says something about the processes that we see.
 fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal> {
     let Some(header) = &found.header else {
@@ -163,6 +166,7 @@ impl<K: Kernel> Daemon<K> {
             pending: BTreeMap::new(),
             waiting: HashMap::new(),
             next_pending: 0,
+            asker: 0,
             outbox: Vec::new(),
             leave: None,
             log: Vec::new(),
@@ -468,7 +472,7 @@ impl<K: Kernel> Daemon<K> {
                     .is_some_and(|run| sighting.names(run.generation.0))
             })
         };
-        let mut lost: BTreeMap<u64, Vec<(Pid, Option<EnvMark>, Option<String>)>> = BTreeMap::new();
+        let mut lost: BTreeMap<u64, Vec<Lost>> = BTreeMap::new();
         for sighting in found {
             if known(self, &sighting) {
                 continue;
@@ -492,11 +496,7 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
-    fn take_in_lost(
-        &mut self,
-        generation: Generation,
-        members: &[(Pid, Option<EnvMark>, Option<String>)],
-    ) {
+    fn take_in_lost(&mut self, generation: Generation, members: &[Lost]) {
         let mark = members.iter().find_map(|(_, mark, _)| *mark);
         let name = members.iter().find_map(|(_, _, name)| name.clone());
         let leader = mark

@@ -101,6 +101,27 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
+    /// Answers whoever waits for a service that is forgotten now.
+    pub(crate) fn answer_forgotten(&mut self, id: Id, name: &str) {
+        for number in self.waiting.get(&id).cloned().unwrap_or_default() {
+            let wish = self
+                .pending
+                .get(&number)
+                .and_then(|p| p.waiting.get(&id))
+                .copied();
+            let text = format!("{name}: removed");
+            match wish {
+                Some(Wish::Gone | Wish::Down | Wish::Status(Until::Stopped)) => {
+                    self.fulfil(number, id, done(text));
+                }
+                Some(Wish::Up(_) | Wish::Status(_)) => {
+                    self.fulfil(number, id, failed(code::FAILED, text));
+                }
+                None => {}
+            }
+        }
+    }
+
     fn fulfil(&mut self, number: u64, id: Id, mut outcome: Outcome) {
         if let Some(numbers) = self.waiting.get_mut(&id) {
             numbers.remove(&number);
@@ -205,14 +226,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Whether a wish is fulfilled, or can't be.
     fn verdict(&self, id: Id, wish: Wish) -> Option<Outcome> {
-        let Some(unit) = self.unit(id) else {
-            return Some(match wish {
-                Wish::Gone | Wish::Down | Wish::Status(Until::Stopped) => {
-                    done(format!("{id}: removed"))
-                }
-                Wish::Up(_) | Wish::Status(_) => failed(code::FAILED, format!("{id}: removed")),
-            });
-        };
+        let unit = self.unit(id)?;
         let name = unit.name();
         let status = unit.status();
         let resists = unit.run.as_ref().is_some_and(|run| run.kills >= KILLS_MAX);

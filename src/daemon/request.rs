@@ -4,6 +4,7 @@ use super::answer::{Pending, Then, Wish, done, failed};
 use super::lookalike::{Likeness, Passer};
 use super::unit::Unit;
 use super::{ClientId, Daemon, Leave};
+use crate::process::Pid;
 use crate::service::machine::{Generation, Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Env, Id, Spec};
 use crate::service::target::Target;
@@ -20,7 +21,11 @@ pub(crate) type Refusal = (u8, String);
 
 impl<K: Kernel> Daemon<K> {
     /// Takes up a request; its replies appear in the outbox, now or in a later turn.
-    pub fn request(&mut self, client: ClientId, request: Request) {
+    ///
+    /// `asker` is the pid of the command that asks, 0 if unknown: it mentions what it starts, and
+    /// is no look-alike of it.
+    pub fn request(&mut self, client: ClientId, asker: Pid, request: Request) {
+        self.asker = asker;
         if let Err((code, text)) = self.handle(client, request) {
             self.outbox.push((client, Reply::Failed { code, text }));
         }
@@ -429,6 +434,7 @@ impl<K: Kernel> Daemon<K> {
         let Some(unit) = self.units.get_mut(id as usize).and_then(Option::take) else {
             return;
         };
+        self.answer_forgotten(id, unit.name());
         self.names.remove(unit.name());
         self.touched.insert(id);
         self.dirty.remove(&id);

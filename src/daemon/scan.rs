@@ -191,7 +191,8 @@ impl<K: Kernel> Daemon<K> {
             let certain = sighting.names(generation);
             let near = sighting.sid == leader.pid || sighting.pgid == leader.pid;
             let unmarked = sighting.part.is_none() && sighting.mark.is_none();
-            if !certain && !(numbers_hold && near && unmarked) {
+            let possible = numbers_hold && near && unmarked;
+            if !certain && !possible {
                 continue;
             }
             any |= self.take_in_member(id, sighting.pid, certain);
