@@ -1,9 +1,11 @@
 //! The command as a script sees it: words in; stdout, stderr and exit code out.
+#![expect(clippy::unwrap_used, reason = "a test may end where it fails")]
 mod answers;
 mod fake;
 mod launch;
 mod logs;
 mod start;
+
 
 use answers::{answer, event};
 use fake::{Scratch, end_of, golden, transcripts};
