@@ -6,7 +6,6 @@ mod launch;
 mod logs;
 mod start;
 
-
 use answers::{answer, event};
 use fake::{Scratch, end_of, golden, transcripts};
 use opm::cli::args::ENTRIES;
