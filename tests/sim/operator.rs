@@ -138,6 +138,7 @@ impl Sim {
                 for service in named(target) {
                     self.wish(service, Want::Any, client);
                     self.world.borrow_mut().asked[service] |= restarts;
+                    self.world.borrow_mut().downs[service] = false;
                 }
             }
             Request::Stop { target } => {
@@ -155,6 +156,7 @@ impl Sim {
                         want
                     };
                     self.wish(service, want, client);
+                    self.world.borrow_mut().downs[service] = true;
                     self.world.borrow_mut().asked[service] = true;
                 }
             }
@@ -162,6 +164,7 @@ impl Sim {
                 for service in named(target) {
                     self.ids[service] = None;
                     self.wish(service, Want::Any, client);
+                    self.world.borrow_mut().downs[service] = true;
                     self.world.borrow_mut().asked[service] = true;
                 }
             }
@@ -178,6 +181,7 @@ impl Sim {
             }
             Request::Leave { services: true } => {
                 for service in all {
+                    self.world.borrow_mut().downs[service] = true;
                     self.wish(service, Want::Any, client);
                     self.world.borrow_mut().asked[service] = true;
                 }

@@ -158,6 +158,8 @@ pub(crate) struct World {
     pub(crate) execs: Vec<(usize, Pid)>,
     /// Whether the operator asked this service's incarnation to end since its exec.
     pub(crate) asked: [bool; 3],
+    /// Whether it is to be down, whenever it should exec.
+    pub(crate) downs: [bool; 3],
     /// A write of the journal failed since this daemon began.
     pub(crate) journal_failed: bool,
     pub(crate) excused: u64,
@@ -202,6 +204,7 @@ impl World {
             highest: 0,
             execs: Vec::new(),
             asked: [true; 3],
+            downs: [false; 3],
             journal_failed: false,
             excused: 0,
         }
@@ -326,6 +329,10 @@ impl World {
                 .is_some_and(|l| l.0 == Launch::Pending)
             {
                 self.decide_launch(pre.launch, Launch::Done);
+                // Killed before its exec: from outside it looks like an exec and a quick death.
+                if let Some(tag) = self.procs[at].tag {
+                    self.execs.push((tag.service, self.procs[at].pid));
+                }
             }
         }
         for at in 0..self.procs.len() {
@@ -513,7 +520,7 @@ impl World {
             tag.generation
         );
         self.execs.push((tag.service, pid));
-        self.asked[tag.service] = false;
+        self.asked[tag.service] = self.downs[tag.service];
         let others = |p: &&Proc| {
             let older = p.tag.is_some_and(|t| t.service == tag.service && t != tag);
             older && p.is_alive() && p.key != key
