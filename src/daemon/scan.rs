@@ -57,12 +57,9 @@ impl<K: Kernel> Daemon<K> {
         let key = self.header.home_key;
         let limit = self.kernel.locks_limit(pid)?;
         let part = LimitMark::generation_of(limit, key);
-        if part.is_none() && LimitMark::is_mark(limit) {
-            // Another home's, or a daemon.
-            return Ok(None);
-        }
         let mut mark = None;
         if part.is_none() {
+            // Of a daemon inside one of our services too: its services name us as the outer one.
             let environ = self.kernel.environ(pid).unwrap_or_default();
             let names = [MARK_VARIABLE, "OPM_OUTER"];
             let values = names
@@ -74,6 +71,10 @@ impl<K: Kernel> Daemon<K> {
                 .find(|mark| mark.home_key == key);
         }
         let marked = part.is_some() || mark.is_some();
+        if !marked && LimitMark::is_mark(limit) {
+            // Another home's, or a daemon.
+            return Ok(None);
+        }
         let (mut sid, mut pgid) = (0, 0);
         if !marked {
             let stat = self.kernel.stat(pid)?;
