@@ -198,7 +198,7 @@ impl<K: Kernel> Daemon<K> {
             if !certain && !possible {
                 continue;
             }
-            any |= self.take_in_member(id, sighting.pid, certain);
+            any |= self.take_in_member(id, generation, sighting.pid, certain);
         }
         any
     }
@@ -222,7 +222,7 @@ impl<K: Kernel> Daemon<K> {
         .is_same(&leader)
     }
 
-    fn take_in_member(&mut self, id: Id, pid: Pid, certain: bool) -> bool {
+    fn take_in_member(&mut self, id: Id, generation: u64, pid: Pid, certain: bool) -> bool {
         let pidfd = match self.kernel.pidfd_open(pid) {
             Ok(pidfd) => pidfd,
             Err(Errno::SRCH) => return false,
@@ -232,9 +232,21 @@ impl<K: Kernel> Daemon<K> {
             }
         };
         // What was read of the pid was read of this process only if its mark is still there.
-        let is_same = !certain || self.is_marked(pid);
-        if !is_same || self.kernel.is_dead(&pidfd).unwrap_or(true) {
-            return false;
+        let still = match self.sight(pid, &[]) {
+            _ if !certain => Ok(true),
+            Ok(sighting) => Ok(sighting.is_some_and(|s| s.names(generation))),
+            Err(Errno::SRCH | Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno),
+        };
+        let alive = self.kernel.is_dead(&pidfd).map(|dead| !dead);
+        match still.and_then(|still| Ok(still && alive?)) {
+            Ok(true) => {}
+            Ok(false) => return false,
+            // It can't be told who this is: then it is not gone.
+            Err(_) => {
+                self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
+                return true;
+            }
         }
         let watched = self.kernel.watch(&pidfd, Wake::Member(pid));
         if watched.is_err() {
@@ -272,9 +284,5 @@ impl<K: Kernel> Daemon<K> {
             },
         );
         true
-    }
-
-    fn is_marked(&mut self, pid: Pid) -> bool {
-        matches!(self.sight(pid, &[]), Ok(Some(_)))
     }
 }
