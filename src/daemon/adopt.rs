@@ -15,7 +15,7 @@ use crate::process::{Exit, Identity, Pid};
 use crate::service::machine::{Generation, Goal, Input, Machine, Past, Sequence};
 use crate::service::policy::restart_cooldown_delay_ms;
 use crate::service::spec::{Definition, Id, Policy, Spec};
-use crate::sys::{Kernel, Wake, describe};
+use crate::sys::{Kernel, describe};
 use crate::wire::{Status, code};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -152,6 +152,7 @@ impl<K: Kernel> Daemon<K> {
             dead_orphans: Vec::new(),
             gates: Default::default(),
             traced: Default::default(),
+            unwatched: Default::default(),
             counted: false,
             look_again_at: None,
             children: Vec::new(),
@@ -372,11 +373,9 @@ impl<K: Kernel> Daemon<K> {
             match &run.pidfd {
                 None => dead.push((id, Exit::Unknown)),
                 Some(pidfd) => {
-                    if self.kernel.watch(pidfd, Wake::Leader(id)).is_err() {
-                        self.look_again_at = Some(self.now);
-                    }
                     let (generation, pid) = (run.generation, run.leader.pid);
                     let alive = !self.kernel.is_dead(pidfd).unwrap_or(false);
+                    self.watch_run(id);
                     if alive {
                         self.announce(id, generation, "adopted", |e| e.pid = Some(pid));
                         if self
