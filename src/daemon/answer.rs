@@ -243,6 +243,10 @@ impl<K: Kernel> Daemon<K> {
         };
         let fail = || Some(failed(code::FAILED, format!("{name}: {}", note())));
         match (wish, status) {
+            // Whoever asked last decides; the one before must not wait for ever.
+            (Wish::Down, _) if unit.machine.goal() == Goal::Up && status != Status::Errored => {
+                Some(failed(code::FAILED, format!("{name}: it was started again")))
+            }
             (Wish::Up(after), Status::Online) => {
                 let run = unit.run.as_ref()?;
                 let again = run.generation > after || mutant("early_reply");
