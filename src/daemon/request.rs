@@ -477,7 +477,12 @@ impl<K: Kernel> Daemon<K> {
                 said.push((id, failed(code::FAILED, text)));
                 continue;
             }
-            wishes.insert(id, Wish::Up(Generation(unit.generation)));
+            // What is starting right now is the new one already.
+            let after = match unit.status() {
+                Status::Starting => unit.emptied,
+                _ => unit.generation,
+            };
+            wishes.insert(id, Wish::Up(Generation(after)));
             self.wake_up(id, Input::Restart);
         }
         self.await_all(client, wishes, said, Then::Answer);
