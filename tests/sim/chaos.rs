@@ -191,6 +191,7 @@ impl World {
     /// From now on nothing goes wrong by itself, and what is not ours goes away.
     pub(crate) fn calm(&mut self) {
         self.wild = false;
+        self.pids = self.pids.max(40);
         self.fuse = None;
         let daemon = self.daemon;
         let mut leaving: Vec<Key> = Vec::new();

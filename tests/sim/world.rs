@@ -4,7 +4,7 @@ use opm::process::mark::LimitMark;
 use opm::process::record::Signature;
 use opm::process::{Exit, Identity, Pid};
 use opm::sys::{Errno, Launch, Stage, Tiers, Wake};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 /// A process for as long as the machine runs; what a pidfd's inode is.
@@ -153,7 +153,11 @@ pub(crate) struct World {
     pub(crate) broken: Option<String>,
     /// Generations that signed in, and the daemon that forked each.
     pub(crate) signed: HashMap<u64, Key>,
+    /// Generations that signed in since the record was last lost.
+    pub(crate) used: HashSet<u64>,
+    /// The highest generation that was forked, and the one before this turn.
     pub(crate) highest: u64,
+    pub(crate) highest_before: u64,
     /// Leaders that exec'd: service, pid.
     pub(crate) execs: Vec<(usize, Pid)>,
     /// Whether the operator asked this service's incarnation to end since its exec.
@@ -201,7 +205,9 @@ impl World {
             trace,
             broken: None,
             signed: HashMap::new(),
+            used: HashSet::new(),
             highest: 0,
+            highest_before: 0,
             execs: Vec::new(),
             asked: [true; 3],
             downs: [false; 3],
@@ -490,10 +496,9 @@ impl World {
         }
         let generation = pre.signature.generation;
         note!(self, "sign {} generation {generation}", p.pid);
-        if self.signed.contains_key(&generation) {
+        if !self.used.insert(generation) {
             self.violate(format!("generation {generation} is used twice"));
         }
-        self.highest = self.highest.max(generation);
         self.signed.insert(generation, self.procs[at].parent);
         let bytes = pre.signature.encode();
         if let Some(data) = self.files.data.get_mut(&pre.file) {
