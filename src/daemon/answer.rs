@@ -245,7 +245,10 @@ impl<K: Kernel> Daemon<K> {
         match (wish, status) {
             // Whoever asked last decides; the one before must not wait for ever.
             (Wish::Down, _) if unit.machine.goal() == Goal::Up && status != Status::Errored => {
-                Some(failed(code::FAILED, format!("{name}: it was started again")))
+                Some(failed(
+                    code::FAILED,
+                    format!("{name}: it was started again"),
+                ))
             }
             (Wish::Up(after), Status::Online) => {
                 let run = unit.run.as_ref()?;

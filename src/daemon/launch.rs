@@ -118,8 +118,7 @@ impl<K: Kernel> Daemon<K> {
         }
         if watched.or_else(already).is_err() {
             self.unwatched.insert(id);
-            self.look_again_at
-                .get_or_insert(self.now + LOOK_AGAIN_MS);
+            self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
         }
     }
 
@@ -209,7 +208,11 @@ impl<K: Kernel> Daemon<K> {
 
 /// What is watched already is watched.
 fn already(errno: Errno) -> Result<(), Errno> {
-    if errno == Errno::EXIST { Ok(()) } else { Err(errno) }
+    if errno == Errno::EXIST {
+        Ok(())
+    } else {
+        Err(errno)
+    }
 }
 
 /// The paths of a service's log files.
