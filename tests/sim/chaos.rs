@@ -172,6 +172,7 @@ impl World {
         self.procs[at].limit = (limit, limit);
         // Its environment is the only mark of ours that it has.
         self.procs[at].limit_lost = true;
+        self.procs[at].nested = true;
     }
 
     fn stranger(&mut self) {

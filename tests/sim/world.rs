@@ -64,6 +64,8 @@ pub(crate) struct Proc {
     pub(crate) env: Rc<Vec<u8>>,
     pub(crate) env_hidden: bool,
     pub(crate) limit_lost: bool,
+    /// It bears the limit mark of an opm inside of its service.
+    pub(crate) nested: bool,
     pub(crate) cmdline: Rc<Vec<u8>>,
     pub(crate) cwd: Rc<str>,
     pub(crate) uid: u32,
@@ -282,6 +284,7 @@ impl World {
                 env: Rc::new(b"HOME=/\0".to_vec()),
                 env_hidden: false,
                 limit_lost: false,
+                nested: false,
                 cmdline: Rc::new(b"stranger\0".to_vec()),
                 cwd: "/".into(),
                 uid: 1000,
@@ -538,17 +541,24 @@ impl World {
             }
             let old = other.tag.map_or(0, |t| t.generation);
             self.violate(format!(
-                "THE LAW: {} generation {} execs while pid {} of generation {old} lives",
-                NAMES[tag.service], tag.generation, other.pid
+                "THE LAW: {} generation {} execs while pid {} of generation {old} lives \
+                 (limit lost {}, environment {} bytes, nested {})",
+                NAMES[tag.service],
+                tag.generation,
+                other.pid,
+                other.limit_lost,
+                other.env.len(),
+                other.nested,
             ));
         }
         self.decide_launch(pre.launch, Launch::Done);
     }
 
-    /// Both marks lost and the ancestry cut by the death of its daemon: a stated limit.
+    /// Both marks lost and the ancestry cut by the death of its daemon: a stated limit. So is a
+    /// service of an opm inside of ours that lost its environment: it could be anybody's.
     pub(crate) fn is_excused(&self, p: &Proc) -> bool {
         let parent = p.tag.and_then(|tag| self.signed.get(&tag.generation));
-        p.is_unmarked() && parent.copied() != self.daemon
+        p.is_unmarked() && (p.nested || parent.copied() != self.daemon)
     }
 
     /// The mark of a daemon of another home, inside of a service.
