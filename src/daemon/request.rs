@@ -224,6 +224,14 @@ impl<K: Kernel> Daemon<K> {
         passers: &[Passer],
         force: bool,
     ) -> Result<Vec<String>, Outcome> {
+        if let [pid, ..] = self.nameless()[..] {
+            let text = format!(
+                "{}: process {pid} bears this home's mark, but its record is lost: it could be \
+                 this service's (end it first)",
+                spec.name
+            );
+            return Err(failed(code::REFUSED, text));
+        }
         match self.likeness(spec, passers) {
             None => Ok(Vec::new()),
             Some(Likeness::Same(pid)) if !force => {
@@ -399,9 +407,8 @@ impl<K: Kernel> Daemon<K> {
             announced: Status::Stopped,
         };
         if let Some(stray) = self.take_stray(&unit) {
-            let Stray {
-                generation, run, ..
-            } = stray;
+            let Stray { run, .. } = stray;
+            let generation = run.generation;
             let past = Past::Alive {
                 generation,
                 since: self.now,
@@ -455,11 +462,15 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
+    fn wish_down(&self, id: Id) -> Wish {
+        Wish::Down(Generation(self.unit(id).map_or(0, |unit| unit.generation)))
+    }
+
     fn stop(&mut self, client: ClientId, target: &str) -> Result<(), Refusal> {
         let (ids, missing) = self.resolve(target)?;
         let mut wishes = BTreeMap::new();
         for id in ids {
-            wishes.insert(id, Wish::Down);
+            wishes.insert(id, self.wish_down(id));
             self.feed(id, Input::Stop);
         }
         self.await_all(client, wishes, Self::said_missing(missing), Then::Answer);
@@ -477,7 +488,10 @@ impl<K: Kernel> Daemon<K> {
                 said.push((id, failed(code::FAILED, text)));
                 continue;
             }
-            wishes.insert(id, Wish::Up(Generation(unit.generation)));
+            // One that is starting is not stopped for a restart: its exec is the fresh one.
+            let starting = unit.status() == Status::Starting;
+            let after = unit.generation.saturating_sub(u64::from(starting));
+            wishes.insert(id, Wish::Up(Generation(after)));
             self.wake_up(id, Input::Restart);
         }
         self.await_all(client, wishes, said, Then::Answer);
@@ -646,7 +660,7 @@ impl<K: Kernel> Daemon<K> {
         let ids: Vec<Id> = self.all_units().map(|unit| unit.id).collect();
         for id in ids {
             if alive.contains(&id) {
-                wishes.insert(id, Wish::Down);
+                wishes.insert(id, self.wish_down(id));
             }
             self.feed(id, Input::Stop);
         }

@@ -222,6 +222,8 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn take_in_member(&mut self, id: Id, pid: Pid, certain: bool) -> bool {
+        let run = self.unit(id).and_then(|unit| unit.run.as_ref());
+        let generation = run.map_or(0, |run| run.generation.0);
         let pidfd = match self.kernel.pidfd_open(pid) {
             Ok(pidfd) => pidfd,
             Err(Errno::SRCH) => return false,
@@ -231,7 +233,7 @@ impl<K: Kernel> Daemon<K> {
             }
         };
         // What was read of the pid was read of this process only if its mark is still there.
-        let is_same = !certain || self.is_marked(pid);
+        let is_same = !certain || self.bears(pid, generation);
         if !is_same || self.kernel.is_dead(&pidfd).unwrap_or(true) {
             return false;
         }
@@ -273,7 +275,9 @@ impl<K: Kernel> Daemon<K> {
         true
     }
 
-    fn is_marked(&mut self, pid: Pid) -> bool {
-        matches!(self.sight(pid, &[]), Ok(Some(_)))
+    /// Whether the process of this pid, which the caller holds, bears that incarnation's mark.
+    pub(crate) fn bears(&mut self, pid: Pid, generation: u64) -> bool {
+        self.sight(pid, &[])
+            .is_ok_and(|seen| seen.is_some_and(|seen| seen.names(generation)))
     }
 }
