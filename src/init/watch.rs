@@ -155,7 +155,7 @@ impl Watch {
             return;
         }
         match self.options.reach {
-            // No such group: the child hasn't come to its setsid yet, and is alone.
+            // No such group: it has become a member of another one.
             Reach::Group if signal_group(self.child, signal) => {}
             Reach::Group | Reach::Child => {
                 signal_one(self.child, signal);
@@ -201,6 +201,17 @@ impl Watch {
         };
         let in_foreground = terminal.as_ref().and_then(Terminal::foreground) == Some(self.child);
         let is_terminal_stop = matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
+        // After `fg` of a job that runs no CONT comes: the shell just puts our group in front.
+        let wants_terminal = matches!(signal, libc::SIGTTIN | libc::SIGTTOU);
+        if let Some(terminal) = terminal
+            .as_ref()
+            .filter(|terminal| wants_terminal && terminal.is_ours())
+        {
+            terminal.give_to(self.child);
+            self.footing = Footing::SharedSession { given: true };
+            self.send(libc::SIGCONT);
+            return;
+        }
         let is_ours_to_undo = terminal.is_some() && Terminal::is_led_by_us();
         if is_ours_to_undo && !self.has_forwarded_stop {
             // ^Z where nobody could ever say `fg`: the kernel drops it in an orphaned group, and
