@@ -218,20 +218,25 @@ impl<K: Kernel> Daemon<K> {
             })
     }
 
+    /// Whether something lives that could be this service's, for all that its marks say.
+    fn check_nameless(&mut self, name: &str) -> Result<(), Outcome> {
+        let [pid, ..] = self.nameless()[..] else {
+            return Ok(());
+        };
+        let text = format!(
+            "{name}: process {pid} bears this home's mark, but its record is lost: it could be \
+             this service's (end it first)"
+        );
+        Err(failed(code::REFUSED, text))
+    }
+
     fn check_likeness(
         &mut self,
         spec: &Spec,
         passers: &[Passer],
         force: bool,
     ) -> Result<Vec<String>, Outcome> {
-        if let [pid, ..] = self.nameless()[..] {
-            let text = format!(
-                "{}: process {pid} bears this home's mark, but its record is lost: it could be \
-                 this service's (end it first)",
-                spec.name
-            );
-            return Err(failed(code::REFUSED, text));
-        }
+        self.check_nameless(&spec.name)?;
         match self.likeness(spec, passers) {
             None => Ok(Vec::new()),
             Some(Likeness::Same(pid)) if !force => {
@@ -488,6 +493,14 @@ impl<K: Kernel> Daemon<K> {
                 said.push((id, failed(code::FAILED, text)));
                 continue;
             }
+            if unit.run.is_none() {
+                let name = unit.name().to_owned();
+                if let Err(outcome) = self.check_nameless(&name) {
+                    said.push((id, outcome));
+                    continue;
+                }
+            }
+            let Some(unit) = self.unit(id) else { continue };
             // One that is starting is not stopped for a restart: its exec is the fresh one.
             let starting = unit.status() == Status::Starting;
             let after = unit.generation.saturating_sub(u64::from(starting));
