@@ -134,6 +134,7 @@ def measure(args, scratch):
     """The child's work: everything is measured, printed and written down."""
     began, load = time.monotonic(), os.getloadavg()[0]
     processes.Deadline.at = began + (SECONDS_QUICK if args.quick else SECONDS)
+    processes.Deadline.patience = 10 if args.quick else 30
     processes.become_subreaper()
     notes = [raise_limits(), "Services are static programs "
              + ("without libc." if args.bare else "with libc.")]

@@ -19,7 +19,6 @@ from processes import Deadline, Failed, expired, now, spawn
 
 F_SETPIPE_SZ = 1031
 REPORT = struct.Struct("=qqq")
-PATIENCE = 60
 
 
 class Reports:
@@ -55,7 +54,7 @@ class Reports:
 
     def last_of(self, count, check):
         """Waits for so many reports; when the last of them was made. check() raises if in vain."""
-        end = Deadline.within(PATIENCE)
+        end = Deadline.within(Deadline.patience)
         while self._waiting() < count:
             check()
             if time.monotonic() > end:
@@ -65,7 +64,7 @@ class Reports:
 
     def next_of(self, index):
         """Waits for this service's next report; when it was made."""
-        end = Deadline.within(PATIENCE)
+        end = Deadline.within(Deadline.patience)
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
         while time.monotonic() < end:
@@ -152,7 +151,7 @@ class Contender:
         """Stops all services; ms until the contender has confirmed that they are gone."""
         start = now()
         os.kill(self.root, signal.SIGTERM)
-        processes.wait_gone(self.root, PATIENCE, f"{self.name} stops")
+        processes.wait_gone(self.root, Deadline.patience, f"{self.name} stops")
         return (now() - start) / 1e6
 
     def leave(self):
@@ -177,7 +176,7 @@ class Contender:
         out, err = self.path("laps"), self.path("laps.err")
         pid = spawn([os.path.join(self.tools, "floor"), "lap", str(times), *command],
                     self.env, out, err)
-        if processes.wait(pid, PATIENCE, command[0]) != 0:
+        if processes.wait(pid, Deadline.patience, command[0]) != 0:
             raise Failed(processes.read(err).strip().replace("\n", "; "))
         return [int(line) / 1e6 for line in processes.read(out).split()]
 
@@ -185,7 +184,7 @@ class Contender:
         """Kills the supervisor with SIGKILL and starts it again; ms until it says it is up."""
         self.roots.extend(processes.tree([self.root]))
         os.kill(self.root, signal.SIGKILL)
-        processes.wait_gone(self.root, PATIENCE, f"{self.name} dies")
+        processes.wait_gone(self.root, Deadline.patience, f"{self.name} dies")
         processes.reap()
         start = now()
         self.relaunch()
@@ -251,7 +250,7 @@ class Opm(Contender):
         return spawn([self.program, *words], self.env, self.path("out"), self.path("err"))
 
     def _end(self, pid, what):
-        code = processes.wait(pid, PATIENCE, what)
+        code = processes.wait(pid, Deadline.patience, what)
         if code != 0:
             said = processes.read(self.path("err")).strip().splitlines()
             raise Failed(f"{what}: exit {code}: {said[-1] if said else ''}")
@@ -267,7 +266,7 @@ class Opm(Contender):
 
     def leave(self):
         self._ask("daemon", "stop")
-        processes.wait_gone(self.root, PATIENCE, "opm daemon stop")
+        processes.wait_gone(self.root, Deadline.patience, "opm daemon stop")
 
     def list_command(self, usage):
         return [self.program, "ls"] + ([] if usage else ["--no-usage"])
@@ -298,7 +297,7 @@ class Scanned(Contender):
 
     def all_gone(self, of):
         """Waits for every one of these: here nobody confirms it for us."""
-        end = Deadline.within(PATIENCE)
+        end = Deadline.within(Deadline.patience)
         for pid in of:
             while os.path.exists(f"/proc/{pid}"):
                 if time.monotonic() > end:
@@ -345,10 +344,11 @@ class Supervisord(Contender):
     program = "supervisord"
 
     def configure(self, count):
+        # Each of its children closes minfds descriptors, one by one: no more than it needs.
         with open(self.path("conf"), "w", encoding="utf-8") as file:
             file.write(
                 "[supervisord]\nnodaemon=true\nlogfile=/dev/null\nlogfile_maxbytes=0\n"
-                f"minfds=20000\nminprocs=1\npidfile={self.path('pid')}\n"
+                f"minfds={1024 + 4 * count}\nminprocs=1\npidfile={self.path('pid')}\n"
                 f"[unix_http_server]\nfile={self.path('sock')}\n"
                 f"[supervisorctl]\nserverurl=unix://{self.path('sock')}\n"
                 "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory="

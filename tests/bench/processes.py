@@ -28,6 +28,7 @@ class Deadline:
     """The end of the whole run; every wait is bounded by it."""
 
     at = float("inf")
+    patience = 30
 
     @classmethod
     def left(cls):

@@ -41,18 +41,23 @@ class Bench:
         except OutOfTime:
             raise
         except (Failed, OSError, ValueError, KeyError) as error:
-            self.failures.append(f"{what}: {who.name}: {error}")
-            self.say(f"  FAILED {self.failures[-1]}")
+            self.failed(what, who, error)
             who.clear()
             return False
 
+    def failed(self, what, who, error):
+        words = f"{what}: {who.name}: {error}"
+        self.say(f"  FAILED {words}")
+        if words not in self.failures:
+            self.failures.append(words)
+
     # One life of a contender: boot, look, kill all, stop.
 
-    def lives(self, rows, count, contenders, rounds):
+    def lives(self, rows, count, contenders, rounds, first=0):
         """Lives of the contenders in turn; the order changes each round, as noise drifts."""
         contenders = list(contenders)
-        for turn in range(rounds):
-            self.say(f"  {count} services, round {turn + 1} of {rounds}")
+        for turn in range(first, first + rounds):
+            self.say(f"  {count} services, round {turn - first + 1} of {rounds}")
             for who in contenders[turn % len(contenders):] + contenders[:turn % len(contenders)]:
                 if not self.attempt(f"{count} services", who,
                                     lambda who=who: self.life(rows, count, who, turn)):
@@ -64,11 +69,15 @@ class Bench:
         self.add("boot_ms", who, count, turn, who.boot(count))
         cpu, _ = usage(who.supervisors())
         self.add("boot_cpu_ms", who, count, turn, cpu)
+        self.census("boot", who, count, turn)
         if "memory" in rows:
             time.sleep(REST)
             self.memory(count, who, turn)
         if "ls" in rows and count:
-            self.listing(count, who, turn)
+            try:
+                self.listing(count, who, turn)
+            except Failed as error:
+                self.failed("ls", who, error)
         if "mass" in rows and count:
             self.mass(count, who, turn)
         if "growth" in rows and count:
@@ -159,7 +168,7 @@ class Bench:
 
         self.together(what, count, self.fast(), work)
 
-    def respawn_slow(self, times):
+    def respawn_slow(self, count, times):
         """Those that wait a second: few samples, each after its service has run for a second."""
 
         def work(up):
@@ -167,11 +176,12 @@ class Bench:
                 time.sleep(1.1)
                 for who in list(up):
                     def once(who=who):
-                        self.add("respawn_ms", who, 1, turn, self.replacement(who, 0))
+                        value = self.replacement(who, turn % count)
+                        self.add("respawn_ms", who, count, turn, value)
                     if not self.attempt("respawn", who, once):
                         up.remove(who)
 
-        self.together("respawn", 1, self.slow(), work)
+        self.together("respawn", count, self.slow(), work)
 
     # At rest.
 
@@ -240,9 +250,10 @@ def run(bench, rows):
     if "beside" in rows:
         bench.say("respawn beside 1,000")
         bench.respawn(1000, 3 if quick else 5, 60 if quick else 100)
+    rounds = 3 if quick else 7
     if of_life:
         bench.say("lives: " + ", ".join(of_life))
-        bench.lives(of_life, 1000, bench.fast(), 3 if quick else 7)
+        bench.lives(of_life, 1000, bench.fast(), rounds)
         if "ls" in of_life or "boot" in of_life:
             bench.lives(of_life, 1, bench.fast(), 2 if quick else 5)
         if "memory" in of_life:
@@ -259,10 +270,13 @@ def run(bench, rows):
         bench.lives(of_life, 100, bench.everyone, 1 if quick else 3)
     if "respawn" in rows and bench.slow():
         bench.say("respawn of the rivals")
-        bench.respawn_slow(2 if quick else 5)
+        bench.respawn_slow(1, 2 if quick else 5)
+    if "beside" in rows and bench.slow() and not quick:
+        bench.say("respawn of the rivals beside 100")
+        bench.respawn_slow(100, 5)
     if of_life and bench.slow() and not quick:
         bench.say("lives of the rivals at 1,000")
-        bench.lives(of_life, 1000, bench.slow(), 2)
+        bench.lives(of_life, 1000, bench.everyone, 2, first=rounds)
 
 
 def grow(bench, sizes):
