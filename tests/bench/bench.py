@@ -150,10 +150,11 @@ def measure(args, scratch):
     notes.append(f"load average {load:.1f} at the start, {os.getloadavg()[0]:.1f} at the end; "
                  f"{time.monotonic() - began:.0f} s in all.")
     view = report.View(bench.samples)
+    with_opm = any(one.name == "opm" for one in everyone)
     result = {
         "when": datetime.date.today().isoformat(), "machine": machine(), "quick": args.quick,
         "bare": args.bare,
-        "table": [] if args.growth else report.table(view, args.rows),
+        "table": [] if args.growth else report.table(view, args.rows, with_opm),
         "growth": report.growth(view, SIZES) if args.growth else [], "sizes": SIZES,
         "failures": bench.failures, "notes": notes, "samples": bench.samples,
     }

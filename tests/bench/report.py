@@ -241,8 +241,13 @@ GROWING = (
 )
 
 
-def table(view, rows):
-    return [found for row in rows for found in TABLE[row](view)]
+def table(view, rows, with_opm):
+    found = [one for row in rows for one in TABLE[row](view)]
+    for one in found:
+        # No figure although opm is there: it failed before it came to this row.
+        if with_opm and one["opm"] == NONE:
+            one["mark"] = "FAILED"
+    return found
 
 
 def growth(view, sizes):

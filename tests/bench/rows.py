@@ -83,8 +83,11 @@ class Bench:
         if "growth" in rows and count:
             self.replacements(who, count, turn, 20)
         if count:
-            self.add("stop_ms", who, count, turn, who.stop())
-            self.add("stop_left", who, count, turn, len(who.services()))
+            took = who.stop()
+            self.add("stop_left", who, count, turn, left := len(who.services()))
+            if left:
+                raise Failed(f"{left} of {count} services outlived the stop")
+            self.add("stop_ms", who, count, turn, took)
         who.leave()
         who.clear()
 
