@@ -68,7 +68,8 @@ class Reports:
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
         while time.monotonic() < end:
-            poll.poll(max(0, (end - time.monotonic()) * 1000))
+            if not poll.poll(processes.REAP_MS):
+                processes.reap()
             for found, _, at in self.drain():
                 if found == index:
                     return at

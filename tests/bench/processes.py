@@ -14,6 +14,7 @@ import time
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 _libc = ctypes.CDLL(None, use_errno=True)
 _exited = {}
+REAP_MS = 5
 
 
 class Failed(Exception):
@@ -100,8 +101,11 @@ def wait_gone(pid, seconds, what):
     try:
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        if not poll.poll(max(0, (end - time.monotonic()) * 1000)):
-            raise expired(what)
+        # Orphans come to us and not to init, so we reap while we wait, as init would.
+        while not poll.poll(REAP_MS):
+            reap()
+            if time.monotonic() > end:
+                raise expired(what)
     finally:
         os.close(fd)
 

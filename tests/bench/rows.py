@@ -81,7 +81,7 @@ class Bench:
         if "mass" in rows and count:
             self.mass(count, who, turn)
         if "growth" in rows and count:
-            self.replacements(who, count, turn, 20)
+            self.replacements("respawn_ms", who, count, turn, 20)
         if count:
             took = who.stop()
             self.add("stop_left", who, count, turn, left := len(who.services()))
@@ -136,11 +136,11 @@ class Bench:
         os.kill(who.reports.pid_of[index], signal.SIGKILL)
         return (who.reports.next_of(index) - start) / 1e6
 
-    def replacements(self, who, count, turn, times):
+    def replacements(self, figure, who, count, turn, times):
         for _ in range(times):
             time.sleep(0.002)
             value = self.replacement(who, random.randrange(count))
-            self.add("respawn_ms", who, count, turn, value)
+            self.add(figure, who, count, turn, value)
 
     def together(self, what, count, contenders, work):
         """Boots all of them at once, works, stops them: nothing but what is compared differs."""
@@ -236,7 +236,7 @@ class Bench:
             same = sum(managed.get(index) == pid for index, pid in before.items())
             self.add("revive_managed", who, count, turn, same)
             # What is managed is replaced when it dies, and is gone after a stop.
-            self.replacements(who, count, turn, 3)
+            self.replacements("revive_respawn_ms", who, count, turn, 3)
             who.stop()
             self.add("stop_left", who, count, turn, len(who.services()))
             who.leave()
