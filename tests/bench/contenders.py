@@ -84,6 +84,8 @@ class Contender:
     program = ""
 
     def __init__(self, scratch, tools):
+        self.scratch = scratch
+        self.lives = 0
         self.home = os.path.join(scratch, self.name)
         self.tools = tools
         self.root = 0
@@ -98,8 +100,13 @@ class Contender:
         return os.path.join(self.home, *parts)
 
     def fresh(self, count):
-        """An empty directory, configured for so many services; not timed."""
+        """An empty directory, configured for so many services; not timed. A new one each time,
+        and none is removed before the end: ext4 searches long for an inode where thousands have
+        been freed within the last seconds, and who creates log files would pay for our tidying."""
         self.clear()
+        self.lives += 1
+        self.home = os.path.join(self.scratch, f"{self.name}-{self.lives}")
+        self.env["HOME"] = self.home
         os.mkdir(self.home)
         os.link(os.path.join(self.tools, "beacon"), self.path("beacon"))
         self.reports = Reports(self.path("fifo"))
@@ -162,15 +169,19 @@ class Contender:
         """What lists all services, or None."""
         return None
 
+    def begun(self):
+        """Processes that a boot which failed half way has left."""
+        return [self.root]
+
     def clear(self):
-        """Whatever is left of this contender: ended, by pid, and its files removed."""
+        """Whatever is left of this contender: ended, by pid."""
+        self.roots.extend(self.begun())
         processes.end_all(lambda: processes.ours(self.roots) + processes.runs_from(self.home))
         self.root = 0
         self.roots.clear()
         if self.reports:
             self.reports.close()
             self.reports = None
-        shutil.rmtree(self.home, ignore_errors=True)
 
     def lap(self, times, command):
         """ms of each of so many runs of a command, from before its fork to its exit."""
@@ -221,12 +232,12 @@ class Opm(Contender):
         self.program = program
         self.keys = keys
         self.client = 0
-        self.env["OPM_HOME"] = self.path("state")
 
     def available(self):
         return os.access(self.program, os.X_OK)
 
     def configure(self, count):
+        self.env["OPM_HOME"] = self.path("state")
         services = [{"name": f"s{i}", "command": [self.path("beacon"), self.path("fifo"), str(i)],
                      "cwd": self.home, "min_uptime": "0s", **self.keys} for i in range(count)]
         with open(self.path("services.json"), "w", encoding="utf-8") as file:
@@ -246,6 +257,10 @@ class Opm(Contender):
         code = processes.exit_code(self.client)
         if code:
             self._end(self.client, "opm import")
+
+    def begun(self):
+        pid = processes.read(self.path("state", "opm.pid")).strip()
+        return [self.root, self.client, int(pid) if pid.isdigit() else 0]
 
     def _begin(self, words):
         return spawn([self.program, *words], self.env, self.path("out"), self.path("err"))
