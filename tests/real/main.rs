@@ -14,6 +14,12 @@
 
 #[macro_use]
 mod namespace;
+mod adopt;
+mod input;
 mod proc;
+mod restart;
 mod rig;
+mod strange;
+mod trees;
+mod upgrade;
 mod watch;

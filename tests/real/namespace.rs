@@ -21,6 +21,34 @@ macro_rules! here {
     }};
 }
 
+/// The claims named are tests in the tier that the kernel has and, one by one, without each kernel
+/// interface that opm can do without, and without all of them.
+macro_rules! in_every_tier {
+    ($($claim:ident),* $(,)?) => {
+        in_every_tier! { @tier full "" $($claim)* }
+        in_every_tier! { @tier without_pidfd_inode "pidfd-inode" $($claim)* }
+        in_every_tier! { @tier without_pgroup_signal "pgroup-signal" $($claim)* }
+        in_every_tier! { @tier without_get_info "get-info" $($claim)* }
+        in_every_tier! { @tier without_clone3 "clone3" $($claim)* }
+        in_every_tier! { @tier without_cgroup "cgroup" $($claim)* }
+        in_every_tier! {
+            @tier without_all "pidfd-inode,pgroup-signal,get-info,clone3,cgroup" $($claim)*
+        }
+    };
+    (@tier $tier:ident $without:literal $($claim:ident)*) => {
+        mod $tier {
+            use crate::namespace::{Setting, isolated_in};
+            $(
+                #[test]
+                fn $claim() {
+                    let setting = Setting { without: $without, ..Setting::default() };
+                    isolated_in(setting, here!(), super::$claim);
+                }
+            )*
+        }
+    };
+}
+
 /// What a test's world is like.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Setting {

@@ -292,6 +292,18 @@ impl Rig {
         text.trim().parse().unwrap()
     }
 
+    /// Every process that runs opm as a daemon: its children are leaders, or it has none and
+    /// nobody waits for it.
+    pub(crate) fn daemons(&self) -> Vec<i32> {
+        let opm = std::fs::canonicalize(env!("CARGO_BIN_EXE_opm")).unwrap();
+        let runs_opm =
+            |pid: &i32| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == opm);
+        let mut pids = proc::pids();
+        pids.retain(runs_opm);
+        pids.sort_unstable();
+        pids
+    }
+
     /// kill -9, and its death.
     pub(crate) fn kill_daemon(&self) {
         let pid = self.daemon();
