@@ -15,8 +15,11 @@
 #[macro_use]
 mod namespace;
 mod adopt;
+mod death;
+mod dump;
 mod input;
 mod proc;
+mod programs;
 mod restart;
 mod rig;
 mod strange;
