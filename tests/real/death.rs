@@ -45,7 +45,7 @@ fn ops(n: usize) -> &'static str {
         2 => "child [ setsid child [ setsid sleep ] exit:0 ] wait sleep",
         3 => "child [ setsid ignore:TERM sleep ] sleep",
         4 => "wipe child [ setsid clean [ sleep ] ] sleep",
-        _ => "child [ setsid rabbits ] sleep",
+        _ => "child [ setsid rabbits:3 ] sleep",
     }
 }
 
@@ -86,6 +86,12 @@ fn disturb(
             vec![rig.spawn(&["ls"]), rig.spawn(&["daemon", "start"])],
         ),
     }
+}
+
+/// Whether the process leads an incarnation: old pids are soon used again here.
+fn is_leader(pid: i32) -> bool {
+    let mark = proc::variable(pid, "OPM_MARK");
+    mark.is_some_and(|mark| mark.ends_with(&format!(".{pid:010}")))
 }
 
 fn by_name(rows: Vec<Row>) -> HashMap<String, Row> {
@@ -142,7 +148,7 @@ fn round(rig: &Rig, chance: &mut Chance, names: &[String], before: &HashMap<Stri
         );
         // The last to exec is the one that lives, and no other start does.
         let starts = rig.starts(name);
-        let lives: Vec<_> = starts.iter().filter(|pid| proc::alive(**pid)).collect();
+        let lives: Vec<_> = starts.iter().filter(|pid| is_leader(**pid)).collect();
         assert!(
             lives.iter().all(|alive| **alive == pid),
             "{name}: {lives:?} and {pid}"

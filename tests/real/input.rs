@@ -1,7 +1,7 @@
 //! Bad input and a bad world: one clear line, the right exit code, and a daemon that goes on.
-use crate::namespace::isolated;
+use crate::namespace::{isolated, publish};
 use crate::proc;
-use crate::rig::{Rig, finish, one_line};
+use crate::rig::{Rig, as_nobody, finish, one_line};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -217,11 +217,11 @@ fn another_user_is_refused_in_one_line() {
             };
             assert_eq!(mode(&rig.home), 0o700);
             assert_eq!(mode(&rig.home.join("opm.sock")), 0o600);
+            publish();
             let as_nobody = |args: &[&str]| {
                 let opm = rig.command(args);
-                let mut command = Command::new("setpriv");
-                command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
-                command.arg(nobody_copy()).args(args);
+                let mut command = as_nobody();
+                command.args(args);
                 command.envs(opm.get_envs().filter_map(|(k, v)| Some((k, v?))));
                 command.current_dir("/").stdin(std::process::Stdio::null());
                 command.stdout(std::process::Stdio::piped());
@@ -242,17 +242,6 @@ fn another_user_is_refused_in_one_line() {
             one_line(&ran, &["stop", "all"]);
         });
     });
-}
-
-/// The binary where everybody may run it.
-fn nobody_copy() -> std::path::PathBuf {
-    let path = std::path::Path::new("/mnt/opm");
-    if !path.exists() {
-        // A mount of the test's own, so that nothing is left.
-        mount(&["-t", "tmpfs", "-o", "mode=755", "none", "/mnt"]);
-        std::fs::copy(env!("CARGO_BIN_EXE_opm"), path).unwrap();
-    }
-    path.to_owned()
 }
 
 /// In the mount namespace of the test.

@@ -22,26 +22,29 @@ macro_rules! here {
 }
 
 /// The claims named are tests in the tier that the kernel has and, one by one, without each kernel
-/// interface that opm can do without, and without all of them.
+/// interface that opm can do without, without all of them, and as a user who may do nothing.
 macro_rules! in_every_tier {
     ($($claim:ident),* $(,)?) => {
-        in_every_tier! { @tier full "" $($claim)* }
-        in_every_tier! { @tier without_pidfd_inode "pidfd-inode" $($claim)* }
-        in_every_tier! { @tier without_pgroup_signal "pgroup-signal" $($claim)* }
-        in_every_tier! { @tier without_get_info "get-info" $($claim)* }
-        in_every_tier! { @tier without_clone3 "clone3" $($claim)* }
-        in_every_tier! { @tier without_cgroup "cgroup" $($claim)* }
+        in_every_tier! { @tier full "" Root $($claim)* }
+        in_every_tier! { @tier without_pidfd_inode "pidfd-inode" Root $($claim)* }
+        in_every_tier! { @tier without_pgroup_signal "pgroup-signal" Root $($claim)* }
+        in_every_tier! { @tier without_get_info "get-info" Root $($claim)* }
+        in_every_tier! { @tier without_clone3 "clone3" Root $($claim)* }
+        in_every_tier! { @tier without_cgroup "cgroup" Root $($claim)* }
         in_every_tier! {
-            @tier without_all "pidfd-inode,pgroup-signal,get-info,clone3,cgroup" $($claim)*
+            @tier without_all "pidfd-inode,pgroup-signal,get-info,clone3,cgroup" Root
+            $($claim)*
         }
+        in_every_tier! { @tier as_nobody "" Nobody $($claim)* }
     };
-    (@tier $tier:ident $without:literal $($claim:ident)*) => {
+    (@tier $tier:ident $without:literal $who:ident $($claim:ident)*) => {
         mod $tier {
-            use crate::namespace::{Setting, isolated_in};
+            use crate::namespace::{Setting, User, isolated_in};
             $(
                 #[test]
                 fn $claim() {
-                    let setting = Setting { without: $without, ..Setting::default() };
+                    let setting =
+                        Setting { without: $without, user: User::$who, ..Setting::default() };
                     isolated_in(setting, here!(), super::$claim);
                 }
             )*
@@ -49,11 +52,20 @@ macro_rules! in_every_tier {
     };
 }
 
+/// Who runs opm.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum User {
+    #[default]
+    Root,
+    Nobody,
+}
+
 /// What a test's world is like.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Setting {
     /// For `OPM_WITHOUT`.
     pub(crate) without: &'static str,
+    pub(crate) user: User,
     /// An init that reaps so late: somebody else's zombies stay for a while.
     pub(crate) lazy_init_ms: u32,
     /// More time than others have.
@@ -68,7 +80,7 @@ pub(crate) fn isolated(name: &str, test: impl FnOnce(&Rig)) {
 /// Runs `test` in a namespace of its own, set up as `setting` says.
 pub(crate) fn isolated_in(setting: Setting, name: &str, test: impl FnOnce(&Rig)) {
     if let Some(dir) = std::env::var_os(INSIDE) {
-        let rig = Rig::new(Path::new(&dir), setting.without);
+        let rig = Rig::new(Path::new(&dir), setting);
         test(&rig);
         rig.verdict();
         return;
@@ -138,8 +150,45 @@ pub(crate) fn unshare() -> Command {
     command
 }
 
+/// Where [`publish`] puts the programs.
+const PUBLIC: &str = "/mnt";
+
+/// Makes opm and the fixture executable for everybody, wherever they were built: in the mount
+/// namespace of this test, so that nothing is left.
+pub(crate) fn publish() {
+    let mount = |args: &[&str]| {
+        let status = Command::new("mount").args(args).status().unwrap();
+        assert!(status.success(), "mount {args:?}");
+    };
+    let programs = [fixture(), PathBuf::from(env!("CARGO_BIN_EXE_opm"))];
+    mount(&["-t", "tmpfs", "-o", "mode=755", "none", PUBLIC]);
+    for program in programs {
+        let public = Path::new(PUBLIC).join(program.file_name().unwrap());
+        std::fs::write(&public, "").unwrap();
+        mount(&[
+            "--bind",
+            program.to_str().unwrap(),
+            public.to_str().unwrap(),
+        ]);
+    }
+}
+
+/// The opm that is tested.
+pub(crate) fn opm() -> PathBuf {
+    let public = Path::new(PUBLIC).join("opm");
+    if public.exists() {
+        public
+    } else {
+        env!("CARGO_BIN_EXE_opm").into()
+    }
+}
+
 /// The fixture, which cargo builds as an example.
 pub(crate) fn fixture() -> PathBuf {
+    let public = Path::new(PUBLIC).join("misbehave");
+    if public.exists() {
+        return public;
+    }
     let own = std::env::current_exe().unwrap();
     let profile = own.parent().and_then(Path::parent).unwrap();
     let path = profile.join("examples/misbehave");

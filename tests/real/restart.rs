@@ -98,7 +98,10 @@ fn nothing_leaks_into_a_service(rig: &Rig) {
         outer
             .envs(shell.get_envs().filter_map(|(k, v)| Some((k, v?))))
             .current_dir(&rig.dir);
-        outer.args(["-c", script, "bash"]).arg(opm.get_program());
+        outer
+            .args(["-c", script, "bash"])
+            .arg(opm.get_program())
+            .args(opm.get_args());
         outer.args(["start", "--name", "web", "--", "sleep", "1000"]);
         outer
     };

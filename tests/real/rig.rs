@@ -1,5 +1,5 @@
 //! A test's world: a home, the commands of opm run on it, and the means to wait for facts.
-use crate::namespace::fixture;
+use crate::namespace::{Setting, User, fixture, opm, publish};
 use crate::proc;
 use crate::watch::Watch;
 use rustix::process::{Pid, Signal, kill_process};
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+const NOBODY: u32 = 65_534;
 /// How long a fact may take to become true on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -49,7 +50,7 @@ pub(crate) struct Event {
 pub(crate) struct Rig {
     pub(crate) dir: PathBuf,
     pub(crate) home: PathBuf,
-    without: &'static str,
+    setting: Setting,
     watch: Watch,
     stranger: proc::Process,
     doubles_forgiven: Cell<bool>,
@@ -57,14 +58,18 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    pub(crate) fn new(dir: &Path, without: &'static str) -> Self {
+    pub(crate) fn new(dir: &Path, setting: Setting) -> Self {
+        if setting.user == User::Nobody {
+            publish();
+            std::os::unix::fs::chown(dir, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
         let mut command = Command::new(fixture());
         command.arg("--stranger").arg(dir.join("stranger"));
         let stranger = command.current_dir(dir).spawn().unwrap().id().cast_signed();
         Self {
             dir: dir.to_owned(),
             home: dir.join("h"),
-            without,
+            setting,
             watch: Watch::begin(),
             stranger: proc::process(stranger).unwrap(),
             doubles_forgiven: Cell::new(false),
@@ -76,14 +81,17 @@ impl Rig {
 
     /// `opm ARGS…` on this home.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_opm"));
+        let mut command = match self.setting.user {
+            User::Root => Command::new(opm()),
+            User::Nobody => as_nobody(),
+        };
         command
             .args(args)
             .current_dir(&self.dir)
             .env_remove("OPM_MARK")
             .env("OPM_HOME", &self.home)
             .env("HOME", &self.dir)
-            .env("OPM_WITHOUT", self.without)
+            .env("OPM_WITHOUT", self.setting.without)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -350,6 +358,15 @@ impl Rig {
             });
         }
     }
+}
+
+/// `opm` as a user who owns nothing here.
+pub(crate) fn as_nobody() -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(opm());
+    command
 }
 
 /// One clear line: `opm: subject: reason`, and nothing else.
