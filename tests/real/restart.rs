@@ -347,8 +347,7 @@ fn a_start_whose_output_is_piped_returns() {
 #[test]
 fn commands_that_start_the_daemon_together_share_one() {
     isolated(here!(), |rig| {
-        let words =
-            |n: usize| -> Vec<String> { rig.start_words(&format!("s{n}"), &["--force"], "sleep") };
+        let words = |n: usize| -> Vec<String> { rig.start_words(&format!("s{n}"), &[], "sleep") };
         let all: Vec<Vec<String>> = (0..8).map(words).collect();
         let children: Vec<_> = all
             .iter()

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::cell::Cell;
 use std::io::Read;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -64,7 +65,11 @@ impl Rig {
             std::os::unix::fs::chown(dir, Some(NOBODY), Some(NOBODY)).unwrap();
         }
         let mut command = Command::new(fixture());
-        command.arg("--stranger").arg(dir.join("stranger"));
+        // Under another name, or every start would warn of something alike.
+        command
+            .arg0("bystander")
+            .arg("--stranger")
+            .arg(dir.join("stranger"));
         let stranger = command.current_dir(dir).spawn().unwrap().id().cast_signed();
         Self {
             dir: dir.to_owned(),
