@@ -1,1 +1,396 @@
-//! daemon
+//! One turn of the loop: gather, decide, act, answer.
+//!
+//! Facts first (what exited, which orphans came), then requests, then the tick. Every wake-up is
+//! a hint: whoever handles it looks for itself. Actions never feed the machine from within; what
+//! they bring comes back as an input. Nothing here reads a clock, a socket or /proc but through
+//! [`Kernel`], so that the simulator runs all of it.
+pub mod adopt;
+pub mod answer;
+pub mod door;
+pub mod events;
+pub mod gate;
+pub mod journal;
+pub mod launch;
+pub mod lookalike;
+pub mod report;
+pub mod request;
+pub mod scan;
+pub mod serve;
+pub mod snapshot;
+pub mod store;
+pub mod unit;
+mod upgrade;
+
+pub use door::{door, self_check};
+
+use crate::mutant::mutant;
+use crate::process::mark::LimitMark;
+use crate::process::record::Header;
+use crate::process::{Exit, Identity, Pid};
+use crate::service::machine::{Action, Ending, Generation, Input, Sequence, Time};
+use crate::service::spec::Id;
+use crate::sys::{Kernel, Reach, Wake};
+use crate::wire::{Reply, Status};
+use answer::Pending;
+use events::Events;
+use journal::Journal;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use store::Store;
+use unit::{Orphan, Owner, Unit};
+
+/// Who asked; the loop's own numbering.
+pub type ClientId = u64;
+
+/// Why the loop should end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// Services stay.
+    Quit,
+    /// Become this program.
+    Exec(String),
+}
+
+/// The daemon without its sockets.
+#[derive(Debug)]
+pub struct Daemon<K: Kernel> {
+    pub kernel: K,
+    /// Absolute path of the home.
+    pub home: String,
+    pub(crate) header: Header,
+    pub(crate) own: Identity,
+    pub(crate) mark: Option<LimitMark>,
+    /// Marks that this daemon was itself started under, to hand on to its services.
+    pub(crate) outer: Option<String>,
+    pub(crate) units: Vec<Option<Box<Unit<K>>>>,
+    pub(crate) names: HashMap<String, Id>,
+    pub(crate) sequence: Sequence,
+    pub(crate) now: Time,
+    /// When this daemon began, on the loop's clock.
+    pub(crate) began: Time,
+    deadlines: BTreeSet<(Time, Id)>,
+    /// Leaders that are our unreaped children.
+    pub(crate) leaders: HashMap<Pid, Id>,
+    /// Our other children that live, as far as we have looked.
+    pub(crate) orphans: BTreeMap<Pid, Orphan<K>>,
+    pub(crate) dead_orphans: Vec<Pid>,
+    /// Units whose leader is dead and whose tree isn't confirmed empty.
+    pub(crate) gates: BTreeSet<Id>,
+    /// Leaders that are dead but whose status is not ours yet: traced.
+    traced: BTreeSet<Id>,
+    /// Our own children were read whole in this turn, after the deaths that it handles.
+    pub(crate) counted: bool,
+    /// Something could not be looked at, or was too much for one turn: look then.
+    pub(crate) look_again_at: Option<Time>,
+    pub(crate) children: Vec<Pid>,
+    pub(crate) launches: VecDeque<(Id, Generation)>,
+    pub(crate) strays: Vec<adopt::Stray<K>>,
+    actions: Vec<Action>,
+    pub(crate) journal: Journal<K::File>,
+    pub(crate) store: Store<K::File>,
+    pub(crate) dirty: BTreeSet<Id>,
+    pub(crate) touched: BTreeSet<Id>,
+    pub(crate) events: Events,
+    pub(crate) pending: BTreeMap<u64, Pending>,
+    pub(crate) waiting: HashMap<Id, BTreeSet<u64>>,
+    pub(crate) next_pending: u64,
+    pub outbox: Vec<(ClientId, Reply)>,
+    pub leave: Option<Leave>,
+    /// For daemon.log.
+    pub log: Vec<String>,
+    /// Writes that failed, for `doctor`; the newest.
+    pub(crate) trouble: Option<String>,
+}
+
+impl<K: Kernel> Daemon<K> {
+    /// Facts: what the wake-ups hint at, looked at for ourselves. `child_signal`: SIGCHLD came.
+    pub fn gather(&mut self, wakes: &[Wake], child_signal: bool) {
+        self.now = self.kernel.now();
+        self.counted = false;
+        let mut leaders: BTreeSet<Id> = BTreeSet::new();
+        let mut changed = child_signal;
+        for wake in wakes {
+            match *wake {
+                Wake::Launch(id) => self.check_launch(id),
+                Wake::Leader(id) => drop(leaders.insert(id)),
+                Wake::Member(pid) => {
+                    self.dead_orphans.push(pid);
+                    changed = true;
+                }
+            }
+        }
+        if child_signal {
+            leaders.append(&mut self.traced);
+        }
+        if self.look_again_at.is_some_and(|at| at <= self.now) {
+            self.look_again_at = None;
+            leaders.append(&mut self.traced);
+            changed = true;
+        }
+        let mut dead = Vec::new();
+        for id in leaders {
+            dead.extend(self.look_at_leader(id).map(|exit| (id, exit)));
+        }
+        if changed || !dead.is_empty() {
+            self.count_children();
+        }
+        for (id, exit) in dead {
+            self.leader_exited(id, exit);
+        }
+        self.check_gates();
+    }
+
+    /// What is due, what is to be launched, what is to be written down, who is to be answered.
+    pub fn tick(&mut self) {
+        self.now = self.kernel.now();
+        while let Some((at, id)) = self.deadlines.first().copied() {
+            if at > self.now {
+                break;
+            }
+            self.deadlines.pop_first();
+            if let Some(unit) = self.unit_mut(id) {
+                unit.deadline = None;
+            }
+            self.feed(id, Input::Tick);
+        }
+        self.check_gates();
+        self.run_launches();
+        self.expire_pending();
+        self.answer_touched();
+        self.write_dirty();
+    }
+
+    /// When the next tick or look has something to do.
+    pub fn deadline(&self) -> Option<Time> {
+        if !self.launches.is_empty() {
+            return Some(self.now);
+        }
+        let units = self.deadlines.first().map(|(at, _)| *at);
+        let requests = self
+            .pending
+            .values()
+            .filter_map(|pending| pending.deadline)
+            .min();
+        units
+            .into_iter()
+            .chain(requests)
+            .chain(self.look_again_at)
+            .min()
+    }
+
+    pub(crate) fn unit(&self, id: Id) -> Option<&Unit<K>> {
+        self.units.get(id as usize)?.as_deref()
+    }
+
+    pub(crate) fn unit_mut(&mut self, id: Id) -> Option<&mut Unit<K>> {
+        self.units.get_mut(id as usize)?.as_deref_mut()
+    }
+
+    /// Every service, by id.
+    pub fn all_units(&self) -> impl Iterator<Item = &Unit<K>> {
+        self.units.iter().filter_map(Option::as_deref)
+    }
+
+    /// Whether a leader has really exited, and how. None: not yet, or not to be known yet.
+    fn look_at_leader(&mut self, id: Id) -> Option<Exit> {
+        let unit = self.units.get_mut(id as usize)?.as_deref_mut()?;
+        let run = unit.run.as_mut().filter(|run| run.exit.is_none())?;
+        let pidfd = run.pidfd.as_ref()?;
+        if !self.kernel.is_dead(pidfd).unwrap_or(false) {
+            return None;
+        }
+        if !run.child {
+            return Some(self.kernel.exit_of_stranger(pidfd, run.leader.pid));
+        }
+        match self.kernel.wait(pidfd, false) {
+            Ok(Some(exit)) => Some(exit),
+            // Traced: the status is the tracer's until it lets go, and mio's edge is spent.
+            Ok(None) => {
+                self.traced.insert(id);
+                None
+            }
+            Err(_) => {
+                run.child = false;
+                Some(self.kernel.exit_of_stranger(pidfd, run.leader.pid))
+            }
+        }
+    }
+
+    fn leader_exited(&mut self, id: Id, exit: Exit) {
+        self.check_launch(id);
+        let (now, wall) = (self.now, self.kernel.wall());
+        let survivors = self.has_survivors(id);
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        let Some(run) = unit.run.as_mut().filter(|run| run.exit.is_none()) else {
+            return;
+        };
+        run.exit = Some(exit);
+        let generation = run.generation;
+        self.gates.insert(id);
+        if run.failure.is_some() {
+            return;
+        }
+        let quick = now.saturating_sub(run.since) < unit.definition.spec.policy.min_uptime;
+        let ending = match exit {
+            Exit::Code(0) if quick && survivors => Ending::Daemonized,
+            Exit::Code(0) => Ending::Clean,
+            Exit::Code(_) | Exit::Signal(_) | Exit::Unknown => Ending::Failure,
+        };
+        unit.exit = Some(exit);
+        unit.exited_at = wall;
+        unit.note = (ending == Ending::Daemonized).then(|| {
+            "it daemonizes: it exited with 0 at once and left processes behind; run it in the \
+             foreground"
+                .to_owned()
+        });
+        let pid = run.leader.pid;
+        self.announce_exit(id, generation, pid, exit);
+        self.feed(id, Input::LeaderExited(generation, ending));
+        // It was stopping already: what is left has not been asked yet.
+        self.terminate_rest(id);
+    }
+
+    /// Steps a machine and does what it says.
+    pub(crate) fn feed(&mut self, id: Id, input: Input) {
+        let mut actions = std::mem::take(&mut self.actions);
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        let restarts = unit.machine.restarts();
+        unit.machine
+            .step(self.now, input, &mut self.sequence, &mut actions);
+        if unit.machine.restarts() > restarts {
+            unit.restarted_at = self.kernel.wall();
+        }
+        for action in actions.drain(..) {
+            match action {
+                Action::Spawn(generation) => self.queue_launch(id, generation),
+                Action::Terminate(_) => self.terminate(id),
+                Action::KillTree(_) => self.kill_tree(id),
+            }
+        }
+        self.actions = actions;
+        self.after_step(id);
+    }
+
+    /// Announces what changed, and keeps timer, journal and waiters up to date.
+    pub(crate) fn after_step(&mut self, id: Id) {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        let deadline = unit.machine.deadline();
+        if deadline != unit.deadline {
+            if let Some(old) = unit.deadline {
+                self.deadlines.remove(&(old, id));
+            }
+            if let Some(new) = deadline {
+                self.deadlines.insert((new, id));
+            }
+            unit.deadline = deadline;
+        }
+        self.dirty.insert(id);
+        self.touched.insert(id);
+        let (before, status) = (unit.announced, unit.status());
+        unit.announced = status;
+        if before != status {
+            self.announce_status(id, status);
+        }
+        let gone = matches!(status, Status::Stopped | Status::Errored);
+        if gone
+            && self
+                .unit(id)
+                .is_some_and(|unit| unit.removing && unit.run.is_none())
+        {
+            self.forget(id);
+        }
+    }
+
+    /// The stop signal for the whole incarnation.
+    fn terminate(&mut self, id: Id) {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        let signal = unit.definition.spec.policy.stop_signal.number();
+        let Some(run) = unit.run.as_mut() else { return };
+        run.asked = true;
+        if run.exit.is_none()
+            && let Some(pidfd) = &run.pidfd
+            && self.kernel.tiers().pgroup_signal
+        {
+            // A stopped process would see the signal only when continued.
+            for signal in [signal, libc::SIGCONT] {
+                if let Err(errno) = self.kernel.signal(pidfd, signal, Reach::Group) {
+                    // Not yet a group leader: between fork and setsid. Then it is alone.
+                    let alone = self.kernel.signal(pidfd, signal, Reach::Process);
+                    if alone.is_err() {
+                        self.log.push(format!(
+                            "cannot signal {}: {errno}",
+                            unit.definition.spec.name
+                        ));
+                    }
+                }
+            }
+            return;
+        }
+        self.terminate_rest(id);
+        if self
+            .unit(id)
+            .is_some_and(|unit| unit.run.as_ref().is_some_and(|run| run.exit.is_none()))
+        {
+            self.signal_tree(id, signal);
+            self.signal_tree(id, libc::SIGCONT);
+        }
+    }
+
+    /// Writes down what changed. What can't be written is tried again at the next change.
+    fn write_dirty(&mut self) {
+        if mutant("forget_state") {
+            self.dirty.clear();
+        }
+        let mut failed = BTreeSet::new();
+        for id in std::mem::take(&mut self.dirty) {
+            let Some(unit) = self.unit(id) else { continue };
+            let state = unit.state();
+            if let Err(errno) = self.journal.write(&mut self.kernel, id, &state) {
+                self.trouble = Some(format!("cannot write {}/journal: {errno}", self.home));
+                failed.insert(id);
+            }
+        }
+        self.dirty = failed;
+        if self.store.wants_compaction() {
+            let units = self.units.iter().filter_map(Option::as_deref);
+            let lines = units.map(|unit| (unit.line, unit.id, &unit.definition));
+            if let Err(errno) = self.store.compact(&mut self.kernel, lines) {
+                self.trouble = Some(format!("cannot rewrite {}/services: {errno}", self.home));
+            }
+        }
+    }
+
+    fn has_survivors(&self, id: Id) -> bool {
+        let generation = self
+            .unit(id)
+            .and_then(|unit| unit.run.as_ref())
+            .map(|run| run.generation);
+        self.orphans.values().any(|orphan| match orphan.owner {
+            Owner::Run(owner, of) => owner == id && Some(of) == generation,
+            Owner::Foreign | Owner::Unknown => false,
+        })
+    }
+}

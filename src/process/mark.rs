@@ -72,6 +72,13 @@ impl LimitMark {
             .then_some(generation)
     }
 
+    /// Whether `(soft, hard)` is a mark at all, of any home: the levels in use are the upper ones,
+    /// and nobody else sets this limit.
+    pub fn is_mark((soft, hard): (u64, u64)) -> bool {
+        let level = hard >> (HOME_BITS + GENERATION_BITS);
+        soft == hard && level <= LEVEL_TOP && level > LEVEL_TOP / 2
+    }
+
     /// Whether a full generation is the one that a limit can only name in part.
     pub fn names(part: u64, generation: u64) -> bool {
         part == generation & GENERATION_MASK

@@ -1,10 +1,10 @@
 //! PURE. What a Unix process is to opm: who it is, how it ended, which marks it bears.
-// pub mod command;
+pub mod command;
 pub mod mark;
 pub mod record;
 pub mod stat;
 
-// pub use command::extract_search_pattern_from_command;
+pub use command::extract_search_pattern_from_command;
 
 /// A process id as the kernel gives it; never an identity by itself.
 pub type Pid = i32;

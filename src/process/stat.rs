@@ -257,8 +257,9 @@ mod tests {
     #[test]
     fn the_stat_of_a_real_zombie_parses() {
         // As Linux 6.18 printed it for a child that had called exit(3).
-        let text = "7617 (python3) Z 7576 7572 2522 0 -1 4227148 229 0 0 0 0 0 0 0 20 0 1 0 101482 0 \
-            0 18446744073709551615 0 0 0 0 0 0 0 16781312 2 1 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 768\n";
+        let text = "7617 (python3) Z 7576 7572 2522 0 -1 4227148 229 0 0 0 0 0 0 0 20 0 1 0 \
+            101482 0 0 18446744073709551615 0 0 0 0 0 0 0 16781312 2 1 0 0 17 0 0 0 0 0 0 0 0 0 0 \
+            0 0 0 768\n";
         let stat = Stat::parse(text.as_bytes()).expect("stat");
         assert_eq!(
             (stat.pid, stat.state, stat.ppid, stat.pgid),

@@ -463,5 +463,8 @@ mod tests {
             }
         }
         assert!(seen.len() > 300);
+        // Where 20 bits for a code point would be one too few.
+        let last = |c: char| file_name_of(&format!("{}{c}\u{100041}", "日".repeat(62)));
+        assert_ne!(last('\u{10000}'), last('\u{10001}'));
     }
 }

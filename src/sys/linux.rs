@@ -213,6 +213,12 @@ impl Kernel for Linux {
         procfs::link(&format!("/proc/{pid}/cwd"))
     }
 
+    fn real_path(&mut self, path: &str) -> Result<String> {
+        let path = std::fs::canonicalize(path);
+        path.map(|path| path.to_string_lossy().into_owned())
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    }
+
     fn uid(&mut self, pid: Pid) -> Result<u32> {
         rustix::fs::stat(format!("/proc/{pid}")).map(|stat| stat.st_uid)
     }

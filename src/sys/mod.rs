@@ -3,6 +3,8 @@
 //! [`Kernel`] is what the daemon needs, at the granularity of system calls, so that the
 //! simulator can stand in for it and kill the daemon between any two. [`linux::Linux`] is the
 //! real one. Errors are bare [`Errno`]s; whoever asked adds the context.
+pub mod crash;
+pub mod detach;
 pub mod linux;
 pub mod pidfd;
 pub mod procfs;
@@ -194,6 +196,8 @@ pub trait Kernel {
     fn environ(&mut self, pid: Pid) -> Result<Vec<u8>>;
     fn cmdline(&mut self, pid: Pid) -> Result<Vec<u8>>;
     fn cwd(&mut self, pid: Pid) -> Result<String>;
+    /// A path without symbolic links.
+    fn real_path(&mut self, path: &str) -> Result<String>;
     /// Real uid.
     fn uid(&mut self, pid: Pid) -> Result<u32>;
     /// Wakes the loop when the process has exited, and again when it is reaped.
@@ -237,4 +241,13 @@ pub fn write_all_at<K: Kernel>(
         }
     }
     Ok(())
+}
+
+/// What an errno means, in words: without std's `(os error N)`.
+pub fn describe(errno: Errno) -> String {
+    let text = std::io::Error::from_raw_os_error(errno.raw_os_error()).to_string();
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }

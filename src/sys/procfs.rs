@@ -111,7 +111,11 @@ pub fn processes() -> Result<Vec<Pid>> {
     numbers("/proc")
 }
 
-fn numbers(path: &str) -> Result<Vec<Pid>> {
+/// The numeric names in a directory.
+///
+/// # Errors
+/// What open(2) and getdents(2) say.
+pub fn numbers(path: &str) -> Result<Vec<Pid>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
     let mut found = Vec::new();

@@ -2,6 +2,7 @@
 //!
 //! One frame is a little-endian `u32` length and that many bytes of JSON. A connection carries
 //! one request, then replies until one that is final. Nothing here does I/O.
+pub mod file;
 pub mod frame;
 
 use crate::service::spec::{Env, Id, Policy, Spec};

@@ -1,0 +1,405 @@
+//! The commands, their aliases and options: the syntax, apart from what they do.
+//!
+//! Only the command that was asked for is built, so `opm ls` doesn't pay for the others.
+//! Never prints a line of help over 80 columns; a test sees to it.
+use crate::service::signal::Signal;
+use crate::service::spec::Restart;
+use crate::service::text::{Delay, parse_span};
+use clap::{Arg, ArgAction, Command};
+
+/// One command as the operator sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    pub name: &'static str,
+    pub aliases: &'static [&'static str],
+    /// One line, 50 columns at most.
+    pub about: &'static str,
+    build: fn(Command) -> Command,
+}
+
+const fn entry(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    about: &'static str,
+    build: fn(Command) -> Command,
+) -> Entry {
+    Entry {
+        name,
+        aliases,
+        about,
+        build,
+    }
+}
+
+/// Every command that clap parses; `init` has a door of its own, before clap.
+pub const ENTRIES: &[Entry] = &[
+    entry("start", &[], "start services, or define a new one", start),
+    entry(
+        "stop",
+        &["kill"],
+        "stop services; returns when all of it is gone",
+        target,
+    ),
+    entry("restart", &[], "stop, then start again", target),
+    entry(
+        "remove",
+        &["rm", "del", "delete"],
+        "stop services and forget them",
+        target,
+    ),
+    entry("list", &["ls", "status", "ps"], "list the services", list),
+    entry(
+        "info",
+        &["details", "describe", "show"],
+        "all about services",
+        listed,
+    ),
+    entry(
+        "env",
+        &[],
+        "the environment that services get, with values",
+        listed,
+    ),
+    entry(
+        "get-command",
+        &["cstart"],
+        "the command of services, as a line",
+        target,
+    ),
+    entry("signal", &[], "send a signal to services", signal),
+    entry("reset", &[], "set the counters of services to 0", target),
+    entry("logs", &[], "the last lines that services wrote", logs),
+    entry(
+        "flush",
+        &["clean"],
+        "empty the log files of services",
+        target,
+    ),
+    entry("events", &[], "what happened to services", events),
+    entry("wait", &[], "wait until services are in a state", wait),
+    entry(
+        "import",
+        &["add"],
+        "define and start the services of a file",
+        import,
+    ),
+    entry(
+        "save",
+        &["store", "dump"],
+        "save the list for restore",
+        plain,
+    ),
+    entry(
+        "restore",
+        &["resurrect"],
+        "bring back what was up when saved",
+        restore,
+    ),
+    entry(
+        "health",
+        &[],
+        "exit 0 only if online and ready",
+        optional_target,
+    ),
+    entry(
+        "daemon",
+        &[],
+        "start, stop, restart, upgrade the daemon",
+        daemon,
+    ),
+    entry(
+        "doctor",
+        &[],
+        "what this system offers, and anything odd",
+        formatted,
+    ),
+];
+
+/// `name` or one of its aliases.
+pub fn find(name: &str) -> Option<&'static Entry> {
+    ENTRIES
+        .iter()
+        .find(|entry| entry.name == name || entry.aliases.contains(&name))
+}
+
+impl Entry {
+    /// The clap command: its whole syntax.
+    pub fn command(&self) -> Command {
+        let command = Command::new(self.name)
+            .bin_name(format!("opm {}", self.name))
+            .about(self.about)
+            .no_binary_name(true)
+            .disable_help_subcommand(true)
+            .disable_version_flag(true);
+        let aliased = if self.aliases.is_empty() {
+            command
+        } else {
+            command.after_help(format!("Aliases: {}", self.aliases.join(", ")))
+        };
+        (self.build)(aliased)
+            .arg(switch("no-daemon-start", "fail if no daemon runs, start none").global(true))
+    }
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .action(ArgAction::SetTrue)
+        .help(help)
+}
+
+fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name(value)
+        .allow_hyphen_values(true)
+        .help(help)
+}
+
+fn target_arg() -> Arg {
+    Arg::new("target")
+        .value_name("TARGET")
+        .help("id, name, list (1,web), all or glob (api-*)")
+}
+
+fn plain(command: Command) -> Command {
+    command
+}
+
+fn target(command: Command) -> Command {
+    command.arg(target_arg().required(true))
+}
+
+fn optional_target(command: Command) -> Command {
+    command.arg(target_arg())
+}
+
+fn formatted(command: Command) -> Command {
+    command.arg(
+        option("format", "FORMAT", "default or json")
+            .value_parser(["default", "json"])
+            .default_value("default")
+            .hide_default_value(true)
+            .hide_possible_values(true),
+    )
+}
+
+fn listed(command: Command) -> Command {
+    formatted(target(command))
+}
+
+fn list(command: Command) -> Command {
+    formatted(command).arg(switch(
+        "no-usage",
+        "without cpu and memory: reads nothing of /proc",
+    ))
+}
+
+fn force() -> Arg {
+    switch("force", "despite a look-alike that opm didn't start")
+}
+
+fn start(command: Command) -> Command {
+    let usage = "opm start [OPTIONS] TARGET [-- ARGS...]\n       \
+                 opm start [OPTIONS] -- COMMAND [ARGS...]";
+    let target = "a service (id, name, list, all, glob), a process file\n\
+                  (.json), a script, a program, or a command line";
+    let words = "arguments; without TARGET: the command, exec'd as given";
+    let target = Arg::new("target").value_name("TARGET").help(target);
+    let words = Arg::new("words").value_name("ARGS").help(words);
+    let command = command
+        .override_usage(usage)
+        .arg(target)
+        .arg(words.last(true).num_args(1..));
+    policy(shape(command)).arg(force())
+}
+
+/// What a new service is.
+fn shape(command: Command) -> Command {
+    let name = "name of the new service [default: of its command]";
+    let cwd = "working directory [default: the current one]";
+    let env = "set a variable (repeatable); a .env file in the\ndirectory is read too";
+    command
+        .arg(option("name", "NAME", name).short('n'))
+        .arg(option("cwd", "DIR", cwd))
+        .arg(
+            option("env", "K=V", env)
+                .action(ArgAction::Append)
+                .value_parser(variable),
+        )
+}
+
+/// When it comes back, and how it is stopped.
+fn policy(command: Command) -> Command {
+    let restart = "always, on-failure or never [default: always]";
+    let most = "quick deaths in a row before it is errored\n[default: 10]";
+    let uptime = "a death after this is not quick [default: 10s]";
+    let delay = "wait after a quick death; 2s..1m doubles up to the\nbound [default: 2s]";
+    let signal = "what asks it to end [default: TERM]";
+    let timeout = "from that signal to KILL [default: 5s]";
+    let never = "the same as --restart never";
+    command
+        .arg(option("restart", "WHEN", restart).value_parser(Restart::parse))
+        .arg(switch("no-autorestart", never).conflicts_with("restart"))
+        .arg(option("max-restarts", "N", most).value_parser(count))
+        .arg(option("min-uptime", "TIME", uptime).value_parser(parse_span))
+        .arg(option("restart-delay", "TIME", delay).value_parser(Delay::parse))
+        .arg(option("stop-signal", "SIGNAL", signal).value_parser(Signal::parse))
+        .arg(option("stop-timeout", "TIME", timeout).value_parser(parse_span))
+}
+
+/// The options of `start` that shape a new service, and mean nothing for one that exists.
+pub(crate) const SHAPING: &[&str] = &[
+    "name",
+    "cwd",
+    "env",
+    "restart",
+    "no-autorestart",
+    "max-restarts",
+    "min-uptime",
+    "restart-delay",
+    "stop-signal",
+    "stop-timeout",
+];
+
+fn count(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| format!("expected a whole number up to {}", u32::MAX))
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if crate::service::spec::is_variable_name(name) => {
+            Ok((name.to_owned(), value.to_owned()))
+        }
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}
+
+fn signal(command: Command) -> Command {
+    target(command)
+        .arg(
+            Arg::new("signal")
+                .value_name("SIGNAL")
+                .required(true)
+                .value_parser(Signal::parse)
+                .help("TERM, SIGTERM or 15"),
+        )
+        .arg(switch(
+            "tree",
+            "to all that descends from it, not the leader alone",
+        ))
+}
+
+fn logs(command: Command) -> Command {
+    target(command)
+        .arg(
+            option("lines", "N", "how many of each file")
+                .short('n')
+                .default_value("15")
+                .value_parser(count),
+        )
+        .arg(switch("follow", "go on with what is written from now on").short('f'))
+        .arg(switch("err", "only what was written to stderr").conflicts_with("out"))
+        .arg(switch("out", "only what was written to stdout"))
+}
+
+fn events(command: Command) -> Command {
+    formatted(command).arg(switch("follow", "go on until the daemon ends").short('f'))
+}
+
+fn wait(command: Command) -> Command {
+    target(command)
+        .arg(
+            option("for", "STATE", "online, ready, stopped or errored")
+                .required(true)
+                .value_parser(["online", "ready", "stopped", "errored"])
+                .hide_possible_values(true),
+        )
+        .arg(
+            option("timeout", "TIME", "give up after this, with exit code 6")
+                .default_value("30s")
+                .value_parser(parse_span),
+        )
+}
+
+fn import(command: Command) -> Command {
+    command
+        .arg(
+            Arg::new("file")
+                .value_name("FILE")
+                .required(true)
+                .help("process file; - is stdin"),
+        )
+        .arg(force())
+}
+
+fn restore(command: Command) -> Command {
+    command.arg(force())
+}
+
+fn daemon(command: Command) -> Command {
+    let sub = |name: &'static str, about: &'static str| {
+        Command::new(name)
+            .bin_name(format!("opm daemon {name}"))
+            .about(about)
+    };
+    command
+        .subcommand_required(true)
+        .disable_help_subcommand(true)
+        .subcommands([
+            sub("start", "start it, if it isn't running")
+                .arg(switch("foreground", "stay in the foreground, for systemd")),
+            sub("stop", "it leaves; services keep running [alias: kill]")
+                .alias("kill")
+                .arg(switch("services", "stop the services first")),
+            formatted(sub(
+                "health",
+                "is it there? exit 4 if not [aliases: info, status]",
+            ))
+            .aliases(["info", "status"]),
+            sub("restart", "replace it in place; no service notices"),
+            sub("upgrade", "replace it by a new binary; no service notices").arg(
+                Arg::new("binary")
+                    .value_name("BINARY")
+                    .help("the new program [default: this one]"),
+            ),
+        ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn helps(command: &mut Command) -> Vec<String> {
+        let mut texts = vec![command.render_long_help().to_string()];
+        texts.push(command.render_help().to_string());
+        for sub in command.get_subcommands_mut() {
+            texts.extend(helps(sub));
+        }
+        texts
+    }
+
+    #[test]
+    fn every_help_fits_80_columns() {
+        let mut texts = vec![super::super::usage::overview()];
+        for entry in ENTRIES {
+            texts.extend(helps(&mut entry.command()));
+        }
+        for line in texts.iter().flat_map(|text| text.lines()) {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_syntax_of_every_command_is_sound_and_no_name_is_there_twice() {
+        let mut seen = Vec::new();
+        for entry in ENTRIES {
+            entry.command().debug_assert();
+            for name in [&[entry.name], entry.aliases].concat() {
+                assert!(!seen.contains(&name), "{name}");
+                seen.push(name);
+            }
+        }
+    }
+}

@@ -1,0 +1,484 @@
+//! One request to the daemon and its replies, and a daemon where there must be one.
+//!
+//! The daemon answers on its socket only when adoption is complete, so the first answer is
+//! true; whoever connects earlier waits. Only the owner's and root's daemons are believed:
+//! requests carry environments.
+use super::home;
+use super::output::{Failure, Progress, complain, why};
+use crate::wire::frame::{self, Inbox, REPLY_BYTES_MAX};
+use crate::wire::{Reply, Request, code};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a daemon that was started may take to answer, while nobody holds the lock.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
+/// The same while somebody holds the home's lock: adoption waits for what is on its way.
+const LOCKED_TIME_MAX: Duration = Duration::from_secs(120);
+/// How often a daemon is launched where others hold the lock and leave without answering.
+const LAUNCHES_MAX: u32 = 3;
+/// How often a request is sent again where daemons leave without having read it.
+const ASKS_MAX: u32 = 5;
+/// When to say what is being waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two tries to connect: from the first to the longest.
+const RETRY_MIN: Duration = Duration::from_micros(500);
+const RETRY_MAX: Duration = Duration::from_millis(20);
+/// Longest path of a Unix socket, without the NUL.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+const READ_BYTES: usize = 64 << 10;
+
+/// Whether a request may, or must, bring a daemon to life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// It makes something: start a daemon.
+    Daemon,
+    /// It speaks of what is on record: start a daemon if there is a record.
+    Record,
+    /// It speaks of the daemon: never start one.
+    Running,
+}
+
+/// Where the daemon is and whether it may be started.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) home: PathBuf,
+    /// False after `--no-daemon-start`.
+    pub(crate) may_start: bool,
+}
+
+impl Client {
+    /// A connection, or `None` where there is no daemon and `need` doesn't ask for one.
+    pub(crate) fn connect(&self, need: Need) -> Result<Option<Connection>, Failure> {
+        if let Some(connection) = self.try_connect()? {
+            return Ok(Some(connection));
+        }
+        match need {
+            Need::Running => return Ok(None),
+            Need::Record if !home::is_on_record(&self.home) => return Ok(None),
+            Need::Record | Need::Daemon => {}
+        }
+        if !self.may_start {
+            return Err(self.away());
+        }
+        self.start().map(Some)
+    }
+
+    /// The final reply to `request`; `None` as in [`Client::connect`].
+    pub(crate) fn ask(&self, need: Need, request: &Request) -> Result<Option<Reply>, Failure> {
+        for _ in 0..ASKS_MAX {
+            let Some(mut connection) = self.connect(need)? else {
+                return Ok(None);
+            };
+            connection.send(request)?;
+            if let Some(reply) = connection.last()? {
+                return Ok(Some(reply));
+            }
+            // A daemon that left with requests unread: nobody did it, so the next one may.
+            if !connection.unread {
+                break;
+            }
+        }
+        Err(self.cut_off())
+    }
+
+    /// The answer to `request` from a daemon that is started if need be.
+    pub(crate) fn demand(&self, request: &Request) -> Result<Reply, Failure> {
+        self.ask(Need::Daemon, request)?.ok_or_else(|| self.away())
+    }
+
+    /// The contract's exit code 4.
+    pub(crate) fn away(&self) -> Failure {
+        let home = self.home.display();
+        let text = format!("daemon: not running in {home} (try 'opm daemon start')");
+        Failure::new(code::UNREACHABLE, text)
+    }
+
+    fn cut_off(&self) -> Failure {
+        let log = self.home.join("daemon.log");
+        let text = format!("daemon: left before it answered (see {})", log.display());
+        Failure::new(code::UNREACHABLE, text)
+    }
+
+    fn unreachable(&self, reason: &str) -> Failure {
+        let path = self.home.join("opm.sock");
+        Failure::new(
+            code::UNREACHABLE,
+            format!("daemon: {}: {reason}", path.display()),
+        )
+    }
+
+    /// A connection if somebody listens.
+    pub(crate) fn try_connect(&self) -> Result<Option<Connection>, Failure> {
+        match open_socket(&self.home) {
+            Ok(stream) => {
+                self.check_peer(&stream)?;
+                let inbox = Inbox::default();
+                Ok(Some(Connection {
+                    stream,
+                    inbox,
+                    unread: false,
+                }))
+            }
+            Err(e) if is_nobody(&e) => Ok(None),
+            Err(e) => Err(self.unreachable(&why(e))),
+        }
+    }
+
+    /// Root believes everyone's daemon: it asked for that home.
+    fn check_peer(&self, stream: &UnixStream) -> Result<(), Failure> {
+        let peer =
+            rustix::net::sockopt::socket_peercred(stream).map_err(|e| self.unreachable(&why(e)))?;
+        let own = rustix::process::geteuid();
+        if own.is_root() || peer.uid.is_root() || peer.uid == own {
+            return Ok(());
+        }
+        Err(self.unreachable(&format!(
+            "it belongs to uid {}, not to you",
+            peer.uid.as_raw()
+        )))
+    }
+
+    /// Starts a daemon and waits until it, or another one that was faster, answers.
+    pub(crate) fn start(&self) -> Result<Connection, Failure> {
+        home::create(&self.home)?;
+        let log = self.home.join("daemon.log");
+        let told = std::fs::metadata(&log).map_or(0, |m| m.len());
+        let program = own_program();
+        let words = ["opm", "daemon", "start", "--foreground"];
+        for _ in 0..LAUNCHES_MAX {
+            let contested = home::lock_holder(&self.home).is_some();
+            let pid = crate::sys::detach::launch(&program, &words, &self.home).map_err(|e| {
+                let reason = why(e);
+                let text = format!(
+                    "daemon: cannot start it in {}: {reason}",
+                    self.home.display()
+                );
+                Failure::new(code::UNREACHABLE, text)
+            })?;
+            if let Some(connection) = self.wait_for(&Child::of(pid), told, contested)? {
+                return Ok(connection);
+            }
+        }
+        Err(self.start_failed(told, true))
+    }
+
+    /// Waits for an answer. `None`: the daemon gave way to another one that held the lock
+    /// (`contested`), and that one has left, too.
+    fn wait_for(
+        &self,
+        child: &Child,
+        told: u64,
+        mut contested: bool,
+    ) -> Result<Option<Connection>, Failure> {
+        let began = Instant::now();
+        let mut pause = RETRY_MIN;
+        let mut said = false;
+        loop {
+            // Before the connect: a daemon that dies in between has not bound the socket.
+            let gone = child.is_gone();
+            let waited = began.elapsed();
+            // Another daemon may have won the race, and not answer yet: it holds the lock.
+            // Looked for before the connect, too: one that lets go has answered or failed.
+            let look = gone || waited > PATIENCE;
+            let holder = if look { self.lock_holder() } else { None };
+            if let Some(connection) = self.try_connect()? {
+                return Ok(Some(connection));
+            }
+            let bound = if holder.is_some() {
+                LOCKED_TIME_MAX
+            } else {
+                ANSWER_TIME_MAX
+            };
+            if gone && holder.is_none() && contested {
+                return Ok(None);
+            }
+            if (gone && holder.is_none()) || waited > bound {
+                return Err(self.start_failed(told, gone));
+            }
+            contested |= holder.is_some() && gone;
+            if let (Some(holder), false) = (&holder, said)
+                && waited > PATIENCE
+            {
+                let lock = self.home.join("lock");
+                complain(&format!("waiting for {}, held by {holder}", lock.display()));
+                said = true;
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    fn lock_holder(&self) -> Option<String> {
+        let pid = home::lock_holder(&self.home)?;
+        Some(match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
+            Ok(comm) => format!("pid {pid} ({})", comm.trim_end()),
+            Err(_) => format!("a child of pid {pid}, which is gone"),
+        })
+    }
+
+    fn start_failed(&self, told: u64, gone: bool) -> Failure {
+        let log = self.home.join("daemon.log");
+        let last = last_line(&log, told);
+        let what = if gone {
+            "ended before it answered"
+        } else {
+            "doesn't answer"
+        };
+        let text = match last {
+            Some(line) => format!("daemon: {what}: {line}"),
+            None => format!("daemon: {what} (see {})", log.display()),
+        };
+        Failure::new(code::UNREACHABLE, text)
+    }
+}
+
+/// The daemon that was launched: nobody's child here, so a pidfd says whether it lives.
+struct Child(Result<OwnedFd, Errno>);
+
+impl Child {
+    fn of(pid: u32) -> Self {
+        use rustix::process::{Pid, PidfdFlags, pidfd_open};
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        Self(
+            pid.ok_or(Errno::SRCH)
+                .and_then(|pid| pidfd_open(pid, PidfdFlags::empty())),
+        )
+    }
+
+    fn is_gone(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let fd = match &self.0 {
+            Ok(fd) => fd,
+            // A kernel without pidfds: the time bound decides.
+            Err(e) => return *e == Errno::SRCH,
+        };
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&now)).is_ok_and(|n| n > 0)
+    }
+}
+
+/// This program's file. `/proc/self/exe` when an upgrade has replaced it; else by its name,
+/// so that the daemon is called `opm` in ps and not `exe`.
+fn own_program() -> PathBuf {
+    use std::os::unix::fs::MetadataExt;
+    let link = PathBuf::from("/proc/self/exe");
+    let identity = |path: &Path| std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+    match std::env::current_exe() {
+        Ok(path) if identity(&path).is_some() && identity(&path) == identity(&link) => path,
+        _ => link,
+    }
+}
+
+fn is_nobody(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused
+    )
+}
+
+/// A path that is too long for a socket's address is reached through the directory.
+fn open_socket(home: &Path) -> std::io::Result<UnixStream> {
+    let path = home.join("opm.sock");
+    if path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
+        return UnixStream::connect(path);
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(home, flags, Mode::empty())?;
+    UnixStream::connect(format!("/proc/self/fd/{}/opm.sock", directory.as_raw_fd()))
+}
+
+/// The last line that `log` got after its first `told` bytes.
+fn last_line(log: &Path, told: u64) -> Option<String> {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::open(log).ok()?;
+    let end = file.metadata().ok()?.len();
+    let begin = told.min(end).max(end.saturating_sub(4096));
+    let mut tail = vec![0; usize::try_from(end - begin).ok()?];
+    file.read_exact_at(&mut tail, begin).ok()?;
+    let text = String::from_utf8_lossy(&tail);
+    let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
+    Some(line.strip_prefix("opm: ").unwrap_or(line).to_owned())
+}
+
+/// One conversation.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: UnixStream,
+    inbox: Inbox,
+    /// The daemon left before it had read the request.
+    unread: bool,
+}
+
+impl Connection {
+    pub(crate) fn send(&mut self, request: &Request) -> Result<(), Failure> {
+        let frame = frame::encode(request).map_err(Failure::plain)?;
+        if frame.len() > 4 + frame::REQUEST_BYTES_MAX {
+            let most = frame::REQUEST_BYTES_MAX >> 20;
+            return Err(Failure::plain(format!(
+                "the request is over {most} MB (split it)"
+            )));
+        }
+        match self.stream.write_all(&frame) {
+            // Refused before it was read whole: the reply says why.
+            Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                self.unread = true;
+                Ok(())
+            }
+            sent => sent.map_err(lost),
+        }
+    }
+
+    /// The final reply, or `None` when the daemon has closed the connection without one.
+    fn last(&mut self) -> Result<Option<Reply>, Failure> {
+        let mut progress = Progress::new();
+        loop {
+            match self.next()? {
+                Some(Reply::Progress { done, total }) => progress.show(done, total),
+                Some(Reply::Failed { code, text }) => return Err(Failure::new(code, text)),
+                Some(reply) if !reply.is_final() => {}
+                last => return Ok(last),
+            }
+        }
+    }
+
+    /// The next reply, or `None` when the daemon has closed the connection.
+    pub(crate) fn next(&mut self) -> Result<Option<Reply>, Failure> {
+        loop {
+            let body = self.inbox.next_frame(REPLY_BYTES_MAX);
+            let body = body.map_err(|e| strange(&format!("{e:?}")))?;
+            if let Some(body) = body {
+                let reply = serde_json::from_slice(&body).map_err(|e| strange(&e.to_string()))?;
+                return Ok(Some(reply));
+            }
+            let mut bytes = vec![0; READ_BYTES];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Ok(None),
+                Ok(n) => self.inbox.push(&bytes[..n]),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                // How a Unix socket is closed with bytes in it that nobody has read.
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => {
+                    self.unread = true;
+                    return Ok(None);
+                }
+                Err(e) => return Err(lost(e)),
+            }
+        }
+    }
+
+    /// Waits until the daemon has closed the connection, as an exec does, or for `most`.
+    pub(crate) fn wait_for_close(mut self, most: Duration) {
+        // Where it can't be set nothing is waited for: the next command finds out.
+        if self.stream.set_read_timeout(Some(most)).is_ok() {
+            while matches!(self.next(), Ok(Some(_))) {}
+        }
+    }
+
+    /// Whether [`Connection::next`] may return without reading.
+    pub(crate) fn has_reply(&self) -> bool {
+        self.inbox.pending() > 0
+    }
+
+    /// What to poll while waiting for the next reply.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+fn lost(error: std::io::Error) -> Failure {
+    Failure::new(
+        code::UNREACHABLE,
+        format!("daemon: connection lost: {}", why(error)),
+    )
+}
+
+fn strange(reason: &str) -> Failure {
+    let text = format!("daemon: it speaks another language (try 'opm daemon upgrade'): {reason}");
+    Failure::new(code::UNREACHABLE, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{FlockOperation, flock};
+    use std::os::unix::net::UnixListener;
+
+    /// A home of one test, and a daemon in it that was launched and is dead.
+    struct Scratch(Client);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let home = std::env::temp_dir().join(format!("opm-{name}-{}", std::process::id()));
+            home::create(&home).unwrap();
+            std::fs::write(home.join("daemon.log"), "old\nopm: no room\n\n").unwrap();
+            Self(Client {
+                home,
+                may_start: true,
+            })
+        }
+
+        /// Holds the home's lock until it is dropped.
+        fn lock(&self) -> std::fs::File {
+            let file = std::fs::File::create(self.0.home.join("lock")).unwrap();
+            flock(&file, FlockOperation::LockExclusive).unwrap();
+            file
+        }
+
+        fn wait(&self, told: u64, contested: bool) -> Result<Option<Connection>, Failure> {
+            self.0.wait_for(&Child(Err(Errno::SRCH)), told, contested)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0.home).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_died_is_reported_with_the_last_line_of_its_log() {
+        let scratch = Scratch::new("died");
+        let failure = scratch.wait(4, false).unwrap_err();
+        assert_eq!(failure.text, "daemon: ended before it answered: no room");
+        assert_eq!(failure.code, code::UNREACHABLE);
+        let silent = scratch.wait(18, false).unwrap_err().text;
+        assert!(
+            silent.starts_with("daemon: ended before it answered (see "),
+            "{silent}"
+        );
+    }
+
+    #[test]
+    fn while_another_daemon_holds_the_lock_its_answer_is_waited_for() {
+        let scratch = Scratch::new("locked");
+        let _lock = scratch.lock();
+        let socket = scratch.0.home.join("opm.sock");
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| scratch.wait(0, false).unwrap().is_some());
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(!waiter.is_finished(), "the lock is held and nobody answers");
+            let _listener = UnixListener::bind(socket).unwrap();
+            assert!(waiter.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn when_the_holder_of_the_lock_leaves_a_daemon_is_launched_again() {
+        let scratch = Scratch::new("left");
+        let lock = scratch.lock();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| scratch.wait(0, true).unwrap().is_none());
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(!waiter.is_finished());
+            drop(lock);
+            assert!(waiter.join().unwrap(), "none: launch again");
+        });
+    }
+}

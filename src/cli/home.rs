@@ -1,0 +1,113 @@
+//! Where the state of this user's opm lies, and what may be learned there without a daemon.
+//! Nothing here writes but [`create`].
+use super::output::{Failure, why};
+use crate::wire::code;
+use std::ffi::OsString;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// The home of PID 1, and of root where nobody said what HOME is.
+const SYSTEM_HOME: &str = "/run/opm";
+
+/// The home directory of opm, absolute: `$OPM_HOME`, else `$HOME/.opm`, else `/run/opm` for
+/// PID 1 or a root without HOME.
+pub(crate) fn find() -> Result<PathBuf, Failure> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let root = rustix::process::geteuid().is_root();
+    let first = rustix::process::getpid().is_init();
+    let home = choose(variable("OPM_HOME"), variable("HOME"), first, root).ok_or_else(|| {
+        Failure::new(
+            code::UNREACHABLE,
+            "no home: neither OPM_HOME nor HOME is set (set one)",
+        )
+    })?;
+    std::path::absolute(&home)
+        .map_err(|e| Failure::new(code::UNREACHABLE, format!("{}: {}", home.display(), why(e))))
+}
+
+fn choose(
+    own: Option<OsString>,
+    home: Option<OsString>,
+    first: bool,
+    root: bool,
+) -> Option<PathBuf> {
+    if let Some(own) = own {
+        return Some(own.into());
+    }
+    match home {
+        Some(home) if !first => Some(Path::new(&home).join(".opm")),
+        _ if first || root => Some(SYSTEM_HOME.into()),
+        _ => None,
+    }
+}
+
+/// Makes the home, for its owner alone.
+pub(crate) fn create(home: &Path) -> Result<(), Failure> {
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(home);
+    made.map_err(|e| Failure::new(code::UNREACHABLE, format!("{}: {}", home.display(), why(e))))
+}
+
+/// Whether a daemon has ever kept a record here: without one there is no service to speak of.
+pub(crate) fn is_on_record(home: &Path) -> bool {
+    home.join("journal").exists()
+}
+
+/// Who holds the home's lock: the pid that took it, which may be gone while a child that has
+/// not exec'd yet still holds it. Read from /proc/locks, because trying the lock would make a
+/// daemon that tries it at this very moment believe that another one lives.
+pub(crate) fn lock_holder(home: &Path) -> Option<i32> {
+    let lock = std::fs::metadata(home.join("lock")).ok()?;
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    holder_in(&locks, lock.ino())
+}
+
+/// The device is not compared: for btrfs and overlayfs stat(2) says another one than the
+/// kernel's table does. A stranger's lock with the same inode number only makes us wait.
+fn holder_in(locks: &str, inode: u64) -> Option<i32> {
+    locks.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        (words.next()? == "FLOCK").then_some(())?;
+        let pid = words.nth(2)?.parse().ok()?;
+        let found = words.next()?.rsplit(':').next()?.parse::<u64>().ok()?;
+        (found == inode).then_some(pid)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_home_is_chosen_as_the_contract_says() {
+        let at = |own: Option<&str>, home: Option<&str>, first, root| {
+            choose(own.map(Into::into), home.map(Into::into), first, root)
+                .map(|p| p.to_str().unwrap().to_owned())
+        };
+        assert_eq!(
+            at(Some("/a"), Some("/b"), true, true).as_deref(),
+            Some("/a")
+        );
+        assert_eq!(
+            at(None, Some("/b"), false, true).as_deref(),
+            Some("/b/.opm")
+        );
+        assert_eq!(
+            at(None, Some("/b"), true, true).as_deref(),
+            Some("/run/opm")
+        );
+        assert_eq!(at(None, None, false, true).as_deref(), Some("/run/opm"));
+        assert_eq!(at(None, None, false, false), None);
+    }
+
+    #[test]
+    fn the_holder_of_a_lock_is_found_by_the_inode() {
+        let locks = "1: POSIX  ADVISORY  WRITE 9 08:01:55 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 77 08:01:55 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 78 08:01:56 0 EOF\n";
+        assert_eq!(holder_in(locks, 55), Some(77));
+        assert_eq!(holder_in(locks, 56), None, "78 only waits");
+    }
+}

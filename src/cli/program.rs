@@ -1,0 +1,276 @@
+//! What a word that names no service may be: a script, an executable file, a program in PATH
+//! or a command line. Looks at files and never runs one.
+use super::output::{Failure, why};
+use crate::wire::file::words_of_line;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Script extensions and what runs them; the first that is in PATH, else the first.
+const INTERPRETERS: &[(&str, &[&str])] = &[
+    ("js", &["node"]),
+    ("mjs", &["node"]),
+    ("cjs", &["node"]),
+    // Node runs TypeScript itself since 22.18; where ts-node is there, it is there for this.
+    ("ts", &["ts-node", "node"]),
+    ("py", &["python3", "python"]),
+    ("sh", &["sh"]),
+    ("rb", &["ruby"]),
+    ("pl", &["perl"]),
+    ("php", &["php"]),
+    ("lua", &["lua"]),
+];
+/// Shells that a script may ask for in its first line without being executable.
+const SHELLS: &[&str] = &["bash", "dash", "zsh", "ksh", "mksh", "ash", "sh"];
+/// As far as the kernel reads a first line (BINPRM_BUF_SIZE).
+const FIRST_LINE_BYTES: u64 = 256;
+
+/// Where commands are looked up.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Relative paths begin here.
+    pub(super) cwd: PathBuf,
+    /// The value of PATH.
+    pub(super) path: String,
+}
+
+impl Place {
+    /// The words that run `target`, which names no service.
+    pub(super) fn command(&self, target: &str) -> Result<Vec<String>, Failure> {
+        if let Some(words) = self.file(target)? {
+            return Ok(words);
+        }
+        if !target.contains(char::is_whitespace) {
+            // One word with shell syntax in it (`$APP`, `a;b`) is a line, too.
+            return match words_of_line(target) {
+                Ok(words) if words.len() == 1 && self.has_program(&words[0]) => Ok(words),
+                Ok(words) if words.len() > 1 => Ok(words),
+                _ => Err(nothing(target)),
+            };
+        }
+        let mut words =
+            words_of_line(target).map_err(|e| Failure::usage(format!("{target}: {e}")))?;
+        if let Some(program) = self.file(&words[0])? {
+            words.splice(..1, program);
+        } else if !self.has_program(&words[0]) {
+            return Err(nothing(&words[0]));
+        }
+        Ok(words)
+    }
+
+    /// Sees that the program of words that are exec'd as given is there.
+    pub(super) fn check(&self, program: &str) -> Result<(), Failure> {
+        if self.has_program(program) {
+            return Ok(());
+        }
+        let found = program.contains('/') && self.cwd.join(program).exists();
+        let reason = if found {
+            "not an executable file"
+        } else {
+            "no such program"
+        };
+        Err(Failure::plain(format!("{program}: {reason}")))
+    }
+
+    /// How to run the file `word`, if it is one.
+    fn file(&self, word: &str) -> Result<Option<Vec<String>>, Failure> {
+        let path = self.cwd.join(word);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let executable = is_executable(&path);
+        let extension = Path::new(word)
+            .extension()
+            .and_then(|e| e.to_str())
+            .unwrap_or_default();
+        let known = INTERPRETERS.iter().find(|(known, _)| *known == extension);
+        let Some((_, interpreters)) = known else {
+            return match executable {
+                true => Ok(Some(vec![as_path(word)])),
+                // `node` may be a data file here and a program in PATH.
+                false if !word.contains('/') && self.has_program(word) => Ok(None),
+                false => {
+                    let reason = "neither executable nor a script with a known extension";
+                    Err(Failure::plain(format!("{word}: {reason}")))
+                }
+            };
+        };
+        let shebang =
+            first_line(&path).map_err(|e| Failure::plain(format!("{word}: {}", why(e))))?;
+        match shebang {
+            Some(_) if executable => return Ok(Some(vec![as_path(word)])),
+            Some(line) if extension == "sh" => {
+                let shell = shell_of(&line).unwrap_or("sh").to_owned();
+                return Ok(Some(vec![shell, as_operand(word)]));
+            }
+            _ => {}
+        }
+        let found = interpreters.iter().find(|name| self.has_program(name));
+        let Some(interpreter) = found.or(interpreters.first()) else {
+            return Ok(None);
+        };
+        if found.is_none() {
+            let text = format!("{word}: its interpreter {interpreter} is not in PATH");
+            return Err(Failure::plain(text));
+        }
+        Ok(Some(vec![(*interpreter).to_owned(), as_operand(word)]))
+    }
+
+    /// As execvp(3) finds it.
+    fn has_program(&self, word: &str) -> bool {
+        if word.is_empty() {
+            return false;
+        }
+        if word.contains('/') {
+            return is_executable(&self.cwd.join(word));
+        }
+        self.path
+            .split(':')
+            .any(|directory| is_executable(&self.cwd.join(directory).join(word)))
+    }
+}
+
+/// `start nope`: all three things that it isn't.
+fn nothing(word: &str) -> Failure {
+    Failure::plain(format!(
+        "{word}: no such service, file or program (try 'opm ls')"
+    ))
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+/// With a slash in it, so that exec doesn't search PATH.
+fn as_path(word: &str) -> String {
+    if word.contains('/') {
+        word.to_owned()
+    } else {
+        format!("./{word}")
+    }
+}
+
+/// So that an interpreter doesn't take it for an option.
+fn as_operand(word: &str) -> String {
+    if word.starts_with('-') {
+        format!("./{word}")
+    } else {
+        word.to_owned()
+    }
+}
+
+/// What stands behind `#!`, if the file begins so.
+fn first_line(path: &Path) -> std::io::Result<Option<String>> {
+    let mut head = Vec::new();
+    std::fs::File::open(path)?
+        .take(FIRST_LINE_BYTES)
+        .read_to_end(&mut head)?;
+    let line = head.split(|b| *b == b'\n').next().unwrap_or_default();
+    Ok(line
+        .strip_prefix(b"#!")
+        .map(|line| String::from_utf8_lossy(line).into_owned()))
+}
+
+/// The shell that a first line names: `/bin/bash -e`, `/usr/bin/env bash`.
+fn shell_of(line: &str) -> Option<&'static str> {
+    let mut words = line
+        .split_whitespace()
+        .filter_map(|word| word.rsplit('/').next());
+    let first = words.next()?;
+    let shell = if first == "env" { words.next()? } else { first };
+    SHELLS.iter().find(|known| **known == shell).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A directory of this test alone; gone when it ends.
+    struct Scratch(Place);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let cwd = std::env::temp_dir().join(format!("opm-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(cwd.join("bin")).unwrap();
+            let scratch = Self(Place {
+                path: "bin".into(),
+                cwd,
+            });
+            for program in ["node", "python3", "sh", "bash", "perl", "serve"] {
+                scratch.file(&format!("bin/{program}"), "", 0o755);
+            }
+            scratch
+        }
+
+        fn file(&self, name: &str, text: &str, mode: u32) {
+            let path = self.0.cwd.join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+
+        fn words(&self, target: &str) -> Vec<String> {
+            self.0.command(target).unwrap()
+        }
+
+        fn error(&self, target: &str) -> String {
+            self.0.command(target).unwrap_err().text
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0.cwd).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_script_runs_through_its_interpreter_unless_it_can_run_itself() {
+        let scratch = Scratch::new("scripts");
+        scratch.file("a.js", "#!/usr/bin/env node\n", 0o644);
+        scratch.file("b.js", "#!/usr/bin/env node\n", 0o755);
+        scratch.file("c.py", "", 0o755);
+        scratch.file("d.sh", "#!/usr/bin/env bash\n", 0o644);
+        scratch.file("e.sh", "echo", 0o644);
+        scratch.file("f.ts", "", 0o644);
+        scratch.file("g.rb", "", 0o644);
+        scratch.file("-h.py", "", 0o644);
+        assert_eq!(scratch.words("a.js"), ["node", "a.js"]);
+        assert_eq!(scratch.words("./a.js"), ["node", "./a.js"]);
+        assert_eq!(scratch.words("b.js"), ["./b.js"]);
+        assert_eq!(scratch.words("c.py"), ["python3", "c.py"]);
+        assert_eq!(scratch.words("d.sh"), ["bash", "d.sh"]);
+        assert_eq!(scratch.words("e.sh"), ["sh", "e.sh"]);
+        assert_eq!(scratch.words("f.ts"), ["node", "f.ts"]);
+        assert_eq!(scratch.words("-h.py"), ["python3", "./-h.py"]);
+        assert_eq!(
+            scratch.words("a.js --port 3"),
+            ["node", "a.js", "--port", "3"]
+        );
+        assert_eq!(
+            scratch.error("g.rb"),
+            "g.rb: its interpreter ruby is not in PATH"
+        );
+    }
+
+    #[test]
+    fn a_file_is_preferred_to_a_program_in_path_if_it_can_be_run() {
+        let scratch = Scratch::new("files");
+        scratch.file("serve", "", 0o644);
+        assert_eq!(scratch.words("serve"), ["serve"]);
+        scratch.file("serve", "", 0o755);
+        assert_eq!(scratch.words("serve"), ["./serve"]);
+        scratch.file("data.conf", "", 0o644);
+        assert!(scratch.error("data.conf").contains("neither executable"));
+    }
+
+    #[test]
+    fn a_line_is_split_and_a_shell_runs_only_what_needs_one() {
+        let scratch = Scratch::new("lines");
+        assert_eq!(scratch.words("serve 'a b' c"), ["serve", "a b", "c"]);
+        assert_eq!(scratch.words("serve && x"), ["/bin/sh", "-c", "serve && x"]);
+        assert_eq!(scratch.words("serve>x"), ["/bin/sh", "-c", "serve>x"]);
+        let nope = "nope: no such service, file or program (try 'opm ls')";
+        assert_eq!(scratch.error("nope"), nope);
+        assert_eq!(scratch.error("nope --x"), nope);
+    }
+}

@@ -1,0 +1,260 @@
+//! Replies as text for people. Pure; JSON for programs is the wire types themselves.
+use super::output::visible;
+use super::table::{Cell, Hue, Look, lay_out};
+use crate::service::spec::Env;
+use crate::service::text::{human_bytes, human_uptime};
+use crate::wire::{Event, Finding, Health, Info, LastExit, Row, Status};
+
+/// The columns of `ls`, in the order that scripts know.
+const COLUMNS: [&str; 9] = [
+    "id", "name", "pid", "uptime", "↺", "status", "cpu", "mem", "watching",
+];
+/// Which of them is cut where the terminal is narrow.
+const NAME: usize = 1;
+/// What stands where there is nothing to say.
+const NOTHING: &str = "-";
+
+pub(crate) fn list(rows: &[Row], look: Look) -> String {
+    let cells: Vec<Vec<Cell>> = rows.iter().map(row).collect();
+    lay_out(&COLUMNS, &cells, NAME, look)
+}
+
+fn row(row: &Row) -> Vec<Cell> {
+    let hue = match row.status {
+        Status::Online => Hue::Green,
+        Status::Starting | Status::Stopping | Status::Waiting => Hue::Yellow,
+        Status::Stopped | Status::Errored => Hue::Red,
+    };
+    vec![
+        row.id.to_string().into(),
+        visible(&row.name).into(),
+        or_nothing(row.pid.map(|pid| pid.to_string())).into(),
+        or_nothing(row.uptime_ms.map(human_uptime)).into(),
+        row.restarts.to_string().into(),
+        Cell {
+            text: row.status.word().to_owned(),
+            hue,
+        },
+        or_nothing(row.cpu_percent.map(percent)).into(),
+        or_nothing(row.memory_bytes.map(human_bytes)).into(),
+        if row.watching { "enabled" } else { "disabled" }
+            .to_owned()
+            .into(),
+    ]
+}
+
+fn percent(value: f64) -> String {
+    format!("{value:.1}%")
+}
+
+fn or_nothing(text: Option<String>) -> String {
+    text.unwrap_or_else(|| NOTHING.to_owned())
+}
+
+/// Everything about each service, a blank line between two.
+pub(crate) fn info(infos: &[Info]) -> String {
+    let blocks: Vec<String> = infos.iter().map(|info| pairs(&info_pairs(info))).collect();
+    blocks.join("\n")
+}
+
+fn info_pairs(info: &Info) -> Vec<(&'static str, String)> {
+    let row = &info.row;
+    let policy = &info.policy;
+    let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
+    let pids = info
+        .pids
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" ");
+    let span = crate::service::text::format_span;
+    let mut pairs = vec![
+        ("id", row.id.to_string()),
+        ("name", row.name.clone()),
+        ("status", row.status.word().to_owned()),
+        ("ready", yes(info.ready)),
+        ("command", row.command.clone()),
+        ("cwd", row.cwd.clone()),
+        ("pid", or_nothing(row.pid.map(|pid| pid.to_string()))),
+        (
+            "pids",
+            if pids.is_empty() {
+                NOTHING.to_owned()
+            } else {
+                pids
+            },
+        ),
+        ("generation", row.generation.to_string()),
+        ("adopted", yes(row.adopted)),
+        ("uptime", or_nothing(row.uptime_ms.map(human_uptime))),
+        ("started at", or_nothing(info.started_at.clone())),
+        (
+            "last exit",
+            or_nothing(info.last_exit.as_ref().map(last_exit)),
+        ),
+        ("restarts", row.restarts.to_string()),
+        ("last restart at", or_nothing(info.last_restart_at.clone())),
+        (
+            "failed restarts",
+            format!("{} of {}", info.failed_restarts, policy.max_restarts),
+        ),
+        ("cpu", or_nothing(row.cpu_percent.map(percent))),
+        ("memory", or_nothing(row.memory_bytes.map(human_bytes))),
+        ("watching", yes(row.watching)),
+        ("restart", policy.restart.word().to_owned()),
+        ("min uptime", span(policy.min_uptime)),
+        ("restart delay", policy.restart_delay.to_string()),
+        ("stop signal", policy.stop_signal.to_string()),
+        ("stop timeout", span(policy.stop_timeout)),
+        ("pattern", info.pattern.clone()),
+        ("log out", info.log_out.clone()),
+        ("log error", info.log_error.clone()),
+        (
+            "environment",
+            format!("{} variables (opm env {})", info.env_keys.len(), row.name),
+        ),
+        ("cgroup", or_nothing(info.cgroup.clone())),
+    ];
+    if let Some(note) = &info.note {
+        pairs.push(("note", note.clone()));
+    }
+    pairs
+}
+
+fn last_exit(exit: &LastExit) -> String {
+    let how = match (&exit.code, &exit.signal) {
+        (_, Some(signal)) => format!("signal {signal}"),
+        (Some(code), None) => format!("code {code}"),
+        (None, None) => "unknown".to_owned(),
+    };
+    match &exit.at {
+        Some(at) => format!("{how} at {at}"),
+        None => how,
+    }
+}
+
+fn pairs(pairs: &[(&str, String)]) -> String {
+    let width = pairs.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for (key, value) in pairs {
+        text.push_str(&format!("{key:width$}  {}\n", visible(value)));
+    }
+    text
+}
+
+/// `NAME=VALUE` lines; a comment names the service if there are several.
+pub(crate) fn env(services: &[(String, Env)]) -> String {
+    let mut text = String::new();
+    for (name, env) in services {
+        if services.len() > 1 {
+            text.push_str(&format!("# {}\n", visible(name)));
+        }
+        for (key, value) in env {
+            text.push_str(&format!("{key}={value}\n"));
+        }
+    }
+    text
+}
+
+/// One line, without its newline.
+pub(crate) fn event(event: &Event) -> String {
+    let mut line = format!("{} {:<8} {}", event.at, event.event, event.service);
+    line.push_str(&format!(" id={} generation={}", event.id, event.generation));
+    if let Some(pid) = event.pid {
+        line.push_str(&format!(" pid={pid}"));
+    }
+    if let Some(code) = event.code {
+        line.push_str(&format!(" code={code}"));
+    }
+    if let Some(signal) = &event.signal {
+        line.push_str(&format!(" signal={signal}"));
+    }
+    if let Some(reason) = &event.reason {
+        line.push_str(&format!(": {reason}"));
+    }
+    visible(&line)
+}
+
+pub(crate) fn health(health: &Health) -> String {
+    pairs(&[
+        ("status", "online".to_owned()),
+        ("pid", health.pid.to_string()),
+        ("uptime", human_uptime(health.uptime_ms)),
+        ("memory", human_bytes(health.memory_bytes)),
+        (
+            "services",
+            format!("{} ({} online)", health.services, health.online),
+        ),
+        ("version", health.version.clone()),
+        ("home", health.home.clone()),
+    ])
+}
+
+/// A line for each finding, and below it what to do.
+pub(crate) fn doctor(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let Finding {
+            level,
+            subject,
+            text: what,
+            advice,
+        } = finding;
+        text.push_str(&visible(&format!("{level:<8} {subject}: {what}")));
+        text.push('\n');
+        if !advice.is_empty() {
+            text.push_str(&format!("         {}\n", visible(advice)));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event_of(event: &str) -> Event {
+        Event {
+            at: "2026-01-02T03:04:05.006Z".into(),
+            event: event.into(),
+            service: "web".into(),
+            id: 0,
+            generation: 7,
+            pid: Some(12),
+            code: None,
+            signal: None,
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_is_in_it() {
+        let mut spawned = event_of("spawned");
+        spawned.reason = Some("two\nlines".into());
+        assert_eq!(
+            event(&spawned),
+            "2026-01-02T03:04:05.006Z spawned  web id=0 generation=7 pid=12: two\\nlines"
+        );
+    }
+
+    #[test]
+    fn the_last_exit_says_signal_code_or_unknown() {
+        let exit = |code, signal: Option<&str>| {
+            last_exit(&LastExit {
+                code,
+                signal: signal.map(Into::into),
+                at: None,
+            })
+        };
+        assert_eq!(exit(Some(3), None), "code 3");
+        assert_eq!(exit(None, Some("KILL")), "signal KILL");
+        assert_eq!(exit(None, None), "unknown");
+    }
+
+    #[test]
+    fn variables_of_one_service_can_be_read_back_by_a_shell_of_several_too() {
+        let one = ("web".to_owned(), vec![("A".to_owned(), "1".to_owned())]);
+        assert_eq!(env(std::slice::from_ref(&one)), "A=1\n");
+        assert_eq!(env(&[one.clone(), one]), "# web\nA=1\n# web\nA=1\n");
+    }
+}

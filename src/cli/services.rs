@@ -1,0 +1,269 @@
+//! The commands about services that exist: one request, and its reply said.
+use super::Call;
+use super::ask::{Found, act, collect, instead, outcomes, strange};
+use super::client::Need;
+use super::follow;
+use super::output::{Done, Failure, conclude, put, say, say_json};
+use super::render;
+use super::table::Look;
+use crate::service::signal::Signal;
+use crate::wire::{Event, Info, Reply, Request, Row, Status, Until, code};
+use serde_json::{Map, Value};
+
+fn named(call: &Call) -> String {
+    call.text("target").to_owned()
+}
+
+pub(super) fn stop(call: &Call) -> Done {
+    act(
+        call,
+        &Request::Stop {
+            target: named(call),
+        },
+    )
+}
+
+pub(super) fn restart(call: &Call) -> Done {
+    act(
+        call,
+        &Request::Restart {
+            target: named(call),
+        },
+    )
+}
+
+pub(super) fn remove(call: &Call) -> Done {
+    act(
+        call,
+        &Request::Remove {
+            target: named(call),
+        },
+    )
+}
+
+pub(super) fn reset(call: &Call) -> Done {
+    act(
+        call,
+        &Request::Reset {
+            target: named(call),
+        },
+    )
+}
+
+pub(super) fn flush(call: &Call) -> Done {
+    act(
+        call,
+        &Request::Flush {
+            target: named(call),
+        },
+    )
+}
+
+pub(super) fn signal(call: &Call) -> Done {
+    let signal = call
+        .matches
+        .get_one::<Signal>("signal")
+        .copied()
+        .unwrap_or(Signal::TERM);
+    let tree = call.flag("tree");
+    act(
+        call,
+        &Request::Signal {
+            target: named(call),
+            signal: signal.number(),
+            tree,
+        },
+    )
+}
+
+pub(super) fn wait(call: &Call) -> Done {
+    let until = match call.text("for") {
+        "ready" => Until::Ready,
+        "stopped" => Until::Stopped,
+        "errored" => Until::Errored,
+        _ => Until::Online,
+    };
+    let timeout_ms = call.matches.get_one::<u64>("timeout").copied();
+    act(
+        call,
+        &Request::Wait {
+            target: named(call),
+            until,
+            timeout_ms,
+        },
+    )
+}
+
+pub(super) fn list(call: &Call) -> Done {
+    let rows = rows(call, !call.flag("no-usage"))?;
+    if call.json() {
+        say_json(&rows)?
+    } else {
+        put(render::list(&rows, look()).as_bytes())?
+    }
+    Ok(code::DONE)
+}
+
+fn rows(call: &Call, usage: bool) -> Result<Vec<Row>, Failure> {
+    match call.client.ask(Need::Record, &Request::List { usage })? {
+        Some(Reply::List(rows)) => Ok(rows),
+        Some(_) => Err(strange()),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// What stdout can show.
+fn look() -> Look {
+    let out = rustix::stdio::stdout();
+    if !rustix::termios::isatty(out) {
+        return Look {
+            width: None,
+            colour: false,
+        };
+    }
+    let columns = rustix::termios::tcgetwinsize(out).map_or(0, |size| usize::from(size.ws_col));
+    let plain = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    // A terminal that doesn't know its width (a serial line) says 0.
+    let width = Some(if columns == 0 { 80 } else { columns });
+    Look {
+        width,
+        colour: !plain("NO_COLOR") && !dumb,
+    }
+}
+
+fn infos(call: &Call) -> Result<Found<Info>, Failure> {
+    let request = |target| Request::Info { target };
+    collect(call, Need::Record, request, |reply| {
+        let Reply::Info(infos) = reply else {
+            return None;
+        };
+        Some(infos.drain(..).map(|info| (info.row.id, info)).collect())
+    })
+}
+
+pub(super) fn info(call: &Call) -> Done {
+    let (infos, worst) = infos(call)?;
+    if call.json() {
+        say_json(&infos)?
+    } else {
+        put(render::info(&infos).as_bytes())?
+    }
+    Ok(worst)
+}
+
+pub(super) fn command(call: &Call) -> Done {
+    let (infos, worst) = infos(call)?;
+    let lines: String = infos
+        .iter()
+        .map(|info| format!("{}\n", info.row.command))
+        .collect();
+    put(lines.as_bytes())?;
+    Ok(worst)
+}
+
+pub(super) fn env(call: &Call) -> Done {
+    let request = |target| Request::Env { target };
+    let (services, worst) = collect(call, Need::Record, request, |reply| {
+        let Reply::Env(all) = reply else { return None };
+        Some(all.drain(..).map(|one| (one.0.clone(), one)).collect())
+    })?;
+    if !call.json() {
+        put(render::env(&services).as_bytes())?;
+        return Ok(worst);
+    }
+    let object = |(name, env): (String, Vec<(String, String)>)| {
+        let vars: Map<String, Value> = env.into_iter().map(|(k, v)| (k, v.into())).collect();
+        serde_json::json!({"name": name, "env": vars})
+    };
+    say_json(&services.into_iter().map(object).collect::<Vec<_>>())?;
+    Ok(worst)
+}
+
+pub(super) fn events(call: &Call) -> Done {
+    let (json, follow) = (call.json(), call.flag("follow"));
+    let need = if follow { Need::Daemon } else { Need::Record };
+    let Some(mut connection) = call.client.connect(need)? else {
+        return Ok(code::DONE);
+    };
+    connection.send(&Request::Events { follow })?;
+    let tell = |event: &Event| {
+        if json {
+            say_json(event)
+        } else {
+            say(&render::event(event))
+        }
+    };
+    loop {
+        // A reader that leaves while nothing happens must not keep this command alive.
+        if follow && !connection.has_reply() && !follow::wait(&[connection.fd()])? {
+            return Ok(code::DONE);
+        }
+        match connection.next()? {
+            Some(Reply::Event(event)) => tell(&event)?,
+            Some(Reply::Events(events)) => {
+                events.iter().try_for_each(tell)?;
+                return Ok(code::DONE);
+            }
+            Some(Reply::Failed { code, text }) => return Err(Failure::new(code, text)),
+            Some(Reply::Progress { .. }) => {}
+            Some(reply) => return outcomes(&reply),
+            None if follow => return Ok(code::DONE),
+            None => return Err(call.client.away()),
+        }
+    }
+}
+
+pub(super) fn save(call: &Call) -> Done {
+    outcomes(&call.client.demand(&Request::Save)?)
+}
+
+/// What became of each service, then the list, then the summary.
+pub(super) fn restore(call: &Call) -> Done {
+    let force = call.flag("force");
+    let reply = call.client.demand(&Request::Restore { force })?;
+    let Reply::Outcomes { outcomes, summary } = reply else {
+        return Err(strange());
+    };
+    let worst = conclude(&outcomes)?;
+    put(render::list(&rows(call, true)?, look()).as_bytes())?;
+    if let Some(summary) = summary {
+        say(&summary)?;
+    }
+    Ok(worst)
+}
+
+/// A probe: never starts a daemon, since a service without one isn't supervised.
+pub(super) fn health(call: &Call) -> Done {
+    let target = if call.text("target").is_empty() {
+        "all"
+    } else {
+        call.text("target")
+    };
+    let request = Request::Info {
+        target: target.to_owned(),
+    };
+    let infos = match call.client.ask(Need::Running, &request)? {
+        Some(Reply::Info(infos)) => infos,
+        Some(reply) => return Err(instead(&reply)),
+        None => return Err(call.client.away()),
+    };
+    if infos.is_empty() {
+        return Err(Failure::plain("no services"));
+    }
+    let mut outcomes = Vec::new();
+    for Info { row, ready, .. } in &infos {
+        let (code, state) = match (row.status, ready) {
+            (Status::Online, true) => (code::DONE, "online, ready"),
+            (Status::Online, false) => (code::FAILED, "online, not ready"),
+            (status, _) => (code::FAILED, status.word()),
+        };
+        let text = format!("{}: {state}", row.name);
+        outcomes.push(crate::wire::Outcome {
+            code,
+            text,
+            warnings: Vec::new(),
+        });
+    }
+    conclude(&outcomes)
+}

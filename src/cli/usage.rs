@@ -1,0 +1,158 @@
+//! What goes wrong with the words of a command, said in one line of ours; and the help that
+//! names every command.
+use super::args::{ENTRIES, Entry};
+use super::output::Failure;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgMatches, Command};
+use std::ffi::OsString;
+
+/// What `opm --help` prints.
+pub(crate) fn overview() -> String {
+    let mut text = String::from(
+        "A process supervisor: at most one live incarnation of a service, ever.\n\n\
+         Usage: opm [--no-daemon-start] COMMAND [OPTIONS] [ARGS]\n\nCommands:\n",
+    );
+    let init = [("init".to_owned(), "run one program as PID 1 of a container")];
+    let entries = ENTRIES
+        .iter()
+        .map(|entry| (entry.name.to_owned(), entry.about));
+    for (name, about) in entries.chain(init) {
+        text.push_str(&format!("  {name:<12} {about}\n"));
+    }
+    text.push_str(
+        "\n'opm COMMAND --help' says more. TARGET is an id, a name, a list (1,web), all,\n\
+         or a glob (api-*). Exit codes: 0 done, 1 failed, 2 usage, 3 no such service,\n\
+         4 daemon unreachable, 5 refused, 6 timed out.\n",
+    );
+    text
+}
+
+/// Parses what follows the command's name. `Err(Ok(help))` is help that was asked for.
+pub(crate) fn parse(
+    entry: &Entry,
+    words: Vec<OsString>,
+) -> Result<ArgMatches, Result<String, Failure>> {
+    let mut command = entry.command();
+    let sub = words
+        .iter()
+        .filter_map(|word| word.to_str())
+        .find(|word| !word.starts_with('-'));
+    let sub = sub
+        .and_then(|word| command.find_subcommand(word))
+        .map(Command::get_name);
+    let about = [Some(entry.name), sub]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(" ");
+    command
+        .try_get_matches_from_mut(words)
+        .map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp => Ok(error.to_string()),
+            _ => Err(one_line(&about, &error)),
+        })
+}
+
+/// clap's error as one line of ours; `about` is the command.
+fn one_line(about: &str, error: &clap::Error) -> Failure {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
+        _ => None,
+    };
+    // `--name <NAME>` is `--name` to people, and `<TARGET>` is TARGET.
+    let bare = |arg: String| match arg.split_once(' ') {
+        Some((option, _)) if option.starts_with('-') => option.to_owned(),
+        _ => arg.replace(['<', '>'], ""),
+    };
+    let arg = context(ContextKind::InvalidArg)
+        .map(bare)
+        .unwrap_or_default();
+    let reason = match error.kind() {
+        ErrorKind::UnknownArgument if arg.starts_with('-') => format!("unknown option '{arg}'"),
+        ErrorKind::UnknownArgument => format!("one word too many: '{arg}'"),
+        ErrorKind::MissingRequiredArgument => format!("missing {arg}"),
+        ErrorKind::MissingSubcommand => "missing command".to_owned(),
+        ErrorKind::InvalidSubcommand => {
+            let word = context(ContextKind::InvalidSubcommand).unwrap_or_default();
+            format!("unknown command '{about} {word}'")
+        }
+        ErrorKind::InvalidValue
+            if context(ContextKind::InvalidValue).is_none_or(|value| value.is_empty()) =>
+        {
+            format!("a value is missing for '{arg}'")
+        }
+        ErrorKind::InvalidValue => {
+            let value = context(ContextKind::InvalidValue).unwrap_or_default();
+            let valid = context(ContextKind::ValidValue).unwrap_or_default();
+            format!("bad value '{value}' for '{arg}' (one of: {valid})")
+        }
+        ErrorKind::ValueValidation => {
+            let value = context(ContextKind::InvalidValue).unwrap_or_default();
+            let source = std::error::Error::source(error).map(ToString::to_string);
+            let source = source.unwrap_or_default();
+            format!("bad value '{value}' for '{arg}': {source}")
+        }
+        ErrorKind::ArgumentConflict => {
+            let prior = context(ContextKind::PriorArg).map(bare).unwrap_or_default();
+            if prior == arg || prior.is_empty() {
+                format!("'{arg}' is there twice")
+            } else {
+                format!("'{arg}' and '{prior}' exclude each other")
+            }
+        }
+        _ => first_line(&error.to_string()),
+    };
+    Failure::usage(format!("{reason} (try 'opm {about} --help')"))
+}
+
+fn first_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+/// The command or alias that is written most like `word`, if one is near.
+pub(crate) fn nearest(word: &str) -> Option<&'static str> {
+    let names = ENTRIES
+        .iter()
+        .flat_map(|entry| [&[entry.name], entry.aliases].concat());
+    let near = |name: &&'static str| distance(word, name);
+    let most = if word.chars().count() < 4 { 1 } else { 2 };
+    names
+        .min_by_key(near)
+        .filter(|name| distance(word, name) <= most)
+}
+
+/// How many letters must be put in, left out, changed or swapped with the next.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(32).collect(), b.chars().collect());
+    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let differ = usize::from(a[i - 1] != b[j - 1]);
+            let mut best = (rows[i - 1][j - 1] + differ)
+                .min(rows[i - 1][j] + 1)
+                .min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_finger_finds_the_command() {
+        for (slip, meant) in [("strat", "start"), ("lits", "list"), ("lgos", "logs")] {
+            assert_eq!(nearest(slip), Some(meant));
+        }
+        assert_eq!(nearest("completely-else"), None);
+    }
+}

@@ -1,0 +1,271 @@
+//! Requests that wait: a reply is sent when its effect is true.
+use super::{ClientId, Daemon, Leave};
+use crate::mutant::mutant;
+use crate::service::machine::{Generation, Goal, Time};
+use crate::service::spec::Id;
+use crate::sys::Kernel;
+use crate::wire::{Outcome, Reply, Status, Until, code};
+use std::collections::BTreeMap;
+
+/// SIGKILL rounds after which a stop is answered with the name of what resists.
+const KILLS_MAX: u32 = 5;
+
+/// What a request waits for, of one service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// Exec'd, in an incarnation after this one.
+    Up(Generation),
+    /// Confirmed gone.
+    Down,
+    /// Forgotten.
+    Gone,
+    /// A status, whoever brings it about.
+    Status(Until),
+}
+
+/// What to do when every wish is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    Answer,
+    /// Restore: report progress, and a summary with what was running already.
+    Summarize {
+        running: usize,
+    },
+    /// `daemon stop --services`.
+    Leave,
+}
+
+/// A request that waits.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) client: ClientId,
+    pub(crate) waiting: BTreeMap<Id, Wish>,
+    pub(crate) outcomes: Vec<(Id, Outcome)>,
+    pub(crate) deadline: Option<Time>,
+    pub(crate) then: Then,
+    pub(crate) total: usize,
+    /// Progress in percent when it was last told.
+    pub(crate) told: usize,
+}
+
+/// A target that is as it was asked to be.
+pub(crate) fn done(text: String) -> Outcome {
+    Outcome {
+        code: code::DONE,
+        text,
+        warnings: Vec::new(),
+    }
+}
+
+/// A target that is not.
+pub(crate) fn failed(code: u8, text: String) -> Outcome {
+    Outcome {
+        code,
+        text,
+        warnings: Vec::new(),
+    }
+}
+
+impl<K: Kernel> Daemon<K> {
+    /// Registers a request; whatever is true already is answered in this turn.
+    pub(crate) fn wait_for(&mut self, pending: Pending) {
+        self.next_pending += 1;
+        let number = self.next_pending;
+        for id in pending.waiting.keys() {
+            self.waiting.entry(*id).or_default().insert(number);
+            self.touched.insert(*id);
+        }
+        let is_idle = pending.waiting.is_empty();
+        self.pending.insert(number, pending);
+        if is_idle {
+            self.finish(number);
+        }
+    }
+
+    /// Looks at the wishes of all services that changed in this turn.
+    pub(crate) fn answer_touched(&mut self) {
+        for id in std::mem::take(&mut self.touched) {
+            let Some(numbers) = self.waiting.get(&id).cloned() else {
+                continue;
+            };
+            for number in numbers {
+                let wish = self
+                    .pending
+                    .get(&number)
+                    .and_then(|p| p.waiting.get(&id))
+                    .copied();
+                if let Some(outcome) = wish.and_then(|wish| self.verdict(id, wish)) {
+                    self.fulfil(number, id, outcome);
+                }
+            }
+        }
+    }
+
+    fn fulfil(&mut self, number: u64, id: Id, mut outcome: Outcome) {
+        if let Some(numbers) = self.waiting.get_mut(&id) {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.waiting.remove(&id);
+            }
+        }
+        let Some(pending) = self.pending.get_mut(&number) else {
+            return;
+        };
+        pending.waiting.remove(&id);
+        // What was said before of this target were its warnings.
+        if let Some((_, earlier)) = pending.outcomes.iter_mut().find(|(of, _)| *of == id) {
+            outcome.warnings.append(&mut earlier.warnings);
+            *earlier = outcome;
+        } else {
+            pending.outcomes.push((id, outcome));
+        }
+        if pending.waiting.is_empty() {
+            return self.finish(number);
+        }
+        if let Then::Summarize { .. } = pending.then {
+            let done = pending.total - pending.waiting.len();
+            let percent = done * 100 / pending.total.max(1);
+            if percent > pending.told {
+                pending.told = percent;
+                let reply = Reply::Progress {
+                    done,
+                    total: pending.total,
+                };
+                self.outbox.push((pending.client, reply));
+            }
+        }
+    }
+
+    fn finish(&mut self, number: u64) {
+        let Some(mut pending) = self.pending.remove(&number) else {
+            return;
+        };
+        pending.outcomes.sort_by_key(|(id, _)| *id);
+        let outcomes: Vec<Outcome> = pending.outcomes.into_iter().map(|(_, o)| o).collect();
+        let good = outcomes
+            .iter()
+            .filter(|outcome| outcome.code == code::DONE)
+            .count();
+        let summary = match pending.then {
+            Then::Answer => None,
+            Then::Summarize { running } => Some(format!(
+                "restored {good}: {running} already running, {} started",
+                good.saturating_sub(running)
+            )),
+            Then::Leave => {
+                self.leave = Some(Leave::Quit);
+                Some("daemon stopped; its services are stopped".to_owned())
+            }
+        };
+        self.outbox
+            .push((pending.client, Reply::Outcomes { outcomes, summary }));
+    }
+
+    /// A client has gone: nobody waits any more. What it asked for goes on.
+    pub fn forget_client(&mut self, client: ClientId) {
+        self.events.followers.retain(|follower| *follower != client);
+        let gone = self
+            .pending
+            .iter()
+            .filter(|(_, p)| p.client == client && p.then != Then::Leave);
+        for number in gone.map(|(number, _)| *number).collect::<Vec<_>>() {
+            let Some(pending) = self.pending.remove(&number) else {
+                continue;
+            };
+            for id in pending.waiting.keys() {
+                if let Some(numbers) = self.waiting.get_mut(id) {
+                    numbers.remove(&number);
+                }
+            }
+        }
+    }
+
+    /// Answers what has waited long enough.
+    pub(crate) fn expire_pending(&mut self) {
+        let now = self.now;
+        let late = self
+            .pending
+            .iter()
+            .filter(|(_, p)| p.deadline.is_some_and(|at| at <= now));
+        for number in late.map(|(number, _)| *number).collect::<Vec<_>>() {
+            let ids: Vec<Id> = self
+                .pending
+                .get(&number)
+                .map_or(vec![], |p| p.waiting.keys().copied().collect());
+            for id in ids {
+                let status = self.unit(id).map_or("gone", |unit| unit.status().word());
+                let name = self
+                    .unit(id)
+                    .map_or_else(|| id.to_string(), |u| u.name().to_owned());
+                let text = format!("{name}: timed out waiting; it is {status}");
+                self.fulfil(number, id, failed(code::TIMED_OUT, text));
+            }
+        }
+    }
+
+    /// Whether a wish is fulfilled, or can't be.
+    fn verdict(&self, id: Id, wish: Wish) -> Option<Outcome> {
+        let Some(unit) = self.unit(id) else {
+            return Some(match wish {
+                Wish::Gone | Wish::Down | Wish::Status(Until::Stopped) => {
+                    done(format!("{id}: removed"))
+                }
+                Wish::Up(_) | Wish::Status(_) => failed(code::FAILED, format!("{id}: removed")),
+            });
+        };
+        let name = unit.name();
+        let status = unit.status();
+        let resists = unit.run.as_ref().is_some_and(|run| run.kills >= KILLS_MAX);
+        if status == Status::Stopping && resists && !matches!(wish, Wish::Status(_)) {
+            return Some(failed(code::REFUSED, self.resistance(id)));
+        }
+        if mutant("early_reply") && wish == Wish::Down {
+            return Some(done(format!("{name}: stopped")));
+        }
+        let note = || {
+            unit.note
+                .clone()
+                .unwrap_or_else(|| format!("it is {}", status.word()))
+        };
+        let fail = || Some(failed(code::FAILED, format!("{name}: {}", note())));
+        match (wish, status) {
+            (Wish::Up(after), Status::Online) => {
+                let run = unit.run.as_ref()?;
+                let again = run.generation > after || mutant("early_reply");
+                again.then(|| done(format!("{name}: online (id {id}, pid {})", run.leader.pid)))
+            }
+            (Wish::Up(after), Status::Errored) if unit.generation > after.0 => fail(),
+            (Wish::Up(_), Status::Errored | Status::Stopped)
+                if unit.machine.goal() == Goal::Down || unit.run.is_none() =>
+            {
+                fail()
+            }
+            (Wish::Up(after), Status::Waiting) if unit.generation > after.0 => fail(),
+            (Wish::Down, Status::Stopped | Status::Errored) => {
+                Some(done(format!("{name}: stopped")))
+            }
+            (Wish::Status(Until::Online | Until::Ready), Status::Online)
+            | (Wish::Status(Until::Stopped), Status::Stopped)
+            | (Wish::Status(Until::Errored), Status::Errored) => {
+                Some(done(format!("{name}: {}", status.word())))
+            }
+            (Wish::Up(_) | Wish::Down | Wish::Gone | Wish::Status(_), _) => None,
+        }
+    }
+
+    /// Who of a tree survived SIGKILL.
+    fn resistance(&self, id: Id) -> String {
+        let Some(unit) = self.unit(id) else {
+            return String::new();
+        };
+        let mut pids: Vec<i32> = self.known_members(id);
+        pids.sort_unstable();
+        let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+        format!(
+            "{}: what is left of it does not die of SIGKILL (pid {}); it stays stopping and is \
+             not started",
+            unit.name(),
+            pids.join(", "),
+        )
+    }
+}

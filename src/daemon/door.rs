@@ -1,0 +1,301 @@
+//! From a bare process to a daemon with its home, and out again.
+use super::adopt::Place;
+use super::serve::{Server, log};
+use super::{Daemon, Leave};
+use crate::process::mark::MARK_VARIABLE;
+use crate::sys::linux::{self, Linux};
+use crate::sys::storage::{Home, try_lock};
+use crate::sys::{Errno, Mode, crash, describe, procfs, signals};
+use crate::wire::code;
+use mio::Poll;
+use mio::net::UnixListener;
+use rustix::fd::OwnedFd;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const SOCKET: &str = "opm.sock";
+const PID_FILE: &str = "opm.pid";
+const LOCK: &str = "lock";
+/// From one try for the lock to the next, at the start only.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+/// When it takes longer, say who is in the way.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// The inode of the initial PID namespace (PROC_PID_INIT_INO of linux/proc_ns.h).
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+/// What this build can take over: journal and definitions of this format.
+const FORMAT: &str = "journal 1";
+
+type Failure = (u8, String);
+
+/// Runs the daemon of `home` in the foreground. The exit code of the command.
+pub fn door(home: &Path) -> u8 {
+    match serve(home) {
+        Ok(code) => code,
+        Err((code, text)) => {
+            log(&format!("opm: {text}"));
+            code
+        }
+    }
+}
+
+/// `opm daemon self-check`: says what this binary can take over. The exit code.
+pub fn self_check() -> u8 {
+    let line = format!("opm {} {FORMAT}\n", env!("CARGO_PKG_VERSION"));
+    u8::from(std::io::stdout().write_all(line.as_bytes()).is_err())
+}
+
+/// Whether the output of another binary's self-check says that it can take over from us.
+pub fn can_take_over(self_check: &str) -> bool {
+    self_check.starts_with("opm ") && self_check.trim_end().ends_with(FORMAT)
+}
+
+fn serve(home: &Path) -> Result<u8, Failure> {
+    let path = home.to_str().filter(|path| path.starts_with('/')).ok_or((
+        code::USAGE,
+        format!("{}: the home is no absolute UTF-8 path", home.display()),
+    ))?;
+    let listener = prepare_process()?;
+    let cannot = |what: &str, errno: Errno| {
+        (
+            code::UNREACHABLE,
+            format!("cannot use {path}{what}: {}", describe(errno)),
+        )
+    };
+    let home = Home::open(path).map_err(|errno| cannot("", errno))?;
+    let lock = home
+        .open_file(LOCK, Mode::InPlace)
+        .map_err(|errno| cannot("/lock", errno))?;
+    if !wait_for_lock(&lock, path)? {
+        return Ok(code::DONE);
+    }
+    home.make_dir("logs")
+        .map_err(|errno| cannot("/logs", errno))?;
+    let place = place(&home, &lock).map_err(|errno| cannot("", errno))?;
+    if place.pid_namespace == 0 {
+        let text = "cannot supervise without /proc (mount it; 'opm init' does without)".to_owned();
+        return Err((code::UNREACHABLE, text));
+    }
+    let io = |error: std::io::Error| (code::UNREACHABLE, format!("cannot poll: {error}"));
+    let poll = Poll::new().map_err(io)?;
+    let registry = poll.registry().try_clone().map_err(io)?;
+    let signalfd = linux::signalfd().map_err(|errno| cannot("", errno))?;
+    let nofile = signals::raise_nofile();
+    let without = std::env::var("OPM_WITHOUT").unwrap_or_default();
+    let kernel = Linux::new(registry, home, nofile, &without);
+    if !kernel.lists_children() {
+        let text = "this kernel does not list children (CONFIG_PROC_CHILDREN): nothing could be \
+                    confirmed to be gone";
+        return Err((code::UNREACHABLE, text.to_owned()));
+    }
+    let inherited = place.inherited_limit;
+    let mut daemon = Daemon::begin(kernel, place)?;
+    write_key(&lock, daemon.home_key());
+    if let Some(limit) = daemon.own_limit().filter(|limit| *limit < inherited) {
+        // From here on we bear no service's mark, even if we were started from inside one.
+        signals::set_locks_limit(limit).ok();
+    }
+    write_pid(&daemon.kernel.home).map_err(|errno| cannot("/opm.pid", errno))?;
+    let listener = match listener {
+        Some(listener) => listener,
+        None => bind(path)?,
+    };
+    let mut server = Server::new(poll, listener, signalfd).map_err(io)?;
+    crash::arm(server.listener(), path);
+    let services = daemon.all_units().count();
+    let pid = rustix::process::getpid().as_raw_nonzero();
+    log(&format!(
+        "opm {} serves {path} (pid {pid}, {services} services)",
+        env!("CARGO_PKG_VERSION")
+    ));
+    match server.run(&mut daemon) {
+        Leave::Quit => {
+            for name in [SOCKET, PID_FILE] {
+                daemon.kernel.home.remove(name).ok();
+            }
+            log("left; services keep running");
+            Ok(code::DONE)
+        }
+        Leave::Exec(binary) => {
+            log(&format!("becoming {binary}"));
+            let errno = crash::become_image(&binary, server.listener(), path);
+            Err((
+                code::FAILED,
+                format!("cannot execute {binary}: {}", describe(errno)),
+            ))
+        }
+    }
+}
+
+/// Signals, descriptors, directory, subreaper. Gives the listener that an earlier image of this
+/// very process left us.
+fn prepare_process() -> Result<Option<UnixListener>, Failure> {
+    signals::reset_dispositions();
+    signals::unblock_all();
+    let inherited = std::env::var(crash::LISTENER_VARIABLE).is_ok_and(|fd| fd == "3");
+    signals::close_from(if inherited { 4 } else { 3 });
+    open_standard_streams();
+    let listener = if inherited {
+        signals::inherited(3)
+    } else {
+        None
+    };
+    drop(std::env::set_current_dir("/"));
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|errno| {
+        (
+            code::UNREACHABLE,
+            format!("no subreaper: {}", describe(errno)),
+        )
+    })?;
+    Ok(listener.map(|fd| {
+        let listener = std::os::unix::net::UnixListener::from(fd);
+        drop(listener.set_nonblocking(true));
+        UnixListener::from_std(listener)
+    }))
+}
+
+/// 0, 1 and 2 are open, so that no file of ours gets their numbers.
+fn open_standard_streams() {
+    loop {
+        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
+        match rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty()) {
+            Ok(fd) if std::os::fd::AsRawFd::as_raw_fd(&fd) <= 2 => {
+                // It stays open for good, and for our children.
+                let kept = std::os::fd::IntoRawFd::into_raw_fd(fd);
+                signals::keep_across_exec(&kept).ok();
+            }
+            _ => return,
+        }
+    }
+}
+
+/// False: another daemon serves this home already.
+fn wait_for_lock(lock: &OwnedFd, home: &str) -> Result<bool, Failure> {
+    let began = Instant::now();
+    let mut told = false;
+    loop {
+        match try_lock(lock) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
+            Err(errno) => {
+                return Err((
+                    code::UNREACHABLE,
+                    format!("{home}/lock: {}", describe(errno)),
+                ));
+            }
+        }
+        if connect(home).is_ok() {
+            log(&format!("a daemon serves {home} already"));
+            return Ok(false);
+        }
+        if !told && began.elapsed() > LOCK_PATIENCE {
+            told = true;
+            let holders = holders_of(&format!("{home}/lock"));
+            log(&format!(
+                "waiting for pid {holders}: started by the daemon before, and not yet exec'd"
+            ));
+        }
+        std::thread::sleep(LOCK_RETRY);
+    }
+}
+
+/// Who holds a file open.
+fn holders_of(file: &str) -> String {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let mut holders = Vec::new();
+    for pid in procfs::processes().unwrap_or_default() {
+        let fds = procfs::numbers(&format!("/proc/{pid}/fd")).unwrap_or_default();
+        let holds = |fd| procfs::link(&format!("/proc/{pid}/fd/{fd}")).is_ok_and(|l| l == file);
+        if pid != own && fds.into_iter().any(holds) {
+            holders.push(pid.to_string());
+        }
+    }
+    holders.join(", ")
+}
+
+fn place(home: &Home, lock: &OwnedFd) -> Result<Place, Errno> {
+    let mut key = [0u8; 16];
+    let length = rustix::io::pread(lock, &mut key, 0)?;
+    let key = std::str::from_utf8(&key[..length]).ok();
+    let outer: Vec<String> = ["OPM_OUTER", MARK_VARIABLE]
+        .iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .filter(|value| !value.is_empty())
+        .collect();
+    Ok(Place {
+        home: home.path.clone(),
+        device_inode: home.place()?,
+        machine: procfs::machine_id(),
+        boot: procfs::boot_id(),
+        pid_namespace: procfs::pid_namespace(),
+        key: key.and_then(|key| u64::from_str_radix(key, 16).ok()),
+        inherited_limit: signals::locks_limit(),
+        outer: (!outer.is_empty()).then(|| outer.join(",")),
+        is_namespace_gone,
+    })
+}
+
+/// Only from the initial PID namespace is every other one seen.
+fn is_namespace_gone(namespace: u64) -> bool {
+    if procfs::pid_namespace() != INITIAL_PID_NAMESPACE {
+        return false;
+    }
+    let Ok(pids) = procfs::processes() else {
+        return false;
+    };
+    pids.into_iter().all(
+        |pid| match rustix::fs::stat(format!("/proc/{pid}/ns/pid")) {
+            Ok(stat) => stat.st_ino != namespace,
+            Err(Errno::NOENT | Errno::SRCH) => true,
+            Err(_) => false,
+        },
+    )
+}
+
+/// The key outlives the journal here, so that marks are known even when that is lost.
+fn write_key(lock: &OwnedFd, key: u64) {
+    rustix::io::pwrite(lock, format!("{key:016x}").as_bytes(), 0).ok();
+}
+
+fn write_pid(home: &Home) -> Result<(), Errno> {
+    let file = home.open_file(PID_FILE, Mode::Fresh)?;
+    let text = format!("{}\n", rustix::process::getpid().as_raw_nonzero());
+    match rustix::io::write(&file, text.as_bytes()) {
+        // For people only: a full disk is no reason not to serve.
+        Ok(_) | Err(Errno::NOSPC | Errno::DQUOT) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Binds by a relative name: a socket's path has room for 107 bytes only.
+fn bind(home: &str) -> Result<UnixListener, Failure> {
+    let cannot = |error: std::io::Error| {
+        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        (
+            code::UNREACHABLE,
+            format!("{home}/{SOCKET}: {}", describe(errno)),
+        )
+    };
+    std::env::set_current_dir(home).map_err(cannot)?;
+    match std::fs::remove_file(SOCKET) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(cannot(error)),
+        _ => {}
+    }
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(SOCKET);
+    rustix::process::umask(before);
+    drop(std::env::set_current_dir("/"));
+    listener.map_err(cannot)
+}
+
+/// Connects to the daemon of a home, whatever the length of its path.
+fn connect(home: &str) -> std::io::Result<UnixStream> {
+    let directory = rustix::fs::open(
+        home,
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )?;
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&directory);
+    UnixStream::connect(format!("/proc/self/fd/{fd}/{SOCKET}"))
+}

@@ -1,0 +1,409 @@
+//! The gate: nothing of a service starts before the kernel has confirmed that nothing of it lives.
+//!
+//! For a tree whose every orphan came to us (we forked its leader and are its subreaper) the
+//! proof is our own list of children, read whole after the leader's death and before any reap:
+//! each live descendant hangs off an orphan in that list, and only we take orphans off it. A
+//! dead orphan may have left its own children to us after the list was read, so that after each
+//! reap the list is read again. Then the leader is reaped, and its group asked once more.
+//!
+//! For an adopted tree orphans went elsewhere: [`super::scan`] looks for marks.
+use super::Daemon;
+use super::unit::{Orphan, Owner};
+use crate::mutant::mutant;
+use crate::process::Pid;
+use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
+use crate::process::stat::environ_value;
+use crate::service::machine::{Generation, Input};
+use crate::service::spec::Id;
+use crate::sys::{Errno, Kernel, Reach, Wake};
+
+/// Times that the list of children is read in one turn while orphans keep dying.
+const COUNTS_MAX: usize = 16;
+/// When something could not be looked at (EMFILE, no /proc for a moment), look again then.
+pub(crate) const LOOK_AGAIN_MS: u64 = 200;
+
+impl<K: Kernel> Daemon<K> {
+    /// Reads our own children, takes in what is new, reaps what is dead, until nothing changes.
+    pub(crate) fn count_children(&mut self) {
+        for _ in 0..COUNTS_MAX {
+            let mut changed = self.reap_dead_orphans();
+            let mut list = std::mem::take(&mut self.children);
+            list.clear();
+            let read = self.kernel.own_children(&mut list);
+            let mut whole = read.is_ok();
+            for pid in list.iter().copied() {
+                if self.leaders.contains_key(&pid) || self.orphans.contains_key(&pid) {
+                    continue;
+                }
+                match self.take_in(pid) {
+                    Ok(alive) => changed |= !alive,
+                    Err(_) => whole = false,
+                }
+            }
+            self.children = list;
+            if !whole {
+                self.look_again_at = Some(self.now + LOOK_AGAIN_MS);
+                return;
+            }
+            if !changed || mutant("count_once") {
+                self.counted = true;
+                return;
+            }
+        }
+        // They die faster than we count: let others have a turn.
+        self.look_again_at = Some(self.now);
+    }
+
+    fn reap_dead_orphans(&mut self) -> bool {
+        let mut any = false;
+        for pid in std::mem::take(&mut self.dead_orphans) {
+            let Some(orphan) = self.orphans.get(&pid) else {
+                continue;
+            };
+            if self.kernel.is_dead(&orphan.pidfd).unwrap_or(false) {
+                // None: traced. It stays, and SIGCHLD brings us here again.
+                if self.kernel.wait(&orphan.pidfd, true) == Ok(None) {
+                    self.dead_orphans.push(pid);
+                    continue;
+                }
+                self.kernel.unwatch(&orphan.pidfd);
+                self.orphans.remove(&pid);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// A child that we did not start: reaped if dead (false), else attributed and watched.
+    fn take_in(&mut self, pid: Pid) -> Result<bool, Errno> {
+        let pidfd = self.kernel.pidfd_open(pid)?;
+        if self.kernel.is_dead(&pidfd)? && self.kernel.wait(&pidfd, true)?.is_some() {
+            return Ok(false);
+        }
+        let owner = self.owner_of(pid);
+        self.kernel.watch(&pidfd, Wake::Member(pid))?;
+        if mutant("forget_escapees") {
+            return Ok(true);
+        }
+        self.orphans.insert(
+            pid,
+            Orphan {
+                pidfd,
+                owner,
+                asked: false,
+            },
+        );
+        if let Owner::Run(id, _) = owner {
+            self.touched.insert(id);
+            if self
+                .unit(id)
+                .and_then(|unit| unit.run.as_ref())
+                .is_some_and(|run| run.is_draining())
+            {
+                self.terminate_rest(id);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whose a live process is, by its marks; then by session and group, whose numbers are
+    /// pinned while our leader is not reaped.
+    pub(crate) fn owner_of(&mut self, pid: Pid) -> Owner {
+        let key = self.header.home_key;
+        let limit = self.kernel.locks_limit(pid).ok();
+        if let Some(part) = limit.and_then(|limit| LimitMark::generation_of(limit, key)) {
+            return self.owner_by(|generation| LimitMark::names(part, generation.0));
+        }
+        let environ = self.kernel.environ(pid).unwrap_or_default();
+        for name in [MARK_VARIABLE, "OPM_OUTER"] {
+            for mark in environ_value(&environ, name)
+                .into_iter()
+                .flat_map(|v| v.split(|b| *b == b','))
+            {
+                if let Some(mark) = EnvMark::parse(mark).filter(|mark| mark.home_key == key) {
+                    return self.owner_by(|generation| generation.0 == mark.generation);
+                }
+            }
+        }
+        if let Ok(stat) = self.kernel.stat(pid) {
+            for number in [stat.sid, stat.pgid] {
+                if let Some(id) = self.leaders.get(&number)
+                    && let Some(run) = self.unit(*id).and_then(|unit| unit.run.as_ref())
+                {
+                    return Owner::Run(*id, run.generation);
+                }
+            }
+        }
+        if limit.is_some_and(LimitMark::is_mark) {
+            Owner::Foreign
+        } else {
+            Owner::Unknown
+        }
+    }
+
+    fn owner_by(&self, is: impl Fn(Generation) -> bool) -> Owner {
+        let found = self.all_units().find_map(|unit| {
+            let generation = unit.run.as_ref()?.generation;
+            is(generation).then_some(Owner::Run(unit.id, generation))
+        });
+        found.unwrap_or(Owner::Foreign)
+    }
+
+    /// Opens what gates can be opened.
+    pub(crate) fn check_gates(&mut self) {
+        if self.gates.is_empty() {
+            return;
+        }
+        let mut adopted = Vec::new();
+        for id in self.gates.iter().copied().collect::<Vec<_>>() {
+            let Some(run) = self.unit(id).and_then(|unit| unit.run.as_ref()) else {
+                self.gates.remove(&id);
+                continue;
+            };
+            if let Some((stage, errno)) = run.failure {
+                self.end_failed_launch(id, stage, errno);
+            } else if run.lineage {
+                if self.is_own_tree_empty(id) {
+                    self.emptied(id);
+                }
+            } else {
+                adopted.push(id);
+            }
+        }
+        for id in self.confirm_adopted(adopted) {
+            self.emptied(id);
+        }
+    }
+
+    /// A child that never exec'd has no tree: its own death is all there is to wait for.
+    fn end_failed_launch(&mut self, id: Id, stage: crate::sys::Stage, errno: Errno) {
+        if let Some(generation) = self.end_run(id) {
+            self.launch_failed(id, generation, stage, errno);
+        }
+    }
+
+    fn is_own_tree_empty(&mut self, id: Id) -> bool {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return false;
+        };
+        let Some(run) = unit.run.as_mut() else {
+            return false;
+        };
+        if mutant("leader_is_tree") {
+            return true;
+        }
+        if !self.counted {
+            return false;
+        }
+        let blocked = self.orphans.values().any(|orphan| match orphan.owner {
+            Owner::Run(owner, generation) => owner == id && generation == run.generation,
+            Owner::Unknown => true,
+            Owner::Foreign => false,
+        });
+        if blocked {
+            return false;
+        }
+        if run.child
+            && let Some(pidfd) = &run.pidfd
+        {
+            match self.kernel.wait(pidfd, true) {
+                Ok(None) => return false,
+                Ok(Some(_)) | Err(_) => {
+                    run.child = false;
+                    self.leaders.remove(&run.leader.pid);
+                }
+            }
+        }
+        self.is_group_empty(id)
+    }
+
+    /// The kernel's own word on the leader's process group, race-free: the pidfd names that very
+    /// group, even if the number has a new owner. True where the kernel can't be asked.
+    pub(crate) fn is_group_empty(&mut self, id: Id) -> bool {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return false;
+        };
+        let Some(pidfd) = unit.run.as_ref().and_then(|run| run.pidfd.as_ref()) else {
+            return true;
+        };
+        if !self.kernel.tiers().pgroup_signal {
+            return true;
+        }
+        let empty = self.kernel.signal(pidfd, 0, Reach::Group) == Err(Errno::SRCH);
+        if !empty {
+            // Zombies of somebody else's count as members until they are reaped; nobody tells us.
+            self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
+        }
+        empty
+    }
+
+    /// The gate is open.
+    fn emptied(&mut self, id: Id) {
+        if let Some(generation) = self.end_run(id) {
+            self.announce(id, generation, "drained", |_| {});
+            self.feed(id, Input::Emptied(generation));
+        }
+    }
+
+    /// Lets go of an incarnation of which nothing lives.
+    fn end_run(&mut self, id: Id) -> Option<Generation> {
+        self.gates.remove(&id);
+        let unit = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)?;
+        let run = unit.run.take()?;
+        if let Some(pidfd) = &run.pidfd {
+            if run.child {
+                // A failed launch: nothing reaped it yet. An error means that it is gone already.
+                self.kernel.wait(pidfd, true).ok();
+            }
+            self.kernel.unwatch(pidfd);
+        }
+        for member in run.members.values() {
+            self.kernel.unwatch(&member.pidfd);
+        }
+        if self.leaders.get(&run.leader.pid) == Some(&id) {
+            self.leaders.remove(&run.leader.pid);
+        }
+        unit.emptied = unit.emptied.max(run.generation.0);
+        Some(run.generation)
+    }
+
+    /// The stop signal for every live member that has not had it.
+    pub(crate) fn terminate_rest(&mut self, id: Id) {
+        let Some(unit) = self.unit(id) else { return };
+        let signal = unit.definition.spec.policy.stop_signal.number();
+        let Some(run) = unit.run.as_ref() else { return };
+        let (generation, killing) = (run.generation, run.kills > 0);
+        let signal = if killing { libc::SIGKILL } else { signal };
+        let mine = |owner: Owner| owner == Owner::Run(id, generation);
+        let mut roots = Vec::new();
+        for (pid, orphan) in &mut self.orphans {
+            if mine(orphan.owner) && (!orphan.asked || killing) {
+                orphan.asked = true;
+                roots.push(*pid);
+            }
+        }
+        for pid in roots {
+            self.signal_branch(pid, signal);
+        }
+    }
+
+    /// SIGKILL for all of it: the group at once, then whoever left the group.
+    pub(crate) fn kill_tree(&mut self, id: Id) {
+        if let Some(run) = self.unit_mut(id).and_then(|unit| unit.run.as_mut()) {
+            run.kills += 1;
+        }
+        self.signal_tree(id, libc::SIGKILL);
+        if self
+            .unit(id)
+            .and_then(|unit| unit.run.as_ref())
+            .is_some_and(|run| run.exit.is_some())
+        {
+            // Where no event comes (somebody else's zombie, a lost edge), the round itself looks.
+            self.look_again_at.get_or_insert(self.now);
+        }
+    }
+
+    /// A signal for the whole tree: the leader's group, descendants, orphans, marked members.
+    pub(crate) fn signal_tree(&mut self, id: Id, signal: i32) {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        let Some(run) = unit.run.as_ref() else { return };
+        let generation = run.generation;
+        let leader = run.exit.is_none().then_some(run.leader.pid);
+        if let Some(pidfd) = &run.pidfd {
+            let grouped = self.kernel.tiers().pgroup_signal
+                && self.kernel.signal(pidfd, signal, Reach::Group).is_ok();
+            if !grouped && leader.is_some() {
+                self.kernel.signal(pidfd, signal, Reach::Process).ok();
+            }
+        }
+        for member in run.members.values().filter(|member| member.certain) {
+            self.kernel
+                .signal(&member.pidfd, signal, Reach::Process)
+                .ok();
+        }
+        let members: Vec<Pid> = run
+            .members
+            .iter()
+            .filter(|(_, m)| m.certain)
+            .map(|(pid, _)| *pid)
+            .collect();
+        let orphans = self.orphans.iter();
+        let mine = orphans.filter(|(_, orphan)| orphan.owner == Owner::Run(id, generation));
+        let roots: Vec<Pid> = mine.map(|(pid, _)| *pid).collect();
+        for pid in roots {
+            self.signal_branch(pid, signal);
+        }
+        for pid in leader.into_iter().chain(members) {
+            self.signal_descendants(pid, signal);
+        }
+    }
+
+    fn signal_branch(&mut self, pid: Pid, signal: i32) {
+        if let Some(orphan) = self.orphans.get(&pid) {
+            let group = self.kernel.tiers().pgroup_signal;
+            for signal in [signal, libc::SIGCONT] {
+                self.kernel
+                    .signal(&orphan.pidfd, signal, Reach::Process)
+                    .ok();
+                if group {
+                    self.kernel.signal(&orphan.pidfd, signal, Reach::Group).ok();
+                }
+            }
+        }
+        self.signal_descendants(pid, signal);
+    }
+
+    /// Walks down from a live process. Each is opened before its parent is read, so that a
+    /// reused pid is never signalled.
+    fn signal_descendants(&mut self, root: Pid, signal: i32) {
+        for (_, pidfd) in self.descendants(root) {
+            self.kernel.signal(&pidfd, signal, Reach::Process).ok();
+            if signal != libc::SIGKILL {
+                self.kernel
+                    .signal(&pidfd, libc::SIGCONT, Reach::Process)
+                    .ok();
+            }
+        }
+    }
+
+    /// The live descendants of a process that we hold. May miss some while they change.
+    pub(crate) fn descendants(&mut self, root: Pid) -> Vec<(Pid, K::Pidfd)> {
+        let mut found = Vec::new();
+        let mut queue = vec![root];
+        let mut seen = std::collections::BTreeSet::from([root, self.own.pid]);
+        while let Some(parent) = queue.pop() {
+            let mut children = Vec::new();
+            if self.kernel.children(parent, &mut children).is_err() {
+                continue;
+            }
+            for pid in children.into_iter().filter(|pid| seen.insert(*pid)) {
+                let Ok(pidfd) = self.kernel.pidfd_open(pid) else {
+                    continue;
+                };
+                let is_child = self.kernel.stat(pid).is_ok_and(|stat| stat.ppid == parent);
+                if is_child && !self.kernel.is_dead(&pidfd).unwrap_or(true) {
+                    found.push((pid, pidfd));
+                    queue.push(pid);
+                }
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,240 @@
+//! From the machine's wish to spawn to the kernel's word that the program runs.
+use super::Daemon;
+use super::unit::Run;
+use crate::process::Identity;
+use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
+use crate::process::record::{SIGNATURE_OFFSET, Signature, slot_offset};
+use crate::service::machine::{Fault, Generation, Input};
+use crate::service::spec::{Definition, Id};
+use crate::service::target::file_name_of;
+use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Strings, Wake};
+use std::collections::BTreeMap;
+
+/// Launches in one turn: then the loop looks at its events again.
+const LAUNCHES_MAX: usize = 32;
+/// Where a service's program is looked for if its environment has no PATH.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+impl<K: Kernel> Daemon<K> {
+    pub(crate) fn queue_launch(&mut self, id: Id, generation: Generation) {
+        if let Some(unit) = self.unit_mut(id) {
+            unit.generation = generation.0;
+        }
+        self.launches.push_back((id, generation));
+    }
+
+    /// Launches what is queued, a bounded number.
+    pub(crate) fn run_launches(&mut self) {
+        for _ in 0..LAUNCHES_MAX {
+            let Some((id, generation)) = self.launches.pop_front() else {
+                return;
+            };
+            if let Err(errno) = self.launch(id, generation) {
+                self.launch_failed(id, generation, Stage::Fork, errno);
+            }
+        }
+    }
+
+    fn launch(&mut self, id: Id, generation: Generation) -> Result<(), Errno> {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return Ok(());
+        };
+        if unit.machine.generation() != Some(generation) || unit.run.is_some() {
+            return Ok(());
+        }
+        let (out, error) = log_paths(&self.home, &unit.definition.spec.name);
+        let mark = EnvMark {
+            home_key: self.header.home_key,
+            id,
+            generation: generation.0,
+            pid: 0,
+        };
+        let path = variable(&unit.definition, "PATH")
+            .unwrap_or(DEFAULT_PATH)
+            .to_owned();
+        let plan = Plan {
+            signature: Signature {
+                generation: generation.0,
+                leader: Identity::default(),
+                parent: self.own,
+            },
+            signature_offset: slot_offset(id) + SIGNATURE_OFFSET as u64,
+            limit_mark: self
+                .mark
+                .map(|own: LimitMark| own.of_incarnation(generation.0).value()),
+            argv: &unit.definition.spec.command,
+            env: environment(&unit.definition, &self.home, &mark, self.outer.as_deref()),
+            path: &path,
+            cwd: &unit.definition.spec.cwd,
+            log_out: &out,
+            log_error: &error,
+        };
+        let child = self.kernel.spawn(&plan, self.journal.file())?;
+        let watched = self
+            .kernel
+            .watch_launch(&child.launch, Wake::Launch(id))
+            .and_then(|()| self.kernel.watch(&child.pidfd, Wake::Leader(id)));
+        unit.started_at = self.kernel.wall();
+        self.leaders.insert(child.pid, id);
+        unit.run = Some(Run {
+            generation,
+            leader: Identity {
+                pid: child.pid,
+                ..Identity::default()
+            },
+            pidfd: Some(child.pidfd),
+            launch: Some(child.launch),
+            exit: None,
+            child: true,
+            lineage: true,
+            adopted: false,
+            since: self.now,
+            kills: 0,
+            asked: false,
+            failure: None,
+            members: BTreeMap::new(),
+        });
+        if watched.is_err() {
+            // No room in the loop: the child is ours all the same, so look at it by the clock.
+            self.look_again_at = Some(self.now);
+        }
+        Ok(())
+    }
+
+    /// Looks whether a launch is decided.
+    pub(crate) fn check_launch(&mut self, id: Id) {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return;
+        };
+        let Some(run) = unit.run.as_mut() else { return };
+        let Some(pipe) = &run.launch else { return };
+        let generation = run.generation;
+        match self.kernel.launch(pipe) {
+            Launch::Pending => {}
+            Launch::Done => {
+                self.kernel.unwatch_launch(pipe);
+                run.launch = None;
+                run.since = self.now;
+                let pid = run.leader.pid;
+                unit.note = None;
+                unit.provisional = false;
+                self.announce(id, generation, "spawned", |event| event.pid = Some(pid));
+                self.announce(id, generation, "ready", |event| event.pid = Some(pid));
+                self.feed(id, Input::Spawned(generation));
+            }
+            Launch::Failed(stage, errno) => {
+                self.kernel.unwatch_launch(pipe);
+                run.launch = None;
+                // The child is about to exit: the machine hears of it when it has.
+                run.failure = Some((stage, errno));
+                self.note_failure(id, stage, errno);
+                self.look_again_at.get_or_insert(self.now);
+            }
+        }
+    }
+
+    /// Nothing was exec'd, and the child, if there was one, is gone.
+    pub(crate) fn launch_failed(
+        &mut self,
+        id: Id,
+        generation: Generation,
+        stage: Stage,
+        errno: Errno,
+    ) {
+        self.note_failure(id, stage, errno);
+        if let Some(unit) = self.unit_mut(id) {
+            unit.emptied = unit.emptied.max(generation.0);
+        }
+        let crowded = matches!(
+            errno,
+            Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE
+        );
+        let fault = if crowded {
+            Fault::Machine
+        } else {
+            Fault::Program
+        };
+        self.feed(id, Input::SpawnFailed(generation, fault));
+        if self.unit(id).is_some_and(|unit| unit.provisional) {
+            // Its very first exec: whoever asked is told why, and nothing of it is kept.
+            self.answer_touched();
+            self.feed(id, Input::Stop);
+            self.forget(id);
+        }
+    }
+
+    fn note_failure(&mut self, id: Id, stage: Stage, errno: Errno) {
+        let home = self.home.clone();
+        if let Some(unit) = self.unit_mut(id) {
+            let spec = &unit.definition.spec;
+            let program = spec.command.first().map_or("", String::as_str);
+            let what = match stage {
+                Stage::Fork => "cannot create a process".to_owned(),
+                Stage::Sign => format!("cannot sign {home}/journal"),
+                Stage::Setup => "cannot set up the process".to_owned(),
+                Stage::Directory => format!("cannot enter {}", spec.cwd),
+                Stage::Log => format!("cannot open its log in {home}/logs"),
+                Stage::Exec => format!("cannot execute {program}"),
+            };
+            unit.note = Some(format!("{what}: {}", crate::sys::describe(errno)));
+        }
+    }
+}
+
+/// The paths of a service's log files.
+pub fn log_paths(home: &str, name: &str) -> (String, String) {
+    let file = file_name_of(name);
+    (
+        format!("{home}/logs/{file}-out.log"),
+        format!("{home}/logs/{file}-error.log"),
+    )
+}
+
+/// The value of a variable in what a service gets.
+pub fn variable<'a>(definition: &'a Definition, name: &str) -> Option<&'a str> {
+    let own = definition
+        .spec
+        .env
+        .iter()
+        .rev()
+        .find(|(key, _)| key == name);
+    own.or_else(|| definition.base.iter().rev().find(|(key, _)| key == name))
+        .map(|(_, value)| value.as_str())
+}
+
+fn environment(
+    definition: &Definition,
+    home: &str,
+    mark: &EnvMark,
+    outer: Option<&str>,
+) -> Strings {
+    let own = &definition.spec.env;
+    let mut env = Strings::default();
+    for (name, value) in definition.base.iter() {
+        let replaced = own.iter().any(|(key, _)| key == name);
+        if !replaced && !name.starts_with("OPM_") {
+            env.push(&[name, "=", value]);
+        }
+    }
+    for (at, (name, value)) in own.iter().enumerate() {
+        let replaced = own[at + 1..].iter().any(|(key, _)| key == name);
+        if !replaced && !name.starts_with("OPM_") {
+            env.push(&[name, "=", value]);
+        }
+    }
+    env.push(&["OPM_HOME=", home]);
+    env.push(&["OPM_NAME=", &definition.spec.name]);
+    if let Some(outer) = outer {
+        env.push(&["OPM_OUTER=", outer]);
+    }
+    env.push(&[MARK_VARIABLE, "=", &mark.value()]);
+    env
+}

@@ -1,0 +1,92 @@
+//! Look-alikes: before an operator's start or restore, a process of the same user in the same
+//! directory that bears no mark of ours and runs the same command.
+//!
+//! It decides nothing about what is ours, and never kills: it refuses, or warns.
+use super::Daemon;
+use crate::process::Pid;
+use crate::process::command::pattern_of_argv;
+use crate::process::mark::LimitMark;
+use crate::process::stat::parse_cmdline;
+use crate::service::spec::Spec;
+use crate::sys::Kernel;
+
+/// A process of our user that bears no mark of ours.
+#[derive(Debug)]
+pub(crate) struct Passer {
+    pid: Pid,
+    argv: Vec<String>,
+    cwd: String,
+}
+
+/// What stands in the way of a start.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Likeness {
+    /// The same words: refuse.
+    Same(Pid),
+    /// About the same thing: warn.
+    Near(Pid, String),
+}
+
+impl<K: Kernel> Daemon<K> {
+    /// One look at all processes, for all services of a request.
+    pub(crate) fn passers(&mut self) -> Vec<Passer> {
+        let mut pids = Vec::new();
+        if self.kernel.processes(&mut pids).is_err() {
+            return Vec::new();
+        }
+        let (uid, key) = (self.kernel.own_uid(), self.header.home_key);
+        let mut passers = Vec::new();
+        for pid in pids {
+            if pid == self.own.pid || self.leaders.contains_key(&pid) {
+                continue;
+            }
+            if self.kernel.uid(pid) != Ok(uid) {
+                continue;
+            }
+            let Ok(cmdline) = self.kernel.cmdline(pid) else {
+                continue;
+            };
+            if cmdline.is_empty() {
+                continue;
+            }
+            let ours = self.kernel.locks_limit(pid).ok();
+            if ours
+                .and_then(|limit| LimitMark::generation_of(limit, key))
+                .is_some()
+            {
+                continue;
+            }
+            let Ok(cwd) = self.kernel.cwd(pid) else {
+                continue;
+            };
+            passers.push(Passer {
+                pid,
+                argv: parse_cmdline(&cmdline),
+                cwd,
+            });
+        }
+        passers
+    }
+
+    /// The look-alike of a spec, the same argv before the same pattern.
+    pub(crate) fn likeness(&mut self, spec: &Spec, passers: &[Passer]) -> Option<Likeness> {
+        if passers.is_empty() {
+            return None;
+        }
+        let cwd = self
+            .kernel
+            .real_path(&spec.cwd)
+            .unwrap_or_else(|_| spec.cwd.clone());
+        let near = |passer: &&Passer| passer.cwd == cwd;
+        if let Some(same) = passers.iter().filter(near).find(|p| p.argv == spec.command) {
+            return Some(Likeness::Same(same.pid));
+        }
+        let pattern = pattern_of_argv(&spec.command);
+        // What the other is about, not what it mentions: the command that asks us mentions it too.
+        let alike = passers
+            .iter()
+            .filter(near)
+            .find(|p| pattern_of_argv(&p.argv) == pattern)?;
+        Some(Likeness::Near(alike.pid, pattern))
+    }
+}

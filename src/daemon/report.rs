@@ -1,0 +1,383 @@
+//! What is true now, for those who ask. Nothing is sampled while nobody does.
+use super::Daemon;
+use super::events::{exit_parts, rfc3339};
+use super::launch::log_paths;
+use super::request::Refusal;
+use super::unit::{Owner, Unit};
+use crate::process::Pid;
+use crate::process::command::pattern_of_argv;
+use crate::service::machine::Phase;
+use crate::service::spec::{Env, Id};
+use crate::sys::{Kernel, procfs};
+use crate::wire::{
+    Finding, Health, Identity, Info, LastExit, LogFiles, Reply, Request, Row, Status,
+};
+use std::collections::BTreeSet;
+
+/// Ticks a second of process times (USER_HZ).
+const TICKS: f64 = 100.0;
+/// A shorter sample says more about the clock than about the process.
+const SAMPLE_MS_MIN: u64 = 1_000;
+
+#[derive(Default)]
+struct Usage {
+    pids: Vec<Pid>,
+    ticks: u64,
+    pages: u64,
+}
+
+impl<K: Kernel> Daemon<K> {
+    pub(crate) fn report(&mut self, request: Request) -> Result<Reply, Refusal> {
+        Ok(match request {
+            Request::List { usage } => {
+                let ids: Vec<Id> = self.all_units().map(|unit| unit.id).collect();
+                Reply::List(
+                    ids.into_iter()
+                        .filter_map(|id| self.row(id, usage))
+                        .collect(),
+                )
+            }
+            Request::Info { target } => {
+                let ids = self.one_or_more(&target)?;
+                Reply::Info(ids.into_iter().filter_map(|id| self.info(id)).collect())
+            }
+            Request::Env { target } => {
+                let ids = self.one_or_more(&target)?;
+                let units = ids.into_iter().filter_map(|id| self.unit(id));
+                Reply::Env(
+                    units
+                        .map(|u| (u.name().to_owned(), merged_env(u)))
+                        .collect(),
+                )
+            }
+            Request::Logs { target } => {
+                let ids = self.one_or_more(&target)?;
+                let units = ids.into_iter().filter_map(|id| self.unit(id));
+                let files = units.map(|unit| {
+                    let (out, error) = log_paths(&self.home, unit.name());
+                    LogFiles {
+                        id: unit.id,
+                        name: unit.name().to_owned(),
+                        out,
+                        error,
+                    }
+                });
+                Reply::Logs(files.collect())
+            }
+            Request::Health => Reply::Health(self.health()),
+            _ => Reply::Doctor(self.doctor()),
+        })
+    }
+
+    fn one_or_more(&self, target: &str) -> Result<Vec<Id>, Refusal> {
+        let (ids, missing) = self.resolve(target)?;
+        match missing.into_iter().next() {
+            Some(outcome) => Err((outcome.code, outcome.text)),
+            None => Ok(ids),
+        }
+    }
+
+    fn row(&mut self, id: Id, usage: bool) -> Option<Row> {
+        let used = if usage { self.usage(id) } else { None };
+        let now = self.now;
+        let unit = self.unit_mut(id)?;
+        let up = matches!(
+            unit.machine.phase(),
+            Phase::Up { .. } | Phase::Stopping { .. }
+        );
+        let since = unit
+            .run
+            .as_ref()
+            .filter(|run| run.exit.is_none() && up)
+            .map(|run| run.since);
+        let uptime_ms = since.map(|since| now.saturating_sub(since));
+        let cpu_percent = used.as_ref().map(|used| {
+            let begin = since.unwrap_or(now);
+            let (from, ticks) = match unit.sample {
+                Some((at, ticks)) if at > begin && ticks <= used.ticks => (at, ticks),
+                _ => (begin, 0),
+            };
+            let seconds = (now.saturating_sub(from)).max(1) as f64 / 1000.0;
+            if now.saturating_sub(from) >= SAMPLE_MS_MIN {
+                unit.sample = Some((now, used.ticks));
+            }
+            let percent = (used.ticks - ticks) as f64 / TICKS / seconds * 100.0;
+            (percent * 10.0).round() / 10.0
+        });
+        let unit = self.unit(id)?;
+        Some(Row {
+            id,
+            name: unit.name().to_owned(),
+            pid: unit.pid(),
+            uptime_ms,
+            restarts: unit.machine.restarts(),
+            status: unit.status(),
+            cpu_percent,
+            memory_bytes: used
+                .as_ref()
+                .map(|used| used.pages * rustix::param::page_size() as u64),
+            watching: false,
+            processes: used
+                .as_ref()
+                .and_then(|used| u32::try_from(used.pids.len()).ok()),
+            generation: unit.generation,
+            adopted: unit.run.as_ref().is_some_and(|run| run.adopted),
+            command: unit.definition.spec.command_line(),
+            cwd: unit.definition.spec.cwd.clone(),
+        })
+    }
+
+    /// Pids of a live tree as far as they are known without a scan of /proc.
+    pub(crate) fn known_members(&self, id: Id) -> Vec<Pid> {
+        let Some(run) = self.unit(id).and_then(|unit| unit.run.as_ref()) else {
+            return vec![];
+        };
+        let leader = run.exit.is_none().then_some(run.leader.pid);
+        let orphans = self
+            .orphans
+            .iter()
+            .filter(|(_, orphan)| match orphan.owner {
+                Owner::Run(owner, generation) => owner == id && generation == run.generation,
+                Owner::Unknown => run.exit.is_some(),
+                Owner::Foreign => false,
+            });
+        let orphans = orphans.map(|(pid, _)| *pid);
+        leader
+            .into_iter()
+            .chain(run.members.keys().copied())
+            .chain(orphans)
+            .collect()
+    }
+
+    fn usage(&mut self, id: Id) -> Option<Usage> {
+        let mut queue = self.known_members(id);
+        if queue.is_empty() {
+            return None;
+        }
+        let mut usage = Usage::default();
+        let mut seen: BTreeSet<Pid> = queue.iter().copied().collect();
+        while let Some(pid) = queue.pop() {
+            let Ok(stat) = self.kernel.stat(pid) else {
+                continue;
+            };
+            usage.pids.push(pid);
+            usage.ticks += stat.utime + stat.stime;
+            usage.pages += stat.rss_pages;
+            let mut children = Vec::new();
+            if self.kernel.children(pid, &mut children).is_ok() {
+                queue.extend(children.into_iter().filter(|pid| seen.insert(*pid)));
+            }
+        }
+        usage.pids.sort_unstable();
+        Some(usage)
+    }
+
+    fn info(&mut self, id: Id) -> Option<Info> {
+        let row = self.row(id, true)?;
+        let pids = self.usage(id).map_or_else(Vec::new, |usage| usage.pids);
+        let identity = self.identity(id);
+        let home = self.home.clone();
+        let resists = self.stopping_note(id);
+        let unit = self.unit(id)?;
+        let at = |ms: u64| (ms > 0).then(|| rfc3339(ms));
+        let (exit_code, signal) = exit_parts(unit.exit);
+        let (log_out, log_error) = log_paths(&home, unit.name());
+        let mut env_keys: Vec<String> = merged_env(unit).into_iter().map(|(key, _)| key).collect();
+        env_keys.sort_unstable();
+        Some(Info {
+            pids,
+            started_at: if row.pid.is_some() {
+                at(unit.started_at)
+            } else {
+                None
+            },
+            last_exit: unit.exit.map(|_| LastExit {
+                code: exit_code,
+                signal,
+                at: at(unit.exited_at),
+            }),
+            ready: row.status == Status::Online,
+            pattern: pattern_of_argv(&unit.definition.spec.command),
+            policy: unit.definition.spec.policy,
+            log_out,
+            log_error,
+            identity,
+            failed_restarts: unit.machine.deaths(),
+            last_restart_at: at(unit.restarted_at),
+            env_keys,
+            cgroup: None,
+            note: resists.or_else(|| unit.note.clone()),
+            row,
+        })
+    }
+
+    fn stopping_note(&self, id: Id) -> Option<String> {
+        let unit = self.unit(id)?;
+        let run = unit.run.as_ref().filter(|run| run.exit.is_some())?;
+        let pids: Vec<String> = self.known_members(id).iter().map(Pid::to_string).collect();
+        (!pids.is_empty()).then(|| {
+            let killed = if run.kills > 0 {
+                ", killed already"
+            } else {
+                ""
+            };
+            format!(
+                "waits for pid {} of its old incarnation{killed}",
+                pids.join(", ")
+            )
+        })
+    }
+
+    fn identity(&mut self, id: Id) -> Option<Identity> {
+        let unit = self.units.get_mut(id as usize)?.as_deref_mut()?;
+        let run = unit.run.as_mut().filter(|run| run.exit.is_none())?;
+        let pidfd = run.pidfd.as_ref()?;
+        if run.leader.inode == 0 {
+            run.leader.inode = self.kernel.inode(pidfd).unwrap_or(0);
+        }
+        if run.leader.start_time == 0 {
+            let stat = self.kernel.stat(run.leader.pid);
+            // Read of the right process only if that still lives.
+            let alive = !self.kernel.is_dead(pidfd).unwrap_or(true);
+            run.leader.start_time = stat
+                .ok()
+                .filter(|_| alive)
+                .map_or(0, |stat| stat.start_time);
+        }
+        let known = |number: u64| (number != 0).then_some(number);
+        Some(Identity {
+            boot_id: uuid(self.header.boot),
+            pid_namespace: self.header.pid_namespace,
+            pid: run.leader.pid,
+            start_time: known(run.leader.start_time),
+            pidfd_inode: known(run.leader.inode),
+        })
+    }
+
+    fn health(&self) -> Health {
+        Health {
+            pid: self.own.pid,
+            uptime_ms: self.now.saturating_sub(self.began),
+            memory_bytes: procfs::own_memory(),
+            services: self.names.len(),
+            online: self
+                .all_units()
+                .filter(|unit| unit.status() == Status::Online)
+                .count(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            home: self.home.clone(),
+        }
+    }
+
+    fn doctor(&mut self) -> Vec<Finding> {
+        let finding = |level: &str, subject: &str, text: String, advice: &str| Finding {
+            level: level.to_owned(),
+            subject: subject.to_owned(),
+            text,
+            advice: advice.to_owned(),
+        };
+        let mut findings = Vec::new();
+        let tiers = self.kernel.tiers();
+        for (name, has) in tiers.each() {
+            let (level, text) = match (name, has) {
+                (_, true) => ("ok", "in use"),
+                ("pidfd-inode", _) => (
+                    "note",
+                    "not there: identity is pid and start time, whose tick is 10 ms; a \
+                              pid reused within one tick can't be told apart",
+                ),
+                ("pgroup-signal", _) => ("note", "not there: groups are signalled one by one"),
+                ("get-info", _) => (
+                    "note",
+                    "not there: how an adopted process ended may stay unknown",
+                ),
+                ("clone3", _) => ("note", "not there: fork instead"),
+                _ => ("note", "not used: trees are told by lineage and marks"),
+            };
+            findings.push(finding(level, name, text.to_owned(), ""));
+        }
+        let whole = self.sightings(&[]).is_some();
+        findings.push(if whole {
+            finding("ok", "/proc", "shows every process".to_owned(), "")
+        } else {
+            let advice = "mount /proc without hidepid: until then nothing that was adopted can be \
+                          confirmed to be gone, and it is not restarted";
+            finding("problem", "/proc", "hides processes".to_owned(), advice)
+        });
+        if self.mark.is_none() {
+            let advice = "services of this daemon bear one mark only";
+            findings.push(finding(
+                "note",
+                "marks",
+                "nested too deep".to_owned(),
+                advice,
+            ));
+        }
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let room = limit.current.unwrap_or(u64::MAX);
+        let used = self.names.len() as u64 + self.orphans.len() as u64 + 32;
+        let (level, advice) = match used * 2 > room {
+            true => (
+                "note",
+                "raise the hard limit of open files (one for each service)",
+            ),
+            false => ("ok", ""),
+        };
+        findings.push(finding(
+            level,
+            "open files",
+            format!("limit {room}"),
+            advice,
+        ));
+        for (pid, orphan) in &self.orphans {
+            if orphan.owner == Owner::Unknown {
+                let text = format!("pid {pid} is an orphan that bears no mark");
+                let advice = "no service is restarted while it lives: end it if it is not needed";
+                findings.push(finding("problem", "orphan", text, advice));
+            }
+        }
+        for stray in &self.strays {
+            let name = stray.name.clone().unwrap_or_default();
+            let text = format!("something of {name} still runs, but its record is lost");
+            findings.push(finding(
+                "problem",
+                "stray",
+                text,
+                "start it again, and it drains first",
+            ));
+        }
+        if let Some(trouble) = self.trouble.clone() {
+            findings.push(finding(
+                "problem",
+                "disk",
+                trouble,
+                "make room, then change anything",
+            ));
+        }
+        findings
+    }
+}
+
+/// What a service gets: the captured environment, and over it what was given by hand.
+pub(crate) fn merged_env<K: Kernel>(unit: &Unit<K>) -> Env {
+    let mut env: Env = (*unit.definition.base).clone();
+    for (key, value) in &unit.definition.spec.env {
+        match env.iter_mut().find(|(name, _)| name == key) {
+            Some((_, old)) => value.clone_into(old),
+            None => env.push((key.clone(), value.clone())),
+        }
+    }
+    env
+}
+
+fn uuid(bits: u128) -> String {
+    let hex = format!("{bits:032x}");
+    let parts = [
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    ];
+    parts.join("-")
+}

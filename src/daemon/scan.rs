@@ -1,0 +1,276 @@
+//! Passes over /proc, for trees whose orphans went elsewhere: those that an earlier daemon
+//! started. One pass serves every gate that waits in the same turn.
+use super::Daemon;
+use super::gate::LOOK_AGAIN_MS;
+use super::unit::{Member, Owner};
+use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
+use crate::process::stat::environ_value;
+use crate::process::{Identity, Pid};
+use crate::service::spec::Id;
+use crate::sys::{Errno, Kernel, Wake};
+
+/// A process that bears a mark of this home, or sits in a group or session that we ask about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sighting {
+    pub(crate) pid: Pid,
+    /// What its limit says, in part.
+    pub(crate) part: Option<u64>,
+    /// What its environment says.
+    pub(crate) mark: Option<EnvMark>,
+    sid: Pid,
+    pgid: Pid,
+}
+
+impl Sighting {
+    pub(crate) fn names(&self, generation: u64) -> bool {
+        self.part
+            .is_some_and(|part| LimitMark::names(part, generation))
+            || self.mark.is_some_and(|mark| mark.generation == generation)
+    }
+}
+
+impl<K: Kernel> Daemon<K> {
+    /// Every live process with a mark of ours, or whose group or session is one of `numbers`.
+    /// None: /proc could not be read whole.
+    pub(crate) fn sightings(&mut self, numbers: &[Pid]) -> Option<Vec<Sighting>> {
+        let mut pids = Vec::new();
+        self.kernel.processes(&mut pids).ok()?;
+        let mut found = Vec::new();
+        for pid in pids {
+            if pid == self.own.pid {
+                continue;
+            }
+            match self.sight(pid, numbers) {
+                Ok(sighting) => found.extend(sighting),
+                Err(Errno::SRCH | Errno::NOENT) => {}
+                // Neither seen nor known to be gone: then the pass proves nothing.
+                Err(errno) => {
+                    self.trouble = Some(format!("cannot read /proc/{pid}: {errno}"));
+                    return None;
+                }
+            }
+        }
+        Some(found)
+    }
+
+    fn sight(&mut self, pid: Pid, numbers: &[Pid]) -> Result<Option<Sighting>, Errno> {
+        let key = self.header.home_key;
+        let limit = self.kernel.locks_limit(pid)?;
+        let part = LimitMark::generation_of(limit, key);
+        if part.is_none() && LimitMark::is_mark(limit) {
+            // Another home's, or a daemon.
+            return Ok(None);
+        }
+        let mut mark = None;
+        if part.is_none() {
+            let environ = self.kernel.environ(pid).unwrap_or_default();
+            let names = [MARK_VARIABLE, "OPM_OUTER"];
+            let values = names
+                .iter()
+                .filter_map(|name| environ_value(&environ, name));
+            let parts = values.flat_map(|value| value.split(|b| *b == b','));
+            mark = parts
+                .filter_map(EnvMark::parse)
+                .find(|mark| mark.home_key == key);
+        }
+        let marked = part.is_some() || mark.is_some();
+        let (mut sid, mut pgid) = (0, 0);
+        if !marked {
+            let stat = self.kernel.stat(pid)?;
+            (sid, pgid) = (stat.sid, stat.pgid);
+            if stat.state == b'Z' && stat.num_threads <= 1 {
+                return Ok(None);
+            }
+        }
+        let asked = numbers.contains(&sid) || numbers.contains(&pgid);
+        Ok((marked || asked).then_some(Sighting {
+            pid,
+            part,
+            mark,
+            sid,
+            pgid,
+        }))
+    }
+
+    /// Of draining trees that an earlier daemon started, those that are confirmed empty.
+    pub(crate) fn confirm_adopted(&mut self, ids: Vec<Id>) -> Vec<Id> {
+        let mut ready = Vec::new();
+        for id in ids {
+            if self.are_members_dead(id) {
+                ready.push(id);
+            }
+        }
+        let mut passes = 0;
+        // A fork while we read could hide its child from one pass; two clean ones, or one during
+        // which nothing was forked anywhere, are the proof that /proc can give.
+        while !ready.is_empty() && passes < 2 {
+            let forks = self.kernel.forks();
+            let numbers: Vec<Pid> = ready
+                .iter()
+                .filter_map(|id| Some(self.unit(*id)?.run.as_ref()?.leader.pid))
+                .collect();
+            let Some(found) = self.sightings(&numbers) else {
+                self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
+                return Vec::new();
+            };
+            ready.retain(|id| !self.take_in_sightings(*id, &found));
+            passes += 1;
+            if forks.is_some() && forks == self.kernel.forks() {
+                break;
+            }
+        }
+        ready.retain(|id| self.reap_adopted_child(*id) && self.is_group_empty(*id));
+        ready
+    }
+
+    /// After an upgrade leaders are our children still; after a crash they are somebody else's.
+    fn reap_adopted_child(&mut self, id: Id) -> bool {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return false;
+        };
+        let Some(run) = unit.run.as_mut() else {
+            return false;
+        };
+        if !run.child {
+            return true;
+        }
+        let reaped = run
+            .pidfd
+            .as_ref()
+            .is_none_or(|pidfd| self.kernel.wait(pidfd, true) != Ok(None));
+        if reaped {
+            run.child = false;
+            self.leaders.remove(&run.leader.pid);
+        }
+        reaped
+    }
+
+    fn are_members_dead(&mut self, id: Id) -> bool {
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return false;
+        };
+        let Some(run) = unit.run.as_mut() else {
+            return false;
+        };
+        run.members.retain(|_, member| {
+            let dead = self.kernel.is_dead(&member.pidfd).unwrap_or(false);
+            if dead {
+                self.kernel.unwatch(&member.pidfd);
+            }
+            !dead
+        });
+        let generation = run.generation;
+        let empty = run.members.is_empty();
+        empty
+            && !self
+                .orphans
+                .values()
+                .any(|o| o.owner == Owner::Run(id, generation))
+    }
+
+    /// Makes members of what a pass has seen of this unit's tree. Says whether it has seen any.
+    fn take_in_sightings(&mut self, id: Id, found: &[Sighting]) -> bool {
+        let Some(unit) = self.unit(id) else {
+            return true;
+        };
+        let Some(run) = unit.run.as_ref() else {
+            return true;
+        };
+        let (generation, leader) = (run.generation.0, run.leader);
+        let numbers_hold = self.is_number_ours(leader);
+        let mut any = false;
+        for sighting in found {
+            let certain = sighting.names(generation);
+            let near = sighting.sid == leader.pid || sighting.pgid == leader.pid;
+            let unmarked = sighting.part.is_none() && sighting.mark.is_none();
+            if !certain && !(numbers_hold && near && unmarked) {
+                continue;
+            }
+            any |= self.take_in_member(id, sighting.pid, certain);
+        }
+        any
+    }
+
+    /// Whether a dead leader's number can still name its group and session: not if another
+    /// process has it, for the kernel gives no number out that a group or session still uses.
+    fn is_number_ours(&mut self, leader: Identity) -> bool {
+        let Ok(pidfd) = self.kernel.pidfd_open(leader.pid) else {
+            return true;
+        };
+        let inode = self.kernel.inode(&pidfd).unwrap_or(0);
+        let start_time = self
+            .kernel
+            .stat(leader.pid)
+            .map_or(0, |stat| stat.start_time);
+        Identity {
+            pid: leader.pid,
+            start_time,
+            inode,
+        }
+        .is_same(&leader)
+    }
+
+    fn take_in_member(&mut self, id: Id, pid: Pid, certain: bool) -> bool {
+        let pidfd = match self.kernel.pidfd_open(pid) {
+            Ok(pidfd) => pidfd,
+            Err(Errno::SRCH) => return false,
+            Err(_) => {
+                self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
+                return true;
+            }
+        };
+        // What was read of the pid was read of this process only if its mark is still there.
+        let is_same = !certain || self.is_marked(pid);
+        if !is_same || self.kernel.is_dead(&pidfd).unwrap_or(true) {
+            return false;
+        }
+        let watched = self.kernel.watch(&pidfd, Wake::Member(pid));
+        if watched.is_err() {
+            self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
+        }
+        let Some(unit) = self
+            .units
+            .get_mut(id as usize)
+            .and_then(Option::as_deref_mut)
+        else {
+            return false;
+        };
+        let stop = unit.definition.spec.policy.stop_signal.number();
+        let Some(run) = unit.run.as_mut() else {
+            return false;
+        };
+        if certain {
+            let signal = if run.kills > 0 { libc::SIGKILL } else { stop };
+            for signal in [signal, libc::SIGCONT] {
+                self.kernel
+                    .signal(&pidfd, signal, crate::sys::Reach::Process)
+                    .ok();
+            }
+        } else {
+            unit.note = Some(format!(
+                "process {pid} of its old group or session still lives"
+            ));
+        }
+        run.members.insert(
+            pid,
+            Member {
+                pidfd,
+                certain,
+                asked: true,
+            },
+        );
+        true
+    }
+
+    fn is_marked(&mut self, pid: Pid) -> bool {
+        matches!(self.sight(pid, &[]), Ok(Some(_)))
+    }
+}

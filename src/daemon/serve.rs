@@ -1,0 +1,310 @@
+//! The loop: one thread, one poll, and the clients' sockets.
+//!
+//! A client that is slow, silent, hostile or gone costs its own buffer, bounded, and nothing
+//! else. No request is taken from another user.
+use super::{ClientId, Daemon, Leave};
+use crate::sys::linux::{Linux, wake_of};
+use crate::sys::{Kernel, signals};
+use crate::wire::frame::{self, Inbox, REQUEST_BYTES_MAX};
+use crate::wire::{Reply, Request, code};
+use mio::net::{UnixListener, UnixStream};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use rustix::fd::{AsRawFd, OwnedFd};
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::time::Duration;
+
+const SIGNALS: Token = Token(0);
+const LISTENER: Token = Token(1);
+const CLIENT_KIND: usize = 4 << 32;
+/// Connections at once; one more is closed.
+const CLIENTS_MAX: usize = 4_096;
+/// A follower that lets more than this pile up is cut off.
+const BACKLOG_BYTES_MAX: usize = 80 << 20;
+/// Events of one poll.
+const EVENTS_MAX: usize = 1_024;
+/// When accept(2) had no descriptor left, try again then.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// At the end, how long replies may take to leave.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+struct Client {
+    stream: UnixStream,
+    inbox: Inbox,
+    out: Vec<u8>,
+    sent: usize,
+    /// To be closed when `out` is sent.
+    closing: bool,
+}
+
+/// The loop's own state.
+pub struct Server {
+    poll: Poll,
+    listener: UnixListener,
+    signalfd: OwnedFd,
+    clients: BTreeMap<ClientId, Client>,
+    next_client: ClientId,
+    accept_again: bool,
+    uid: u32,
+}
+
+impl Server {
+    /// # Errors
+    /// What epoll_ctl(2) says.
+    pub fn new(poll: Poll, mut listener: UnixListener, signalfd: OwnedFd) -> std::io::Result<Self> {
+        poll.registry()
+            .register(&mut listener, LISTENER, Interest::READABLE)?;
+        let fd = signalfd.as_raw_fd();
+        poll.registry()
+            .register(&mut SourceFd(&fd), SIGNALS, Interest::READABLE)?;
+        let uid = rustix::process::geteuid().as_raw();
+        let clients = BTreeMap::new();
+        Ok(Self {
+            poll,
+            listener,
+            signalfd,
+            clients,
+            next_client: 1,
+            accept_again: false,
+            uid,
+        })
+    }
+
+    /// The listener's descriptor, to survive an exec.
+    pub fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+
+    /// Turns until the daemon leaves.
+    pub fn run(&mut self, daemon: &mut Daemon<Linux>) -> Leave {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut wakes = Vec::new();
+        // What was due at the start, and who was queued before we listened.
+        let mut ready: Vec<ClientId> = Vec::new();
+        self.accept(&mut ready);
+        loop {
+            self.flush(daemon);
+            if let Some(leave) = daemon.leave.clone() {
+                self.farewell();
+                return leave;
+            }
+            let timeout = self.timeout(daemon);
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => daemon.log.push(format!("poll: {error}")),
+            }
+            wakes.clear();
+            let mut child_signal = false;
+            let mut quit = false;
+            let mut connecting = std::mem::take(&mut self.accept_again);
+            for event in &events {
+                match event.token() {
+                    SIGNALS => signals::drain(&self.signalfd, |signal| match signal {
+                        libc::SIGCHLD => child_signal = true,
+                        libc::SIGHUP => {}
+                        _ => quit = true,
+                    }),
+                    LISTENER => connecting = true,
+                    token => match wake_of(token) {
+                        Some(wake) => wakes.push(wake),
+                        None => ready.push((token.0 & 0xffff_ffff) as ClientId),
+                    },
+                }
+            }
+            daemon.gather(&wakes, child_signal);
+            if connecting {
+                self.accept(&mut ready);
+            }
+            for client in ready.drain(..) {
+                self.hear(client, daemon);
+            }
+            if quit && daemon.leave.is_none() {
+                daemon.request(0, Request::Leave { services: false });
+            }
+            daemon.tick();
+        }
+    }
+
+    fn timeout(&self, daemon: &Daemon<Linux>) -> Option<Duration> {
+        let due = daemon
+            .deadline()
+            .map(|at| Duration::from_millis(at.saturating_sub(daemon.kernel.now())));
+        let accept = self.accept_again.then_some(ACCEPT_AGAIN);
+        due.into_iter().chain(accept).min()
+    }
+
+    fn accept(&mut self, ready: &mut Vec<ClientId>) {
+        loop {
+            let mut stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => {
+                    // EMFILE, ENFILE: the edge is spent, so look again by the clock.
+                    self.accept_again = true;
+                    return;
+                }
+            };
+            let is_friend = rustix::net::sockopt::socket_peercred(&stream)
+                .is_ok_and(|peer| [self.uid, 0].contains(&peer.uid.as_raw()));
+            if !is_friend || self.clients.len() >= CLIENTS_MAX {
+                continue;
+            }
+            let id = self.next_client;
+            self.next_client = (id + 1) & 0xffff_ffff;
+            let token = Token(CLIENT_KIND | usize::try_from(id).unwrap_or(0));
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            if self
+                .poll
+                .registry()
+                .register(&mut stream, token, interest)
+                .is_ok()
+            {
+                let inbox = Inbox::default();
+                let client = Client {
+                    stream,
+                    inbox,
+                    out: vec![],
+                    sent: 0,
+                    closing: false,
+                };
+                self.clients.insert(id, client);
+                ready.push(id);
+            }
+        }
+    }
+
+    /// Reads what a client sent, and takes up its requests.
+    fn hear(&mut self, id: ClientId, daemon: &mut Daemon<Linux>) {
+        let Some(client) = self.clients.get_mut(&id) else {
+            return;
+        };
+        let mut buffer = [0u8; 16 << 10];
+        let mut ended = false;
+        loop {
+            match client.stream.read(&mut buffer) {
+                Ok(0) => ended = true,
+                Ok(_) if client.closing => {}
+                Ok(length) => {
+                    client.inbox.push(&buffer[..length]);
+                    loop {
+                        let request = match client.inbox.next_frame(REQUEST_BYTES_MAX) {
+                            Ok(None) => break,
+                            Ok(Some(frame)) => parse(&frame),
+                            Err(error) => Err(format!("request: {error:?} (too long)")),
+                        };
+                        match request {
+                            Ok(request) => daemon.request(id, request),
+                            Err(text) => {
+                                let reply = Reply::Failed {
+                                    code: code::USAGE,
+                                    text,
+                                };
+                                daemon.outbox.push((id, reply));
+                                client.closing = true;
+                                break;
+                            }
+                        }
+                    }
+                    continue;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => ended = true,
+            }
+            break;
+        }
+        if ended {
+            // Nobody reads replies any more: what was asked for goes on all the same.
+            self.close(id, daemon);
+        }
+    }
+
+    fn close(&mut self, id: ClientId, daemon: &mut Daemon<Linux>) {
+        if let Some(mut client) = self.clients.remove(&id) {
+            // Failing means that it was not registered.
+            drop(self.poll.registry().deregister(&mut client.stream));
+            daemon.forget_client(id);
+        }
+    }
+
+    /// Hands replies to their clients, and lines to the log.
+    fn flush(&mut self, daemon: &mut Daemon<Linux>) {
+        for line in daemon.log.drain(..) {
+            log(&line);
+        }
+        for (id, reply) in std::mem::take(&mut daemon.outbox) {
+            let Some(client) = self.clients.get_mut(&id) else {
+                continue;
+            };
+            match frame::encode(&reply) {
+                Ok(mut frame) if client.out.is_empty() => {
+                    std::mem::swap(&mut client.out, &mut frame);
+                }
+                Ok(frame) => client.out.extend_from_slice(&frame),
+                Err(text) => log(&format!("cannot encode a reply: {text}")),
+            }
+        }
+        let waiting = self
+            .clients
+            .iter()
+            .filter(|(_, client)| !client.out.is_empty());
+        for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let Some(client) = self.clients.get_mut(&id) else {
+                continue;
+            };
+            let alive = write_out(client);
+            if !alive || client.out.len() - client.sent > BACKLOG_BYTES_MAX {
+                self.close(id, daemon);
+            }
+        }
+    }
+
+    /// The last replies go out before we do, if their readers read.
+    fn farewell(&mut self) {
+        let until = std::time::Instant::now() + FAREWELL;
+        let mut events = Events::with_capacity(16);
+        self.clients
+            .retain(|_, client| !client.out.is_empty() && write_out(client));
+        while self.clients.values().any(|client| !client.out.is_empty()) {
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() || self.poll.poll(&mut events, Some(left)).is_err() {
+                return;
+            }
+            self.clients
+                .retain(|_, client| !client.out.is_empty() && write_out(client));
+        }
+    }
+}
+
+fn parse(frame: &[u8]) -> Result<Request, String> {
+    serde_json::from_slice(frame).map_err(|error| format!("request: cannot be understood: {error}"))
+}
+
+/// Writes what the socket takes. False: the client is gone or done with.
+fn write_out(client: &mut Client) -> bool {
+    while client.sent < client.out.len() {
+        match client.stream.write(&client.out[client.sent..]) {
+            Ok(0) => return false,
+            Ok(length) => client.sent += length,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
+    // A large reply's memory is given back.
+    client.out = Vec::new();
+    client.sent = 0;
+    !client.closing
+}
+
+/// A line for daemon.log, which is our stderr. A full disk is no reason to stop.
+pub fn log(line: &str) {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let ms = u64::try_from(now.tv_sec).unwrap_or(0) * 1000
+        + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000;
+    let text = format!("{} {line}\n", super::events::rfc3339(ms));
+    drop(std::io::stderr().write_all(text.as_bytes()));
+}

@@ -1,0 +1,281 @@
+//! `save` and `restore`: the dump, written so that at every instant a whole one is there.
+use super::answer::{Then, Wish, done, failed};
+use super::request::Refusal;
+use super::{ClientId, Daemon};
+use crate::service::machine::{Generation, Goal, Input};
+use crate::service::spec::{Definition, Env, Id, Spec};
+use crate::sys::{Kernel, Mode, Result, describe, write_all_at};
+use crate::wire::{Outcome, Status, code};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// The dump, the one before it, and what they are made as.
+pub const FILE: &str = "dump.json";
+pub const BACKUP: &str = "dump.json.bak";
+const FRESH: &str = "dump.json.new";
+const DAMAGED: &str = "dump.json.damaged";
+const VERSION: u32 = 1;
+
+/// The dump's format. Environments are kept once each.
+#[derive(Debug, Serialize, Deserialize)]
+struct Dump {
+    version: u32,
+    saved_at: String,
+    environments: Vec<Rc<Env>>,
+    services: Vec<Saved>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    id: Id,
+    up: bool,
+    environment: usize,
+    #[serde(flatten)]
+    spec: Spec,
+}
+
+impl Dump {
+    fn parse(bytes: &[u8]) -> std::result::Result<Self, String> {
+        let dump: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if dump.version != VERSION {
+            return Err(format!(
+                "format {} is not one that this opm reads",
+                dump.version
+            ));
+        }
+        for saved in &dump.services {
+            saved.spec.check()?;
+            if saved.environment >= dump.environments.len() {
+                return Err(format!("{}: its environment is missing", saved.spec.name));
+            }
+        }
+        Ok(dump)
+    }
+}
+
+impl<K: Kernel> Daemon<K> {
+    fn dump(&mut self) -> Dump {
+        let mut environments: Vec<Rc<Env>> = Vec::new();
+        let mut services = Vec::new();
+        for unit in self.all_units() {
+            let base = &unit.definition.base;
+            let known = environments
+                .iter()
+                .position(|env| Rc::ptr_eq(env, base) || env == base);
+            let environment = known.unwrap_or_else(|| {
+                environments.push(base.clone());
+                environments.len() - 1
+            });
+            services.push(Saved {
+                id: unit.id,
+                up: unit.machine.goal() == Goal::Up,
+                environment,
+                spec: unit.definition.spec.clone(),
+            });
+        }
+        let saved_at = super::events::rfc3339(self.kernel.wall());
+        Dump {
+            version: VERSION,
+            saved_at,
+            environments,
+            services,
+        }
+    }
+
+    /// Writes `bytes` as `name`: temporary file, fsync, rename, fsync of the directory.
+    fn replace(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let file = self.kernel.open(FRESH, Mode::Fresh)?;
+        write_all_at(&mut self.kernel, &file, 0, bytes)?;
+        self.kernel.sync(&file)?;
+        self.kernel.rename(FRESH, name)?;
+        self.kernel.sync_home()
+    }
+
+    pub(crate) fn save(&mut self, client: ClientId) -> std::result::Result<(), Refusal> {
+        let dump = self.dump();
+        let count = dump.services.len();
+        let bytes = serde_json::to_vec_pretty(&dump).map_err(|e| (code::FAILED, e.to_string()))?;
+        // The one before becomes the backup, but only if it is whole.
+        let before = self.kernel.load(FILE).ok().flatten();
+        let written = match before.filter(|before| Dump::parse(before).is_ok()) {
+            Some(before) => self.replace(BACKUP, &before),
+            None => Ok(()),
+        };
+        written
+            .and_then(|()| self.replace(FILE, &bytes))
+            .map_err(|errno| {
+                let text = format!(
+                    "cannot write {}/{FILE}: {} (the one before is kept)",
+                    self.home,
+                    describe(errno)
+                );
+                (code::FAILED, text)
+            })?;
+        let text = format!("saved {count} services to {}/{FILE}", self.home);
+        self.await_all(client, BTreeMap::new(), vec![(0, done(text))], Then::Answer);
+        Ok(())
+    }
+
+    fn load_dump(&mut self) -> std::result::Result<(Dump, Vec<String>), Refusal> {
+        let home = self.home.clone();
+        let mut warnings = Vec::new();
+        let mut missing = true;
+        for name in [FILE, BACKUP] {
+            let bytes = match self.kernel.load(name) {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => continue,
+                Err(errno) => {
+                    warnings.push(format!("cannot read {home}/{name}: {}", describe(errno)));
+                    missing = false;
+                    continue;
+                }
+            };
+            missing = false;
+            match Dump::parse(&bytes) {
+                Ok(dump) => {
+                    if name == BACKUP {
+                        warnings.push(format!("restoring from {home}/{BACKUP}"));
+                    }
+                    return Ok((dump, warnings));
+                }
+                Err(reason) if name == FILE => {
+                    let kept = match self.kernel.rename(FILE, DAMAGED) {
+                        Ok(()) => format!("kept as {home}/{DAMAGED}"),
+                        Err(_) => "left where it is".to_owned(),
+                    };
+                    warnings.push(format!("{home}/{FILE} is damaged: {reason} ({kept})"));
+                }
+                Err(reason) => warnings.push(format!("{home}/{name} is damaged: {reason}")),
+            }
+        }
+        let text = if missing {
+            format!("{home}/{FILE}: there is nothing to restore (save first)")
+        } else {
+            format!("cannot restore: {}", warnings.join("; "))
+        };
+        Err((code::FAILED, text))
+    }
+
+    pub(crate) fn restore(
+        &mut self,
+        client: ClientId,
+        force: bool,
+    ) -> std::result::Result<(), Refusal> {
+        let (dump, warnings) = self.load_dump()?;
+        let mut said: Vec<(Id, Outcome)> = Vec::new();
+        if !warnings.is_empty() {
+            said.push((
+                Id::MAX,
+                Outcome {
+                    warnings,
+                    ..done(String::new())
+                },
+            ));
+        }
+        let environments: Vec<Rc<Env>> = dump
+            .environments
+            .into_iter()
+            .map(|env| self.store.intern((*env).clone()))
+            .collect();
+        let passers = self.passers();
+        let mut up = Vec::new();
+        let mut fresh = Vec::new();
+        for saved in dump.services {
+            let known = self.names.get(&saved.spec.name).copied();
+            let Some(id) = known else {
+                fresh.push((saved, environments.clone()));
+                continue;
+            };
+            let same = self.unit(id).is_some_and(|unit| {
+                unit.definition.spec.command == saved.spec.command
+                    && unit.definition.spec.cwd == saved.spec.cwd
+            });
+            if same && saved.up {
+                up.push(id);
+            } else if !same {
+                let text = format!(
+                    "{}: the name stands for another command now; it stays as it is",
+                    saved.spec.name
+                );
+                said.push((
+                    id,
+                    Outcome {
+                        warnings: vec![text],
+                        ..done(String::new())
+                    },
+                ));
+            }
+        }
+        let ups: Vec<bool> = fresh.iter().map(|(saved, _)| saved.up).collect();
+        let wanted = fresh.into_iter().filter_map(|(saved, environments)| {
+            let base = environments.get(saved.environment)?.clone();
+            Some((
+                Some(saved.id),
+                Definition {
+                    spec: saved.spec,
+                    base,
+                },
+            ))
+        });
+        let ids = self.define_all(wanted.collect())?;
+        up.extend(
+            ids.into_iter()
+                .zip(ups)
+                .filter(|(_, up)| *up)
+                .map(|(id, _)| id),
+        );
+        self.restore_up(client, up, said, &passers, force);
+        Ok(())
+    }
+
+    fn restore_up(
+        &mut self,
+        client: ClientId,
+        up: Vec<Id>,
+        mut said: Vec<(Id, Outcome)>,
+        passers: &[super::lookalike::Passer],
+        force: bool,
+    ) {
+        let mut running = 0;
+        let mut wishes = BTreeMap::new();
+        for id in up {
+            let Some(unit) = self.unit(id) else { continue };
+            if matches!(unit.status(), Status::Online | Status::Starting) {
+                running += 1;
+                let (name, pid) = (unit.name(), unit.pid().unwrap_or(0));
+                said.push((
+                    id,
+                    done(format!("{name}: already running (id {id}, pid {pid})")),
+                ));
+                continue;
+            }
+            if unit.removing {
+                continue;
+            }
+            if unit.run.is_none() {
+                match self.stands_in_the_way(id, passers, force) {
+                    Err(outcome) => {
+                        said.push((id, failed(outcome.code, outcome.text)));
+                        continue;
+                    }
+                    Ok(warnings) if warnings.is_empty() => {}
+                    Ok(warnings) => said.push((
+                        id,
+                        Outcome {
+                            warnings,
+                            ..done(String::new())
+                        },
+                    )),
+                }
+            }
+            let after = self.unit(id).map_or(0, |unit| unit.emptied);
+            wishes.insert(id, Wish::Up(Generation(after)));
+            if let Some(unit) = self.unit_mut(id) {
+                unit.machine.reset();
+            }
+            self.wake_up(id, Input::Start);
+        }
+        self.await_all(client, wishes, said, Then::Summarize { running });
+    }
+}

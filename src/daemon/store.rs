@@ -1,0 +1,250 @@
+//! Definitions: an append-only file, a line for each service defined and each environment it
+//! was captured in, with a checksum each; rewritten whole when most of it is past.
+//!
+//! The journal's slot says which line a service is. A torn last line is a definition whose
+//! request was never answered.
+use crate::process::record::checksum;
+use crate::service::spec::{Definition, Env, Id, Spec};
+use crate::sys::{Errno, Kernel, Mode, Result, write_all_at};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::{Rc, Weak};
+
+/// The file's name in the home.
+pub const FILE: &str = "services";
+const FRESH: &str = "services.new";
+/// Below this size nothing is rewritten.
+const COMPACT_BYTES_MIN: u64 = 64 << 10;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    /// An environment, by the checksum of its text.
+    Env(u64, Env),
+    Service {
+        line: u64,
+        id: Id,
+        base: u64,
+        spec: Spec,
+    },
+    /// The service of that line was removed. The journal says so too; this is for the day when
+    /// the journal is lost.
+    Removed(u64),
+}
+
+/// What the file holds.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// By line number; the last line of an id is its newest.
+    pub services: BTreeMap<u64, (Id, Definition)>,
+    /// Lines that could not be read.
+    pub damaged: usize,
+}
+
+/// The open file of definitions.
+#[derive(Debug)]
+pub struct Store<F> {
+    file: F,
+    length: u64,
+    /// Bytes of the file that still count, about.
+    live: u64,
+    next_line: u64,
+    /// Environments in the file that some service shares.
+    known: HashMap<u64, Weak<Env>>,
+}
+
+fn env_key(env: &Env) -> u64 {
+    let mut text = String::new();
+    for (name, value) in env {
+        text.push_str(name);
+        text.push('=');
+        text.push_str(value);
+        text.push('\0');
+    }
+    checksum(text.as_bytes())
+}
+
+fn encode(line: &Line, out: &mut Vec<u8>) -> Result<()> {
+    let json = serde_json::to_vec(line).map_err(|_| Errno::INVAL)?;
+    out.extend_from_slice(format!("{:016x} ", checksum(&json)).as_bytes());
+    out.extend_from_slice(&json);
+    out.push(b'\n');
+    Ok(())
+}
+
+fn decode(line: &[u8]) -> Option<Line> {
+    let (sum, json) = line.split_at_checked(17)?;
+    let sum = u64::from_str_radix(std::str::from_utf8(sum).ok()?.trim_end(), 16).ok()?;
+    if checksum(json) != sum {
+        return None;
+    }
+    serde_json::from_slice(json).ok()
+}
+
+impl<F: std::fmt::Debug> Store<F> {
+    /// Reads the file, made if missing.
+    ///
+    /// # Errors
+    /// What open(2) and read(2) say.
+    pub fn open<K: Kernel<File = F>>(kernel: &mut K) -> Result<(Self, Loaded)> {
+        let bytes = kernel.load(FILE)?.unwrap_or_default();
+        let file = kernel.open(FILE, Mode::InPlace)?;
+        let mut envs: HashMap<u64, Rc<Env>> = HashMap::new();
+        let mut loaded = Loaded::default();
+        let mut next_line = 1;
+        for line in bytes.split_inclusive(|b| *b == b'\n') {
+            match line.strip_suffix(b"\n").and_then(decode) {
+                Some(Line::Env(key, env)) => {
+                    envs.insert(key, Rc::new(env));
+                }
+                Some(Line::Service {
+                    line,
+                    id,
+                    base,
+                    spec,
+                }) => {
+                    next_line = next_line.max(line + 1);
+                    let base = envs.entry(base).or_default().clone();
+                    loaded
+                        .services
+                        .insert(line, (id, Definition { spec, base }));
+                }
+                Some(Line::Removed(line)) => {
+                    next_line = next_line.max(line + 1);
+                    loaded.services.remove(&line);
+                }
+                None => loaded.damaged += 1,
+            }
+        }
+        // A torn last line must not swallow the next one.
+        let torn = bytes.iter().rev().take_while(|b| **b != b'\n').count();
+        let length = (bytes.len() - torn) as u64;
+        let known = envs
+            .iter()
+            .map(|(key, env)| (*key, Rc::downgrade(env)))
+            .collect();
+        let store = Self {
+            file,
+            length,
+            live: length,
+            next_line,
+            known,
+        };
+        Ok((store, loaded))
+    }
+
+    /// The shared form of an environment.
+    pub fn intern(&mut self, env: Env) -> Rc<Env> {
+        if let Some(known) = self.known.get(&env_key(&env)).and_then(Weak::upgrade) {
+            if *known == env {
+                return known;
+            }
+        }
+        Rc::new(env)
+    }
+
+    /// Puts services on record, all or none, and gives each its line.
+    ///
+    /// # Errors
+    /// ENOSPC, EDQUOT, EIO: then the file is as it was.
+    pub fn append<K: Kernel<File = F>>(
+        &mut self,
+        kernel: &mut K,
+        services: &[(Id, &Definition)],
+    ) -> Result<Vec<u64>> {
+        let mut bytes = Vec::new();
+        let mut lines = Vec::new();
+        let mut written: Vec<(u64, &Rc<Env>)> = Vec::new();
+        for (id, definition) in services {
+            let base = env_key(&definition.base);
+            let known = self.known.get(&base).and_then(Weak::upgrade).is_some()
+                || written.iter().any(|(key, _)| *key == base);
+            if !known {
+                encode(&Line::Env(base, (*definition.base).clone()), &mut bytes)?;
+                written.push((base, &definition.base));
+            }
+            let line = self.next_line + lines.len() as u64;
+            encode(
+                &Line::Service {
+                    line,
+                    id: *id,
+                    base,
+                    spec: definition.spec.clone(),
+                },
+                &mut bytes,
+            )?;
+            lines.push(line);
+        }
+        self.write(kernel, &bytes)?;
+        self.next_line += lines.len() as u64;
+        for (key, env) in written {
+            self.known.insert(key, Rc::downgrade(env));
+        }
+        Ok(lines)
+    }
+
+    /// Puts on record that services are gone. `bytes` is what they took, about.
+    ///
+    /// # Errors
+    /// As [`Store::append`]; the journal has it already, so that it may be ignored.
+    pub fn remove<K: Kernel<File = F>>(&mut self, kernel: &mut K, line: u64) -> Result<()> {
+        let mut bytes = Vec::new();
+        encode(&Line::Removed(line), &mut bytes)?;
+        self.live = self.live.saturating_sub(1024);
+        self.write(kernel, &bytes)
+    }
+
+    fn write<K: Kernel<File = F>>(&mut self, kernel: &mut K, bytes: &[u8]) -> Result<()> {
+        if let Err(errno) = write_all_at(kernel, &self.file, self.length, bytes) {
+            return kernel.set_len(&self.file, self.length).and(Err(errno));
+        }
+        self.length += bytes.len() as u64;
+        self.live += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Whether most of the file is past.
+    pub fn wants_compaction(&self) -> bool {
+        self.length > COMPACT_BYTES_MIN && self.live < self.length / 2
+    }
+
+    /// Writes the file anew with what still counts. The old one stays until the new one is whole.
+    ///
+    /// # Errors
+    /// Any of open, write, fsync, rename: then the old file goes on.
+    pub fn compact<'a, K: Kernel<File = F>>(
+        &mut self,
+        kernel: &mut K,
+        services: impl Iterator<Item = (u64, Id, &'a Definition)>,
+    ) -> Result<()> {
+        let mut bytes = Vec::new();
+        let mut known: HashMap<u64, Weak<Env>> = HashMap::new();
+        for (line, id, definition) in services {
+            let base = env_key(&definition.base);
+            if known
+                .insert(base, Rc::downgrade(&definition.base))
+                .is_none()
+            {
+                encode(&Line::Env(base, (*definition.base).clone()), &mut bytes)?;
+            }
+            encode(
+                &Line::Service {
+                    line,
+                    id,
+                    base,
+                    spec: definition.spec.clone(),
+                },
+                &mut bytes,
+            )?;
+        }
+        let file = kernel.open(FRESH, Mode::Fresh)?;
+        write_all_at(kernel, &file, 0, &bytes)?;
+        kernel.sync(&file)?;
+        kernel.rename(FRESH, FILE)?;
+        self.file = file;
+        self.length = bytes.len() as u64;
+        self.live = self.length;
+        self.known = known;
+        Ok(())
+    }
+}

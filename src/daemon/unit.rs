@@ -1,0 +1,145 @@
+//! A service as the daemon holds it: what was declared, its machine, and what of it may live.
+use crate::process::record::State;
+use crate::process::{Exit, Identity, Pid};
+use crate::service::machine::{Generation, Goal, Machine, Phase, Time};
+use crate::service::spec::{Definition, Id};
+use crate::sys::{Errno, Kernel, Stage};
+use crate::wire::Status;
+use std::collections::BTreeMap;
+
+/// One service.
+#[derive(Debug)]
+pub struct Unit<K: Kernel> {
+    pub id: Id,
+    pub definition: Definition,
+    /// Its line in the store.
+    pub line: u64,
+    pub machine: Machine,
+    pub run: Option<Run<K>>,
+    /// The highest generation of which the kernel confirmed that nothing lives.
+    pub emptied: u64,
+    /// The highest generation given to it.
+    pub generation: u64,
+    /// Unix milliseconds; 0 if never.
+    pub started_at: u64,
+    pub exited_at: u64,
+    pub restarted_at: u64,
+    pub exit: Option<Exit>,
+    /// To be forgotten as soon as it is down.
+    pub removing: bool,
+    /// Its first exec is not yet confirmed and nobody wants it kept if that fails.
+    pub provisional: bool,
+    /// Why it is where it is.
+    pub note: Option<String>,
+    /// What the loop's timer has for it.
+    pub deadline: Option<Time>,
+    /// When usage was last asked for, and the tree's ticks then.
+    pub sample: Option<(Time, u64)>,
+    /// Its status when it was last announced.
+    pub announced: Status,
+}
+
+/// An incarnation that may live.
+#[derive(Debug)]
+pub struct Run<K: Kernel> {
+    pub generation: Generation,
+    pub leader: Identity,
+    /// None: the leader was gone before we could open it, so its number means nothing.
+    pub pidfd: Option<K::Pidfd>,
+    /// Until the launch is decided.
+    pub launch: Option<K::Launch>,
+    /// How the leader ended, once it has.
+    pub exit: Option<Exit>,
+    /// It is our child and not yet reaped.
+    pub child: bool,
+    /// Every orphan of it came, or will come, to us.
+    pub lineage: bool,
+    pub adopted: bool,
+    /// When it exec'd, on the loop's clock.
+    pub since: Time,
+    /// SIGKILL rounds so far.
+    pub kills: u32,
+    /// The stop signal was sent to the group.
+    pub asked: bool,
+    /// Why it was not exec'd.
+    pub failure: Option<(Stage, Errno)>,
+    /// Members beyond the leader and our own orphans: found by marks, in the drain only.
+    pub members: BTreeMap<Pid, Member<K>>,
+}
+
+/// A process of a tree that is not its leader.
+#[derive(Debug)]
+pub struct Member<K: Kernel> {
+    pub pidfd: K::Pidfd,
+    /// It bears a mark, so it may be signalled; else it only keeps the gate closed.
+    pub certain: bool,
+    pub asked: bool,
+}
+
+/// A child of ours that we did not start: an orphan of some tree.
+#[derive(Debug)]
+pub struct Orphan<K: Kernel> {
+    pub pidfd: K::Pidfd,
+    pub owner: Owner,
+    pub asked: bool,
+}
+
+/// Whose an orphan is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    Run(Id, Generation),
+    /// It bears the mark of another opm, or of an incarnation that is past: no gate waits for it.
+    Foreign,
+    /// Nobody can say: every gate of our own children waits for it, nobody signals it.
+    Unknown,
+}
+
+impl<K: Kernel> Unit<K> {
+    pub fn name(&self) -> &str {
+        &self.definition.spec.name
+    }
+
+    /// The status word.
+    pub fn status(&self) -> Status {
+        match self.machine.phase() {
+            Phase::Down(_) => Status::Stopped,
+            Phase::Failed(_) => Status::Errored,
+            Phase::Cooldown { .. } => Status::Waiting,
+            Phase::Starting { .. } => Status::Starting,
+            Phase::Up { .. } => Status::Online,
+            Phase::Stopping { .. } => Status::Stopping,
+        }
+    }
+
+    /// The daemon's half of its slot.
+    pub fn state(&self) -> State {
+        State {
+            definition: self.line,
+            goal_up: self.machine.goal() == Goal::Up,
+            failed: matches!(self.machine.phase(), Phase::Failed(_)),
+            generation: self.generation,
+            emptied: self.emptied,
+            restarts: self.machine.restarts(),
+            deaths: self.machine.deaths(),
+            started_at: self.started_at,
+            exited_at: self.exited_at,
+            restarted_at: self.restarted_at,
+            exit: self.exit,
+        }
+    }
+
+    /// The leader's pid while it lives.
+    pub fn pid(&self) -> Option<Pid> {
+        self.run
+            .as_ref()
+            .filter(|run| run.exit.is_none())
+            .map(|run| run.leader.pid)
+    }
+}
+
+impl<K: Kernel> Run<K> {
+    /// The leader is dead and confirmed so; what is left must drain.
+    pub fn is_draining(&self) -> bool {
+        self.exit.is_some() || self.failure.is_some()
+    }
+}

@@ -1,0 +1,306 @@
+//! The process file: `{"services": [{"name": "web", "command": "node server.js", …}]}`.
+//!
+//! Pure: text in, specs out. All or nothing: one error and no service of the file is defined.
+//! An error names the file, the service and the key; a key that opm doesn't know is a warning.
+use crate::process::command::default_name;
+use crate::service::signal::Signal;
+use crate::service::spec::{Env, Restart, Spec};
+use crate::service::target::check_name;
+use crate::service::text::{Delay, parse_span};
+use crate::service::words::{self, Line};
+use serde_json::{Map, Value};
+use std::path::{Component, Path, PathBuf};
+
+/// Largest process file: what is defined must fit into one request.
+pub const FILE_BYTES_MAX: usize = 8 << 20;
+
+/// What a process file declares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcessFile {
+    pub specs: Vec<Spec>,
+    /// One line each, without `opm: `.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the process file `text`. `file` is what the operator calls it, `directory` the
+/// absolute directory that it lies in, which relative `cwd`s are relative to.
+///
+/// # Errors
+/// One line that names the file and, where there is one, the service and the key.
+pub fn parse(text: &[u8], file: &str, directory: &Path) -> Result<ProcessFile, String> {
+    let top = parse_json(text).map_err(|reason| format!("{file}: {reason}"))?;
+    let services = services_of(top).map_err(|reason| format!("{file}: {reason}"))?;
+    let mut found = ProcessFile::default();
+    for (n, value) in services.list.into_iter().enumerate() {
+        let mut reader = Reader {
+            file,
+            label: format!("services[{n}]"),
+            warnings: Vec::new(),
+        };
+        let spec = reader.spec(value, directory)?;
+        if found.specs.iter().any(|other| other.name == spec.name) {
+            return Err(format!("{file}: {}: the name is there twice", spec.name));
+        }
+        found.warnings.append(&mut reader.warnings);
+        found.specs.push(spec);
+    }
+    for key in services.strange {
+        found
+            .warnings
+            .push(format!("{file}: unknown key '{}'", key.escape_debug()));
+    }
+    Ok(found)
+}
+
+/// The words that are exec'd for a command line: its own, or `/bin/sh -c` if it has shell
+/// syntax in it.
+///
+/// # Errors
+/// What is wrong with the line.
+pub fn words_of_line(line: &str) -> Result<Vec<String>, String> {
+    match words::split(line).map_err(|e| e.to_string())? {
+        Line::Argv(words) => Ok(words),
+        Line::Shell(line) => Ok(vec!["/bin/sh".to_owned(), "-c".to_owned(), line]),
+    }
+}
+
+fn parse_json(text: &[u8]) -> Result<Value, String> {
+    if text.len() > FILE_BYTES_MAX {
+        return Err(format!("over {} MB", FILE_BYTES_MAX >> 20));
+    }
+    let text = std::str::from_utf8(text).map_err(|_| "not UTF-8 text".to_owned())?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))
+}
+
+struct Services {
+    list: Vec<Value>,
+    strange: Vec<String>,
+}
+
+fn services_of(top: Value) -> Result<Services, String> {
+    const SHAPE: &str = "expected an object {\"services\": [...]}";
+    let Value::Object(mut top) = top else {
+        return Err(format!("{SHAPE}, found {}", kind(&top)));
+    };
+    match top.remove("services") {
+        Some(Value::Array(list)) => Ok(Services {
+            list,
+            strange: top.into_iter().map(|(key, _)| key).collect(),
+        }),
+        Some(other) => Err(format!("services: expected a list, found {}", kind(&other))),
+        None if top.contains_key("apps") => {
+            Err("PM2's {\"apps\": [...]} is not supported yet (use \"services\")".to_owned())
+        }
+        None => Err(SHAPE.to_owned()),
+    }
+}
+
+/// Reads one service.
+struct Reader<'a> {
+    file: &'a str,
+    /// What errors call the service: its place in the list until its name is known.
+    label: String,
+    warnings: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn wrong(&self, key: &str, reason: &str) -> String {
+        format!("{}: {}: {key}: {reason}", self.file, self.label)
+    }
+
+    fn spec(&mut self, value: Value, directory: &Path) -> Result<Spec, String> {
+        let Value::Object(mut map) = value else {
+            let found = kind(&value);
+            return Err(format!(
+                "{}: {}: expected an object, found {found}",
+                self.file, self.label
+            ));
+        };
+        let name = self.text(&mut map, "name")?;
+        if let Some(name) = &name {
+            // First of all: the name is what every other error begins with.
+            check_name(name).map_err(|reason| format!("{}: {reason}", self.file))?;
+            self.label.clone_from(name);
+        }
+        let command = self.command(&mut map)?;
+        let cwd = self.text(&mut map, "cwd")?.unwrap_or_default();
+        let mut spec = Spec {
+            name: name.unwrap_or_else(|| default_name(&command)),
+            command,
+            cwd: self.directory(directory, &cwd)?,
+            env: self.env(&mut map)?,
+            policy: crate::service::spec::Policy::default(),
+        };
+        self.policy(&mut map, &mut spec)?;
+        for key in map.keys() {
+            self.warnings.push(format!(
+                "{}: {}: unknown key '{}'",
+                self.file,
+                self.label,
+                key.escape_debug()
+            ));
+        }
+        spec.check()
+            .map_err(|reason| format!("{}: {reason}", self.file))?;
+        Ok(spec)
+    }
+
+    fn policy(&self, map: &mut Map<String, Value>, spec: &mut Spec) -> Result<(), String> {
+        let policy = &mut spec.policy;
+        if let Some(restart) = self.parsed(map, "restart", Restart::parse)? {
+            policy.restart = restart;
+        }
+        if let Some(most) = map.remove("max_restarts") {
+            let whole = most.as_u64().and_then(|most| u32::try_from(most).ok());
+            policy.max_restarts = whole.ok_or_else(|| {
+                let found = if most.is_number() {
+                    most.to_string()
+                } else {
+                    kind(&most).into()
+                };
+                self.wrong(
+                    "max_restarts",
+                    &format!("expected a whole number, found {found}"),
+                )
+            })?;
+        }
+        if let Some(span) = self.span(map, "min_uptime", parse_span)? {
+            policy.min_uptime = span;
+        }
+        if let Some(delay) = self.span(map, "restart_delay", Delay::parse)? {
+            policy.restart_delay = delay;
+        }
+        if let Some(Value::Number(number)) = map.get("stop_signal") {
+            let text = number.to_string();
+            map.insert("stop_signal".to_owned(), Value::String(text));
+        }
+        if let Some(signal) = self.parsed(map, "stop_signal", Signal::parse)? {
+            policy.stop_signal = signal;
+        }
+        if let Some(span) = self.span(map, "stop_timeout", parse_span)? {
+            policy.stop_timeout = span;
+        }
+        Ok(())
+    }
+
+    fn text(&self, map: &mut Map<String, Value>, key: &str) -> Result<Option<String>, String> {
+        match map.remove(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => {
+                Err(self.wrong(key, &format!("expected a string, found {}", kind(&other))))
+            }
+        }
+    }
+
+    fn parsed<T>(
+        &self,
+        map: &mut Map<String, Value>,
+        key: &str,
+        parse: fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, String> {
+        let Some(text) = self.text(map, key)? else {
+            return Ok(None);
+        };
+        parse(&text)
+            .map(Some)
+            .map_err(|reason| self.wrong(key, &reason))
+    }
+
+    /// A bare number could mean seconds or milliseconds, and PM2 and systemd differ: refused.
+    fn span<T>(
+        &self,
+        map: &mut Map<String, Value>,
+        key: &str,
+        parse: fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, String> {
+        if let Some(Value::Number(number)) = map.get(key) {
+            let example = format!("a number needs a unit, as in \"{number}ms\" or \"{number}s\"");
+            return Err(self.wrong(key, &example));
+        }
+        self.parsed(map, key, parse)
+    }
+
+    fn command(&self, map: &mut Map<String, Value>) -> Result<Vec<String>, String> {
+        let wrong = |reason: &str| Err(self.wrong("command", reason));
+        match map.remove("command") {
+            None => wrong("missing"),
+            Some(Value::String(line)) => words_of_line(&line).or_else(|reason| wrong(&reason)),
+            Some(Value::Array(words)) => {
+                let mut command = Vec::with_capacity(words.len());
+                for word in words {
+                    match word {
+                        Value::String(word) => command.push(word),
+                        other => {
+                            let found = kind(&other);
+                            return wrong(&format!("expected a list of strings, {found} is in it"));
+                        }
+                    }
+                }
+                if command.first().is_none_or(String::is_empty) {
+                    return wrong("empty");
+                }
+                Ok(command)
+            }
+            Some(other) => wrong(&format!(
+                "expected a string or a list of strings, found {}",
+                kind(&other)
+            )),
+        }
+    }
+
+    fn env(&self, map: &mut Map<String, Value>) -> Result<Env, String> {
+        let vars = match map.remove("env") {
+            None => return Ok(Env::new()),
+            Some(Value::Object(vars)) => vars,
+            Some(other) => {
+                let reason = format!("expected an object, found {}", kind(&other));
+                return Err(self.wrong("env", &reason));
+            }
+        };
+        let mut env = Env::with_capacity(vars.len());
+        for (name, value) in vars {
+            let text = match value {
+                Value::String(text) => text,
+                Value::Number(number) => number.to_string(),
+                Value::Bool(is) => is.to_string(),
+                Value::Null | Value::Array(_) | Value::Object(_) => {
+                    let found = kind(&value);
+                    let reason = format!("expected a string, a number or a boolean, found {found}");
+                    return Err(self.wrong(&format!("env.{}", name.escape_debug()), &reason));
+                }
+            };
+            env.push((name, text));
+        }
+        Ok(env)
+    }
+
+    fn directory(&self, base: &Path, cwd: &str) -> Result<String, String> {
+        let path = tidy(&base.join(cwd));
+        path.into_os_string()
+            .into_string()
+            .map_err(|_| self.wrong("cwd", "the path is not UTF-8"))
+    }
+}
+
+/// Without `.` and double slashes. `..` stays: after a symbolic link it isn't the parent.
+fn tidy(path: &Path) -> PathBuf {
+    path.components()
+        .filter(|part| *part != Component::CurDir)
+        .collect()
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests;
