@@ -116,6 +116,25 @@ fn nothing_leaks_into_a_service(rig: &Rig) {
 }
 
 #[test]
+fn a_stop_that_a_restart_overtakes_is_answered_too() {
+    isolated(here!(), |rig| {
+        for overtaking in ["restart", "start"] {
+            let options = ["--min-uptime", "0s", "--stop-timeout", "500ms"];
+            rig.start_with(overtaking, &options, "ignore:TERM note:up sleep");
+            rig.note(overtaking, "up");
+            let stop = rig.spawn(&["stop", overtaking]);
+            rig.until_status(overtaking, "stopping");
+            let other = rig.spawn(&[overtaking, overtaking]);
+            let ran = finish(other, &[overtaking]);
+            assert_eq!(ran.code, Some(0), "{ran:?}");
+            finish(stop, &["stop"]);
+            rig.until_status(overtaking, "online");
+            assert_eq!(rig.starts(overtaking).len(), 2);
+        }
+    });
+}
+
+#[test]
 fn a_quick_death_waits_for_the_cooldown() {
     isolated(here!(), |rig| {
         let pid = rig.start_with("web", &["--restart-delay", "600ms"], "sleep");
@@ -257,7 +276,11 @@ fn a_stopped_member_is_continued_after_the_stop_signal() {
 #[test]
 fn a_program_that_daemonizes_is_an_error_with_a_reason() {
     isolated(here!(), |rig| {
-        let words = rig.start_words("web", &[], "child [ setsid note:daemon sleep ] exit:0");
+        let words = rig.start_words(
+            "web",
+            &[],
+            "child [ setsid note:daemon sleep ] ms:100 exit:0",
+        );
         rig.opm(&words.iter().map(String::as_str).collect::<Vec<_>>());
         rig.until_status("web", "errored");
         assert_eq!(rig.starts("web").len(), 1);

@@ -164,7 +164,7 @@ fn a_comet_is_caught() {
         let all = proc::all().into_iter().filter(|p| p.state != 'Z');
         let left: Vec<_> = all
             .map(|process| proc::arguments(process.pid))
-            .filter(|line| line.starts_with(&fixture) && line.contains("comet"))
+            .filter(|line| line.starts_with(&fixture) && line.contains("comet:"))
             .collect();
         assert_eq!(left, Vec::<String>::new());
     });
