@@ -49,12 +49,8 @@ fn ops(n: usize) -> &'static str {
     }
 }
 
-/// What goes on when the daemon is killed. Those of the services that it may touch.
-fn disturb(
-    rig: &Rig,
-    chance: &mut Chance,
-    names: &[String],
-) -> (Vec<String>, Vec<std::process::Child>) {
+/// What goes on when the daemon is killed: commands, and the services that they may touch.
+fn disturb(rig: &Rig, chance: &mut Chance, names: &[String]) -> (Vec<String>, Vec<String>) {
     let one = names[chance.below(names.len())].clone();
     let some: Vec<String> = names
         .iter()
@@ -62,12 +58,13 @@ fn disturb(
         .cloned()
         .collect();
     let targets = some.join(",");
+    let say = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     match chance.below(9) {
-        0 => (names.to_vec(), vec![rig.spawn(&["restart", "all"])]),
-        1 if !some.is_empty() => (some, vec![rig.spawn(&["restart", &targets])]),
+        0 => (names.to_vec(), say(&["restart all"])),
+        1 if !some.is_empty() => (some, vec![format!("restart {targets}")]),
         2 => (
             vec![one.clone()],
-            vec![rig.spawn(&["stop", &one]), rig.spawn(&["start", &one])],
+            vec![format!("stop {one}"), format!("start {one}")],
         ),
         // Leaders die by themselves, so that drains are under way.
         3 | 4 => {
@@ -78,13 +75,10 @@ fn disturb(
             }
             (some, Vec::new())
         }
-        5 => (Vec::new(), vec![rig.spawn(&["save"])]),
-        6 => (Vec::new(), vec![rig.spawn(&["restore"])]),
-        7 => (Vec::new(), vec![rig.spawn(&["daemon", "restart"])]),
-        _ => (
-            Vec::new(),
-            vec![rig.spawn(&["ls"]), rig.spawn(&["daemon", "start"])],
-        ),
+        5 => (Vec::new(), say(&["save"])),
+        6 => (Vec::new(), say(&["restore"])),
+        7 => (Vec::new(), say(&["daemon restart"])),
+        _ => (Vec::new(), say(&["ls", "daemon start"])),
     }
 }
 
@@ -114,14 +108,21 @@ fn round(rig: &Rig, chance: &mut Chance, names: &[String], before: &HashMap<Stri
     let daemon = rig.daemon();
     let began = Instant::now();
     let (touched, commands) = disturb(rig, chance, names);
+    let commands: Vec<_> = commands
+        .iter()
+        .map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            (line, rig.spawn(&words))
+        })
+        .collect();
     std::thread::sleep(Duration::from_micros(chance.below(60_000) as u64));
     // An upgrade keeps the pid; a command may have started another one if this is dead already.
     if proc::alive(daemon) {
         rig.kill(daemon, Signal::KILL);
     }
     // Whatever they say: they end, and say it in one line.
-    for command in commands {
-        let ran = finish(command, &["a command"]);
+    for (line, command) in commands {
+        let ran = finish(command, &[line]);
         assert!(
             ran.code.is_some() && ran.err.lines().count() <= 2,
             "{ran:?}"

@@ -45,7 +45,6 @@ pub(crate) struct Event {
     pub(crate) generation: u64,
     pub(crate) code: Option<i32>,
     pub(crate) signal: Option<String>,
-    pub(crate) reason: Option<String>,
 }
 
 pub(crate) struct Rig {
@@ -165,14 +164,6 @@ impl Rig {
             serde_json::from_str::<Event>(line).unwrap_or_else(|e| panic!("{e}: {line}"))
         });
         events.filter(|event| event.service == name).collect()
-    }
-
-    /// The words of the events of one service, with their generations: `spawned 1`.
-    pub(crate) fn history(&self, name: &str) -> Vec<String> {
-        let events = self.events(name).into_iter();
-        events
-            .map(|e| format!("{} {}", e.event, e.generation))
-            .collect()
     }
 
     // Services.
