@@ -6,10 +6,13 @@ use super::{Call, home, render, wants_json};
 use crate::wire::{Health, Reply, Request, code};
 use clap::ArgMatches;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// How long a daemon that replaces itself may be away.
 const UPGRADE_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long another binary's self-check may take.
+const CHECK_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a daemon that has said that it leaves may take to be gone.
 const EXIT_TIME_MAX: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(2);
@@ -131,10 +134,47 @@ fn upgrade(client: &Client, binary: Option<&String>) -> Done {
             absolute(&own.to_string_lossy().into_owned())?
         }
     };
+    check_binary(&binary)?;
     let Some(connection) = client.try_connect()? else {
         return Err(client.away());
     };
     replace(client, connection, Some(binary), "upgraded")
+}
+
+/// The new binary's own word that it can take over: a bad one would end the daemon for good.
+fn check_binary(binary: &str) -> Result<(), Failure> {
+    let refuse = |reason: String| Failure::plain(format!("{binary}: {reason} (not upgraded)"));
+    let mut check = std::process::Command::new(binary);
+    check
+        .args(["daemon", "self-check"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
+    let mut child = check
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| refuse(super::output::why(e)))?;
+    let began = Instant::now();
+    while child
+        .try_wait()
+        .map_err(|e| refuse(e.to_string()))?
+        .is_none()
+    {
+        if began.elapsed() > CHECK_TIME_MAX {
+            // Killed or gone already: it is reaped either way.
+            child.kill().ok();
+            child.wait().ok();
+            return Err(refuse("its self-check does not end".to_owned()));
+        }
+        std::thread::sleep(RETRY);
+    }
+    let output = child
+        .wait_with_output()
+        .map_err(|e| refuse(e.to_string()))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    if output.status.success() && crate::daemon::can_take_over(&said) {
+        return Ok(());
+    }
+    Err(refuse("it fails its self-check".to_owned()))
 }
 
 /// Either the daemon says that it will not, or the connection ends with its exec, or it says

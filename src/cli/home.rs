@@ -50,9 +50,10 @@ pub(crate) fn create(home: &Path) -> Result<(), Failure> {
     made.map_err(|e| Failure::new(code::UNREACHABLE, format!("{}: {}", home.display(), why(e))))
 }
 
-/// Whether a daemon has ever kept a record here: without one there is no service to speak of.
+/// Whether a daemon has ever been here: without one there is no service to speak of. Not asked
+/// of the journal: services whose record is lost are found by their marks.
 pub(crate) fn is_on_record(home: &Path) -> bool {
-    home.join("journal").exists()
+    home.join("lock").exists()
 }
 
 /// Who holds the home's lock: the pid that took it, which may be gone while a child that has

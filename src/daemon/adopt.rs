@@ -48,9 +48,12 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Stray<K: Kernel> {
     pub(crate) name: Option<String>,
-    pub(crate) generation: Generation,
     pub(crate) run: Run<K>,
+    held: Vec<(Pid, Option<K::Pidfd>)>,
 }
+
+/// A marked process that no record names: what its environment says, as far as it can be read.
+type Lost = (Pid, Option<EnvMark>, Option<String>);
 
 /// What of the journal still says something about the processes that we see.
 fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal> {
@@ -65,14 +68,14 @@ fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal> {
         Err((
             code::REFUSED,
             format!(
-                "{}: its services may still run on {whose} (stop them there, or use another home)",
+                "{}: its services may still run {whose} (stop them there, or use another home)",
                 place.home
             ),
         ))
     };
     if header.machine != place.machine {
         return if any_live {
-            refuse("another machine")
+            refuse("on another machine")
         } else {
             Ok(false)
         };
@@ -163,6 +166,7 @@ impl<K: Kernel> Daemon<K> {
             pending: BTreeMap::new(),
             waiting: HashMap::new(),
             next_pending: 0,
+            asker: 0,
             outbox: Vec::new(),
             leave: None,
             log: Vec::new(),
@@ -449,7 +453,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// The stray that must drain before this service starts.
     pub(crate) fn take_stray(&mut self, unit: &Unit<K>) -> Option<Stray<K>> {
-        let mine = |stray: &Stray<K>| stray.name.as_deref().is_none_or(|name| name == unit.name());
+        let mine = |stray: &Stray<K>| stray.name.as_deref() == Some(unit.name());
         let at = self.strays.iter().position(mine)?;
         Some(self.strays.swap_remove(at))
     }
@@ -468,7 +472,7 @@ impl<K: Kernel> Daemon<K> {
                     .is_some_and(|run| sighting.names(run.generation.0))
             })
         };
-        let mut lost: BTreeMap<u64, Vec<(Pid, Option<EnvMark>, Option<String>)>> = BTreeMap::new();
+        let mut lost: BTreeMap<u64, Vec<Lost>> = BTreeMap::new();
         for sighting in found {
             if known(self, &sighting) {
                 continue;
@@ -492,11 +496,7 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
-    fn take_in_lost(
-        &mut self,
-        generation: Generation,
-        members: &[(Pid, Option<EnvMark>, Option<String>)],
-    ) {
+    fn take_in_lost(&mut self, generation: Generation, members: &[Lost]) {
         let mark = members.iter().find_map(|(_, mark, _)| *mark);
         let name = members.iter().find_map(|(_, _, name)| name.clone());
         let leader = mark
@@ -513,17 +513,7 @@ impl<K: Kernel> Daemon<K> {
             _ => None,
         };
         let Some(id) = id else {
-            let pids: Vec<String> = members.iter().map(|m| m.0.to_string()).collect();
-            let name = name
-                .clone()
-                .unwrap_or_else(|| "an unknown service".to_owned());
-            self.log
-                .push(format!("pid {} of {name} has no record", pids.join(", ")));
-            self.strays.push(Stray {
-                name: Some(name),
-                generation,
-                run,
-            });
+            self.note_stray(name, run, members);
             return;
         };
         let (now, since) = (self.now, run.since);
@@ -542,8 +532,52 @@ impl<K: Kernel> Daemon<K> {
         self.after_step(id);
     }
 
+    /// Nothing can take these in now: a service of their name does when it is defined, and where
+    /// not even a name is left, nothing starts while they live.
+    fn note_stray(&mut self, name: Option<String>, run: Run<K>, members: &[Lost]) {
+        let pids: Vec<Pid> = members.iter().map(|member| member.0).collect();
+        let whose = name
+            .clone()
+            .unwrap_or_else(|| "an unknown service".to_owned());
+        self.log
+            .push(format!("pid {pids:?} of {whose} has no record"));
+        let mut held = Vec::new();
+        for pid in pids {
+            // One that can't be opened is gone, or (EMFILE) held by its number: then it blocks
+            // for too long rather than too short.
+            let pidfd = self.kernel.pidfd_open(pid);
+            if pidfd
+                .as_ref()
+                .is_err_and(|errno| *errno == crate::sys::Errno::SRCH)
+            {
+                continue;
+            }
+            held.push((pid, pidfd.ok()));
+        }
+        self.strays.push(Stray { name, run, held });
+    }
+
+    /// Live processes of lost incarnations of which not even the service's name is known: any
+    /// service could be theirs.
+    pub(crate) fn nameless(&mut self) -> Vec<Pid> {
+        for stray in self.strays.iter_mut().filter(|stray| stray.name.is_none()) {
+            stray.held.retain(|(_, pidfd)| match pidfd {
+                Some(pidfd) => !self.kernel.is_dead(pidfd).unwrap_or(false),
+                None => true,
+            });
+        }
+        self.strays
+            .retain(|stray| stray.name.is_some() || !stray.held.is_empty());
+        let nameless = self.strays.iter().filter(|stray| stray.name.is_none());
+        nameless
+            .flat_map(|stray| stray.held.iter().map(|(pid, _)| *pid))
+            .collect()
+    }
+
     fn run_of_lost(&mut self, generation: Generation, leader: Option<Pid>) -> Run<K> {
         let pidfd = leader.and_then(|pid| self.kernel.pidfd_open(pid).ok());
+        // The mark was read before the pidfd was open: it must be there still.
+        let pidfd = pidfd.filter(|_| leader.is_some_and(|pid| self.bears(pid, generation.0)));
         let inode = pidfd
             .as_ref()
             .and_then(|pidfd| self.kernel.inode(pidfd))

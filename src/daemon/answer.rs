@@ -15,8 +15,8 @@ const KILLS_MAX: u32 = 5;
 pub(crate) enum Wish {
     /// Exec'd, in an incarnation after this one.
     Up(Generation),
-    /// Confirmed gone.
-    Down,
+    /// Every incarnation up to this one is confirmed gone.
+    Down(Generation),
     /// Forgotten.
     Gone,
     /// A status, whoever brings it about.
@@ -97,6 +97,27 @@ impl<K: Kernel> Daemon<K> {
                 if let Some(outcome) = wish.and_then(|wish| self.verdict(id, wish)) {
                     self.fulfil(number, id, outcome);
                 }
+            }
+        }
+    }
+
+    /// Answers whoever waits for a service that is forgotten now.
+    pub(crate) fn answer_forgotten(&mut self, id: Id, name: &str) {
+        for number in self.waiting.get(&id).cloned().unwrap_or_default() {
+            let wish = self
+                .pending
+                .get(&number)
+                .and_then(|p| p.waiting.get(&id))
+                .copied();
+            let text = format!("{name}: removed");
+            match wish {
+                Some(Wish::Gone | Wish::Down(_) | Wish::Status(Until::Stopped)) => {
+                    self.fulfil(number, id, done(text));
+                }
+                Some(Wish::Up(_) | Wish::Status(_)) => {
+                    self.fulfil(number, id, failed(code::FAILED, text));
+                }
+                None => {}
             }
         }
     }
@@ -205,21 +226,14 @@ impl<K: Kernel> Daemon<K> {
 
     /// Whether a wish is fulfilled, or can't be.
     fn verdict(&self, id: Id, wish: Wish) -> Option<Outcome> {
-        let Some(unit) = self.unit(id) else {
-            return Some(match wish {
-                Wish::Gone | Wish::Down | Wish::Status(Until::Stopped) => {
-                    done(format!("{id}: removed"))
-                }
-                Wish::Up(_) | Wish::Status(_) => failed(code::FAILED, format!("{id}: removed")),
-            });
-        };
+        let unit = self.unit(id)?;
         let name = unit.name();
         let status = unit.status();
         let resists = unit.run.as_ref().is_some_and(|run| run.kills >= KILLS_MAX);
         if status == Status::Stopping && resists && !matches!(wish, Wish::Status(_)) {
             return Some(failed(code::REFUSED, self.resistance(id)));
         }
-        if mutant("early_reply") && wish == Wish::Down {
+        if mutant("early_reply") && matches!(wish, Wish::Down(_)) {
             return Some(done(format!("{name}: stopped")));
         }
         let note = || {
@@ -241,15 +255,18 @@ impl<K: Kernel> Daemon<K> {
                 fail()
             }
             (Wish::Up(after), Status::Waiting) if unit.generation > after.0 => fail(),
-            (Wish::Down, Status::Stopped | Status::Errored) => {
+            (Wish::Down(_), Status::Stopped | Status::Errored) => {
                 Some(done(format!("{name}: stopped")))
+            }
+            (Wish::Down(of), _) if unit.emptied >= of.0 && of.0 > 0 => {
+                Some(done(format!("{name}: stopped, and started again since")))
             }
             (Wish::Status(Until::Online | Until::Ready), Status::Online)
             | (Wish::Status(Until::Stopped), Status::Stopped)
             | (Wish::Status(Until::Errored), Status::Errored) => {
                 Some(done(format!("{name}: {}", status.word())))
             }
-            (Wish::Up(_) | Wish::Down | Wish::Gone | Wish::Status(_), _) => None,
+            (Wish::Up(_) | Wish::Down(_) | Wish::Gone | Wish::Status(_), _) => None,
         }
     }
 

@@ -34,7 +34,8 @@ pub fn door(home: &Path) -> u8 {
     match serve(home) {
         Ok(code) => code,
         Err((code, text)) => {
-            log(&format!("opm: {text}"));
+            // Whoever launched us reads the code and the reason from here.
+            log(&format!("opm: exit {code}: {text}"));
             code
         }
     }
@@ -102,30 +103,32 @@ fn serve(home: &Path) -> Result<u8, Failure> {
         None => bind(path)?,
     };
     let mut server = Server::new(poll, listener, signalfd).map_err(io)?;
-    crash::arm(server.listener(), path);
+    crash::arm(server.listener());
     let services = daemon.all_units().count();
     let pid = rustix::process::getpid().as_raw_nonzero();
     log(&format!(
         "opm {} serves {path} (pid {pid}, {services} services)",
         env!("CARGO_PKG_VERSION")
     ));
-    match server.run(&mut daemon) {
-        Leave::Quit => {
-            for name in [SOCKET, PID_FILE] {
-                daemon.kernel.home.remove(name).ok();
+    loop {
+        match server.run(&mut daemon) {
+            Leave::Quit => break,
+            Leave::Exec(binary) => {
+                log(&format!("becoming {binary}"));
+                let errno = crash::become_image(&binary, server.listener());
+                log(&format!(
+                    "cannot execute {binary}: {}; staying",
+                    describe(errno)
+                ));
+                daemon.leave = None;
             }
-            log("left; services keep running");
-            Ok(code::DONE)
-        }
-        Leave::Exec(binary) => {
-            log(&format!("becoming {binary}"));
-            let errno = crash::become_image(&binary, server.listener(), path);
-            Err((
-                code::FAILED,
-                format!("cannot execute {binary}: {}", describe(errno)),
-            ))
         }
     }
+    for name in [SOCKET, PID_FILE] {
+        daemon.kernel.home.remove(name).ok();
+    }
+    log("left; services keep running");
+    Ok(code::DONE)
 }
 
 /// Signals, descriptors, directory, subreaper. Gives the listener that an earlier image of this
@@ -133,14 +136,11 @@ fn serve(home: &Path) -> Result<u8, Failure> {
 fn prepare_process() -> Result<Option<UnixListener>, Failure> {
     signals::reset_dispositions();
     signals::unblock_all();
-    let inherited = std::env::var(crash::LISTENER_VARIABLE).is_ok_and(|fd| fd == "3");
-    signals::close_from(if inherited { 4 } else { 3 });
+    let inherited = std::env::var(crash::LISTENER_VARIABLE);
+    let inherited = inherited.ok().and_then(|fd| fd.parse::<u32>().ok());
+    signals::close_inherited(inherited);
     open_standard_streams();
-    let listener = if inherited {
-        signals::inherited(3)
-    } else {
-        None
-    };
+    let listener = inherited.and_then(|fd| signals::inherited(fd.cast_signed()));
     drop(std::env::set_current_dir("/"));
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|errno| {
         (

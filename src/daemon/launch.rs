@@ -36,6 +36,9 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn launch(&mut self, id: Id, generation: Generation) -> Result<(), Errno> {
+        if !self.strays.is_empty() && !self.nameless().is_empty() {
+            return Err(Errno::BUSY);
+        }
         let Some(unit) = self
             .units
             .get_mut(id as usize)

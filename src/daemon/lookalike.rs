@@ -10,6 +10,9 @@ use crate::process::stat::parse_cmdline;
 use crate::service::spec::Spec;
 use crate::sys::Kernel;
 
+/// Ancestors of a command that are looked at.
+const ANCESTORS_MAX: usize = 64;
+
 /// A process of our user that bears no mark of ours.
 #[derive(Debug)]
 pub(crate) struct Passer {
@@ -35,9 +38,10 @@ impl<K: Kernel> Daemon<K> {
             return Vec::new();
         }
         let (uid, key) = (self.kernel.own_uid(), self.header.home_key);
+        let askers = self.askers();
         let mut passers = Vec::new();
         for pid in pids {
-            if pid == self.own.pid || self.leaders.contains_key(&pid) {
+            if pid == self.own.pid || self.leaders.contains_key(&pid) || askers.contains(&pid) {
                 continue;
             }
             if self.kernel.uid(pid) != Ok(uid) {
@@ -66,6 +70,18 @@ impl<K: Kernel> Daemon<K> {
             });
         }
         passers
+    }
+
+    /// The command that asks, and those that it was called from: a deploy script that is named
+    /// after what it starts is no second one of it.
+    fn askers(&mut self) -> Vec<Pid> {
+        let mut askers = Vec::new();
+        let mut pid = self.asker;
+        while pid > 1 && askers.len() < ANCESTORS_MAX && !askers.contains(&pid) {
+            askers.push(pid);
+            pid = self.kernel.stat(pid).map_or(0, |stat| stat.ppid);
+        }
+        askers
     }
 
     /// The look-alike of a spec, the same argv before the same pattern.

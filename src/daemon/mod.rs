@@ -21,7 +21,7 @@ pub mod store;
 pub mod unit;
 mod upgrade;
 
-pub use door::{door, self_check};
+pub use door::{can_take_over, door, self_check};
 
 use crate::mutant::mutant;
 use crate::process::mark::LimitMark;
@@ -93,6 +93,8 @@ pub struct Daemon<K: Kernel> {
     pub(crate) pending: BTreeMap<u64, Pending>,
     pub(crate) waiting: HashMap<Id, BTreeSet<u64>>,
     pub(crate) next_pending: u64,
+    /// Who sent the request at hand.
+    pub(crate) asker: Pid,
     pub outbox: Vec<(ClientId, Reply)>,
     pub leave: Option<Leave>,
     /// For daemon.log.

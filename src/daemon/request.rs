@@ -4,6 +4,7 @@ use super::answer::{Pending, Then, Wish, done, failed};
 use super::lookalike::{Likeness, Passer};
 use super::unit::Unit;
 use super::{ClientId, Daemon, Leave};
+use crate::process::Pid;
 use crate::service::machine::{Generation, Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Env, Id, Spec};
 use crate::service::target::Target;
@@ -20,7 +21,11 @@ pub(crate) type Refusal = (u8, String);
 
 impl<K: Kernel> Daemon<K> {
     /// Takes up a request; its replies appear in the outbox, now or in a later turn.
-    pub fn request(&mut self, client: ClientId, request: Request) {
+    ///
+    /// `asker` is the pid of the command that asks, 0 if unknown: it mentions what it starts, and
+    /// is no look-alike of it.
+    pub fn request(&mut self, client: ClientId, asker: Pid, request: Request) {
+        self.asker = asker;
         if let Err((code, text)) = self.handle(client, request) {
             self.outbox.push((client, Reply::Failed { code, text }));
         }
@@ -219,6 +224,14 @@ impl<K: Kernel> Daemon<K> {
         passers: &[Passer],
         force: bool,
     ) -> Result<Vec<String>, Outcome> {
+        if let [pid, ..] = self.nameless()[..] {
+            let text = format!(
+                "{}: process {pid} bears this home's mark, but its record is lost: it could be \
+                 this service's (end it first)",
+                spec.name
+            );
+            return Err(failed(code::REFUSED, text));
+        }
         match self.likeness(spec, passers) {
             None => Ok(Vec::new()),
             Some(Likeness::Same(pid)) if !force => {
@@ -394,9 +407,8 @@ impl<K: Kernel> Daemon<K> {
             announced: Status::Stopped,
         };
         if let Some(stray) = self.take_stray(&unit) {
-            let Stray {
-                generation, run, ..
-            } = stray;
+            let Stray { run, .. } = stray;
+            let generation = run.generation;
             let past = Past::Alive {
                 generation,
                 since: self.now,
@@ -429,6 +441,7 @@ impl<K: Kernel> Daemon<K> {
         let Some(unit) = self.units.get_mut(id as usize).and_then(Option::take) else {
             return;
         };
+        self.answer_forgotten(id, unit.name());
         self.names.remove(unit.name());
         self.touched.insert(id);
         self.dirty.remove(&id);
@@ -449,11 +462,15 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
+    fn wish_down(&self, id: Id) -> Wish {
+        Wish::Down(Generation(self.unit(id).map_or(0, |unit| unit.generation)))
+    }
+
     fn stop(&mut self, client: ClientId, target: &str) -> Result<(), Refusal> {
         let (ids, missing) = self.resolve(target)?;
         let mut wishes = BTreeMap::new();
         for id in ids {
-            wishes.insert(id, Wish::Down);
+            wishes.insert(id, self.wish_down(id));
             self.feed(id, Input::Stop);
         }
         self.await_all(client, wishes, Self::said_missing(missing), Then::Answer);
@@ -471,7 +488,10 @@ impl<K: Kernel> Daemon<K> {
                 said.push((id, failed(code::FAILED, text)));
                 continue;
             }
-            wishes.insert(id, Wish::Up(Generation(unit.generation)));
+            // One that is starting is not stopped for a restart: its exec is the fresh one.
+            let starting = unit.status() == Status::Starting;
+            let after = unit.generation.saturating_sub(u64::from(starting));
+            wishes.insert(id, Wish::Up(Generation(after)));
             self.wake_up(id, Input::Restart);
         }
         self.await_all(client, wishes, said, Then::Answer);
@@ -640,7 +660,7 @@ impl<K: Kernel> Daemon<K> {
         let ids: Vec<Id> = self.all_units().map(|unit| unit.id).collect();
         for id in ids {
             if alive.contains(&id) {
-                wishes.insert(id, Wish::Down);
+                wishes.insert(id, self.wish_down(id));
             }
             self.feed(id, Input::Stop);
         }

@@ -119,7 +119,9 @@ impl<K: Kernel> Daemon<K> {
                 break;
             }
         }
-        ready.retain(|id| self.reap_adopted_child(*id) && self.is_group_empty(*id));
+        // Not the group's own word: zombies of somebody else's count as members there until they
+        // are reaped (1.3 s late by some inits), and the passes have seen that none of it lives.
+        ready.retain(|id| self.reap_adopted_child(*id));
         ready
     }
 
@@ -191,7 +193,8 @@ impl<K: Kernel> Daemon<K> {
             let certain = sighting.names(generation);
             let near = sighting.sid == leader.pid || sighting.pgid == leader.pid;
             let unmarked = sighting.part.is_none() && sighting.mark.is_none();
-            if !certain && !(numbers_hold && near && unmarked) {
+            let possible = numbers_hold && near && unmarked;
+            if !certain && !possible {
                 continue;
             }
             any |= self.take_in_member(id, sighting.pid, certain);
@@ -219,6 +222,8 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn take_in_member(&mut self, id: Id, pid: Pid, certain: bool) -> bool {
+        let run = self.unit(id).and_then(|unit| unit.run.as_ref());
+        let generation = run.map_or(0, |run| run.generation.0);
         let pidfd = match self.kernel.pidfd_open(pid) {
             Ok(pidfd) => pidfd,
             Err(Errno::SRCH) => return false,
@@ -228,7 +233,7 @@ impl<K: Kernel> Daemon<K> {
             }
         };
         // What was read of the pid was read of this process only if its mark is still there.
-        let is_same = !certain || self.is_marked(pid);
+        let is_same = !certain || self.bears(pid, generation);
         if !is_same || self.kernel.is_dead(&pidfd).unwrap_or(true) {
             return false;
         }
@@ -270,7 +275,9 @@ impl<K: Kernel> Daemon<K> {
         true
     }
 
-    fn is_marked(&mut self, pid: Pid) -> bool {
-        matches!(self.sight(pid, &[]), Ok(Some(_)))
+    /// Whether the process of this pid, which the caller holds, bears that incarnation's mark.
+    pub(crate) fn bears(&mut self, pid: Pid, generation: u64) -> bool {
+        self.sight(pid, &[])
+            .is_ok_and(|seen| seen.is_some_and(|seen| seen.names(generation)))
     }
 }

@@ -31,6 +31,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 struct Client {
     stream: UnixStream,
+    pid: i32,
     inbox: Inbox,
     out: Vec<u8>,
     sent: usize,
@@ -121,7 +122,7 @@ impl Server {
                 self.hear(client, daemon);
             }
             if quit && daemon.leave.is_none() {
-                daemon.request(0, Request::Leave { services: false });
+                daemon.request(0, 0, Request::Leave { services: false });
             }
             daemon.tick();
         }
@@ -147,8 +148,9 @@ impl Server {
                     return;
                 }
             };
-            let is_friend = rustix::net::sockopt::socket_peercred(&stream)
-                .is_ok_and(|peer| [self.uid, 0].contains(&peer.uid.as_raw()));
+            let peer = rustix::net::sockopt::socket_peercred(&stream);
+            let is_friend = peer.is_ok_and(|peer| [self.uid, 0].contains(&peer.uid.as_raw()));
+            let pid = peer.map_or(0, |peer| peer.pid.as_raw_nonzero().get());
             if !is_friend || self.clients.len() >= CLIENTS_MAX {
                 continue;
             }
@@ -165,6 +167,7 @@ impl Server {
                 let inbox = Inbox::default();
                 let client = Client {
                     stream,
+                    pid,
                     inbox,
                     out: vec![],
                     sent: 0,
@@ -196,7 +199,7 @@ impl Server {
                             Err(error) => Err(format!("request: {error:?} (too long)")),
                         };
                         match request {
-                            Ok(request) => daemon.request(id, request),
+                            Ok(request) => daemon.request(id, client.pid, request),
                             Err(text) => {
                                 let reply = Reply::Failed {
                                     code: code::USAGE,

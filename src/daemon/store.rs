@@ -135,10 +135,10 @@ impl<F: std::fmt::Debug> Store<F> {
 
     /// The shared form of an environment.
     pub fn intern(&mut self, env: Env) -> Rc<Env> {
-        if let Some(known) = self.known.get(&env_key(&env)).and_then(Weak::upgrade) {
-            if *known == env {
-                return known;
-            }
+        if let Some(known) = self.known.get(&env_key(&env)).and_then(Weak::upgrade)
+            && *known == env
+        {
+            return known;
         }
         Rc::new(env)
     }

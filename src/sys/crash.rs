@@ -7,7 +7,7 @@ use rustix::fd::AsRawFd;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
 
-/// Tells the new image that descriptor 3 is its listener.
+/// Tells the new image which descriptor is its listener.
 pub const LISTENER_VARIABLE: &str = "OPM_LISTENER";
 /// Tells the new image when the one before crashed: milliseconds of CLOCK_BOOTTIME.
 const CRASHED_VARIABLE: &str = "OPM_CRASHED_AT";
@@ -36,7 +36,7 @@ static IMAGE: AtomicPtr<Image> = AtomicPtr::new(std::ptr::null_mut());
 static CRASHED_AT: AtomicU64 = AtomicU64::new(0);
 
 impl Image {
-    fn new(program: &str) -> Option<Self> {
+    fn new(program: &str, listener: c_int) -> Option<Self> {
         let mut env: Vec<*mut c_char> = Vec::new();
         for (name, value) in std::env::vars_os() {
             let name = name.to_str()?.to_owned();
@@ -49,7 +49,7 @@ impl Image {
             env.push(CString::new(entry).ok()?.into_raw());
         }
         env.push(
-            CString::new(format!("{LISTENER_VARIABLE}=3"))
+            CString::new(format!("{LISTENER_VARIABLE}={listener}"))
                 .ok()?
                 .into_raw(),
         );
@@ -77,38 +77,37 @@ impl Image {
             rest /= 10;
         }
         let listener = LISTENER.load(Ordering::Relaxed);
-        if listener == 3 {
-            // SAFETY: clears a descriptor's close-on-exec flag.
-            unsafe { libc::fcntl(3, libc::F_SETFD, 0) };
-        } else {
-            // SAFETY: whatever had number 3 would have been closed by the exec.
-            unsafe { libc::dup2(listener, 3) };
-        }
+        // SAFETY: clears a descriptor's close-on-exec flag.
+        unsafe { libc::fcntl(listener, libc::F_SETFD, 0) };
         let env = self.env.as_ptr().cast::<*const c_char>();
         // SAFETY: program, argv and environment are NUL-terminated and end in NULL.
         unsafe { libc::execve(self.program.as_ptr(), self.argv.as_ptr(), env) };
-        Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+        let error = std::io::Error::last_os_error();
+        // SAFETY: sets it again: we go on, and our children must not get the listener.
+        unsafe { libc::fcntl(listener, libc::F_SETFD, libc::FD_CLOEXEC) };
+        Errno::from_io_error(&error).unwrap_or(Errno::IO)
     }
 }
 
 /// Becomes `program` as the daemon of this home. Comes back only if that failed.
-pub fn become_image(program: &str, listener: &impl AsRawFd, _home: &str) -> Errno {
+pub fn become_image(program: &str, listener: &impl AsRawFd) -> Errno {
     LISTENER.store(listener.as_raw_fd(), Ordering::Relaxed);
-    match Image::new(program) {
+    match Image::new(program, listener.as_raw_fd()) {
         Some(image) => image.exec(0),
         None => Errno::INVAL,
     }
 }
 
 /// From now on a panic or a fatal signal leaves a report and re-execs this program, once.
-pub fn arm(listener: &impl AsRawFd, _home: &str) {
+pub fn arm(listener: &impl AsRawFd) {
     LISTENER.store(listener.as_raw_fd(), Ordering::Relaxed);
     let crashed = std::env::var(CRASHED_VARIABLE)
         .ok()
         .and_then(|ms| ms.parse().ok());
     CRASHED_AT.store(crashed.unwrap_or(0), Ordering::Relaxed);
     let program = std::env::current_exe().unwrap_or_default();
-    let Some(image) = program.to_str().and_then(Image::new) else {
+    let fd = listener.as_raw_fd();
+    let Some(image) = program.to_str().and_then(|p| Image::new(p, fd)) else {
         return;
     };
     IMAGE.store(Box::into_raw(Box::new(image)), Ordering::Release);

@@ -161,10 +161,10 @@ impl Kernel for Linux {
     }
 
     fn exit_of_stranger(&mut self, pidfd: &OwnedFd, pid: Pid) -> Exit {
-        if self.tiers.get_info {
-            if let Some(exit) = pidfd::exit_status(pidfd) {
-                return exit;
-            }
+        if self.tiers.get_info
+            && let Some(exit) = pidfd::exit_status(pidfd)
+        {
+            return exit;
         }
         // A zombie of somebody else's; field 52 reads 0 for those who may not know, so that 0
         // is believed only of our own uid.

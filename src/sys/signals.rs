@@ -107,13 +107,23 @@ pub fn raise_nofile() -> Option<libc::rlimit> {
     (result == 0 && limit.rlim_cur != limit.rlim_max).then_some(limit)
 }
 
-/// Closes every descriptor from `first` on that we inherited.
-pub fn close_from(first: u32) {
-    // SAFETY: closes descriptors that nothing in this process owns yet; called at the start.
-    if unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } == -1 {
-        for fd in first.cast_signed()..1024 {
-            // SAFETY: as above.
-            unsafe { libc::close(fd) };
+/// Closes every descriptor from 3 on that we inherited, but `kept`.
+pub fn close_inherited(kept: Option<u32>) {
+    let kept = kept.filter(|fd| *fd >= 3);
+    for (first, last) in match kept {
+        None => [(3, u32::MAX), (1, 0)],
+        Some(fd) => [(3, fd - 1), (fd + 1, u32::MAX)],
+    } {
+        if first > last {
+            continue;
+        }
+        // SAFETY: closes descriptors that nothing in this process owns yet; called at the start.
+        // (close_range is as old as the oldest kernel that we run on but for seccomp filters.)
+        if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == -1 {
+            for fd in first.cast_signed()..=last.min(4096).cast_signed() {
+                // SAFETY: as above.
+                unsafe { libc::close(fd) };
+            }
         }
     }
 }

@@ -319,10 +319,8 @@ fn own_inode(pid: i32) -> u64 {
 fn set_limits(p: &Prepared) -> std::result::Result<(), (Stage, c_int)> {
     if let Some(nofile) = p.nofile {
         // SAFETY: reads the limit from a valid struct.
-        check(
-            unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const nofile) },
-            Stage::Setup,
-        )?;
+        let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const nofile) };
+        check(set, Stage::Setup)?;
     }
     if let Some(value) = p.limit_mark {
         let limit = libc::rlimit {
@@ -330,10 +328,8 @@ fn set_limits(p: &Prepared) -> std::result::Result<(), (Stage, c_int)> {
             rlim_max: value,
         };
         // SAFETY: reads the limit from a valid struct.
-        check(
-            unsafe { libc::setrlimit(libc::RLIMIT_LOCKS, &raw const limit) },
-            Stage::Setup,
-        )?;
+        let set = unsafe { libc::setrlimit(libc::RLIMIT_LOCKS, &raw const limit) };
+        check(set, Stage::Setup)?;
     }
     Ok(())
 }
@@ -353,10 +349,8 @@ fn reset_signals(all: bool) -> std::result::Result<(), (Stage, c_int)> {
     let empty: libc::sigset_t = unsafe { std::mem::zeroed() };
     let null = std::ptr::null_mut();
     // SAFETY: `empty` is a valid set.
-    check(
-        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, null) },
-        Stage::Setup,
-    )?;
+    let set = unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, null) };
+    check(set, Stage::Setup)?;
     Ok(())
 }
 
