@@ -229,8 +229,10 @@ impl Client {
         } else {
             "doesn't answer"
         };
-        let text = match last {
-            Some(line) => format!("daemon: {what}: {line}"),
+        let text = match last.as_deref().map(parting_word) {
+            // It says itself why it won't serve, and with which code.
+            Some((Some(code), line)) => return Failure::new(code, line.to_owned()),
+            Some((None, line)) => format!("daemon: {what}: {line}"),
             None => format!("daemon: {what} (see {})", log.display()),
         };
         Failure::new(code::UNREACHABLE, text)
@@ -304,8 +306,25 @@ fn last_line(log: &Path, told: u64) -> Option<String> {
     let mut tail = vec![0; usize::try_from(end - begin).ok()?];
     file.read_exact_at(&mut tail, begin).ok()?;
     let text = String::from_utf8_lossy(&tail);
-    let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
-    Some(line.strip_prefix("opm: ").unwrap_or(line).to_owned())
+    text.lines()
+        .rev()
+        .find(|line| !line.trim().is_empty())
+        .map(str::to_owned)
+}
+
+/// Exit code and reason of a daemon's last line, `TIME opm: exit CODE: REASON`; of any other
+/// line just the line.
+fn parting_word(line: &str) -> (Option<u8>, &str) {
+    let Some((_, said)) = line.split_once("opm: ") else {
+        return (None, line);
+    };
+    let coded = said
+        .strip_prefix("exit ")
+        .and_then(|rest| rest.split_once(": "));
+    match coded.map(|(code, reason)| (code.parse(), reason)) {
+        Some((Ok(code), reason)) => (Some(code), reason),
+        _ => (None, said),
+    }
 }
 
 /// One conversation.
@@ -449,6 +468,13 @@ mod tests {
         assert_eq!(failure.text, "daemon: ended before it answered: no room");
         assert_eq!(failure.code, code::UNREACHABLE);
         let silent = scratch.wait(18, false).unwrap_err().text;
+        std::fs::write(
+            scratch.0.home.join("daemon.log"),
+            "at opm: exit 5: no: not here\n",
+        )
+        .unwrap();
+        let refused = scratch.wait(0, false).unwrap_err();
+        assert_eq!((refused.code, refused.text.as_str()), (5, "no: not here"));
         assert!(
             silent.starts_with("daemon: ended before it answered (see "),
             "{silent}"

@@ -15,8 +15,8 @@ const KILLS_MAX: u32 = 5;
 pub(crate) enum Wish {
     /// Exec'd, in an incarnation after this one.
     Up(Generation),
-    /// Confirmed gone.
-    Down,
+    /// Every incarnation up to this one is confirmed gone.
+    Down(Generation),
     /// Forgotten.
     Gone,
     /// A status, whoever brings it about.
@@ -111,7 +111,7 @@ impl<K: Kernel> Daemon<K> {
                 .copied();
             let text = format!("{name}: removed");
             match wish {
-                Some(Wish::Gone | Wish::Down | Wish::Status(Until::Stopped)) => {
+                Some(Wish::Gone | Wish::Down(_) | Wish::Status(Until::Stopped)) => {
                     self.fulfil(number, id, done(text));
                 }
                 Some(Wish::Up(_) | Wish::Status(_)) => {
@@ -233,7 +233,7 @@ impl<K: Kernel> Daemon<K> {
         if status == Status::Stopping && resists && !matches!(wish, Wish::Status(_)) {
             return Some(failed(code::REFUSED, self.resistance(id)));
         }
-        if mutant("early_reply") && wish == Wish::Down {
+        if mutant("early_reply") && matches!(wish, Wish::Down(_)) {
             return Some(done(format!("{name}: stopped")));
         }
         let note = || {
@@ -243,13 +243,6 @@ impl<K: Kernel> Daemon<K> {
         };
         let fail = || Some(failed(code::FAILED, format!("{name}: {}", note())));
         match (wish, status) {
-            // Whoever asked last decides; the one before must not wait for ever.
-            (Wish::Down, _) if unit.machine.goal() == Goal::Up && status != Status::Errored => {
-                Some(failed(
-                    code::FAILED,
-                    format!("{name}: it was started again"),
-                ))
-            }
             (Wish::Up(after), Status::Online) => {
                 let run = unit.run.as_ref()?;
                 let again = run.generation > after || mutant("early_reply");
@@ -262,15 +255,18 @@ impl<K: Kernel> Daemon<K> {
                 fail()
             }
             (Wish::Up(after), Status::Waiting) if unit.generation > after.0 => fail(),
-            (Wish::Down, Status::Stopped | Status::Errored) => {
+            (Wish::Down(_), Status::Stopped | Status::Errored) => {
                 Some(done(format!("{name}: stopped")))
+            }
+            (Wish::Down(of), _) if unit.emptied >= of.0 && of.0 > 0 => {
+                Some(done(format!("{name}: stopped, and started again since")))
             }
             (Wish::Status(Until::Online | Until::Ready), Status::Online)
             | (Wish::Status(Until::Stopped), Status::Stopped)
             | (Wish::Status(Until::Errored), Status::Errored) => {
                 Some(done(format!("{name}: {}", status.word())))
             }
-            (Wish::Up(_) | Wish::Down | Wish::Gone | Wish::Status(_), _) => None,
+            (Wish::Up(_) | Wish::Down(_) | Wish::Gone | Wish::Status(_), _) => None,
         }
     }
 

@@ -34,7 +34,8 @@ pub fn door(home: &Path) -> u8 {
     match serve(home) {
         Ok(code) => code,
         Err((code, text)) => {
-            log(&format!("opm: {text}"));
+            // Whoever launched us reads the code and the reason from here.
+            log(&format!("opm: exit {code}: {text}"));
             code
         }
     }

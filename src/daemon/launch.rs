@@ -37,6 +37,9 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn launch(&mut self, id: Id, generation: Generation) -> Result<(), Errno> {
+        if !self.strays.is_empty() && !self.nameless().is_empty() {
+            return Err(Errno::BUSY);
+        }
         let Some(unit) = self
             .units
             .get_mut(id as usize)
@@ -236,7 +239,7 @@ pub fn variable<'a>(definition: &'a Definition, name: &str) -> Option<&'a str> {
         .map(|(_, value)| value.as_str())
 }
 
-fn environment(
+pub(crate) fn environment(
     definition: &Definition,
     home: &str,
     mark: &EnvMark,

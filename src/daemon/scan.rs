@@ -285,4 +285,10 @@ impl<K: Kernel> Daemon<K> {
         );
         true
     }
+
+    /// Whether the process of this pid, which the caller holds, bears that incarnation's mark.
+    pub(crate) fn bears(&mut self, pid: Pid, generation: u64) -> bool {
+        self.sight(pid, &[])
+            .is_ok_and(|seen| seen.is_some_and(|seen| seen.names(generation)))
+    }
 }

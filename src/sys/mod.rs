@@ -6,6 +6,7 @@
 pub mod crash;
 pub mod detach;
 pub mod linux;
+pub mod pid1;
 pub mod pidfd;
 pub mod procfs;
 pub mod signals;

@@ -1,0 +1,352 @@
+//! The loop: one signal at a time, until the program and what it left are gone.
+//!
+//! It must never forward what the kernel, rather than somebody, sent on account of a terminal
+//! that the program sees itself; and never let a storm of orphans keep it from signals.
+
+use std::time::{Duration, Instant};
+
+use super::args::{Options, Reach, Rewrite};
+use super::left::Left;
+use crate::sys::pid1::{
+    Arrival, Reaped, Terminal, ignores, is_pending, next_arrival, own_pid, reap_one, say,
+    signal_group, signal_one, stop_oneself,
+};
+
+/// Zombies taken before signals get their turn.
+const SWEEP_MAX: u32 = 1024;
+/// What is left has this long even when the stop began a grace ago.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// A process that KILL hasn't ended by now hangs in the kernel; the exit code is worth more.
+const KILL_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How often a group that isn't ours is asked whether it is empty, doubling.
+const LOOK_MIN: Duration = Duration::from_millis(5);
+const LOOK_MAX: Duration = Duration::from_millis(100);
+
+/// Where the program stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Footing {
+    /// No terminal, so its group has nobody in its session who could resume it.
+    OwnSession,
+    /// A group of our session; it was given the foreground, or not.
+    SharedSession { given: bool },
+}
+
+/// One program and its PID 1.
+#[derive(Debug)]
+pub(super) struct Watch {
+    options: Options,
+    child: i32,
+    footing: Footing,
+    left: Left,
+    /// The program's end, once it has come.
+    code: Option<u8>,
+    /// A sweep ended for its length, not for want of zombies.
+    is_sweep_unfinished: bool,
+    childless: bool,
+    /// What stopped the program, if that happened in the present sweep.
+    stopped_by: Option<i32>,
+    /// We have forwarded a stop, and no CONT since.
+    has_forwarded_stop: bool,
+    /// When TERM was first forwarded.
+    asked_at: Option<Instant>,
+    /// When a program that got TERM and drops it is killed.
+    kill_at: Option<Instant>,
+}
+
+impl Watch {
+    pub(super) fn new(options: Options, child: i32, footing: Footing, left: Left) -> Watch {
+        Watch {
+            options,
+            child,
+            footing,
+            left,
+            code: None,
+            is_sweep_unfinished: false,
+            childless: false,
+            stopped_by: None,
+            has_forwarded_stop: false,
+            asked_at: None,
+            kill_at: None,
+        }
+    }
+
+    /// The exit code of the whole.
+    pub(super) fn until_the_end(mut self) -> u8 {
+        // Children that were there before us, and a program that ended before we looked.
+        self.sweep();
+        let code = loop {
+            if let Some(code) = self.code {
+                break code;
+            }
+            self.turn(self.kill_at);
+            self.kill_if_due();
+        };
+        if self.options.verbosity > 0 {
+            say(format_args!(
+                "init: pid={} exited with code {code}",
+                self.child
+            ));
+        }
+        self.recover_terminal();
+        self.end_what_is_left();
+        self.options.remap(code)
+    }
+
+    fn turn(&mut self, until: Option<Instant>) {
+        let timeout = match self.is_sweep_unfinished {
+            true => Some(Duration::ZERO),
+            false => until.map(|at| at.saturating_duration_since(Instant::now())),
+        };
+        match next_arrival(timeout) {
+            Some(arrival) if arrival.signal != libc::SIGCHLD => self.forward(arrival),
+            Some(_) => self.sweep(),
+            None if self.is_sweep_unfinished => self.sweep(),
+            None => {}
+        }
+    }
+
+    fn forward(&mut self, arrival: Arrival) {
+        if is_our_own_affair(arrival) {
+            return;
+        }
+        let signal = match self.options.rewrite(arrival.signal) {
+            Rewrite::Drop => return,
+            Rewrite::To(other) => other,
+            Rewrite::Unchanged => self.translate(arrival.signal),
+        };
+        match signal {
+            libc::SIGCONT => {
+                self.has_forwarded_stop = false;
+                self.hand_terminal_on();
+            }
+            libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => {
+                self.has_forwarded_stop = true;
+            }
+            _ => {}
+        }
+        if self.options.verbosity > 1 {
+            say(format_args!(
+                "init: signal {} goes on as {signal}",
+                arrival.signal
+            ));
+        }
+        self.send(signal);
+        if arrival.signal == libc::SIGTERM && self.asked_at.is_none() && self.code.is_none() {
+            let now = Instant::now();
+            self.asked_at = Some(now);
+            // A grace of 0 waits for nothing and bounds nothing.
+            self.kill_at = Some(now + self.options.grace()).filter(|at| *at > now);
+        }
+    }
+
+    /// In a session of its own the program's group is orphaned, and there the kernel drops the
+    /// three stop signals of terminals. STOP is what they were meant to do.
+    fn translate(&self, signal: i32) -> i32 {
+        let is_terminal_stop = matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
+        match self.footing {
+            Footing::OwnSession if is_terminal_stop => libc::SIGSTOP,
+            Footing::OwnSession | Footing::SharedSession { .. } => signal,
+        }
+    }
+
+    fn send(&mut self, signal: i32) {
+        if self.code.is_some() {
+            self.left.signal(signal);
+            return;
+        }
+        match self.options.reach {
+            // No such group: it has become a member of another one.
+            Reach::Group if signal_group(self.child, signal) => {}
+            Reach::Group | Reach::Child => {
+                signal_one(self.child, signal);
+            }
+        }
+    }
+
+    /// Takes what zombies there are.
+    fn sweep(&mut self) {
+        self.stopped_by = None;
+        self.is_sweep_unfinished = true;
+        for _ in 0..SWEEP_MAX {
+            match reap_one() {
+                Reaped::Exited { pid, code } if pid == self.child && self.code.is_none() => {
+                    self.code = Some(code);
+                }
+                Reaped::Exited { pid, .. } => {
+                    if self.options.warn_reap {
+                        say(format_args!("Reaped zombie process with pid={pid}"));
+                    }
+                }
+                Reaped::Stopped { pid, signal } if pid == self.child => {
+                    self.stopped_by = Some(signal);
+                }
+                Reaped::Stopped { .. } => {}
+                end @ (Reaped::Quiet | Reaped::Childless) => {
+                    self.childless = end == Reaped::Childless;
+                    self.is_sweep_unfinished = false;
+                    break;
+                }
+            }
+        }
+        if let (Some(signal), None) = (self.stopped_by.take(), self.code) {
+            self.share_stop(signal);
+        }
+    }
+
+    /// The program has been stopped. Our own stop is how the shell above learns of it.
+    fn share_stop(&mut self, signal: i32) {
+        let terminal = match self.footing {
+            Footing::SharedSession { .. } => Terminal::find(),
+            Footing::OwnSession => None,
+        };
+        let in_foreground = terminal.as_ref().and_then(Terminal::foreground) == Some(self.child);
+        let is_terminal_stop = matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
+        // After `fg` of a job that runs no CONT comes: the shell just puts our group in front.
+        let wants_terminal = matches!(signal, libc::SIGTTIN | libc::SIGTTOU);
+        if let Some(terminal) = terminal
+            .as_ref()
+            .filter(|terminal| wants_terminal && terminal.is_ours())
+        {
+            terminal.give_to(self.child);
+            self.footing = Footing::SharedSession { given: true };
+            self.send(libc::SIGCONT);
+            return;
+        }
+        let is_ours_to_undo = terminal.is_some() && Terminal::is_led_by_us();
+        if is_ours_to_undo && !self.has_forwarded_stop {
+            // ^Z where nobody could ever say `fg`: the kernel drops it in an orphaned group, and
+            // so do we. Only for TSTP: a TTIN would come back for ever.
+            if signal == libc::SIGTSTP && in_foreground {
+                self.send(libc::SIGCONT);
+            }
+            return;
+        }
+        // PID 1 can't be stopped, and nobody waits for it to be.
+        if own_pid() == 1 {
+            return;
+        }
+        // A STOP from elsewhere to the program alone is between those two: whoever sent it will
+        // continue it without telling us, and we must not be stopped then.
+        let is_meant_for_us = is_terminal_stop || self.has_forwarded_stop || in_foreground;
+        // A stop drops a pending CONT, which would be the one that is to resume us.
+        if is_meant_for_us && !is_pending(libc::SIGCONT) {
+            stop_oneself();
+        }
+    }
+
+    /// After `fg` the shell has put our group into the foreground; the program is to have it.
+    fn hand_terminal_on(&mut self) {
+        if !matches!(self.footing, Footing::SharedSession { .. }) || self.code.is_some() {
+            return;
+        }
+        if let Some(terminal) = Terminal::find().filter(Terminal::is_ours) {
+            terminal.give_to(self.child);
+            self.footing = Footing::SharedSession { given: true };
+        }
+    }
+
+    /// The foreground must not stay with a group that is gone: a script around us, which has no
+    /// job control of its own, would be stopped at its next read.
+    fn recover_terminal(&self) {
+        if self.footing != (Footing::SharedSession { given: true }) {
+            return;
+        }
+        let Some(terminal) = Terminal::find() else {
+            return;
+        };
+        // Somebody else's by now, such as the shell's after `bg`, is not to be taken.
+        let is_stale = |group| group == self.child || !signal_group(group, 0);
+        if terminal.foreground().is_none_or(is_stale) {
+            terminal.take_back();
+        }
+    }
+
+    /// The program got TERM a grace ago and is still there. If it drops TERM it will be there for
+    /// ever, and the runtime would kill us all and lose the exit code. If it handles TERM it may
+    /// be at work, closing down or only reloading, so it is left alone unless a grace was asked
+    /// for in so many words.
+    fn kill_if_due(&mut self) {
+        if self.code.is_some() || self.kill_at.is_none_or(|at| Instant::now() < at) {
+            return;
+        }
+        self.kill_at = None;
+        let is_asked_for = self.options.grace.is_some_and(|span| !span.is_zero());
+        if is_asked_for || self.drops_term() {
+            say(format_args!(
+                "init: pid={} outlived TERM: killed",
+                self.child
+            ));
+            self.send(libc::SIGKILL);
+        } else {
+            // Another TERM starts another wait.
+            self.asked_at = None;
+        }
+    }
+
+    fn drops_term(&self) -> bool {
+        let sent = match self.options.rewrite(libc::SIGTERM) {
+            Rewrite::To(other) => other,
+            Rewrite::Unchanged | Rewrite::Drop => libc::SIGTERM,
+        };
+        ignores(self.child, sent) == Some(true)
+    }
+
+    fn end_what_is_left(&mut self) {
+        if self.left.is_gone(self.childless) {
+            return;
+        }
+        self.left.signal(libc::SIGTERM);
+        // What is stopped never sees the TERM.
+        self.left.signal(libc::SIGCONT);
+        let grace = self.options.grace();
+        if grace.is_zero() {
+            return;
+        }
+        let now = Instant::now();
+        let rest = self
+            .asked_at
+            .map_or(grace, |at| (at + grace).saturating_duration_since(now));
+        let least = LAST_WORDS.min(grace);
+        if self.wait_for_what_is_left(now + rest.max(least), libc::SIGTERM) {
+            return;
+        }
+        if self.options.verbosity > 0 {
+            say(format_args!(
+                "init: the grace is over: KILL to what is left"
+            ));
+        }
+        self.left.signal(libc::SIGKILL);
+        self.wait_for_what_is_left(Instant::now() + KILL_WAIT_MAX, libc::SIGKILL);
+    }
+
+    /// Whether all were gone in time. Who becomes ours meanwhile gets the signal too.
+    fn wait_for_what_is_left(&mut self, until: Instant, signal: i32) -> bool {
+        let mut look = LOOK_MIN;
+        loop {
+            self.left.signal_new(signal);
+            if self.left.is_gone(self.childless) {
+                return true;
+            }
+            let now = Instant::now();
+            if now >= until {
+                return false;
+            }
+            let next = match self.left.is_silent() {
+                true => until.min(now + look),
+                false => until,
+            };
+            look = (look * 2).min(LOOK_MAX);
+            self.turn(Some(next));
+        }
+    }
+}
+
+/// What is neither forwarded nor acted on: SIGPIPE that our own writing caused, and a terminal's
+/// complaint about another member of our group.
+fn is_our_own_affair(arrival: Arrival) -> bool {
+    match arrival.signal {
+        libc::SIGPIPE => arrival.sender == own_pid(),
+        libc::SIGTTIN | libc::SIGTTOU => arrival.is_from_kernel,
+        _ => false,
+    }
+}

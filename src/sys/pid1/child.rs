@@ -1,0 +1,196 @@
+//! From fork to exec.
+//!
+//! The child shares our memory and we sleep until its exec, as with vfork: a copy of the page
+//! tables and the faults it brings would cost more than all else we do at the start. A signal that
+//! comes meanwhile stays pending with us, and by the time we forward it the program is in its
+//! group, has the foreground and its mask. Signals stay blocked in the child until just before
+//! the exec. It must never return in the child.
+
+use std::env;
+use std::ffi::{CString, OsString, c_char, c_int, c_void};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::ptr;
+
+use super::entry::Entry;
+use super::process::{last_errno, own_pid};
+use super::say::say;
+use super::signal;
+use super::terminal::Terminal;
+
+/// A command line that can be exec'd.
+#[derive(Debug)]
+pub struct Program {
+    words: Vec<CString>,
+}
+
+impl Program {
+    /// `None` if there is no word, or a zero byte in one, which no argv can hold.
+    pub fn new(words: impl Iterator<Item = OsString>) -> Option<Program> {
+        let words: Option<Vec<CString>> = words
+            .map(|word| CString::new(word.into_vec()).ok())
+            .collect();
+        words
+            .filter(|words| !words.is_empty())
+            .map(|words| Program { words })
+    }
+
+    /// The first word.
+    pub fn name(&self) -> std::borrow::Cow<'_, str> {
+        self.words
+            .first()
+            .map(|word| word.to_string_lossy())
+            .unwrap_or_default()
+    }
+}
+
+/// Where the program stands towards the terminal.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// A group of its own in our session, in the foreground if a terminal is handed over.
+    Group(Option<&'a Terminal>),
+    /// A session of its own: there is no terminal to share.
+    Session,
+}
+
+/// The code that a shell gives for a program that could not be exec'd.
+pub fn exit_code_of(errno: i32) -> u8 {
+    match errno {
+        libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::ENAMETOOLONG => 127,
+        _ => 126,
+    }
+}
+
+/// What the child needs; on our stack, which outlives the child's use of it.
+struct Errand<'a> {
+    program: &'a Program,
+    argv: Vec<*const c_char>,
+    entry: &'a Entry,
+    place: Place<'a>,
+    directory: Option<OwnedFd>,
+    /// Sockets are handed to us by socket activation: they are the program's.
+    listens: bool,
+}
+
+/// Moves to `/`, so that no file system stays busy because of us, and starts the program where we
+/// were. Its exec's failure is its exit code.
+pub fn spawn(program: &Program, entry: &Entry, place: Place<'_>) -> io::Result<i32> {
+    /// For execvp, which builds paths on the stack, and for our own calls.
+    const STACK_BYTES: usize = 128 * 1024;
+    let mut argv: Vec<*const c_char> = program.words.iter().map(|word| word.as_ptr()).collect();
+    argv.push(ptr::null());
+    // A script without an interpreter line makes execvp copy argv to the stack.
+    let words = STACK_BYTES / size_of::<u128>() + argv.len();
+    let listens = env::var_os("LISTEN_PID").is_some_and(|pid| *pid == *own_pid().to_string());
+    let directory = leave_directory();
+    let mut errand = Errand {
+        program,
+        argv,
+        entry,
+        place,
+        directory,
+        listens,
+    };
+    let mut stack: Vec<u128> = Vec::with_capacity(words);
+    let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let data = (&raw mut errand).cast::<c_void>();
+    // SAFETY: the stack is 16-aligned and, like the errand, lives until the child has exec'd or
+    // ended, since CLONE_VFORK holds us until then; `run` has clone's signature.
+    match unsafe { libc::clone(run, top.cast::<c_void>(), flags, data) } {
+        -1 => Err(io::Error::last_os_error()),
+        pid => Ok(pid),
+    }
+}
+
+extern "C" fn run(errand: *mut c_void) -> c_int {
+    // SAFETY: spawn passes an errand, and sleeps while we use it.
+    let errand = unsafe { &*errand.cast::<Errand<'_>>() };
+    take_place(errand.place);
+    if let Some(directory) = &errand.directory {
+        // SAFETY: an open descriptor of a directory. A failure leaves the child in `/`.
+        unsafe { libc::fchdir(directory.as_raw_fd()) };
+    }
+    if errand.listens {
+        inherit_sockets();
+    }
+    exec(errand.program, &errand.argv, errand.entry)
+}
+
+/// Opens the working directory, by O_PATH since it need not be readable, and leaves it.
+fn leave_directory() -> Option<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    // SAFETY: the path is a C string.
+    let fd = unsafe { libc::open(c".".as_ptr(), flags) };
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: the path is a C string.
+    unsafe { libc::chdir(c"/".as_ptr()) };
+    // SAFETY: the kernel has just made this descriptor for us.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn take_place(place: Place<'_>) {
+    match place {
+        Place::Group(terminal) => {
+            // SAFETY: integers only.
+            unsafe { libc::setpgid(0, 0) };
+            if let Some(terminal) = terminal {
+                terminal.give_to(own_pid());
+            }
+        }
+        Place::Session => {
+            // SAFETY: takes nothing. A freshly forked child leads no group, so it can't fail.
+            unsafe { libc::setsid() };
+            // A terminal on stdin that is nobody's becomes ours: a console, `setsid opm init sh`.
+            // SAFETY: TIOCSCTTY takes an integer; 0 never takes a terminal from somebody.
+            unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };
+        }
+    }
+}
+
+/// Socket activation checks that the sockets are meant for the process that reads them.
+fn inherit_sockets() {
+    // Our own environment is the same memory, and is of no more use to us.
+    // SAFETY: one thread runs, and nobody holds a reference into the environment.
+    unsafe { env::set_var("LISTEN_PID", own_pid().to_string()) };
+    // The newer check, by pidfd inode, which is ours and can't be known beforehand.
+    // SAFETY: as above.
+    unsafe { env::remove_var("LISTEN_PIDFDID") };
+}
+
+fn exec(program: &Program, argv: &[*const c_char], entry: &Entry) -> ! {
+    // Dispositions before the mask: what is pending is to meet what the caller meant for it.
+    match entry.pipe_ignored {
+        true => signal::set_ignored(libc::SIGPIPE),
+        false => signal::set_default(libc::SIGPIPE),
+    }
+    if entry.chld_ignored {
+        signal::set_ignored(libc::SIGCHLD);
+    }
+    signal::set_mask(entry.mask);
+    // SAFETY: argv ends with a null pointer and its strings live in `program`. execvp also runs
+    // a script that has no interpreter line by /bin/sh.
+    unsafe { libc::execvp(argv[0], argv.as_ptr()) };
+    let errno = last_errno();
+    let reason = io::Error::from_raw_os_error(errno);
+    say(format_args!(
+        "cannot start {}: {}",
+        program.name(),
+        Reason(&reason)
+    ));
+    // SAFETY: ends the child without running what the parent registered.
+    unsafe { libc::_exit(i32::from(exit_code_of(errno))) }
+}
+
+/// An error as the kernel's own words, without Rust's ` (os error 2)`.
+struct Reason<'a>(&'a io::Error);
+
+impl std::fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = self.0.to_string();
+        f.write_str(text.split(" (os error").next().unwrap_or(&text))
+    }
+}

@@ -1,0 +1,28 @@
+//! The system calls of a PID 1 that runs one program.
+//!
+//! Signals are held in a mask and taken out of it one by one: no handler, no descriptor, so that
+//! nothing runs behind the loop's back and nothing needs closing. It must never decide anything
+//! (that is `init`'s work), never allocate once the program runs, and never block on output.
+
+mod child;
+mod entry;
+mod memory;
+mod process;
+mod say;
+mod signal;
+mod terminal;
+mod wait;
+
+pub use child::{Place, Program, exit_code_of, spawn};
+pub use entry::{Entry, first_instant};
+pub use memory::forget_start;
+pub use process::{
+    Group, children, close_inherited, ignores, is_subreaper_set, own_pid, parent_pid,
+    set_parent_death_signal, set_subreaper, signal_everyone, signal_group, signal_one,
+};
+pub use say::{Line, say, tell};
+pub use signal::{
+    Arrival, REAL_TIME_FIRST, REAL_TIME_LAST, SIGNAL_MAX, is_pending, next_arrival, stop_oneself,
+};
+pub use terminal::Terminal;
+pub use wait::{Reaped, reap_one};

@@ -1,0 +1,210 @@
+//! Orphans, and what the program leaves behind. As PID 1 of a namespace, where that matters.
+
+use crate::rig::{Live, OPM, Reach, child_of, children, compare, eventually, run, state};
+use std::time::Duration;
+
+const FIRST: [&str; 3] = ["unshare", "-pf", "--mount-proc"];
+
+fn as_first<'a>(init: &[&'a str], words: &[&'a str]) -> Vec<&'a str> {
+    [&FIRST, init, words].concat()
+}
+
+/// Starts one that says `bye` at TERM, in a session of its own, and exits 3 once it stands.
+const POLITE: &str = r#"setsid sh -c 'trap "sleep 0.2; echo bye; exit" TERM; echo set; while :; do sleep 0.1; done' & read x; exit 3"#;
+const STUBBORN: &str =
+    r#"setsid sh -c 'trap "" TERM; echo set; while :; do sleep 0.1; done' & read x; exit 3"#;
+
+fn leave(words: &[&str]) -> (crate::rig::End, Duration) {
+    let mut live = Live::start(words);
+    live.expect("set");
+    let began = std::time::Instant::now();
+    live.write("go\n");
+    let end = live.end();
+    // The last 300 ms are end()'s own listening.
+    (end, began.elapsed())
+}
+
+#[test]
+fn what_is_left_gets_term_and_is_waited_for() {
+    let answer = compare("the program exits, others live", Reach::Group, |init| {
+        let (end, _) = leave(&as_first(init, &["sh", "-c", POLITE]));
+        format!(
+            "{}, bye {}",
+            end.answer(),
+            end.rest.iter().any(|line| line == "bye")
+        )
+    });
+    assert_eq!(answer, "3, bye true");
+    // As a subreaper, too: not PID 1.
+    let (end, _) = leave(&[OPM, "init", "-s", "sh", "-c", POLITE]);
+    assert!(
+        end.code == Some(3) && end.rest.iter().any(|line| line == "bye"),
+        "{end:?}"
+    );
+}
+
+#[test]
+fn what_ignores_term_is_killed_when_the_grace_is_over() {
+    let grace = [OPM, "init", "-s", "--grace", "700ms", "sh", "-c", STUBBORN];
+    for words in [as_first(&grace, &[]), grace.to_vec()] {
+        let (end, took) = leave(&words);
+        assert_eq!(end.code, Some(3));
+        assert!(took >= Duration::from_millis(700), "{took:?}");
+        assert!(took < Duration::from_millis(5000), "{took:?}");
+    }
+}
+
+#[test]
+fn a_grace_of_0_says_term_and_goes() {
+    let (end, took) = leave(&as_first(
+        &[OPM, "init", "--grace", "0"],
+        &["sh", "-c", STUBBORN],
+    ));
+    assert_eq!(end.code, Some(3));
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+#[test]
+fn with_c_what_is_left_is_let_be() {
+    let mut live = Live::start(&[OPM, "init", "-s", "-c", "sh", "-c", POLITE]);
+    live.expect("set");
+    let child = child_of(live.pid());
+    let orphan = child_of(child);
+    live.write("go\n");
+    assert_eq!(live.end().code, Some(3));
+    assert!(!matches!(state(orphan), 'Z' | 'X'));
+    crate::rig::kill(orphan, "KILL");
+}
+
+#[test]
+fn without_a_subreaper_the_group_is_ended() {
+    let script = r#"sh -c 'trap "echo bye; exit" TERM; echo set; while :; do sleep 0.1; done' & read x; exit 3"#;
+    let (end, _) = leave(&[OPM, "init", "sh", "-c", script]);
+    assert_eq!(end.code, Some(3));
+    assert!(end.rest.contains(&"bye".to_owned()), "{end:?}");
+}
+
+#[test]
+fn stopped_leftovers_see_the_term_too() {
+    let script = r#"setsid sh -c 'trap "echo bye; exit" TERM; echo set; kill -STOP $$; sleep 60' & read x; exit 3"#;
+    let (end, took) = leave(&as_first(&[OPM, "init"], &["sh", "-c", script]));
+    assert!(
+        end.code == Some(3) && end.rest.iter().any(|line| line == "bye"),
+        "{end:?}"
+    );
+    assert!(took < Duration::from_secs(5));
+}
+
+#[test]
+fn a_program_that_ignores_term_is_killed_before_docker_would() {
+    let script = r#"trap "" TERM; echo up; while :; do sleep 0.1; done"#;
+    let live = Live::start(&[OPM, "init", "-s", "sh", "-c", script]);
+    live.expect("up");
+    let began = std::time::Instant::now();
+    live.kill("TERM");
+    assert_eq!(live.end().code, Some(137));
+    let took = began.elapsed();
+    assert!(
+        took > Duration::from_secs(7) && took < Duration::from_millis(9900),
+        "{took:?}"
+    );
+}
+
+#[test]
+fn a_program_that_handles_term_is_not_killed_unless_a_grace_was_asked_for() {
+    let script = r#"trap "echo handled" TERM; echo up; while :; do sleep 0.1; done"#;
+    let mut patient = Live::start(&[OPM, "init", "-s", "-c", "sh", "-c", script]);
+    let bounded = Live::start(&[OPM, "init", "-s", "-c", "--grace=1s", "sh", "-c", script]);
+    patient.expect("up");
+    bounded.expect("up");
+    patient.kill("TERM");
+    bounded.kill("TERM");
+    patient.expect("handled");
+    assert_eq!(bounded.end().code, Some(137));
+    // Not a hope: the claim is that nothing happens for longer than the default grace.
+    std::thread::sleep(Duration::from_secs(9));
+    assert!(patient.is_alive());
+    patient.kill("KILL");
+    eventually("the init is gone", || (!patient.is_alive()).then_some(()));
+}
+
+/// Makes orphans as fast as fork goes and then counts what is left of them.
+const STORM: &str = "
+import os, sys, time
+begin = time.monotonic()
+for _ in range(int(sys.argv[1])):
+    pid = os.fork()
+    if pid == 0:
+        if os.fork() == 0:
+            os._exit(0)
+        os._exit(0)
+    os.waitpid(pid, 0)
+took = time.monotonic() - begin
+deadline = time.monotonic() + 15
+while time.monotonic() < deadline:
+    pids = [pid for pid in os.listdir('/proc') if pid.isdigit()]
+    if len(pids) == 2:
+        break
+print('left', len(pids) - 2, 'rate', int(int(sys.argv[1]) / took), flush=True)
+";
+
+#[test]
+fn a_storm_of_orphans_leaves_no_zombie() {
+    let answer = compare("zombies after 5,000 orphans", Reach::Group, |init| {
+        let words = as_first(init, &["python3", "-S", "-c", STORM, "5000"]);
+        let end = Live::start(&words).end_within(Duration::from_secs(90));
+        end.rest.join(" ")
+    });
+    assert!(answer.starts_with("left 0 "), "{answer}");
+}
+
+#[test]
+fn ten_thousand_orphans_at_once_are_reaped_and_signals_still_pass() {
+    let program = "
+import os, signal, sys
+signal.signal(signal.SIGUSR1, lambda *_: print('usr1', flush=True))
+gate = os.pipe()
+if os.fork() == 0:
+    for _ in range(10000):
+        if os.fork() == 0:
+            os.close(gate[1]); os.read(gate[0], 1); os._exit(0)
+    os._exit(0)
+os.wait()
+print('ready', flush=True)
+os.close(gate[1])
+while len([pid for pid in os.listdir('/proc') if pid.isdigit()]) > 2: pass
+print('none left', flush=True)
+signal.pause()
+";
+    let live = Live::start(&as_first(&[OPM, "init"], &["python3", "-S", "-c", program]));
+    live.expect("ready");
+    let init = child_of(live.pid());
+    crate::rig::kill(init, "USR1");
+    live.expect("usr1");
+    live.expect("none left");
+    crate::rig::kill(init, "KILL");
+}
+
+#[test]
+fn reaped_orphans_are_named_on_request() {
+    let script = "(sh -c 'exit 0' & echo $!)";
+    let end = run(&as_first(&[OPM, "init", "-w"], &["sh", "-c", script]));
+    let pid = end
+        .rest
+        .iter()
+        .find(|line| line.parse::<u32>().is_ok())
+        .unwrap();
+    let line = format!("opm: Reaped zombie process with pid={pid}");
+    assert!(end.rest.contains(&line), "{end:?}");
+}
+
+#[test]
+fn nothing_but_the_program_is_started() {
+    let live = Live::start(&[OPM, "init", "-s", "sh", "-c", "echo up; exec sleep 60"]);
+    live.expect("up");
+    assert_eq!(children(live.pid()).len(), 1);
+    let threads = std::fs::read_dir(format!("/proc/{}/task", live.pid()))
+        .unwrap()
+        .count();
+    assert_eq!(threads, 1);
+}
