@@ -43,7 +43,7 @@ impl<K: Kernel> Daemon<K> {
             })
         };
         let mut lost: BTreeMap<u64, Vec<Lost>> = BTreeMap::new();
-        for sighting in found {
+        for sighting in found.found {
             if known(self, &sighting) {
                 continue;
             }
