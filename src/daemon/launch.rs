@@ -79,6 +79,7 @@ impl<K: Kernel> Daemon<K> {
         };
         let child = self.kernel.spawn(&plan, self.journal.file())?;
         unit.started_at = self.kernel.wall();
+        self.dirty.insert(id);
         self.leaders.insert(child.pid, id);
         unit.run = Some(Run {
             generation,
