@@ -79,6 +79,8 @@ pub struct Daemon<K: Kernel> {
     pub(crate) gates: BTreeSet<Id>,
     /// Leaders that are dead but whose status is not ours yet: traced.
     traced: BTreeSet<Id>,
+    /// Runs that the loop had no room to watch: they are looked at by the clock.
+    pub(crate) unwatched: BTreeSet<Id>,
     /// Our own children were read whole in this turn, after the deaths that it handles.
     pub(crate) counted: bool,
     /// Something could not be looked at, or was too much for one turn: look then.
@@ -128,6 +130,11 @@ impl<K: Kernel> Daemon<K> {
         if self.look_again_at.is_some_and(|at| at <= self.now) {
             self.look_again_at = None;
             leaders.append(&mut self.traced);
+            for id in std::mem::take(&mut self.unwatched) {
+                self.watch_run(id);
+                self.check_launch(id);
+                leaders.insert(id);
+            }
             changed = true;
         }
         let mut dead = Vec::new();

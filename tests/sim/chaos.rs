@@ -172,6 +172,7 @@ impl World {
         self.procs[at].limit = (limit, limit);
         // Its environment is the only mark of ours that it has.
         self.procs[at].limit_lost = true;
+        self.procs[at].nested = true;
     }
 
     fn stranger(&mut self) {
@@ -191,6 +192,7 @@ impl World {
     /// From now on nothing goes wrong by itself, and what is not ours goes away.
     pub(crate) fn calm(&mut self) {
         self.wild = false;
+        self.pids = self.pids.max(40);
         self.fuse = None;
         let daemon = self.daemon;
         let mut leaving: Vec<Key> = Vec::new();

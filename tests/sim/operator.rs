@@ -138,7 +138,9 @@ impl Sim {
                 for service in named(target) {
                     self.wish(service, Want::Any, client);
                     self.world.borrow_mut().asked[service] |= restarts;
-                    self.world.borrow_mut().downs[service] = false;
+                    if !self.removing[service] {
+                        self.world.borrow_mut().downs[service] = false;
+                    }
                 }
             }
             Request::Stop { target } => {
@@ -163,6 +165,7 @@ impl Sim {
             Request::Remove { target } => {
                 for service in named(target) {
                     self.ids[service] = None;
+                    self.removing[service] = true;
                     self.wish(service, Want::Any, client);
                     self.world.borrow_mut().downs[service] = true;
                     self.world.borrow_mut().asked[service] = true;

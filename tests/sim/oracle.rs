@@ -1,6 +1,6 @@
 //! What must be true of what the daemon says, by the world's truth.
 use crate::run::{Sim, Want};
-use crate::world::NAMES;
+use crate::world::{NAMES, Proc};
 use opm::daemon::ClientId;
 use opm::service::spec::Restart;
 use opm::wire::{Event, Outcome, Reply, Row, Status};
@@ -45,8 +45,10 @@ impl Sim {
             return Ok(());
         }
         if let Reply::Outcomes { outcomes, .. } = reply {
+            // Of several, one may have changed again while the others were waited for.
+            let alone = outcomes.len() == 1;
             for outcome in outcomes.iter().filter(|outcome| outcome.code == 0) {
-                self.check_outcome(client, outcome)?;
+                self.check_outcome(client, outcome, alone)?;
             }
         }
         if let Some(open) = self.clients.get_mut(&client) {
@@ -58,7 +60,12 @@ impl Sim {
         Ok(())
     }
 
-    fn check_outcome(&mut self, client: ClientId, outcome: &Outcome) -> Result<(), String> {
+    fn check_outcome(
+        &mut self,
+        client: ClientId,
+        outcome: &Outcome,
+        alone: bool,
+    ) -> Result<(), String> {
         let Some((name, rest)) = outcome.text.split_once(": ") else {
             return Ok(());
         };
@@ -66,8 +73,11 @@ impl Sim {
             return Ok(());
         };
         let world = self.world.borrow();
-        if rest == "stopped" || rest == "removed" {
-            let lives = world.live_of(service).find(|p| !world.is_excused(p));
+        if alone && (rest == "stopped" || rest == "removed") {
+            // What was spawned in the same turn came after.
+            let is_old = |p: &Proc| p.tag.is_some_and(|t| t.generation <= world.highest_before);
+            let mut live = world.live_of(service);
+            let lives = live.find(|p| is_old(p) && !world.is_excused(p));
             if let Some(p) = lives {
                 return Err(format!(
                     "'{}' was said while pid {} lives",
@@ -89,6 +99,18 @@ impl Sim {
             ));
         }
         drop(world);
+        if rest == "removed" {
+            self.removing[service] = false;
+        }
+        if online && !self.removing[service] {
+            let open = self
+                .clients
+                .get(&client)
+                .is_some_and(|open| open.raises.is_some());
+            if open && self.raised[service] <= client {
+                self.world.borrow_mut().downs[service] = false;
+            }
+        }
         let open = self.clients.get(&client);
         if let Some(number) = open.and_then(|open| open.raises).filter(|_| online)
             && self.raised[service] == number
@@ -135,17 +157,17 @@ impl Sim {
     }
 
     /// At rest: every goal is reached, and what `ls` says is the truth.
-    pub(crate) fn check_rest(&mut self, rows: &[Row]) -> Result<(), String> {
+    pub(crate) fn check_rest(&mut self, rows: &[Row], strays: &[String]) -> Result<(), String> {
         {
             let world = self.world.borrow();
-            let zombie = |p: &&crate::world::Proc| Some(p.parent) == world.daemon && !p.is_alive();
+            let zombie = |p: &&Proc| Some(p.parent) == world.daemon && !p.is_alive();
             if let Some(p) = world.procs.iter().find(zombie) {
                 return Err(format!("zombie {} is left", p.pid));
             }
         }
         for service in 0..NAMES.len() {
             let row = rows.iter().find(|row| row.name == NAMES[service]);
-            self.check_row(service, row)?;
+            self.check_row(service, row, strays)?;
         }
         let unanswered = self.clients.iter().find(|(_, open)| open.finals == 0);
         if let Some((client, open)) = unanswered {
@@ -154,14 +176,20 @@ impl Sim {
         Ok(())
     }
 
-    fn check_row(&mut self, service: usize, row: Option<&Row>) -> Result<(), String> {
+    fn check_row(
+        &mut self,
+        service: usize,
+        row: Option<&Row>,
+        strays: &[String],
+    ) -> Result<(), String> {
         let name = NAMES[service];
         let want = self.wants[service];
         let world = self.world.borrow();
         let live: Vec<i32> = world.live_of(service).map(|p| p.pid).collect();
         let Some(row) = row else {
             let lost = self.unsure[service] || matches!(want, Want::Any | Want::Gone);
-            return match lost && (live.is_empty() || self.unsure[service]) {
+            let told = strays.iter().any(|stray| stray.contains(name));
+            return match lost && (live.is_empty() || self.unsure[service] || told) {
                 true => Ok(()),
                 false => Err(format!("{name} is gone, wanted {want:?}, alive {live:?}")),
             };

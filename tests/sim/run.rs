@@ -50,6 +50,8 @@ pub(crate) struct Sim {
     pub(crate) ids: [Option<Id>; 3],
     /// Its record was lost: nothing but the law is promised.
     pub(crate) unsure: [bool; 3],
+    /// A removal was asked for and not yet confirmed.
+    pub(crate) removing: [bool; 3],
     pub(crate) followed: [Followed; 3],
     pub(crate) touched: Vec<usize>,
     kill_rate: u32,
@@ -130,6 +132,7 @@ impl Sim {
             policies: [Restart::Always; 3],
             ids: [None; 3],
             unsure: [false; 3],
+            removing: [false; 3],
             followed: [Followed::default(); 3],
             touched: Vec::new(),
             kill_rate,
@@ -248,14 +251,7 @@ impl Sim {
         }
         self.wants = [Want::Any; 3];
         self.unsure = [true; 3];
-        let live: Vec<u64> = world
-            .procs
-            .iter()
-            .filter_map(|p| Some(p.tag?.generation))
-            .collect();
-        world
-            .signed
-            .retain(|generation, _| live.contains(generation));
+        world.used.clear();
         world.asked = [true; 3];
     }
 
@@ -368,7 +364,11 @@ impl Sim {
                 self.wants[service] = Want::Any;
             }
         }
-        self.touched.clear();
+        // What was asked for in the turn that was cut short may be on record or not.
+        for service in self.touched.drain(..) {
+            self.world.borrow_mut().asked[service] = true;
+            self.world.borrow_mut().downs[service] = true;
+        }
     }
 
     /// One turn, as the loop does it: facts, requests, tick, replies.
@@ -402,6 +402,7 @@ impl Sim {
             if !(spurious || odd || due || signal || !wakes.is_empty() || !asked.is_empty()) {
                 return Ok(());
             }
+            world.highest_before = world.highest;
             note!(world, "TURN {wakes:?} signal {signal} due {due}");
             (wakes, signal)
         };
@@ -483,7 +484,8 @@ impl Sim {
                 self.world.borrow_mut().now = due;
             } else if !happened {
                 let rows = self.rows();
-                return self.check_rest(&rows);
+                let strays = self.strays();
+                return self.check_rest(&rows, &strays);
             }
         }
         let deadline = self.daemon.as_ref().and_then(Daemon::deadline);
@@ -501,6 +503,22 @@ impl Sim {
         daemon.request(0, 0, Request::List { usage: false });
         match daemon.outbox.pop() {
             Some((0, Reply::List(rows))) => rows,
+            _ => Vec::new(),
+        }
+    }
+
+    /// What the daemon knows of marked processes without a record.
+    fn strays(&mut self) -> Vec<String> {
+        let Some(daemon) = self.daemon.as_mut() else {
+            return Vec::new();
+        };
+        daemon.request(0, 0, Request::Doctor);
+        match daemon.outbox.pop() {
+            Some((0, Reply::Doctor(findings))) => findings
+                .into_iter()
+                .filter(|finding| finding.subject == "stray")
+                .map(|finding| finding.text)
+                .collect(),
             _ => Vec::new(),
         }
     }

@@ -4,7 +4,7 @@ use opm::process::mark::LimitMark;
 use opm::process::record::Signature;
 use opm::process::{Exit, Identity, Pid};
 use opm::sys::{Errno, Launch, Stage, Tiers, Wake};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 /// A process for as long as the machine runs; what a pidfd's inode is.
@@ -64,6 +64,8 @@ pub(crate) struct Proc {
     pub(crate) env: Rc<Vec<u8>>,
     pub(crate) env_hidden: bool,
     pub(crate) limit_lost: bool,
+    /// It bears the limit mark of an opm inside of its service.
+    pub(crate) nested: bool,
     pub(crate) cmdline: Rc<Vec<u8>>,
     pub(crate) cwd: Rc<str>,
     pub(crate) uid: u32,
@@ -153,7 +155,11 @@ pub(crate) struct World {
     pub(crate) broken: Option<String>,
     /// Generations that signed in, and the daemon that forked each.
     pub(crate) signed: HashMap<u64, Key>,
+    /// Generations that signed in since the record was last lost.
+    pub(crate) used: HashSet<u64>,
+    /// The highest generation that was forked, and the one before this turn.
     pub(crate) highest: u64,
+    pub(crate) highest_before: u64,
     /// Leaders that exec'd: service, pid.
     pub(crate) execs: Vec<(usize, Pid)>,
     /// Whether the operator asked this service's incarnation to end since its exec.
@@ -201,7 +207,9 @@ impl World {
             trace,
             broken: None,
             signed: HashMap::new(),
+            used: HashSet::new(),
             highest: 0,
+            highest_before: 0,
             execs: Vec::new(),
             asked: [true; 3],
             downs: [false; 3],
@@ -276,6 +284,7 @@ impl World {
                 env: Rc::new(b"HOME=/\0".to_vec()),
                 env_hidden: false,
                 limit_lost: false,
+                nested: false,
                 cmdline: Rc::new(b"stranger\0".to_vec()),
                 cwd: "/".into(),
                 uid: 1000,
@@ -490,10 +499,9 @@ impl World {
         }
         let generation = pre.signature.generation;
         note!(self, "sign {} generation {generation}", p.pid);
-        if self.signed.contains_key(&generation) {
+        if !self.used.insert(generation) {
             self.violate(format!("generation {generation} is used twice"));
         }
-        self.highest = self.highest.max(generation);
         self.signed.insert(generation, self.procs[at].parent);
         let bytes = pre.signature.encode();
         if let Some(data) = self.files.data.get_mut(&pre.file) {
@@ -533,17 +541,24 @@ impl World {
             }
             let old = other.tag.map_or(0, |t| t.generation);
             self.violate(format!(
-                "THE LAW: {} generation {} execs while pid {} of generation {old} lives",
-                NAMES[tag.service], tag.generation, other.pid
+                "THE LAW: {} generation {} execs while pid {} of generation {old} lives \
+                 (limit lost {}, environment {} bytes, nested {})",
+                NAMES[tag.service],
+                tag.generation,
+                other.pid,
+                other.limit_lost,
+                other.env.len(),
+                other.nested,
             ));
         }
         self.decide_launch(pre.launch, Launch::Done);
     }
 
-    /// Both marks lost and the ancestry cut by the death of its daemon: a stated limit.
+    /// Both marks lost and the ancestry cut by the death of its daemon: a stated limit. So is a
+    /// service of an opm inside of ours that lost its environment: it could be anybody's.
     pub(crate) fn is_excused(&self, p: &Proc) -> bool {
         let parent = p.tag.and_then(|tag| self.signed.get(&tag.generation));
-        p.is_unmarked() && parent.copied() != self.daemon
+        p.is_unmarked() && (p.nested || parent.copied() != self.daemon)
     }
 
     /// The mark of a daemon of another home, inside of a service.
