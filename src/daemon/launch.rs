@@ -213,7 +213,7 @@ pub fn variable<'a>(definition: &'a Definition, name: &str) -> Option<&'a str> {
         .map(|(_, value)| value.as_str())
 }
 
-fn environment(
+pub(crate) fn environment(
     definition: &Definition,
     home: &str,
     mark: &EnvMark,

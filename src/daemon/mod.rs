@@ -6,6 +6,7 @@
 //! [`Kernel`], so that the simulator runs all of it.
 pub mod adopt;
 pub mod answer;
+pub mod define;
 pub mod door;
 pub mod events;
 pub mod gate;
@@ -18,6 +19,7 @@ pub mod scan;
 pub mod serve;
 pub mod snapshot;
 pub mod store;
+pub mod strays;
 pub mod unit;
 mod upgrade;
 
@@ -83,7 +85,7 @@ pub struct Daemon<K: Kernel> {
     pub(crate) look_again_at: Option<Time>,
     pub(crate) children: Vec<Pid>,
     pub(crate) launches: VecDeque<(Id, Generation)>,
-    pub(crate) strays: Vec<adopt::Stray<K>>,
+    pub(crate) strays: Vec<strays::Stray<K>>,
     actions: Vec<Action>,
     pub(crate) journal: Journal<K::File>,
     pub(crate) store: Store<K::File>,
@@ -396,3 +398,6 @@ impl<K: Kernel> Daemon<K> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -336,15 +336,15 @@ impl<K: Kernel> Daemon<K> {
                 findings.push(finding("problem", "orphan", text, advice));
             }
         }
-        for stray in &self.strays {
-            let name = stray.name.clone().unwrap_or_default();
+        for pid in self.nameless() {
+            let text = format!("pid {pid} bears this home's mark, but its record is lost");
+            let advice = "nothing starts while it lives, for it could be any service's: end it";
+            findings.push(finding("problem", "stray", text, advice));
+        }
+        for name in self.strays.iter().filter_map(|stray| stray.name.clone()) {
             let text = format!("something of {name} still runs, but its record is lost");
-            findings.push(finding(
-                "problem",
-                "stray",
-                text,
-                "start it again, and it drains first",
-            ));
+            let advice = "start it again: what is left drains first";
+            findings.push(finding("problem", "stray", text, advice));
         }
         if let Some(trouble) = self.trouble.clone() {
             findings.push(finding(

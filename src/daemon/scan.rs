@@ -57,12 +57,9 @@ impl<K: Kernel> Daemon<K> {
         let key = self.header.home_key;
         let limit = self.kernel.locks_limit(pid)?;
         let part = LimitMark::generation_of(limit, key);
-        if part.is_none() && LimitMark::is_mark(limit) {
-            // Another home's, or a daemon.
-            return Ok(None);
-        }
         let mut mark = None;
         if part.is_none() {
+            // Of a daemon inside one of our services too: its services name us as the outer one.
             let environ = self.kernel.environ(pid).unwrap_or_default();
             let names = [MARK_VARIABLE, "OPM_OUTER"];
             let values = names
@@ -74,6 +71,10 @@ impl<K: Kernel> Daemon<K> {
                 .find(|mark| mark.home_key == key);
         }
         let marked = part.is_some() || mark.is_some();
+        if !marked && LimitMark::is_mark(limit) {
+            // Another home's, or a daemon.
+            return Ok(None);
+        }
         let (mut sid, mut pgid) = (0, 0);
         if !marked {
             let stat = self.kernel.stat(pid)?;
@@ -197,7 +198,7 @@ impl<K: Kernel> Daemon<K> {
             if !certain && !possible {
                 continue;
             }
-            any |= self.take_in_member(id, sighting.pid, certain);
+            any |= self.take_in_member(id, generation, sighting.pid, certain);
         }
         any
     }
@@ -221,9 +222,7 @@ impl<K: Kernel> Daemon<K> {
         .is_same(&leader)
     }
 
-    fn take_in_member(&mut self, id: Id, pid: Pid, certain: bool) -> bool {
-        let run = self.unit(id).and_then(|unit| unit.run.as_ref());
-        let generation = run.map_or(0, |run| run.generation.0);
+    fn take_in_member(&mut self, id: Id, generation: u64, pid: Pid, certain: bool) -> bool {
         let pidfd = match self.kernel.pidfd_open(pid) {
             Ok(pidfd) => pidfd,
             Err(Errno::SRCH) => return false,
@@ -233,9 +232,21 @@ impl<K: Kernel> Daemon<K> {
             }
         };
         // What was read of the pid was read of this process only if its mark is still there.
-        let is_same = !certain || self.bears(pid, generation);
-        if !is_same || self.kernel.is_dead(&pidfd).unwrap_or(true) {
-            return false;
+        let still = match self.sight(pid, &[]) {
+            _ if !certain => Ok(true),
+            Ok(sighting) => Ok(sighting.is_some_and(|s| s.names(generation))),
+            Err(Errno::SRCH | Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno),
+        };
+        let alive = self.kernel.is_dead(&pidfd).map(|dead| !dead);
+        match still.and_then(|still| Ok(still && alive?)) {
+            Ok(true) => {}
+            Ok(false) => return false,
+            // It can't be told who this is: then it is not gone.
+            Err(_) => {
+                self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
+                return true;
+            }
         }
         let watched = self.kernel.watch(&pidfd, Wake::Member(pid));
         if watched.is_err() {
