@@ -82,6 +82,7 @@ impl<K: Kernel> Daemon<K> {
             .watch_launch(&child.launch, Wake::Launch(id))
             .and_then(|()| self.kernel.watch(&child.pidfd, Wake::Leader(id)));
         unit.started_at = self.kernel.wall();
+        self.dirty.insert(id);
         self.leaders.insert(child.pid, id);
         unit.run = Some(Run {
             generation,

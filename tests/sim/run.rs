@@ -102,10 +102,7 @@ fn faults(rng: &mut Rng) -> Faults {
 impl Sim {
     pub(crate) fn new(seed: u64, trace: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let mut tiers = Tiers {
-            cgroup: false,
-            ..Tiers::ALL
-        };
+        let mut tiers = Tiers { ..Tiers::ALL };
         tiers.pidfd_inode = !rng.odds(250);
         tiers.pgroup_signal = !rng.odds(250);
         tiers.get_info = !rng.odds(250);
