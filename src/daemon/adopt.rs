@@ -341,7 +341,8 @@ impl<K: Kernel> Daemon<K> {
         let inode = self.kernel.inode(&pidfd).unwrap_or(0);
         let start_time = match self.kernel.stat(recorded.pid) {
             Ok(stat) => stat.start_time,
-            Err(Errno::SRCH | Errno::NOENT) => 0,
+            // IO: it was cut off by the end of the process.
+            Err(Errno::SRCH | Errno::NOENT | Errno::IO) => 0,
             // Not needed where there are inodes.
             Err(_) if inode != 0 && recorded.inode != 0 => 0,
             Err(errno) => return Err(errno),
