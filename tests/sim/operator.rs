@@ -138,7 +138,8 @@ impl Sim {
                 for service in named(target) {
                     self.wish(service, Want::Any, client);
                     self.world.borrow_mut().asked[service] |= restarts;
-                    if !self.removing[service] {
+                    let sure = target.split(',').all(|part| exact(part));
+                    if sure && !self.removing[service] {
                         self.world.borrow_mut().downs[service] = false;
                     }
                 }
