@@ -175,6 +175,7 @@ impl Sim {
             Request::Signal { target, .. } => {
                 for service in named(target) {
                     self.world.borrow_mut().asked[service] = true;
+                    self.world.borrow_mut().loose[service] = true;
                 }
             }
             Request::Restore { .. } => {
