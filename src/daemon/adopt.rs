@@ -234,6 +234,35 @@ impl<K: Kernel> Daemon<K> {
             };
             self.load_unit(id, state.definition, definition, state, signature)?;
         }
+        self.load_unrecorded(found, loaded, valid)
+    }
+
+    /// Definitions whose slot was never written: the daemon died in the turn that defined them,
+    /// or while it made up for a lost journal. A removed service's slot is written, and free.
+    fn load_unrecorded(
+        &mut self,
+        found: &Found,
+        loaded: Loaded,
+        valid: bool,
+    ) -> Result<(), Errno> {
+        let newest: BTreeMap<Id, (u64, Definition)> = loaded
+            .services
+            .into_iter()
+            .map(|(line, (id, definition))| (id, (line, definition)))
+            .collect();
+        for (id, (line, definition)) in newest {
+            let slot = found.slots.get(id as usize).copied();
+            let (state, signature) = slot.unwrap_or_default();
+            if state.is_some() || self.names.contains_key(&definition.spec.name) {
+                continue;
+            }
+            let signature = signature.filter(|_| valid);
+            let state = State {
+                goal_up: signature.is_some(),
+                ..State::default()
+            };
+            self.load_unit(id, line, definition, state, signature)?;
+        }
         Ok(())
     }
 
