@@ -157,9 +157,8 @@ pub(crate) struct World {
     pub(crate) signed: HashMap<u64, Key>,
     /// Generations that signed in since the record was last lost.
     pub(crate) used: HashSet<u64>,
-    /// The highest generation that was forked, and the one before this turn.
-    pub(crate) highest: u64,
-    pub(crate) highest_before: u64,
+    /// Processes from this one on came in this turn.
+    pub(crate) turn_key: Key,
     /// Leaders that exec'd: service, pid.
     pub(crate) execs: Vec<(usize, Pid)>,
     /// Whether the operator asked this service's incarnation to end since its exec.
@@ -210,8 +209,7 @@ impl World {
             broken: None,
             signed: HashMap::new(),
             used: HashSet::new(),
-            highest: 0,
-            highest_before: 0,
+            turn_key: 0,
             execs: Vec::new(),
             asked: [true; 3],
             loose: [false; 3],
@@ -502,7 +500,8 @@ impl World {
         }
         let generation = pre.signature.generation;
         note!(self, "sign {} generation {generation}", p.pid);
-        if !self.used.insert(generation) {
+        let on_record = self.files.names.get("journal") == Some(&pre.file);
+        if on_record && !self.used.insert(generation) {
             self.violate(format!("generation {generation} is used twice"));
         }
         self.signed.insert(generation, self.procs[at].parent);
