@@ -80,7 +80,10 @@ fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal> {
             Ok(false)
         };
     }
-    if header.boot != place.boot || header.home != place.device_inode {
+    // A container's writable layer is mounted anew at each start, by another device number.
+    let remounted =
+        header.home.1 == place.device_inode.1 && header.pid_namespace != place.pid_namespace;
+    if header.boot != place.boot || header.home != place.device_inode && !remounted {
         // Another boot: no process of it lives. A copied home: what it records is the original's.
         return Ok(false);
     }
@@ -122,6 +125,8 @@ impl<K: Kernel> Daemon<K> {
             home_key,
             home: place.device_inode,
             daemon: own,
+            init: own.pid == 1,
+            alone: kernel.is_alone_in_cgroup(),
         };
         let (store, loaded) =
             Store::open(&mut kernel).map_err(|errno| cannot("services", errno))?;
@@ -171,6 +176,7 @@ impl<K: Kernel> Daemon<K> {
             leave: None,
             log: Vec::new(),
             trouble: None,
+            foreground: HashMap::new(),
         };
         daemon.load_units(&found, loaded, valid);
         daemon.adopt();
@@ -270,6 +276,8 @@ impl<K: Kernel> Daemon<K> {
             exit: state.exit,
             removing: false,
             provisional: false,
+            halted: state.halted,
+            launch_error: None,
             note: None,
             deadline: None,
             sample: None,
@@ -631,6 +639,7 @@ impl<K: Kernel> Daemon<K> {
             command,
             cwd,
             env: Vec::new(),
+            critical: false,
             policy,
         };
         spec.check().ok()?;

@@ -8,6 +8,7 @@ pub mod adopt;
 pub mod answer;
 pub mod door;
 pub mod events;
+pub mod front;
 pub mod gate;
 pub mod journal;
 pub mod launch;
@@ -19,9 +20,10 @@ pub mod serve;
 pub mod snapshot;
 pub mod store;
 pub mod unit;
+mod vestige;
 mod upgrade;
 
-pub use door::{can_take_over, door, self_check};
+pub use door::{can_take_over, door, self_check, through};
 
 use crate::mutant::mutant;
 use crate::process::mark::LimitMark;
@@ -29,7 +31,7 @@ use crate::process::record::Header;
 use crate::process::{Exit, Identity, Pid};
 use crate::service::machine::{Action, Ending, Generation, Input, Sequence, Time};
 use crate::service::spec::Id;
-use crate::sys::{Kernel, Reach, Wake};
+use crate::sys::{Kernel, Reach, Streams, Wake};
 use crate::wire::{Reply, Status};
 use answer::Pending;
 use events::Events;
@@ -101,6 +103,8 @@ pub struct Daemon<K: Kernel> {
     pub log: Vec<String>,
     /// Writes that failed, for `doctor`; the newest.
     pub(crate) trouble: Option<String>,
+    /// By name: whose output does not go to log files.
+    pub(crate) foreground: HashMap<String, Streams>,
 }
 
 impl<K: Kernel> Daemon<K> {
@@ -268,6 +272,15 @@ impl<K: Kernel> Daemon<K> {
             return;
         };
         let restarts = unit.machine.restarts();
+        match input {
+            Input::Stop => unit.halted = true,
+            Input::Start | Input::Restart => unit.halted = false,
+            Input::Spawned(_)
+            | Input::SpawnFailed(..)
+            | Input::LeaderExited(..)
+            | Input::Emptied(_)
+            | Input::Tick => {}
+        }
         unit.machine
             .step(self.now, input, &mut self.sequence, &mut actions);
         if unit.machine.restarts() > restarts {
