@@ -103,12 +103,7 @@ pub const ENTRIES: &[Entry] = &[
         "exit 0 only if online and ready",
         optional_target,
     ),
-    entry(
-        "run",
-        &[],
-        "supervise in the foreground, PID 1 or not",
-        run,
-    ),
+    entry("run", &[], "supervise in the foreground, PID 1 or not", run),
     entry(
         "daemon",
         &[],
@@ -344,7 +339,8 @@ fn import(command: Command) -> Command {
 
 fn run(command: Command) -> Command {
     let usage = "opm run [OPTIONS] FILE\n       opm run [OPTIONS] -- COMMAND [ARGS...]";
-    let prefix = "before each line: none, name, time or json\n[default: name, none for one service]";
+    let prefix =
+        "before each line: none, name, time or json\n[default: name, none for one service]";
     let timeout = "from a stop to the end of everything, KILL included\n[default: 9s]";
     let file = "process file (.json): all of it is started";
     command

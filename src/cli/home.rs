@@ -12,11 +12,14 @@ const SYSTEM_HOME: &str = "/run/opm";
 /// The home directory of opm, absolute: `$OPM_HOME`, else `$HOME/.opm`, else `/run/opm` for
 /// PID 1 or a root without HOME. Beside an `opm run` as PID 1: where that one is.
 pub(crate) fn find() -> Result<PathBuf, Failure> {
-    let home = choose(variable("OPM_HOME"), variable("HOME"), is_first(), is_root());
+    let home = choose(
+        variable("OPM_HOME"),
+        variable("HOME"),
+        is_first(),
+        is_root(),
+    );
     let beside = variable("OPM_HOME").is_none() && !is_first() && is_run(1);
-    if beside
-        && let Some(served) = candidates().into_iter().find(|home| is_served(home))
-    {
+    if beside && let Some(served) = candidates().into_iter().find(|home| is_served(home)) {
         return Ok(served);
     }
     absolute(home.ok_or_else(homeless)?)

@@ -70,7 +70,9 @@ fn parse(words: &[OsString]) -> Option<Words> {
     while let Some(word) = words.next() {
         let word = word?;
         if word == "--" {
-            found.command = words.map(|word| word.map(str::to_owned)).collect::<Option<_>>()?;
+            found.command = words
+                .map(|word| word.map(str::to_owned))
+                .collect::<Option<_>>()?;
             break;
         }
         let (name, value) = match word.split_once('=') {

@@ -20,8 +20,8 @@ pub mod serve;
 pub mod snapshot;
 pub mod store;
 pub mod unit;
-mod vestige;
 mod upgrade;
+mod vestige;
 
 pub use door::{can_take_over, door, self_check, through};
 

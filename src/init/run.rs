@@ -94,8 +94,9 @@ impl Run {
     fn open_output(&mut self, daemon: &Daemon<Linux>, registry: &Registry) -> Result<(), String> {
         let prefix = self.order.prefix.unwrap_or(Prefix::Name);
         let home = &daemon.kernel.home;
-        let output = Output::new(home, &self.names, prefix)
-            .map_err(|errno| format!("{}/logs: cannot use a FIFO: {}", home.path, describe(errno)))?;
+        let output = Output::new(home, &self.names, prefix).map_err(|errno| {
+            format!("{}/logs: cannot use a FIFO: {}", home.path, describe(errno))
+        })?;
         for (number, fd) in (0..).zip(output.watched()) {
             let interest = if (number as usize) < Output::SINKS {
                 Interest::WRITABLE
@@ -121,7 +122,9 @@ impl Run {
         }
         let now = daemon.kernel.now();
         let time = self.order.stop_timeout_ms;
-        let reserve = (time / 8).clamp(KILL_RESERVE_MS.0, KILL_RESERVE_MS.1).min(time);
+        let reserve = (time / 8)
+            .clamp(KILL_RESERVE_MS.0, KILL_RESERVE_MS.1)
+            .min(time);
         self.later.clear();
         self.stop = Some(Stop {
             code,
@@ -138,6 +141,7 @@ impl Run {
         let Some(stop) = &mut self.stop else {
             return false;
         };
+        daemon.dismiss_orphans();
         stop.killed |= daemon.is_killing();
         let over = stop.end_at <= self.now;
         if daemon.is_quiet() || over {
@@ -158,7 +162,10 @@ impl Run {
 
     /// Whether what the services came to is the end. None: not yet.
     fn verdict(&mut self, daemon: &Daemon<Linux>) -> Option<u8> {
-        let fates = self.names.iter().map(|name| (name.clone(), daemon.fate(name)));
+        let fates = self
+            .names
+            .iter()
+            .map(|name| (name.clone(), daemon.fate(name)));
         let fates: Vec<(String, Fate)> = fates.collect();
         let mut worst = None;
         let mut all_ended = true;
@@ -172,8 +179,14 @@ impl Run {
             let critical = daemon.is_fatal(&name, *code);
             if is_new {
                 let why = why.as_ref().map_or(String::new(), |why| format!(": {why}"));
-                let all = if critical { "; it is critical, stopping all" } else { "" };
-                log(&format!("{name}: ended for good, exit code {code}{why}{all}"));
+                let all = if critical {
+                    "; it is critical, stopping all"
+                } else {
+                    ""
+                };
+                log(&format!(
+                    "{name}: ended for good, exit code {code}{why}{all}"
+                ));
             }
             if critical {
                 return Some(*code);

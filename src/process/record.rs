@@ -189,7 +189,12 @@ impl State {
         };
         Writer::new()
             .put(self.definition)
-            .put(u64::from(self.goal_up) | u64::from(self.failed) << 1 | u64::from(self.halted) << 2 | kind << 8)
+            .put(
+                u64::from(self.goal_up)
+                    | u64::from(self.failed) << 1
+                    | u64::from(self.halted) << 2
+                    | kind << 8,
+            )
             .put(u64::from(value.cast_unsigned()))
             .put(self.generation)
             .put(self.emptied)

@@ -122,7 +122,10 @@ impl Image {
 pub fn call_by(words: &[String], home: &str) {
     // Said once, at the start.
     HOME.set(home.to_owned()).ok();
-    let words: Option<Vec<CString>> = words.iter().map(|w| CString::new(w.as_str()).ok()).collect();
+    let words: Option<Vec<CString>> = words
+        .iter()
+        .map(|w| CString::new(w.as_str()).ok())
+        .collect();
     if let Some(words) = words {
         WORDS.set(words).ok();
     }

@@ -36,18 +36,34 @@ impl Outlet {
         let kept = rustix::io::fcntl_dupfd_cloexec(fd, 3)?;
         let kind = FileType::from_raw_mode(rustix::fs::fstat(&kept)?.st_mode);
         let most = match kind {
-            FileType::Socket => return Ok(Self { fd: kept, way: Way::Socket }),
+            FileType::Socket => {
+                return Ok(Self {
+                    fd: kept,
+                    way: Way::Socket,
+                });
+            }
             FileType::Fifo => PIPE_BUF,
             FileType::CharacterDevice => TERMINAL_BUF,
-            _ => return Ok(Self { fd: kept, way: Way::Ready }),
+            _ => {
+                return Ok(Self {
+                    fd: kept,
+                    way: Way::Ready,
+                });
+            }
         };
         // Of its own, so that O_NONBLOCK is ours alone. Refused where the pipe belongs to
         // another user, as a container's often does.
         let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let path = format!("/proc/self/fd/{}", kept.as_raw_fd());
         match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(own) => Ok(Self { fd: own, way: Way::Own }),
-            Err(_) => Ok(Self { fd: kept, way: Way::Asked(most) }),
+            Ok(own) => Ok(Self {
+                fd: own,
+                way: Way::Own,
+            }),
+            Err(_) => Ok(Self {
+                fd: kept,
+                way: Way::Asked(most),
+            }),
         }
     }
 
@@ -58,17 +74,23 @@ impl Outlet {
     pub fn write(&self, bytes: &[u8]) -> Result<usize> {
         match self.way {
             Way::Own | Way::Ready => rustix::io::write(&self.fd, bytes),
-            Way::Socket => rustix::net::send(
-                &self.fd,
-                bytes,
-                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-            ),
+            Way::Socket => {
+                rustix::net::send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
+            }
             Way::Asked(most) => {
                 if !is_writable(&self.fd, 0) {
                     return Err(Errno::AGAIN);
                 }
                 rustix::io::write(&self.fd, &bytes[..bytes.len().min(most)])
             }
+        }
+    }
+
+    /// As much is written whole or not at all, where only a part may be taken.
+    pub fn whole(&self) -> usize {
+        match self.way {
+            Way::Own | Way::Asked(_) => PIPE_BUF,
+            Way::Socket | Way::Ready => usize::MAX,
         }
     }
 

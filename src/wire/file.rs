@@ -199,9 +199,10 @@ impl Reader<'_> {
         match map.remove(key) {
             None => Ok(false),
             Some(Value::Bool(is)) => Ok(is),
-            Some(other) => {
-                Err(self.wrong(key, &format!("expected true or false, found {}", kind(&other))))
-            }
+            Some(other) => Err(self.wrong(
+                key,
+                &format!("expected true or false, found {}", kind(&other)),
+            )),
         }
     }
 
