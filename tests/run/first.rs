@@ -188,19 +188,29 @@ fn a_term_right_after_the_start_is_not_lost() {
 
 #[test]
 fn a_killed_container_begins_again_on_its_home_and_nothing_runs_twice() {
-    const ROUNDS: usize = 15;
+    begin_again(&["--prefix", "name"], "sleep 1000 & sleep 1000");
+    // Neither output nor anything else that is known leads to these.
+    begin_again(
+        &["--prefix", "name"],
+        "exec setsid sleep 1000 >/dev/null 2>&1 </dev/null",
+    );
+}
+
+/// Kills a run of three services and begins another, again and again.
+fn begin_again(options: &[&str], rest: &str) {
+    const ROUNDS: usize = 12;
     let scratch = Scratch::new();
     let guarded = |name: &str| {
         let script = format!(
             "exec 9>>DIR/{name}.lock; flock -n 9 || echo {name} >>DIR/clash; echo {name} >>DIR/up; \
-             sleep 1000 & sleep 1000"
+             {rest}"
         );
         format!(r#"{{"name": "{name}", "command": ["sh", "-c", "{script}"]}}"#)
     };
     let file = scratch.file(&["a", "b", "c"].map(guarded).join(", "));
     let mut before: Vec<crate::rig::Run> = Vec::new();
     for round in 1..=ROUNDS {
-        let run = scratch.run(As::First, &[&file]);
+        let run = scratch.run(As::First, &[options, &[&file]].concat());
         eventually("the services of this round", || {
             let up = scratch.read("up").lines().count();
             (up == 3 * round).then_some(())
