@@ -11,6 +11,8 @@ use crate::service::target::file_name_of;
 use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Streams, Strings, Wake};
 use std::collections::BTreeMap;
 
+/// What every process that PID 1 starts holds open: see `vestige`. No service's name begins so.
+pub(crate) const LIVING: &str = "logs/.living.fifo";
 /// Launches in one turn: then the loop looks at its events again.
 const LAUNCHES_MAX: usize = 32;
 /// Where a service's program is looked for if its environment has no PATH.
@@ -52,6 +54,7 @@ impl<K: Kernel> Daemon<K> {
         }
         let name = &unit.definition.spec.name;
         let streams = self.foreground.get(name).copied().unwrap_or(Streams::Files);
+        let living = (self.own.pid == 1).then(|| format!("{}/{LIVING}", self.home));
         let (out, error) = match streams {
             Streams::Files | Streams::Inherited => log_paths(&self.home, name),
             Streams::Fifos => fifo_paths(&self.home, name),
@@ -80,6 +83,7 @@ impl<K: Kernel> Daemon<K> {
             path: &path,
             cwd: &unit.definition.spec.cwd,
             streams,
+            living: living.as_deref(),
             log_out: &out,
             log_error: &error,
         };
