@@ -8,9 +8,11 @@ use crate::process::record::{SIGNATURE_OFFSET, Signature, slot_offset};
 use crate::service::machine::{Fault, Generation, Input};
 use crate::service::spec::{Definition, Id};
 use crate::service::target::file_name_of;
-use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Strings, Wake};
+use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Streams, Strings, Wake};
 use std::collections::BTreeMap;
 
+/// What every process that PID 1 starts holds open: see `vestige`. No service's name begins so.
+pub(crate) const LIVING: &str = "logs/.living.fifo";
 /// Launches in one turn: then the loop looks at its events again.
 const LAUNCHES_MAX: usize = 32;
 /// Where a service's program is looked for if its environment has no PATH.
@@ -53,7 +55,13 @@ impl<K: Kernel> Daemon<K> {
         if unit.machine.generation() != Some(generation) || unit.run.is_some() {
             return Ok(());
         }
-        let (out, error) = log_paths(&self.home, &unit.definition.spec.name);
+        let name = &unit.definition.spec.name;
+        let streams = self.foreground.get(name).copied().unwrap_or(Streams::Files);
+        let living = (self.own.pid == 1).then(|| format!("{}/{LIVING}", self.home));
+        let (out, error) = match streams {
+            Streams::Files | Streams::Inherited => log_paths(&self.home, name),
+            Streams::Fifos => fifo_paths(&self.home, name),
+        };
         let mark = EnvMark {
             home_key: self.header.home_key,
             id,
@@ -77,6 +85,8 @@ impl<K: Kernel> Daemon<K> {
             env: environment(&unit.definition, &self.home, &mark, self.outer.as_deref()),
             path: &path,
             cwd: &unit.definition.spec.cwd,
+            streams,
+            living: living.as_deref(),
             log_out: &out,
             log_error: &error,
         };
@@ -150,6 +160,7 @@ impl<K: Kernel> Daemon<K> {
                 run.since = self.now;
                 let pid = run.leader.pid;
                 unit.note = None;
+                unit.launch_error = None;
                 unit.provisional = false;
                 self.announce(id, generation, "spawned", |event| event.pid = Some(pid));
                 self.announce(id, generation, "ready", |event| event.pid = Some(pid));
@@ -210,6 +221,7 @@ impl<K: Kernel> Daemon<K> {
                 Stage::Exec => format!("cannot execute {program}"),
             };
             unit.note = Some(format!("{what}: {}", crate::sys::describe(errno)));
+            unit.launch_error = Some(errno);
         }
     }
 }
@@ -229,6 +241,15 @@ pub fn log_paths(home: &str, name: &str) -> (String, String) {
     (
         format!("{home}/logs/{file}-out.log"),
         format!("{home}/logs/{file}-error.log"),
+    )
+}
+
+/// The paths of the FIFOs that take a service's output to the terminal or the container's log.
+pub fn fifo_paths(home: &str, name: &str) -> (String, String) {
+    let file = file_name_of(name);
+    (
+        format!("{home}/logs/{file}-out.fifo"),
+        format!("{home}/logs/{file}-error.fifo"),
     )
 }
 
