@@ -246,12 +246,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Definitions whose slot was never written: the daemon died in the turn that defined them,
     /// or while it made up for a lost journal. A removed service's slot is written, and free.
-    fn load_unrecorded(
-        &mut self,
-        found: &Found,
-        loaded: Loaded,
-        valid: bool,
-    ) -> Result<(), Errno> {
+    fn load_unrecorded(&mut self, found: &Found, loaded: Loaded, valid: bool) -> Result<(), Errno> {
         let newest: BTreeMap<Id, (u64, Definition)> = loaded
             .services
             .into_iter()

@@ -80,7 +80,15 @@ impl<K: Kernel> Daemon<K> {
         if self.kernel.is_dead(&pidfd)? && self.kernel.wait(&pidfd, true)?.is_some() {
             return Ok(false);
         }
-        let owner = self.owner_of(pid);
+        let mut owner = self.owner_of(pid)?;
+        if self.kernel.is_dead(&pidfd)? {
+            // Its environment may have been read as it died; and what it left behind came to us
+            // after the list was read.
+            if self.kernel.wait(&pidfd, true)?.is_some() {
+                return Ok(false);
+            }
+            owner = Owner::Unknown;
+        }
         self.kernel.watch(&pidfd, Wake::Member(pid))?;
         if mutant("forget_escapees") {
             return Ok(true);
@@ -108,29 +116,32 @@ impl<K: Kernel> Daemon<K> {
 
     /// Whose a live process is, by its marks; then by session and group, whose numbers are
     /// pinned while our leader is not reaped.
-    pub(crate) fn owner_of(&mut self, pid: Pid) -> Owner {
+    ///
+    /// # Errors
+    /// It could not be looked at for want of descriptors or memory: that is no answer.
+    fn owner_of(&mut self, pid: Pid) -> Result<Owner, Errno> {
         let key = self.header.home_key;
-        let limit = self.kernel.locks_limit(pid).ok();
+        let limit = readable(self.kernel.locks_limit(pid))?;
         if let Some(part) = limit.and_then(|limit| LimitMark::generation_of(limit, key)) {
-            return self.owner_by(|generation| LimitMark::names(part, generation.0));
+            return Ok(self.owner_by(|generation| LimitMark::names(part, generation.0)));
         }
-        let environ = self.kernel.environ(pid).unwrap_or_default();
+        let environ = readable(self.kernel.environ(pid))?.unwrap_or_default();
         for name in [MARK_VARIABLE, "OPM_OUTER"] {
             for mark in environ_value(&environ, name)
                 .into_iter()
                 .flat_map(|v| v.split(|b| *b == b','))
             {
                 if let Some(mark) = EnvMark::parse(mark).filter(|mark| mark.home_key == key) {
-                    return self.owner_by(|generation| generation.0 == mark.generation);
+                    return Ok(self.owner_by(|generation| generation.0 == mark.generation));
                 }
             }
         }
-        if let Ok(stat) = self.kernel.stat(pid) {
+        if let Some(stat) = readable(self.kernel.stat(pid))? {
             for number in [stat.sid, stat.pgid] {
                 if let Some(id) = self.leaders.get(&number)
                     && let Some(run) = self.unit(*id).and_then(|unit| unit.run.as_ref())
                 {
-                    return Owner::Run(*id, run.generation);
+                    return Ok(Owner::Run(*id, run.generation));
                 }
             }
         }
@@ -139,11 +150,12 @@ impl<K: Kernel> Daemon<K> {
         // (`docker exec`) and is no service's.
         let above = |(_, hard)| self.mark.is_some_and(|mark| hard > mark.value());
         let entered = self.own.pid == 1 && limit.is_some_and(above);
-        if entered || limit.is_some_and(LimitMark::is_mark) {
+        let foreign = entered || limit.is_some_and(LimitMark::is_mark);
+        Ok(if foreign {
             Owner::Foreign
         } else {
             Owner::Unknown
-        }
+        })
     }
 
     fn owner_by(&self, is: impl Fn(Generation) -> bool) -> Owner {
@@ -410,5 +422,14 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         found
+    }
+}
+
+/// None: it is not there, or not ours to read.
+fn readable<T>(result: Result<T, Errno>) -> Result<Option<T>, Errno> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => Ok(None),
+        Err(errno) => Err(errno),
     }
 }
