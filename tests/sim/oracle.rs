@@ -123,7 +123,9 @@ impl Sim {
         if rest == "removed" && client >= self.removed_by[service] {
             self.removing[service] = false;
         }
-        let id = rest.split_once("(id ").and_then(|(_, id)| id.split_once(','));
+        let id = rest
+            .split_once("(id ")
+            .and_then(|(_, id)| id.split_once(','));
         if let Some(id) = id.and_then(|(id, _)| id.parse().ok())
             && online
             && client > self.removed_by[service]
