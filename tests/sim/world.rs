@@ -556,11 +556,12 @@ impl World {
         self.decide_launch(pre.launch, Launch::Done);
     }
 
-    /// Both marks lost and the ancestry cut by the death of its daemon: a stated limit. So is a
-    /// service of an opm inside of ours that lost its environment: it could be anybody's.
+    /// Both marks lost and the ancestry cut by the death of its daemon: a stated limit. (A
+    /// service of an opm inside of ours that lost its environment is one, too: it could be
+    /// anybody's, and hide what it forked before. None of those here.)
     pub(crate) fn is_excused(&self, p: &Proc) -> bool {
         let parent = p.tag.and_then(|tag| self.signed.get(&tag.generation));
-        p.is_unmarked() && (p.nested || parent.copied() != self.daemon)
+        p.is_unmarked() && parent.copied() != self.daemon
     }
 
     /// The mark of a daemon of another home, inside of a service.
