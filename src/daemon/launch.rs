@@ -1,5 +1,6 @@
 //! From the machine's wish to spawn to the kernel's word that the program runs.
 use super::Daemon;
+use super::gate::LOOK_AGAIN_MS;
 use super::unit::Run;
 use crate::process::Identity;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
@@ -7,7 +8,7 @@ use crate::process::record::{SIGNATURE_OFFSET, Signature, slot_offset};
 use crate::service::machine::{Fault, Generation, Input};
 use crate::service::spec::{Definition, Id};
 use crate::service::target::file_name_of;
-use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Strings, Wake};
+use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Streams, Strings, Wake};
 use std::collections::BTreeMap;
 
 /// Launches in one turn: then the loop looks at its events again.
@@ -49,7 +50,12 @@ impl<K: Kernel> Daemon<K> {
         if unit.machine.generation() != Some(generation) || unit.run.is_some() {
             return Ok(());
         }
-        let (out, error) = log_paths(&self.home, &unit.definition.spec.name);
+        let name = &unit.definition.spec.name;
+        let streams = self.foreground.get(name).copied().unwrap_or(Streams::Files);
+        let (out, error) = match streams {
+            Streams::Files | Streams::Inherited => log_paths(&self.home, name),
+            Streams::Fifos => fifo_paths(&self.home, name),
+        };
         let mark = EnvMark {
             home_key: self.header.home_key,
             id,
@@ -73,15 +79,13 @@ impl<K: Kernel> Daemon<K> {
             env: environment(&unit.definition, &self.home, &mark, self.outer.as_deref()),
             path: &path,
             cwd: &unit.definition.spec.cwd,
+            streams,
             log_out: &out,
             log_error: &error,
         };
         let child = self.kernel.spawn(&plan, self.journal.file())?;
-        let watched = self
-            .kernel
-            .watch_launch(&child.launch, Wake::Launch(id))
-            .and_then(|()| self.kernel.watch(&child.pidfd, Wake::Leader(id)));
         unit.started_at = self.kernel.wall();
+        self.dirty.insert(id);
         self.leaders.insert(child.pid, id);
         unit.run = Some(Run {
             generation,
@@ -101,11 +105,31 @@ impl<K: Kernel> Daemon<K> {
             failure: None,
             members: BTreeMap::new(),
         });
-        if watched.is_err() {
-            // No room in the loop: the child is ours all the same, so look at it by the clock.
-            self.look_again_at = Some(self.now);
-        }
+        self.watch_run(id);
         Ok(())
+    }
+
+    /// Watches the leader, and its launch while that is not decided. Without room in the loop
+    /// (max_user_watches, ENOMEM) they are looked at by the clock, until there is room.
+    pub(crate) fn watch_run(&mut self, id: Id) {
+        let Some(unit) = self.units.get(id as usize).and_then(Option::as_deref) else {
+            return;
+        };
+        let Some(run) = unit.run.as_ref().filter(|run| run.exit.is_none()) else {
+            return;
+        };
+        let mut watched = Ok(());
+        if let Some(pipe) = &run.launch {
+            watched = self.kernel.watch_launch(pipe, Wake::Launch(id));
+        }
+        if let Some(pidfd) = &run.pidfd {
+            let leader = self.kernel.watch(pidfd, Wake::Leader(id));
+            watched = watched.and(leader.or_else(already));
+        }
+        if watched.or_else(already).is_err() {
+            self.unwatched.insert(id);
+            self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
+        }
     }
 
     /// Looks whether a launch is decided.
@@ -128,6 +152,7 @@ impl<K: Kernel> Daemon<K> {
                 run.since = self.now;
                 let pid = run.leader.pid;
                 unit.note = None;
+                unit.launch_error = None;
                 unit.provisional = false;
                 self.announce(id, generation, "spawned", |event| event.pid = Some(pid));
                 self.announce(id, generation, "ready", |event| event.pid = Some(pid));
@@ -188,7 +213,17 @@ impl<K: Kernel> Daemon<K> {
                 Stage::Exec => format!("cannot execute {program}"),
             };
             unit.note = Some(format!("{what}: {}", crate::sys::describe(errno)));
+            unit.launch_error = Some(errno);
         }
+    }
+}
+
+/// What is watched already is watched.
+fn already(errno: Errno) -> Result<(), Errno> {
+    if errno == Errno::EXIST {
+        Ok(())
+    } else {
+        Err(errno)
     }
 }
 
@@ -198,6 +233,15 @@ pub fn log_paths(home: &str, name: &str) -> (String, String) {
     (
         format!("{home}/logs/{file}-out.log"),
         format!("{home}/logs/{file}-error.log"),
+    )
+}
+
+/// The paths of the FIFOs that take a service's output to the terminal or the container's log.
+pub fn fifo_paths(home: &str, name: &str) -> (String, String) {
+    let file = file_name_of(name);
+    (
+        format!("{home}/logs/{file}-out.fifo"),
+        format!("{home}/logs/{file}-error.fifo"),
     )
 }
 

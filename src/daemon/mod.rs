@@ -9,6 +9,7 @@ pub mod answer;
 pub mod define;
 pub mod door;
 pub mod events;
+pub mod front;
 pub mod gate;
 pub mod journal;
 pub mod launch;
@@ -22,8 +23,9 @@ pub mod store;
 pub mod strays;
 pub mod unit;
 mod upgrade;
+mod vestige;
 
-pub use door::{can_take_over, door, self_check};
+pub use door::{can_take_over, door, self_check, through};
 
 use crate::mutant::mutant;
 use crate::process::mark::LimitMark;
@@ -31,7 +33,7 @@ use crate::process::record::Header;
 use crate::process::{Exit, Identity, Pid};
 use crate::service::machine::{Action, Ending, Generation, Input, Sequence, Time};
 use crate::service::spec::Id;
-use crate::sys::{Kernel, Reach, Wake};
+use crate::sys::{Kernel, Reach, Streams, Wake};
 use crate::wire::{Reply, Status};
 use answer::Pending;
 use events::Events;
@@ -79,6 +81,8 @@ pub struct Daemon<K: Kernel> {
     pub(crate) gates: BTreeSet<Id>,
     /// Leaders that are dead but whose status is not ours yet: traced.
     traced: BTreeSet<Id>,
+    /// Runs that the loop had no room to watch: they are looked at by the clock.
+    pub(crate) unwatched: BTreeSet<Id>,
     /// Our own children were read whole in this turn, after the deaths that it handles.
     pub(crate) counted: bool,
     /// Something could not be looked at, or was too much for one turn: look then.
@@ -103,6 +107,8 @@ pub struct Daemon<K: Kernel> {
     pub log: Vec<String>,
     /// Writes that failed, for `doctor`; the newest.
     pub(crate) trouble: Option<String>,
+    /// By name: whose output does not go to log files.
+    pub(crate) foreground: HashMap<String, Streams>,
 }
 
 impl<K: Kernel> Daemon<K> {
@@ -128,6 +134,11 @@ impl<K: Kernel> Daemon<K> {
         if self.look_again_at.is_some_and(|at| at <= self.now) {
             self.look_again_at = None;
             leaders.append(&mut self.traced);
+            for id in std::mem::take(&mut self.unwatched) {
+                self.watch_run(id);
+                self.check_launch(id);
+                leaders.insert(id);
+            }
             changed = true;
         }
         let mut dead = Vec::new();
@@ -199,17 +210,18 @@ impl<K: Kernel> Daemon<K> {
         let unit = self.units.get_mut(id as usize)?.as_deref_mut()?;
         let run = unit.run.as_mut().filter(|run| run.exit.is_none())?;
         let pidfd = run.pidfd.as_ref()?;
-        if !self.kernel.is_dead(pidfd).unwrap_or(false) {
-            return None;
-        }
         if !run.child {
-            return Some(self.kernel.exit_of_stranger(pidfd, run.leader.pid));
+            let dead = self.kernel.is_dead(pidfd).unwrap_or(false);
+            return dead.then(|| self.kernel.exit_of_stranger(pidfd, run.leader.pid));
         }
         match self.kernel.wait(pidfd, false) {
             Ok(Some(exit)) => Some(exit),
-            // Traced: the status is the tracer's until it lets go, and mio's edge is spent.
+            // Alive; or traced: then the status is the tracer's until it lets go, and mio's edge
+            // is spent.
             Ok(None) => {
-                self.traced.insert(id);
+                if self.kernel.is_dead(pidfd).unwrap_or(false) {
+                    self.traced.insert(id);
+                }
                 None
             }
             Err(_) => {
@@ -270,6 +282,15 @@ impl<K: Kernel> Daemon<K> {
             return;
         };
         let restarts = unit.machine.restarts();
+        match input {
+            Input::Stop => unit.halted = true,
+            Input::Start | Input::Restart => unit.halted = false,
+            Input::Spawned(_)
+            | Input::SpawnFailed(..)
+            | Input::LeaderExited(..)
+            | Input::Emptied(_)
+            | Input::Tick => {}
+        }
         unit.machine
             .step(self.now, input, &mut self.sequence, &mut actions);
         if unit.machine.restarts() > restarts {
@@ -283,6 +304,10 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         self.actions = actions;
+        // An exec changes nothing that the launch has not written down.
+        if !matches!(input, Input::Spawned(_)) {
+            self.dirty.insert(id);
+        }
         self.after_step(id);
     }
 
@@ -305,7 +330,6 @@ impl<K: Kernel> Daemon<K> {
             }
             unit.deadline = deadline;
         }
-        self.dirty.insert(id);
         self.touched.insert(id);
         let (before, status) = (unit.announced, unit.status());
         unit.announced = status;

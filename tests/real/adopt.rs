@@ -53,7 +53,7 @@ fn what_runs_is_adopted_as_it_is(rig: &Rig) {
     assert_eq!(rig.row("web").pid, before.pid);
     rig.ok(&["stop", "web"]);
     assert!(tree.iter().all(|pid| !proc::alive(*pid)), "{tree:?}");
-    assert_eq!(rig.starts("web").len(), 2);
+    rig.assert_starts("web", 2);
 }
 
 fn the_exit_of_an_adopted_leader_is_noticed_at_once(rig: &Rig) {
@@ -101,7 +101,7 @@ fn a_leader_that_died_while_no_daemon_ran_is_drained_and_replaced(rig: &Rig) {
     rig.until_replaced("web", leader);
     assert!(!proc::alive(rest));
     let first = rig.row("web");
-    assert_eq!(rig.starts("web").len(), 2);
+    rig.assert_starts("web", 2);
     assert_eq!(first.restarts, 1);
 }
 
@@ -174,7 +174,7 @@ fn a_daemon_killed_in_a_drain_is_followed_by_one_that_goes_on_draining(rig: &Rig
     assert!(proc::alive(rest), "the daemon did not die in the drain");
     let row = rig.until_replaced("web", leader);
     assert!(!proc::alive(rest) && row.restarts == 1, "{row:?}");
-    assert_eq!(rig.starts("web").len(), 2);
+    rig.assert_starts("web", 2);
 }
 
 fn what_was_stopped_stays_stopped(rig: &Rig) {
@@ -185,7 +185,7 @@ fn what_was_stopped_stays_stopped(rig: &Rig) {
     assert_eq!(rig.row("web").pid, Some(web));
     let down = rig.row("down");
     assert_eq!((down.status.as_str(), down.pid), ("stopped", None));
-    assert_eq!(rig.starts("down").len(), 1);
+    rig.assert_starts("down", 1);
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn a_daemon_killed_while_a_stop_waits_is_followed_by_one_that_stops() {
         stop.wait().unwrap();
         rig.until_status("web", "stopped");
         assert!(!proc::alive(leader));
-        assert_eq!(rig.starts("web").len(), 1);
+        rig.assert_starts("web", 1);
     });
 }
 
@@ -250,7 +250,7 @@ fn with_the_journal_deleted_what_lost_its_leader_is_found_by_its_marks() {
                     one_line(&ran, command).contains(&rest.to_string()),
                     "{ran:?}"
                 );
-                assert_eq!(rig.starts("web").len(), 1);
+                rig.assert_starts("web", 1);
             }
         }
         if proc::alive(rest) {

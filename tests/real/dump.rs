@@ -85,7 +85,7 @@ fn restores_at_the_same_time_start_each_service_once() {
                 rig.until("its start", || {
                     (rig.starts(name).len() >= round).then_some(())
                 });
-                assert_eq!(rig.starts(name).len(), round, "{name}");
+                rig.assert_starts(name, round);
                 assert_eq!(rig.starts(name).last().copied(), rig.row(name).pid);
             }
         }
@@ -255,7 +255,7 @@ fn a_restore_beside_a_look_alike_refuses_that_service_alone() {
         assert!(ran.err.contains(&other.id().to_string()), "{ran:?}");
         assert_eq!(rig.row("b").status, "online");
         assert_ne!(rig.row("a").status, "online");
-        assert_eq!(rig.starts("a").len(), 2);
+        rig.assert_starts("a", 2);
         rig.kill(other.id().cast_signed(), Signal::TERM);
         other.wait().unwrap();
         // What it left behind is a look-alike too.

@@ -129,7 +129,7 @@ fn a_stop_that_a_restart_overtakes_is_answered_too() {
             assert_eq!(ran.code, Some(0), "{ran:?}");
             finish(stop, &["stop"]);
             rig.until_status(overtaking, "online");
-            assert_eq!(rig.starts(overtaking).len(), 2);
+            rig.assert_starts(overtaking, 2);
         }
     });
 }
@@ -216,7 +216,8 @@ fn the_restart_policy_decides_what_an_exit_means() {
                 "--max-restarts",
                 "2",
             ];
-            rig.start_with(&name, &options, &ops);
+            let words = rig.start_words(&name, &options, &ops);
+            rig.ok(&words.iter().map(String::as_str).collect::<Vec<_>>());
             let status = rig.until("it to come to rest", || {
                 let status = rig.row(&name).status;
                 ["stopped", "errored"]
@@ -283,7 +284,7 @@ fn a_program_that_daemonizes_is_an_error_with_a_reason() {
         );
         rig.opm(&words.iter().map(String::as_str).collect::<Vec<_>>());
         rig.until_status("web", "errored");
-        assert_eq!(rig.starts("web").len(), 1);
+        rig.assert_starts("web", 1);
         let daemon = rig.note("web", "daemon");
         assert!(!proc::alive(daemon), "the escapee lives on");
         let note = rig.info("web")["note"].to_string();
@@ -388,5 +389,57 @@ fn commands_that_start_the_daemon_together_share_one() {
             assert_eq!(leader.parent, daemon, "{} has another parent", row.name);
         }
         assert_eq!(rig.daemons(), [daemon]);
+    });
+}
+
+#[test]
+fn wait_says_when_it_is_true_and_gives_up_in_time() {
+    isolated(here!(), |rig| {
+        let pid = rig.start("web", "sleep");
+        rig.ok(&["wait", "web", "--for", "online", "--timeout", "5s"]);
+        let line = rig.refused(
+            6,
+            &["wait", "web", "--for", "stopped", "--timeout", "200ms"],
+        );
+        assert!(line.contains("web"), "{line}");
+        let words = ["wait", "web", "--for", "stopped"];
+        let wait = rig.spawn(&words);
+        rig.ok(&["stop", "web"]);
+        assert_eq!(finish(wait, &words).code, Some(0));
+        assert!(!proc::alive(pid));
+    });
+}
+
+#[test]
+fn a_follower_is_told_every_step_in_order() {
+    isolated(here!(), |rig| {
+        let pid = rig.start("web", "sleep");
+        let mut follower = rig.spawn(&["events", "-f", "--format", "json"]);
+        rig.kill(pid, Signal::KILL);
+        rig.until_replaced("web", pid);
+        rig.ok(&["stop", "web"]);
+        let out = std::io::BufReader::new(follower.stdout.take().unwrap());
+        let mut words = Vec::new();
+        for line in std::io::BufRead::lines(out) {
+            let event: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+            let word = event["event"].as_str().unwrap().to_owned();
+            let is_last = word == "stopped";
+            words.push(word);
+            if is_last {
+                break;
+            }
+        }
+        words.retain(|word| ["spawned", "exited", "drained", "stopped"].contains(&word.as_str()));
+        let once = ["exited", "drained"];
+        let expected: Vec<&str> = ["spawned"]
+            .into_iter()
+            .chain(once)
+            .chain(["spawned"])
+            .chain(once)
+            .chain(["stopped"])
+            .collect();
+        assert_eq!(words, expected);
+        follower.kill().unwrap();
+        follower.wait().unwrap();
     });
 }

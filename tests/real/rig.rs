@@ -187,7 +187,11 @@ impl Rig {
             .map(|s| &**s)
             .collect::<Vec<_>>());
         let row = self.row(name);
-        row.pid.unwrap_or_else(|| panic!("started, but {row:?}"))
+        let pid = row.pid.unwrap_or_else(|| panic!("started, but {row:?}"));
+        // It is told to have exec'd; now it holds its lock.
+        self.until(&format!("{name} to run"), || {
+            self.starts(name).contains(&pid).then_some(pid)
+        })
     }
 
     /// The words of such a start.
@@ -216,6 +220,14 @@ impl Rig {
     pub(crate) fn starts(&self, name: &str) -> Vec<i32> {
         let lines = self.lines(name, ".starts");
         lines.iter().map(|line| line.parse().unwrap()).collect()
+    }
+
+    /// Waits for as many starts as there should have been, and sees that there are no more.
+    pub(crate) fn assert_starts(&self, name: &str, count: usize) {
+        self.until(&format!("{count} starts of {name}"), || {
+            (self.starts(name).len() >= count).then_some(())
+        });
+        assert_eq!(self.starts(name).len(), count, "{name}");
     }
 
     /// The lines that the fixture noted.

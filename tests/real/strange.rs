@@ -81,6 +81,38 @@ fn a_child_that_hangs_before_its_exec_keeps_the_next_daemon_waiting() {
     });
 }
 
+#[test]
+fn a_stop_of_what_has_not_yet_execd_is_obeyed() {
+    isolated(here!(), |rig| {
+        rig.start("web", "sleep");
+        rig.ok(&["stop", "web"]);
+        let log = rig.info("web")["log_out"].as_str().unwrap().to_owned();
+        std::fs::remove_file(&log).unwrap();
+        assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+        let start = rig.spawn(&["start", "web"]);
+        rig.until_status("web", "starting");
+        let child = rig.row("web").pid;
+        let stop = rig.spawn(&["stop", "web"]);
+        // It is killed, or it is let go on and stopped then.
+        let reader = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(1_500));
+            std::fs::File::open(&log).ok()
+        });
+        let ran = finish(stop, &["stop"]);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert_eq!(rig.row("web").status, "stopped");
+        assert!(child.is_none_or(|pid| !proc::alive(pid)));
+        // Where nobody waits for the log's reader any more, it is let go.
+        let _writer = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(rig.info("web")["log_out"].as_str().unwrap());
+        drop(reader.join().unwrap());
+        assert_ne!(finish(start, &["start"]).code, None);
+        assert_eq!(rig.row("web").status, "stopped");
+    });
+}
+
 fn tracer_of(pid: i32) -> i32 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = text
@@ -107,11 +139,11 @@ fn a_leader_that_is_traced_is_replaced_when_its_tracer_lets_go() {
         let other = rig.start("other", "sleep");
         rig.kill(other, Signal::KILL);
         rig.until_replaced("other", other);
-        assert_eq!(rig.starts("web").len(), 1);
+        rig.assert_starts("web", 1);
         tracing.kill().unwrap();
         tracing.wait().unwrap();
         rig.until_replaced("web", leader);
-        assert_eq!(rig.starts("web").len(), 2);
+        rig.assert_starts("web", 2);
     });
 }
 

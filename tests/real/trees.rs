@@ -151,6 +151,15 @@ fn short_lived_children_do_not_confuse_the_gate() {
     });
 }
 
+/// Whatever of the fixture still runs `op` in the service `web`.
+fn left(rig: &Rig, op: &str) -> Vec<String> {
+    let all = proc::pids().into_iter().filter(|pid| proc::alive(*pid));
+    let lines = all.map(proc::arguments);
+    lines
+        .filter(|line| line.contains(&rig.lock("web")) && line.contains(op))
+        .collect()
+}
+
 #[test]
 fn a_comet_is_caught() {
     isolated(here!(), |rig| {
@@ -160,13 +169,40 @@ fn a_comet_is_caught() {
         rig.kill(leader, Signal::KILL);
         rig.until_replaced("web", leader);
         rig.ok(&["stop", "web"]);
-        let fixture = crate::namespace::fixture().display().to_string();
-        let all = proc::all().into_iter().filter(|p| p.state != 'Z');
-        let left: Vec<_> = all
-            .map(|process| proc::arguments(process.pid))
-            .filter(|line| line.starts_with(&fixture) && line.contains("comet:"))
-            .collect();
-        assert_eq!(left, Vec::<String>::new());
+        assert_eq!(left(rig, "comet:"), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_meteor_that_ignores_the_stop_signal_is_caught() {
+    isolated(here!(), |rig| {
+        let options = ["--min-uptime", "0s", "--stop-timeout", "300ms"];
+        let ops = "child [ ignore:TERM note:rest meteor:10 ] sleep";
+        let leader = rig.start_with("web", &options, ops);
+        rig.note("web", "rest");
+        rig.kill(leader, Signal::KILL);
+        rig.until_replaced("web", leader);
+        rig.until("the second meteor", || {
+            (rig.noted("web", "rest").len() == 2).then_some(())
+        });
+        rig.ok(&["stop", "web"]);
+        assert_eq!(left(rig, "meteor:"), Vec::<String>::new());
+    });
+}
+
+/// Nothing of it is the new daemon's child: marks are all that there is.
+#[test]
+fn an_adopted_meteor_is_caught() {
+    isolated(here!(), |rig| {
+        let options = ["--min-uptime", "0s", "--stop-timeout", "300ms"];
+        let ops = "child [ ignore:TERM note:rest meteor:30 ] sleep";
+        let leader = rig.start_with("web", &options, ops);
+        rig.note("web", "rest");
+        rig.kill_daemon();
+        rig.kill(leader, Signal::KILL);
+        rig.until_replaced("web", leader);
+        rig.ok(&["stop", "web"]);
+        assert_eq!(left(rig, "meteor:"), Vec::<String>::new());
     });
 }
 
