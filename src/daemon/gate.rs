@@ -311,7 +311,7 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         for pid in roots {
-            self.signal_branch(pid, signal);
+            self.signal_branch(id, pid, signal);
         }
     }
 
@@ -365,14 +365,14 @@ impl<K: Kernel> Daemon<K> {
         let mine = orphans.filter(|(_, orphan)| orphan.owner == Owner::Run(id, generation));
         let roots: Vec<Pid> = mine.map(|(pid, _)| *pid).collect();
         for pid in roots {
-            self.signal_branch(pid, signal);
+            self.signal_branch(id, pid, signal);
         }
         for pid in leader.into_iter().chain(members) {
-            self.signal_descendants(pid, signal);
+            self.signal_descendants(id, pid, signal);
         }
     }
 
-    fn signal_branch(&mut self, pid: Pid, signal: i32) {
+    fn signal_branch(&mut self, id: Id, pid: Pid, signal: i32) {
         if let Some(orphan) = self.orphans.get(&pid) {
             let group = self.kernel.tiers().pgroup_signal;
             for signal in [signal, libc::SIGCONT] {
@@ -384,13 +384,12 @@ impl<K: Kernel> Daemon<K> {
                 }
             }
         }
-        self.signal_descendants(pid, signal);
+        self.signal_descendants(id, pid, signal);
     }
 
-    /// Walks down from a live process. Each is opened before its parent is read, so that a
-    /// reused pid is never signalled.
-    fn signal_descendants(&mut self, root: Pid, signal: i32) {
-        for (_, pidfd) in self.descendants(root) {
+    /// Walks down from a process that we hold.
+    fn signal_descendants(&mut self, id: Id, root: Pid, signal: i32) {
+        for (_, pidfd) in self.descendants(id, root) {
             self.kernel.signal(&pidfd, signal, Reach::Process).ok();
             if signal != libc::SIGKILL {
                 self.kernel
@@ -400,12 +399,14 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
-    /// The live descendants of a process that we hold. May miss some while they change.
-    pub(crate) fn descendants(&mut self, root: Pid) -> Vec<(Pid, K::Pidfd)> {
-        let mut found = Vec::new();
-        let mut queue = vec![root];
+    /// The live descendants of a leader, member or orphan that we hold. May miss some while they
+    /// change, and names no stranger: a number is believed only while what we hold of it lives,
+    /// for then it has not passed to another process.
+    fn descendants(&mut self, id: Id, root: Pid) -> Vec<(Pid, K::Pidfd)> {
+        let mut found: Vec<(Pid, K::Pidfd)> = Vec::new();
+        let mut queue: Vec<(Pid, Option<usize>)> = vec![(root, None)];
         let mut seen = std::collections::BTreeSet::from([root, self.own.pid]);
-        while let Some(parent) = queue.pop() {
+        while let Some((parent, at)) = queue.pop() {
             let mut children = Vec::new();
             if self.kernel.children(parent, &mut children).is_err() {
                 continue;
@@ -415,13 +416,28 @@ impl<K: Kernel> Daemon<K> {
                     continue;
                 };
                 let is_child = self.kernel.stat(pid).is_ok_and(|stat| stat.ppid == parent);
-                if is_child && !self.kernel.is_dead(&pidfd).unwrap_or(true) {
+                let parent_lives = match at {
+                    None => self.holds_alive(id, root),
+                    Some(at) => self.kernel.is_dead(&found[at].1) == Ok(false),
+                };
+                if is_child && parent_lives && self.kernel.is_dead(&pidfd) == Ok(false) {
+                    queue.push((pid, Some(found.len())));
                     found.push((pid, pidfd));
-                    queue.push(pid);
                 }
             }
         }
         found
+    }
+
+    /// Whether what we hold of this number, of this service, is alive.
+    fn holds_alive(&mut self, id: Id, pid: Pid) -> bool {
+        let run = self.units.get(id as usize).and_then(Option::as_deref);
+        let run = run.and_then(|unit| unit.run.as_ref());
+        let leader = run.filter(|run| run.leader.pid == pid);
+        let held = leader.and_then(|run| run.pidfd.as_ref());
+        let held = held.or_else(|| run.and_then(|run| Some(&run.members.get(&pid)?.pidfd)));
+        let held = held.or_else(|| self.orphans.get(&pid).map(|orphan| &orphan.pidfd));
+        held.is_some_and(|pidfd| self.kernel.is_dead(pidfd) == Ok(false))
     }
 }
 
