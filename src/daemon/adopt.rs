@@ -133,6 +133,10 @@ impl<K: Kernel> Daemon<K> {
             .load_units(&found, loaded, valid)
             .map_err(|errno| (code::FAILED, format!("cannot adopt: {}", describe(errno))))?;
         daemon.write_dirty();
+        if !valid && !daemon.dirty.is_empty() {
+            let text = daemon.trouble.unwrap_or_default();
+            return Err((code::FAILED, text));
+        }
         let searched = mutant("adopt_blindly") || daemon.find_strays();
         let fresh = found.header.is_none() && place.key.is_none();
         if !searched && found.header.is_none() && !fresh {
@@ -141,10 +145,6 @@ impl<K: Kernel> Daemon<K> {
                  told",
                 place.home
             );
-            return Err((code::FAILED, text));
-        }
-        if !valid && !daemon.dirty.is_empty() {
-            let text = daemon.trouble.unwrap_or_else(|| "cannot write".to_owned());
             return Err((code::FAILED, text));
         }
         let claimed = daemon.journal.claim(&mut daemon.kernel, &header);
