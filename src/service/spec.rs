@@ -204,6 +204,7 @@ impl Spec {
             command: fields.take("command")?,
             cwd: fields.take("cwd")?,
             env: fields.or("env", Env::new())?,
+            critical: fields.or("critical", false)?,
             policy: Policy::of_fields(fields)?,
         })
     }

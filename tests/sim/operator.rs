@@ -34,7 +34,10 @@ impl Sim {
                 tree: extra & 128 != 0,
             },
             26 => Request::Reset { target },
-            27 => Request::List { usage: true },
+            27 => Request::List {
+                usage: true,
+                table: false,
+            },
             28 => Request::Info { target },
             29 | 30 => Request::Wait {
                 target,
@@ -136,7 +139,7 @@ impl Sim {
                 for service in named(target) {
                     self.wish(service, Want::Any, client);
                     self.world.borrow_mut().asked[service] |= restarts;
-                    let sure = target.split(',').all(|part| exact(part));
+                    let sure = target.split(',').all(&exact);
                     if sure && !self.removing[service] {
                         self.world.borrow_mut().downs[service] = false;
                     }
