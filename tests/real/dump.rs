@@ -240,6 +240,32 @@ fn a_start_beside_a_look_alike_is_refused_unless_forced() {
 }
 
 #[test]
+fn a_restart_of_what_is_down_heeds_a_look_alike_as_a_start_does() {
+    isolated(here!(), |rig| {
+        let program = fixture().display().to_string();
+        let words = [program.as_str(), "-", "sleep"];
+        let mut start = vec!["start", "--name", "web", "--"];
+        start.extend(words);
+        rig.ok(&start);
+        rig.ok(&["stop", "web"]);
+        let mut other = look_alike(rig, &words);
+        let pid = other.id();
+        rig.until("its exec", || {
+            proc::arguments(pid.cast_signed())
+                .ends_with("- sleep")
+                .then_some(())
+        });
+        for command in [["start", "web"], ["restart", "web"]] {
+            let line = rig.refused(5, &command);
+            assert!(line.contains(&pid.to_string()), "{line}");
+        }
+        assert_eq!(rig.row("web").status, "stopped");
+        other.kill().unwrap();
+        other.wait().unwrap();
+    });
+}
+
+#[test]
 fn a_restore_beside_a_look_alike_refuses_that_service_alone() {
     isolated(here!(), |rig| {
         saved(rig);
