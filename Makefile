@@ -29,9 +29,10 @@ INSTALLED = $(BINDIR)/opm \
 	$(foreach page,$(notdir $(PAGES)),$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page)) \
 	$(addprefix $(DOCDIR)/examples/,$(notdir $(EXAMPLES)))
 
-# Replay: SEED=N is one run of the simulator, SEEDS=N that many, from a fixed first one.
+# Of the simulator: SEED=N replays one seed with a trace; SEEDS=N runs so many, from FIRST on.
 SEED ?=
 SEEDS ?=
+FIRST ?=
 MINUTES ?= 5
 ROWS ?=
 FIGURES = $(TARGET_DIR)/bench/last.json
@@ -76,8 +77,8 @@ model:
 	$(CARGO) test --test model
 
 sim:
-	$(if $(SEED),OPM_SIM_SEED=$(SEED)) $(if $(SEEDS),OPM_SIM_SEEDS=$(SEEDS)) \
-		$(CARGO) test --test sim
+	$(if $(SEED),SEED=$(SEED)) $(if $(SEEDS),SEEDS=$(SEEDS)) $(if $(FIRST),FIRST=$(FIRST)) \
+		$(CARGO) test --test sim -- --nocapture
 
 real: needs
 	$(CARGO) test --test real

@@ -27,9 +27,15 @@ fail() {
     exit 1
 }
 run() {
-    printf '$ opm %s\n' "$*"
+    printf '$ opm'
+    for word in "$@"; do
+        case $word in *[!A-Za-z0-9./=-]*) printf " '%s'" "$word" ;; *) printf ' %s' "$word" ;; esac
+    done
+    echo
     "$opm" "$@"
 }
+# A zombie that somebody has yet to reap is no life.
+lives() { sed -n 's/^State:[^A-Z]*//p' "/proc/$1/status" 2>/dev/null | grep -q '^[^Z]'; }
 pid_of() { "$opm" info "$1" --format json | sed -n 's/^\[{[^}]*"pid":\([0-9]*\).*/\1/p'; }
 # Waits until `$1` is true, 5 s at most.
 until_true() {
@@ -65,7 +71,7 @@ worker=$(pid_of worker)
 daemon=$(cat "$OPM_HOME/opm.pid")
 say "the daemon is killed: kill -9 $daemon; the next one finds web (pid $web), worker (pid $worker)"
 kill -9 "$daemon"
-until_true '! kill -0 "$daemon" 2>/dev/null || grep -q "^State:.*Z" /proc/"$daemon"/status'
+until_true '! lives "$daemon"'
 wait "$follower" 2>/dev/null || true
 follower=
 run daemon start
@@ -77,6 +83,7 @@ run ls
 
 say "everything stops, and the reply means that it is true"
 run daemon stop --services
-kill -0 "$web" 2>/dev/null && fail "pid $web still lives"
-kill -0 "$worker" 2>/dev/null && fail "pid $worker still lives"
+for pid in "$web" "$worker"; do
+    if lives "$pid"; then fail "pid $pid still lives"; fi
+done
 say "nothing is left"

@@ -13,4 +13,4 @@ if command -v readelf >/dev/null 2>&1 && readelf -l "$binary" | grep -q INTERP; 
     echo "static: $binary wants a dynamic linker" >&2
     exit 1
 fi
-echo "$binary"
+realpath "$binary"

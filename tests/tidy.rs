@@ -56,6 +56,7 @@ const LONG_FUNCTIONS: &[(&str, usize)] = &[
     ("src/daemon/launch.rs:launch", 72),
     ("src/daemon/report.rs:doctor", 87),
     ("src/daemon/snapshot.rs:restore", 71),
+    ("tests/sim/operator.rs:open", 99),
 ];
 /// How many lines of a file are too long: shell scripts in literals.
 const WIDE_LINES: &[(&str, usize)] =

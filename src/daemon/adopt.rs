@@ -13,7 +13,7 @@ use crate::process::{Exit, Identity};
 use crate::service::machine::{Generation, Goal, Input, Machine, Past, Sequence};
 use crate::service::policy::restart_cooldown_delay_ms;
 use crate::service::spec::{Definition, Id, Policy};
-use crate::sys::{Kernel, Wake, describe};
+use crate::sys::{Errno, Kernel, describe};
 use crate::wire::{Status, code};
 use std::collections::{BTreeMap, HashMap};
 
@@ -118,7 +118,10 @@ impl<K: Kernel> Daemon<K> {
         });
         let sequence = Sequence(highest.max().unwrap_or(0));
         let mut daemon = Self::empty(kernel, &place, header, (journal, store), sequence);
-        daemon.load_units(&found, loaded, valid);
+        // Without descriptors or memory "it can't be opened" would read as "it is gone".
+        daemon
+            .load_units(&found, loaded, valid)
+            .map_err(|errno| (code::FAILED, format!("cannot adopt: {}", describe(errno))))?;
         daemon.adopt();
         Ok(daemon)
     }
@@ -149,6 +152,7 @@ impl<K: Kernel> Daemon<K> {
             dead_orphans: Vec::new(),
             gates: Default::default(),
             traced: Default::default(),
+            unwatched: Default::default(),
             counted: false,
             look_again_at: None,
             children: Vec::new(),
@@ -181,7 +185,7 @@ impl<K: Kernel> Daemon<K> {
         self.header.home_key
     }
 
-    fn load_units(&mut self, found: &Found, mut loaded: Loaded, valid: bool) {
+    fn load_units(&mut self, found: &Found, mut loaded: Loaded, valid: bool) -> Result<(), Errno> {
         if loaded.damaged > 0 {
             let count = loaded.damaged;
             self.log.push(format!(
@@ -198,9 +202,9 @@ impl<K: Kernel> Daemon<K> {
                         self.names.remove(old.name());
                     }
                 }
-                self.load_unit(id, line, definition, State::default(), None);
+                self.load_unit(id, line, definition, State::default(), None)?;
             }
-            return;
+            return Ok(());
         }
         for (id, (state, signature)) in (0..).zip(&found.slots) {
             let Some(state) = state.filter(|state| state.definition != 0) else {
@@ -220,8 +224,9 @@ impl<K: Kernel> Daemon<K> {
                     ..state
                 }
             };
-            self.load_unit(id, state.definition, definition, state, signature);
+            self.load_unit(id, state.definition, definition, state, signature)?;
         }
+        Ok(())
     }
 
     fn load_unit(
@@ -231,13 +236,13 @@ impl<K: Kernel> Daemon<K> {
         definition: Definition,
         state: State,
         signature: Option<Signature>,
-    ) {
+    ) -> Result<(), Errno> {
         let policy = definition.spec.policy;
         let goal = if state.goal_up { Goal::Up } else { Goal::Down };
         let alive = signature.filter(|signature| signature.generation > state.emptied);
         let (run, past) = match alive {
             Some(signature) => {
-                let run = self.take_over(&signature, &state);
+                let run = self.take_over(&signature, &state)?;
                 let generation = Generation(signature.generation);
                 let since = run.since;
                 (Some(run), Past::Alive { generation, since })
@@ -275,6 +280,7 @@ impl<K: Kernel> Daemon<K> {
         }
         self.insert(unit);
         self.after_step(id);
+        Ok(())
     }
 
     fn past_of(&mut self, state: &State, policy: &Policy) -> Past {
@@ -295,9 +301,9 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Opens a recorded leader. What is not exactly the recorded process is not it.
-    fn take_over(&mut self, signature: &Signature, state: &State) -> Run<K> {
+    fn take_over(&mut self, signature: &Signature, state: &State) -> Result<Run<K>, Errno> {
         let recorded = signature.leader;
-        let pidfd = self.open_same(recorded);
+        let pidfd = self.open_same(recorded)?;
         let child = pidfd
             .as_ref()
             .is_some_and(|pidfd| self.kernel.wait(pidfd, false).is_ok());
@@ -308,7 +314,7 @@ impl<K: Kernel> Daemon<K> {
         } else {
             self.now.saturating_sub(age)
         };
-        Run {
+        Ok(Run {
             generation: Generation(signature.generation),
             leader: recorded,
             pidfd,
@@ -322,23 +328,31 @@ impl<K: Kernel> Daemon<K> {
             asked: false,
             failure: None,
             members: BTreeMap::new(),
-        }
+        })
     }
 
-    fn open_same(&mut self, recorded: Identity) -> Option<K::Pidfd> {
+    fn open_same(&mut self, recorded: Identity) -> Result<Option<K::Pidfd>, Errno> {
         // First the handle, then what it is: the other way round the pid could change hands.
-        let pidfd = self.kernel.pidfd_open(recorded.pid).ok()?;
+        let pidfd = match self.kernel.pidfd_open(recorded.pid) {
+            Ok(pidfd) => pidfd,
+            Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
         let inode = self.kernel.inode(&pidfd).unwrap_or(0);
-        let start_time = self
-            .kernel
-            .stat(recorded.pid)
-            .map_or(0, |stat| stat.start_time);
+        let start_time = match self.kernel.stat(recorded.pid) {
+            Ok(stat) => stat.start_time,
+            // IO: it was cut off by the end of the process.
+            Err(Errno::SRCH | Errno::NOENT | Errno::IO) => 0,
+            // Not needed where there are inodes.
+            Err(_) if inode != 0 && recorded.inode != 0 => 0,
+            Err(errno) => return Err(errno),
+        };
         let seen = Identity {
             pid: recorded.pid,
             start_time,
             inode,
         };
-        seen.is_same(&recorded).then_some(pidfd)
+        Ok(seen.is_same(&recorded).then_some(pidfd))
     }
 
     /// Watches what lives, looks for marked processes that no record names, and lets the dead
@@ -366,11 +380,9 @@ impl<K: Kernel> Daemon<K> {
             match &run.pidfd {
                 None => dead.push((id, Exit::Unknown)),
                 Some(pidfd) => {
-                    if self.kernel.watch(pidfd, Wake::Leader(id)).is_err() {
-                        self.look_again_at = Some(self.now);
-                    }
                     let (generation, pid) = (run.generation, run.leader.pid);
                     let alive = !self.kernel.is_dead(pidfd).unwrap_or(false);
+                    self.watch_run(id);
                     if alive {
                         self.announce(id, generation, "adopted", |e| e.pid = Some(pid));
                         if self

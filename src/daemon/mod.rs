@@ -79,6 +79,8 @@ pub struct Daemon<K: Kernel> {
     pub(crate) gates: BTreeSet<Id>,
     /// Leaders that are dead but whose status is not ours yet: traced.
     traced: BTreeSet<Id>,
+    /// Runs that the loop had no room to watch: they are looked at by the clock.
+    pub(crate) unwatched: BTreeSet<Id>,
     /// Our own children were read whole in this turn, after the deaths that it handles.
     pub(crate) counted: bool,
     /// Something could not be looked at, or was too much for one turn: look then.
@@ -128,6 +130,11 @@ impl<K: Kernel> Daemon<K> {
         if self.look_again_at.is_some_and(|at| at <= self.now) {
             self.look_again_at = None;
             leaders.append(&mut self.traced);
+            for id in std::mem::take(&mut self.unwatched) {
+                self.watch_run(id);
+                self.check_launch(id);
+                leaders.insert(id);
+            }
             changed = true;
         }
         let mut dead = Vec::new();
@@ -199,17 +206,18 @@ impl<K: Kernel> Daemon<K> {
         let unit = self.units.get_mut(id as usize)?.as_deref_mut()?;
         let run = unit.run.as_mut().filter(|run| run.exit.is_none())?;
         let pidfd = run.pidfd.as_ref()?;
-        if !self.kernel.is_dead(pidfd).unwrap_or(false) {
-            return None;
-        }
         if !run.child {
-            return Some(self.kernel.exit_of_stranger(pidfd, run.leader.pid));
+            let dead = self.kernel.is_dead(pidfd).unwrap_or(false);
+            return dead.then(|| self.kernel.exit_of_stranger(pidfd, run.leader.pid));
         }
         match self.kernel.wait(pidfd, false) {
             Ok(Some(exit)) => Some(exit),
-            // Traced: the status is the tracer's until it lets go, and mio's edge is spent.
+            // Alive; or traced: then the status is the tracer's until it lets go, and mio's edge
+            // is spent.
             Ok(None) => {
-                self.traced.insert(id);
+                if self.kernel.is_dead(pidfd).unwrap_or(false) {
+                    self.traced.insert(id);
+                }
                 None
             }
             Err(_) => {
@@ -283,6 +291,10 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         self.actions = actions;
+        // An exec changes nothing that the launch has not written down.
+        if !matches!(input, Input::Spawned(_)) {
+            self.dirty.insert(id);
+        }
         self.after_step(id);
     }
 
@@ -305,7 +317,6 @@ impl<K: Kernel> Daemon<K> {
             }
             unit.deadline = deadline;
         }
-        self.dirty.insert(id);
         self.touched.insert(id);
         let (before, status) = (unit.announced, unit.status());
         unit.announced = status;

@@ -43,7 +43,7 @@ impl<K: Kernel> Daemon<K> {
             })
         };
         let mut lost: BTreeMap<u64, Vec<Lost>> = BTreeMap::new();
-        for sighting in found {
+        for sighting in found.found {
             if known(self, &sighting) {
                 continue;
             }
@@ -99,6 +99,7 @@ impl<K: Kernel> Daemon<K> {
         unit.generation = unit.generation.max(generation.0);
         unit.emptied = unit.emptied.min(generation.0.saturating_sub(1));
         unit.announced = unit.status();
+        self.dirty.insert(id);
         self.after_step(id);
     }
 
