@@ -15,13 +15,13 @@ fn saved(rig: &Rig) {
     rig.ok(&["save"]);
 }
 
-/// Ends everything and forgets every record but the dump, as a reboot would.
+/// Ends everything and forgets every record but the dump and the lock.
 fn reboot(rig: &Rig) {
     rig.ok(&["daemon", "stop", "--services"]);
     for entry in std::fs::read_dir(&rig.home).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_file() && !name.starts_with("dump.json") {
+        if path.is_file() && !name.starts_with("dump.json") && name != "lock" {
             std::fs::remove_file(path).unwrap();
         }
     }
