@@ -2,6 +2,7 @@
 //!
 //! Only the command that was asked for is built, so `opm ls` doesn't pay for the others.
 //! Never prints a line of help over 80 columns; a test sees to it.
+use crate::service::foreground::Prefix;
 use crate::service::signal::Signal;
 use crate::service::spec::Restart;
 use crate::service::text::{Delay, parse_span};
@@ -31,7 +32,8 @@ const fn entry(
     }
 }
 
-/// Every command that clap parses; `init` has a door of its own, before clap.
+/// Every command that clap parses; `init` has a door of its own, before clap. So has `run`: clap
+/// only gives its help and its errors.
 pub const ENTRIES: &[Entry] = &[
     entry("start", &[], "start services, or define a new one", start),
     entry(
@@ -101,6 +103,7 @@ pub const ENTRIES: &[Entry] = &[
         "exit 0 only if online and ready",
         optional_target,
     ),
+    entry("run", &[], "supervise in the foreground, PID 1 or not", run),
     entry(
         "daemon",
         &[],
@@ -130,7 +133,9 @@ impl Entry {
             .about(self.about)
             .no_binary_name(true)
             .disable_help_subcommand(true)
-            .disable_version_flag(true);
+            .disable_version_flag(true)
+            // Keeps `--help`, which this clap has no renderer for: `help` has one.
+            .override_help(self.name);
         let aliased = if self.aliases.is_empty() {
             command
         } else {
@@ -334,6 +339,26 @@ fn import(command: Command) -> Command {
         .arg(force())
 }
 
+fn run(command: Command) -> Command {
+    let usage = "opm run [OPTIONS] FILE\n       opm run [OPTIONS] -- COMMAND [ARGS...]";
+    let prefix =
+        "before each line: none, name, time or json\n[default: name, none for one service]";
+    let timeout = "from a stop to the end of everything, KILL included\n[default: 9s]";
+    let file = "process file (.json): all of it is started";
+    command
+        .override_usage(usage)
+        .arg(Arg::new("file").value_name("FILE").help(file))
+        .arg(
+            Arg::new("words")
+                .value_name("COMMAND")
+                .help("one command, exec'd as given")
+                .last(true)
+                .num_args(1..),
+        )
+        .arg(option("prefix", "PREFIX", prefix).value_parser(Prefix::parse))
+        .arg(option("stop-timeout", "TIME", timeout).value_parser(parse_span))
+}
+
 fn restore(command: Command) -> Command {
     command.arg(force())
 }
@@ -343,6 +368,7 @@ fn daemon(command: Command) -> Command {
         Command::new(name)
             .bin_name(format!("opm daemon {name}"))
             .about(about)
+            .override_help(name)
     };
     command
         .subcommand_required(true)
@@ -372,8 +398,8 @@ mod tests {
     use super::*;
 
     fn helps(command: &mut Command) -> Vec<String> {
-        let mut texts = vec![command.render_long_help().to_string()];
-        texts.push(command.render_help().to_string());
+        command.build();
+        let mut texts = vec![super::super::help::of(command)];
         for sub in command.get_subcommands_mut() {
             texts.extend(helps(sub));
         }

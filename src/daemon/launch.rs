@@ -8,9 +8,11 @@ use crate::process::record::{SIGNATURE_OFFSET, Signature, slot_offset};
 use crate::service::machine::{Fault, Generation, Input};
 use crate::service::spec::{Definition, Id};
 use crate::service::target::file_name_of;
-use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Strings, Wake};
+use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Streams, Strings, Wake};
 use std::collections::BTreeMap;
 
+/// What every process that PID 1 starts holds open: see `vestige`. No service's name begins so.
+pub(crate) const LIVING: &str = "logs/.living.fifo";
 /// Launches in one turn: then the loop looks at its events again.
 const LAUNCHES_MAX: usize = 32;
 /// Where a service's program is looked for if its environment has no PATH.
@@ -30,16 +32,19 @@ impl<K: Kernel> Daemon<K> {
             let Some((id, generation)) = self.launches.pop_front() else {
                 return;
             };
-            if let Err(errno) = self.launch(id, generation) {
-                self.launch_failed(id, generation, Stage::Fork, errno);
+            if let Err((stage, errno)) = self.launch(id, generation) {
+                self.launch_failed(id, generation, stage, errno);
             }
         }
     }
 
-    fn launch(&mut self, id: Id, generation: Generation) -> Result<(), Errno> {
+    fn launch(&mut self, id: Id, generation: Generation) -> Result<(), (Stage, Errno)> {
         if !self.strays.is_empty() && !self.nameless().is_empty() {
-            return Err(Errno::BUSY);
+            return Err((Stage::Fork, Errno::BUSY));
         }
+        // Room to sign in: what is written past the last whole slot is lost to the next daemon.
+        let reserved = self.journal.reserve(&mut self.kernel, id);
+        reserved.map_err(|errno| (Stage::Sign, errno))?;
         let Some(unit) = self
             .units
             .get_mut(id as usize)
@@ -50,7 +55,13 @@ impl<K: Kernel> Daemon<K> {
         if unit.machine.generation() != Some(generation) || unit.run.is_some() {
             return Ok(());
         }
-        let (out, error) = log_paths(&self.home, &unit.definition.spec.name);
+        let name = &unit.definition.spec.name;
+        let streams = self.foreground.get(name).copied().unwrap_or(Streams::Files);
+        let living = (self.own.pid == 1).then(|| format!("{}/{LIVING}", self.home));
+        let (out, error) = match streams {
+            Streams::Files | Streams::Inherited => log_paths(&self.home, name),
+            Streams::Fifos => fifo_paths(&self.home, name),
+        };
         let mark = EnvMark {
             home_key: self.header.home_key,
             id,
@@ -74,10 +85,13 @@ impl<K: Kernel> Daemon<K> {
             env: environment(&unit.definition, &self.home, &mark, self.outer.as_deref()),
             path: &path,
             cwd: &unit.definition.spec.cwd,
+            streams,
+            living: living.as_deref(),
             log_out: &out,
             log_error: &error,
         };
-        let child = self.kernel.spawn(&plan, self.journal.file())?;
+        let child = self.kernel.spawn(&plan, self.journal.file());
+        let child = child.map_err(|errno| (Stage::Fork, errno))?;
         unit.started_at = self.kernel.wall();
         self.dirty.insert(id);
         self.leaders.insert(child.pid, id);
@@ -146,6 +160,7 @@ impl<K: Kernel> Daemon<K> {
                 run.since = self.now;
                 let pid = run.leader.pid;
                 unit.note = None;
+                unit.launch_error = None;
                 unit.provisional = false;
                 self.announce(id, generation, "spawned", |event| event.pid = Some(pid));
                 self.announce(id, generation, "ready", |event| event.pid = Some(pid));
@@ -206,6 +221,7 @@ impl<K: Kernel> Daemon<K> {
                 Stage::Exec => format!("cannot execute {program}"),
             };
             unit.note = Some(format!("{what}: {}", crate::sys::describe(errno)));
+            unit.launch_error = Some(errno);
         }
     }
 }
@@ -225,6 +241,15 @@ pub fn log_paths(home: &str, name: &str) -> (String, String) {
     (
         format!("{home}/logs/{file}-out.log"),
         format!("{home}/logs/{file}-error.log"),
+    )
+}
+
+/// The paths of the FIFOs that take a service's output to the terminal or the container's log.
+pub fn fifo_paths(home: &str, name: &str) -> (String, String) {
+    let file = file_name_of(name);
+    (
+        format!("{home}/logs/{file}-out.fifo"),
+        format!("{home}/logs/{file}-error.fifo"),
     )
 }
 

@@ -1,8 +1,10 @@
 //! PURE. What should happen: no file, socket, process or clock.
+pub mod foreground;
 pub mod machine;
 pub mod policy;
 pub mod signal;
 pub mod spec;
 pub mod target;
 pub mod text;
+pub mod value;
 pub mod words;
