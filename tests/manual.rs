@@ -242,11 +242,8 @@ fn program_text() -> String {
 
 #[test]
 fn every_variable_of_ours_is_in_a_page_and_no_other() {
-    let mut read = variables(&program_text());
+    let read = variables(&program_text());
     let pages = pages();
-    if !pages.contains_key("opm-init.1") {
-        read.remove("OPM_SUBREAPER");
-    }
     let said: BTreeSet<String> = pages.values().flat_map(|text| variables(text)).collect();
     assert!(read.contains("OPM_HOME"));
     assert_eq!(said, read, "the pages, then the program");
@@ -266,14 +263,27 @@ fn pages_refer_to_pages_that_are_there() {
         for line in text.lines().filter(|line| line.starts_with(".Xr opm")) {
             let mut words = line.split(' ').skip(1);
             let (to, number) = (words.next().unwrap(), words.next().unwrap());
-            // Another branch brings it.
-            let awaited = to == "opm-init";
             assert!(
-                pages.contains_key(&format!("{to}.{number}")) || awaited,
+                pages.contains_key(&format!("{to}.{number}")),
                 "{name}: {line}"
             );
         }
     }
+}
+
+/// What doctor calls the kernel's interfaces, and `OPM_WITHOUT` switches off.
+#[test]
+fn every_tier_is_explained_in_opm_8() {
+    let text = page("opm.8");
+    let doctor = section(&text, ".Sh DOCTOR");
+    for (name, _) in opm::sys::Tiers::ALL.each() {
+        assert!(doctor.contains(&format!(".It {name}").as_str()), "{name}");
+    }
+    let all = doctor
+        .iter()
+        .find(|line| line.starts_with(".It pidfd-inode ,"))
+        .unwrap();
+    assert_eq!(all.split(" , ").count(), opm::sys::Tiers::ALL.each().len());
 }
 
 /// Every status word and every event that the program has is explained.

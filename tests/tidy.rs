@@ -53,15 +53,15 @@ const UNSAFE_FIXTURES: &[&str] = &["tests/fixtures/sys.rs"];
 const LONG_FILES: &[(&str, usize)] = &[
     ("src/cli/client.rs", 510),
     ("src/service/machine.rs", 618),
-    ("tests/sim/run.rs", 520),
-    ("tests/sim/world.rs", 580),
+    ("tests/sim/kernel.rs", 510),
+    ("tests/sim/run.rs", 550),
+    ("tests/sim/world.rs", 600),
 ];
 const LONG_FUNCTIONS: &[(&str, usize)] = &[
     ("src/daemon/door.rs:serve", 77),
-    ("src/daemon/launch.rs:launch", 73),
     ("src/daemon/report.rs:doctor", 87),
     ("src/daemon/snapshot.rs:restore", 71),
-    ("tests/sim/operator.rs:open", 99),
+    ("tests/sim/operator.rs:open", 110),
 ];
 /// How many lines of a file are too long: shell scripts in literals.
 const WIDE_LINES: &[(&str, usize)] =
