@@ -18,6 +18,10 @@ fn main() -> ExitCode {
             Ok(home) => opm::daemon::door(&home),
             Err(code) => code,
         },
+        [Some("run"), ..] => match opm::cli::order_or_complain(&words[1..]) {
+            Ok(order) => opm::init::run::run(order),
+            Err(code) => code,
+        },
         [Some("daemon"), Some("self-check")] => opm::daemon::self_check(),
         _ => opm::cli::main(words),
     })

@@ -2,6 +2,7 @@
 //!
 //! Only the command that was asked for is built, so `opm ls` doesn't pay for the others.
 //! Never prints a line of help over 80 columns; a test sees to it.
+use crate::service::foreground::Prefix;
 use crate::service::signal::Signal;
 use crate::service::spec::Restart;
 use crate::service::text::{Delay, parse_span};
@@ -31,7 +32,8 @@ const fn entry(
     }
 }
 
-/// Every command that clap parses; `init` has a door of its own, before clap.
+/// Every command that clap parses; `init` has a door of its own, before clap. So has `run`: clap
+/// only gives its help and its errors.
 pub const ENTRIES: &[Entry] = &[
     entry("start", &[], "start services, or define a new one", start),
     entry(
@@ -101,6 +103,7 @@ pub const ENTRIES: &[Entry] = &[
         "exit 0 only if online and ready",
         optional_target,
     ),
+    entry("run", &[], "supervise in the foreground, PID 1 or not", run),
     entry(
         "daemon",
         &[],
@@ -332,6 +335,26 @@ fn import(command: Command) -> Command {
                 .help("process file; - is stdin"),
         )
         .arg(force())
+}
+
+fn run(command: Command) -> Command {
+    let usage = "opm run [OPTIONS] FILE\n       opm run [OPTIONS] -- COMMAND [ARGS...]";
+    let prefix =
+        "before each line: none, name, time or json\n[default: name, none for one service]";
+    let timeout = "from a stop to the end of everything, KILL included\n[default: 9s]";
+    let file = "process file (.json): all of it is started";
+    command
+        .override_usage(usage)
+        .arg(Arg::new("file").value_name("FILE").help(file))
+        .arg(
+            Arg::new("words")
+                .value_name("COMMAND")
+                .help("one command, exec'd as given")
+                .last(true)
+                .num_args(1..),
+        )
+        .arg(option("prefix", "PREFIX", prefix).value_parser(Prefix::parse))
+        .arg(option("stop-timeout", "TIME", timeout).value_parser(parse_span))
 }
 
 fn restore(command: Command) -> Command {

@@ -10,17 +10,93 @@ use std::path::{Path, PathBuf};
 const SYSTEM_HOME: &str = "/run/opm";
 
 /// The home directory of opm, absolute: `$OPM_HOME`, else `$HOME/.opm`, else `/run/opm` for
-/// PID 1 or a root without HOME.
+/// PID 1 or a root without HOME. Beside an `opm run` as PID 1: where that one is.
 pub(crate) fn find() -> Result<PathBuf, Failure> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let root = rustix::process::geteuid().is_root();
-    let first = rustix::process::getpid().is_init();
-    let home = choose(variable("OPM_HOME"), variable("HOME"), first, root).ok_or_else(|| {
-        Failure::new(
-            code::UNREACHABLE,
-            "no home: neither OPM_HOME nor HOME is set (set one)",
-        )
-    })?;
+    let home = choose(
+        variable("OPM_HOME"),
+        variable("HOME"),
+        is_first(),
+        is_root(),
+    );
+    let beside = variable("OPM_HOME").is_none() && !is_first() && is_run(1);
+    if beside && let Some(served) = candidates().into_iter().find(|home| is_served(home)) {
+        return Ok(served);
+    }
+    absolute(home.ok_or_else(homeless)?)
+}
+
+/// The home of `opm run`: as [`find`] says; but where nobody said `OPM_HOME`, the first of
+/// `$HOME/.opm`, `/run/opm` and `/tmp/opm-UID` that can be written to, because a container may
+/// have a read-only root and any user.
+pub(crate) fn find_for_run() -> Result<PathBuf, Failure> {
+    if let Some(own) = variable("OPM_HOME") {
+        return absolute(own.into());
+    }
+    let user = rustix::process::geteuid().as_raw();
+    let mut reasons = Vec::new();
+    for home in candidates() {
+        match crate::sys::storage::Home::open(&home.to_string_lossy()).and_then(|home| {
+            let own = crate::sys::Mode::InPlace;
+            let theirs = rustix::fs::fstat(&home.dir)?.st_uid != user;
+            if theirs && home.path.starts_with("/tmp/") {
+                // Whoever made it could look into it, and be believed.
+                return Err(rustix::io::Errno::PERM);
+            }
+            home.open_file("lock", own).map(drop)
+        }) {
+            Ok(()) => return Ok(home),
+            Err(errno) => reasons.push(format!("{}: {}", home.display(), why(errno))),
+        }
+    }
+    let text = format!("no home can be used: {} (set OPM_HOME)", reasons.join("; "));
+    Err(Failure::new(code::UNREACHABLE, text))
+}
+
+fn candidates() -> Vec<PathBuf> {
+    let user = rustix::process::geteuid().as_raw();
+    let home = variable("HOME").map(|home| Path::new(&home).join(".opm"));
+    let home = home.filter(|home| home.is_absolute());
+    home.into_iter()
+        .chain([SYSTEM_HOME.into(), format!("/tmp/opm-{user}").into()])
+        .collect()
+}
+
+/// Whether a socket is there in a directory that is ours, or root's.
+fn is_served(home: &Path) -> bool {
+    let user = rustix::process::geteuid().as_raw();
+    let trusted = std::fs::symlink_metadata(home)
+        .is_ok_and(|meta| meta.is_dir() && [user, 0].contains(&meta.uid()));
+    trusted && home.join("opm.sock").exists()
+}
+
+/// Whether a process is an `opm run`, by what it says of itself.
+fn is_run(pid: i32) -> bool {
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut words = words.split(|byte| *byte == 0);
+    let program = words.next().unwrap_or_default();
+    program.ends_with(b"opm") && words.next() == Some(b"run")
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn is_first() -> bool {
+    rustix::process::getpid().is_init()
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn homeless() -> Failure {
+    Failure::new(
+        code::UNREACHABLE,
+        "no home: neither OPM_HOME nor HOME is set (set one)",
+    )
+}
+
+fn absolute(home: PathBuf) -> Result<PathBuf, Failure> {
     std::path::absolute(&home)
         .map_err(|e| Failure::new(code::UNREACHABLE, format!("{}: {}", home.display(), why(e))))
 }

@@ -13,6 +13,7 @@ mod logs;
 mod output;
 mod program;
 mod render;
+mod run;
 mod services;
 mod start;
 mod table;
@@ -147,6 +148,19 @@ fn unknown(name: &str) -> Failure {
     Failure::usage(match usage::nearest(name) {
         Some(near) => format!("unknown command '{name}' (did you mean '{near}'?)"),
         None => format!("unknown command '{name}' (try 'opm --help')"),
+    })
+}
+
+/// What `opm run` is asked to do, for its door. `words` are those after `run`.
+///
+/// # Errors
+/// The exit code, once help or the reason has been given.
+pub fn order_or_complain(words: &[OsString]) -> Result<crate::service::foreground::Order, u8> {
+    run::order(words).map_err(|failure| {
+        if !failure.text.is_empty() {
+            complain(&failure.text);
+        }
+        failure.code
     })
 }
 

@@ -185,6 +185,7 @@ fn define(call: &Call, command: Command<'_>) -> Done {
         command: words,
         cwd,
         env,
+        critical: false,
         policy: policy(call),
     };
     spec.check().map_err(Failure::usage)?;
@@ -219,7 +220,7 @@ fn directory(call: &Call) -> Result<PathBuf, Failure> {
 
 /// The environment of this command, as every incarnation will see it. `OPM_*` would be the
 /// marks of the service that this command was started from.
-fn captured() -> Env {
+pub(super) fn captured() -> Env {
     let mut env = Env::new();
     let mut dropped = Vec::new();
     for (name, value) in std::env::vars_os() {
@@ -240,7 +241,7 @@ fn captured() -> Env {
 }
 
 /// `.env` of the working directory, then what was given by hand: the later one counts.
-fn layered(cwd: &Path, by_hand: Env) -> Result<Env, Failure> {
+pub(super) fn layered(cwd: &Path, by_hand: Env) -> Result<Env, Failure> {
     let path = cwd.join(".env");
     let mut env = Env::new();
     match std::fs::read(&path) {
@@ -303,7 +304,8 @@ pub(super) fn import(call: &Call) -> Done {
     import_file(call, call.text("file"))
 }
 
-fn import_file(call: &Call, name: &str) -> Done {
+/// What a process file declares, complete.
+pub(super) fn declared(name: &str) -> Result<Vec<Spec>, Failure> {
     let (bytes, label, directory) = read(name)?;
     let mut found = file::parse(&bytes, &label, &directory).map_err(Failure::plain)?;
     for warning in &found.warnings {
@@ -321,11 +323,18 @@ fn import_file(call: &Call, name: &str) -> Done {
     }
     if found.specs.is_empty() {
         warn(&format!("{label}: no services in it"));
+    }
+    Ok(found.specs)
+}
+
+fn import_file(call: &Call, name: &str) -> Done {
+    let specs = declared(name)?;
+    if specs.is_empty() {
         return Ok(code::DONE);
     }
     let (force, base) = (call.flag("force"), captured());
     let request = Request::Define {
-        specs: found.specs,
+        specs,
         base,
         force,
         keep: true,

@@ -65,7 +65,10 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal>
             Ok(false)
         };
     }
-    if header.boot != place.boot || header.home != place.device_inode {
+    // A container's writable layer is mounted anew at each start, by another device number.
+    let remounted =
+        header.home.1 == place.device_inode.1 && header.pid_namespace != place.pid_namespace;
+    if header.boot != place.boot || header.home != place.device_inode && !remounted {
         // Another boot: no process of it lives. A copied home: what it records is the original's.
         return Ok(false);
     }
@@ -99,13 +102,16 @@ impl<K: Kernel> Daemon<K> {
         });
         let known = found.header.map(|header| header.home_key).or(place.key);
         let home_key = known.filter(|_| !copied).unwrap_or_else(|| kernel.random());
+        let own = kernel.own_identity();
         let header = Header {
             machine: place.machine,
             boot: place.boot,
             pid_namespace: place.pid_namespace,
             home_key,
             home: place.device_inode,
-            daemon: kernel.own_identity(),
+            init: own.pid == 1,
+            alone: kernel.is_alone_in_cgroup(),
+            daemon: own,
         };
         let (store, loaded) =
             Store::open(&mut kernel).map_err(|errno| cannot("services", errno))?;
@@ -172,6 +178,7 @@ impl<K: Kernel> Daemon<K> {
             leave: None,
             log: Vec::new(),
             trouble: None,
+            foreground: HashMap::new(),
         }
     }
 
@@ -269,6 +276,8 @@ impl<K: Kernel> Daemon<K> {
             exit: state.exit,
             removing: false,
             provisional: false,
+            halted: state.halted,
+            launch_error: None,
             note: None,
             deadline: None,
             sample: None,

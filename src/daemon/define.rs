@@ -163,6 +163,8 @@ impl<K: Kernel> Daemon<K> {
             exit: None,
             removing: false,
             provisional: false,
+            halted: false,
+            launch_error: None,
             note: None,
             deadline: None,
             sample: None,

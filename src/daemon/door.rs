@@ -1,6 +1,8 @@
 //! From a bare process to a daemon with its home, and out again.
 use super::adopt::Place;
+use super::front::{Background, Front};
 use super::serve::{Server, log};
+use super::vestige;
 use super::{Daemon, Leave};
 use crate::process::mark::MARK_VARIABLE;
 use crate::sys::linux::{self, Linux};
@@ -27,11 +29,16 @@ const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// What this build can take over: journal and definitions of this format.
 const FORMAT: &str = "journal 1";
 
-type Failure = (u8, String);
+pub(crate) type Failure = (u8, String);
 
 /// Runs the daemon of `home` in the foreground. The exit code of the command.
 pub fn door(home: &Path) -> u8 {
-    match serve(home) {
+    through(home, &mut Background)
+}
+
+/// The same with something in front of it.
+pub fn through(home: &Path, front: &mut dyn Front) -> u8 {
+    match serve(home, front) {
         Ok(code) => code,
         Err((code, text)) => {
             // Whoever launched us reads the code and the reason from here.
@@ -52,12 +59,12 @@ pub fn can_take_over(self_check: &str) -> bool {
     self_check.starts_with("opm ") && self_check.trim_end().ends_with(FORMAT)
 }
 
-fn serve(home: &Path) -> Result<u8, Failure> {
+fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     let path = home.to_str().filter(|path| path.starts_with('/')).ok_or((
         code::USAGE,
         format!("{}: the home is no absolute UTF-8 path", home.display()),
     ))?;
-    let listener = prepare_process()?;
+    let (listener, alive) = prepare_process()?;
     let cannot = |what: &str, errno: Errno| {
         (
             code::UNREACHABLE,
@@ -69,7 +76,8 @@ fn serve(home: &Path) -> Result<u8, Failure> {
         .open_file(LOCK, Mode::InPlace)
         .map_err(|errno| cannot("/lock", errno))?;
     if !wait_for_lock(&lock, path)? {
-        return Ok(code::DONE);
+        let text = format!("a daemon serves {path} already (stop it, or use another OPM_HOME)");
+        return front.if_served_already().map_err(|code| (code, text));
     }
     home.make_dir("logs")
         .map_err(|errno| cannot("/logs", errno))?;
@@ -78,6 +86,8 @@ fn serve(home: &Path) -> Result<u8, Failure> {
         let text = "cannot supervise without /proc (mount it; 'opm init' does without)".to_owned();
         return Err((code::UNREACHABLE, text));
     }
+    let alive = vestige::hold_alive(&home, alive)?;
+    vestige::wait_for_namespace(&home, &place, alive.as_ref());
     let io = |error: std::io::Error| (code::UNREACHABLE, format!("cannot poll: {error}"));
     let poll = Poll::new().map_err(io)?;
     let registry = poll.registry().try_clone().map_err(io)?;
@@ -98,20 +108,22 @@ fn serve(home: &Path) -> Result<u8, Failure> {
         signals::set_locks_limit(limit).ok();
     }
     write_pid(&daemon.kernel.home).map_err(|errno| cannot("/opm.pid", errno))?;
+    let again = listener.is_some();
     let listener = match listener {
         Some(listener) => listener,
         None => bind(path)?,
     };
     let mut server = Server::new(poll, listener, signalfd).map_err(io)?;
     crash::arm(server.listener());
+    front.begin(&mut daemon, server.registry(), again)?;
     let services = daemon.all_units().count();
     let pid = rustix::process::getpid().as_raw_nonzero();
-    log(&format!(
+    front.say(&format!(
         "opm {} serves {path} (pid {pid}, {services} services)",
         env!("CARGO_PKG_VERSION")
     ));
     loop {
-        match server.run(&mut daemon) {
+        match server.run(&mut daemon, front) {
             Leave::Quit => break,
             Leave::Exec(binary) => {
                 log(&format!("becoming {binary}"));
@@ -127,20 +139,24 @@ fn serve(home: &Path) -> Result<u8, Failure> {
     for name in [SOCKET, PID_FILE] {
         daemon.kernel.home.remove(name).ok();
     }
-    log("left; services keep running");
-    Ok(code::DONE)
+    Ok(front.end(&mut daemon))
 }
 
 /// Signals, descriptors, directory, subreaper. Gives the listener that an earlier image of this
 /// very process left us.
-fn prepare_process() -> Result<Option<UnixListener>, Failure> {
+fn prepare_process() -> Result<(Option<UnixListener>, Option<OwnedFd>), Failure> {
+    // First of all: PID 1 loses a signal that comes while it is neither blocked nor handled.
+    signals::hold(&linux::SIGNALS);
     signals::reset_dispositions();
-    signals::unblock_all();
-    let inherited = std::env::var(crash::LISTENER_VARIABLE);
-    let inherited = inherited.ok().and_then(|fd| fd.parse::<u32>().ok());
-    signals::close_inherited(inherited);
+    let inherited = [crash::LISTENER_VARIABLE, crash::ALIVE_VARIABLE].map(|name| {
+        let fd = std::env::var(name).ok();
+        fd.and_then(|fd| fd.parse::<u32>().ok())
+            .filter(|fd| *fd >= 3)
+    });
+    signals::close_inherited(&inherited.into_iter().flatten().collect::<Vec<_>>());
     open_standard_streams();
-    let listener = inherited.and_then(|fd| signals::inherited(fd.cast_signed()));
+    let [listener, alive] =
+        inherited.map(|fd| fd.and_then(|fd| signals::inherited(fd.cast_signed())));
     drop(std::env::set_current_dir("/"));
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|errno| {
         (
@@ -148,11 +164,12 @@ fn prepare_process() -> Result<Option<UnixListener>, Failure> {
             format!("no subreaper: {}", describe(errno)),
         )
     })?;
-    Ok(listener.map(|fd| {
+    let listener = listener.map(|fd| {
         let listener = std::os::unix::net::UnixListener::from(fd);
         drop(listener.set_nonblocking(true));
         UnixListener::from_std(listener)
-    }))
+    });
+    Ok((listener, alive))
 }
 
 /// 0, 1 and 2 are open, so that no file of ours gets their numbers.
@@ -236,8 +253,11 @@ fn place(home: &Home, lock: &OwnedFd) -> Result<Place, Errno> {
     })
 }
 
-/// Only from the initial PID namespace is every other one seen.
+/// Only from the initial PID namespace is every other one seen; but see [`vestige`].
 fn is_namespace_gone(namespace: u64) -> bool {
+    if vestige::is_gone(namespace) {
+        return true;
+    }
     if procfs::pid_namespace() != INITIAL_PID_NAMESPACE {
         return false;
     }

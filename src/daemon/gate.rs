@@ -134,7 +134,12 @@ impl<K: Kernel> Daemon<K> {
                 }
             }
         }
-        if limit.is_some_and(LimitMark::is_mark) {
+        // Nobody raises the hard limit that we gave to what we start, but with a capability that
+        // is for that; so what has a higher one came into our PID namespace from outside
+        // (`docker exec`) and is no service's.
+        let above = |(_, hard)| self.mark.is_some_and(|mark| hard > mark.value());
+        let entered = self.own.pid == 1 && limit.is_some_and(above);
+        if entered || limit.is_some_and(LimitMark::is_mark) {
             Owner::Foreign
         } else {
             Owner::Unknown

@@ -8,7 +8,7 @@ use crate::process::record::{SIGNATURE_OFFSET, Signature, slot_offset};
 use crate::service::machine::{Fault, Generation, Input};
 use crate::service::spec::{Definition, Id};
 use crate::service::target::file_name_of;
-use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Strings, Wake};
+use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Streams, Strings, Wake};
 use std::collections::BTreeMap;
 
 /// Launches in one turn: then the loop looks at its events again.
@@ -50,7 +50,12 @@ impl<K: Kernel> Daemon<K> {
         if unit.machine.generation() != Some(generation) || unit.run.is_some() {
             return Ok(());
         }
-        let (out, error) = log_paths(&self.home, &unit.definition.spec.name);
+        let name = &unit.definition.spec.name;
+        let streams = self.foreground.get(name).copied().unwrap_or(Streams::Files);
+        let (out, error) = match streams {
+            Streams::Files | Streams::Inherited => log_paths(&self.home, name),
+            Streams::Fifos => fifo_paths(&self.home, name),
+        };
         let mark = EnvMark {
             home_key: self.header.home_key,
             id,
@@ -74,6 +79,7 @@ impl<K: Kernel> Daemon<K> {
             env: environment(&unit.definition, &self.home, &mark, self.outer.as_deref()),
             path: &path,
             cwd: &unit.definition.spec.cwd,
+            streams,
             log_out: &out,
             log_error: &error,
         };
@@ -146,6 +152,7 @@ impl<K: Kernel> Daemon<K> {
                 run.since = self.now;
                 let pid = run.leader.pid;
                 unit.note = None;
+                unit.launch_error = None;
                 unit.provisional = false;
                 self.announce(id, generation, "spawned", |event| event.pid = Some(pid));
                 self.announce(id, generation, "ready", |event| event.pid = Some(pid));
@@ -206,6 +213,7 @@ impl<K: Kernel> Daemon<K> {
                 Stage::Exec => format!("cannot execute {program}"),
             };
             unit.note = Some(format!("{what}: {}", crate::sys::describe(errno)));
+            unit.launch_error = Some(errno);
         }
     }
 }
@@ -225,6 +233,15 @@ pub fn log_paths(home: &str, name: &str) -> (String, String) {
     (
         format!("{home}/logs/{file}-out.log"),
         format!("{home}/logs/{file}-error.log"),
+    )
+}
+
+/// The paths of the FIFOs that take a service's output to the terminal or the container's log.
+pub fn fifo_paths(home: &str, name: &str) -> (String, String) {
+    let file = file_name_of(name);
+    (
+        format!("{home}/logs/{file}-out.fifo"),
+        format!("{home}/logs/{file}-error.fifo"),
     )
 }
 

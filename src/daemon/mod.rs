@@ -9,6 +9,7 @@ pub mod answer;
 pub mod define;
 pub mod door;
 pub mod events;
+pub mod front;
 pub mod gate;
 pub mod journal;
 pub mod launch;
@@ -22,8 +23,9 @@ pub mod store;
 pub mod strays;
 pub mod unit;
 mod upgrade;
+mod vestige;
 
-pub use door::{can_take_over, door, self_check};
+pub use door::{can_take_over, door, self_check, through};
 
 use crate::mutant::mutant;
 use crate::process::mark::LimitMark;
@@ -31,7 +33,7 @@ use crate::process::record::Header;
 use crate::process::{Exit, Identity, Pid};
 use crate::service::machine::{Action, Ending, Generation, Input, Sequence, Time};
 use crate::service::spec::Id;
-use crate::sys::{Kernel, Reach, Wake};
+use crate::sys::{Kernel, Reach, Streams, Wake};
 use crate::wire::{Reply, Status};
 use answer::Pending;
 use events::Events;
@@ -105,6 +107,8 @@ pub struct Daemon<K: Kernel> {
     pub log: Vec<String>,
     /// Writes that failed, for `doctor`; the newest.
     pub(crate) trouble: Option<String>,
+    /// By name: whose output does not go to log files.
+    pub(crate) foreground: HashMap<String, Streams>,
 }
 
 impl<K: Kernel> Daemon<K> {
@@ -278,6 +282,15 @@ impl<K: Kernel> Daemon<K> {
             return;
         };
         let restarts = unit.machine.restarts();
+        match input {
+            Input::Stop => unit.halted = true,
+            Input::Start | Input::Restart => unit.halted = false,
+            Input::Spawned(_)
+            | Input::SpawnFailed(..)
+            | Input::LeaderExited(..)
+            | Input::Emptied(_)
+            | Input::Tick => {}
+        }
         unit.machine
             .step(self.now, input, &mut self.sequence, &mut actions);
         if unit.machine.restarts() > restarts {

@@ -370,6 +370,8 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn leave(&mut self, client: ClientId, services: bool) {
+        // Nothing survives PID 1, so that leaving without them would be a kill.
+        let services = services || self.own.pid == 1;
         let alive: Vec<Id> = self
             .all_units()
             .filter(|u| u.machine.generation().is_some())

@@ -2,9 +2,10 @@
 //!
 //! A client that is slow, silent, hostile or gone costs its own buffer, bounded, and nothing
 //! else. No request is taken from another user.
+use super::front::Front;
 use super::{ClientId, Daemon, Leave};
 use crate::sys::linux::{Linux, wake_of};
-use crate::sys::{Kernel, signals};
+use crate::sys::{Kernel, outlet, signals};
 use crate::wire::frame::{self, Inbox, REQUEST_BYTES_MAX};
 use crate::wire::{Reply, Request, code};
 use mio::net::{UnixListener, UnixStream};
@@ -13,11 +14,14 @@ use mio::{Events, Interest, Poll, Token};
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const SIGNALS: Token = Token(0);
 const LISTENER: Token = Token(1);
 const CLIENT_KIND: usize = 4 << 32;
+/// Descriptors of a foreground run.
+const FRONT_KIND: usize = 5 << 32;
 /// Connections at once; one more is closed.
 const CLIENTS_MAX: usize = 4_096;
 /// A follower that lets more than this pile up is cut off.
@@ -77,8 +81,17 @@ impl Server {
         &self.listener
     }
 
+    /// Wakes the front by this number.
+    pub fn front_token(number: u32) -> Token {
+        Token(FRONT_KIND | number as usize)
+    }
+
+    pub fn registry(&self) -> &mio::Registry {
+        self.poll.registry()
+    }
+
     /// Turns until the daemon leaves.
-    pub fn run(&mut self, daemon: &mut Daemon<Linux>) -> Leave {
+    pub fn run(&mut self, daemon: &mut Daemon<Linux>, front: &mut dyn Front) -> Leave {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut wakes = Vec::new();
         // What was due at the start, and who was queued before we listened.
@@ -90,7 +103,7 @@ impl Server {
                 self.farewell();
                 return leave;
             }
-            let timeout = self.timeout(daemon);
+            let timeout = self.timeout(daemon, front);
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -98,16 +111,19 @@ impl Server {
             }
             wakes.clear();
             let mut child_signal = false;
-            let mut quit = false;
+            let mut asked = Vec::new();
             let mut connecting = std::mem::take(&mut self.accept_again);
             for event in &events {
                 match event.token() {
                     SIGNALS => signals::drain(&self.signalfd, |signal| match signal {
                         libc::SIGCHLD => child_signal = true,
                         libc::SIGHUP => {}
-                        _ => quit = true,
+                        signal => asked.push(signal),
                     }),
                     LISTENER => connecting = true,
+                    token if token.0 >> 32 == FRONT_KIND >> 32 => {
+                        front.woken(token.0 & 0xffff_ffff);
+                    }
                     token => match wake_of(token) {
                         Some(wake) => wakes.push(wake),
                         None => ready.push((token.0 & 0xffff_ffff) as ClientId),
@@ -121,16 +137,22 @@ impl Server {
             for client in ready.drain(..) {
                 self.hear(client, daemon);
             }
-            if quit && daemon.leave.is_none() {
-                daemon.request(0, 0, Request::Leave { services: false });
+            for signal in asked {
+                front.signal(signal, daemon);
             }
             daemon.tick();
+            if front.turn(daemon) {
+                daemon.tick();
+            }
         }
     }
 
-    fn timeout(&self, daemon: &Daemon<Linux>) -> Option<Duration> {
+    fn timeout(&self, daemon: &Daemon<Linux>, front: &dyn Front) -> Option<Duration> {
         let due = daemon
             .deadline()
+            .into_iter()
+            .chain(front.deadline())
+            .min()
             .map(|at| Duration::from_millis(at.saturating_sub(daemon.kernel.now())));
         let accept = self.accept_again.then_some(ACCEPT_AGAIN);
         due.into_iter().chain(accept).min()
@@ -303,11 +325,25 @@ fn write_out(client: &mut Client) -> bool {
     !client.closing
 }
 
-/// A line for daemon.log, which is our stderr. A full disk is no reason to stop.
+/// A line for daemon.log, which is our stderr. A full disk is no reason to stop, and neither is
+/// a container's log that nobody reads: then the line is lost.
 pub fn log(line: &str) {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    let ms = u64::try_from(now.tv_sec).unwrap_or(0) * 1000
-        + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000;
-    let text = format!("{} {line}\n", super::events::rfc3339(ms));
-    drop(std::io::stderr().write_all(text.as_bytes()));
+    let text = if FOREGROUND.load(Ordering::Relaxed) {
+        format!("opm: {line}\n")
+    } else {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        let ms = u64::try_from(now.tv_sec).unwrap_or(0) * 1000
+            + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000;
+        format!("{} {line}\n", super::events::rfc3339(ms))
+    };
+    if outlet::is_writable(std::io::stderr(), 0) {
+        drop(std::io::stderr().write_all(text.as_bytes()));
+    }
 }
+
+/// From now on lines are for people who look at a terminal or a container's log.
+pub fn log_in_foreground() {
+    FOREGROUND.store(true, Ordering::Relaxed);
+}
+
+static FOREGROUND: AtomicBool = AtomicBool::new(false);

@@ -216,6 +216,7 @@ impl<K: Kernel> Daemon<K> {
             cwd,
             env: Vec::new(),
             policy,
+            critical: false,
         };
         spec.check().ok()?;
         let ids = self.define_all(vec![(Some(id), Definition { spec, base })]);

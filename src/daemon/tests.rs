@@ -33,6 +33,8 @@ fn journal(change: impl Fn(&mut Header)) -> Found {
         home_key: 6,
         home: (1, 2),
         daemon,
+        init: false,
+        alone: false,
     };
     change(&mut header);
     let signature = Signature {
@@ -98,6 +100,7 @@ fn a_service_gets_no_opm_variable_of_its_caller() {
         cwd: "/".to_owned(),
         env: vec![pair("B", "3"), pair("OPM_HOME", "/x")],
         policy: Policy::default(),
+        critical: false,
     };
     let mark = EnvMark {
         home_key: 1,

@@ -29,6 +29,10 @@ pub struct Unit<K: Kernel> {
     pub removing: bool,
     /// Its first exec is not yet confirmed and nobody wants it kept if that fails.
     pub provisional: bool,
+    /// An operator stopped it, and has not started it since.
+    pub halted: bool,
+    /// Why its last launch failed, if it did.
+    pub launch_error: Option<Errno>,
     /// Why it is where it is.
     pub note: Option<String>,
     /// What the loop's timer has for it.
@@ -117,6 +121,7 @@ impl<K: Kernel> Unit<K> {
             definition: self.line,
             goal_up: self.machine.goal() == Goal::Up,
             failed: matches!(self.machine.phase(), Phase::Failed(_)),
+            halted: self.halted,
             generation: self.generation,
             emptied: self.emptied,
             restarts: self.machine.restarts(),

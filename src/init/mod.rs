@@ -6,11 +6,14 @@
 //! happens. It must never touch clap, serde or an event loop, never read /proc on the way to the
 //! program's exec, and never fail for the lack of a terminal, a HOME or a writable file system.
 //!
-//! Several services under one PID 1 are `opm run`, which stands on the daemon and shares nothing
-//! with this.
+//! Several services under one PID 1 are `opm run` ([`run`]), which stands on the daemon and shares
+//! nothing with this.
 
 mod args;
 mod left;
+mod output;
+mod prefix;
+pub mod run;
 mod signals;
 mod start;
 mod watch;

@@ -33,6 +33,10 @@ pub struct Header {
     pub home: (u64, u64),
     /// Of the daemon that wrote it.
     pub daemon: Identity,
+    /// That daemon was PID 1 of its namespace: nothing that it started outlives its end.
+    pub init: bool,
+    /// When it began, its cgroup held no process of another PID namespace.
+    pub alone: bool,
 }
 
 /// The daemon's half of a slot.
@@ -43,6 +47,8 @@ pub struct State {
     pub goal_up: bool,
     /// It needs the operator.
     pub failed: bool,
+    /// An operator stopped it; else a service that is down went down by itself.
+    pub halted: bool,
     /// The highest generation given to this slot's services.
     pub generation: u64,
     /// The highest generation of which the kernel confirmed that nothing lives.
@@ -144,6 +150,7 @@ impl Header {
             .put(self.home.0)
             .put(self.home.1)
             .put_identity(&self.daemon)
+            .put(u64::from(self.init) | u64::from(self.alone) << 1)
             .seal()
     }
 
@@ -153,13 +160,21 @@ impl Header {
         if from.take() != MAGIC {
             return None;
         }
-        Some(Self {
+        let header = Self {
             machine: from.take(),
             boot: (u128::from(from.take()) << 64) | u128::from(from.take()),
             pid_namespace: from.take(),
             home_key: from.take(),
             home: (from.take(), from.take()),
             daemon: from.take_identity(),
+            init: false,
+            alone: false,
+        };
+        let flags = from.take();
+        Some(Self {
+            init: flags & 1 != 0,
+            alone: flags & 2 != 0,
+            ..header
         })
     }
 }
@@ -174,7 +189,12 @@ impl State {
         };
         Writer::new()
             .put(self.definition)
-            .put(u64::from(self.goal_up) | u64::from(self.failed) << 1 | kind << 8)
+            .put(
+                u64::from(self.goal_up)
+                    | u64::from(self.failed) << 1
+                    | u64::from(self.halted) << 2
+                    | kind << 8,
+            )
             .put(u64::from(value.cast_unsigned()))
             .put(self.generation)
             .put(self.emptied)
@@ -196,6 +216,7 @@ impl State {
             definition,
             goal_up: flags & 1 != 0,
             failed: flags & 2 != 0,
+            halted: flags & 4 != 0,
             generation: from.take(),
             emptied: from.take(),
             restarts: from.take(),
@@ -252,6 +273,7 @@ mod tests {
             definition: 3,
             goal_up: true,
             failed: true,
+            halted: true,
             generation: 9,
             emptied: 8,
             restarts: 7,
@@ -279,6 +301,8 @@ mod tests {
             home_key: 3,
             home: (4, 5),
             daemon: identity(3),
+            init: true,
+            alone: true,
         };
         assert_eq!(Header::decode(&header.encode()), Some(header));
     }

@@ -103,6 +103,9 @@ pub struct Spec {
     /// Given by hand, over the captured environment.
     #[serde(default)]
     pub env: Env,
+    /// Its end is the end of all that `opm run` runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub critical: bool,
     #[serde(flatten)]
     pub policy: Policy,
 }

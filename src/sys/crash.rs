@@ -5,14 +5,20 @@
 use super::Errno;
 use rustix::fd::AsRawFd;
 use std::ffi::{CStr, CString, c_char, c_int};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
 
 /// Tells the new image which descriptor is its listener.
 pub const LISTENER_VARIABLE: &str = "OPM_LISTENER";
+/// Tells the new image which descriptor holds the lock that says that PID 1 lives.
+pub const ALIVE_VARIABLE: &str = "OPM_ALIVE";
 /// Tells the new image when the one before crashed: milliseconds of CLOCK_BOOTTIME.
 const CRASHED_VARIABLE: &str = "OPM_CRASHED_AT";
-/// A second crash within this time ends the daemon: services are untouched.
+/// A second crash within this time ends the daemon: services are untouched. PID 1 can't end
+/// without them, so it waits a little and goes on.
 const CRASH_LOOP_MS: u64 = 60_000;
+/// What PID 1 waits after a second crash.
+const CRASH_PAUSE_SECS: libc::time_t = 1;
 const FATAL: [c_int; 6] = [
     libc::SIGSEGV,
     libc::SIGBUS,
@@ -26,12 +32,15 @@ const DIGITS: usize = 20;
 
 struct Image {
     program: CString,
-    argv: [*const c_char; 5],
+    argv: Vec<*const c_char>,
     env: Vec<*mut c_char>,
     crashed_digits: *mut c_char,
 }
 
 static LISTENER: AtomicI32 = AtomicI32::new(-1);
+static ALIVE: AtomicI32 = AtomicI32::new(-1);
+static HOME: OnceLock<String> = OnceLock::new();
+static WORDS: OnceLock<Vec<CString>> = OnceLock::new();
 static IMAGE: AtomicPtr<Image> = AtomicPtr::new(std::ptr::null_mut());
 static CRASHED_AT: AtomicU64 = AtomicU64::new(0);
 
@@ -40,7 +49,10 @@ impl Image {
         let mut env: Vec<*mut c_char> = Vec::new();
         for (name, value) in std::env::vars_os() {
             let name = name.to_str()?.to_owned();
-            if name == LISTENER_VARIABLE || name == CRASHED_VARIABLE {
+            if [LISTENER_VARIABLE, ALIVE_VARIABLE, CRASHED_VARIABLE].contains(&name.as_str()) {
+                continue;
+            }
+            if name == "OPM_HOME" && HOME.get().is_some() {
                 continue;
             }
             let mut entry = name.into_bytes();
@@ -53,15 +65,28 @@ impl Image {
                 .ok()?
                 .into_raw(),
         );
+        if let Some(home) = HOME.get() {
+            env.push(CString::new(format!("OPM_HOME={home}")).ok()?.into_raw());
+        }
+        let alive = ALIVE.load(Ordering::Relaxed);
+        if alive != -1 {
+            let entry = CString::new(format!("{ALIVE_VARIABLE}={alive}")).ok()?;
+            env.push(entry.into_raw());
+        }
         let crashed = CString::new(format!("{CRASHED_VARIABLE}={:0DIGITS$}", 0))
             .ok()?
             .into_raw();
         env.push(crashed);
         env.push(std::ptr::null_mut());
-        let argv = [c"opm", c"daemon", c"start", c"--foreground"].map(CStr::as_ptr);
+        let usual = [c"opm", c"daemon", c"start", c"--foreground"].map(CStr::as_ptr);
+        let mut argv = match WORDS.get() {
+            Some(words) => words.iter().map(|word| word.as_ptr()).collect(),
+            None => usual.to_vec(),
+        };
+        argv.push(std::ptr::null());
         Some(Self {
             program: CString::new(program).ok()?,
-            argv: [argv[0], argv[1], argv[2], argv[3], std::ptr::null()],
+            argv,
             env,
             crashed_digits: crashed.wrapping_add(CRASHED_VARIABLE.len() + 1),
         })
@@ -76,17 +101,39 @@ impl Image {
             unsafe { self.crashed_digits.add(place).write(digit.cast_signed()) };
             rest /= 10;
         }
-        let listener = LISTENER.load(Ordering::Relaxed);
-        // SAFETY: clears a descriptor's close-on-exec flag.
-        unsafe { libc::fcntl(listener, libc::F_SETFD, 0) };
+        let kept = [&LISTENER, &ALIVE].map(|fd| fd.load(Ordering::Relaxed));
+        for fd in kept {
+            // SAFETY: clears a descriptor's close-on-exec flag; EBADF for none.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
+        }
         let env = self.env.as_ptr().cast::<*const c_char>();
         // SAFETY: program, argv and environment are NUL-terminated and end in NULL.
         unsafe { libc::execve(self.program.as_ptr(), self.argv.as_ptr(), env) };
         let error = std::io::Error::last_os_error();
-        // SAFETY: sets it again: we go on, and our children must not get the listener.
-        unsafe { libc::fcntl(listener, libc::F_SETFD, libc::FD_CLOEXEC) };
+        for fd in kept {
+            // SAFETY: sets it again: we go on, and our children must not get them.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
         Errno::from_io_error(&error).unwrap_or(Errno::IO)
     }
+}
+
+/// Later images get these words, program first, instead of the daemon's own, and this home.
+pub fn call_by(words: &[String], home: &str) {
+    // Said once, at the start.
+    HOME.set(home.to_owned()).ok();
+    let words: Option<Vec<CString>> = words
+        .iter()
+        .map(|w| CString::new(w.as_str()).ok())
+        .collect();
+    if let Some(words) = words {
+        WORDS.set(words).ok();
+    }
+}
+
+/// Later images inherit this descriptor, by [`ALIVE_VARIABLE`].
+pub fn keep_alive(fd: &impl AsRawFd) {
+    ALIVE.store(fd.as_raw_fd(), Ordering::Relaxed);
 }
 
 /// Becomes `program` as the daemon of this home. Comes back only if that failed.
@@ -154,16 +201,43 @@ fn recover() {
     unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
     let now = now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000;
     let before = CRASHED_AT.load(Ordering::Relaxed);
-    if before != 0 && now.saturating_sub(before) < CRASH_LOOP_MS {
+    // SAFETY: getpid can't fail.
+    let is_init = unsafe { libc::getpid() } == 1;
+    let again = before != 0 && now.saturating_sub(before) < CRASH_LOOP_MS;
+    if again && !is_init {
         report("opm: crashed twice within a minute; leaving, services are untouched\n");
     } else {
+        if again {
+            let pause = libc::timespec {
+                tv_sec: CRASH_PAUSE_SECS,
+                tv_nsec: 0,
+            };
+            // SAFETY: `pause` is readable; nanosleep is async-signal-safe.
+            unsafe { libc::nanosleep(&raw const pause, std::ptr::null_mut()) };
+        }
         // SAFETY: set once by `arm`, never freed.
         if let Some(image) = unsafe { IMAGE.load(Ordering::Acquire).as_ref() } {
             report("opm: re-executing; services are untouched\n");
             image.exec(now);
-            report("opm: cannot re-execute; leaving, services are untouched\n");
+            report("opm: cannot re-execute; services are untouched\n");
+        }
+        if is_init {
+            reap_for_ever();
         }
     }
     // SAFETY: _exit is async-signal-safe.
     unsafe { libc::_exit(1) };
+}
+
+/// All that is left to PID 1 without a program: its end would kill the services, so it stays
+/// until the last of them is gone.
+fn reap_for_ever() {
+    loop {
+        // SAFETY: no status is asked for, so the kernel writes nothing.
+        let found = unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) };
+        // SAFETY: errno's location is always valid.
+        if found == -1 && unsafe { *libc::__errno_location() } != libc::EINTR {
+            return;
+        }
+    }
 }

@@ -120,6 +120,10 @@ impl Kernel for Linux {
         rustix::process::geteuid().as_raw()
     }
 
+    fn is_alone_in_cgroup(&mut self) -> bool {
+        procfs::strangers_in_cgroup() == Some(false)
+    }
+
     fn spawn(&mut self, plan: &Plan<'_>, journal: &OwnedFd) -> Result<Child<OwnedFd, OwnedFd>> {
         match spawn::spawn(plan, journal, self.nofile, self.tiers) {
             // Seccomp filters of older container runtimes.

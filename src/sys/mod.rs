@@ -5,7 +5,9 @@
 //! real one. Errors are bare [`Errno`]s; whoever asked adds the context.
 pub mod crash;
 pub mod detach;
+pub mod fifo;
 pub mod linux;
+pub mod outlet;
 pub mod pid1;
 pub mod pidfd;
 pub mod procfs;
@@ -48,8 +50,20 @@ pub struct Plan<'a> {
     /// Where a program without a slash is looked for, as PATH says.
     pub path: &'a str,
     pub cwd: &'a str,
+    pub streams: Streams,
     pub log_out: &'a str,
     pub log_error: &'a str,
+}
+
+/// Where a service's standard streams lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Streams {
+    /// Output to its log files, no input.
+    Files,
+    /// Output to FIFOs that this process reads, no input.
+    Fifos,
+    /// All three are those of this process.
+    Inherited,
 }
 
 /// Strings in one block, each ended by NUL: one allocation for a whole environment.
@@ -161,6 +175,10 @@ pub trait Kernel {
     /// This process.
     fn own_identity(&mut self) -> Identity;
     fn own_uid(&self) -> u32;
+    /// Whether our cgroup is known to hold no process of another PID namespace.
+    fn is_alone_in_cgroup(&mut self) -> bool {
+        false
+    }
 
     /// Forks a child that signs in, sets itself up and execs. Never waits for it.
     fn spawn(

@@ -147,6 +147,20 @@ pub fn pid_namespace() -> u64 {
     rustix::fs::stat("/proc/self/ns/pid").map_or(0, |stat| stat.st_ino)
 }
 
+/// Whether our own cgroup holds processes of PID namespaces that we don't see: the kernel lists
+/// them as 0. None where it can't be read.
+pub fn strangers_in_cgroup() -> Option<bool> {
+    let text = read("/proc/self/cgroup").ok()?;
+    let text = String::from_utf8_lossy(&text);
+    // Version 2 alone; in a cgroup namespace, as containers have it, the path is `/`.
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let path = path.trim_end_matches('/');
+    let list = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .iter()
+        .find_map(|root| read(&format!("{root}{path}/cgroup.procs")).ok())?;
+    Some(list.split(|b| *b == b'\n').any(|pid| pid == b"0"))
+}
+
 /// The boot's random id; 0 without /proc.
 pub fn boot_id() -> u128 {
     let text = read("/proc/sys/kernel/random/boot_id").unwrap_or_default();

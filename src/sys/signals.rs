@@ -2,6 +2,18 @@
 use super::{Errno, Result};
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+/// Blocks the given signals and no other: those that came before anybody reads them wait.
+pub fn hold(signals: &[i32]) {
+    // SAFETY: sigset_t is a plain C struct, for which zero is valid (and empty on Linux).
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    for signal in signals {
+        // SAFETY: `set` is a valid set; a number out of range is EINVAL.
+        unsafe { libc::sigaddset(&raw mut set, *signal) };
+    }
+    // SAFETY: `set` is a valid set.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) };
+}
+
 /// Blocks the given signals and returns the descriptor that receives them.
 ///
 /// # Errors
@@ -52,14 +64,6 @@ pub fn reset_dispositions() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
-/// Unblocks every signal, as a program expects at its start.
-pub fn unblock_all() {
-    // SAFETY: sigset_t is a plain C struct, for which zero is valid (and empty on Linux).
-    let empty: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `empty` is a valid set.
-    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut()) };
-}
-
 /// Lowers RLIMIT_LOCKS to `value`, soft and hard.
 ///
 /// # Errors
@@ -108,22 +112,26 @@ pub fn raise_nofile() -> Option<libc::rlimit> {
 }
 
 /// Closes every descriptor from 3 on that we inherited, but `kept`.
-pub fn close_inherited(kept: Option<u32>) {
-    let kept = kept.filter(|fd| *fd >= 3);
-    for (first, last) in match kept {
-        None => [(3, u32::MAX), (1, 0)],
-        Some(fd) => [(3, fd - 1), (fd + 1, u32::MAX)],
-    } {
-        if first > last {
-            continue;
+pub fn close_inherited(kept: &[u32]) {
+    let mut kept: Vec<u32> = kept.iter().copied().filter(|fd| *fd >= 3).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for end in kept.into_iter().map(Some).chain([None]) {
+        let last = end.map_or(u32::MAX, |fd| fd - 1);
+        if first <= last {
+            close_range(first, last);
         }
-        // SAFETY: closes descriptors that nothing in this process owns yet; called at the start.
-        // (close_range is as old as the oldest kernel that we run on but for seccomp filters.)
-        if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == -1 {
-            for fd in first.cast_signed()..=last.min(4096).cast_signed() {
-                // SAFETY: as above.
-                unsafe { libc::close(fd) };
-            }
+        first = end.map_or(first, |fd| fd + 1);
+    }
+}
+
+fn close_range(first: u32, last: u32) {
+    // SAFETY: closes descriptors that nothing in this process owns yet; called at the start.
+    // (close_range is as old as the oldest kernel that we run on but for seccomp filters.)
+    if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == -1 {
+        for fd in first.cast_signed()..=last.min(4096).cast_signed() {
+            // SAFETY: as above.
+            unsafe { libc::close(fd) };
         }
     }
 }

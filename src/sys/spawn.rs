@@ -8,7 +8,7 @@
 //! The child holds the home's lock (it shares the open file description until exec closes it),
 //! signs its journal slot, and only then execs. So no later daemon can begin before this child
 //! is on record or dead.
-use super::{Child, Errno, Launch, Plan, Result, Stage, Tiers};
+use super::{Child, Errno, Launch, Plan, Result, Stage, Streams, Tiers};
 use crate::process::mark::{MARK_VARIABLE, PID_DIGITS};
 use crate::process::record::{SIGNATURE_BYTES, Signature};
 use crate::process::stat::Stat;
@@ -36,6 +36,7 @@ struct Prepared {
     /// Where in `env` the pid goes.
     pid_digits: Option<usize>,
     cwd: CString,
+    streams: Streams,
     logs: [CString; 2],
     with_inode: bool,
     clear_handlers: bool,
@@ -95,6 +96,7 @@ impl Prepared {
             }),
             env,
             cwd: c_string(plan.cwd)?,
+            streams: plan.streams,
             logs: [c_string(plan.log_out)?, c_string(plan.log_error)?],
             with_inode: tiers.pidfd_inode,
             clear_handlers: !tiers.clone3,
@@ -215,14 +217,7 @@ fn prepare_and_exec(p: &mut Prepared) -> std::result::Result<Never, (Stage, c_in
     set_limits(p)?;
     // SAFETY: cwd is NUL-terminated.
     check(unsafe { libc::chdir(p.cwd.as_ptr()) }, Stage::Directory)?;
-    for (log, onto) in p.logs.iter().zip([1, 2]) {
-        let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC;
-        let mode: libc::mode_t = 0o600;
-        // SAFETY: the path is NUL-terminated.
-        let fd = check(unsafe { libc::open(log.as_ptr(), flags, mode) }, Stage::Log)?;
-        // SAFETY: plain descriptors; dup2 clears close-on-exec on the copy.
-        check(unsafe { libc::dup2(fd, onto) }, Stage::Setup)?;
-    }
+    open_streams(p)?;
     reset_signals(p.clear_handlers)?;
     let mut reason = libc::ENOENT;
     for program in &p.programs {
@@ -244,6 +239,31 @@ fn prepare_and_exec(p: &mut Prepared) -> std::result::Result<Never, (Stage, c_in
         }
     }
     Err((Stage::Exec, reason))
+}
+
+fn open_streams(p: &Prepared) -> std::result::Result<(), (Stage, c_int)> {
+    let access = match p.streams {
+        Streams::Inherited => return Ok(()),
+        Streams::Files => libc::O_WRONLY | libc::O_CREAT,
+        // Read and write: it never waits for a reader, and outlives the loss of one.
+        Streams::Fifos => libc::O_RDWR,
+    };
+    // SAFETY: the path is a NUL-terminated literal.
+    let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    // Several can't share one input; a root without /dev/null leaves it as it is.
+    if null != -1 {
+        // SAFETY: plain descriptors; dup2 clears close-on-exec on the copy.
+        check(unsafe { libc::dup2(null, 0) }, Stage::Setup)?;
+    }
+    for (log, onto) in p.logs.iter().zip([1, 2]) {
+        let flags = access | libc::O_APPEND | libc::O_CLOEXEC;
+        let mode: libc::mode_t = 0o600;
+        // SAFETY: the path is NUL-terminated.
+        let fd = check(unsafe { libc::open(log.as_ptr(), flags, mode) }, Stage::Log)?;
+        // SAFETY: plain descriptors; dup2 clears close-on-exec on the copy.
+        check(unsafe { libc::dup2(fd, onto) }, Stage::Setup)?;
+    }
+    Ok(())
 }
 
 /// Puts this process on record, and its pid into its environment's mark.

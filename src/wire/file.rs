@@ -130,6 +130,7 @@ impl Reader<'_> {
             command,
             cwd: self.directory(directory, &cwd)?,
             env: self.env(&mut map)?,
+            critical: self.flag(&mut map, "critical")?,
             policy: crate::service::spec::Policy::default(),
         };
         self.policy(&mut map, &mut spec)?;
@@ -191,6 +192,17 @@ impl Reader<'_> {
             Some(other) => {
                 Err(self.wrong(key, &format!("expected a string, found {}", kind(&other))))
             }
+        }
+    }
+
+    fn flag(&self, map: &mut Map<String, Value>, key: &str) -> Result<bool, String> {
+        match map.remove(key) {
+            None => Ok(false),
+            Some(Value::Bool(is)) => Ok(is),
+            Some(other) => Err(self.wrong(
+                key,
+                &format!("expected true or false, found {}", kind(&other)),
+            )),
         }
     }
 

@@ -81,6 +81,7 @@ impl Sim {
             name,
             cwd: "/".to_owned(),
             env: Vec::new(),
+            critical: false,
             policy,
         };
         let filler = if self.big_env { 20_000 } else { 1 };

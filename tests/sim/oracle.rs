@@ -165,8 +165,8 @@ impl Sim {
                 return Err(format!("zombie {} is left", p.pid));
             }
         }
-        for service in 0..NAMES.len() {
-            let row = rows.iter().find(|row| row.name == NAMES[service]);
+        for (service, name) in NAMES.iter().enumerate() {
+            let row = rows.iter().find(|row| row.name == *name);
             self.check_row(service, row, strays)?;
         }
         let unanswered = self.clients.iter().find(|(_, open)| open.finals == 0);

@@ -1,0 +1,182 @@
+//! What `opm run` is asked to do. Read by hand, so that what lives long pays for nothing of
+//! clap, which says only what is wrong, or helps.
+use super::output::{Failure, put};
+use super::{args, home, start, usage};
+use crate::process::command::default_name;
+use crate::service::foreground::{Order, Prefix, STOP_TIMEOUT_MS};
+use crate::service::spec::{Policy, Spec};
+use crate::service::target::check_name;
+use crate::service::text::parse_span;
+use crate::wire::code;
+use std::ffi::OsString;
+
+/// The words of the command line, sorted.
+#[derive(Debug, Default)]
+struct Words {
+    options: Vec<String>,
+    prefix: Option<Prefix>,
+    stop_timeout_ms: Option<u64>,
+    file: Option<String>,
+    command: Vec<String>,
+}
+
+/// Understands `words`, those after `run`.
+pub(super) fn order(words: &[OsString]) -> Result<Order, Failure> {
+    let Some(found) = parse(words) else {
+        return Err(explain(words));
+    };
+    let home = home::find_for_run()?;
+    let home = home.into_os_string().into_string();
+    let home = home.map_err(|_| Failure::usage("the home's path is not UTF-8"))?;
+    let mut known = vec!["opm".to_owned(), "run".to_owned()];
+    known.extend(found.options.iter().cloned());
+    let mut trouble = None;
+    let specs = match &found.file {
+        Some(file) => {
+            let path = std::path::absolute(file).map_err(|e| Failure::plain(e.to_string()))?;
+            known.push(path.to_string_lossy().into_owned());
+            match start::declared(file) {
+                Ok(specs) if specs.is_empty() => return Err(Failure::new(code::FAILED, "")),
+                Ok(specs) => specs,
+                // A later image of a running process: it has the services already.
+                Err(failure) if is_later_image() => {
+                    trouble = Some(failure.text);
+                    Vec::new()
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        None => {
+            known.push("--".to_owned());
+            known.extend(found.command.iter().cloned());
+            vec![single(found.command)?]
+        }
+    };
+    Ok(Order {
+        home,
+        specs,
+        base: start::captured(),
+        prefix: found.prefix,
+        stop_timeout_ms: found.stop_timeout_ms.unwrap_or(STOP_TIMEOUT_MS),
+        words: known,
+        trouble,
+    })
+}
+
+/// None: there is something to say about these words.
+fn parse(words: &[OsString]) -> Option<Words> {
+    let mut found = Words::default();
+    let mut words = words.iter().map(|word| word.to_str());
+    while let Some(word) = words.next() {
+        let word = word?;
+        if word == "--" {
+            found.command = words
+                .map(|word| word.map(str::to_owned))
+                .collect::<Option<_>>()?;
+            break;
+        }
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) if word.starts_with("--") => (name, Some(value)),
+            _ => (word, None),
+        };
+        match name {
+            "--no-daemon-start" if value.is_none() => {}
+            "--prefix" if found.prefix.is_none() => {
+                let value = value.or_else(|| words.next()?)?;
+                found.prefix = Some(Prefix::parse(value).ok()?);
+                found.options.push(format!("--prefix={value}"));
+            }
+            "--stop-timeout" if found.stop_timeout_ms.is_none() => {
+                let value = value.or_else(|| words.next()?)?;
+                found.stop_timeout_ms = Some(parse_span(value).ok()?);
+                found.options.push(format!("--stop-timeout={value}"));
+            }
+            _ if !word.starts_with('-') && !word.is_empty() && found.file.is_none() => {
+                found.file = Some(word.to_owned());
+            }
+            _ => return None,
+        }
+    }
+    (found.file.is_some() == found.command.is_empty()).then_some(found)
+}
+
+/// Help, if it was asked for, or what is wrong, in clap's words.
+fn explain(words: &[OsString]) -> Failure {
+    const MISSING: &str = "missing FILE or -- COMMAND (try 'opm run --help')";
+    let Some(entry) = args::find("run") else {
+        return Failure::usage(MISSING);
+    };
+    match usage::parse(entry, words.to_vec()) {
+        Ok(matches) if matches.contains_id("file") && matches.contains_id("words") => {
+            Failure::usage("FILE and -- COMMAND exclude each other (try 'opm run --help')")
+        }
+        Ok(_) => Failure::usage(MISSING),
+        Err(Ok(help)) => match put(help.as_bytes()) {
+            Ok(()) => Failure::new(code::DONE, ""),
+            Err(failure) => failure,
+        },
+        Err(Err(failure)) => failure,
+    }
+}
+
+fn is_later_image() -> bool {
+    std::env::var_os(crate::sys::crash::LISTENER_VARIABLE).is_some()
+}
+
+/// The one service of `opm run -- COMMAND`.
+fn single(command: Vec<String>) -> Result<Spec, Failure> {
+    if command.first().is_none_or(String::is_empty) {
+        return Err(Failure::usage("the command is empty"));
+    }
+    let name = default_name(&command);
+    check_name(&name).map_err(|e| Failure::usage(format!("{e} (use a process file)")))?;
+    let cwd = std::env::current_dir().unwrap_or_else(|_| "/".into());
+    let env = start::layered(&cwd, Vec::new())?;
+    let cwd = cwd.into_os_string().into_string();
+    let cwd = cwd.map_err(|_| Failure::plain("the working directory's path is not UTF-8"))?;
+    let spec = Spec {
+        name,
+        command,
+        cwd,
+        env,
+        critical: false,
+        policy: Policy::default(),
+    };
+    spec.check().map_err(Failure::usage)?;
+    Ok(spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Option<Words> {
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        parse(&words)
+    }
+
+    #[test]
+    fn words_are_read_as_clap_would() {
+        let found = read("--prefix json --stop-timeout=3s a.json").unwrap();
+        assert_eq!(found.prefix, Some(Prefix::Json));
+        assert_eq!(found.stop_timeout_ms, Some(3_000));
+        assert_eq!(found.file.as_deref(), Some("a.json"));
+        assert_eq!(found.options, ["--prefix=json", "--stop-timeout=3s"]);
+        let found = read("--prefix none -- sh -c --prefix").unwrap();
+        assert_eq!(found.command, ["sh", "-c", "--prefix"]);
+        for line in [
+            "",
+            "--",
+            "-h",
+            "a b",
+            "a -- b",
+            "--prefix",
+            "--prefix x a",
+            "--stop-timeout 3 a",
+            "--frob a",
+            "--prefix none --prefix none a",
+        ] {
+            assert!(read(line).is_none(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What may stand in front of the loop: nothing, or a foreground run.
+//!
+//! A front sees what the daemon knows and asks for what an operator could ask for. It never
+//! spawns, signals or reaps past the daemon, but for what belongs to no service.
+use super::door::Failure;
+use super::unit::Unit;
+use super::{ClientId, Daemon};
+use crate::process::Exit;
+use crate::service::machine::{Input, Time};
+use crate::service::spec::{Env, Id, Restart, Spec};
+use crate::sys::linux::Linux;
+use crate::sys::{Errno, Kernel, Reach, Streams};
+use crate::wire::{Reply, Request, Status, code};
+use mio::Registry;
+
+/// The client that a front is; the loop gives no other this number.
+pub const FRONT: ClientId = 0;
+
+/// What the loop asks of whoever stands in front of it.
+pub trait Front {
+    /// What only a log is to be told.
+    fn say(&self, _line: &str) {}
+    /// Another daemon serves the home.
+    ///
+    /// # Errors
+    /// The exit code, if that is an error.
+    fn if_served_already(&self) -> Result<u8, u8>;
+    /// Adoption is complete. `again`: an earlier image of this process began already.
+    ///
+    /// # Errors
+    /// Exit code and line.
+    fn begin(
+        &mut self,
+        daemon: &mut Daemon<Linux>,
+        registry: &Registry,
+        again: bool,
+    ) -> Result<(), Failure>;
+    /// A signal came, but SIGCHLD or SIGHUP.
+    fn signal(&mut self, signal: i32, daemon: &mut Daemon<Linux>);
+    /// A descriptor registered with this number is ready.
+    fn woken(&mut self, number: usize);
+    /// The last thing in each turn. True: it asked for something.
+    fn turn(&mut self, daemon: &mut Daemon<Linux>) -> bool;
+    /// When the next turn is due.
+    fn deadline(&self) -> Option<Time>;
+    /// The daemon has left. The exit code.
+    fn end(&mut self, daemon: &mut Daemon<Linux>) -> u8;
+}
+
+/// A daemon in the background: signals make it leave, services stay.
+#[derive(Debug)]
+pub struct Background;
+
+impl Front for Background {
+    fn say(&self, line: &str) {
+        super::serve::log(line);
+    }
+
+    fn if_served_already(&self) -> Result<u8, u8> {
+        Ok(code::DONE)
+    }
+
+    fn begin(&mut self, _: &mut Daemon<Linux>, _: &Registry, _: bool) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn signal(&mut self, _: i32, daemon: &mut Daemon<Linux>) {
+        if daemon.leave.is_none() {
+            daemon.request(FRONT, 0, Request::Leave { services: false });
+        }
+    }
+
+    fn woken(&mut self, _: usize) {}
+
+    fn turn(&mut self, _: &mut Daemon<Linux>) -> bool {
+        false
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        None
+    }
+
+    fn end(&mut self, _: &mut Daemon<Linux>) -> u8 {
+        super::serve::log("left; services keep running");
+        code::DONE
+    }
+}
+
+/// Where a service stands, as far as a foreground run cares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It lives, or will again by itself.
+    Alive,
+    /// An operator stopped or removed it.
+    Halted,
+    /// It ended for good, with this code, and why if there is more to say.
+    Ended(u8, Option<String>),
+}
+
+impl<K: Kernel> Daemon<K> {
+    /// Where these services' output goes from their next start on.
+    pub fn lead_streams(&mut self, names: impl Iterator<Item = String>, streams: Streams) {
+        self.foreground.extend(names.map(|name| (name, streams)));
+    }
+
+    /// Asks for these services, as they are declared here: what is known by another definition
+    /// is removed first. Gives back those whose old incarnations have to drain before.
+    pub fn declare(&mut self, specs: Vec<Spec>, base: &Env) -> Vec<Spec> {
+        let (mut ready, mut later) = (Vec::new(), Vec::new());
+        for spec in specs {
+            if let Some(id) = self.names.get(&spec.name).copied()
+                && !self
+                    .unit(id)
+                    .is_some_and(|unit| is_as_declared(unit, &spec, base))
+            {
+                if let Some(unit) = self.unit_mut(id) {
+                    unit.removing = true;
+                }
+                self.feed(id, Input::Stop);
+                if self.unit(id).is_some() {
+                    later.push(spec);
+                    continue;
+                }
+            }
+            ready.push(spec);
+        }
+        if !ready.is_empty() {
+            let request = Request::Define {
+                specs: ready,
+                base: base.clone(),
+                force: false,
+                keep: true,
+            };
+            self.request(FRONT, 0, request);
+        }
+        later
+    }
+
+    /// What was answered to the front.
+    pub fn answers(&mut self) -> Vec<Reply> {
+        let mut answers = Vec::new();
+        self.outbox.retain_mut(|(client, reply)| {
+            let ours = *client == FRONT;
+            if ours {
+                answers.push(std::mem::replace(reply, Reply::List(Vec::new())));
+            }
+            !ours
+        });
+        answers
+    }
+
+    /// Where the service of this name stands.
+    pub fn fate(&self, name: &str) -> Fate {
+        let Some(unit) = self.names.get(name).and_then(|id| self.unit(*id)) else {
+            return Fate::Halted;
+        };
+        match unit.status() {
+            Status::Online | Status::Starting | Status::Stopping | Status::Waiting => Fate::Alive,
+            Status::Stopped if unit.halted => Fate::Halted,
+            Status::Errored => Fate::Ended(exit_code(unit).max(1), unit.note.clone()),
+            Status::Stopped => Fate::Ended(exit_code(unit), unit.note.clone()),
+        }
+    }
+
+    /// Whether this end of a service is the end of all: not if it had only one thing to do and
+    /// has done it.
+    pub fn is_fatal(&self, name: &str, code: u8) -> bool {
+        let unit = self.names.get(name).and_then(|id| self.unit(*id));
+        unit.is_some_and(|unit| {
+            let spec = &unit.definition.spec;
+            spec.critical && !(spec.policy.restart == Restart::Never && code == 0)
+        })
+    }
+
+    /// Whether a service of this name may have live processes.
+    pub fn is_live(&self, name: &str) -> bool {
+        let unit = self.names.get(name).and_then(|id| self.unit(*id));
+        unit.is_some_and(|unit| unit.run.is_some() || unit.machine.generation().is_some())
+    }
+
+    /// Stops every service, and asks what belongs to none to end.
+    pub fn stop_all(&mut self) {
+        let ids: Vec<Id> = self.all_units().map(|unit| unit.id).collect();
+        for id in ids.into_iter().rev() {
+            self.feed(id, Input::Stop);
+        }
+        self.signal_orphans(libc::SIGTERM);
+    }
+
+    /// SIGKILL for everything that is left.
+    pub fn kill_all(&mut self) {
+        let live = self.all_units().filter(|unit| unit.run.is_some());
+        for id in live.map(|unit| unit.id).collect::<Vec<_>>() {
+            self.kill_tree(id);
+        }
+        self.signal_orphans(libc::SIGKILL);
+    }
+
+    /// A signal for our children that no service owns: they came from elsewhere (`docker exec`)
+    /// or hide their origin.
+    fn signal_orphans(&mut self, signal: i32) {
+        for orphan in self.orphans.values() {
+            for signal in [signal, libc::SIGCONT] {
+                self.kernel
+                    .signal(&orphan.pidfd, signal, Reach::Process)
+                    .ok();
+            }
+        }
+    }
+
+    /// Whether SIGKILL was needed for a service that still lives.
+    pub fn is_killing(&self) -> bool {
+        self.all_units()
+            .any(|unit| unit.run.as_ref().is_some_and(|run| run.kills > 0))
+    }
+
+    /// Nothing lives: no service and no child.
+    pub fn is_quiet(&self) -> bool {
+        self.orphans.is_empty()
+            && self
+                .all_units()
+                .all(|unit| unit.run.is_none() && unit.machine.generation().is_none())
+    }
+}
+
+/// A live service goes on in the environment that it was started in; one that has to be started
+/// anyway gets the one of now.
+fn is_as_declared<K: Kernel>(unit: &Unit<K>, spec: &Spec, base: &Env) -> bool {
+    let live = unit.run.is_some() || unit.machine.generation().is_some();
+    !unit.removing && unit.definition.spec == *spec && (live || *unit.definition.base == *base)
+}
+
+/// As a shell has it: 128+n for a signal, 127 not found, 126 could not be started.
+fn exit_code<K: Kernel>(unit: &Unit<K>) -> u8 {
+    if let Some(errno) = unit.launch_error {
+        return if errno == Errno::NOENT { 127 } else { 126 };
+    }
+    match unit.exit {
+        Some(Exit::Code(code)) => u8::try_from(code & 0xff).unwrap_or(1),
+        Some(Exit::Signal(signal)) => u8::try_from(128 + signal).unwrap_or(255),
+        Some(Exit::Unknown) | None => 1,
+    }
+}

@@ -1,0 +1,117 @@
+//! What a PID namespace that has ended may leave of itself for an instant, and how to wait for
+//! the end of that instant.
+//!
+//! A container that was killed is started again on the same home: its records speak of another
+//! PID namespace. Where that namespace's PID 1 was the recorded daemon, the kernel kills all of
+//! it with PID 1, and nothing that PID 1 started can have left it. But PID 1 lets go of its
+//! locks before it kills, so that a free lock is no proof (99 of 100 rounds had live ones).
+//! Proof is what the last of them lets go of:
+//!
+//! - `alive`, locked by PID 1 through every exec of itself: free means that PID 1 is ending, not
+//!   becoming another image;
+//! - the FIFOs that carry output: each process holds them that has not closed its output, in
+//!   whatever namespace, and the kernel tells whether anybody does (ENXIO);
+//! - the cgroup, if it was that container's alone: it lists processes of other namespaces as 0.
+//!
+//! What nobody in a container can see: a process that closed its output, in a cgroup that was
+//! made anew, in the moment between SIGKILL and its death. There the runtime's order stands in:
+//! it starts a container again after it has reaped its PID 1, and the kernel lets PID 1 be
+//! reaped only after everything in its namespace is. (File handles of namespaces, Linux 6.18,
+//! say ESTALE of live ones too for want of privilege: no proof.)
+use super::adopt::Place;
+use super::serve::log;
+use super::{door, journal};
+use crate::process::record::{HEADER_BYTES, Header};
+use crate::sys::storage::{Home, try_lock};
+use crate::sys::{Errno, Mode, crash, describe, fifo, procfs};
+use crate::wire::code;
+use rustix::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The lock file of PID 1.
+const ALIVE: &str = "alive";
+/// From one look to the next.
+const RETRY: Duration = Duration::from_millis(10);
+/// After this the records stand, and the daemon refuses to begin.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The PID namespace that is proven gone; 0 is none.
+static GONE: AtomicU64 = AtomicU64::new(0);
+
+/// Whether this namespace was waited for.
+pub(super) fn is_gone(namespace: u64) -> bool {
+    namespace != 0 && GONE.load(Ordering::Relaxed) == namespace
+}
+
+/// PID 1 holds `alive` for its whole life. None: we are not PID 1, or somebody else holds it.
+pub(super) fn hold_alive(
+    home: &Home,
+    inherited: Option<OwnedFd>,
+) -> Result<Option<OwnedFd>, door::Failure> {
+    if !rustix::process::getpid().is_init() {
+        return Ok(None);
+    }
+    let cannot = |errno: Errno| {
+        let text = format!("cannot use {}/{ALIVE}: {}", home.path, describe(errno));
+        (code::UNREACHABLE, text)
+    };
+    let file = match inherited {
+        Some(file) => file,
+        None => home.open_file(ALIVE, Mode::InPlace).map_err(cannot)?,
+    };
+    crash::keep_alive(&file);
+    match try_lock(&file) {
+        Ok(()) => {
+            // Kept by number: it is closed by the end of this process alone.
+            let own = rustix::io::fcntl_dupfd_cloexec(&file, 3).map_err(cannot)?;
+            crash::keep_alive(&own);
+            std::mem::forget(own);
+            Ok(Some(file))
+        }
+        Err(Errno::WOULDBLOCK) => Ok(Some(file)),
+        Err(errno) => Err(cannot(errno)),
+    }
+}
+
+/// Waits for the end of the namespace that the journal speaks of, if it is one whose PID 1 was
+/// a daemon of this home, and we are the PID 1 of the next.
+pub(super) fn wait_for_namespace(home: &Home, place: &Place, alive: Option<&OwnedFd>) {
+    let Some(alive) = alive else { return };
+    let bytes = home.load(journal::FILE).ok().flatten().unwrap_or_default();
+    let Some(header) = bytes.get(..HEADER_BYTES).and_then(Header::decode) else {
+        return;
+    };
+    let other = header.pid_namespace != place.pid_namespace;
+    if !other || !header.init || header.boot != place.boot || header.machine != place.machine {
+        return;
+    }
+    let began = Instant::now();
+    while let Some(left) = what_is_left(home, alive, header) {
+        if began.elapsed() > PATIENCE {
+            log(&format!("the container before has not ended: {left}"));
+            return;
+        }
+        std::thread::sleep(RETRY);
+    }
+    GONE.store(header.pid_namespace, Ordering::Relaxed);
+}
+
+fn what_is_left(home: &Home, alive: &OwnedFd, header: Header) -> Option<String> {
+    if try_lock(alive).is_err() {
+        return Some(format!("its PID 1 holds {}/{ALIVE}", home.path));
+    }
+    let logs = std::fs::read_dir(format!("{}/logs", home.path));
+    for entry in logs.into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| name.ends_with(".fifo")) else {
+            continue;
+        };
+        let name = format!("logs/{name}");
+        if fifo::is_held(home, &name) {
+            return Some(format!("a process of it writes to {}/{name}", home.path));
+        }
+    }
+    (header.alone && procfs::strangers_in_cgroup() == Some(true))
+        .then(|| "a process of it is in this cgroup".to_owned())
+}

@@ -1,0 +1,241 @@
+//! The output of several services on one stdout and one stderr.
+//!
+//! It lies in FIFOs. A line is looked at there, written, and only then taken out, so that a
+//! reader that dies in between loses nothing, and one that reads slowly makes the services wait
+//! (64 KiB each) and nobody else: nothing here ever waits for a writer or a reader.
+use super::prefix::{Label, next_line, put_line};
+use crate::service::foreground::Prefix;
+use crate::sys::fifo::{self, Glass};
+use crate::sys::outlet::Outlet;
+use crate::sys::storage::Home;
+use crate::sys::{Errno, Result};
+use rustix::fd::{AsRawFd, OwnedFd};
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+
+/// What is looked at at once: what a FIFO holds.
+const LOOK_BYTES: usize = 64 << 10;
+/// Looks in one turn: then the loop looks at its events again.
+const LOOKS_MAX: usize = 8;
+
+/// One FIFO.
+#[derive(Debug)]
+struct Stream {
+    fifo: OwnedFd,
+    label: Label,
+    /// Which of the two sinks.
+    sink: usize,
+    /// There may be something to look at.
+    ready: bool,
+    /// Nobody writes to it: a line without an end is whole.
+    ended: bool,
+}
+
+/// stdout or stderr.
+#[derive(Debug)]
+struct Sink {
+    outlet: Outlet,
+    writable: bool,
+    /// Lines of one stream.
+    batch: Vec<u8>,
+    sent: usize,
+    from: usize,
+    /// For each line not yet taken out: where it ends in the batch, and its length in the FIFO.
+    cuts: VecDeque<(usize, usize)>,
+}
+
+/// All of it.
+#[derive(Debug)]
+pub(super) struct Output {
+    streams: Vec<Stream>,
+    sinks: [Sink; 2],
+    glass: Glass,
+    prefix: Prefix,
+    buffer: Vec<u8>,
+    /// Whose turn it is.
+    next: usize,
+}
+
+impl Output {
+    /// Opens the FIFOs of these services, made if missing.
+    ///
+    /// # Errors
+    /// What the kernel says of FIFOs, pipes and descriptors.
+    pub(super) fn new(home: &Home, names: &[String], prefix: Prefix) -> Result<Self> {
+        let width = names.iter().map(|name| name.chars().count()).max();
+        let mut streams = Vec::new();
+        for name in names {
+            let (out, error) = crate::daemon::launch::fifo_paths("", name);
+            for (sink, (path, stream)) in [(out, "stdout"), (error, "stderr")].iter().enumerate() {
+                streams.push(Stream {
+                    fifo: fifo::open(home, path.trim_start_matches('/'))?,
+                    label: Label {
+                        name: name.clone(),
+                        width: width.unwrap_or(0),
+                        stream,
+                    },
+                    sink,
+                    // Something may lie there from before.
+                    ready: true,
+                    ended: false,
+                });
+            }
+        }
+        let sink = |outlet| Sink {
+            outlet,
+            writable: true,
+            batch: Vec::new(),
+            sent: 0,
+            from: 0,
+            cuts: VecDeque::new(),
+        };
+        Ok(Self {
+            streams,
+            sinks: [
+                sink(Outlet::new(rustix::stdio::stdout())?),
+                sink(Outlet::new(rustix::stdio::stderr())?),
+            ],
+            glass: Glass::new()?,
+            prefix,
+            buffer: vec![0; LOOK_BYTES],
+            next: 0,
+        })
+    }
+
+    /// What is to be watched: for being writable, then for being readable. The place in the
+    /// list is what [`Output::woken`] is told.
+    pub(super) fn watched(&self) -> Vec<RawFd> {
+        let sinks = self.sinks.iter().map(|sink| sink.outlet.raw());
+        sinks
+            .chain(self.streams.iter().map(|stream| stream.fifo.as_raw_fd()))
+            .collect()
+    }
+
+    /// How many of the watched are for being writable.
+    pub(super) const SINKS: usize = 2;
+
+    /// An event for one of the watched.
+    pub(super) fn woken(&mut self, number: usize) {
+        match number.checked_sub(Self::SINKS) {
+            None => self.sinks[number].writable = true,
+            Some(stream) => {
+                if let Some(stream) = self.streams.get_mut(stream) {
+                    stream.ready = true;
+                }
+            }
+        }
+    }
+
+    /// Says whose incarnations are confirmed gone.
+    pub(super) fn note_ended(&mut self, is_ended: impl Fn(&str) -> bool) {
+        for stream in &mut self.streams {
+            let ended = is_ended(&stream.label.name);
+            stream.ready |= ended && !stream.ended;
+            stream.ended = ended;
+        }
+    }
+
+    /// Passes on what can be passed on now. True: there is more.
+    pub(super) fn pump(&mut self, at: &str) -> bool {
+        for _ in 0..LOOKS_MAX {
+            let mut any = false;
+            for sink in 0..self.sinks.len() {
+                any |= self.pass(sink, at);
+            }
+            if !any {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// One batch for one sink. False: it can't take more, or there is nothing for it.
+    fn pass(&mut self, sink: usize, at: &str) -> bool {
+        if !self.sinks[sink].writable {
+            return false;
+        }
+        if self.sinks[sink].batch.is_empty() && !self.fill(sink, at) {
+            return false;
+        }
+        self.write(sink)
+    }
+
+    fn fill(&mut self, sink: usize, at: &str) -> bool {
+        let count = self.streams.len();
+        for offset in 0..count {
+            let from = (self.next + offset) % count;
+            let stream = &mut self.streams[from];
+            if stream.sink != sink || !stream.ready {
+                continue;
+            }
+            let Ok(length) = self.glass.peek(&stream.fifo, &mut self.buffer) else {
+                stream.ready = false;
+                continue;
+            };
+            let target = &mut self.sinks[sink];
+            let mut rest = &self.buffer[..length];
+            while let Some((taken, line)) = next_line(rest, stream.ended) {
+                put_line(&mut target.batch, self.prefix, &stream.label, at, line);
+                target.cuts.push_back((target.batch.len(), taken));
+                rest = &rest[taken..];
+            }
+            if target.batch.is_empty() {
+                // A line whose end is still to come: the FIFO keeps it.
+                stream.ready = false;
+                continue;
+            }
+            target.from = from;
+            self.next = (from + 1) % count;
+            return true;
+        }
+        false
+    }
+
+    fn write(&mut self, sink: usize) -> bool {
+        let target = &mut self.sinks[sink];
+        match target.outlet.write(&target.batch[target.sent..]) {
+            Ok(length) => target.sent += length,
+            Err(Errno::INTR) => return true,
+            Err(Errno::AGAIN) => {
+                target.writable = false;
+                return false;
+            }
+            // Nobody reads, or the disk is full: services don't end for that.
+            Err(_) => target.sent = target.batch.len(),
+        }
+        let mut taken = 0;
+        while let Some((_, length)) = target.cuts.pop_front_if(|(end, _)| *end <= target.sent) {
+            taken += length;
+        }
+        if target.sent == target.batch.len() {
+            target.batch.clear();
+            target.sent = 0;
+        }
+        let fifo = &self.streams[target.from].fifo;
+        // The batch is no longer needed in the buffer: it is only written over.
+        if fifo::consume(fifo, taken, &mut self.buffer).is_err() {
+            self.streams[target.from].ready = false;
+        }
+        true
+    }
+
+    /// Passes on what is left when every service has ended, as long as somebody takes it.
+    pub(super) fn finish(&mut self, at: &str, ms: u64) {
+        self.note_ended(|_| true);
+        let until = std::time::Instant::now() + std::time::Duration::from_millis(ms);
+        loop {
+            while self.pump(at) {}
+            let Some(stuck) = self.sinks.iter_mut().find(|sink| !sink.batch.is_empty()) else {
+                return;
+            };
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            stuck.writable = true;
+            stuck
+                .outlet
+                .wait(u64::try_from(left.as_millis()).unwrap_or(0).max(1));
+        }
+    }
+}

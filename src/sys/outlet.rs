@@ -1,0 +1,109 @@
+//! Writing to a descriptor that others share (a terminal, a container's log) without ever
+//! waiting, and without changing it for the others.
+use super::{Errno, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::net::SendFlags;
+
+/// What a pipe that says POLLOUT takes without waiting.
+const PIPE_BUF: usize = 4096;
+/// The same for a terminal, which says POLLOUT below this.
+const TERMINAL_BUF: usize = 256;
+
+/// Where output goes.
+#[derive(Debug)]
+pub struct Outlet {
+    fd: OwnedFd,
+    way: Way,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Our own description of it, which doesn't wait.
+    Own,
+    Socket,
+    /// A file or a device that is always ready.
+    Ready,
+    /// Asked first, and given no more than this.
+    Asked(usize),
+}
+
+impl Outlet {
+    /// # Errors
+    /// EBADF, EMFILE.
+    pub fn new(fd: BorrowedFd<'_>) -> Result<Self> {
+        let kept = rustix::io::fcntl_dupfd_cloexec(fd, 3)?;
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&kept)?.st_mode);
+        let most = match kind {
+            FileType::Socket => {
+                return Ok(Self {
+                    fd: kept,
+                    way: Way::Socket,
+                });
+            }
+            FileType::Fifo => PIPE_BUF,
+            FileType::CharacterDevice => TERMINAL_BUF,
+            _ => {
+                return Ok(Self {
+                    fd: kept,
+                    way: Way::Ready,
+                });
+            }
+        };
+        // Of its own, so that O_NONBLOCK is ours alone. Refused where the pipe belongs to
+        // another user, as a container's often does.
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let path = format!("/proc/self/fd/{}", kept.as_raw_fd());
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            Ok(own) => Ok(Self {
+                fd: own,
+                way: Way::Own,
+            }),
+            Err(_) => Ok(Self {
+                fd: kept,
+                way: Way::Asked(most),
+            }),
+        }
+    }
+
+    /// Writes what is taken at once. EAGAIN: nothing is.
+    ///
+    /// # Errors
+    /// What write(2) says.
+    pub fn write(&self, bytes: &[u8]) -> Result<usize> {
+        match self.way {
+            Way::Own | Way::Ready => rustix::io::write(&self.fd, bytes),
+            Way::Socket => {
+                rustix::net::send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
+            }
+            Way::Asked(most) => {
+                if !is_writable(&self.fd, 0) {
+                    return Err(Errno::AGAIN);
+                }
+                rustix::io::write(&self.fd, &bytes[..bytes.len().min(most)])
+            }
+        }
+    }
+
+    /// For the loop's registry. Files can't be registered, and need not be.
+    pub fn raw(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    /// Waits until it may take something, that long at most.
+    pub fn wait(&self, ms: u64) {
+        is_writable(&self.fd, ms);
+    }
+}
+
+/// Whether a write would not wait now, or within this time. Errors count as ready: the write
+/// tells.
+pub fn is_writable(fd: impl AsFd, ms: u64) -> bool {
+    let mut fds = [PollFd::new(&fd, PollFlags::OUT)];
+    let timeout = Timespec {
+        tv_sec: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(ms % 1000 * 1_000_000).unwrap_or(0),
+    };
+    poll(&mut fds, Some(&timeout)) != Ok(0)
+}
