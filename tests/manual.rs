@@ -271,6 +271,29 @@ fn pages_refer_to_pages_that_are_there() {
     }
 }
 
+/// `init` is parsed by hand: what its help names at the beginning of a line.
+#[test]
+fn every_flag_of_init_is_in_opm_init_1_and_no_other() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_opm"));
+    let output = command.args(["init", "--help"]).output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let lines = help
+        .lines()
+        .filter(|line| line.trim_start().starts_with('-'));
+    let words = lines.flat_map(|line| line.trim_start().split("  ").take(1));
+    let flags = words.flat_map(|line| line.split([',', ' ']));
+    let understood: BTreeSet<&str> = flags
+        .filter(|word| word.starts_with('-'))
+        .map(|flag| flag.trim_start_matches('-'))
+        .collect();
+    let text = page("opm-init.1").replace(r"\-", "-");
+    let tags = text.lines().filter(|line| line.starts_with(".It Fl"));
+    let named: BTreeSet<String> = tags.flat_map(flags_of).collect();
+    let named: BTreeSet<&str> = named.iter().map(String::as_str).collect();
+    assert!(understood.len() > 10);
+    assert_eq!(named, understood, "opm-init(1), then the program");
+}
+
 /// What doctor calls the kernel's interfaces, and `OPM_WITHOUT` switches off.
 #[test]
 fn every_tier_is_explained_in_opm_8() {
