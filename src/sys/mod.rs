@@ -51,6 +51,8 @@ pub struct Plan<'a> {
     pub path: &'a str,
     pub cwd: &'a str,
     pub streams: Streams,
+    /// A FIFO that the whole tree holds open, for a later PID namespace to see.
+    pub living: Option<&'a str>,
     pub log_out: &'a str,
     pub log_error: &'a str,
 }

@@ -37,6 +37,7 @@ struct Prepared {
     pid_digits: Option<usize>,
     cwd: CString,
     streams: Streams,
+    living: Option<CString>,
     logs: [CString; 2],
     with_inode: bool,
     clear_handlers: bool,
@@ -97,6 +98,7 @@ impl Prepared {
             env,
             cwd: c_string(plan.cwd)?,
             streams: plan.streams,
+            living: plan.living.map(c_string).transpose()?,
             logs: [c_string(plan.log_out)?, c_string(plan.log_error)?],
             with_inode: tiers.pidfd_inode,
             clear_handlers: !tiers.clone3,
@@ -241,7 +243,17 @@ fn prepare_and_exec(p: &mut Prepared) -> std::result::Result<Never, (Stage, c_in
     Err((Stage::Exec, reason))
 }
 
+/// Where programs don't look for descriptors, and shells don't put theirs.
+const LIVING_FD_MIN: c_int = 100;
+
 fn open_streams(p: &Prepared) -> std::result::Result<(), (Stage, c_int)> {
+    if let Some(living) = &p.living {
+        // SAFETY: the path is NUL-terminated.
+        let fd = unsafe { libc::open(living.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
+        // Without it the tree can only not be seen from another PID namespace.
+        // SAFETY: plain descriptors; the copy is not close-on-exec. EBADF does no harm.
+        unsafe { libc::fcntl(fd, libc::F_DUPFD, LIVING_FD_MIN) };
+    }
     let access = match p.streams {
         Streams::Inherited => return Ok(()),
         Streams::Files => libc::O_WRONLY | libc::O_CREAT,
