@@ -15,6 +15,8 @@ const UPGRADE_TIME_MAX: Duration = Duration::from_secs(60);
 const CHECK_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a daemon that has said that it leaves may take to be gone.
 const EXIT_TIME_MAX: Duration = Duration::from_secs(10);
+/// An exec lets go of the lock for an instant; after this long it is nobody's.
+const LET_GO: Duration = Duration::from_millis(300);
 const RETRY: Duration = Duration::from_millis(2);
 
 pub(super) fn daemon(call: &Call) -> Done {
@@ -204,6 +206,15 @@ fn replace(client: &Client, mut old: Connection, binary: Option<String>, how: &s
         }
         if began.elapsed() > UPGRADE_TIME_MAX {
             return Err(client.away());
+        }
+        if began.elapsed() > LET_GO && home::lock_holder(&client.home).is_none() {
+            // It died on the way: what was wished for is a running daemon all the same.
+            let health = health_of(client, client.start()?)?;
+            say(&format!(
+                "daemon: it was gone; started (pid {})",
+                health.pid
+            ))?;
+            return Ok(code::DONE);
         }
         std::thread::sleep(RETRY);
     }

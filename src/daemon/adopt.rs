@@ -4,24 +4,21 @@ use super::Daemon;
 use super::events::Events;
 use super::journal::{self, Found, Journal};
 use super::request::Refusal;
-use super::scan::Sighting;
 use super::store::{Loaded, Store};
 use super::unit::{Run, Unit};
 use crate::mutant::mutant;
-use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
+use crate::process::mark::LimitMark;
 use crate::process::record::{Header, Signature, State};
-use crate::process::stat::{environ_value, parse_cmdline};
-use crate::process::{Exit, Identity, Pid};
+use crate::process::{Exit, Identity};
 use crate::service::machine::{Generation, Goal, Input, Machine, Past, Sequence};
 use crate::service::policy::restart_cooldown_delay_ms;
-use crate::service::spec::{Definition, Id, Policy, Spec};
-use crate::sys::{Kernel, Wake, describe};
+use crate::service::spec::{Definition, Id, Policy};
+use crate::sys::{Errno, Kernel, describe};
 use crate::wire::{Status, code};
 use std::collections::{BTreeMap, HashMap};
-use std::rc::Rc;
 
 /// Milliseconds of one tick of start times (USER_HZ is 100 on every Linux that we run on).
-const TICK_MS: u64 = 10;
+pub(crate) const TICK_MS: u64 = 10;
 
 /// Where and as what this daemon begins.
 #[derive(Clone, Debug)]
@@ -43,20 +40,8 @@ pub struct Place {
     pub is_namespace_gone: fn(u64) -> bool,
 }
 
-/// A live incarnation of a service that nobody knows any more: it has to drain before a
-/// service of its name starts.
-#[derive(Debug)]
-pub struct Stray<K: Kernel> {
-    pub(crate) name: Option<String>,
-    pub(crate) run: Run<K>,
-    held: Vec<(Pid, Option<K::Pidfd>)>,
-}
-
-/// A marked process that no record names: what its environment says, as far as it can be read.
-type Lost = (Pid, Option<EnvMark>, Option<String>);
-
 /// What of the journal still says something about the processes that we see.
-fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal> {
+pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal> {
     let Some(header) = &found.header else {
         return Ok(false);
     };
@@ -73,7 +58,11 @@ fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal> {
             ),
         ))
     };
-    if header.machine != place.machine {
+    let other = header.pid_namespace != place.pid_namespace;
+    // A boot has one kernel: a container made anew has another host name only.
+    let gone =
+        other && header.boot == place.boot && (place.is_namespace_gone)(header.pid_namespace);
+    if header.machine != place.machine && !gone {
         return if any_live {
             refuse("on another machine")
         } else {
@@ -81,14 +70,12 @@ fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal> {
         };
     }
     // A container's writable layer is mounted anew at each start, by another device number.
-    let remounted =
-        header.home.1 == place.device_inode.1 && header.pid_namespace != place.pid_namespace;
+    let remounted = other && header.home.1 == place.device_inode.1;
     if header.boot != place.boot || header.home != place.device_inode && !remounted {
         // Another boot: no process of it lives. A copied home: what it records is the original's.
         return Ok(false);
     }
-    if header.pid_namespace != place.pid_namespace {
-        let gone = (place.is_namespace_gone)(header.pid_namespace);
+    if other {
         return if any_live && !gone {
             refuse("in another PID namespace")
         } else {
@@ -138,13 +125,29 @@ impl<K: Kernel> Daemon<K> {
             state.max(signature.map_or(0, |signature| signature.generation))
         });
         let sequence = Sequence(highest.max().unwrap_or(0));
+        let mut daemon = Self::empty(kernel, &place, header, (journal, store), sequence);
+        // Without descriptors or memory "it can't be opened" would read as "it is gone".
+        daemon
+            .load_units(&found, loaded, valid)
+            .map_err(|errno| (code::FAILED, format!("cannot adopt: {}", describe(errno))))?;
+        daemon.adopt();
+        Ok(daemon)
+    }
+
+    fn empty(
+        kernel: K,
+        place: &Place,
+        header: Header,
+        (journal, store): (Journal<K::File>, Store<K::File>),
+        sequence: Sequence,
+    ) -> Self {
         let now = kernel.now();
-        let mut daemon = Self {
+        Self {
             kernel,
             home: place.home.clone(),
             header,
-            own,
-            mark: LimitMark::of_daemon(place.inherited_limit, home_key),
+            own: header.daemon,
+            mark: LimitMark::of_daemon(place.inherited_limit, header.home_key),
             outer: place.outer.clone(),
             units: Vec::new(),
             names: HashMap::new(),
@@ -157,6 +160,7 @@ impl<K: Kernel> Daemon<K> {
             dead_orphans: Vec::new(),
             gates: Default::default(),
             traced: Default::default(),
+            unwatched: Default::default(),
             counted: false,
             look_again_at: None,
             children: Vec::new(),
@@ -177,10 +181,7 @@ impl<K: Kernel> Daemon<K> {
             log: Vec::new(),
             trouble: None,
             foreground: HashMap::new(),
-        };
-        daemon.load_units(&found, loaded, valid);
-        daemon.adopt();
-        Ok(daemon)
+        }
     }
 
     /// The mark that this daemon should bear itself: lower it before anything is spawned.
@@ -193,7 +194,7 @@ impl<K: Kernel> Daemon<K> {
         self.header.home_key
     }
 
-    fn load_units(&mut self, found: &Found, mut loaded: Loaded, valid: bool) {
+    fn load_units(&mut self, found: &Found, mut loaded: Loaded, valid: bool) -> Result<(), Errno> {
         if loaded.damaged > 0 {
             let count = loaded.damaged;
             self.log.push(format!(
@@ -210,9 +211,9 @@ impl<K: Kernel> Daemon<K> {
                         self.names.remove(old.name());
                     }
                 }
-                self.load_unit(id, line, definition, State::default(), None);
+                self.load_unit(id, line, definition, State::default(), None)?;
             }
-            return;
+            return Ok(());
         }
         for (id, (state, signature)) in (0..).zip(&found.slots) {
             let Some(state) = state.filter(|state| state.definition != 0) else {
@@ -232,8 +233,9 @@ impl<K: Kernel> Daemon<K> {
                     ..state
                 }
             };
-            self.load_unit(id, state.definition, definition, state, signature);
+            self.load_unit(id, state.definition, definition, state, signature)?;
         }
+        Ok(())
     }
 
     fn load_unit(
@@ -243,13 +245,13 @@ impl<K: Kernel> Daemon<K> {
         definition: Definition,
         state: State,
         signature: Option<Signature>,
-    ) {
+    ) -> Result<(), Errno> {
         let policy = definition.spec.policy;
         let goal = if state.goal_up { Goal::Up } else { Goal::Down };
         let alive = signature.filter(|signature| signature.generation > state.emptied);
         let (run, past) = match alive {
             Some(signature) => {
-                let run = self.take_over(&signature, &state);
+                let run = self.take_over(&signature, &state)?;
                 let generation = Generation(signature.generation);
                 let since = run.since;
                 (Some(run), Past::Alive { generation, since })
@@ -289,6 +291,7 @@ impl<K: Kernel> Daemon<K> {
         }
         self.insert(unit);
         self.after_step(id);
+        Ok(())
     }
 
     fn past_of(&mut self, state: &State, policy: &Policy) -> Past {
@@ -309,9 +312,9 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Opens a recorded leader. What is not exactly the recorded process is not it.
-    fn take_over(&mut self, signature: &Signature, state: &State) -> Run<K> {
+    fn take_over(&mut self, signature: &Signature, state: &State) -> Result<Run<K>, Errno> {
         let recorded = signature.leader;
-        let pidfd = self.open_same(recorded);
+        let pidfd = self.open_same(recorded)?;
         let child = pidfd
             .as_ref()
             .is_some_and(|pidfd| self.kernel.wait(pidfd, false).is_ok());
@@ -322,7 +325,7 @@ impl<K: Kernel> Daemon<K> {
         } else {
             self.now.saturating_sub(age)
         };
-        Run {
+        Ok(Run {
             generation: Generation(signature.generation),
             leader: recorded,
             pidfd,
@@ -336,23 +339,31 @@ impl<K: Kernel> Daemon<K> {
             asked: false,
             failure: None,
             members: BTreeMap::new(),
-        }
+        })
     }
 
-    fn open_same(&mut self, recorded: Identity) -> Option<K::Pidfd> {
+    fn open_same(&mut self, recorded: Identity) -> Result<Option<K::Pidfd>, Errno> {
         // First the handle, then what it is: the other way round the pid could change hands.
-        let pidfd = self.kernel.pidfd_open(recorded.pid).ok()?;
+        let pidfd = match self.kernel.pidfd_open(recorded.pid) {
+            Ok(pidfd) => pidfd,
+            Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
         let inode = self.kernel.inode(&pidfd).unwrap_or(0);
-        let start_time = self
-            .kernel
-            .stat(recorded.pid)
-            .map_or(0, |stat| stat.start_time);
+        let start_time = match self.kernel.stat(recorded.pid) {
+            Ok(stat) => stat.start_time,
+            // IO: it was cut off by the end of the process.
+            Err(Errno::SRCH | Errno::NOENT | Errno::IO) => 0,
+            // Not needed where there are inodes.
+            Err(_) if inode != 0 && recorded.inode != 0 => 0,
+            Err(errno) => return Err(errno),
+        };
         let seen = Identity {
             pid: recorded.pid,
             start_time,
             inode,
         };
-        seen.is_same(&recorded).then_some(pidfd)
+        Ok(seen.is_same(&recorded).then_some(pidfd))
     }
 
     /// Watches what lives, looks for marked processes that no record names, and lets the dead
@@ -380,11 +391,9 @@ impl<K: Kernel> Daemon<K> {
             match &run.pidfd {
                 None => dead.push((id, Exit::Unknown)),
                 Some(pidfd) => {
-                    if self.kernel.watch(pidfd, Wake::Leader(id)).is_err() {
-                        self.look_again_at = Some(self.now);
-                    }
                     let (generation, pid) = (run.generation, run.leader.pid);
                     let alive = !self.kernel.is_dead(pidfd).unwrap_or(false);
+                    self.watch_run(id);
                     if alive {
                         self.announce(id, generation, "adopted", |e| e.pid = Some(pid));
                         if self
@@ -445,213 +454,6 @@ impl<K: Kernel> Daemon<K> {
             self.feed(id, Input::Stop);
         }
         self.feed(id, Input::LeaderExited(generation, ending));
-    }
-
-    /// A stray that a new service of its name takes in: it drains first.
-    pub(crate) fn stray_leader_is_dead(&mut self, id: Id, generation: Generation) {
-        if let Some(run) = self.unit_mut(id).and_then(|unit| unit.run.as_mut()) {
-            run.exit = Some(Exit::Unknown);
-        }
-        self.gates.insert(id);
-        self.feed(
-            id,
-            Input::LeaderExited(generation, crate::service::machine::Ending::Failure),
-        );
-    }
-
-    /// The stray that must drain before this service starts.
-    pub(crate) fn take_stray(&mut self, unit: &Unit<K>) -> Option<Stray<K>> {
-        let mine = |stray: &Stray<K>| stray.name.as_deref() == Some(unit.name());
-        let at = self.strays.iter().position(mine)?;
-        Some(self.strays.swap_remove(at))
-    }
-
-    /// Marked processes of incarnations that no record names.
-    fn find_strays(&mut self) {
-        let Some(found) = self.sightings(&[]) else {
-            self.log
-                .push("cannot read /proc whole: marked processes may be missed".to_owned());
-            return;
-        };
-        let known = |daemon: &Self, sighting: &Sighting| {
-            daemon.all_units().any(|unit| {
-                unit.run
-                    .as_ref()
-                    .is_some_and(|run| sighting.names(run.generation.0))
-            })
-        };
-        let mut lost: BTreeMap<u64, Vec<Lost>> = BTreeMap::new();
-        for sighting in found {
-            if known(self, &sighting) {
-                continue;
-            }
-            let environ = self.kernel.environ(sighting.pid).unwrap_or_default();
-            let mark = environ_value(&environ, MARK_VARIABLE).and_then(EnvMark::parse);
-            let mark = mark.filter(|mark| mark.home_key == self.header.home_key);
-            let name = environ_value(&environ, "OPM_NAME");
-            let name = name.map(|name| String::from_utf8_lossy(name).into_owned());
-            let generation = mark
-                .map(|mark| mark.generation)
-                .or(sighting.part)
-                .unwrap_or(0);
-            lost.entry(generation)
-                .or_default()
-                .push((sighting.pid, mark, name));
-        }
-        for (generation, members) in lost {
-            self.sequence.0 = self.sequence.0.max(generation);
-            self.take_in_lost(Generation(generation), &members);
-        }
-    }
-
-    fn take_in_lost(&mut self, generation: Generation, members: &[Lost]) {
-        let mark = members.iter().find_map(|(_, mark, _)| *mark);
-        let name = members.iter().find_map(|(_, _, name)| name.clone());
-        let leader = mark
-            .map(|mark| mark.pid)
-            .filter(|pid| members.iter().any(|m| m.0 == *pid));
-        let run = self.run_of_lost(generation, leader);
-        let leads = run.pidfd.is_some();
-        let known = name.as_ref().and_then(|name| self.names.get(name)).copied();
-        let id = match (known, leader, &name, mark) {
-            (Some(id), ..) if self.unit(id).is_some_and(|unit| unit.run.is_none()) => Some(id),
-            (None, Some(leader), Some(name), Some(mark)) if leads => {
-                self.recover_definition(leader, name, mark.id)
-            }
-            _ => None,
-        };
-        let Some(id) = id else {
-            self.note_stray(name, run, members);
-            return;
-        };
-        let (now, since) = (self.now, run.since);
-        let Some(unit) = self.unit_mut(id) else {
-            return;
-        };
-        let goal = if leads { Goal::Up } else { unit.machine.goal() };
-        let (deaths, restarts) = (unit.machine.deaths(), unit.machine.restarts());
-        let policy = unit.definition.spec.policy;
-        let past = Past::Alive { generation, since };
-        unit.machine = Machine::resume(policy, goal, deaths, restarts, past, now);
-        unit.run = Some(run);
-        unit.generation = unit.generation.max(generation.0);
-        unit.emptied = unit.emptied.min(generation.0.saturating_sub(1));
-        unit.announced = unit.status();
-        self.after_step(id);
-    }
-
-    /// Nothing can take these in now: a service of their name does when it is defined, and where
-    /// not even a name is left, nothing starts while they live.
-    fn note_stray(&mut self, name: Option<String>, run: Run<K>, members: &[Lost]) {
-        let pids: Vec<Pid> = members.iter().map(|member| member.0).collect();
-        let whose = name
-            .clone()
-            .unwrap_or_else(|| "an unknown service".to_owned());
-        self.log
-            .push(format!("pid {pids:?} of {whose} has no record"));
-        let mut held = Vec::new();
-        for pid in pids {
-            // One that can't be opened is gone, or (EMFILE) held by its number: then it blocks
-            // for too long rather than too short.
-            let pidfd = self.kernel.pidfd_open(pid);
-            if pidfd
-                .as_ref()
-                .is_err_and(|errno| *errno == crate::sys::Errno::SRCH)
-            {
-                continue;
-            }
-            held.push((pid, pidfd.ok()));
-        }
-        self.strays.push(Stray { name, run, held });
-    }
-
-    /// Live processes of lost incarnations of which not even the service's name is known: any
-    /// service could be theirs.
-    pub(crate) fn nameless(&mut self) -> Vec<Pid> {
-        for stray in self.strays.iter_mut().filter(|stray| stray.name.is_none()) {
-            stray.held.retain(|(_, pidfd)| match pidfd {
-                Some(pidfd) => !self.kernel.is_dead(pidfd).unwrap_or(false),
-                None => true,
-            });
-        }
-        self.strays
-            .retain(|stray| stray.name.is_some() || !stray.held.is_empty());
-        let nameless = self.strays.iter().filter(|stray| stray.name.is_none());
-        nameless
-            .flat_map(|stray| stray.held.iter().map(|(pid, _)| *pid))
-            .collect()
-    }
-
-    fn run_of_lost(&mut self, generation: Generation, leader: Option<Pid>) -> Run<K> {
-        let pidfd = leader.and_then(|pid| self.kernel.pidfd_open(pid).ok());
-        // The mark was read before the pidfd was open: it must be there still.
-        let pidfd = pidfd.filter(|_| leader.is_some_and(|pid| self.bears(pid, generation.0)));
-        let inode = pidfd
-            .as_ref()
-            .and_then(|pidfd| self.kernel.inode(pidfd))
-            .unwrap_or(0);
-        let pid = leader.unwrap_or(0);
-        let start_time = leader
-            .and_then(|pid| self.kernel.stat(pid).ok())
-            .map_or(0, |stat| stat.start_time);
-        let child = pidfd
-            .as_ref()
-            .is_some_and(|pidfd| self.kernel.wait(pidfd, false).is_ok());
-        Run {
-            generation,
-            leader: Identity {
-                pid,
-                start_time,
-                inode,
-            },
-            pidfd,
-            launch: None,
-            exit: None,
-            child,
-            lineage: false,
-            adopted: true,
-            since: if start_time > 0 {
-                start_time * TICK_MS
-            } else {
-                self.now
-            },
-            kills: 0,
-            asked: false,
-            failure: None,
-            members: BTreeMap::new(),
-        }
-    }
-
-    /// A definition from what the leader itself says: good enough to list, stop and restart it.
-    fn recover_definition(&mut self, leader: Pid, name: &str, id: Id) -> Option<Id> {
-        let command = parse_cmdline(&self.kernel.cmdline(leader).ok()?);
-        let cwd = self.kernel.cwd(leader).ok()?;
-        let environ = self.kernel.environ(leader).ok()?;
-        let pairs = environ.split(|b| *b == 0).filter_map(|entry| {
-            let (key, value) = std::str::from_utf8(entry).ok()?.split_once('=')?;
-            (!key.is_empty() && !key.starts_with("OPM_"))
-                .then(|| (key.to_owned(), value.to_owned()))
-        });
-        let base = Rc::new(pairs.collect::<Vec<_>>());
-        let policy = Policy::default();
-        let spec = Spec {
-            name: name.to_owned(),
-            command,
-            cwd,
-            env: Vec::new(),
-            critical: false,
-            policy,
-        };
-        spec.check().ok()?;
-        let ids = self.define_all(vec![(Some(id), Definition { spec, base })]);
-        let id = ids.ok()?.first().copied()?;
-        self.log.push(format!(
-            "{name}: its record was lost; recovered from pid {leader}"
-        ));
-        if let Some(unit) = self.unit_mut(id) {
-            unit.note = Some("its record was lost; recovered from the running process".to_owned());
-        }
-        Some(id)
     }
 }
 

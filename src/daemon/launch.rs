@@ -1,5 +1,6 @@
 //! From the machine's wish to spawn to the kernel's word that the program runs.
 use super::Daemon;
+use super::gate::LOOK_AGAIN_MS;
 use super::unit::Run;
 use crate::process::Identity;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
@@ -52,12 +53,10 @@ impl<K: Kernel> Daemon<K> {
             return Ok(());
         }
         let name = &unit.definition.spec.name;
-        let streams = self.foreground.get(name).copied().unwrap_or(Streams::Files);
+        let streams = self.foreground.get(name).copied();
+        let streams = streams.unwrap_or(Streams::Files);
         let living = (self.own.pid == 1).then(|| format!("{}/{LIVING}", self.home));
-        let (out, error) = match streams {
-            Streams::Files | Streams::Inherited => log_paths(&self.home, name),
-            Streams::Fifos => fifo_paths(&self.home, name),
-        };
+        let (out, error) = paths(streams, &self.home, name);
         let mark = EnvMark {
             home_key: self.header.home_key,
             id,
@@ -87,11 +86,8 @@ impl<K: Kernel> Daemon<K> {
             log_error: &error,
         };
         let child = self.kernel.spawn(&plan, self.journal.file())?;
-        let watched = self
-            .kernel
-            .watch_launch(&child.launch, Wake::Launch(id))
-            .and_then(|()| self.kernel.watch(&child.pidfd, Wake::Leader(id)));
         unit.started_at = self.kernel.wall();
+        self.dirty.insert(id);
         self.leaders.insert(child.pid, id);
         unit.run = Some(Run {
             generation,
@@ -111,11 +107,31 @@ impl<K: Kernel> Daemon<K> {
             failure: None,
             members: BTreeMap::new(),
         });
-        if watched.is_err() {
-            // No room in the loop: the child is ours all the same, so look at it by the clock.
-            self.look_again_at = Some(self.now);
-        }
+        self.watch_run(id);
         Ok(())
+    }
+
+    /// Watches the leader, and its launch while that is not decided. Without room in the loop
+    /// (max_user_watches, ENOMEM) they are looked at by the clock, until there is room.
+    pub(crate) fn watch_run(&mut self, id: Id) {
+        let Some(unit) = self.units.get(id as usize).and_then(Option::as_deref) else {
+            return;
+        };
+        let Some(run) = unit.run.as_ref().filter(|run| run.exit.is_none()) else {
+            return;
+        };
+        let mut watched = Ok(());
+        if let Some(pipe) = &run.launch {
+            watched = self.kernel.watch_launch(pipe, Wake::Launch(id));
+        }
+        if let Some(pidfd) = &run.pidfd {
+            let leader = self.kernel.watch(pidfd, Wake::Leader(id));
+            watched = watched.and(leader.or_else(already));
+        }
+        if watched.or_else(already).is_err() {
+            self.unwatched.insert(id);
+            self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
+        }
     }
 
     /// Looks whether a launch is decided.
@@ -204,6 +220,22 @@ impl<K: Kernel> Daemon<K> {
     }
 }
 
+/// What is watched already is watched.
+fn already(errno: Errno) -> Result<(), Errno> {
+    if errno == Errno::EXIST {
+        Ok(())
+    } else {
+        Err(errno)
+    }
+}
+
+fn paths(streams: Streams, home: &str, name: &str) -> (String, String) {
+    match streams {
+        Streams::Files | Streams::Inherited => log_paths(home, name),
+        Streams::Fifos => fifo_paths(home, name),
+    }
+}
+
 /// The paths of a service's log files.
 pub fn log_paths(home: &str, name: &str) -> (String, String) {
     let file = file_name_of(name);
@@ -234,7 +266,7 @@ pub fn variable<'a>(definition: &'a Definition, name: &str) -> Option<&'a str> {
         .map(|(_, value)| value.as_str())
 }
 
-fn environment(
+pub(crate) fn environment(
     definition: &Definition,
     home: &str,
     mark: &EnvMark,

@@ -3,12 +3,16 @@
 //!
 //! It decides nothing about what is ours, and never kills: it refuses, or warns.
 use super::Daemon;
+use super::answer::failed;
 use crate::process::Pid;
 use crate::process::command::pattern_of_argv;
 use crate::process::mark::LimitMark;
 use crate::process::stat::parse_cmdline;
+use crate::service::machine::Generation;
+use crate::service::spec::Id;
 use crate::service::spec::Spec;
 use crate::sys::Kernel;
+use crate::wire::{Outcome, code};
 
 /// Ancestors of a command that are looked at.
 const ANCESTORS_MAX: usize = 64;
@@ -104,5 +108,66 @@ impl<K: Kernel> Daemon<K> {
             .filter(near)
             .find(|p| pattern_of_argv(&p.argv) == pattern)?;
         Some(Likeness::Near(alike.pid, pattern))
+    }
+
+    /// Look-alikes of a service that is about to start. Err: it must not.
+    pub(crate) fn stands_in_the_way(
+        &mut self,
+        id: Id,
+        passers: &[Passer],
+        force: bool,
+    ) -> Result<Vec<String>, Outcome> {
+        let Some(unit) = self.unit(id) else {
+            return Ok(Vec::new());
+        };
+        let spec = unit.definition.spec.clone();
+        self.check_likeness(&spec, passers, force)
+            .inspect_err(|outcome| {
+                let reason = outcome.text.clone();
+                let generation = Generation(self.unit(id).map_or(0, |unit| unit.generation));
+                self.announce(id, generation, "refused", |event| {
+                    event.reason = Some(reason)
+                });
+            })
+    }
+
+    /// Whether something lives that could be this service's, for all that its marks say.
+    pub(crate) fn check_nameless(&mut self, name: &str) -> Result<(), Outcome> {
+        let [pid, ..] = self.nameless()[..] else {
+            return Ok(());
+        };
+        let text = format!(
+            "{name}: process {pid} bears this home's mark, but its record is lost: it could be \
+             this service's (end it first)"
+        );
+        Err(failed(code::REFUSED, text))
+    }
+
+    pub(crate) fn check_likeness(
+        &mut self,
+        spec: &Spec,
+        passers: &[Passer],
+        force: bool,
+    ) -> Result<Vec<String>, Outcome> {
+        self.check_nameless(&spec.name)?;
+        match self.likeness(spec, passers) {
+            None => Ok(Vec::new()),
+            Some(Likeness::Same(pid)) if !force => {
+                let text = format!(
+                    "{}: process {pid} runs the same command in the same directory and is not \
+                     ours (stop it, or start with --force)",
+                    spec.name
+                );
+                Err(failed(code::REFUSED, text))
+            }
+            Some(Likeness::Same(pid)) => Ok(vec![format!(
+                "{}: process {pid} runs the same command in the same directory",
+                spec.name
+            )]),
+            Some(Likeness::Near(pid, pattern)) => Ok(vec![format!(
+                "{}: process {pid} runs {pattern} in the same directory too",
+                spec.name
+            )]),
+        }
     }
 }

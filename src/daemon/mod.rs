@@ -6,6 +6,7 @@
 //! [`Kernel`], so that the simulator runs all of it.
 pub mod adopt;
 pub mod answer;
+pub mod define;
 pub mod door;
 pub mod events;
 pub mod front;
@@ -19,6 +20,7 @@ pub mod scan;
 pub mod serve;
 pub mod snapshot;
 pub mod store;
+pub mod strays;
 pub mod unit;
 mod upgrade;
 mod vestige;
@@ -79,13 +81,15 @@ pub struct Daemon<K: Kernel> {
     pub(crate) gates: BTreeSet<Id>,
     /// Leaders that are dead but whose status is not ours yet: traced.
     traced: BTreeSet<Id>,
+    /// Runs that the loop had no room to watch: they are looked at by the clock.
+    pub(crate) unwatched: BTreeSet<Id>,
     /// Our own children were read whole in this turn, after the deaths that it handles.
     pub(crate) counted: bool,
     /// Something could not be looked at, or was too much for one turn: look then.
     pub(crate) look_again_at: Option<Time>,
     pub(crate) children: Vec<Pid>,
     pub(crate) launches: VecDeque<(Id, Generation)>,
-    pub(crate) strays: Vec<adopt::Stray<K>>,
+    pub(crate) strays: Vec<strays::Stray<K>>,
     actions: Vec<Action>,
     pub(crate) journal: Journal<K::File>,
     pub(crate) store: Store<K::File>,
@@ -130,6 +134,11 @@ impl<K: Kernel> Daemon<K> {
         if self.look_again_at.is_some_and(|at| at <= self.now) {
             self.look_again_at = None;
             leaders.append(&mut self.traced);
+            for id in std::mem::take(&mut self.unwatched) {
+                self.watch_run(id);
+                self.check_launch(id);
+                leaders.insert(id);
+            }
             changed = true;
         }
         let mut dead = Vec::new();
@@ -201,17 +210,18 @@ impl<K: Kernel> Daemon<K> {
         let unit = self.units.get_mut(id as usize)?.as_deref_mut()?;
         let run = unit.run.as_mut().filter(|run| run.exit.is_none())?;
         let pidfd = run.pidfd.as_ref()?;
-        if !self.kernel.is_dead(pidfd).unwrap_or(false) {
-            return None;
-        }
         if !run.child {
-            return Some(self.kernel.exit_of_stranger(pidfd, run.leader.pid));
+            let dead = self.kernel.is_dead(pidfd).unwrap_or(false);
+            return dead.then(|| self.kernel.exit_of_stranger(pidfd, run.leader.pid));
         }
         match self.kernel.wait(pidfd, false) {
             Ok(Some(exit)) => Some(exit),
-            // Traced: the status is the tracer's until it lets go, and mio's edge is spent.
+            // Alive; or traced: then the status is the tracer's until it lets go, and mio's edge
+            // is spent.
             Ok(None) => {
-                self.traced.insert(id);
+                if self.kernel.is_dead(pidfd).unwrap_or(false) {
+                    self.traced.insert(id);
+                }
                 None
             }
             Err(_) => {
@@ -294,6 +304,10 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         self.actions = actions;
+        // An exec changes nothing that the launch has not written down.
+        if !matches!(input, Input::Spawned(_)) {
+            self.dirty.insert(id);
+        }
         self.after_step(id);
     }
 
@@ -316,7 +330,6 @@ impl<K: Kernel> Daemon<K> {
             }
             unit.deadline = deadline;
         }
-        self.dirty.insert(id);
         self.touched.insert(id);
         let (before, status) = (unit.announced, unit.status());
         unit.announced = status;
@@ -409,3 +422,6 @@ impl<K: Kernel> Daemon<K> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -176,6 +176,7 @@ impl<K: Kernel> Daemon<K> {
         let row = self.row(id, true)?;
         let pids = self.usage(id).map_or_else(Vec::new, |usage| usage.pids);
         let identity = self.identity(id);
+        let cgroup = row.pid.and_then(|pid| self.kernel.cgroup(pid));
         let home = self.home.clone();
         let resists = self.stopping_note(id);
         let unit = self.unit(id)?;
@@ -205,7 +206,7 @@ impl<K: Kernel> Daemon<K> {
             failed_restarts: unit.machine.deaths(),
             last_restart_at: at(unit.restarted_at),
             env_keys,
-            cgroup: None,
+            cgroup,
             note: resists.or_else(|| unit.note.clone()),
             row,
         })
@@ -291,8 +292,7 @@ impl<K: Kernel> Daemon<K> {
                     "note",
                     "not there: how an adopted process ended may stay unknown",
                 ),
-                ("clone3", _) => ("note", "not there: fork instead"),
-                _ => ("note", "not used: trees are told by lineage and marks"),
+                _ => ("note", "not there: fork instead"),
             };
             findings.push(finding(level, name, text.to_owned(), ""));
         }
@@ -336,15 +336,15 @@ impl<K: Kernel> Daemon<K> {
                 findings.push(finding("problem", "orphan", text, advice));
             }
         }
-        for stray in &self.strays {
-            let name = stray.name.clone().unwrap_or_default();
+        for pid in self.nameless() {
+            let text = format!("pid {pid} bears this home's mark, but its record is lost");
+            let advice = "nothing starts while it lives, for it could be any service's: end it";
+            findings.push(finding("problem", "stray", text, advice));
+        }
+        for name in self.strays.iter().filter_map(|stray| stray.name.clone()) {
             let text = format!("something of {name} still runs, but its record is lost");
-            findings.push(finding(
-                "problem",
-                "stray",
-                text,
-                "start it again, and it drains first",
-            ));
+            let advice = "start it again: what is left drains first";
+            findings.push(finding("problem", "stray", text, advice));
         }
         if let Some(trouble) = self.trouble.clone() {
             findings.push(finding(

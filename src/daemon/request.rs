@@ -1,20 +1,14 @@
 //! What each request does. A reply goes out when its effect is true ([`super::answer`]).
-use super::adopt::Stray;
 use super::answer::{Pending, Then, Wish, done, failed};
-use super::lookalike::{Likeness, Passer};
 use super::unit::Unit;
 use super::{ClientId, Daemon, Leave};
 use crate::process::Pid;
-use crate::service::machine::{Generation, Goal, Input, Machine, Past};
-use crate::service::spec::{Definition, Env, Id, Spec};
+use crate::service::machine::{Generation, Input};
+use crate::service::spec::Id;
 use crate::service::target::Target;
 use crate::sys::{Kernel, Reach, describe};
 use crate::wire::{Outcome, Reply, Request, Status, Until, code};
-use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
-
-/// Most services of one daemon.
-pub const SERVICES_MAX: usize = 16_384;
+use std::collections::BTreeMap;
 
 /// A refusal of the request as a whole: exit code and line.
 pub(crate) type Refusal = (u8, String);
@@ -197,273 +191,6 @@ impl<K: Kernel> Daemon<K> {
         self.feed(id, input);
     }
 
-    /// Look-alikes of a service that is about to start. Err: it must not.
-    pub(crate) fn stands_in_the_way(
-        &mut self,
-        id: Id,
-        passers: &[Passer],
-        force: bool,
-    ) -> Result<Vec<String>, Outcome> {
-        let Some(unit) = self.unit(id) else {
-            return Ok(Vec::new());
-        };
-        let spec = unit.definition.spec.clone();
-        self.check_likeness(&spec, passers, force)
-            .inspect_err(|outcome| {
-                let reason = outcome.text.clone();
-                let generation = Generation(self.unit(id).map_or(0, |unit| unit.generation));
-                self.announce(id, generation, "refused", |event| {
-                    event.reason = Some(reason)
-                });
-            })
-    }
-
-    fn check_likeness(
-        &mut self,
-        spec: &Spec,
-        passers: &[Passer],
-        force: bool,
-    ) -> Result<Vec<String>, Outcome> {
-        if let [pid, ..] = self.nameless()[..] {
-            let text = format!(
-                "{}: process {pid} bears this home's mark, but its record is lost: it could be \
-                 this service's (end it first)",
-                spec.name
-            );
-            return Err(failed(code::REFUSED, text));
-        }
-        match self.likeness(spec, passers) {
-            None => Ok(Vec::new()),
-            Some(Likeness::Same(pid)) if !force => {
-                let text = format!(
-                    "{}: process {pid} runs the same command in the same directory and is not \
-                     ours (stop it, or start with --force)",
-                    spec.name
-                );
-                Err(failed(code::REFUSED, text))
-            }
-            Some(Likeness::Same(pid)) => Ok(vec![format!(
-                "{}: process {pid} runs the same command in the same directory",
-                spec.name
-            )]),
-            Some(Likeness::Near(pid, pattern)) => Ok(vec![format!(
-                "{}: process {pid} runs {pattern} in the same directory too",
-                spec.name
-            )]),
-        }
-    }
-
-    fn define_and_start(
-        &mut self,
-        client: ClientId,
-        specs: Vec<Spec>,
-        base: Env,
-        force: bool,
-        keep: bool,
-    ) -> Result<(), Refusal> {
-        for spec in &specs {
-            spec.check().map_err(|text| (code::USAGE, text))?;
-        }
-        let mut fresh = Vec::new();
-        let mut known = Vec::new();
-        for spec in specs {
-            match self.names.get(&spec.name).copied() {
-                None => fresh.push(spec),
-                // An import that is repeated makes up what is there already.
-                Some(id) if keep && self.unit(id).is_some_and(|u| u.definition.spec == spec) => {
-                    known.push(id);
-                }
-                Some(id) => {
-                    let text = format!(
-                        "{}: the name is taken by id {id} (choose another with --name)",
-                        spec.name
-                    );
-                    return Err((code::FAILED, text));
-                }
-            }
-        }
-        let passers = self.passers();
-        let mut said = Vec::new();
-        let mut allowed = Vec::new();
-        for spec in fresh {
-            match self.check_likeness(&spec, &passers, force) {
-                Err(outcome) if keep => said.push((Id::MAX, outcome)),
-                Err(outcome) => return Err((outcome.code, outcome.text)),
-                Ok(warnings) => allowed.push((spec, warnings)),
-            }
-        }
-        let base = self.store.intern(base);
-        let (specs, warnings): (Vec<_>, Vec<_>) = allowed.into_iter().unzip();
-        let ids = self.define(specs, &base)?;
-        let mut wishes = BTreeMap::new();
-        for (id, warnings) in ids.into_iter().zip(warnings) {
-            if !warnings.is_empty() {
-                said.push((
-                    id,
-                    Outcome {
-                        warnings,
-                        ..done(String::new())
-                    },
-                ));
-            }
-            if let Some(unit) = self.unit_mut(id) {
-                unit.provisional = !keep;
-            }
-            known.push(id);
-        }
-        for id in known {
-            let after = self.unit(id).map_or(0, |unit| unit.emptied);
-            wishes.insert(id, Wish::Up(Generation(after)));
-            self.wake_up(id, Input::Start);
-        }
-        self.await_all(client, wishes, said, Then::Answer);
-        Ok(())
-    }
-
-    /// Puts services on record, all or none.
-    pub(crate) fn define(&mut self, specs: Vec<Spec>, base: &Rc<Env>) -> Result<Vec<Id>, Refusal> {
-        let wanted = specs.into_iter().map(|spec| {
-            (
-                None,
-                Definition {
-                    spec,
-                    base: base.clone(),
-                },
-            )
-        });
-        self.define_all(wanted.collect())
-    }
-
-    /// As [`Daemon::define`], with wished ids: a wish that is taken gives the lowest free one.
-    pub(crate) fn define_all(
-        &mut self,
-        wanted: Vec<(Option<Id>, Definition)>,
-    ) -> Result<Vec<Id>, Refusal> {
-        if self.names.len() + wanted.len() > SERVICES_MAX {
-            return Err((code::FAILED, format!("more than {SERVICES_MAX} services")));
-        }
-        let mut definitions: Vec<(Id, Definition)> = Vec::new();
-        let mut given = BTreeSet::new();
-        let mut lowest = 0;
-        for (wish, definition) in wanted {
-            let is_free = |id: Id| self.unit(id).is_none() && !given.contains(&id);
-            let wish = wish.filter(|id| (*id as usize) < SERVICES_MAX && is_free(*id));
-            let id = wish.unwrap_or_else(|| {
-                while !is_free(lowest) {
-                    lowest += 1;
-                }
-                lowest
-            });
-            given.insert(id);
-            definitions.push((id, definition));
-        }
-        let cannot = |what: &str, errno| {
-            (
-                code::FAILED,
-                format!(
-                    "cannot write {what}: {} (nothing was changed)",
-                    describe(errno)
-                ),
-            )
-        };
-        let journal = format!("{}/journal", self.home);
-        for (id, _) in &definitions {
-            let reserved = self.journal.reserve(&mut self.kernel, *id);
-            reserved.map_err(|errno| cannot(&journal, errno))?;
-        }
-        let lines: Vec<_> = definitions
-            .iter()
-            .map(|(id, definition)| (*id, definition))
-            .collect();
-        let lines = self.store.append(&mut self.kernel, &lines);
-        let lines = lines.map_err(|errno| cannot(&format!("{}/services", self.home), errno))?;
-        let mut ids = Vec::new();
-        for ((id, definition), line) in definitions.into_iter().zip(lines) {
-            self.insert_new(id, definition, line);
-            ids.push(id);
-        }
-        Ok(ids)
-    }
-
-    fn insert_new(&mut self, id: Id, definition: Definition, line: u64) {
-        let machine = Machine::new(definition.spec.policy);
-        let mut unit = Unit {
-            id,
-            definition,
-            line,
-            machine,
-            run: None,
-            emptied: 0,
-            generation: 0,
-            started_at: 0,
-            exited_at: 0,
-            restarted_at: 0,
-            exit: None,
-            removing: false,
-            provisional: false,
-            halted: false,
-            launch_error: None,
-            note: None,
-            deadline: None,
-            sample: None,
-            announced: Status::Stopped,
-        };
-        if let Some(stray) = self.take_stray(&unit) {
-            let Stray { run, .. } = stray;
-            let generation = run.generation;
-            let past = Past::Alive {
-                generation,
-                since: self.now,
-            };
-            let policy = unit.definition.spec.policy;
-            unit.machine = Machine::resume(policy, Goal::Up, 0, 0, past, self.now);
-            unit.generation = generation.0;
-            unit.run = Some(run);
-            unit.announced = Status::Online;
-            self.insert(unit);
-            self.stray_leader_is_dead(id, generation);
-            return;
-        }
-        self.insert(unit);
-    }
-
-    pub(crate) fn insert(&mut self, unit: Unit<K>) {
-        let id = unit.id;
-        let index = id as usize;
-        if self.units.len() <= index {
-            self.units.resize_with(index + 1, || None);
-        }
-        self.names.insert(unit.name().to_owned(), id);
-        self.units[index] = Some(Box::new(unit));
-        self.dirty.insert(id);
-    }
-
-    /// Forgets a service of which nothing lives.
-    pub(crate) fn forget(&mut self, id: Id) {
-        let Some(unit) = self.units.get_mut(id as usize).and_then(Option::take) else {
-            return;
-        };
-        self.answer_forgotten(id, unit.name());
-        self.names.remove(unit.name());
-        self.touched.insert(id);
-        self.dirty.remove(&id);
-        // The generation stays, for no generation is ever given twice.
-        let state = crate::process::record::State {
-            generation: unit.generation,
-            emptied: unit.emptied,
-            ..Default::default()
-        };
-        let written = self.journal.write(&mut self.kernel, id, &state);
-        // A full disk must not stop a removal: the journal has it already.
-        let noted = self.store.remove(&mut self.kernel, unit.line);
-        if let Err(errno) = written.and(noted) {
-            self.trouble = Some(format!(
-                "cannot note the removal of {}: {errno}",
-                unit.name()
-            ));
-        }
-    }
-
     fn wish_down(&self, id: Id) -> Wish {
         Wish::Down(Generation(self.unit(id).map_or(0, |unit| unit.generation)))
     }
@@ -490,6 +217,14 @@ impl<K: Kernel> Daemon<K> {
                 said.push((id, failed(code::FAILED, text)));
                 continue;
             }
+            if unit.run.is_none() {
+                let name = unit.name().to_owned();
+                if let Err(outcome) = self.check_nameless(&name) {
+                    said.push((id, outcome));
+                    continue;
+                }
+            }
+            let Some(unit) = self.unit(id) else { continue };
             // One that is starting is not stopped for a restart: its exec is the fresh one.
             let starting = unit.status() == Status::Starting;
             let after = unit.generation.saturating_sub(u64::from(starting));

@@ -1,13 +1,38 @@
 //! Passes over /proc, for trees whose orphans went elsewhere: those that an earlier daemon
 //! started. One pass serves every gate that waits in the same turn.
+//!
+//! # Why a pass can prove that a tree is empty
+//!
+//! /proc lists in the order of pids, and pids grow until they wrap around. A chain of forks
+//! (each forks and exits: a comet) has at every instant a newest live member, whose pid only
+//! grows; the listing can't get past that member without listing it. What was listed is then
+//! either read, and its mark seen, or it vanished before, and the pass proves nothing. A wrap
+//! around can break one pass; two in a row would need two of them. When nothing at all was
+//! forked during a pass, that one is enough.
 use super::Daemon;
 use super::gate::LOOK_AGAIN_MS;
 use super::unit::{Member, Owner};
+use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::stat::environ_value;
 use crate::process::{Identity, Pid};
 use crate::service::spec::Id;
-use crate::sys::{Errno, Kernel, Wake};
+use crate::sys::{Errno, Kernel, Wake, describe};
+
+/// Clean passes in a row that prove a tree empty: the second is for pids that wrapped around
+/// during the first.
+const PASSES_CLEAN: u32 = 2;
+/// Passes of one turn. On a machine that forks all the time each may meet one that vanishes.
+const PASSES_MAX: u32 = 8;
+
+/// What one reading of /proc has shown.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    pub(crate) found: Vec<Sighting>,
+    /// A process was listed and gone before its mark could be read: it may have left a child
+    /// behind that the listing had passed already.
+    pub(crate) vanished: bool,
+}
 
 /// A process that bears a mark of this home, or sits in a group or session that we ask about.
 #[derive(Clone, Copy, Debug)]
@@ -32,37 +57,38 @@ impl Sighting {
 impl<K: Kernel> Daemon<K> {
     /// Every live process with a mark of ours, or whose group or session is one of `numbers`.
     /// None: /proc could not be read whole.
-    pub(crate) fn sightings(&mut self, numbers: &[Pid]) -> Option<Vec<Sighting>> {
+    pub(crate) fn sightings(&mut self, numbers: &[Pid]) -> Option<Pass> {
         let mut pids = Vec::new();
         self.kernel.processes(&mut pids).ok()?;
-        let mut found = Vec::new();
+        let mut pass = Pass {
+            found: Vec::new(),
+            vanished: false,
+        };
         for pid in pids {
             if pid == self.own.pid {
                 continue;
             }
             match self.sight(pid, numbers) {
-                Ok(sighting) => found.extend(sighting),
-                Err(Errno::SRCH | Errno::NOENT) => {}
+                Ok(sighting) => pass.found.extend(sighting),
+                // IO: what was read was cut off by its end.
+                Err(Errno::SRCH | Errno::NOENT | Errno::IO) => pass.vanished = true,
                 // Neither seen nor known to be gone: then the pass proves nothing.
                 Err(errno) => {
-                    self.trouble = Some(format!("cannot read /proc/{pid}: {errno}"));
+                    self.trouble = Some(format!("cannot read /proc/{pid}: {}", describe(errno)));
                     return None;
                 }
             }
         }
-        Some(found)
+        Some(pass)
     }
 
     fn sight(&mut self, pid: Pid, numbers: &[Pid]) -> Result<Option<Sighting>, Errno> {
         let key = self.header.home_key;
         let limit = self.kernel.locks_limit(pid)?;
         let part = LimitMark::generation_of(limit, key);
-        if part.is_none() && LimitMark::is_mark(limit) {
-            // Another home's, or a daemon.
-            return Ok(None);
-        }
         let mut mark = None;
         if part.is_none() {
+            // Of a daemon inside one of our services too: its services name us as the outer one.
             let environ = self.kernel.environ(pid).unwrap_or_default();
             let names = [MARK_VARIABLE, "OPM_OUTER"];
             let values = names
@@ -74,6 +100,10 @@ impl<K: Kernel> Daemon<K> {
                 .find(|mark| mark.home_key == key);
         }
         let marked = part.is_some() || mark.is_some();
+        if !marked && LimitMark::is_mark(limit) {
+            // Another home's, or a daemon.
+            return Ok(None);
+        }
         let (mut sid, mut pgid) = (0, 0);
         if !marked {
             let stat = self.kernel.stat(pid)?;
@@ -100,29 +130,43 @@ impl<K: Kernel> Daemon<K> {
                 ready.push(id);
             }
         }
-        let mut passes = 0;
-        // A fork while we read could hide its child from one pass; two clean ones, or one during
-        // which nothing was forked anywhere, are the proof that /proc can give.
-        while !ready.is_empty() && passes < 2 {
-            let forks = self.kernel.forks();
-            let numbers: Vec<Pid> = ready
-                .iter()
-                .filter_map(|id| Some(self.unit(*id)?.run.as_ref()?.leader.pid))
-                .collect();
-            let Some(found) = self.sightings(&numbers) else {
-                self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
-                return Vec::new();
-            };
-            ready.retain(|id| !self.take_in_sightings(*id, &found));
-            passes += 1;
-            if forks.is_some() && forks == self.kernel.forks() {
-                break;
-            }
+        if !self.pass_until_clean(&mut ready) {
+            self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
+            return Vec::new();
         }
         // Not the group's own word: zombies of somebody else's count as members there until they
         // are reaped (1.3 s late by some inits), and the passes have seen that none of it lives.
         ready.retain(|id| self.reap_adopted_child(*id));
         ready
+    }
+
+    /// Passes until what is left of `ready` is proved to be empty, or too many proved nothing.
+    fn pass_until_clean(&mut self, ready: &mut Vec<Id>) -> bool {
+        let mut clean = 0;
+        for _ in 0..PASSES_MAX {
+            if ready.is_empty() {
+                return true;
+            }
+            let forks = self.kernel.forks();
+            let numbers: Vec<Pid> = ready
+                .iter()
+                .filter_map(|id| Some(self.unit(*id)?.run.as_ref()?.leader.pid))
+                .collect();
+            let Some(pass) = self.sightings(&numbers) else {
+                return false;
+            };
+            ready.retain(|id| !self.take_in_sightings(*id, &pass.found));
+            clean = if pass.vanished && !mutant("ignore_vanished") {
+                0
+            } else {
+                clean + 1
+            };
+            let quiet = forks.is_some() && forks == self.kernel.forks();
+            if clean > 0 && (quiet || clean == PASSES_CLEAN || mutant("one_pass")) {
+                return true;
+            }
+        }
+        false
     }
 
     /// After an upgrade leaders are our children still; after a crash they are somebody else's.
@@ -197,7 +241,7 @@ impl<K: Kernel> Daemon<K> {
             if !certain && !possible {
                 continue;
             }
-            any |= self.take_in_member(id, sighting.pid, certain);
+            any |= self.take_in_member(id, generation, sighting.pid, certain);
         }
         any
     }
@@ -221,9 +265,7 @@ impl<K: Kernel> Daemon<K> {
         .is_same(&leader)
     }
 
-    fn take_in_member(&mut self, id: Id, pid: Pid, certain: bool) -> bool {
-        let run = self.unit(id).and_then(|unit| unit.run.as_ref());
-        let generation = run.map_or(0, |run| run.generation.0);
+    fn take_in_member(&mut self, id: Id, generation: u64, pid: Pid, certain: bool) -> bool {
         let pidfd = match self.kernel.pidfd_open(pid) {
             Ok(pidfd) => pidfd,
             Err(Errno::SRCH) => return false,
@@ -233,9 +275,21 @@ impl<K: Kernel> Daemon<K> {
             }
         };
         // What was read of the pid was read of this process only if its mark is still there.
-        let is_same = !certain || self.bears(pid, generation);
-        if !is_same || self.kernel.is_dead(&pidfd).unwrap_or(true) {
-            return false;
+        let still = match self.sight(pid, &[]) {
+            _ if !certain => Ok(true),
+            Ok(sighting) => Ok(sighting.is_some_and(|s| s.names(generation))),
+            Err(Errno::SRCH | Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno),
+        };
+        let alive = self.kernel.is_dead(&pidfd).map(|dead| !dead);
+        match still.and_then(|still| Ok(still && alive?)) {
+            Ok(true) => {}
+            Ok(false) => return false,
+            // It can't be told who this is: then it is not gone.
+            Err(_) => {
+                self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
+                return true;
+            }
         }
         let watched = self.kernel.watch(&pidfd, Wake::Member(pid));
         if watched.is_err() {

@@ -155,7 +155,7 @@ impl Watch {
             return;
         }
         match self.options.reach {
-            // No such group: it has become a member of another one.
+            // No such group: the child hasn't come to its setsid yet, and is alone.
             Reach::Group if signal_group(self.child, signal) => {}
             Reach::Group | Reach::Child => {
                 signal_one(self.child, signal);

@@ -62,7 +62,6 @@ impl Linux {
             pgroup_signal: pidfd::has_group_signal(),
             get_info: pidfd::has_get_info(),
             clone3: true,
-            cgroup: false,
         };
         let own_children = OwnChildren::open().ok();
         Self {
@@ -215,6 +214,14 @@ impl Kernel for Linux {
 
     fn cwd(&mut self, pid: Pid) -> Result<String> {
         procfs::link(&format!("/proc/{pid}/cwd"))
+    }
+
+    fn cgroup(&mut self, pid: Pid) -> Option<String> {
+        let text = procfs::read(&format!("/proc/{pid}/cgroup")).ok()?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        text.lines()
+            .find_map(|line| line.strip_prefix("0::"))
+            .map(str::to_owned)
     }
 
     fn real_path(&mut self, path: &str) -> Result<String> {

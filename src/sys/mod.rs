@@ -217,6 +217,10 @@ pub trait Kernel {
     fn environ(&mut self, pid: Pid) -> Result<Vec<u8>>;
     fn cmdline(&mut self, pid: Pid) -> Result<Vec<u8>>;
     fn cwd(&mut self, pid: Pid) -> Result<String>;
+    /// Its cgroup v2, for people to see.
+    fn cgroup(&mut self, _pid: Pid) -> Option<String> {
+        None
+    }
     /// A path without symbolic links.
     fn real_path(&mut self, path: &str) -> Result<String>;
     /// Real uid.

@@ -12,8 +12,6 @@ pub struct Tiers {
     pub get_info: bool,
     /// clone3 with CLONE_CLEAR_SIGHAND (5.5). Else: fork, and each disposition reset.
     pub clone3: bool,
-    /// A writable cgroup v2. Else: lineage and marks alone.
-    pub cgroup: bool,
 }
 
 impl Tiers {
@@ -22,7 +20,6 @@ impl Tiers {
         pgroup_signal: true,
         get_info: true,
         clone3: true,
-        cgroup: true,
     };
 
     /// Those of `self` that the comma list `without` doesn't name. Unknown words do nothing.
@@ -33,7 +30,6 @@ impl Tiers {
                 "pgroup-signal" => self.pgroup_signal = false,
                 "get-info" => self.get_info = false,
                 "clone3" => self.clone3 = false,
-                "cgroup" => self.cgroup = false,
                 _ => {}
             }
         }
@@ -41,13 +37,12 @@ impl Tiers {
     }
 
     /// Each by its name in `OPM_WITHOUT`.
-    pub fn each(self) -> [(&'static str, bool); 5] {
+    pub fn each(self) -> [(&'static str, bool); 4] {
         [
             ("pidfd-inode", self.pidfd_inode),
             ("pgroup-signal", self.pgroup_signal),
             ("get-info", self.get_info),
             ("clone3", self.clone3),
-            ("cgroup", self.cgroup),
         ]
     }
 }

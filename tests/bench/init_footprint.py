@@ -2,6 +2,7 @@
 """What a PID 1 costs: opm init against tini, tini-static, dumb-init and catatonit.
 
     init_footprint.py [--opm PATH] [--rounds N] [--early N] [--idle SECONDS] [--json FILE]
+                      [--inits opm,tini,...]
 
 All contenders are measured in one interleaved run, in an order drawn anew for each round, so
 that a noisy machine is noisy for all of them; medians are reported. Who isn't installed is left
@@ -237,6 +238,9 @@ def shuffled(names):
 def run(options):
     assert os.uname().machine == "x86_64", "the tiny programs are x86-64 code"
     found = contenders(options.opm)
+    if options.inits:
+        wanted = {"direct", *options.inits.split(",")}
+        found = {name: how for name, how in found.items() if name in wanted}
     libc = ctypes.CDLL(None, use_errno=True)
     data = {name: {"start": [], "whole": [], "rest": [], "latency": []} for name in found}
     # Fresh page cache would show as private and dirty.
@@ -324,6 +328,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--early", type=int, default=1000)
     parser.add_argument("--idle", type=float, default=5.0)
+    parser.add_argument("--inits", help="only these, by name, with commas between")
     parser.add_argument("--json", help="write the figures here too ('-': stdout)")
     options = parser.parse_args()
     result = run(options)

@@ -8,4 +8,6 @@
 #[path = "../init/rig.rs"]
 #[allow(dead_code, reason = "made for tests/init")]
 mod rig;
+mod several;
+mod several;
 mod single;

@@ -159,13 +159,13 @@ fn a_storm_of_orphans_leaves_no_zombie() {
 }
 
 #[test]
-fn ten_thousand_orphans_at_once_are_reaped_and_signals_still_pass() {
+fn thousands_of_orphans_at_once_are_reaped_and_signals_still_pass() {
     let program = "
 import os, signal, sys
 signal.signal(signal.SIGUSR1, lambda *_: print('usr1', flush=True))
 gate = os.pipe()
 if os.fork() == 0:
-    for _ in range(10000):
+    for _ in range(3000):
         if os.fork() == 0:
             os.close(gate[1]); os.read(gate[0], 1); os._exit(0)
     os._exit(0)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) const OPM: &str = env!("CARGO_BIN_EXE_opm");
 /// Long enough for a loaded machine; nothing waits for it unless it fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Blocks all signals, says `up`, then prints the number of each signal that comes.
 pub(crate) const WITNESS: &str = "

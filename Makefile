@@ -1,0 +1,133 @@
+# opm: `make` builds, `make demo` shows, `make test` tests, `make install` installs.
+#
+# Honours CARGO, CARGO_TARGET_DIR, PREFIX, DESTDIR. BIN=PATH installs or shows that binary
+# instead of building one.
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+BINDIR = $(PREFIX)/bin
+MANDIR = $(PREFIX)/share/man
+DOCDIR = $(PREFIX)/share/doc/opm
+PYTHON ?= python3
+INSTALL ?= install
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+ifdef CARGO_TARGET_DIR
+export CARGO_TARGET_DIR
+endif
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+ifdef BIN
+BUILT =
+else
+BIN = $(TARGET_DIR)/release/opm
+BUILT = release
+endif
+
+PAGES = $(wildcard man/*.[1-9])
+EXAMPLES = $(wildcard man/examples/*)
+INSTALLED = $(BINDIR)/opm \
+	$(foreach page,$(notdir $(PAGES)),$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page)) \
+	$(addprefix $(DOCDIR)/examples/,$(notdir $(EXAMPLES)))
+
+# Of the simulator: SEED=N replays one seed with a trace; SEEDS=N runs so many, from FIRST on.
+SEED ?=
+SEEDS ?=
+FIRST ?=
+MINUTES ?= 5
+ROWS ?=
+FIGURES = $(TARGET_DIR)/bench/last.json
+
+.PHONY: all release check test needs model sim chaos real lint fmt doc man bench demo static \
+	install uninstall dist clean golden
+
+all: release
+
+release:
+	$(CARGO) build --release
+
+# What every commit passes.
+check: fmt-check lint doc man
+
+.PHONY: fmt-check
+fmt-check:
+	$(CARGO) fmt --check
+
+fmt:
+	$(CARGO) fmt
+
+lint:
+	$(CARGO) clippy --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
+	$(CARGO) test --quiet --doc
+
+# Style hints of mandoc are not errors; everything above them is.
+man:
+	mandoc -T lint -W warning $(PAGES)
+
+# All tests: unit, cli, containers, init, model, real, sim, tidy, wire.
+test: needs
+	$(CARGO) test --no-fail-fast --lib --bins --tests
+
+needs:
+	@sh tests/needs.sh
+
+model:
+	$(CARGO) test --test model
+
+sim:
+	$(if $(SEED),SEED=$(SEED)) $(if $(SEEDS),SEEDS=$(SEEDS)) $(if $(FIRST),FIRST=$(FIRST)) \
+		$(CARGO) test --test sim -- --nocapture
+
+real: needs
+	$(CARGO) test --test real
+
+# New seeds until the time is over: the simulator, and kills on the real kernel.
+chaos: needs
+	CARGO="$(CARGO)" sh tests/chaos.sh $(MINUTES)
+
+# Writes what the command line says now into its golden files; read the diff.
+golden:
+	OPM_GOLDEN=1 $(CARGO) test --test cli
+
+bench: $(BUILT)
+	$(PYTHON) tests/bench/bench.py --opm "$(BIN)" $(if $(ROWS),--rows $(ROWS)) --json "$(FIGURES)"
+	$(PYTHON) tests/bench/bench.py --json "$(FIGURES)" --readme README.md
+
+demo: $(BUILT)
+	@sh tests/demo.sh "$(BIN)"
+
+# A binary that needs no library, for images without any. Its path is the last line.
+static:
+	@sh tests/static.sh "$(CARGO)" "$(TARGET_DIR)"
+
+install: $(BUILT)
+	$(INSTALL) -d "$(DESTDIR)$(BINDIR)"
+	$(INSTALL) -m 755 "$(BIN)" "$(DESTDIR)$(BINDIR)/opm"
+	for page in $(PAGES); do \
+		section="$(DESTDIR)$(MANDIR)/man$${page##*.}"; \
+		$(INSTALL) -d "$$section" && $(INSTALL) -m 644 "$$page" "$$section/" || exit; \
+	done
+	$(INSTALL) -d "$(DESTDIR)$(DOCDIR)/examples"
+	$(INSTALL) -m 644 $(EXAMPLES) "$(DESTDIR)$(DOCDIR)/examples/"
+
+# Exactly what install put there. Directories that are empty then go too: those that are opm's
+# own, and under DESTDIR all.
+uninstall:
+	for file in $(INSTALLED); do rm -f "$(DESTDIR)$$file" || exit; done
+	for own in "$(DESTDIR)$(DOCDIR)/examples" "$(DESTDIR)$(DOCDIR)"; do \
+		[ ! -d "$$own" ] || rmdir "$$own" || exit; \
+	done
+	if [ -n "$(DESTDIR)" ] && [ -d "$(DESTDIR)" ]; then \
+		find "$(DESTDIR)" -mindepth 1 -depth -type d -empty -delete; \
+	fi
+
+dist:
+	mkdir -p "$(TARGET_DIR)"
+	git archive --format=tar.gz --prefix=opm-$(VERSION)/ \
+		-o "$(TARGET_DIR)/opm-$(VERSION).tar.gz" HEAD
+	@echo "$(TARGET_DIR)/opm-$(VERSION).tar.gz"
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,118 @@
+//! What decides whose records count, and what a service is given.
+use super::adopt::{Place, valid_slots};
+use super::journal::Found;
+use super::launch::environment;
+use crate::process::Identity;
+use crate::process::mark::EnvMark;
+use crate::process::record::{Header, Signature, State};
+use crate::service::spec::{Definition, Policy, Spec};
+use std::rc::Rc;
+
+fn place() -> Place {
+    Place {
+        home: "/home/u/.opm".to_owned(),
+        device_inode: (1, 2),
+        machine: 3,
+        boot: 4,
+        pid_namespace: 5,
+        key: None,
+        inherited_limit: u64::MAX,
+        outer: None,
+        is_namespace_gone: |_| false,
+    }
+}
+
+/// A journal with one incarnation that is not known to be gone.
+fn journal(change: impl Fn(&mut Header)) -> Found {
+    let (machine, boot, pid_namespace) = (3, 4, 5);
+    let daemon = Identity::default();
+    let mut header = Header {
+        machine,
+        boot,
+        pid_namespace,
+        home_key: 6,
+        home: (1, 2),
+        daemon,
+        init: false,
+        alone: false,
+    };
+    change(&mut header);
+    let signature = Signature {
+        generation: 2,
+        ..Signature::default()
+    };
+    let state = State {
+        definition: 1,
+        emptied: 1,
+        ..State::default()
+    };
+    Found {
+        header: Some(header),
+        slots: vec![(Some(state), Some(signature))],
+    }
+}
+
+#[test]
+fn records_of_this_boot_and_namespace_count() {
+    assert_eq!(valid_slots(&journal(|_| ()), &place()), Ok(true));
+}
+
+#[test]
+fn live_records_of_another_machine_or_namespace_are_refused() {
+    for found in [journal(|h| h.machine = 9), journal(|h| h.pid_namespace = 9)] {
+        let (code, text) = valid_slots(&found, &place()).unwrap_err();
+        assert_eq!(code, crate::wire::code::REFUSED, "{text}");
+    }
+}
+
+#[test]
+fn a_namespace_that_is_gone_refuses_nothing() {
+    let place = Place {
+        is_namespace_gone: |_| true,
+        ..place()
+    };
+    assert_eq!(
+        valid_slots(&journal(|h| h.pid_namespace = 9), &place),
+        Ok(false)
+    );
+}
+
+#[test]
+fn records_of_another_boot_or_a_copied_home_name_nobody() {
+    assert_eq!(valid_slots(&journal(|h| h.boot = 9), &place()), Ok(false));
+    assert_eq!(
+        valid_slots(&journal(|h| h.home = (1, 9)), &place()),
+        Ok(false)
+    );
+}
+
+#[test]
+fn a_service_gets_no_opm_variable_of_its_caller() {
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let base = Rc::new(vec![
+        pair("OPM_MARK", "forged"),
+        pair("A", "1"),
+        pair("B", "2"),
+    ]);
+    let spec = Spec {
+        name: "web".to_owned(),
+        command: vec!["node".to_owned()],
+        cwd: "/".to_owned(),
+        env: vec![pair("B", "3"), pair("OPM_HOME", "/x")],
+        critical: false,
+        policy: Policy::default(),
+    };
+    let mark = EnvMark {
+        home_key: 1,
+        id: 0,
+        generation: 1,
+        pid: 0,
+    };
+    let env = environment(&Definition { spec, base }, "/h", &mark, None);
+    let env: Vec<_> = env
+        .iter()
+        .map(|e| String::from_utf8_lossy(e).into_owned())
+        .collect();
+    let mark = format!("OPM_MARK={}", mark.value());
+    assert_eq!(env, ["A=1", "B=3", "OPM_HOME=/h", "OPM_NAME=web", &mark]);
+}

@@ -1,0 +1,122 @@
+//! `make install` and `make uninstall`, with a stand-in for the binary: nothing is built.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test's way to fail; clippy exempts test functions only, not what they call"
+)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A directory of this test alone; gone when it ends.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = format!("opm-install-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(path);
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+/// Makes `target` into `to`. The binary is the one that cargo has just built for the tests.
+fn make(target: &str, to: &Path, more: &[&str]) {
+    let output = Command::new("make")
+        .current_dir(root())
+        .args(["--no-print-directory", target])
+        .arg(format!("DESTDIR={}", to.display()))
+        .arg(concat!("BIN=", env!("CARGO_BIN_EXE_opm")))
+        .args(more)
+        // Not a part of the make that may run these tests.
+        .env_remove("MAKEFLAGS")
+        .env_remove("MAKELEVEL")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "make {target}: {said}");
+}
+
+/// Every file below `directory`, relative to it.
+fn files(directory: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut queue = vec![directory.to_owned()];
+    while let Some(next) = queue.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                queue.push(path);
+            } else {
+                let relative = path.strip_prefix(directory).unwrap();
+                found.insert(relative.to_str().unwrap().to_owned());
+            }
+        }
+    }
+    found
+}
+
+fn expected(prefix: &str) -> BTreeSet<String> {
+    let mut wanted = BTreeSet::from([format!("{prefix}/bin/opm")]);
+    for name in files(&root().join("man")) {
+        let to = match name.strip_prefix("examples/") {
+            Some(example) => format!("{prefix}/share/doc/opm/examples/{example}"),
+            None => {
+                let section = name.rsplit('.').next().unwrap();
+                format!("{prefix}/share/man/man{section}/{name}")
+            }
+        };
+        wanted.insert(to);
+    }
+    wanted
+}
+
+#[test]
+fn uninstall_leaves_nothing_of_what_install_put_there() {
+    let scratch = Scratch::new("all");
+    make("install", &scratch.0, &[]);
+    assert_eq!(files(&scratch.0), expected("usr/local"));
+    make("uninstall", &scratch.0, &[]);
+    assert_eq!(std::fs::read_dir(&scratch.0).unwrap().count(), 0);
+}
+
+#[test]
+fn uninstall_takes_nothing_that_is_not_ours() {
+    let scratch = Scratch::new("others");
+    make("install", &scratch.0, &["PREFIX=/opt/x"]);
+    assert_eq!(files(&scratch.0), expected("opt/x"));
+    let other = scratch.0.join("opt/x/share/man/man1/other.1");
+    std::fs::write(&other, "").unwrap();
+    make("uninstall", &scratch.0, &["PREFIX=/opt/x"]);
+    assert_eq!(
+        files(&scratch.0),
+        BTreeSet::from(["opt/x/share/man/man1/other.1".to_owned()])
+    );
+}
+
+#[test]
+fn what_is_installed_is_as_it_should_be() {
+    use std::os::unix::fs::PermissionsExt;
+    let scratch = Scratch::new("modes");
+    make("install", &scratch.0, &[]);
+    let mode = |path: &str| {
+        let metadata = std::fs::metadata(scratch.0.join("usr/local").join(path)).unwrap();
+        metadata.permissions().mode() & 0o7777
+    };
+    assert_eq!(mode("bin/opm"), 0o755);
+    assert_eq!(mode("share/man/man1/opm.1"), 0o644);
+    let version = Command::new(scratch.0.join("usr/local/bin/opm"))
+        .arg("--version")
+        .output();
+    let version = String::from_utf8(version.unwrap().stdout).unwrap();
+    assert_eq!(version, concat!("opm ", env!("CARGO_PKG_VERSION"), "\n"));
+}

@@ -1,0 +1,315 @@
+//! After the daemon's death: what it started goes on, the next daemon takes it over as it is, and
+//! what died meanwhile is drained and replaced.
+use crate::namespace::{fixture, isolated};
+use crate::proc;
+use crate::rig::{Rig, one_line};
+use rustix::process::Signal;
+use std::time::{Duration, Instant};
+
+in_every_tier! {
+    what_runs_is_adopted_as_it_is,
+    the_exit_of_an_adopted_leader_is_noticed_at_once,
+    a_leader_that_died_while_no_daemon_ran_is_drained_and_replaced,
+    an_unmarked_looking_grandchild_born_after_the_daemons_death_is_drained,
+    a_stranger_with_a_dead_leaders_pid_is_left_alone,
+    a_daemon_killed_in_a_drain_is_followed_by_one_that_goes_on_draining,
+    what_was_stopped_stays_stopped,
+}
+
+/// Kills the daemon and lets the next one come.
+fn replace_daemon(rig: &Rig) {
+    let old = rig.daemon();
+    rig.kill_daemon();
+    rig.ok(&["ls"]);
+    assert_ne!(rig.daemon(), old);
+}
+
+fn what_runs_is_adopted_as_it_is(rig: &Rig) {
+    rig.start("first", "sleep");
+    rig.start("web", "child [ setsid note:rest sleep ] sleep");
+    let rest = rig.note("web", "rest");
+    rig.ok(&["restart", "web"]);
+    let rest = rig.until("the second tree", || {
+        rig.noted("web", "rest")
+            .last()
+            .copied()
+            .filter(|pid| *pid != rest)
+    });
+    rig.ok(&["remove", "first"]);
+    let before = rig.row("web");
+    let tree = rig.tree("web");
+    replace_daemon(rig);
+    let after = rig.row("web");
+    assert_eq!(after.pid, before.pid);
+    assert_eq!(after.id, before.id);
+    assert_eq!(after.generation, before.generation);
+    assert_eq!((after.restarts, after.status.as_str()), (1, "online"));
+    assert!(after.adopted && !before.adopted);
+    assert!(after.uptime_ms >= before.uptime_ms, "{before:?} {after:?}");
+    assert_eq!(rig.tree("web"), tree);
+    assert!(tree.contains(&rest), "{tree:?}");
+    // Twice, and then a stop takes the whole adopted tree.
+    replace_daemon(rig);
+    assert_eq!(rig.row("web").pid, before.pid);
+    rig.ok(&["stop", "web"]);
+    assert!(tree.iter().all(|pid| !proc::alive(*pid)), "{tree:?}");
+    rig.assert_starts("web", 2);
+}
+
+fn the_exit_of_an_adopted_leader_is_noticed_at_once(rig: &Rig) {
+    let leader = rig.start("web", "await:go exit:7");
+    replace_daemon(rig);
+    std::fs::write(rig.lock("web") + ".go", "").unwrap();
+    rig.until("a second start", || {
+        (rig.starts("web").len() > 1).then_some(())
+    });
+    rig.ok(&["stop", "web"]);
+    let exited = rig
+        .events("web")
+        .into_iter()
+        .find(|event| event.event == "exited")
+        .unwrap();
+    // Who can't be waited for may end with an unknown status, but never with a wrong one.
+    assert!(matches!(exited.code, None | Some(7)), "{exited:?}");
+    assert!(!proc::alive(leader));
+}
+
+#[test]
+fn the_exit_code_of_an_adopted_leader_is_known_where_the_kernel_tells() {
+    isolated(here!(), |rig| {
+        rig.start("web", "await:go exit:7");
+        let doctor = rig.json(&["doctor"]).to_string();
+        replace_daemon(rig);
+        std::fs::write(rig.lock("web") + ".go", "").unwrap();
+        let exited = rig.until("its exit", || {
+            rig.events("web")
+                .into_iter()
+                .find(|event| event.event == "exited")
+        });
+        assert_eq!(exited.code, Some(7), "{exited:?}, {doctor}");
+        rig.ok(&["stop", "web"]);
+    });
+}
+
+fn a_leader_that_died_while_no_daemon_ran_is_drained_and_replaced(rig: &Rig) {
+    let leader = rig.start("web", "child [ setsid ignore:TERM note:rest sleep ] sleep");
+    let rest = rig.note("web", "rest");
+    rig.kill_daemon();
+    rig.kill(leader, Signal::KILL);
+    rig.until_gone(leader);
+    assert!(proc::alive(rest));
+    rig.until_replaced("web", leader);
+    assert!(!proc::alive(rest));
+    let first = rig.row("web");
+    rig.assert_starts("web", 2);
+    assert_eq!(first.restarts, 1);
+}
+
+/// Its environment is empty, its parent is init, its session is its own: one mark is left.
+fn an_unmarked_looking_grandchild_born_after_the_daemons_death_is_drained(rig: &Rig) {
+    let ops = "note:up await:go child [ setsid child [ setsid clean [ note:rest sleep ] ] exit:0 ] \
+               wait sleep";
+    let leader = rig.start("web", ops);
+    rig.note("web", "up");
+    rig.kill_daemon();
+    std::fs::write(rig.lock("web") + ".go", "").unwrap();
+    let rest = rig.note("web", "rest");
+    rig.until("it to belong to init", || {
+        proc::process(rest)
+            .is_some_and(|process| process.parent == 1)
+            .then_some(())
+    });
+    rig.kill(leader, Signal::KILL);
+    rig.until_gone(leader);
+    rig.until_replaced("web", leader);
+    assert!(!proc::alive(rest), "{rest} lives on");
+}
+
+/// The stranger leads a group and a session with the dead leader's number, in its directory.
+fn a_stranger_with_a_dead_leaders_pid_is_left_alone(rig: &Rig) {
+    let leader = rig.start("web", "sleep");
+    rig.kill_daemon();
+    rig.kill(leader, Signal::KILL);
+    rig.until("its pid to be free", || {
+        proc::process(leader).is_none().then_some(())
+    });
+    let noted = rig.dir.join("second-stranger");
+    let (program, number) = (fixture().display().to_string(), leader.to_string());
+    let words = [
+        "--occupy",
+        &number,
+        "setsid",
+        &program,
+        "--stranger",
+        noted.to_str().unwrap(),
+    ];
+    assert!(rig.fixture(&words).wait().unwrap().success());
+    let stranger = rig.until("the stranger", || {
+        let lead = proc::process(leader).filter(|p| p.session == leader && p.group == leader);
+        lead.filter(|_| proc::arguments(leader).contains("--stranger"))
+    });
+    let row = rig.until_replaced("web", leader);
+    assert!(!row.adopted);
+    for command in [["restart", "web"], ["stop", "web"], ["remove", "web"]] {
+        rig.ok(&command);
+    }
+    let now = proc::process(leader).expect("the stranger was killed");
+    assert_eq!(now.start, stranger.start);
+    assert_eq!(
+        std::fs::read_to_string(&noted).unwrap(),
+        "",
+        "the stranger was signalled"
+    );
+    rig.kill(leader, Signal::KILL);
+}
+
+fn a_daemon_killed_in_a_drain_is_followed_by_one_that_goes_on_draining(rig: &Rig) {
+    let options = ["--min-uptime", "0s", "--stop-timeout", "1s"];
+    let ops = "child [ setsid ignore:TERM note:rest sleep ] sleep";
+    let leader = rig.start_with("web", &options, ops);
+    let rest = rig.note("web", "rest");
+    rig.kill(leader, Signal::KILL);
+    rig.until_status("web", "stopping");
+    rig.kill_daemon();
+    assert!(proc::alive(rest), "the daemon did not die in the drain");
+    let row = rig.until_replaced("web", leader);
+    assert!(!proc::alive(rest) && row.restarts == 1, "{row:?}");
+    rig.assert_starts("web", 2);
+}
+
+fn what_was_stopped_stays_stopped(rig: &Rig) {
+    let web = rig.start("web", "sleep");
+    rig.start("down", "sleep");
+    rig.ok(&["stop", "down"]);
+    replace_daemon(rig);
+    assert_eq!(rig.row("web").pid, Some(web));
+    let down = rig.row("down");
+    assert_eq!((down.status.as_str(), down.pid), ("stopped", None));
+    rig.assert_starts("down", 1);
+}
+
+#[test]
+fn a_daemon_killed_while_a_stop_waits_is_followed_by_one_that_stops() {
+    isolated(here!(), |rig| {
+        let options = ["--stop-timeout", "2s"];
+        let leader = rig.start_with("web", &options, "ignore:TERM note:up sleep");
+        rig.note("web", "up");
+        let mut stop = rig.spawn(&["stop", "web"]);
+        rig.until_status("web", "stopping");
+        rig.kill_daemon();
+        stop.wait().unwrap();
+        rig.until_status("web", "stopped");
+        assert!(!proc::alive(leader));
+        rig.assert_starts("web", 1);
+    });
+}
+
+#[test]
+fn with_the_journal_deleted_services_are_found_by_their_marks() {
+    isolated(here!(), |rig| {
+        let ops = "child [ setsid note:rest sleep ] sleep";
+        let leader = rig.start("web", ops);
+        let rest = rig.note("web", "rest");
+        rig.ok(&["save"]);
+        rig.kill_daemon();
+        std::fs::remove_file(rig.home.join("journal")).unwrap();
+        let ran = rig.opm(&["ls", "--format", "json"]);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        rig.opm(&["restore"]);
+        let row = rig.row("web");
+        // Either it is the same one, or it is another and nothing of the first is left.
+        if row.pid != Some(leader) {
+            assert!(!proc::alive(leader) && !proc::alive(rest), "{row:?}");
+        }
+        rig.ok(&["restart", "web"]);
+        assert!(!proc::alive(leader) && !proc::alive(rest));
+        assert_eq!(rig.row("web").status, "online");
+    });
+}
+
+#[test]
+fn with_the_journal_deleted_what_lost_its_leader_is_found_by_its_marks() {
+    isolated(here!(), |rig| {
+        let leader = rig.start("web", "child [ setsid clean [ note:rest sleep ] ] sleep");
+        let rest = rig.note("web", "rest");
+        rig.ok(&["save"]);
+        rig.kill_daemon();
+        rig.kill(leader, Signal::KILL);
+        rig.until_gone(leader);
+        std::fs::remove_file(rig.home.join("journal")).unwrap();
+        // Its environment is empty, so nobody can say whose it is: it stands in the way of all.
+        for command in [
+            ["restore"].as_slice(),
+            &["start", "web"],
+            &["restart", "web"],
+        ] {
+            let ran = rig.opm(command);
+            if proc::alive(rest) {
+                assert_eq!(ran.code, Some(5), "{ran:?}");
+                assert!(
+                    one_line(&ran, command).contains(&rest.to_string()),
+                    "{ran:?}"
+                );
+                rig.assert_starts("web", 1);
+            }
+        }
+        if proc::alive(rest) {
+            rig.kill(rest, Signal::KILL);
+            rig.until_gone(rest);
+            rig.ok(&["start", "web"]);
+        }
+        assert_eq!(rig.row("web").status, "online");
+    });
+}
+
+#[test]
+fn a_damaged_journal_doubles_nothing() {
+    isolated(here!(), |rig| {
+        for (n, byte) in [(0, 0xff), (1, 0x00)] {
+            let name = format!("web{n}");
+            let leader = rig.start_with(&name, &["--force", "--stop-timeout", "1s"], "sleep");
+            rig.ok(&["save"]);
+            rig.kill_daemon();
+            let path = rig.home.join("journal");
+            let length = std::fs::metadata(&path).unwrap().len();
+            std::fs::write(&path, vec![byte; usize::try_from(length).unwrap()]).unwrap();
+            rig.opm(&["ls"]);
+            rig.opm(&["restore"]);
+            rig.opm(&["start", &name]);
+            let row = rig.row(&name);
+            assert_eq!(row.status, "online");
+            assert!(row.pid == Some(leader) || !proc::alive(leader), "{row:?}");
+        }
+    });
+}
+
+#[test]
+fn adopted_trees_that_die_together_are_replaced_together() {
+    isolated(here!(), |rig| {
+        let names: Vec<String> = (0..20).map(|n| format!("s{n}")).collect();
+        for name in &names {
+            rig.start(name, "child [ setsid sleep ] sleep");
+        }
+        let leaders: Vec<i32> = rig.rows().iter().map(|row| row.pid.unwrap()).collect();
+        replace_daemon(rig);
+        for leader in &leaders {
+            rig.kill(*leader, Signal::KILL);
+        }
+        let began = Instant::now();
+        rig.until("twenty new ones", || {
+            let rows = rig.rows();
+            let fresh = |row: &crate::rig::Row| {
+                row.status == "online" && row.pid.is_some_and(|pid| !leaders.contains(&pid))
+            };
+            (rows.iter().filter(|row| fresh(row)).count() == 20).then_some(())
+        });
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            began.elapsed()
+        );
+        for row in rig.rows() {
+            assert_eq!((row.restarts, row.adopted), (1, false));
+        }
+    });
+}

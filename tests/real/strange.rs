@@ -1,0 +1,298 @@
+//! Places and companions that break naive supervisors: other namespaces, tracers, services that
+//! run opm themselves, children that hang before their exec.
+use crate::namespace::{fixture, isolated, unshare};
+use crate::proc;
+use crate::rig::{Rig, finish, one_line};
+use rustix::process::Signal;
+use std::process::{Command, Stdio};
+
+/// `opm ARGS…` on this home, but in a PID namespace of its own.
+fn elsewhere(rig: &Rig, args: &[&str]) -> crate::rig::Ran {
+    let opm = rig.command(args);
+    let mut command = unshare();
+    command
+        .arg(fixture())
+        .arg("--init")
+        .arg(opm.get_program())
+        .args(args);
+    command.envs(opm.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    command.current_dir(&rig.dir).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    finish(command.spawn().unwrap(), args)
+}
+
+#[test]
+fn a_home_whose_services_live_in_another_pid_namespace_is_refused() {
+    isolated(here!(), |rig| {
+        let leader = rig.start("web", "sleep");
+        rig.kill_daemon();
+        for args in [["start", "web"].as_slice(), &["daemon", "start"]] {
+            let ran = elsewhere(rig, args);
+            assert_eq!(ran.code, Some(5), "{args:?}: {ran:?}");
+            one_line(&ran, args);
+        }
+        assert!(proc::alive(leader));
+        assert_eq!(rig.row("web").pid, Some(leader));
+        assert_eq!(rig.starts("web"), [leader]);
+    });
+}
+
+/// Its log is a FIFO that nobody reads: the child hangs before its exec, holding the home's lock.
+#[test]
+fn a_child_that_hangs_before_its_exec_keeps_the_next_daemon_waiting() {
+    isolated(here!(), |rig| {
+        rig.start("web", "sleep");
+        rig.ok(&["stop", "web"]);
+        let info = rig.info("web");
+        let log = info["log_out"].as_str().unwrap();
+        std::fs::remove_file(log).unwrap();
+        assert!(Command::new("mkfifo").arg(log).status().unwrap().success());
+        let mut start = rig.spawn(&["start", "web"]);
+        let daemon = rig.daemon();
+        let child = rig.until("the child before its exec", || {
+            let mut all = proc::all();
+            all.retain(|p| p.parent == daemon && p.pid == p.session && p.state != 'Z');
+            all.first().map(|process| process.pid)
+        });
+        // The daemon itself isn't held up.
+        assert_eq!(rig.row("web").status, "starting");
+        rig.kill_daemon();
+        assert!(proc::alive(child));
+        let mut ls = rig.spawn(&["ls", "--format", "json"]);
+        let reader = std::thread::spawn({
+            let log = log.to_owned();
+            let ready = std::time::Instant::now();
+            move || {
+                // While the lock is held no answer may come; then a reader lets the child exec.
+                while ready.elapsed() < std::time::Duration::from_millis(500) {
+                    assert!(ls.try_wait().unwrap().is_none(), "answered before the exec");
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+                let fifo = std::fs::File::open(&log).unwrap();
+                (finish(ls, &["ls"]), fifo)
+            }
+        });
+        let (ran, _fifo) = reader.join().unwrap();
+        // Its connection was open in the child, too.
+        start.wait().unwrap();
+        let row = rig.until_status("web", "online");
+        assert_eq!(row.pid, Some(child), "{ran:?}");
+        assert_eq!(rig.starts("web"), [rig.starts("web")[0], child]);
+    });
+}
+
+#[test]
+fn a_stop_of_what_has_not_yet_execd_is_obeyed() {
+    isolated(here!(), |rig| {
+        rig.start("web", "sleep");
+        rig.ok(&["stop", "web"]);
+        let log = rig.info("web")["log_out"].as_str().unwrap().to_owned();
+        std::fs::remove_file(&log).unwrap();
+        assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+        let start = rig.spawn(&["start", "web"]);
+        rig.until_status("web", "starting");
+        let child = rig.row("web").pid;
+        let stop = rig.spawn(&["stop", "web"]);
+        // It is killed, or it is let go on and stopped then.
+        let reader = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(1_500));
+            std::fs::File::open(&log).ok()
+        });
+        let ran = finish(stop, &["stop"]);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert_eq!(rig.row("web").status, "stopped");
+        assert!(child.is_none_or(|pid| !proc::alive(pid)));
+        // Where nobody waits for the log's reader any more, it is let go.
+        let _writer = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(rig.info("web")["log_out"].as_str().unwrap());
+        drop(reader.join().unwrap());
+        assert_ne!(finish(start, &["start"]).code, None);
+        assert_eq!(rig.row("web").status, "stopped");
+    });
+}
+
+fn tracer_of(pid: i32) -> i32 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"));
+    line.and_then(|line| line.trim().parse().ok()).unwrap_or(0)
+}
+
+/// The kernel says that the leader is dead and won't let it be reaped: POLLIN without a status.
+#[test]
+fn a_leader_that_is_traced_is_replaced_when_its_tracer_lets_go() {
+    isolated(here!(), |rig| {
+        let leader = rig.start("web", "sleep");
+        let mut tracing = rig.fixture(&["--trace", &leader.to_string()]);
+        let tracer = tracing.id().cast_signed();
+        rig.until("the tracer", || (tracer_of(leader) == tracer).then_some(()));
+        rig.kill(leader, Signal::KILL);
+        rig.until_gone(leader);
+        assert!(
+            proc::process(leader).is_some(),
+            "reaped in spite of its tracer"
+        );
+        // Another death and another answer: the daemon has had its chance to err.
+        let other = rig.start("other", "sleep");
+        rig.kill(other, Signal::KILL);
+        rig.until_replaced("other", other);
+        rig.assert_starts("web", 1);
+        tracing.kill().unwrap();
+        tracing.wait().unwrap();
+        rig.until_replaced("web", leader);
+        rig.assert_starts("web", 2);
+    });
+}
+
+#[test]
+fn a_daemon_started_from_inside_a_service_outlives_it() {
+    isolated(here!(), |rig| {
+        let opm = env!("CARGO_BIN_EXE_opm");
+        let (go, out) = (rig.dir.join("go"), rig.dir.join("out"));
+        let script = format!(
+            "until [ -e {} ]; do sleep 0.02; done; OPM_HOME={} {opm} ls --format json > {}; \
+             mv {2} {2}.done; exec sleep 1000",
+            go.display(),
+            rig.home.display(),
+            out.display(),
+        );
+        rig.ok(&["start", "--name", "shell", "--", "bash", "-c", &script]);
+        rig.start("web", "sleep");
+        let shell = rig.row("shell").pid.unwrap();
+        rig.kill_daemon();
+        std::fs::write(&go, "").unwrap();
+        let done = rig.dir.join("out.done");
+        rig.until("the service's own ls", || done.exists().then_some(()));
+        let daemon = rig.daemon();
+        assert!(proc::alive(daemon));
+        assert_eq!(proc::variable(daemon, "OPM_MARK"), None);
+        assert_ne!(proc::process(daemon).unwrap().session, shell);
+        assert!(
+            !rig.tree("shell").contains(&daemon),
+            "the daemon counts as its member"
+        );
+        rig.ok(&["restart", "shell"]);
+        rig.ok(&["stop", "shell"]);
+        assert_eq!(rig.daemon(), daemon);
+        assert!(proc::alive(daemon));
+        assert_eq!(rig.row("web").status, "online");
+    });
+}
+
+/// The services of an opm within a service have two daemons above them.
+#[test]
+fn an_opm_within_a_service_is_stopped_with_it_or_left_whole() {
+    isolated(here!(), |rig| {
+        let opm = env!("CARGO_BIN_EXE_opm");
+        let inner = rig.dir.join("i");
+        let script = format!(
+            "OPM_HOME={} {opm} start --name inner -- {} {} sleep; exec sleep 1000",
+            inner.display(),
+            fixture().display(),
+            rig.lock("inner"),
+        );
+        let options = ["--min-uptime", "0s", "--stop-timeout", "1s"];
+        let mut words = vec!["start", "--name", "outer"];
+        words.extend(options);
+        words.extend(["--", "bash", "-c", &script]);
+        rig.ok(&words);
+        let start = rig.until("the inner service", || rig.starts("inner").last().copied());
+        rig.ok(&["stop", "outer"]);
+        let daemon = std::fs::read_to_string(inner.join("opm.pid")).unwrap();
+        let daemon: i32 = daemon.trim().parse().unwrap();
+        assert_eq!(
+            proc::alive(start),
+            proc::alive(daemon),
+            "half of it was ended"
+        );
+        assert_eq!(rig.row("outer").status, "stopped");
+        // A second run of the outer one meets the inner one or nothing, never a double.
+        rig.ok(&["start", "outer"]);
+        rig.ok(&["restart", "outer"]);
+        rig.ok(&["stop", "outer"]);
+    });
+}
+
+#[test]
+fn an_undumpable_leader_and_one_of_another_user_are_adopted() {
+    isolated(here!(), |rig| {
+        let hidden = rig.start("hidden", "undumpable note:up sleep");
+        let other = rig.start("other", "note:up uid:65534 sleep");
+        rig.note("hidden", "up");
+        rig.note("other", "up");
+        rig.kill_daemon();
+        for (name, pid) in [("hidden", hidden), ("other", other)] {
+            let row = rig.row(name);
+            assert_eq!((row.pid, row.adopted), (Some(pid), true), "{name}");
+            rig.ok(&["restart", name]);
+            assert!(!proc::alive(pid));
+        }
+    });
+}
+
+#[test]
+fn a_leader_that_wiped_its_environment_is_adopted() {
+    isolated(here!(), |rig| {
+        let leader = rig.start("web", "wipe note:up sleep");
+        rig.note("web", "up");
+        rig.kill_daemon();
+        assert_eq!(rig.row("web").pid, Some(leader));
+        rig.ok(&["restart", "web"]);
+        assert!(!proc::alive(leader));
+    });
+}
+
+#[test]
+fn a_stopped_leader_is_adopted_stopped() {
+    isolated(here!(), |rig| {
+        let leader = rig.start("web", "stop sleep");
+        let stopped = || {
+            proc::process(leader)
+                .is_some_and(|p| p.state == 'T')
+                .then_some(())
+        };
+        rig.until("it to stop itself", stopped);
+        rig.kill_daemon();
+        assert_eq!(rig.row("web").pid, Some(leader));
+        assert!(stopped().is_some(), "it was continued by its adoption");
+        rig.ok(&["stop", "web"]);
+    });
+}
+
+#[test]
+fn a_stopped_daemon_holds_its_home() {
+    isolated(here!(), |rig| {
+        let leader = rig.start("web", "sleep");
+        let daemon = rig.daemon();
+        rig.kill(daemon, Signal::STOP);
+        let mut ls = rig.spawn(&["ls"]);
+        rig.kill(leader, Signal::KILL);
+        rig.kill(daemon, Signal::CONT);
+        ls.wait().unwrap();
+        rig.until_replaced("web", leader);
+        assert_eq!(rig.daemon(), daemon);
+    });
+}
+
+#[test]
+fn a_daemon_without_its_socket_is_not_doubled() {
+    isolated(here!(), |rig| {
+        let leader = rig.start("web", "sleep");
+        let daemon = rig.daemon();
+        std::fs::remove_file(rig.home.join("opm.sock")).unwrap();
+        // Either it says what it waits for or it is served, but there is one daemon.
+        let mut start = rig.spawn(&["daemon", "start"]);
+        rig.until("the command's own daemon to have given way", || {
+            let mut all = rig.daemons();
+            all.retain(|pid| *pid != start.id().cast_signed());
+            (all == [daemon] || start.try_wait().unwrap().is_some()).then_some(())
+        });
+        start.kill().unwrap();
+        start.wait().unwrap();
+        assert_eq!(rig.starts("web"), [leader]);
+        assert_eq!(rig.daemons(), [daemon]);
+    });
+}

@@ -1,0 +1,184 @@
+//! Daemons that leave, are replaced, or race for a home.
+use crate::namespace::isolated;
+use crate::proc;
+use crate::rig::{Rig, finish, one_line};
+use rustix::process::Signal;
+
+/// Pid, generation and restarts of each.
+fn picture(rig: &Rig) -> Vec<(String, Option<i32>, u64, u64)> {
+    let rows = rig.rows().into_iter();
+    rows.map(|row| (row.name, row.pid, row.generation, row.restarts))
+        .collect()
+}
+
+fn some_services(rig: &Rig) {
+    for name in ["a", "b", "c"] {
+        rig.start(name, "child [ setsid sleep ] sleep");
+    }
+    rig.ok(&["restart", "b"]);
+    rig.ok(&["stop", "c"]);
+}
+
+#[test]
+fn a_restart_of_the_daemon_is_noticed_by_no_service() {
+    isolated(here!(), |rig| {
+        some_services(rig);
+        let before = picture(rig);
+        for _ in 0..3 {
+            rig.ok(&["daemon", "restart"]);
+            assert_eq!(picture(rig), before);
+        }
+        let leader = rig.row("a").pid.unwrap();
+        rig.kill(leader, Signal::KILL);
+        rig.until_replaced("a", leader);
+    });
+}
+
+#[test]
+fn exits_after_a_restart_of_the_daemon_have_their_status() {
+    isolated(here!(), |rig| {
+        rig.start_with("web", &["--restart", "never"], "await:go exit:9");
+        rig.ok(&["daemon", "restart"]);
+        std::fs::write(rig.lock("web") + ".go", "").unwrap();
+        rig.until_status("web", "errored");
+        assert_eq!(rig.info("web")["last_exit"]["code"], 9);
+    });
+}
+
+#[test]
+fn an_upgrade_runs_the_new_binary_and_keeps_every_pid() {
+    isolated(here!(), |rig| {
+        some_services(rig);
+        let before = picture(rig);
+        let binary = rig.dir.join("opm-new");
+        std::fs::copy(env!("CARGO_BIN_EXE_opm"), &binary).unwrap();
+        rig.ok(&["daemon", "upgrade", binary.to_str().unwrap()]);
+        assert_eq!(picture(rig), before);
+        let exe = std::fs::read_link(format!("/proc/{}/exe", rig.daemon())).unwrap();
+        assert_eq!(exe, binary);
+    });
+}
+
+#[test]
+fn an_upgrade_to_what_is_no_opm_is_refused() {
+    isolated(here!(), |rig| {
+        some_services(rig);
+        let before = picture(rig);
+        let daemon = rig.daemon();
+        for binary in ["/bin/false", "/bin/true", "/no/such/binary", "/etc/passwd"] {
+            let ran = rig.opm(&["daemon", "upgrade", binary]);
+            assert!(matches!(ran.code, Some(1 | 5)), "{ran:?}");
+            one_line(&ran, &["daemon", "upgrade", binary]);
+            assert_eq!((rig.daemon(), picture(rig)), (daemon, before.clone()));
+        }
+    });
+}
+
+#[test]
+fn a_daemon_that_stops_leaves_services_running_and_says_how_many() {
+    isolated(here!(), |rig| {
+        some_services(rig);
+        let before = picture(rig);
+        let daemon = rig.daemon();
+        let ran = rig.opm(&["daemon", "stop"]);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert!(ran.out.contains('2'), "{ran:?}");
+        rig.until_gone(daemon);
+        let health = rig.opm(&["daemon", "health"]);
+        assert_eq!(health.code, Some(4), "{health:?}");
+        for (_, pid, ..) in &before {
+            assert!(pid.is_none_or(proc::alive));
+        }
+        assert_eq!(picture(rig), before);
+    });
+}
+
+#[test]
+fn a_terminated_or_interrupted_daemon_leaves_services_running() {
+    isolated(here!(), |rig| {
+        some_services(rig);
+        let before = picture(rig);
+        for signal in [Signal::TERM, Signal::INT] {
+            let daemon = rig.daemon();
+            rig.kill(daemon, signal);
+            rig.until_gone(daemon);
+            assert_eq!(picture(rig), before);
+        }
+    });
+}
+
+#[test]
+fn a_daemon_that_stops_with_its_services_leaves_nothing() {
+    isolated(here!(), |rig| {
+        some_services(rig);
+        let daemon = rig.daemon();
+        let leaders: Vec<i32> = rig.rows().iter().filter_map(|row| row.pid).collect();
+        rig.ok(&["daemon", "stop", "--services"]);
+        rig.until_gone(daemon);
+        assert!(leaders.iter().all(|pid| !proc::alive(*pid)));
+        let fixture = crate::namespace::fixture().display().to_string();
+        let left = proc::pids().into_iter().filter(|pid| {
+            let line = proc::arguments(*pid);
+            proc::alive(*pid) && line.starts_with(&fixture) && !line.contains(" --")
+        });
+        assert_eq!(left.count(), 0);
+    });
+}
+
+#[test]
+fn daemons_that_race_for_a_home_leave_one() {
+    isolated(here!(), |rig| {
+        let leader = rig.start("web", "sleep");
+        for _ in 0..5 {
+            rig.kill_daemon();
+            let starts: Vec<_> = (0..8).map(|_| rig.spawn(&["daemon", "start"])).collect();
+            for start in starts {
+                let ran = finish(start, &["daemon", "start"]);
+                assert_eq!(ran.code, Some(0), "{ran:?}");
+            }
+            let daemon = rig.daemon();
+            rig.until("one daemon", || (rig.daemons() == [daemon]).then_some(()));
+            assert_eq!(rig.row("web").pid, Some(leader));
+        }
+    });
+}
+
+/// The pid file names a living bystander, the socket nobody.
+#[test]
+fn stale_files_of_a_dead_daemon_are_no_obstacle() {
+    isolated(here!(), |rig| {
+        let leader = rig.start("web", "sleep");
+        rig.kill_daemon();
+        assert!(rig.home.join("opm.sock").exists());
+        let bystander = rig.fixture(&["-", "sleep"]).id();
+        std::fs::write(rig.home.join("opm.pid"), format!("{bystander}\n")).unwrap();
+        assert_eq!(rig.row("web").pid, Some(leader));
+        assert_ne!(rig.daemon(), bystander.cast_signed());
+        assert!(proc::alive(bystander.cast_signed()));
+        rig.ok(&["daemon", "stop"]);
+        std::fs::write(rig.home.join("opm.pid"), "garbage").unwrap();
+        std::fs::remove_file(rig.home.join("opm.sock")).ok();
+        std::fs::write(rig.home.join("opm.sock"), "not a socket").unwrap();
+        let ran = rig.opm(&["ls"]);
+        if ran.code != Some(0) {
+            one_line(&ran, &["ls"]);
+            std::fs::remove_file(rig.home.join("opm.sock")).unwrap();
+        }
+        assert_eq!(rig.starts("web"), [leader]);
+        rig.ok(&["ls"]);
+        assert_eq!(rig.row("web").pid, Some(leader));
+    });
+}
+
+#[test]
+fn health_says_what_is_true_and_starts_nothing() {
+    isolated(here!(), |rig| {
+        let ran = rig.opm(&["daemon", "health"]);
+        assert_eq!(ran.code, Some(4), "{ran:?}");
+        assert_eq!(rig.daemons(), Vec::<i32>::new());
+        rig.start("web", "sleep");
+        let health = rig.json(&["daemon", "health"]);
+        assert_eq!(health["pid"], rig.daemon());
+        assert_eq!(health["services"], 1);
+    });
+}

@@ -1,0 +1,501 @@
+//! [`Kernel`] over the [`World`]: it can fail at every call, and the daemon can die at any.
+use crate::world::{Key, NAMES, Pre, Proc, State, Tag, World, note};
+use opm::process::stat::Stat;
+use opm::process::stat::environ_value;
+use opm::process::{Exit, Identity, Pid};
+use opm::sys::{Child, Errno, Kernel, Launch, Mode, Plan, Reach, Result, Stage, Tiers, Wake};
+use std::cell::{RefCell, RefMut};
+use std::rc::Rc;
+
+/// What a killed daemon unwinds with.
+pub(crate) struct Killed;
+
+pub(crate) type Shared = Rc<RefCell<World>>;
+
+/// The kernel of one daemon.
+#[derive(Debug)]
+pub(crate) struct Fake(pub(crate) Shared);
+
+/// A pidfd: a process for ever, and a descriptor that may be watched.
+pub(crate) struct Handle {
+    fd: u64,
+    pub(crate) key: Key,
+    world: Shared,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "fd {} of key {}", self.fd, self.key)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Ok(mut world) = self.world.try_borrow_mut() {
+            // A forked child may hold a copy until its exec: then the registration lives on.
+            let held = world.procs.iter().any(|p| p.pre.is_some());
+            if !(held && world.rng.odds(500)) {
+                world.watched.retain(|(fd, ..)| *fd != self.fd);
+            }
+        }
+    }
+}
+
+impl Fake {
+    /// Every call begins here: others run meanwhile, and the daemon may be killed.
+    fn enter(&self) -> RefMut<'_, World> {
+        let mut world = self.0.borrow_mut();
+        if let Some(fuse) = world.fuse.as_mut() {
+            *fuse = fuse.saturating_sub(1);
+            if *fuse == 0 {
+                world.fuse = None;
+                drop(world);
+                std::panic::resume_unwind(Box::new(Killed));
+            }
+        }
+        if world.wild {
+            while world.rng.odds(120) {
+                world.step();
+            }
+        }
+        world
+    }
+
+    fn handle(&self, world: &mut World, key: Key) -> Handle {
+        world.fd += 1;
+        Handle {
+            fd: world.fd,
+            key,
+            world: self.0.clone(),
+        }
+    }
+
+    fn of<T>(&self, pid: Pid, read: impl Fn(&Proc) -> Result<T>) -> Result<T> {
+        let mut world = self.enter();
+        if let Some(errno) = world.shortage() {
+            return Err(errno);
+        }
+        world.by_pid(pid).map_or(Err(Errno::NOENT), read)
+    }
+}
+
+fn pause(world: &mut World, errno: Errno) -> Errno {
+    note!(world, "fault: {errno:?}");
+    errno
+}
+
+impl Kernel for Fake {
+    type Pidfd = Handle;
+    type Launch = u64;
+    type File = u64;
+
+    fn now(&self) -> u64 {
+        self.0.borrow().now
+    }
+
+    fn wall(&self) -> u64 {
+        let world = self.0.borrow();
+        world.now + world.wall_offset
+    }
+
+    fn random(&mut self) -> u64 {
+        self.enter().rng.next()
+    }
+
+    fn tiers(&self) -> Tiers {
+        self.0.borrow().tiers
+    }
+
+    fn own_identity(&mut self) -> Identity {
+        let world = self.enter();
+        let own = world
+            .daemon
+            .and_then(|key| world.at(key))
+            .map(|at| &world.procs[at]);
+        own.map_or(Identity::default(), |own| Identity {
+            pid: own.pid,
+            start_time: own.start,
+            inode: if world.tiers.pidfd_inode { own.key } else { 0 },
+        })
+    }
+
+    fn own_uid(&self) -> u32 {
+        1000
+    }
+
+    fn spawn(&mut self, plan: &Plan<'_>, journal: &u64) -> Result<Child<Handle, u64>> {
+        let mut world = self.enter();
+        if world.fault(|f| f.spawn) {
+            let errno = world.rng.pick(&[Errno::AGAIN, Errno::NOMEM, Errno::MFILE]);
+            return Err(pause(&mut world, errno));
+        }
+        let daemon = world.daemon.ok_or(Errno::SRCH)?;
+        let env: Vec<u8> = plan
+            .env
+            .iter()
+            .flat_map(|e| e.iter().copied().chain([0]))
+            .collect();
+        let name = environ_value(&env, "OPM_NAME").unwrap_or_default();
+        let service = NAMES.iter().position(|n| n.as_bytes() == name).unwrap_or(0);
+        let key = world.fork(Some(daemon), daemon).ok_or(Errno::AGAIN)?;
+        let fails = world.fault(|f| f.exec).then(|| {
+            let stages = [
+                Stage::Sign,
+                Stage::Setup,
+                Stage::Directory,
+                Stage::Log,
+                Stage::Exec,
+            ];
+            let stage = world.rng.pick(&stages);
+            let errno = match stage {
+                Stage::Sign => Errno::NOSPC,
+                Stage::Exec => world.rng.pick(&[Errno::NOENT, Errno::ACCESS, Errno::NOMEM]),
+                _ => world.rng.pick(&[Errno::NOENT, Errno::MFILE]),
+            };
+            (stage, errno)
+        });
+        world.fd += 1;
+        let launch = world.fd;
+        world.launches.insert(launch, (Launch::Pending, None));
+        let generation = plan.signature.generation;
+        world.highest = world.highest.max(generation);
+        let cmdline = plan
+            .argv
+            .iter()
+            .flat_map(|w| w.bytes().chain([0]))
+            .collect();
+        let at = world.procs.len() - 1;
+        let p = &mut world.procs[at];
+        p.tag = Some(Tag {
+            service,
+            generation,
+        });
+        p.pre = Some(Pre {
+            stage: 0,
+            launch,
+            file: *journal,
+            offset: plan.signature_offset,
+            signature: plan.signature,
+            limit: plan.limit_mark,
+            env,
+            cmdline,
+            cwd: plan.cwd.to_owned(),
+            fails,
+        });
+        let pid = p.pid;
+        note!(
+            world,
+            "spawn {pid} for {} generation {generation}",
+            NAMES[service]
+        );
+        let pidfd = self.handle(&mut world, key);
+        Ok(Child { pid, pidfd, launch })
+    }
+
+    fn launch(&mut self, pipe: &u64) -> Launch {
+        let world = self.enter();
+        world.launches.get(pipe).map_or(Launch::Done, |l| l.0)
+    }
+
+    fn pidfd_open(&mut self, pid: Pid) -> Result<Handle> {
+        let mut world = self.enter();
+        if let Some(errno) = world.shortage() {
+            return Err(pause(&mut world, errno));
+        }
+        let key = world.by_pid(pid).map(|p| p.key).ok_or(Errno::SRCH)?;
+        Ok(self.handle(&mut world, key))
+    }
+
+    fn inode(&mut self, pidfd: &Handle) -> Option<u64> {
+        self.enter().tiers.pidfd_inode.then_some(pidfd.key)
+    }
+
+    fn is_dead(&mut self, pidfd: &Handle) -> Result<bool> {
+        let world = self.enter();
+        Ok(world
+            .at(pidfd.key)
+            .is_none_or(|at| !world.procs[at].is_alive()))
+    }
+
+    fn signal(&mut self, pidfd: &Handle, signal: i32, reach: Reach) -> Result<()> {
+        let mut world = self.enter();
+        if reach == Reach::Process {
+            world.at(pidfd.key).ok_or(Errno::SRCH)?;
+            world.deliver(pidfd.key, signal);
+            return Ok(());
+        }
+        if !world.tiers.pgroup_signal {
+            return Err(Errno::INVAL);
+        }
+        let members = world.procs.iter().filter(|p| p.group.0 == pidfd.key);
+        let members: Vec<Key> = members.map(|p| p.key).collect();
+        if members.is_empty() {
+            return Err(Errno::SRCH);
+        }
+        for key in members {
+            world.deliver(key, signal);
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, pidfd: &Handle, reap: bool) -> Result<Option<Exit>> {
+        let mut world = self.enter();
+        let at = world.at(pidfd.key).ok_or(Errno::CHILD)?;
+        let p = &world.procs[at];
+        if Some(p.parent) != world.daemon {
+            return Err(Errno::CHILD);
+        }
+        match p.state {
+            State::Zombie(exit) if !p.traced => {
+                if reap {
+                    world.reap(pidfd.key);
+                }
+                Ok(Some(exit))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn exit_of_stranger(&mut self, pidfd: &Handle, pid: Pid) -> Exit {
+        let world = self.enter();
+        let reaped = world.exits.get(&pidfd.key).copied();
+        if let Some(exit) = reaped.filter(|_| world.tiers.get_info) {
+            return exit;
+        }
+        match world.by_pid(pid).map(|p| p.state) {
+            Some(State::Zombie(exit)) => exit,
+            _ => Exit::Unknown,
+        }
+    }
+
+    fn own_children(&mut self, out: &mut Vec<Pid>) -> Result<()> {
+        let mut world = self.enter();
+        if let Some(errno) = world.shortage() {
+            return Err(pause(&mut world, errno));
+        }
+        let mine = world
+            .procs
+            .iter()
+            .filter(|p| Some(p.parent) == world.daemon);
+        out.extend(mine.map(|p| p.pid));
+        Ok(())
+    }
+
+    fn children(&mut self, pid: Pid, out: &mut Vec<Pid>) -> Result<()> {
+        let mut world = self.enter();
+        if let Some(errno) = world.shortage() {
+            return Err(errno);
+        }
+        let parent = world.by_pid(pid).map(|p| p.key).ok_or(Errno::NOENT)?;
+        let of = |p: &&Proc| p.parent == parent;
+        let pids: Vec<Pid> = world.procs.iter().filter(of).map(|p| p.pid).collect();
+        for pid in pids {
+            if !world.fault(|f| f.children_missing) {
+                out.push(pid);
+            }
+        }
+        Ok(())
+    }
+
+    fn processes(&mut self, out: &mut Vec<Pid>) -> Result<()> {
+        let mut world = self.enter();
+        if let Some(errno) = world.shortage() {
+            return Err(errno);
+        }
+        let mut pids: Vec<Pid> = world.procs.iter().map(|p| p.pid).collect();
+        pids.sort_unstable();
+        out.extend(pids);
+        Ok(())
+    }
+
+    fn forks(&mut self) -> Option<u64> {
+        let world = self.enter();
+        world.counts_forks.then_some(world.forks)
+    }
+
+    fn stat(&mut self, pid: Pid) -> Result<Stat> {
+        let mut world = self.enter();
+        if let Some(errno) = world.shortage() {
+            return Err(errno);
+        }
+        let p = world.by_pid(pid).ok_or(Errno::NOENT)?;
+        let (state, exit_code) = match p.state {
+            State::Zombie(Exit::Code(code)) => (b'Z', code << 8),
+            State::Zombie(Exit::Signal(signal)) => (b'Z', signal),
+            State::Zombie(Exit::Unknown) => (b'Z', 0),
+            State::Stopped => (b'T', 0),
+            State::Running if p.half_dead => (b'Z', 0),
+            State::Running => (b'S', 0),
+        };
+        let parent = world.at(p.parent).map_or(1, |at| world.procs[at].pid);
+        Ok(Stat {
+            pid,
+            state,
+            ppid: parent,
+            pgid: p.group.1,
+            sid: p.session.1,
+            utime: 0,
+            stime: 0,
+            num_threads: if p.half_dead && p.is_alive() { 3 } else { 1 },
+            start_time: p.start,
+            rss_pages: 1,
+            exit_code,
+        })
+    }
+
+    fn locks_limit(&mut self, pid: Pid) -> Result<(u64, u64)> {
+        self.of(pid, |p| Ok(p.limit))
+    }
+
+    fn environ(&mut self, pid: Pid) -> Result<Vec<u8>> {
+        self.of(pid, |p| match p.env_hidden {
+            true => Err(Errno::ACCESS),
+            false => Ok((*p.env).clone()),
+        })
+    }
+
+    fn cmdline(&mut self, pid: Pid) -> Result<Vec<u8>> {
+        self.of(pid, |p| Ok((*p.cmdline).clone()))
+    }
+
+    fn cwd(&mut self, pid: Pid) -> Result<String> {
+        self.of(pid, |p| Ok(p.cwd.to_string()))
+    }
+
+    fn real_path(&mut self, path: &str) -> Result<String> {
+        Ok(path.to_owned())
+    }
+
+    fn uid(&mut self, pid: Pid) -> Result<u32> {
+        self.of(pid, |p| Ok(p.uid))
+    }
+
+    fn watch(&mut self, pidfd: &Handle, wake: Wake) -> Result<()> {
+        let mut world = self.enter();
+        if world.fault(|f| f.watch) {
+            return Err(pause(&mut world, Errno::NOSPC));
+        }
+        if world.watched.iter().any(|(fd, ..)| *fd == pidfd.fd) {
+            return Err(Errno::EXIST);
+        }
+        world.watched.push((pidfd.fd, pidfd.key, wake));
+        if world
+            .at(pidfd.key)
+            .is_none_or(|at| !world.procs[at].is_alive())
+        {
+            world.wakes.push(wake);
+        }
+        Ok(())
+    }
+
+    fn unwatch(&mut self, pidfd: &Handle) {
+        let mut world = self.enter();
+        world.watched.retain(|(fd, ..)| *fd != pidfd.fd);
+    }
+
+    fn watch_launch(&mut self, launch: &u64, wake: Wake) -> Result<()> {
+        let mut world = self.enter();
+        if world.fault(|f| f.watch) {
+            return Err(pause(&mut world, Errno::NOSPC));
+        }
+        let mut decided = false;
+        if let Some(entry) = world.launches.get_mut(launch) {
+            entry.1 = Some(wake);
+            decided = entry.0 != Launch::Pending;
+        }
+        if decided {
+            world.wakes.push(wake);
+        }
+        Ok(())
+    }
+
+    fn unwatch_launch(&mut self, launch: &u64) {
+        if let Some(entry) = self.enter().launches.get_mut(launch) {
+            entry.1 = None;
+        }
+    }
+
+    fn open(&mut self, name: &str, mode: Mode) -> Result<u64> {
+        let mut world = self.enter();
+        if let Some(errno) = world.shortage() {
+            return Err(pause(&mut world, errno));
+        }
+        let files = &mut world.files;
+        let id = match files.names.get(name) {
+            Some(id) => *id,
+            None => {
+                files.next += 1;
+                files.names.insert(name.to_owned(), files.next);
+                files.next
+            }
+        };
+        let data = files.data.entry(id).or_default();
+        if mode == Mode::Fresh {
+            data.clear();
+        }
+        Ok(id)
+    }
+
+    fn load(&mut self, name: &str) -> Result<Option<Vec<u8>>> {
+        let mut world = self.enter();
+        if let Some(errno) = world.shortage() {
+            return Err(pause(&mut world, errno));
+        }
+        let id = world.files.names.get(name).copied();
+        Ok(id.map(|id| world.files.data.get(&id).cloned().unwrap_or_default()))
+    }
+
+    fn write_at(&mut self, file: &u64, offset: u64, bytes: &[u8]) -> Result<usize> {
+        let mut world = self.enter();
+        let start = offset as usize;
+        let length = world.files.data.get(file).map_or(0, Vec::len);
+        let extends = start + bytes.len() > length;
+        let is_journal = world.files.names.get("journal") == Some(file);
+        if world.fault(|f| f.disk) {
+            world.journal_failed |= is_journal;
+            let errno = if extends { Errno::NOSPC } else { Errno::IO };
+            return Err(pause(&mut world, errno));
+        }
+        let mut count = bytes.len();
+        // A small write within one page of a file that has it is whole or not at all.
+        if (extends || count > 512) && count > 1 && world.fault(|f| f.short) {
+            count = 1 + world.rng.below(count - 1);
+        }
+        if let Some(data) = world.files.data.get_mut(file) {
+            data.resize(length.max(start + count), 0);
+            data[start..start + count].copy_from_slice(&bytes[..count]);
+        }
+        Ok(count)
+    }
+
+    fn set_len(&mut self, file: &u64, len: u64) -> Result<()> {
+        if let Some(data) = self.enter().files.data.get_mut(file) {
+            data.resize(len as usize, 0);
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, _file: &u64) -> Result<()> {
+        let mut world = self.enter();
+        if world.fault(|f| f.disk) {
+            Err(Errno::IO)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Result<()> {
+        let mut world = self.enter();
+        if world.fault(|f| f.disk) {
+            return Err(Errno::IO);
+        }
+        let id = world.files.names.remove(from).ok_or(Errno::NOENT)?;
+        world.files.names.insert(to.to_owned(), id);
+        Ok(())
+    }
+
+    fn sync_home(&mut self) -> Result<()> {
+        self.enter();
+        Ok(())
+    }
+}

@@ -1,0 +1,225 @@
+//! Operators: what they ask for, often at once, often gone before the answer.
+use crate::run::{Open, Sim, Want};
+use crate::world::{NAMES, note};
+use opm::daemon::ClientId;
+use opm::service::signal::Signal;
+use opm::service::spec::{Policy, Restart, Spec};
+use opm::service::text::Delay;
+use opm::wire::{Request, Until};
+
+impl Sim {
+    pub(crate) fn some_request(&mut self) -> (ClientId, Request) {
+        let (service, kind, extra) = {
+            let rng = &mut self.world.borrow_mut().rng;
+            (rng.below(NAMES.len()), rng.below(40), rng.next())
+        };
+        let target = match extra % 12 {
+            0 => "all".to_owned(),
+            1 => format!("{}", extra / 16 % 3),
+            2 => format!("{},{}", NAMES[service], NAMES[(service + 1) % 3]),
+            _ => NAMES[service].to_owned(),
+        };
+        let request = match kind {
+            0..=7 => self.definition(service, extra),
+            8..=12 => Request::Start {
+                target,
+                force: extra & 64 != 0,
+            },
+            13..=17 => Request::Stop { target },
+            18..=22 => Request::Restart { target },
+            23 | 24 => Request::Remove { target },
+            25 => Request::Signal {
+                target,
+                signal: if extra & 64 != 0 { 10 } else { 15 },
+                tree: extra & 128 != 0,
+            },
+            26 => Request::Reset { target },
+            27 => Request::List { usage: true },
+            28 => Request::Info { target },
+            29 | 30 => Request::Wait {
+                target,
+                until: [Until::Online, Until::Stopped, Until::Errored][extra as usize / 64 % 3],
+                timeout_ms: Some(extra / 64 % 5_000),
+            },
+            31 => Request::Flush { target },
+            32 | 33 => Request::Save,
+            34 | 35 => Request::Restore {
+                force: extra & 64 != 0,
+            },
+            36 => Request::Doctor,
+            37 => Request::Leave {
+                services: extra & 192 == 0,
+            },
+            38 => Request::Upgrade {
+                binary: Some("/usr/bin/opm".to_owned()),
+            },
+            _ => Request::Events { follow: false },
+        };
+        self.open(request)
+    }
+
+    fn definition(&mut self, service: usize, extra: u64) -> Request {
+        let name = NAMES[service].to_owned();
+        let policy = Policy {
+            restart: [
+                Restart::Always,
+                Restart::Always,
+                Restart::OnFailure,
+                Restart::Never,
+            ][extra as usize / 16 % 4],
+            max_restarts: (extra / 64 % 4) as u32,
+            min_uptime: extra / 256 % 3 * 500,
+            restart_delay: Delay {
+                min_ms: 100,
+                max_ms: 100 + extra / 1024 % 2 * 900,
+            },
+            stop_signal: Signal::TERM,
+            stop_timeout: extra / 4096 % 3 * 1_000,
+        };
+        let spec = Spec {
+            command: vec![format!("/bin/{name}"), "x".to_owned()],
+            name,
+            cwd: "/".to_owned(),
+            env: Vec::new(),
+            critical: false,
+            policy,
+        };
+        let filler = if self.big_env { 20_000 } else { 1 };
+        let base = vec![
+            ("PATH".to_owned(), "/bin".to_owned()),
+            (
+                "FILL".to_owned(),
+                format!("{extra}").repeat(filler / 16 + 1),
+            ),
+        ];
+        let keep = extra & 1 << 40 != 0;
+        Request::Define {
+            specs: vec![spec],
+            base,
+            force: extra & 1 << 41 != 0,
+            keep,
+        }
+    }
+
+    /// A new client sends a request; what it changes is wanted from now on.
+    pub(crate) fn open(&mut self, request: Request) -> (ClientId, Request) {
+        let client = self.next_client;
+        self.next_client += 1;
+        note!(self.world.borrow(), "ASK {client}: {request:?}");
+        let all = [0, 1, 2];
+        let named = |target: &str| -> Vec<usize> {
+            // Ids and patterns may name any.
+            let listed = |n: &usize| target.split(',').any(|part| part == NAMES[*n]);
+            match target.split(',').all(|part| NAMES.contains(&part)) {
+                true => all.into_iter().filter(listed).collect(),
+                false => all.to_vec(),
+            }
+        };
+        let exact = |target: &str| target == "all" || NAMES.contains(&target);
+        let mut raises = None;
+        match &request {
+            Request::Define { specs, .. } => {
+                for spec in specs {
+                    let service = NAMES.iter().position(|n| *n == spec.name).unwrap_or(0);
+                    raises = Some(client);
+                    self.wish(service, Want::Any, client);
+                    let known = self.ids[service].is_some();
+                    if !known {
+                        self.policies[service] = spec.policy.restart;
+                    } else if self.policies[service] != spec.policy.restart {
+                        // Refused, or new after a removal: either may hold.
+                        self.policies[service] = Restart::Never;
+                    }
+                    self.world.borrow_mut().asked[service] = true;
+                }
+            }
+            Request::Start { target, .. } | Request::Restart { target } => {
+                let restarts = matches!(request, Request::Restart { .. });
+                raises = Some(client);
+                for service in named(target) {
+                    self.wish(service, Want::Any, client);
+                    self.world.borrow_mut().asked[service] |= restarts;
+                    if !self.removing[service] {
+                        self.world.borrow_mut().downs[service] = false;
+                    }
+                }
+            }
+            Request::Stop { target } => {
+                for service in named(target) {
+                    let kept = matches!(self.wants[service], Want::Gone);
+                    let want = if exact(target) && !kept {
+                        Want::Down
+                    } else {
+                        Want::Any
+                    };
+                    // Nobody knows whether it is there at all.
+                    let want = if self.ids[service].is_none() {
+                        Want::Any
+                    } else {
+                        want
+                    };
+                    self.wish(service, want, client);
+                    self.world.borrow_mut().downs[service] = true;
+                    self.world.borrow_mut().asked[service] = true;
+                }
+            }
+            Request::Remove { target } => {
+                for service in named(target) {
+                    self.ids[service] = None;
+                    self.removing[service] = true;
+                    self.wish(service, Want::Any, client);
+                    self.world.borrow_mut().downs[service] = true;
+                    self.world.borrow_mut().asked[service] = true;
+                }
+            }
+            Request::Signal { target, .. } => {
+                for service in named(target) {
+                    self.world.borrow_mut().asked[service] = true;
+                }
+            }
+            Request::Restore { .. } => {
+                for service in all {
+                    self.wish(service, Want::Any, client);
+                    self.world.borrow_mut().asked[service] = true;
+                }
+            }
+            Request::Leave { services: true } => {
+                for service in all {
+                    self.world.borrow_mut().downs[service] = true;
+                    self.wish(service, Want::Any, client);
+                    self.world.borrow_mut().asked[service] = true;
+                }
+            }
+            _ => {}
+        }
+        let what = format!("{request:?}");
+        let what = what.chars().take(120).collect();
+        self.clients.insert(
+            client,
+            Open {
+                what,
+                finals: 0,
+                raises,
+            },
+        );
+        (client, request)
+    }
+
+    fn wish(&mut self, service: usize, want: Want, number: u64) {
+        self.wants[service] = want;
+        self.raised[service] = number;
+        self.touched.push(service);
+    }
+
+    /// Some clients do not wait for their answer.
+    pub(crate) fn someone_leaves(&mut self) {
+        let leaves = self.world.borrow_mut().rng.odds(60);
+        let Some(client) = self.clients.keys().next().copied().filter(|_| leaves) else {
+            return;
+        };
+        self.clients.remove(&client);
+        if let Some(daemon) = self.daemon.as_mut() {
+            daemon.forget_client(client);
+        }
+    }
+}

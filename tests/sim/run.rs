@@ -1,0 +1,525 @@
+//! One run: a seed chooses what goes wrong, operators come and go, daemons die; then there is
+//! peace, and every goal must be reached.
+use crate::kernel::{Fake, Killed, Shared};
+use crate::oracle::Followed;
+use crate::rng::Rng;
+use crate::world::{Faults, INIT, NAMES, World, note};
+use opm::daemon::adopt::Place;
+use opm::daemon::{ClientId, Daemon, Leave};
+use opm::service::spec::{Id, Restart};
+use opm::sys::{Tiers, Wake};
+use opm::wire::{Reply, Request};
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+/// Rounds in which peace must come to rest.
+const ROUNDS: usize = 4_000;
+/// The client that follows events.
+const FOLLOWER: ClientId = 1;
+
+/// What the operator wants of a service, as far as it must be on record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    Up,
+    Down,
+    Gone,
+    Any,
+}
+
+/// A client that waits for its reply.
+pub(crate) struct Open {
+    pub(crate) what: String,
+    pub(crate) finals: u32,
+    /// The number of this request among those that change a goal to up.
+    pub(crate) raises: Option<u64>,
+}
+
+pub(crate) struct Sim {
+    pub(crate) world: Shared,
+    pub(crate) daemon: Option<Daemon<Fake>>,
+    key: Option<u64>,
+    pub(crate) clients: BTreeMap<ClientId, Open>,
+    pub(crate) next_client: ClientId,
+    pub(crate) wants: [Want; 3],
+    /// The newest request for each service that changes its goal.
+    pub(crate) raised: [u64; 3],
+    pub(crate) policies: [Restart; 3],
+    pub(crate) ids: [Option<Id>; 3],
+    /// Its record was lost: nothing but the law is promised.
+    pub(crate) unsure: [bool; 3],
+    /// A removal was asked for and not yet confirmed.
+    pub(crate) removing: [bool; 3],
+    pub(crate) followed: [Followed; 3],
+    pub(crate) touched: Vec<usize>,
+    kill_rate: u32,
+    pub(crate) ask_rate: u32,
+    pub(crate) big_env: bool,
+    loses_files: bool,
+    pub(crate) deaths: u64,
+}
+
+fn faults(rng: &mut Rng) -> Faults {
+    let mut f = Faults::default();
+    let rates: [&mut u32; 23] = [
+        &mut f.descriptors,
+        &mut f.spawn,
+        &mut f.disk,
+        &mut f.short,
+        &mut f.exec,
+        &mut f.watch,
+        &mut f.children_missing,
+        &mut f.late_wakes,
+        &mut f.exits,
+        &mut f.forks,
+        &mut f.escapes,
+        &mut f.comets,
+        &mut f.clone_parent,
+        &mut f.stubborn,
+        &mut f.stops,
+        &mut f.stuck,
+        &mut f.env_lost,
+        &mut f.limit_lost,
+        &mut f.traced,
+        &mut f.nested,
+        &mut f.strangers,
+        &mut f.half_dead,
+        &mut f.oom,
+    ];
+    for rate in rates {
+        *rate = rng.pick(&[0, 0, 10, 40, 120]);
+    }
+    f.descriptors /= 4;
+    f.disk /= 2;
+    f.late_wakes *= 4;
+    f.stubborn *= 3;
+    f.traced *= 3;
+    f.strangers *= 2;
+    f.limit_lost = rng.pick(&[0, 0, 0, 20]);
+    f
+}
+
+impl Sim {
+    pub(crate) fn new(seed: u64, trace: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let mut tiers = Tiers { ..Tiers::ALL };
+        tiers.pidfd_inode = !rng.odds(250);
+        tiers.pgroup_signal = !rng.odds(250);
+        tiers.get_info = !rng.odds(250);
+        let faults = faults(&mut rng);
+        let pids = 4 + rng.below(5) as i32;
+        let counts_forks = !rng.odds(200);
+        let (kill_rate, ask_rate) = (rng.pick(&[0, 10, 40, 100]), rng.pick(&[60, 150, 400]));
+        let (big_env, loses_files) = (rng.odds(100), rng.odds(250));
+        let mut world = World::new(rng, tiers, faults, trace);
+        world.pids = pids;
+        world.counts_forks = counts_forks;
+        note!(
+            world,
+            "{tiers:?} {:?} pids {pids} kills {kill_rate}",
+            world.faults
+        );
+        Self {
+            world: Rc::new(RefCell::new(world)),
+            daemon: None,
+            key: None,
+            clients: BTreeMap::new(),
+            next_client: 2,
+            wants: [Want::Any; 3],
+            raised: [0; 3],
+            policies: [Restart::Always; 3],
+            ids: [None; 3],
+            unsure: [false; 3],
+            removing: [false; 3],
+            followed: [Followed::default(); 3],
+            touched: Vec::new(),
+            kill_rate,
+            ask_rate,
+            big_env,
+            loses_files,
+            deaths: 0,
+        }
+    }
+
+    /// The whole run. Err: what must not be.
+    pub(crate) fn run(&mut self) -> Result<(), String> {
+        let turns = 60 + self.world.borrow_mut().rng.below(160);
+        for _ in 0..turns {
+            self.wild_turn()?;
+        }
+        self.world.borrow_mut().calm();
+        self.rest()?;
+        self.ask_now(Request::Start {
+            target: "all".to_owned(),
+            force: true,
+        })?;
+        self.rest()?;
+        self.ask_now(Request::Stop {
+            target: "all".to_owned(),
+        })?;
+        self.rest()
+    }
+
+    fn wild_turn(&mut self) -> Result<(), String> {
+        {
+            let mut world = self.world.borrow_mut();
+            for _ in 0..world.rng.below(6) {
+                world.step();
+            }
+            let due = self.daemon.as_ref().and_then(Daemon::deadline);
+            world.now = match (world.rng.below(8), due) {
+                (0, Some(due)) => due.max(world.now),
+                (1, _) => world.now + 5_000,
+                (2 | 3, _) => world.now + 50,
+                (4 | 5, _) => world.now + 3,
+                _ => world.now,
+            };
+        }
+        if self.daemon.is_none() {
+            return self.absence();
+        }
+        let kills = self.world.borrow_mut().rng.odds(self.kill_rate);
+        if kills {
+            let mut world = self.world.borrow_mut();
+            world.fuse = Some(1 + world.rng.below(80) as u64);
+        }
+        let mut asked = Vec::new();
+        while self.world.borrow_mut().rng.odds(self.ask_rate) {
+            asked.push(self.some_request());
+        }
+        self.turn(asked, false)?;
+        self.someone_leaves();
+        Ok(())
+    }
+
+    /// While no daemon lives: files may be lost, the machine may be started anew.
+    fn absence(&mut self) -> Result<(), String> {
+        let (reboots, loses) = {
+            let rng = &mut self.world.borrow_mut().rng;
+            (rng.odds(60), self.loses_files && rng.odds(150))
+        };
+        if reboots {
+            self.reboot();
+        }
+        if loses {
+            self.lose_files();
+        }
+        if self.world.borrow_mut().rng.odds(300) {
+            let fuse = {
+                let rng = &mut self.world.borrow_mut().rng;
+                rng.odds(self.kill_rate * 2)
+                    .then(|| 1 + rng.below(80) as u64)
+            };
+            self.world.borrow_mut().fuse = fuse;
+            self.begin()?;
+        }
+        Ok(())
+    }
+
+    fn reboot(&mut self) {
+        let mut world = self.world.borrow_mut();
+        note!(world, "REBOOT");
+        let wall = world.now + world.wall_offset;
+        world.procs.clear();
+        world.exits.clear();
+        world.boot += 1;
+        world.now = 1_000 + world.rng.below(30) as u64;
+        world.wall_offset = wall + 4_000 - world.now;
+        world.next_key = 100;
+        world.asked = [true; 3];
+        for want in &mut self.wants {
+            if *want == Want::Up {
+                *want = Want::Down;
+            }
+        }
+    }
+
+    fn lose_files(&mut self) {
+        let mut world = self.world.borrow_mut();
+        let all = world.rng.odds(300);
+        note!(
+            world,
+            "LOST: the journal{}",
+            if all { " and services" } else { "" }
+        );
+        world.files.names.remove("journal");
+        if all {
+            world.files.names.remove("services");
+            self.ids = [None; 3];
+        }
+        self.wants = [Want::Any; 3];
+        self.unsure = [true; 3];
+        world.used.clear();
+        world.asked = [true; 3];
+    }
+
+    /// A daemon begins, when no child of the one before holds the lock any more.
+    fn begin(&mut self) -> Result<(), String> {
+        let place = {
+            let mut world = self.world.borrow_mut();
+            while world.procs.iter().any(|p| p.pre.is_some()) {
+                if world.wild {
+                    world.step();
+                } else {
+                    world.settle();
+                }
+            }
+            if world.daemon.is_none() {
+                let own = loop {
+                    if let Some(key) = world.fork(None, INIT) {
+                        break key;
+                    }
+                    world.pids += 1;
+                };
+                world.daemon = Some(own);
+                let at = world.at(own).ok_or("no daemon")?;
+                world.procs[at].cmdline = Rc::new(b"opm\0".to_vec());
+            }
+            world.journal_failed = false;
+            note!(world, "BEGIN {:?} fuse {:?}", world.daemon, world.fuse);
+            Place {
+                home: "/home/.opm".to_owned(),
+                device_inode: (1, 2),
+                machine: 7,
+                boot: world.boot,
+                pid_namespace: 9,
+                key: self.key,
+                inherited_limit: u64::MAX,
+                outer: None,
+                is_namespace_gone: |_| false,
+            }
+        };
+        self.followed = [Followed::default(); 3];
+        let kernel = Fake(self.world.clone());
+        match catch_unwind(AssertUnwindSafe(|| Daemon::begin(kernel, place))) {
+            Err(payload) => self.killed(payload),
+            Ok(Err((code, text))) => {
+                note!(self.world.borrow(), "REFUSED {code} {text}");
+                self.death();
+                match self.world.borrow().wild {
+                    true => Ok(()),
+                    false => Err(format!("no daemon begins: {text}")),
+                }
+            }
+            Ok(Ok(mut daemon)) => {
+                self.key = Some(daemon.home_key());
+                let limit = daemon.own_limit();
+                {
+                    let mut world = self.world.borrow_mut();
+                    let own = world.daemon.and_then(|key| world.at(key));
+                    if let (Some(at), Some(limit)) = (own, limit) {
+                        world.procs[at].limit = (limit, limit);
+                    }
+                }
+                daemon.request(FOLLOWER, 0, Request::Events { follow: true });
+                self.daemon = Some(daemon);
+                self.hear()
+            }
+        }
+    }
+
+    fn killed(&mut self, payload: Box<dyn Any + Send>) -> Result<(), String> {
+        if payload.is::<Killed>() {
+            self.death();
+            return Ok(());
+        }
+        let text = payload.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| {
+            payload
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+        });
+        Err(format!("the daemon panicked: {}", text.unwrap_or_default()))
+    }
+
+    /// The daemon's process is gone.
+    fn death(&mut self) {
+        self.deaths += 1;
+        self.daemon = None;
+        self.forget_clients();
+        let mut world = self.world.borrow_mut();
+        note!(world, "DEATH of the daemon");
+        world.fuse = None;
+        if let Some(own) = world.daemon.take() {
+            world.die(own, opm::process::Exit::Signal(libc::SIGKILL));
+            world.reap(own);
+        }
+        world.watched.clear();
+        world
+            .launches
+            .values_mut()
+            .for_each(|launch| launch.1 = None);
+        world.wakes.clear();
+        world.sigchld = false;
+    }
+
+    fn forget_clients(&mut self) {
+        self.clients.clear();
+        let failed = self.world.borrow().journal_failed;
+        for service in 0..NAMES.len() {
+            let is_open = self.touched.contains(&service) || self.wants[service] == Want::Gone;
+            if failed || is_open {
+                self.wants[service] = Want::Any;
+            }
+        }
+        // What was asked for in the turn that was cut short may be on record or not.
+        for service in self.touched.drain(..) {
+            self.world.borrow_mut().asked[service] = true;
+            self.world.borrow_mut().downs[service] = true;
+        }
+    }
+
+    /// One turn, as the loop does it: facts, requests, tick, replies.
+    pub(crate) fn turn(
+        &mut self,
+        asked: Vec<(ClientId, Request)>,
+        spurious: bool,
+    ) -> Result<(), String> {
+        let Some(daemon) = self.daemon.as_mut() else {
+            return Ok(());
+        };
+        let due = daemon.deadline();
+        let (wakes, signal) = {
+            let mut world = self.world.borrow_mut();
+            let late = world.fault(|f| f.late_wakes);
+            let mut wakes: Vec<Wake> = Vec::new();
+            if !late {
+                wakes = std::mem::take(&mut world.wakes);
+                if world.wild && wakes.len() > 1 && world.rng.odds(300) {
+                    let later = wakes.split_off(1);
+                    world.wakes = later;
+                }
+                if world.wild && world.rng.odds(100) {
+                    wakes.extend(wakes.clone());
+                }
+            }
+            let late = world.fault(|f| f.late_wakes);
+            let signal = !late && std::mem::take(&mut world.sigchld);
+            let due = due.is_some_and(|due| due <= world.now);
+            let odd = world.wild && world.rng.odds(50);
+            if !(spurious || odd || due || signal || !wakes.is_empty() || !asked.is_empty()) {
+                return Ok(());
+            }
+            world.highest_before = world.highest;
+            note!(world, "TURN {wakes:?} signal {signal} due {due}");
+            (wakes, signal)
+        };
+        let turned = catch_unwind(AssertUnwindSafe(|| {
+            daemon.gather(&wakes, signal);
+            for (client, request) in asked {
+                daemon.request(client, 0, request);
+            }
+            daemon.tick();
+        }));
+        if let Err(payload) = turned {
+            let broken = self.world.borrow().broken.clone();
+            return broken.map_or_else(|| self.killed(payload), Err);
+        }
+        self.touched.clear();
+        self.hear()?;
+        match self.daemon.as_ref().and_then(|daemon| daemon.leave.clone()) {
+            None => Ok(()),
+            Some(Leave::Quit) => {
+                self.death();
+                Ok(())
+            }
+            Some(Leave::Exec(_)) => self.become_image(),
+        }
+    }
+
+    /// The same process, another image: descriptors close, children stay.
+    fn become_image(&mut self) -> Result<(), String> {
+        if self.world.borrow_mut().rng.odds(200) {
+            if let Some(daemon) = self.daemon.as_mut() {
+                daemon.leave = None;
+            }
+            return Ok(());
+        }
+        note!(self.world.borrow(), "EXEC of the daemon");
+        self.daemon = None;
+        self.forget_clients();
+        {
+            let mut world = self.world.borrow_mut();
+            world.fuse = None;
+            world.watched.clear();
+            world
+                .launches
+                .values_mut()
+                .for_each(|launch| launch.1 = None);
+            world.wakes.clear();
+        }
+        self.begin()
+    }
+
+    /// A request in peace, in a turn of its own.
+    fn ask_now(&mut self, request: Request) -> Result<(), String> {
+        if self.daemon.is_none() {
+            self.begin()?;
+        }
+        let asked = self.open(request);
+        self.turn(vec![asked], true)
+    }
+
+    /// Lets everything come to rest, and looks whether it rests where it should.
+    fn rest(&mut self) -> Result<(), String> {
+        for _ in 0..ROUNDS {
+            if self.daemon.is_none() {
+                self.begin()?;
+                continue;
+            }
+            let happened = self.world.borrow_mut().settle();
+            let due = self.daemon.as_ref().and_then(Daemon::deadline);
+            let (woken, now) = {
+                let world = self.world.borrow();
+                (world.sigchld || !world.wakes.is_empty(), world.now)
+            };
+            if woken || due.is_some_and(|due| due <= now) {
+                self.turn(Vec::new(), false)?;
+                if self.world.borrow().now == now && !woken {
+                    self.world.borrow_mut().now += 1;
+                }
+            } else if let Some(due) = due.filter(|_| !happened) {
+                self.world.borrow_mut().now = due;
+            } else if !happened {
+                let rows = self.rows();
+                let strays = self.strays();
+                return self.check_rest(&rows, &strays);
+            }
+        }
+        let deadline = self.daemon.as_ref().and_then(Daemon::deadline);
+        let rows = self.rows();
+        let states: Vec<_> = rows.iter().map(|row| (&row.name, row.status)).collect();
+        Err(format!(
+            "does not come to rest: deadline {deadline:?}, {states:?}"
+        ))
+    }
+
+    fn rows(&mut self) -> Vec<opm::wire::Row> {
+        let Some(daemon) = self.daemon.as_mut() else {
+            return Vec::new();
+        };
+        daemon.request(0, 0, Request::List { usage: false });
+        match daemon.outbox.pop() {
+            Some((0, Reply::List(rows))) => rows,
+            _ => Vec::new(),
+        }
+    }
+
+    /// What the daemon knows of marked processes without a record.
+    fn strays(&mut self) -> Vec<String> {
+        let Some(daemon) = self.daemon.as_mut() else {
+            return Vec::new();
+        };
+        daemon.request(0, 0, Request::Doctor);
+        match daemon.outbox.pop() {
+            Some((0, Reply::Doctor(findings))) => findings
+                .into_iter()
+                .filter(|finding| finding.subject == "stray")
+                .map(|finding| finding.text)
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+}

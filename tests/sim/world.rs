@@ -1,0 +1,574 @@
+//! The truth: processes, files and time as a kernel has them, and what nobody may ever see.
+use crate::rng::Rng;
+use opm::process::mark::LimitMark;
+use opm::process::record::Signature;
+use opm::process::{Exit, Identity, Pid};
+use opm::sys::{Errno, Launch, Stage, Tiers, Wake};
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+/// A process for as long as the machine runs; what a pidfd's inode is.
+pub(crate) type Key = u64;
+/// The parent of orphans that nobody else adopts.
+pub(crate) const INIT: Key = 1;
+/// Milliseconds of a tick of start times.
+pub(crate) const TICK_MS: u64 = 10;
+/// Names of the services; the truth counts incarnations by name.
+pub(crate) const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
+
+/// Which incarnation a process descends from: known to the truth only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tag {
+    pub(crate) service: usize,
+    pub(crate) generation: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Running,
+    Stopped,
+    Zombie(Exit),
+}
+
+/// A child between fork and exec.
+#[derive(Clone, Debug)]
+pub(crate) struct Pre {
+    pub(crate) stage: u8,
+    pub(crate) launch: u64,
+    pub(crate) file: u64,
+    pub(crate) offset: u64,
+    pub(crate) signature: Signature,
+    pub(crate) limit: Option<u64>,
+    pub(crate) env: Vec<u8>,
+    pub(crate) cmdline: Vec<u8>,
+    pub(crate) cwd: String,
+    pub(crate) fails: Option<(Stage, Errno)>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Proc {
+    pub(crate) key: Key,
+    pub(crate) pid: Pid,
+    pub(crate) start: u64,
+    pub(crate) parent: Key,
+    /// The processes whose numbers name group and session, alive or not.
+    pub(crate) group: (Key, Pid),
+    pub(crate) session: (Key, Pid),
+    pub(crate) tag: Option<Tag>,
+    pub(crate) leader: bool,
+    pub(crate) pre: Option<Pre>,
+    pub(crate) state: State,
+    /// Its first thread has ended, others run.
+    pub(crate) half_dead: bool,
+    pub(crate) limit: (u64, u64),
+    pub(crate) env: Rc<Vec<u8>>,
+    pub(crate) env_hidden: bool,
+    pub(crate) limit_lost: bool,
+    /// It bears the limit mark of an opm inside of its service.
+    pub(crate) nested: bool,
+    pub(crate) cmdline: Rc<Vec<u8>>,
+    pub(crate) cwd: Rc<str>,
+    pub(crate) uid: u32,
+    pub(crate) stubborn: bool,
+    /// In D state: fatal signals wait.
+    pub(crate) stuck: bool,
+    pub(crate) doom: Option<Exit>,
+    pub(crate) term_pending: bool,
+    /// A tracer has its exit status.
+    pub(crate) traced: bool,
+}
+
+impl Proc {
+    pub(crate) fn is_alive(&self) -> bool {
+        !matches!(self.state, State::Zombie(_))
+    }
+
+    /// Neither mark can be read: with its ancestry cut nobody can know it.
+    pub(crate) fn is_unmarked(&self) -> bool {
+        self.limit_lost && (self.env.is_empty() || self.env_hidden)
+    }
+}
+
+/// How often things go wrong, in a thousand; chosen by the seed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Faults {
+    pub(crate) descriptors: u32,
+    pub(crate) spawn: u32,
+    pub(crate) disk: u32,
+    pub(crate) short: u32,
+    pub(crate) exec: u32,
+    pub(crate) watch: u32,
+    pub(crate) children_missing: u32,
+    pub(crate) late_wakes: u32,
+    pub(crate) exits: u32,
+    pub(crate) forks: u32,
+    pub(crate) escapes: u32,
+    pub(crate) comets: u32,
+    pub(crate) clone_parent: u32,
+    pub(crate) stubborn: u32,
+    pub(crate) stops: u32,
+    pub(crate) stuck: u32,
+    pub(crate) env_lost: u32,
+    pub(crate) limit_lost: u32,
+    pub(crate) traced: u32,
+    pub(crate) nested: u32,
+    pub(crate) strangers: u32,
+    pub(crate) half_dead: u32,
+    pub(crate) oom: u32,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    pub(crate) names: HashMap<String, u64>,
+    pub(crate) data: HashMap<u64, Vec<u8>>,
+    pub(crate) next: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) rng: Rng,
+    pub(crate) now: u64,
+    pub(crate) wall_offset: u64,
+    pub(crate) boot: u128,
+    pub(crate) tiers: Tiers,
+    pub(crate) counts_forks: bool,
+    pub(crate) pids: i32,
+    last_pid: i32,
+    last_start: HashMap<Pid, u64>,
+    pub(crate) next_key: Key,
+    pub(crate) fd: u64,
+    pub(crate) forks: u64,
+    pub(crate) procs: Vec<Proc>,
+    pub(crate) exits: HashMap<Key, Exit>,
+    pub(crate) daemon: Option<Key>,
+    pub(crate) sigchld: bool,
+    pub(crate) wakes: Vec<Wake>,
+    pub(crate) watched: Vec<(u64, Key, Wake)>,
+    pub(crate) launches: HashMap<u64, (Launch, Option<Wake>)>,
+    pub(crate) files: Files,
+    pub(crate) faults: Faults,
+    /// Faults are on, and processes do as they please.
+    pub(crate) wild: bool,
+    /// Kernel calls until the daemon is killed.
+    pub(crate) fuse: Option<u64>,
+    pub(crate) trace: bool,
+    pub(crate) broken: Option<String>,
+    /// Generations that signed in, and the daemon that forked each.
+    pub(crate) signed: HashMap<u64, Key>,
+    /// Generations that signed in since the record was last lost.
+    pub(crate) used: HashSet<u64>,
+    /// The highest generation that was forked, and the one before this turn.
+    pub(crate) highest: u64,
+    pub(crate) highest_before: u64,
+    /// Leaders that exec'd: service, pid.
+    pub(crate) execs: Vec<(usize, Pid)>,
+    /// Whether the operator asked this service's incarnation to end since its exec.
+    pub(crate) asked: [bool; 3],
+    /// Whether it is to be down, whenever it should exec.
+    pub(crate) downs: [bool; 3],
+    /// A write of the journal failed since this daemon began.
+    pub(crate) journal_failed: bool,
+    pub(crate) excused: u64,
+}
+
+macro_rules! note {
+    ($world:expr, $($arg:tt)*) => {
+        if $world.trace { eprintln!("[{}] {}", $world.now, format!($($arg)*)); }
+    };
+}
+pub(crate) use note;
+
+impl World {
+    pub(crate) fn new(rng: Rng, tiers: Tiers, faults: Faults, trace: bool) -> Self {
+        Self {
+            rng,
+            now: 1_000,
+            wall_offset: 1_700_000_000_000,
+            boot: 1,
+            tiers,
+            counts_forks: true,
+            pids: 6,
+            last_pid: 2,
+            last_start: HashMap::new(),
+            next_key: 100,
+            fd: 10,
+            forks: 0,
+            procs: Vec::new(),
+            exits: HashMap::new(),
+            daemon: None,
+            sigchld: false,
+            wakes: Vec::new(),
+            watched: Vec::new(),
+            launches: HashMap::new(),
+            files: Files::default(),
+            faults,
+            wild: true,
+            fuse: None,
+            trace,
+            broken: None,
+            signed: HashMap::new(),
+            used: HashSet::new(),
+            highest: 0,
+            highest_before: 0,
+            execs: Vec::new(),
+            asked: [true; 3],
+            downs: [false; 3],
+            journal_failed: false,
+            excused: 0,
+        }
+    }
+
+    /// The first thing that must never be.
+    pub(crate) fn violate(&mut self, what: String) {
+        note!(self, "VIOLATION {what}");
+        self.broken.get_or_insert(what);
+    }
+
+    /// Whether a fault of that rate strikes now.
+    pub(crate) fn fault(&mut self, rate: fn(&Faults) -> u32) -> bool {
+        let rate = rate(&self.faults);
+        self.wild && self.rng.odds(rate)
+    }
+
+    pub(crate) fn at(&self, key: Key) -> Option<usize> {
+        self.procs.iter().position(|p| p.key == key)
+    }
+
+    pub(crate) fn by_pid(&self, pid: Pid) -> Option<&Proc> {
+        self.procs.iter().find(|p| p.pid == pid)
+    }
+
+    /// The lowest free number after the last one, as the kernel gives them; none if all are used
+    /// by a process, a group or a session.
+    fn free_pid(&mut self) -> Option<Pid> {
+        let tick = self.now / TICK_MS;
+        for step in 1..=self.pids {
+            let pid = 2 + (self.last_pid - 2 + step).rem_euclid(self.pids);
+            let used = |p: &Proc| p.pid == pid || p.group.1 == pid || p.session.1 == pid;
+            if self.procs.iter().any(used) {
+                continue;
+            }
+            // Without inodes two processes of one number and tick can't be told apart: a stated
+            // limit of that tier.
+            if !self.tiers.pidfd_inode && self.last_start.get(&pid) == Some(&tick) {
+                continue;
+            }
+            self.last_pid = pid;
+            self.last_start.insert(pid, tick);
+            return Some(pid);
+        }
+        None
+    }
+
+    /// A new process that looks like `from`, or like a stranger.
+    pub(crate) fn fork(&mut self, from: Option<Key>, parent: Key) -> Option<Key> {
+        let pid = self.free_pid()?;
+        let key = self.next_key;
+        self.next_key += 1;
+        self.forks += 1;
+        let mut child = match from.and_then(|key| self.at(key)) {
+            Some(at) => self.procs[at].clone(),
+            None => Proc {
+                key,
+                pid,
+                start: 0,
+                parent,
+                group: (key, pid),
+                session: (key, pid),
+                tag: None,
+                leader: false,
+                pre: None,
+                state: State::Running,
+                half_dead: false,
+                limit: (u64::MAX, u64::MAX),
+                env: Rc::new(b"HOME=/\0".to_vec()),
+                env_hidden: false,
+                limit_lost: false,
+                nested: false,
+                cmdline: Rc::new(b"stranger\0".to_vec()),
+                cwd: "/".into(),
+                uid: 1000,
+                stubborn: false,
+                stuck: false,
+                doom: None,
+                term_pending: false,
+                traced: false,
+            },
+        };
+        child.key = key;
+        child.pid = pid;
+        child.start = self.now / TICK_MS;
+        child.parent = parent;
+        child.leader = false;
+        child.state = State::Running;
+        child.stuck = false;
+        child.doom = None;
+        child.term_pending = false;
+        child.traced = false;
+        child.half_dead = false;
+        note!(self, "fork {pid} key {key} of {parent} tag {:?}", child.tag);
+        self.procs.push(child);
+        Some(key)
+    }
+
+    pub(crate) fn setsid(&mut self, key: Key) {
+        if let Some(at) = self.at(key) {
+            let p = &mut self.procs[at];
+            p.group = (key, p.pid);
+            p.session = (key, p.pid);
+        }
+    }
+
+    /// All threads of a process end: it is a zombie, and its children go to their next reaper.
+    pub(crate) fn die(&mut self, key: Key, exit: Exit) {
+        let Some(at) = self.at(key).filter(|at| self.procs[*at].is_alive()) else {
+            return;
+        };
+        note!(self, "die {} key {key} {exit:?}", self.procs[at].pid);
+        let reaper = self.reaper_of(key);
+        self.procs[at].state = State::Zombie(exit);
+        self.procs[at].doom = None;
+        self.procs[at].env = Rc::new(Vec::new());
+        self.procs[at].cmdline = Rc::new(Vec::new());
+        if let Some(pre) = self.procs[at].pre.take() {
+            // The pipe's only writer is gone. End of file, unless it reported before.
+            if self
+                .launches
+                .get(&pre.launch)
+                .is_some_and(|l| l.0 == Launch::Pending)
+            {
+                self.decide_launch(pre.launch, Launch::Done);
+                // Killed before its exec: from outside it looks like an exec and a quick death.
+                if let Some(tag) = self.procs[at].tag {
+                    self.execs.push((tag.service, self.procs[at].pid));
+                }
+            }
+        }
+        for at in 0..self.procs.len() {
+            if self.procs[at].parent == key {
+                self.procs[at].parent = reaper;
+                self.sigchld |= Some(reaper) == self.daemon && !self.procs[at].is_alive();
+            }
+        }
+        self.sigchld |= self.daemon.is_some_and(|d| self.procs[at].parent == d);
+        self.edge(key);
+    }
+
+    fn reaper_of(&self, key: Key) -> Key {
+        let mut above = key;
+        while let Some(at) = self.at(above) {
+            above = self.procs[at].parent;
+            let alive = self.at(above).is_some_and(|at| self.procs[at].is_alive());
+            if Some(above) == self.daemon && alive {
+                return above;
+            }
+        }
+        INIT
+    }
+
+    /// A zombie is waited for: its number is free.
+    pub(crate) fn reap(&mut self, key: Key) {
+        let Some(at) = self.at(key) else { return };
+        let p = self.procs.remove(at);
+        note!(self, "reap {} key {key}", p.pid);
+        if let State::Zombie(exit) = p.state {
+            self.exits.insert(key, exit);
+        }
+        self.edge(key);
+    }
+
+    /// Who watches is woken, later.
+    fn edge(&mut self, key: Key) {
+        let woken = self.watched.iter().filter(|(_, of, _)| *of == key);
+        self.wakes.extend(woken.map(|(_, _, wake)| *wake));
+    }
+
+    pub(crate) fn decide_launch(&mut self, id: u64, launch: Launch) {
+        note!(self, "launch {id}: {launch:?}");
+        if let Some((state, wake)) = self.launches.get_mut(&id) {
+            *state = launch;
+            self.wakes.extend(*wake);
+        }
+    }
+
+    /// Delivers a signal of the daemon's.
+    pub(crate) fn deliver(&mut self, key: Key, signal: i32) {
+        let Some(at) = self.at(key) else { return };
+        let p = &self.procs[at];
+        if !p.is_alive() || signal == 0 {
+            return;
+        }
+        note!(self, "signal {signal} to {} key {key} {:?}", p.pid, p.tag);
+        match p.tag {
+            None => {
+                let text = format!("signal {signal} to a stranger, pid {} key {key}", p.pid);
+                return self.violate(text);
+            }
+            Some(tag) if p.leader && !self.asked[tag.service] => {
+                let name = NAMES[tag.service];
+                self.violate(format!("signal {signal} to the leader of {name} unasked"));
+            }
+            Some(_) => {}
+        }
+        let p = &mut self.procs[at];
+        match signal {
+            libc::SIGKILL => p.doom = Some(Exit::Signal(signal)),
+            libc::SIGCONT => {
+                if p.state == State::Stopped {
+                    p.state = State::Running;
+                }
+                if std::mem::take(&mut p.term_pending) && !p.stubborn {
+                    p.doom.get_or_insert(Exit::Signal(libc::SIGTERM));
+                }
+            }
+            _ if p.stubborn => {}
+            _ if p.state == State::Stopped => p.term_pending = true,
+            _ => {
+                p.doom.get_or_insert(Exit::Signal(signal));
+            }
+        }
+        if self.rng.odds(500) {
+            self.strike(key);
+        }
+    }
+
+    /// A fatal signal takes effect, unless the process is in D state.
+    pub(crate) fn strike(&mut self, key: Key) {
+        let Some(at) = self.at(key) else { return };
+        if let Some(exit) = self.procs[at].doom.filter(|_| !self.procs[at].stuck) {
+            self.die(key, exit);
+        }
+    }
+
+    /// The next piece of a child's life before its program.
+    pub(crate) fn advance(&mut self, key: Key) {
+        let Some(at) = self.at(key) else { return };
+        let Some(mut pre) = self.procs[at].pre.take() else {
+            return;
+        };
+        let stage = pre.stage;
+        pre.stage += 1;
+        let fails = pre.fails;
+        let is_at = |wanted: Stage| fails.is_some_and(|(stage, _)| stage == wanted);
+        match stage {
+            0 => {
+                self.setsid(key);
+                self.procs[at].pre = Some(pre);
+            }
+            1 if is_at(Stage::Sign) => self.report_failure(at, pre),
+            1 => {
+                self.sign(at, &mut pre);
+                self.procs[at].pre = Some(pre);
+            }
+            2 if is_at(Stage::Setup) => self.report_failure(at, pre),
+            2 => {
+                if let Some(limit) = pre.limit {
+                    self.procs[at].limit = (limit, limit);
+                }
+                self.procs[at].pre = Some(pre);
+            }
+            3 if fails.is_some() => self.report_failure(at, pre),
+            3 => self.exec(at, pre),
+            // It reported, and ends.
+            _ => {
+                self.procs[at].pre = Some(pre);
+                self.die(key, Exit::Code(127));
+            }
+        }
+    }
+
+    fn report_failure(&mut self, at: usize, mut pre: Pre) {
+        pre.stage = 9;
+        let (stage, errno) = pre.fails.unwrap_or((Stage::Exec, Errno::NOENT));
+        let launch = pre.launch;
+        self.procs[at].pre = Some(pre);
+        self.decide_launch(launch, Launch::Failed(stage, errno));
+    }
+
+    fn sign(&mut self, at: usize, pre: &mut Pre) {
+        let p = &self.procs[at];
+        pre.signature.leader = Identity {
+            pid: p.pid,
+            start_time: p.start,
+            inode: if self.tiers.pidfd_inode { p.key } else { 0 },
+        };
+        let text = format!("{:010}", p.pid);
+        if let Some(mark) = pre.env.windows(9).position(|w| w == b"OPM_MARK=") {
+            let end = pre.env[mark..].iter().position(|b| *b == 0).unwrap_or(0) + mark;
+            pre.env[end - 10..end].copy_from_slice(text.as_bytes());
+        }
+        let generation = pre.signature.generation;
+        note!(self, "sign {} generation {generation}", p.pid);
+        if !self.used.insert(generation) {
+            self.violate(format!("generation {generation} is used twice"));
+        }
+        self.signed.insert(generation, self.procs[at].parent);
+        let bytes = pre.signature.encode();
+        if let Some(data) = self.files.data.get_mut(&pre.file) {
+            let end = pre.offset as usize + bytes.len();
+            data.resize(data.len().max(end), 0);
+            data[pre.offset as usize..end].copy_from_slice(&bytes);
+        }
+    }
+
+    fn exec(&mut self, at: usize, pre: Pre) {
+        let p = &mut self.procs[at];
+        p.leader = true;
+        p.env = Rc::new(pre.env);
+        p.cmdline = Rc::new(pre.cmdline);
+        p.cwd = pre.cwd.into();
+        p.stubborn = false;
+        let (key, pid, tag) = (p.key, p.pid, p.tag);
+        self.procs[at].stubborn = self.fault(|f| f.stubborn);
+        let Some(tag) = tag else { return };
+        note!(
+            self,
+            "exec {pid} of {} generation {}",
+            NAMES[tag.service],
+            tag.generation
+        );
+        self.execs.push((tag.service, pid));
+        self.asked[tag.service] = self.downs[tag.service];
+        let others = |p: &&Proc| {
+            let older = p.tag.is_some_and(|t| t.service == tag.service && t != tag);
+            older && p.is_alive() && p.key != key
+        };
+        let others: Vec<Proc> = self.procs.iter().filter(others).cloned().collect();
+        for other in others {
+            if self.is_excused(&other) {
+                self.excused += 1;
+                continue;
+            }
+            let old = other.tag.map_or(0, |t| t.generation);
+            self.violate(format!(
+                "THE LAW: {} generation {} execs while pid {} of generation {old} lives \
+                 (limit lost {}, environment {} bytes, nested {})",
+                NAMES[tag.service],
+                tag.generation,
+                other.pid,
+                other.limit_lost,
+                other.env.len(),
+                other.nested,
+            ));
+        }
+        self.decide_launch(pre.launch, Launch::Done);
+    }
+
+    /// Both marks lost and the ancestry cut by the death of its daemon: a stated limit. So is a
+    /// service of an opm inside of ours that lost its environment: it could be anybody's.
+    pub(crate) fn is_excused(&self, p: &Proc) -> bool {
+        let parent = p.tag.and_then(|tag| self.signed.get(&tag.generation));
+        p.is_unmarked() && (p.nested || parent.copied() != self.daemon)
+    }
+
+    /// The mark of a daemon of another home, inside of a service.
+    pub(crate) fn foreign_limit(inherited: u64) -> Option<u64> {
+        let daemon = LimitMark::of_daemon(inherited, 0x0f0f_0f0f_0f0f)?;
+        Some(daemon.of_incarnation(5).value())
+    }
+
+    pub(crate) fn live_of(&self, service: usize) -> impl Iterator<Item = &Proc> {
+        let mine = move |p: &&Proc| p.tag.is_some_and(|tag| tag.service == service) && p.is_alive();
+        self.procs.iter().filter(mine)
+    }
+}
