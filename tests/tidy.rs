@@ -53,7 +53,6 @@ const UNSAFE_FIXTURES: &[&str] = &["tests/fixtures/sys.rs"];
 /// What is too long today. Entries may go and numbers may fall; nothing may be added.
 const LONG_FILES: &[(&str, usize)] = &[("src/cli/client.rs", 510), ("src/service/machine.rs", 618)];
 const LONG_FUNCTIONS: &[(&str, usize)] = &[
-    ("src/daemon/door.rs:serve", 77),
     ("src/daemon/launch.rs:launch", 72),
     ("src/daemon/report.rs:doctor", 87),
     ("src/daemon/snapshot.rs:restore", 71),

@@ -9,5 +9,4 @@
 #[allow(dead_code, reason = "made for tests/init")]
 mod rig;
 mod several;
-mod several;
 mod single;

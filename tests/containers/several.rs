@@ -12,7 +12,8 @@ cd "$1" && mount -t tmpfs none layers && mkdir layers/upper layers/work && chmod
 again() {
     mount -t overlay overlay -o lowerdir=/,upperdir=layers/upper,workdir=layers/work root
 }
-again && cp "$2" root/opm && cp services.json root/services.json && chmod 755 root/opm root || exit 99
+again && cp "$2" root/opm &&
+    cp services.json root/services.json && chmod 755 root/opm root || exit 99
 "#;
 
 const THREE: &str = r#"{"services": [
@@ -135,9 +136,12 @@ fn nowhere_to_write_to_is_one_line_and_4() {
 
 /// The services say that they are two if they are.
 const GUARDED: &str = r#"{"services": [
-    {"name": "a", "command": ["sh", "-c", "exec 9>>/a.lock; flock -n 9 || echo clash; echo up; exec sleep 1000"], "cwd": "/"},
-    {"name": "b", "command": ["sh", "-c", "exec 9>>/b.lock; flock -n 9 || echo clash; echo up; exec sleep 1000"], "cwd": "/"},
-    {"name": "c", "command": ["sh", "-c", "exec 9>>/c.lock; flock -n 9 || echo clash; echo up; exec sleep 1000"], "cwd": "/"}]}"#;
+    {"name": "a", "cwd": "/",
+     "command": ["sh", "-c", "exec 9>>/a.lock; flock -n 9 || echo clash; echo up; sleep 1000"]},
+    {"name": "b", "cwd": "/",
+     "command": ["sh", "-c", "exec 9>>/b.lock; flock -n 9 || echo clash; echo up; sleep 1000"]},
+    {"name": "c", "cwd": "/",
+     "command": ["sh", "-c", "exec 9>>/c.lock; flock -n 9 || echo clash; echo up; sleep 1000"]}]}"#;
 
 #[test]
 fn a_container_that_was_killed_is_started_again_on_its_root() {
@@ -170,19 +174,19 @@ fn a_service_that_runs_out_of_memory_is_restarted_and_the_others_stay() {
     const EATER: &str = r#"{"services": [
         {"name": "stays", "command": ["sleep", "1000"], "cwd": "/"},
         {"name": "also", "command": ["sleep", "1000"], "cwd": "/"},
-        {"name": "eats", "command": ["sh", "-c", "[ -e /ate ] && exec sleep 1000; touch /ate; exec tail /dev/zero"],
-         "cwd": "/", "restart_delay": "10ms"}]}"#;
+        {"name": "eats", "cwd": "/", "restart_delay": "10ms", "command":
+         ["sh", "-c", "[ -e /ate ] && exec sleep 1000; touch /ate; exec tail /dev/zero"]}]}"#;
     let container = several("memory", EATER, |config| {
         config["linux"]["resources"]["memory"] = json!({"limit": 64 << 20, "swap": 64 << 20});
     });
-    let live = start(&container, "exec runc run ID");
-    let rows = all_online_after_restart(&container, &live);
+    let mut live = start(&container, "exec runc run ID");
+    let rows = all_online_after_restart(&container, &mut live);
     assert_eq!(rows[0]["restarts"], 0);
     assert_eq!(rows[1]["restarts"], 0);
     stops(&container, live);
 }
 
-fn all_online_after_restart(container: &Container, live: &Live) -> Vec<Value> {
+fn all_online_after_restart(container: &Container, live: &mut Live) -> Vec<Value> {
     eventually("the restart of what was killed", || {
         assert!(live.is_alive(), "the container ended");
         let rows = all_online(container, &[]);
