@@ -133,7 +133,9 @@ impl Entry {
             .about(self.about)
             .no_binary_name(true)
             .disable_help_subcommand(true)
-            .disable_version_flag(true);
+            .disable_version_flag(true)
+            // Keeps `--help`, which this clap has no renderer for: `help` has one.
+            .override_help(self.name);
         let aliased = if self.aliases.is_empty() {
             command
         } else {
@@ -366,6 +368,7 @@ fn daemon(command: Command) -> Command {
         Command::new(name)
             .bin_name(format!("opm daemon {name}"))
             .about(about)
+            .override_help(name)
     };
     command
         .subcommand_required(true)
@@ -395,8 +398,8 @@ mod tests {
     use super::*;
 
     fn helps(command: &mut Command) -> Vec<String> {
-        let mut texts = vec![command.render_long_help().to_string()];
-        texts.push(command.render_help().to_string());
+        command.build();
+        let mut texts = vec![super::super::help::of(command)];
         for sub in command.get_subcommands_mut() {
             texts.extend(helps(sub));
         }

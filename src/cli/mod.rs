@@ -8,6 +8,7 @@ mod client;
 mod daemon;
 mod dotenv;
 mod follow;
+mod help;
 mod home;
 mod logs;
 mod output;

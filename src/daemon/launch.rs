@@ -32,16 +32,19 @@ impl<K: Kernel> Daemon<K> {
             let Some((id, generation)) = self.launches.pop_front() else {
                 return;
             };
-            if let Err(errno) = self.launch(id, generation) {
-                self.launch_failed(id, generation, Stage::Fork, errno);
+            if let Err((stage, errno)) = self.launch(id, generation) {
+                self.launch_failed(id, generation, stage, errno);
             }
         }
     }
 
-    fn launch(&mut self, id: Id, generation: Generation) -> Result<(), Errno> {
+    fn launch(&mut self, id: Id, generation: Generation) -> Result<(), (Stage, Errno)> {
         if !self.strays.is_empty() && !self.nameless().is_empty() {
-            return Err(Errno::BUSY);
+            return Err((Stage::Fork, Errno::BUSY));
         }
+        // Room to sign in: what is written past the last whole slot is lost to the next daemon.
+        let reserved = self.journal.reserve(&mut self.kernel, id);
+        reserved.map_err(|errno| (Stage::Sign, errno))?;
         let Some(unit) = self
             .units
             .get_mut(id as usize)
@@ -85,7 +88,8 @@ impl<K: Kernel> Daemon<K> {
             log_out: &out,
             log_error: &error,
         };
-        let child = self.kernel.spawn(&plan, self.journal.file())?;
+        let child = self.kernel.spawn(&plan, self.journal.file());
+        let child = child.map_err(|errno| (Stage::Fork, errno))?;
         unit.started_at = self.kernel.wall();
         self.dirty.insert(id);
         self.leaders.insert(child.pid, id);

@@ -4,9 +4,11 @@ use super::request::Refusal;
 use super::{ClientId, Daemon};
 use crate::service::machine::{Generation, Goal, Input};
 use crate::service::spec::{Definition, Env, Id, Spec};
+use crate::service::value::{Fields, FromValue, Wrong, by_value};
 use crate::sys::{Kernel, Mode, Result, describe, write_all_at};
 use crate::wire::{Outcome, Status, code};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -26,13 +28,27 @@ struct Dump {
     services: Vec<Saved>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 struct Saved {
     id: Id,
     up: bool,
     environment: usize,
     #[serde(flatten)]
     spec: Spec,
+}
+
+by_value!(Saved);
+
+impl FromValue for Saved {
+    fn from_value(value: Value) -> std::result::Result<Self, Wrong> {
+        let mut fields = Fields::of(value)?;
+        Ok(Self {
+            id: fields.take("id")?,
+            up: fields.take("up")?,
+            environment: fields.take("environment")?,
+            spec: Spec::of_fields(fields)?,
+        })
+    }
 }
 
 impl Dump {
@@ -241,7 +257,7 @@ impl<K: Kernel> Daemon<K> {
         let mut wishes = BTreeMap::new();
         for id in up {
             let Some(unit) = self.unit(id) else { continue };
-            if matches!(unit.status(), Status::Online | Status::Starting) {
+            if unit.status() == Status::Online {
                 running += 1;
                 let (name, pid) = (unit.name(), unit.pid().unwrap_or(0));
                 said.push((

@@ -5,8 +5,10 @@
 //! request was never answered.
 use crate::process::record::checksum;
 use crate::service::spec::{Definition, Env, Id, Spec};
+use crate::service::value::{Fields, FromValue, WHOLE, Wrong, by_value};
 use crate::sys::{Errno, Kernel, Mode, Result, write_all_at};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::{Rc, Weak};
 
@@ -16,7 +18,7 @@ const FRESH: &str = "services.new";
 /// Below this size nothing is rewritten.
 const COMPACT_BYTES_MIN: u64 = 64 << 10;
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
     /// An environment, by the checksum of its text.
@@ -30,6 +32,28 @@ enum Line {
     /// The service of that line was removed. The journal says so too; this is for the day when
     /// the journal is lost.
     Removed(u64),
+}
+
+by_value!(Line);
+
+impl FromValue for Line {
+    fn from_value(value: Value) -> std::result::Result<Self, Wrong> {
+        let (kind, value) = Fields::only(value)?;
+        match kind.as_str() {
+            "env" => FromValue::from_value(value).map(|(key, env)| Self::Env(key, env)),
+            "removed" => FromValue::from_value(value).map(Self::Removed),
+            "service" => {
+                let mut fields = Fields::of(value)?;
+                Ok(Self::Service {
+                    line: fields.take("line")?,
+                    id: fields.take("id")?,
+                    base: fields.take("base")?,
+                    spec: fields.take("spec")?,
+                })
+            }
+            _ => Err(WHOLE),
+        }
+    }
 }
 
 /// What the file holds.

@@ -6,4 +6,5 @@ pub mod signal;
 pub mod spec;
 pub mod target;
 pub mod text;
+pub mod value;
 pub mod words;

@@ -1,8 +1,9 @@
 //! Signals by name and number. Pure: it knows names, and never sends one.
 //!
 //! Names are what people write and what files keep, since numbers differ between machines.
-use serde::de::{self, Deserialize, Deserializer, Visitor};
+use super::value::{FromValue, WHOLE, Wrong, by_value};
 use serde::{Serialize, Serializer};
+use serde_json::Value;
 use std::fmt;
 use std::str::FromStr;
 
@@ -153,34 +154,16 @@ impl Serialize for Signal {
     }
 }
 
-impl<'de> Deserialize<'de> for Signal {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Signal, D::Error> {
-        deserializer.deserialize_any(NameOrNumber)
-    }
-}
+by_value!(Signal);
 
-/// A process file may give a signal either way.
-struct NameOrNumber;
-
-impl Visitor<'_> for NameOrNumber {
-    type Value = Signal;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a signal's name or number, such as \"TERM\" or 15")
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Signal, E> {
-        Signal::parse(text).map_err(E::custom)
-    }
-
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Signal, E> {
-        let signal = i32::try_from(number).ok().and_then(Signal::from_number);
-        signal.ok_or_else(|| E::custom(format!("bad signal {number}: want 1 to {SIGNAL_MAX}")))
-    }
-
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Signal, E> {
-        let signal = i32::try_from(number).ok().and_then(Signal::from_number);
-        signal.ok_or_else(|| E::custom(format!("bad signal {number}: want 1 to {SIGNAL_MAX}")))
+/// A name or a number: a process file may give a signal either way.
+impl FromValue for Signal {
+    fn from_value(value: Value) -> Result<Signal, Wrong> {
+        let signal = match &value {
+            Value::String(text) => Signal::parse(text).ok(),
+            _ => i32::from_value(value).ok().and_then(Signal::from_number),
+        };
+        signal.ok_or(WHOLE)
     }
 }
 

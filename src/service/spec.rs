@@ -4,7 +4,9 @@
 //! or a socket before the daemon keeps it.
 use super::signal::Signal;
 use super::text::{self, Delay};
-use serde::{Deserialize, Serialize};
+use super::value::{Fields, FromValue, Wrong, by_value};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 use std::rc::Rc;
 
 /// Longest name, in characters.
@@ -20,7 +22,7 @@ pub type Id = u32;
 pub type Env = Vec<(String, String)>;
 
 /// When a service that ended by itself comes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Restart {
     /// After every death, exit 0 too.
@@ -58,21 +60,20 @@ impl Restart {
 }
 
 /// How a service is stopped and restarted. Times are milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Policy {
     pub restart: Restart,
     /// Quick deaths in a row that are forgiven.
     pub max_restarts: u32,
     /// A death after at least this long is no quick death.
-    #[serde(with = "span")]
+    #[serde(serialize_with = "span")]
     pub min_uptime: u64,
     /// The cooldown after a quick death; doubles up to its bound if it is a range.
-    #[serde(with = "delay")]
+    #[serde(serialize_with = "delay")]
     pub restart_delay: Delay,
     pub stop_signal: Signal,
     /// From the stop signal to SIGKILL.
-    #[serde(with = "span")]
+    #[serde(serialize_with = "span")]
     pub stop_timeout: u64,
 }
 
@@ -93,7 +94,7 @@ impl Default for Policy {
 }
 
 /// A service as declared, without its captured environment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Spec {
     pub name: String,
     /// The words that are exec'd, program first.
@@ -101,10 +102,9 @@ pub struct Spec {
     /// Absolute working directory.
     pub cwd: String,
     /// Given by hand, over the captured environment.
-    #[serde(default)]
     pub env: Env,
     /// Its end is the end of all that `opm run` runs.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub critical: bool,
     #[serde(flatten)]
     pub policy: Policy,
@@ -185,26 +185,64 @@ pub struct Definition {
     pub base: Rc<Env>,
 }
 
-mod span {
-    use super::text;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-    pub(super) fn serialize<S: Serializer>(ms: &u64, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&text::format_span(*ms))
-    }
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-        text::parse_span(&String::deserialize(from)?).map_err(D::Error::custom)
+by_value!(Spec);
+
+impl FromValue for Spec {
+    fn from_value(value: Value) -> Result<Self, Wrong> {
+        Self::of_fields(Fields::of(value)?)
     }
 }
 
-mod delay {
-    use super::text::Delay;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-    pub(super) fn serialize<S: Serializer>(delay: &Delay, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(delay)
+impl Spec {
+    /// Reads what its serialization wrote. What is not there has its default.
+    ///
+    /// # Errors
+    /// The key that is missing or wrong.
+    pub fn of_fields(mut fields: Fields) -> Result<Self, Wrong> {
+        Ok(Self {
+            name: fields.take("name")?,
+            command: fields.take("command")?,
+            cwd: fields.take("cwd")?,
+            env: fields.or("env", Env::new())?,
+            critical: fields.or("critical", false)?,
+            policy: Policy::of_fields(fields)?,
+        })
     }
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Delay, D::Error> {
-        Delay::parse(&String::deserialize(from)?).map_err(D::Error::custom)
+}
+
+impl Policy {
+    fn of_fields(mut fields: Fields) -> Result<Self, Wrong> {
+        let Self {
+            restart,
+            max_restarts,
+            min_uptime,
+            restart_delay,
+            stop_signal,
+            stop_timeout,
+        } = Self::default();
+        Ok(Self {
+            restart: fields.text_or("restart", Restart::parse, restart)?,
+            max_restarts: fields.or("max_restarts", max_restarts)?,
+            min_uptime: fields.text_or("min_uptime", text::parse_span, min_uptime)?,
+            restart_delay: fields.text_or("restart_delay", Delay::parse, restart_delay)?,
+            stop_signal: fields.or("stop_signal", stop_signal)?,
+            stop_timeout: fields.text_or("stop_timeout", text::parse_span, stop_timeout)?,
+        })
     }
+}
+
+impl FromValue for Policy {
+    fn from_value(value: Value) -> Result<Self, Wrong> {
+        Self::of_fields(Fields::of(value)?)
+    }
+}
+
+fn span<S: Serializer>(ms: &u64, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&text::format_span(*ms))
+}
+
+fn delay<S: Serializer>(delay: &Delay, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(delay)
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@
 //! one request, then replies until one that is final. Nothing here does I/O.
 pub mod file;
 pub mod frame;
+mod read;
 
 use crate::service::spec::{Env, Id, Policy, Spec};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// Exit codes of the command, and the codes of outcomes on the wire. See `opm(1)`.
 pub mod code {
@@ -20,7 +21,7 @@ pub mod code {
 }
 
 /// What a command asks of the daemon. A `target` is text as the operator wrote it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     /// Make existing services up. Answers when exec'd or failed.
@@ -94,7 +95,7 @@ pub enum Request {
     },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Until {
     Online,
@@ -103,8 +104,22 @@ pub enum Until {
     Errored,
 }
 
+impl Until {
+    const ALL: [Self; 4] = [Self::Online, Self::Ready, Self::Stopped, Self::Errored];
+
+    /// The word of `--for`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Ready => "ready",
+            Self::Stopped => "stopped",
+            Self::Errored => "errored",
+        }
+    }
+}
+
 /// What the daemon answers. Every request ends with exactly one final reply.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// Not final: how far a long request is.
@@ -143,16 +158,16 @@ impl Reply {
 
 /// What became of one target. `code` 0: `text` says what is true now (`web: online (pid 12)`),
 /// printed on stdout; else one error line without `opm: `, printed on stderr.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     pub code: u8,
     pub text: String,
     /// Warnings, without `opm: `; they go to stderr and do not change the code.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Online,
@@ -164,6 +179,15 @@ pub enum Status {
 }
 
 impl Status {
+    const ALL: [Self; 6] = [
+        Self::Online,
+        Self::Starting,
+        Self::Stopping,
+        Self::Waiting,
+        Self::Stopped,
+        Self::Errored,
+    ];
+
     /// The status word of the contract.
     pub fn word(self) -> &'static str {
         match self {
@@ -178,7 +202,7 @@ impl Status {
 }
 
 /// One element of `ls --format json`, exactly.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Row {
     pub id: Id,
     pub name: String,
@@ -197,7 +221,7 @@ pub struct Row {
 }
 
 /// One element of `info --format json`, exactly: a row and more.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Info {
     #[serde(flatten)]
     pub row: Row,
@@ -221,7 +245,7 @@ pub struct Info {
     pub note: Option<String>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct LastExit {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<i32>,
@@ -231,7 +255,7 @@ pub struct LastExit {
 }
 
 /// How the leader is told from every other process, ever.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Identity {
     pub boot_id: String,
     pub pid_namespace: u64,
@@ -241,7 +265,7 @@ pub struct Identity {
     pub pidfd_inode: Option<u64>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct LogFiles {
     pub id: Id,
     pub name: String,
@@ -250,7 +274,7 @@ pub struct LogFiles {
 }
 
 /// One line of `events --format json`, exactly.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Event {
     /// RFC 3339 with milliseconds, UTC.
     pub at: String,
@@ -270,7 +294,7 @@ pub struct Event {
 }
 
 /// `daemon health --format json`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Health {
     pub pid: i32,
     pub uptime_ms: u64,
@@ -282,7 +306,7 @@ pub struct Health {
 }
 
 /// One line of `doctor`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Finding {
     /// `ok`, `note` or `problem`.
     pub level: String,

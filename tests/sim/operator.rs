@@ -139,7 +139,8 @@ impl Sim {
                 for service in named(target) {
                     self.wish(service, Want::Any, client);
                     self.world.borrow_mut().asked[service] |= restarts;
-                    if !self.removing[service] {
+                    let sure = target.split(',').all(|part| exact(part));
+                    if sure && !self.removing[service] {
                         self.world.borrow_mut().downs[service] = false;
                     }
                 }
@@ -175,6 +176,7 @@ impl Sim {
             Request::Signal { target, .. } => {
                 for service in named(target) {
                     self.world.borrow_mut().asked[service] = true;
+                    self.world.borrow_mut().loose[service] = true;
                 }
             }
             Request::Restore { .. } => {

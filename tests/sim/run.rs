@@ -190,6 +190,7 @@ impl Sim {
             asked.push(self.some_request());
         }
         self.turn(asked, false)?;
+        self.world.borrow_mut().loose = [false; 3];
         self.someone_leaves();
         Ok(())
     }

@@ -1,0 +1,109 @@
+//! What `--help` of a command prints. Pure.
+//!
+//! clap's own renderer has templates, wrapping and colours that nobody asks for here, in three
+//! times the code of all commands' syntax.
+use clap::{Arg, Command};
+
+/// The help of `command`, which clap has built (its global options are in it).
+pub(crate) fn of(command: &Command) -> String {
+    let (positionals, options): (Vec<&Arg>, Vec<&Arg>) =
+        command.get_arguments().partition(|arg| arg.is_positional());
+    let mut text = String::new();
+    if let Some(about) = command.get_about() {
+        text.push_str(&about.to_string());
+        text.push_str("\n\n");
+    }
+    text.push_str(&usage(command, &positionals, &options));
+    let rows = command.get_subcommands().map(|sub| {
+        let about = sub.get_about().map(ToString::to_string);
+        (sub.get_name().to_owned(), about.unwrap_or_default())
+    });
+    section(&mut text, "Commands", rows.collect());
+    let rows = positionals.iter().map(|arg| (word(arg), says(arg)));
+    section(&mut text, "Arguments", rows.collect());
+    let rows = options.iter().map(|arg| (flags(arg), says(arg)));
+    section(&mut text, "Options", rows.collect());
+    if let Some(after) = command.get_after_help() {
+        text.push('\n');
+        text.push_str(&after.to_string());
+        text.push('\n');
+    }
+    text
+}
+
+/// As the command says itself, or from its arguments.
+fn usage(command: &Command, positionals: &[&Arg], options: &[&Arg]) -> String {
+    let own = command.clone().render_usage().to_string();
+    if !own.is_empty() {
+        return own + "\n";
+    }
+    let name = command.get_bin_name().unwrap_or_default();
+    let mut text = format!("Usage: {name} [OPTIONS]");
+    for arg in options.iter().filter(|arg| arg.is_required_set()) {
+        text.push(' ');
+        text.push_str(flags(arg).trim_start());
+    }
+    for arg in positionals {
+        text.push(' ');
+        text.push_str(&word(arg));
+    }
+    if command.has_subcommands() {
+        text.push_str(" <COMMAND>");
+    }
+    text.push('\n');
+    text
+}
+
+/// Two columns, the second one aligned, its lines too.
+fn section(text: &mut String, title: &str, rows: Vec<(String, String)>) {
+    if rows.is_empty() {
+        return;
+    }
+    let width = rows.iter().map(|(left, _)| left.len()).max().unwrap_or(0);
+    text.push_str(&format!("\n{title}:\n"));
+    for (left, right) in rows {
+        let mut left = left.as_str();
+        for line in right.split('\n') {
+            text.push_str(&format!("  {left:width$}  {line}\n"));
+            left = "";
+        }
+    }
+}
+
+/// `<TARGET>`, `[TARGET]`, `[ARGS]...`.
+fn word(arg: &Arg) -> String {
+    let name = value_name(arg);
+    let many = arg.get_num_args().is_some_and(|n| n.max_values() > 1);
+    match (arg.is_required_set(), many) {
+        (true, _) => format!("<{name}>"),
+        (false, false) => format!("[{name}]"),
+        (false, true) => format!("[{name}]..."),
+    }
+}
+
+/// `-n, --name <NAME>`, the long ones below each other.
+fn flags(arg: &Arg) -> String {
+    let short = arg.get_short().map(|c| format!("-{c}, "));
+    let mut text = short.unwrap_or_else(|| "    ".to_owned());
+    text.push_str(&format!("--{}", arg.get_long().unwrap_or_default()));
+    if arg.get_action().takes_values() {
+        text.push_str(&format!(" <{}>", value_name(arg)));
+    }
+    text
+}
+
+fn value_name(arg: &Arg) -> &str {
+    let names = arg.get_value_names().unwrap_or_default();
+    names.first().map_or("", |name| name.as_str())
+}
+
+fn says(arg: &Arg) -> String {
+    let mut text = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    if arg.get_action().takes_values()
+        && !arg.is_hide_default_value_set()
+        && let [default, ..] = arg.get_default_values()
+    {
+        text.push_str(&format!(" [default: {}]", default.display()));
+    }
+    text
+}

@@ -1,0 +1,486 @@
+//! How requests and replies are read from JSON; serde derives how they are written.
+//!
+//! All of it through [`FromValue`], which is a tenth of the code. Only what can be thousands of
+//! services long and ends in the daemon is read piece by piece, since what a tree of values
+//! leaves behind in the heap would stay there.
+use super::{
+    Event, Finding, Health, Identity, Info, LastExit, LogFiles, Outcome, Reply, Request, Row,
+    Status, Until,
+};
+use crate::service::spec::{Env, Spec};
+use crate::service::value::{Fields, FromValue, WHOLE, Wrong, by_value, from_fields};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde_json::Value;
+
+by_value!(
+    Reply, Outcome, Row, Info, LastExit, Identity, LogFiles, Event, Health, Finding
+);
+from_fields!(Row {
+    id,
+    name,
+    pid,
+    uptime_ms,
+    restarts,
+    status,
+    cpu_percent,
+    memory_bytes,
+    watching,
+    processes,
+    generation,
+    adopted,
+    command,
+    cwd,
+});
+from_fields!(LastExit { code, signal, at });
+from_fields!(Identity {
+    boot_id,
+    pid_namespace,
+    pid,
+    start_time,
+    pidfd_inode
+});
+from_fields!(LogFiles {
+    id,
+    name,
+    out,
+    error
+});
+from_fields!(Event {
+    at,
+    event,
+    service,
+    id,
+    generation,
+    pid,
+    code,
+    signal,
+    reason
+});
+from_fields!(Health {
+    pid,
+    uptime_ms,
+    memory_bytes,
+    services,
+    online,
+    version,
+    home
+});
+from_fields!(Finding {
+    level,
+    subject,
+    text,
+    advice
+});
+
+impl FromValue for Outcome {
+    fn from_value(value: Value) -> Result<Self, Wrong> {
+        let mut fields = Fields::of(value)?;
+        Ok(Self {
+            code: fields.take("code")?,
+            text: fields.take("text")?,
+            warnings: fields.or("warnings", Vec::new())?,
+        })
+    }
+}
+
+impl FromValue for Info {
+    fn from_value(value: Value) -> Result<Self, Wrong> {
+        let mut fields = Fields::of(value)?;
+        Ok(Self {
+            pids: fields.take("pids")?,
+            started_at: fields.take("started_at")?,
+            last_exit: fields.take("last_exit")?,
+            ready: fields.take("ready")?,
+            pattern: fields.take("pattern")?,
+            policy: fields.take("policy")?,
+            log_out: fields.take("log_out")?,
+            log_error: fields.take("log_error")?,
+            identity: fields.take("identity")?,
+            failed_restarts: fields.take("failed_restarts")?,
+            last_restart_at: fields.take("last_restart_at")?,
+            env_keys: fields.take("env_keys")?,
+            cgroup: fields.take("cgroup")?,
+            note: fields.take("note")?,
+            row: Row::from_value(fields.rest())?,
+        })
+    }
+}
+
+/// The one of `all` that is called what `value` says.
+fn by_word<T: Copy>(value: Value, all: &[T], word: fn(T) -> &'static str) -> Result<T, Wrong> {
+    let value = value.as_str().ok_or(WHOLE)?;
+    let found = all.iter().find(|one| word(**one) == value);
+    found.copied().ok_or(WHOLE)
+}
+
+impl FromValue for Status {
+    fn from_value(value: Value) -> Result<Self, Wrong> {
+        by_word(value, &Self::ALL, Self::word)
+    }
+}
+
+impl FromValue for Until {
+    fn from_value(value: Value) -> Result<Self, Wrong> {
+        by_word(value, &Self::ALL, Self::word)
+    }
+}
+
+impl FromValue for Reply {
+    fn from_value(value: Value) -> Result<Self, Wrong> {
+        let (kind, value) = Fields::only(value)?;
+        Ok(match kind.as_str() {
+            "event" => Self::Event(FromValue::from_value(value)?),
+            "list" => Self::List(FromValue::from_value(value)?),
+            "info" => Self::Info(FromValue::from_value(value)?),
+            "env" => Self::Env(FromValue::from_value(value)?),
+            "logs" => Self::Logs(FromValue::from_value(value)?),
+            "events" => Self::Events(FromValue::from_value(value)?),
+            "health" => Self::Health(FromValue::from_value(value)?),
+            "doctor" => Self::Doctor(FromValue::from_value(value)?),
+            kind => {
+                let mut fields = Fields::of(value)?;
+                match kind {
+                    "progress" => Self::Progress {
+                        done: fields.take("done")?,
+                        total: fields.take("total")?,
+                    },
+                    "outcomes" => Self::Outcomes {
+                        outcomes: fields.take("outcomes")?,
+                        summary: fields.take("summary")?,
+                    },
+                    "failed" => Self::Failed {
+                        code: fields.take("code")?,
+                        text: fields.take("text")?,
+                    },
+                    _ => return Err(WHOLE),
+                }
+            }
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Request {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(OneRequest)
+    }
+}
+
+/// `"save"`, or `{"start": {…}}`.
+struct OneRequest;
+
+/// [`Request::Define`], of which an import may bring thousands.
+#[derive(serde::Deserialize)]
+struct Define {
+    specs: Vec<Spec>,
+    base: Env,
+    force: bool,
+    keep: bool,
+}
+
+impl<'de> Visitor<'de> for OneRequest {
+    type Value = Request;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a request")
+    }
+
+    fn visit_str<E: Error>(self, word: &str) -> Result<Request, E> {
+        Ok(match word {
+            "save" => Request::Save,
+            "health" => Request::Health,
+            "doctor" => Request::Doctor,
+            _ => return Err(E::custom("no such request")),
+        })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Request, A::Error> {
+        let kind: String = map.next_key()?.ok_or_else(|| A::Error::custom("empty"))?;
+        if kind == "define" {
+            let Define {
+                specs,
+                base,
+                force,
+                keep,
+            } = map.next_value()?;
+            return Ok(Request::Define {
+                specs,
+                base,
+                force,
+                keep,
+            });
+        }
+        of_fields(&kind, map.next_value()?).map_err(A::Error::custom)
+    }
+}
+
+fn of_fields(kind: &str, value: Value) -> Result<Request, Wrong> {
+    let mut fields = Fields::of(value)?;
+    let mut target = || fields.take("target");
+    Ok(match kind {
+        "stop" => Request::Stop { target: target()? },
+        "restart" => Request::Restart { target: target()? },
+        "remove" => Request::Remove { target: target()? },
+        "reset" => Request::Reset { target: target()? },
+        "info" => Request::Info { target: target()? },
+        "env" => Request::Env { target: target()? },
+        "logs" => Request::Logs { target: target()? },
+        "flush" => Request::Flush { target: target()? },
+        "start" => Request::Start {
+            target: target()?,
+            force: fields.take("force")?,
+        },
+        "signal" => Request::Signal {
+            target: target()?,
+            signal: fields.take("signal")?,
+            tree: fields.take("tree")?,
+        },
+        "wait" => Request::Wait {
+            target: target()?,
+            until: fields.take("until")?,
+            timeout_ms: fields.take("timeout_ms")?,
+        },
+        "list" => Request::List {
+            usage: fields.take("usage")?,
+        },
+        "events" => Request::Events {
+            follow: fields.take("follow")?,
+        },
+        "restore" => Request::Restore {
+            force: fields.take("force")?,
+        },
+        "leave" => Request::Leave {
+            services: fields.take("services")?,
+        },
+        "upgrade" => Request::Upgrade {
+            binary: fields.take("binary")?,
+        },
+        _ => return Err(WHOLE),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::spec::Policy;
+
+    fn spec() -> Spec {
+        Spec {
+            name: "web".into(),
+            command: vec!["node".into(), "a b".into()],
+            cwd: "/srv".into(),
+            env: vec![("K".into(), "v".into())],
+            critical: true,
+            policy: Policy {
+                max_restarts: 3,
+                min_uptime: 1,
+                ..Policy::default()
+            },
+        }
+    }
+
+    fn requests() -> Vec<Request> {
+        let target = || "web".to_owned();
+        vec![
+            Request::Start {
+                target: target(),
+                force: true,
+            },
+            Request::Define {
+                specs: vec![spec(), spec()],
+                base: vec![("A".into(), "ü\u{0}\"".into())],
+                force: false,
+                keep: true,
+            },
+            Request::Stop { target: target() },
+            Request::Restart { target: target() },
+            Request::Remove { target: target() },
+            Request::Signal {
+                target: target(),
+                signal: 15,
+                tree: true,
+            },
+            Request::Reset { target: target() },
+            Request::List { usage: true },
+            Request::Info { target: target() },
+            Request::Env { target: target() },
+            Request::Logs { target: target() },
+            Request::Flush { target: target() },
+            Request::Events { follow: true },
+            Request::Wait {
+                target: target(),
+                until: Until::Errored,
+                timeout_ms: None,
+            },
+            Request::Wait {
+                target: target(),
+                until: Until::Online,
+                timeout_ms: Some(1 << 40),
+            },
+            Request::Save,
+            Request::Restore { force: true },
+            Request::Health,
+            Request::Doctor,
+            Request::Leave { services: true },
+            Request::Upgrade { binary: None },
+            Request::Upgrade {
+                binary: Some("/opm".into()),
+            },
+        ]
+    }
+
+    fn row() -> Row {
+        Row {
+            id: 7,
+            name: "web".into(),
+            pid: Some(12),
+            uptime_ms: None,
+            restarts: u64::MAX,
+            status: Status::Waiting,
+            cpu_percent: Some(0.3),
+            memory_bytes: None,
+            watching: false,
+            processes: Some(2),
+            generation: 9,
+            adopted: true,
+            command: "node a".into(),
+            cwd: "/".into(),
+        }
+    }
+
+    fn info() -> Info {
+        Info {
+            row: row(),
+            pids: vec![12, 13],
+            started_at: Some("then".into()),
+            last_exit: Some(LastExit {
+                code: None,
+                signal: Some("KILL".into()),
+                at: None,
+            }),
+            ready: true,
+            pattern: "a".into(),
+            policy: spec().policy,
+            log_out: "o".into(),
+            log_error: "e".into(),
+            identity: Some(Identity {
+                boot_id: "b".into(),
+                pid_namespace: 1,
+                pid: 12,
+                start_time: Some(3),
+                pidfd_inode: None,
+            }),
+            failed_restarts: 2,
+            last_restart_at: None,
+            env_keys: vec!["K".into()],
+            cgroup: None,
+            note: Some("n".into()),
+        }
+    }
+
+    fn event() -> Event {
+        Event {
+            at: "now".into(),
+            event: "exited".into(),
+            service: "web".into(),
+            id: 1,
+            generation: 2,
+            pid: Some(3),
+            code: Some(-1),
+            signal: None,
+            reason: None,
+        }
+    }
+
+    fn replies() -> Vec<Reply> {
+        let outcome = |warnings| Outcome {
+            code: 3,
+            text: "t".into(),
+            warnings,
+        };
+        let outcomes = vec![outcome(vec![]), outcome(vec!["w".into()])];
+        let [name, out, error] = ["n", "o", "e"].map(String::from);
+        let [level, subject, text, advice] = ["l", "s", "t", "a"].map(String::from);
+        vec![
+            Reply::Progress { done: 1, total: 2 },
+            Reply::Event(event()),
+            Reply::Outcomes {
+                outcomes,
+                summary: Some("s".into()),
+            },
+            Reply::List(vec![row(), row()]),
+            Reply::Info(vec![info()]),
+            Reply::Env(vec![("web".into(), vec![("K".into(), "v".into())])]),
+            Reply::Logs(vec![LogFiles {
+                id: 1,
+                name,
+                out,
+                error,
+            }]),
+            Reply::Events(vec![event()]),
+            Reply::Health(Health {
+                pid: 1,
+                uptime_ms: 2,
+                memory_bytes: 3,
+                services: 4,
+                online: 5,
+                version: "6".into(),
+                home: "7".into(),
+            }),
+            Reply::Doctor(vec![Finding {
+                level,
+                subject,
+                text,
+                advice,
+            }]),
+            Reply::Failed {
+                code: 4,
+                text: "t".into(),
+            },
+        ]
+    }
+
+    #[test]
+    fn every_request_and_reply_is_read_as_it_was_written() {
+        for request in requests() {
+            let text = serde_json::to_string(&request).unwrap();
+            let read: Request = serde_json::from_str(&text).unwrap();
+            assert_eq!(format!("{request:?}"), format!("{read:?}"), "{text}");
+        }
+        for reply in replies() {
+            let text = serde_json::to_string(&reply).unwrap();
+            let read: Reply = serde_json::from_str(&text).unwrap();
+            assert_eq!(format!("{reply:?}"), format!("{read:?}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_neither_is_refused_and_never_a_panic() {
+        for text in [
+            "{}",
+            "[]",
+            "null",
+            "1",
+            "\"nope\"",
+            "{\"nope\":{}}",
+            "{\"stop\":{}}",
+        ] {
+            assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");
+        }
+        for text in [
+            "{\"list\":[{}]}",
+            "{\"health\":null}",
+            "{\"failed\":[]}",
+            "\"event\"",
+        ] {
+            assert!(serde_json::from_str::<Reply>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_status_has_its_own_word_in_json() {
+        for status in Status::ALL {
+            let text = serde_json::to_string(&status).unwrap();
+            assert_eq!(text, format!("\"{}\"", status.word()));
+        }
+    }
+}
