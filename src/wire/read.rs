@@ -269,6 +269,7 @@ mod tests {
             command: vec!["node".into(), "a b".into()],
             cwd: "/srv".into(),
             env: vec![("K".into(), "v".into())],
+            critical: true,
             policy: Policy {
                 max_restarts: 3,
                 min_uptime: 1,
