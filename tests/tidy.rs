@@ -32,6 +32,8 @@ const ROOMS: &[(&str, &[&str])] = &[
             "daemon::door",
             "daemon::can_take_over",
             "sys::detach",
+            // A new binary is asked before it takes over.
+            "sys::ask",
         ],
     ),
 ];

@@ -129,7 +129,7 @@ impl<K: Kernel> Daemon<K> {
                 self.waiting.remove(&id);
             }
         }
-        let Some(pending) = self.pending.get_mut(&number) else {
+        let Some(pending) = self.pending.value_mut(&number) else {
             return;
         };
         pending.waiting.remove(&id);

@@ -203,7 +203,7 @@ impl Server {
 
     /// Reads what a client sent, and takes up its requests.
     fn hear(&mut self, id: ClientId, daemon: &mut Daemon<Linux>) {
-        let Some(client) = self.clients.get_mut(&id) else {
+        let Some(client) = self.clients.value_mut(&id) else {
             return;
         };
         let mut buffer = [0u8; 16 << 10];
@@ -261,7 +261,7 @@ impl Server {
             log(&line);
         }
         for (id, reply) in std::mem::take(&mut daemon.outbox) {
-            let Some(client) = self.clients.get_mut(&id) else {
+            let Some(client) = self.clients.value_mut(&id) else {
                 continue;
             };
             match frame::encode(&reply) {
@@ -277,7 +277,7 @@ impl Server {
             .iter()
             .filter(|(_, client)| !client.out.is_empty());
         for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
-            let Some(client) = self.clients.get_mut(&id) else {
+            let Some(client) = self.clients.value_mut(&id) else {
                 continue;
             };
             let alive = write_out(client);

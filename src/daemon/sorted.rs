@@ -43,7 +43,7 @@ impl<K: Ord + Copy, V> Map<K, V> {
         self.place(*key).ok().map(|at| &self.0[at].1)
     }
 
-    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+    pub fn value_mut(&mut self, key: &K) -> Option<&mut V> {
         self.place(*key).ok().map(|at| &mut self.0[at].1)
     }
 

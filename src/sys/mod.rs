@@ -3,6 +3,7 @@
 //! [`Kernel`] is what the daemon needs, at the granularity of system calls, so that the
 //! simulator can stand in for it and kill the daemon between any two. [`linux::Linux`] is the
 //! real one. Errors are bare [`Errno`]s; whoever asked adds the context.
+pub mod ask;
 pub mod crash;
 pub mod detach;
 pub mod fifo;
