@@ -30,7 +30,8 @@ const DOORS: &[(&str, &[&str])] = &[
     // `opm run` stands in front of a daemon; `opm init` beside them must not know of it.
     ("src/init/run.rs", &["daemon"]),
     ("src/init/output.rs", &["daemon::launch::fifo_paths"]),
-    ("src/cli/daemon.rs", &["daemon::can_take_over"]),
+    // A new binary is asked before it takes over.
+    ("src/cli/daemon.rs", &["daemon::can_take_over", "sys::ask"]),
     // The fork that puts a daemon behind a command.
     ("src/cli/client.rs", &["sys::detach"]),
     // Whether a home can be written to, as the daemon will do it.

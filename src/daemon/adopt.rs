@@ -4,6 +4,7 @@ use super::Daemon;
 use super::events::Events;
 use super::journal::{self, Found, Journal};
 use super::request::Refusal;
+use super::sorted::Map;
 use super::store::{Loaded, Store};
 use super::unit::{Run, Unit};
 use crate::mutant::mutant;
@@ -15,7 +16,7 @@ use crate::service::policy::restart_cooldown_delay_ms;
 use crate::service::spec::{Definition, Id, Policy};
 use crate::sys::{Errno, Kernel, describe};
 use crate::wire::{Status, code};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// Milliseconds of one tick of start times (USER_HZ is 100 on every Linux that we run on).
 pub(crate) const TICK_MS: u64 = 10;
@@ -164,7 +165,7 @@ impl<K: Kernel> Daemon<K> {
             began: now,
             deadlines: Default::default(),
             leaders: HashMap::new(),
-            orphans: BTreeMap::new(),
+            orphans: Map::new(),
             dead_orphans: Vec::new(),
             gates: Default::default(),
             traced: Default::default(),
@@ -180,7 +181,7 @@ impl<K: Kernel> Daemon<K> {
             dirty: Default::default(),
             touched: Default::default(),
             events: Events::default(),
-            pending: BTreeMap::new(),
+            pending: Map::new(),
             waiting: HashMap::new(),
             next_pending: 0,
             asker: 0,
@@ -346,7 +347,7 @@ impl<K: Kernel> Daemon<K> {
             kills: 0,
             asked: false,
             failure: None,
-            members: BTreeMap::new(),
+            members: Map::new(),
         })
     }
 
