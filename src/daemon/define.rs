@@ -155,7 +155,8 @@ impl<K: Kernel> Daemon<K> {
             line,
             machine,
             run: None,
-            emptied: 0,
+            // What its slot was used for before is past.
+            emptied: self.sequence.0,
             generation: 0,
             started_at: 0,
             exited_at: 0,
@@ -180,6 +181,7 @@ impl<K: Kernel> Daemon<K> {
             let policy = unit.definition.spec.policy;
             unit.machine = Machine::resume(policy, Goal::Up, 0, 0, past, self.now);
             unit.generation = generation.0;
+            unit.emptied = generation.0.saturating_sub(1);
             unit.run = Some(run);
             unit.announced = Status::Online;
             self.insert(unit);
