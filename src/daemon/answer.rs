@@ -173,6 +173,8 @@ impl<K: Kernel> Daemon<K> {
                 "restored {good}: {running} already running, {} started",
                 good.saturating_sub(running)
             )),
+            // What could not be stopped is not left alone.
+            Then::Leave if good < outcomes.len() => None,
             Then::Leave => {
                 self.leave = Some(Leave::Quit);
                 Some("daemon stopped; its services are stopped".to_owned())
@@ -287,11 +289,16 @@ impl<K: Kernel> Daemon<K> {
         let mut pids: Vec<i32> = self.known_members(id);
         pids.sort_unstable();
         let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+        let what = match pids.is_empty() {
+            true => "it can't be confirmed that all of it is gone (see 'opm doctor')".to_owned(),
+            false => format!(
+                "what is left of it survives SIGKILL (pid {})",
+                pids.join(", ")
+            ),
+        };
         format!(
-            "{}: what is left of it does not die of SIGKILL (pid {}); it stays stopping and is \
-             not started",
-            unit.name(),
-            pids.join(", "),
+            "{}: {what}; it stays stopping and is not started",
+            unit.name()
         )
     }
 }

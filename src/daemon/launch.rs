@@ -7,7 +7,7 @@ use crate::process::Identity;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::record::{SIGNATURE_OFFSET, Signature, slot_offset};
 use crate::service::machine::{Fault, Generation, Input};
-use crate::service::spec::{Definition, Id};
+use crate::service::spec::{Definition, Id, RESERVED};
 use crate::service::target::file_name_of;
 use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Streams, Strings, Wake};
 
@@ -286,7 +286,7 @@ pub(crate) fn environment(
     }
     for (at, (name, value)) in own.iter().enumerate() {
         let replaced = own[at + 1..].iter().any(|(key, _)| key == name);
-        if !replaced && !name.starts_with("OPM_") {
+        if !replaced && !RESERVED.contains(&name.as_str()) {
             env.push(&[name, "=", value]);
         }
     }
