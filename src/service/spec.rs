@@ -104,7 +104,7 @@ pub struct Spec {
     /// Given by hand, over the captured environment.
     pub env: Env,
     /// Its end is the end of all that `opm run` runs.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub critical: bool,
     #[serde(flatten)]
     pub policy: Policy,

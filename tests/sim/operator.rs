@@ -126,12 +126,9 @@ impl Sim {
                     let service = NAMES.iter().position(|n| *n == spec.name).unwrap_or(0);
                     raises = Some(client);
                     self.wish(service, Want::Any, client);
-                    let known = self.ids[service].is_some();
-                    if !known {
+                    if spec.policy.restart != Restart::Always {
+                        // Refused or not: from now on it may end by itself.
                         self.policies[service] = spec.policy.restart;
-                    } else if self.policies[service] != spec.policy.restart {
-                        // Refused, or new after a removal: either may hold.
-                        self.policies[service] = Restart::Never;
                     }
                     self.world.borrow_mut().asked[service] = true;
                 }
@@ -170,6 +167,8 @@ impl Sim {
             Request::Remove { target } => {
                 for service in named(target) {
                     self.ids[service] = None;
+                    self.known[service] = false;
+                    self.removed_by[service] = client;
                     self.removing[service] = true;
                     self.wish(service, Want::Any, client);
                     self.world.borrow_mut().downs[service] = true;
