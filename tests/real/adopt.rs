@@ -179,7 +179,7 @@ fn a_dead_leaders_pid_that_is_now_a_thread_stands_in_nobodys_way(rig: &Rig) {
         std::fs::write("/proc/sys/kernel/ns_last_pid", (leader - 1).to_string()).unwrap();
         let waits = std::sync::Arc::clone(&waits);
         threads.push(std::thread::spawn(move || {
-            waits.lock().unwrap().recv().ok()
+            waits.lock().unwrap().recv().is_ok()
         }));
         std::path::Path::new(&task).exists().then_some(())
     });
