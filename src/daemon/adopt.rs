@@ -4,6 +4,7 @@ use super::Daemon;
 use super::events::Events;
 use super::journal::{self, Found, Journal};
 use super::request::Refusal;
+use super::sorted::Map;
 use super::store::{Loaded, Store};
 use super::unit::{Run, Unit};
 use crate::mutant::mutant;
@@ -15,7 +16,7 @@ use crate::service::policy::restart_cooldown_delay_ms;
 use crate::service::spec::{Definition, Id, Policy};
 use crate::sys::{Errno, Kernel, describe};
 use crate::wire::{Status, code};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// Milliseconds of one tick of start times (USER_HZ is 100 on every Linux that we run on).
 pub(crate) const TICK_MS: u64 = 10;
@@ -58,7 +59,11 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal>
             ),
         ))
     };
-    if header.machine != place.machine {
+    let other = header.pid_namespace != place.pid_namespace;
+    // A boot has one kernel: a container made anew has another host name only.
+    let gone =
+        other && header.boot == place.boot && (place.is_namespace_gone)(header.pid_namespace);
+    if header.machine != place.machine && !gone {
         return if any_live {
             refuse("on another machine")
         } else {
@@ -66,16 +71,13 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal>
         };
     }
     // A container's writable layer is mounted anew at each start, by another device number.
-    let remounted =
-        header.home.1 == place.device_inode.1 && header.pid_namespace != place.pid_namespace;
-    if (header.boot != place.boot && !mutant("believe_boot"))
-        || header.home != place.device_inode && !remounted
-    {
+    let remounted = other && header.home.1 == place.device_inode.1;
+    let another_boot = header.boot != place.boot && !mutant("believe_boot");
+    if another_boot || header.home != place.device_inode && !remounted {
         // Another boot: no process of it lives. A copied home: what it records is the original's.
         return Ok(false);
     }
-    if header.pid_namespace != place.pid_namespace {
-        let gone = (place.is_namespace_gone)(header.pid_namespace);
+    if other {
         return if any_live && !gone {
             refuse("in another PID namespace")
         } else {
@@ -119,9 +121,9 @@ impl<K: Kernel> Daemon<K> {
             pid_namespace: place.pid_namespace,
             home_key,
             home: place.device_inode,
+            daemon: own,
             init: own.pid == 1,
             alone: kernel.is_alone_in_cgroup(),
-            daemon: own,
         };
         let (store, loaded) =
             Store::open(&mut kernel).map_err(|errno| cannot("services", errno))?;
@@ -177,7 +179,7 @@ impl<K: Kernel> Daemon<K> {
             began: now,
             deadlines: Default::default(),
             leaders: HashMap::new(),
-            orphans: BTreeMap::new(),
+            orphans: Map::new(),
             dead_orphans: Vec::new(),
             gates: Default::default(),
             traced: Default::default(),
@@ -193,7 +195,7 @@ impl<K: Kernel> Daemon<K> {
             dirty: Default::default(),
             touched: Default::default(),
             events: Events::default(),
-            pending: BTreeMap::new(),
+            pending: Map::new(),
             waiting: HashMap::new(),
             next_pending: 0,
             asker: 0,
@@ -267,11 +269,10 @@ impl<K: Kernel> Daemon<K> {
     /// Definitions whose slot was never written: the daemon died in the turn that defined them,
     /// or while it made up for a lost journal. A removed service's slot is written, and free.
     fn load_unrecorded(&mut self, found: &Found, loaded: Loaded, valid: bool) -> Result<(), Errno> {
-        let newest: BTreeMap<Id, (u64, Definition)> = loaded
-            .services
-            .into_iter()
-            .map(|(line, (id, definition))| (id, (line, definition)))
-            .collect();
+        let mut newest: Map<Id, (u64, Definition)> = Map::new();
+        for (line, (id, definition)) in loaded.services {
+            newest.insert(id, (line, definition));
+        }
         for (id, (line, definition)) in newest {
             let slot = found.slots.get(id as usize).copied();
             let (state, signature) = slot.unwrap_or_default();
@@ -390,7 +391,7 @@ impl<K: Kernel> Daemon<K> {
             kills: 0,
             asked: false,
             failure: None,
-            members: BTreeMap::new(),
+            members: Map::new(),
         })
     }
 

@@ -25,7 +25,7 @@ const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// When it takes longer, say who is in the way.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// The inode of the initial PID namespace (PROC_PID_INIT_INO of linux/proc_ns.h).
-const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+pub(crate) const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// What this build can take over: journal and definitions of this format.
 const FORMAT: &str = "journal 1";
 
@@ -122,24 +122,22 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
         "opm {} serves {path} (pid {pid}, {services} services)",
         env!("CARGO_PKG_VERSION")
     ));
-    loop {
-        match server.run(&mut daemon, front) {
-            Leave::Quit => break,
-            Leave::Exec(binary) => {
-                log(&format!("becoming {binary}"));
-                let errno = crash::become_image(&binary, server.listener());
-                log(&format!(
-                    "cannot execute {binary}: {}; staying",
-                    describe(errno)
-                ));
-                daemon.leave = None;
-            }
-        }
-    }
+    turn(&mut server, &mut daemon, front);
     for name in [SOCKET, PID_FILE] {
         daemon.kernel.home.remove(name).ok();
     }
     Ok(front.end(&mut daemon))
+}
+
+/// Until it leaves for good. An exec that works does not come back.
+fn turn(server: &mut Server, daemon: &mut Daemon<Linux>, front: &mut dyn Front) {
+    while let Leave::Exec(binary) = server.run(daemon, front) {
+        log(&format!("becoming {binary}"));
+        let errno = crash::become_image(&binary, server.listener());
+        let why = describe(errno);
+        log(&format!("cannot execute {binary}: {why}; staying"));
+        daemon.leave = None;
+    }
 }
 
 /// Signals, descriptors, directory, subreaper. Gives the listener that an earlier image of this

@@ -8,6 +8,7 @@
 //!
 //! For an adopted tree orphans went elsewhere: [`super::scan`] looks for marks.
 use super::Daemon;
+use super::sorted::Set;
 use super::unit::{Orphan, Owner};
 use crate::mutant::mutant;
 use crate::process::Pid;
@@ -304,7 +305,7 @@ impl<K: Kernel> Daemon<K> {
         let signal = if killing { libc::SIGKILL } else { signal };
         let mine = |owner: Owner| owner == Owner::Run(id, generation);
         let mut roots = Vec::new();
-        for (pid, orphan) in &mut self.orphans {
+        for (pid, orphan) in self.orphans.iter_mut() {
             if mine(orphan.owner) && (!orphan.asked || killing) {
                 orphan.asked = true;
                 roots.push(*pid);
@@ -405,7 +406,9 @@ impl<K: Kernel> Daemon<K> {
     fn descendants(&mut self, id: Id, root: Pid) -> Vec<(Pid, K::Pidfd)> {
         let mut found: Vec<(Pid, K::Pidfd)> = Vec::new();
         let mut queue: Vec<(Pid, Option<usize>)> = vec![(root, None)];
-        let mut seen = std::collections::BTreeSet::from([root, self.own.pid]);
+        let mut seen = Set::new();
+        seen.insert(root);
+        seen.insert(self.own.pid);
         while let Some((parent, at)) = queue.pop() {
             let mut children = Vec::new();
             if self.kernel.children(parent, &mut children).is_err() {

@@ -1,16 +1,16 @@
 //! From the machine's wish to spawn to the kernel's word that the program runs.
 use super::Daemon;
 use super::gate::LOOK_AGAIN_MS;
+use super::sorted::Map;
 use super::unit::Run;
 use crate::mutant::mutant;
 use crate::process::Identity;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::record::{SIGNATURE_OFFSET, Signature, slot_offset};
 use crate::service::machine::{Fault, Generation, Input};
-use crate::service::spec::{Definition, Id};
+use crate::service::spec::{Definition, Id, RESERVED};
 use crate::service::target::file_name_of;
 use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Streams, Strings, Wake};
-use std::collections::BTreeMap;
 
 /// What every process that PID 1 starts holds open: see `vestige`. No service's name begins so.
 pub(crate) const LIVING: &str = "logs/.living.fifo";
@@ -57,12 +57,10 @@ impl<K: Kernel> Daemon<K> {
             return Ok(());
         }
         let name = &unit.definition.spec.name;
-        let streams = self.foreground.get(name).copied().unwrap_or(Streams::Files);
+        let streams = self.foreground.get(name).copied();
+        let streams = streams.unwrap_or(Streams::Files);
         let living = (self.own.pid == 1).then(|| format!("{}/{LIVING}", self.home));
-        let (out, error) = match streams {
-            Streams::Files | Streams::Inherited => log_paths(&self.home, name),
-            Streams::Fifos => fifo_paths(&self.home, name),
-        };
+        let (out, error) = paths(streams, &self.home, name);
         let mark = EnvMark {
             home_key: self.header.home_key,
             id,
@@ -112,7 +110,7 @@ impl<K: Kernel> Daemon<K> {
             kills: 0,
             asked: false,
             failure: None,
-            members: BTreeMap::new(),
+            members: Map::new(),
         });
         self.watch_run(id);
         Ok(())
@@ -236,6 +234,13 @@ fn already(errno: Errno) -> Result<(), Errno> {
     }
 }
 
+fn paths(streams: Streams, home: &str, name: &str) -> (String, String) {
+    match streams {
+        Streams::Files | Streams::Inherited => log_paths(home, name),
+        Streams::Fifos => fifo_paths(home, name),
+    }
+}
+
 /// The paths of a service's log files.
 pub fn log_paths(home: &str, name: &str) -> (String, String) {
     let file = file_name_of(name);
@@ -282,7 +287,7 @@ pub(crate) fn environment(
     }
     for (at, (name, value)) in own.iter().enumerate() {
         let replaced = own[at + 1..].iter().any(|(key, _)| key == name);
-        if !replaced && !name.starts_with("OPM_") {
+        if !replaced && !RESERVED.contains(&name.as_str()) {
             env.push(&[name, "=", value]);
         }
     }

@@ -3,6 +3,7 @@ use super::Daemon;
 use super::events::{exit_parts, rfc3339};
 use super::launch::log_paths;
 use super::request::Refusal;
+use super::sorted::Set;
 use super::unit::{Owner, Unit};
 use crate::process::Pid;
 use crate::process::command::pattern_of_argv;
@@ -12,7 +13,6 @@ use crate::sys::{Kernel, procfs};
 use crate::wire::{
     Finding, Health, Identity, Info, LastExit, LogFiles, Reply, Request, Row, Status,
 };
-use std::collections::BTreeSet;
 
 /// Ticks a second of process times (USER_HZ).
 const TICKS: f64 = 100.0;
@@ -157,7 +157,10 @@ impl<K: Kernel> Daemon<K> {
             return None;
         }
         let mut usage = Usage::default();
-        let mut seen: BTreeSet<Pid> = queue.iter().copied().collect();
+        let mut seen = Set::new();
+        for pid in &queue {
+            seen.insert(*pid);
+        }
         while let Some(pid) = queue.pop() {
             let Ok(stat) = self.kernel.stat(pid) else {
                 continue;
@@ -331,7 +334,7 @@ impl<K: Kernel> Daemon<K> {
             format!("limit {room}"),
             advice,
         ));
-        for (pid, orphan) in &self.orphans {
+        for (pid, orphan) in self.orphans.iter() {
             if orphan.owner == Owner::Unknown {
                 let text = format!("pid {pid} is an orphan that bears no mark");
                 let advice = "no service is restarted while it lives: end it if it is not needed";

@@ -10,6 +10,7 @@
 //! around can break one pass; two in a row would need two of them. When nothing at all was
 //! forked during a pass, that one is enough.
 use super::Daemon;
+use super::door::INITIAL_PID_NAMESPACE;
 use super::gate::LOOK_AGAIN_MS;
 use super::unit::{Member, Owner};
 use crate::mutant::mutant;
@@ -24,6 +25,9 @@ use crate::sys::{Errno, Kernel, Wake, describe};
 const PASSES_CLEAN: u32 = 2;
 /// Passes of one turn. On a machine that forks all the time each may meet one that vanishes.
 const PASSES_MAX: u32 = 8;
+
+/// The parent of all kernel threads, where they are seen: outside of PID namespaces.
+const KTHREADD: Pid = 2;
 
 /// What one reading of /proc has shown.
 #[derive(Debug)]
@@ -91,6 +95,18 @@ impl<K: Kernel> Daemon<K> {
             // Of a daemon inside one of our services too: its services name us as the outer one.
             let environ = match self.kernel.environ(pid) {
                 Err(Errno::ACCESS | Errno::PERM) => Vec::new(),
+                // No memory: a kernel thread or a zombie never will have, else it is exiting now.
+                Err(errno @ (Errno::SRCH | Errno::NOENT)) => {
+                    let stat = self.kernel.stat(pid)?;
+                    let outside = self.header.pid_namespace == INITIAL_PID_NAMESPACE;
+                    let kernel_thread = outside && (pid == KTHREADD || stat.ppid == KTHREADD);
+                    let zombie = stat.state == b'Z' && stat.num_threads <= 1;
+                    return if kernel_thread || zombie {
+                        Ok(None)
+                    } else {
+                        Err(errno)
+                    };
+                }
                 other => other?,
             };
             let names = [MARK_VARIABLE, "OPM_OUTER"];

@@ -5,6 +5,7 @@
 use super::Daemon;
 use super::adopt::TICK_MS;
 use super::scan::Sighting;
+use super::sorted::Map;
 use super::unit::{Run, Unit};
 use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, MARK_VARIABLE};
@@ -13,7 +14,6 @@ use crate::process::{Exit, Identity, Pid};
 use crate::service::machine::{Ending, Generation, Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Id, Policy, Spec};
 use crate::sys::{Errno, Kernel};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// A live incarnation of a service that nobody knows any more: it has to drain before a
@@ -51,7 +51,7 @@ impl<K: Kernel> Daemon<K> {
                     .is_some_and(|run| sighting.names(run.generation.0))
             })
         };
-        let mut lost: BTreeMap<u64, Vec<Lost>> = BTreeMap::new();
+        let mut lost: Map<u64, Vec<Lost>> = Map::new();
         for sighting in found.found {
             if known(self, &sighting) {
                 continue;
@@ -67,9 +67,7 @@ impl<K: Kernel> Daemon<K> {
                 .map(|mark| mark.generation)
                 .or(sighting.part)
                 .unwrap_or(0);
-            lost.entry(generation)
-                .or_default()
-                .push((sighting.pid, mark, name));
+            lost.or_default(generation).push((sighting.pid, mark, name));
         }
         for (generation, members) in lost {
             self.sequence.0 = self.sequence.0.max(generation);
@@ -228,7 +226,7 @@ impl<K: Kernel> Daemon<K> {
             kills: 0,
             asked: false,
             failure: None,
-            members: BTreeMap::new(),
+            members: Map::new(),
         }
     }
 
@@ -249,8 +247,8 @@ impl<K: Kernel> Daemon<K> {
             command,
             cwd,
             env: Vec::new(),
-            policy,
             critical: false,
+            policy,
         };
         spec.check().ok()?;
         let ids = self.define_all(vec![(Some(id), Definition { spec, base })]);
