@@ -141,7 +141,14 @@ impl<K: Kernel> Daemon<K> {
             let text = daemon.trouble.unwrap_or_default();
             return Err((code::FAILED, text));
         }
-        let searched = mutant("adopt_blindly") || daemon.find_strays();
+        let blind = mutant("adopt_blindly");
+        let searched = if blind {
+            Ok(true)
+        } else {
+            daemon.find_strays()
+        };
+        let searched = searched
+            .map_err(|errno| (code::FAILED, format!("cannot adopt: {}", describe(errno))))?;
         let fresh = found.header.is_none() && place.key.is_none();
         if !searched && found.header.is_none() && !fresh {
             let text = format!(
