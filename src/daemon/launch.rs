@@ -7,7 +7,7 @@ use crate::mutant::mutant;
 use crate::process::Identity;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::record::{SIGNATURE_OFFSET, Signature, slot_offset};
-use crate::service::machine::{Fault, Generation, Input};
+use crate::service::machine::{Fault, Generation, Input, Phase};
 use crate::service::spec::{Definition, Id, RESERVED};
 use crate::service::target::file_name_of;
 use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Streams, Strings, Wake};
@@ -33,10 +33,27 @@ impl<K: Kernel> Daemon<K> {
             let Some((id, generation)) = self.launches.pop_front() else {
                 return;
             };
+            if self.is_stopped_before(id, generation) {
+                continue;
+            }
             if let Err((stage, errno)) = self.launch(id, generation) {
                 self.launch_failed(id, generation, stage, errno);
             }
         }
+    }
+
+    /// A stop came before the fork: there is nothing to signal, and nothing to wait for.
+    fn is_stopped_before(&mut self, id: Id, generation: Generation) -> bool {
+        let Some(unit) = self.unit_mut(id) else {
+            return true;
+        };
+        let current = unit.machine.generation() == Some(generation) && unit.run.is_none();
+        if !current || matches!(unit.machine.phase(), Phase::Starting { .. }) {
+            return !current;
+        }
+        unit.emptied = unit.emptied.max(generation.0);
+        self.feed(id, Input::Emptied(generation));
+        true
     }
 
     fn launch(&mut self, id: Id, generation: Generation) -> Result<(), (Stage, Errno)> {
