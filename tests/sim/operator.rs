@@ -130,7 +130,7 @@ impl Sim {
                         // Refused or not: from now on it may end by itself.
                         self.policies[service] = spec.policy.restart;
                     }
-                    self.world.borrow_mut().asked[service] = true;
+                    self.world.borrow_mut().ask_end(service);
                 }
             }
             Request::Start { target, .. } | Request::Restart { target } => {
@@ -138,8 +138,9 @@ impl Sim {
                 raises = Some(client);
                 for service in named(target) {
                     self.wish(service, Want::Any, client);
-                    self.world.borrow_mut().asked[service] |= restarts;
-                    self.world.borrow_mut().loose[service] |= restarts;
+                    if restarts {
+                        self.world.borrow_mut().ask_end(service);
+                    }
                     let sure = target.split(',').all(&exact);
                     if sure && !self.removing[service] {
                         self.world.borrow_mut().downs[service] = false;
@@ -162,7 +163,7 @@ impl Sim {
                     };
                     self.wish(service, want, client);
                     self.world.borrow_mut().downs[service] = true;
-                    self.world.borrow_mut().asked[service] = true;
+                    self.world.borrow_mut().ask_end(service);
                 }
             }
             Request::Remove { target } => {
@@ -173,26 +174,25 @@ impl Sim {
                     self.removing[service] = true;
                     self.wish(service, Want::Any, client);
                     self.world.borrow_mut().downs[service] = true;
-                    self.world.borrow_mut().asked[service] = true;
+                    self.world.borrow_mut().ask_end(service);
                 }
             }
             Request::Signal { target, .. } => {
                 for service in named(target) {
-                    self.world.borrow_mut().asked[service] = true;
-                    self.world.borrow_mut().loose[service] = true;
+                    self.world.borrow_mut().ask_end(service);
                 }
             }
             Request::Restore { .. } => {
                 for service in all {
                     self.wish(service, Want::Any, client);
-                    self.world.borrow_mut().asked[service] = true;
+                    self.world.borrow_mut().ask_end(service);
                 }
             }
             Request::Leave { services: true } => {
                 for service in all {
                     self.world.borrow_mut().downs[service] = true;
                     self.wish(service, Want::Any, client);
-                    self.world.borrow_mut().asked[service] = true;
+                    self.world.borrow_mut().ask_end(service);
                 }
             }
             _ => {}

@@ -76,6 +76,8 @@ pub(crate) struct Proc {
     pub(crate) stuck: bool,
     pub(crate) doom: Option<Exit>,
     pub(crate) term_pending: bool,
+    /// Its end was asked for before its exec.
+    pub(crate) ended: bool,
     /// A tracer has its exit status.
     pub(crate) traced: bool,
 }
@@ -293,6 +295,7 @@ impl World {
                 doom: None,
                 term_pending: false,
                 traced: false,
+                ended: false,
             },
         };
         child.key = key;
@@ -388,6 +391,16 @@ impl World {
         if let Some((state, wake)) = self.launches.get_mut(&id) {
             *state = launch;
             self.wakes.extend(*wake);
+        }
+    }
+
+    /// The operator asks for the end of what runs of a service now.
+    pub(crate) fn ask_end(&mut self, service: usize) {
+        self.asked[service] = true;
+        self.loose[service] = true;
+        let mine = |p: &&mut Proc| p.tag.is_some_and(|tag| tag.service == service);
+        for p in self.procs.iter_mut().filter(mine) {
+            p.ended |= p.pre.is_some();
         }
     }
 
@@ -518,7 +531,7 @@ impl World {
         p.cmdline = Rc::new(pre.cmdline);
         p.cwd = pre.cwd.into();
         p.stubborn = false;
-        let (key, pid, tag) = (p.key, p.pid, p.tag);
+        let (key, pid, tag, ended) = (p.key, p.pid, p.tag, p.ended);
         self.procs[at].stubborn = self.fault(|f| f.stubborn);
         let Some(tag) = tag else { return };
         note!(
@@ -528,7 +541,7 @@ impl World {
             tag.generation
         );
         self.execs.push((tag.service, pid));
-        self.asked[tag.service] = self.downs[tag.service];
+        self.asked[tag.service] = self.downs[tag.service] || ended;
         let others = |p: &&Proc| {
             let older = p.tag.is_some_and(|t| t.service == tag.service && t != tag);
             older && p.is_alive() && p.key != key
