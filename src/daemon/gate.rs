@@ -219,7 +219,7 @@ impl<K: Kernel> Daemon<K> {
         }
         let blocked = self.orphans.values().any(|orphan| match orphan.owner {
             Owner::Run(owner, generation) => owner == id && generation == run.generation,
-            Owner::Unknown => true,
+            Owner::Unknown => !mutant("ignore_unknown"),
             Owner::Foreign => false,
         });
         if blocked {
@@ -420,7 +420,7 @@ impl<K: Kernel> Daemon<K> {
                 };
                 let is_child = self.kernel.stat(pid).is_ok_and(|stat| stat.ppid == parent);
                 let parent_lives = match at {
-                    None => self.holds_alive(id, root),
+                    None => mutant("trust_numbers") || self.holds_alive(id, root),
                     Some(at) => self.kernel.is_dead(&found[at].1) == Ok(false),
                 };
                 if is_child && parent_lives && self.kernel.is_dead(&pidfd) == Ok(false) {

@@ -3,6 +3,7 @@ use super::Daemon;
 use super::gate::LOOK_AGAIN_MS;
 use super::sorted::Map;
 use super::unit::Run;
+use crate::mutant::mutant;
 use crate::process::Identity;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::record::{SIGNATURE_OFFSET, Signature, slot_offset};
@@ -71,7 +72,7 @@ impl<K: Kernel> Daemon<K> {
             .to_owned();
         let plan = Plan {
             signature: Signature {
-                generation: generation.0,
+                generation: if mutant("unsigned") { 0 } else { generation.0 },
                 leader: Identity::default(),
                 parent: self.own,
             },

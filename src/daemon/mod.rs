@@ -123,6 +123,7 @@ impl<K: Kernel> Daemon<K> {
         for wake in wakes {
             match *wake {
                 Wake::Launch(id) => self.check_launch(id),
+                Wake::Leader(_) if mutant("drop_wake") => {}
                 Wake::Leader(id) => drop(leaders.insert(id)),
                 Wake::Member(pid) => {
                     self.dead_orphans.push(pid);

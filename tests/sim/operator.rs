@@ -139,6 +139,7 @@ impl Sim {
                 for service in named(target) {
                     self.wish(service, Want::Any, client);
                     self.world.borrow_mut().asked[service] |= restarts;
+                    self.world.borrow_mut().loose[service] |= restarts;
                     let sure = target.split(',').all(&exact);
                     if sure && !self.removing[service] {
                         self.world.borrow_mut().downs[service] = false;
