@@ -52,12 +52,11 @@ fn is_served(home: &Path) -> bool {
     trusted && home.join("opm.sock").exists()
 }
 
-/// Whether a process is an `opm run`, by what it says of itself.
+/// Whether a process may be an `opm run`, whatever its program is called: where it is none, no
+/// socket is found.
 fn is_run(pid: i32) -> bool {
     let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let mut words = words.split(|byte| *byte == 0);
-    let program = words.next().unwrap_or_default();
-    program.ends_with(b"opm") && words.next() == Some(b"run")
+    words.split(|byte| *byte == 0).nth(1) == Some(b"run")
 }
 
 fn variable(name: &str) -> Option<OsString> {
