@@ -129,7 +129,15 @@ impl<K: Kernel> Daemon<K> {
         daemon
             .load_units(&found, loaded, valid)
             .map_err(|errno| (code::FAILED, format!("cannot adopt: {}", describe(errno))))?;
-        daemon.adopt();
+        let fresh = found.header.is_none() && place.key.is_none();
+        if !daemon.adopt() && found.header.is_none() && !fresh {
+            let text = format!(
+                "{}: the journal is lost and /proc can't be read whole: what still runs can't be \
+                 told",
+                place.home
+            );
+            return Err((code::FAILED, text));
+        }
         Ok(daemon)
     }
 
@@ -367,10 +375,10 @@ impl<K: Kernel> Daemon<K> {
 
     /// Watches what lives, looks for marked processes that no record names, and lets the dead
     /// be dead: their trees must drain like any other.
-    fn adopt(&mut self) {
-        if !mutant("adopt_blindly") {
-            self.find_strays();
-        }
+    ///
+    /// False: not all processes could be looked at.
+    fn adopt(&mut self) -> bool {
+        let searched = mutant("adopt_blindly") || self.find_strays();
         let ids: Vec<Id> = self
             .all_units()
             .filter(|u| u.run.is_some())
@@ -415,6 +423,7 @@ impl<K: Kernel> Daemon<K> {
         }
         self.check_gates();
         self.tick();
+        searched
     }
 
     fn exit_of_adopted(&mut self, id: Id) -> Option<Exit> {

@@ -261,6 +261,15 @@ impl<K: Kernel> Daemon<K> {
             (Wish::Down(of), _) if unit.emptied >= of.0 && of.0 > 0 => {
                 Some(done(format!("{name}: stopped, and started again since")))
             }
+            // It was to be up again before the stop had begun.
+            (Wish::Down(_), Status::Online | Status::Starting | Status::Waiting)
+                if unit.machine.goal() == Goal::Up =>
+            {
+                Some(failed(
+                    code::FAILED,
+                    format!("{name}: it was started again before it was stopped"),
+                ))
+            }
             (Wish::Status(Until::Online | Until::Ready), Status::Online)
             | (Wish::Status(Until::Stopped), Status::Stopped)
             | (Wish::Status(Until::Errored), Status::Errored) => {

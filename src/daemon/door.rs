@@ -75,7 +75,7 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     let lock = home
         .open_file(LOCK, Mode::InPlace)
         .map_err(|errno| cannot("/lock", errno))?;
-    if !wait_for_lock(&lock, path)? {
+    if !wait_for_lock(&lock, path, front.if_served_already().is_err())? {
         let text = format!("a daemon serves {path} already (stop it, or use another OPM_HOME)");
         return front.if_served_already().map_err(|code| (code, text));
     }
@@ -188,7 +188,8 @@ fn open_standard_streams() {
 }
 
 /// False: another daemon serves this home already.
-fn wait_for_lock(lock: &OwnedFd, home: &str) -> Result<bool, Failure> {
+/// `patient`: but not one that is ending.
+fn wait_for_lock(lock: &OwnedFd, home: &str, patient: bool) -> Result<bool, Failure> {
     let began = Instant::now();
     let mut told = false;
     loop {
@@ -202,9 +203,14 @@ fn wait_for_lock(lock: &OwnedFd, home: &str) -> Result<bool, Failure> {
                 ));
             }
         }
-        if connect(home).is_ok() {
-            log(&format!("a daemon serves {home} already"));
-            return Ok(false);
+        match connect(home) {
+            Ok(daemon) if patient && is_ending(&daemon) => {}
+            Ok(_) if patient => return Ok(false),
+            Ok(_) => {
+                log(&format!("a daemon serves {home} already"));
+                return Ok(false);
+            }
+            Err(_) => {}
         }
         if !told && began.elapsed() > LOCK_PATIENCE {
             told = true;
@@ -214,6 +220,18 @@ fn wait_for_lock(lock: &OwnedFd, home: &str) -> Result<bool, Failure> {
             ));
         }
         std::thread::sleep(LOCK_RETRY);
+    }
+}
+
+/// Whether a daemon hangs up without being asked anything: it was killed, and its end takes a
+/// moment in which it seems to listen.
+fn is_ending(daemon: &UnixStream) -> bool {
+    // Setting a timeout fails for zero only.
+    daemon.set_read_timeout(Some(LOCK_PATIENCE)).ok();
+    let mut daemon = daemon;
+    match std::io::Read::read(&mut daemon, &mut [0]) {
+        Ok(_) => true,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
     }
 }
 

@@ -3,7 +3,7 @@
 //! A front sees what the daemon knows and asks for what an operator could ask for. It never
 //! spawns, signals or reaps past the daemon, but for what belongs to no service.
 use super::door::Failure;
-use super::unit::Unit;
+use super::unit::{Owner, Unit};
 use super::{ClientId, Daemon};
 use crate::process::Exit;
 use crate::service::machine::{Input, Time};
@@ -178,13 +178,12 @@ impl<K: Kernel> Daemon<K> {
         unit.is_some_and(|unit| unit.run.is_some() || unit.machine.generation().is_some())
     }
 
-    /// Stops every service, and asks what belongs to none to end.
+    /// Stops every service, the last defined first.
     pub fn stop_all(&mut self) {
         let ids: Vec<Id> = self.all_units().map(|unit| unit.id).collect();
         for id in ids.into_iter().rev() {
             self.feed(id, Input::Stop);
         }
-        self.signal_orphans(libc::SIGTERM);
     }
 
     /// SIGKILL for everything that is left.
@@ -193,19 +192,31 @@ impl<K: Kernel> Daemon<K> {
         for id in live.map(|unit| unit.id).collect::<Vec<_>>() {
             self.kill_tree(id);
         }
-        self.signal_orphans(libc::SIGKILL);
+        for orphan in self.orphans.values() {
+            // Gone already, at worst.
+            self.kernel
+                .signal(&orphan.pidfd, libc::SIGKILL, Reach::Process)
+                .ok();
+        }
     }
 
-    /// A signal for our children that no service owns: they came from elsewhere (`docker exec`)
-    /// or hide their origin.
-    fn signal_orphans(&mut self, signal: i32) {
-        for orphan in self.orphans.values() {
-            for signal in [signal, libc::SIGCONT] {
+    /// Asks those of our children to end that no service owns: they came from elsewhere (`docker
+    /// exec`) or hide their origin. They arrive silently, so this looks for itself.
+    pub fn dismiss_orphans(&mut self) {
+        self.count_children();
+        for orphan in self.orphans.values_mut() {
+            if orphan.asked || matches!(orphan.owner, Owner::Run(..)) {
+                continue;
+            }
+            orphan.asked = true;
+            for signal in [libc::SIGTERM, libc::SIGCONT] {
+                // Gone already, at worst.
                 self.kernel
                     .signal(&orphan.pidfd, signal, Reach::Process)
                     .ok();
             }
         }
+        self.check_gates();
     }
 
     /// Whether SIGKILL was needed for a service that still lives.

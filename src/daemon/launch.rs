@@ -11,6 +11,8 @@ use crate::service::spec::{Definition, Id};
 use crate::service::target::file_name_of;
 use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Streams, Strings, Wake};
 
+/// What every process that PID 1 starts holds open: see `vestige`. No service's name begins so.
+pub(crate) const LIVING: &str = "logs/.living.fifo";
 /// Launches in one turn: then the loop looks at its events again.
 const LAUNCHES_MAX: usize = 32;
 /// Where a service's program is looked for if its environment has no PATH.
@@ -30,16 +32,19 @@ impl<K: Kernel> Daemon<K> {
             let Some((id, generation)) = self.launches.pop_front() else {
                 return;
             };
-            if let Err(errno) = self.launch(id, generation) {
-                self.launch_failed(id, generation, Stage::Fork, errno);
+            if let Err((stage, errno)) = self.launch(id, generation) {
+                self.launch_failed(id, generation, stage, errno);
             }
         }
     }
 
-    fn launch(&mut self, id: Id, generation: Generation) -> Result<(), Errno> {
+    fn launch(&mut self, id: Id, generation: Generation) -> Result<(), (Stage, Errno)> {
         if !self.strays.is_empty() && !self.nameless().is_empty() {
-            return Err(Errno::BUSY);
+            return Err((Stage::Fork, Errno::BUSY));
         }
+        // Room to sign in: what is written past the last whole slot is lost to the next daemon.
+        let reserved = self.journal.reserve(&mut self.kernel, id);
+        reserved.map_err(|errno| (Stage::Sign, errno))?;
         let Some(unit) = self
             .units
             .get_mut(id as usize)
@@ -52,6 +57,7 @@ impl<K: Kernel> Daemon<K> {
         }
         let name = &unit.definition.spec.name;
         let streams = self.foreground.get(name).copied().unwrap_or(Streams::Files);
+        let living = (self.own.pid == 1).then(|| format!("{}/{LIVING}", self.home));
         let (out, error) = match streams {
             Streams::Files | Streams::Inherited => log_paths(&self.home, name),
             Streams::Fifos => fifo_paths(&self.home, name),
@@ -80,10 +86,12 @@ impl<K: Kernel> Daemon<K> {
             path: &path,
             cwd: &unit.definition.spec.cwd,
             streams,
+            living: living.as_deref(),
             log_out: &out,
             log_error: &error,
         };
-        let child = self.kernel.spawn(&plan, self.journal.file())?;
+        let child = self.kernel.spawn(&plan, self.journal.file());
+        let child = child.map_err(|errno| (Stage::Fork, errno))?;
         unit.started_at = self.kernel.wall();
         self.dirty.insert(id);
         self.leaders.insert(child.pid, id);

@@ -29,13 +29,15 @@ struct Usage {
 impl<K: Kernel> Daemon<K> {
     pub(crate) fn report(&mut self, request: Request) -> Result<Reply, Refusal> {
         Ok(match request {
-            Request::List { usage } => {
+            Request::List { usage, table } => {
                 let ids: Vec<Id> = self.all_units().map(|unit| unit.id).collect();
-                Reply::List(
-                    ids.into_iter()
-                        .filter_map(|id| self.row(id, usage))
-                        .collect(),
-                )
+                let rows = ids.into_iter().filter_map(|id| self.row(id, usage));
+                if table {
+                    let mut text = String::new();
+                    rows.for_each(|row| row.table_line(&mut text));
+                    return Ok(Reply::Table(text));
+                }
+                Reply::List(rows.collect())
             }
             Request::Info { target } => {
                 let ids = self.one_or_more(&target)?;

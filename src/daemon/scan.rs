@@ -89,7 +89,10 @@ impl<K: Kernel> Daemon<K> {
         let mut mark = None;
         if part.is_none() {
             // Of a daemon inside one of our services too: its services name us as the outer one.
-            let environ = self.kernel.environ(pid).unwrap_or_default();
+            let environ = match self.kernel.environ(pid) {
+                Err(Errno::ACCESS | Errno::PERM) => Vec::new(),
+                other => other?,
+            };
             let names = [MARK_VARIABLE, "OPM_OUTER"];
             let values = names
                 .iter()

@@ -257,7 +257,7 @@ impl<K: Kernel> Daemon<K> {
         let mut wishes = Map::new();
         for id in up {
             let Some(unit) = self.unit(id) else { continue };
-            if matches!(unit.status(), Status::Online | Status::Starting) {
+            if unit.status() == Status::Online {
                 running += 1;
                 let (name, pid) = (unit.name(), unit.pid().unwrap_or(0));
                 said.push((

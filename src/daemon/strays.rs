@@ -24,16 +24,24 @@ pub struct Stray<K: Kernel> {
     held: Vec<(Pid, Option<K::Pidfd>)>,
 }
 
+/// Times that /proc is read at the start if it can't be read whole.
+const SEARCHES_MAX: usize = 4;
+
 /// A marked process that no record names: what its environment says, as far as it can be read.
 type Lost = (Pid, Option<EnvMark>, Option<String>);
 
 impl<K: Kernel> Daemon<K> {
-    /// Marked processes of incarnations that no record names.
-    pub(crate) fn find_strays(&mut self) {
-        let Some(found) = self.sightings(&[]) else {
+    /// Marked processes of incarnations that no record names. False: /proc could not be read
+    /// whole, and some may have been missed.
+    pub(crate) fn find_strays(&mut self) -> bool {
+        let mut found = None;
+        for _ in 0..SEARCHES_MAX {
+            found = found.or_else(|| self.sightings(&[]));
+        }
+        let Some(found) = found else {
             self.log
                 .push("cannot read /proc whole: marked processes may be missed".to_owned());
-            return;
+            return false;
         };
         let known = |daemon: &Self, sighting: &Sighting| {
             daemon.all_units().any(|unit| {
@@ -50,9 +58,11 @@ impl<K: Kernel> Daemon<K> {
             let environ = self.kernel.environ(sighting.pid).unwrap_or_default();
             let mark = environ_value(&environ, MARK_VARIABLE).and_then(EnvMark::parse);
             let mark = mark.filter(|mark| mark.home_key == self.header.home_key);
-            let name = environ_value(&environ, "OPM_NAME");
+            // With another home's mark the name is that of the service inside ours.
+            let name = environ_value(&environ, "OPM_NAME").filter(|_| mark.is_some());
             let name = name.map(|name| String::from_utf8_lossy(name).into_owned());
             let generation = mark
+                .or(sighting.mark)
                 .map(|mark| mark.generation)
                 .or(sighting.part)
                 .unwrap_or(0);
@@ -62,6 +72,7 @@ impl<K: Kernel> Daemon<K> {
             self.sequence.0 = self.sequence.0.max(generation);
             self.take_in_lost(Generation(generation), &members);
         }
+        true
     }
 
     fn take_in_lost(&mut self, generation: Generation, members: &[Lost]) {
@@ -126,18 +137,40 @@ impl<K: Kernel> Daemon<K> {
     /// Live processes of lost incarnations of which not even the service's name is known: any
     /// service could be theirs.
     pub(crate) fn nameless(&mut self) -> Vec<Pid> {
+        if self.strays.iter().all(|stray| stray.name.is_some()) {
+            return Vec::new();
+        }
         for stray in self.strays.iter_mut().filter(|stray| stray.name.is_none()) {
             stray.held.retain(|(_, pidfd)| match pidfd {
                 Some(pidfd) => !self.kernel.is_dead(pidfd).unwrap_or(false),
-                None => true,
+                None => false,
             });
         }
-        self.strays
-            .retain(|stray| stray.name.is_some() || !stray.held.is_empty());
-        let nameless = self.strays.iter().filter(|stray| stray.name.is_none());
-        nameless
-            .flat_map(|stray| stray.held.iter().map(|(pid, _)| *pid))
-            .collect()
+        // What they forked since bears their mark, and so does what could not be held.
+        let found = match (self.sightings(&[]), self.sightings(&[])) {
+            (Some(pass), Some(again)) => [pass.found, again.found].concat(),
+            _ => {
+                return self
+                    .strays
+                    .iter()
+                    .map(|stray| stray.run.leader.pid)
+                    .collect();
+            }
+        };
+        let mut alive = Vec::new();
+        self.strays.retain(|stray| {
+            let generation = stray.run.generation.0;
+            let before = alive.len();
+            alive.extend(stray.held.iter().map(|(pid, _)| *pid));
+            let named = found.iter().filter(|sighting| sighting.names(generation));
+            alive.extend(named.map(|sighting| sighting.pid));
+            let lives = alive.len() > before;
+            if stray.name.is_some() {
+                alive.truncate(before);
+            }
+            lives || stray.name.is_some()
+        });
+        alive
     }
 
     /// The stray that must drain before this service starts.

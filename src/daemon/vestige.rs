@@ -9,16 +9,18 @@
 //!
 //! - `alive`, locked by PID 1 through every exec of itself: free means that PID 1 is ending, not
 //!   becoming another image;
-//! - the FIFOs that carry output: each process holds them that has not closed its output, in
-//!   whatever namespace, and the kernel tells whether anybody does (ENXIO);
+//! - FIFOs that the services hold open: those that carry output, and one that each gets for this
+//!   alone. The kernel tells whether anybody has them, in whatever namespace (ENXIO);
 //! - the cgroup, if it was that container's alone: it lists processes of other namespaces as 0.
 //!
-//! What nobody in a container can see: a process that closed its output, in a cgroup that was
-//! made anew, in the moment between SIGKILL and its death. There the runtime's order stands in:
+//! What nobody in a container can see: a process that closed all of these, in a cgroup that was
+//! made anew; and any on a file system that was mounted anew, where locks and FIFOs are others;
+//! each only in the moment between SIGKILL and its death. There the runtime's order stands in:
 //! it starts a container again after it has reaped its PID 1, and the kernel lets PID 1 be
 //! reaped only after everything in its namespace is. (File handles of namespaces, Linux 6.18,
 //! say ESTALE of live ones too for want of privilege: no proof.)
 use super::adopt::Place;
+use super::launch::LIVING;
 use super::serve::log;
 use super::{door, journal};
 use crate::process::record::{HEADER_BYTES, Header};
@@ -44,7 +46,7 @@ pub(super) fn is_gone(namespace: u64) -> bool {
     namespace != 0 && GONE.load(Ordering::Relaxed) == namespace
 }
 
-/// PID 1 holds `alive` for its whole life. None: we are not PID 1, or somebody else holds it.
+/// PID 1 holds `alive` for its whole life. None: we are not PID 1.
 pub(super) fn hold_alive(
     home: &Home,
     inherited: Option<OwnedFd>,
@@ -60,18 +62,18 @@ pub(super) fn hold_alive(
         Some(file) => file,
         None => home.open_file(ALIVE, Mode::InPlace).map_err(cannot)?,
     };
-    crash::keep_alive(&file);
+    // Made for the services; our own end of it is not needed.
+    drop(fifo::open(home, LIVING).map_err(cannot)?);
     match try_lock(&file) {
-        Ok(()) => {
-            // Kept by number: it is closed by the end of this process alone.
-            let own = rustix::io::fcntl_dupfd_cloexec(&file, 3).map_err(cannot)?;
-            crash::keep_alive(&own);
-            std::mem::forget(own);
-            Ok(Some(file))
-        }
-        Err(Errno::WOULDBLOCK) => Ok(Some(file)),
-        Err(errno) => Err(cannot(errno)),
+        // Somebody else's: it may be about to end.
+        Ok(()) | Err(Errno::WOULDBLOCK) => {}
+        Err(errno) => return Err(cannot(errno)),
     }
+    // Kept by number: the same lock, closed by the end of this process alone.
+    let own = rustix::io::fcntl_dupfd_cloexec(&file, 3).map_err(cannot)?;
+    crash::keep_alive(&own);
+    std::mem::forget(own);
+    Ok(Some(file))
 }
 
 /// Waits for the end of the namespace that the journal speaks of, if it is one whose PID 1 was
@@ -109,7 +111,7 @@ fn what_is_left(home: &Home, alive: &OwnedFd, header: Header) -> Option<String> 
         };
         let name = format!("logs/{name}");
         if fifo::is_held(home, &name) {
-            return Some(format!("a process of it writes to {}/{name}", home.path));
+            return Some(format!("a process of it holds {}/{name}", home.path));
         }
     }
     (header.alone && procfs::strangers_in_cgroup() == Some(true))

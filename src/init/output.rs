@@ -193,7 +193,13 @@ impl Output {
 
     fn write(&mut self, sink: usize) -> bool {
         let target = &mut self.sinks[sink];
-        match target.outlet.write(&target.batch[target.sent..]) {
+        // Whole lines, so that neither a crash nor another writer tears one.
+        let most = target.sent.saturating_add(target.outlet.whole());
+        let mut ends = target.cuts.iter().map(|(end, _)| *end);
+        let fitting = ends.clone().take_while(|end| *end <= most).last();
+        let end = fitting.or_else(|| ends.next());
+        let end = end.unwrap_or(target.batch.len());
+        match target.outlet.write(&target.batch[target.sent..end]) {
             Ok(length) => target.sent += length,
             Err(Errno::INTR) => return true,
             Err(Errno::AGAIN) => {

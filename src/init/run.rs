@@ -141,6 +141,7 @@ impl Run {
         let Some(stop) = &mut self.stop else {
             return false;
         };
+        daemon.dismiss_orphans();
         stop.killed |= daemon.is_killing();
         let over = stop.end_at <= self.now;
         if daemon.is_quiet() || over {

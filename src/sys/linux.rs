@@ -1,4 +1,5 @@
 //! [`Kernel`] on Linux.
+use super::arena::Arena;
 use super::procfs::OwnChildren;
 use super::storage::Home;
 use super::{
@@ -19,6 +20,8 @@ pub struct Linux {
     pub home: Home,
     own_children: Option<OwnChildren>,
     nofile: Option<libc::rlimit>,
+    /// None: there was no memory for it at the start; then nothing can be spawned.
+    arena: Option<Arena>,
     tiers: Tiers,
 }
 
@@ -69,6 +72,7 @@ impl Linux {
             home,
             own_children,
             nofile,
+            arena: Arena::new().ok(),
             tiers: has.without(without),
         }
     }
@@ -125,11 +129,12 @@ impl Kernel for Linux {
     }
 
     fn spawn(&mut self, plan: &Plan<'_>, journal: &OwnedFd) -> Result<Child<OwnedFd, OwnedFd>> {
-        match spawn::spawn(plan, journal, self.nofile, self.tiers) {
+        let arena = self.arena.as_mut().ok_or(Errno::NOMEM)?;
+        match spawn::spawn(plan, arena, journal, self.nofile, self.tiers) {
             // Seccomp filters of older container runtimes.
             Err(Errno::NOSYS | Errno::PERM) if self.tiers.clone3 => {
                 self.tiers.clone3 = false;
-                spawn::spawn(plan, journal, self.nofile, self.tiers)
+                spawn::spawn(plan, arena, journal, self.nofile, self.tiers)
             }
             other => other,
         }

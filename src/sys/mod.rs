@@ -3,6 +3,7 @@
 //! [`Kernel`] is what the daemon needs, at the granularity of system calls, so that the
 //! simulator can stand in for it and kill the daemon between any two. [`linux::Linux`] is the
 //! real one. Errors are bare [`Errno`]s; whoever asked adds the context.
+pub mod arena;
 pub mod ask;
 pub mod crash;
 pub mod detach;
@@ -52,6 +53,8 @@ pub struct Plan<'a> {
     pub path: &'a str,
     pub cwd: &'a str,
     pub streams: Streams,
+    /// A FIFO that the whole tree holds open, for a later PID namespace to see.
+    pub living: Option<&'a str>,
     pub log_out: &'a str,
     pub log_error: &'a str,
 }

@@ -86,6 +86,14 @@ impl Outlet {
         }
     }
 
+    /// As much is written whole or not at all, where only a part may be taken.
+    pub fn whole(&self) -> usize {
+        match self.way {
+            Way::Own | Way::Asked(_) => PIPE_BUF,
+            Way::Socket | Way::Ready => usize::MAX,
+        }
+    }
+
     /// For the loop's registry. Files can't be registered, and need not be.
     pub fn raw(&self) -> RawFd {
         self.fd.as_raw_fd()

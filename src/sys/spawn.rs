@@ -3,24 +3,25 @@
 //! A plain fork-style clone3: vfork and posix_spawn hold the daemon's only thread until the
 //! child's exec (35 ms at worst under load, for ever on a stuck file system). The child's memory
 //! is its own, so it may write to what the parent prepared, but it allocates nothing: everything
-//! is made before the clone.
+//! is made before the clone, in the [arena](super::arena), for the heap is not forked.
 //!
 //! The child holds the home's lock (it shares the open file description until exec closes it),
 //! signs its journal slot, and only then execs. So no later daemon can begin before this child
 //! is on record or dead.
+use super::arena::{Arena, CStrings};
 use super::{Child, Errno, Launch, Plan, Result, Stage, Streams, Tiers};
 use crate::process::mark::{MARK_VARIABLE, PID_DIGITS};
 use crate::process::record::{SIGNATURE_BYTES, Signature};
 use crate::process::stat::Stat;
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
 use rustix::pipe::PipeFlags;
-use std::ffi::{CString, c_char, c_int};
+use std::ffi::{c_char, c_int};
 
 /// From linux/sched.h; libc's constants are `c_int` and overflow to 0.
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
-/// What the child uses, all of it ready before the clone.
+/// What the child uses, all of it ready before the clone, in the arena or on the stack.
 struct Prepared {
     signature: Signature,
     signature_offset: i64,
@@ -28,92 +29,101 @@ struct Prepared {
     report: c_int,
     limit_mark: Option<u64>,
     nofile: Option<libc::rlimit>,
-    programs: Vec<CString>,
-    argv: Vec<CString>,
-    argv_pointers: Vec<*const c_char>,
-    env: Vec<u8>,
-    env_pointers: Vec<*const c_char>,
-    /// Where in `env` the pid goes.
-    pid_digits: Option<usize>,
-    cwd: CString,
+    programs: CStrings,
+    argv: CStrings,
+    env: CStrings,
+    /// Where the pid goes in the mark, as an index into `env` and into that string.
+    pid_digits: Option<(usize, usize)>,
+    cwd: *const c_char,
+    /// Held open by the whole tree, where it is wanted.
+    living: Option<*const c_char>,
     streams: Streams,
-    logs: [CString; 2],
+    logs: [*const c_char; 2],
     with_inode: bool,
     clear_handlers: bool,
 }
 
-fn c_string(text: &str) -> Result<CString> {
-    CString::new(text).map_err(|_| Errno::INVAL)
-}
-
 /// The files that execvp(3) would try for `program`.
-fn candidates(program: &str, path: &str) -> Result<Vec<CString>> {
+fn candidates(arena: &mut Arena, program: &str, path: &str) -> Result<CStrings> {
     if program.contains('/') {
-        return Ok(vec![c_string(program)?]);
+        return arena.strings(1, std::iter::once(program.as_bytes()));
     }
     let directories = path
         .split(':')
         .map(|dir| if dir.is_empty() { "." } else { dir });
-    directories
-        .map(|dir| c_string(&format!("{dir}/{program}")))
-        .collect()
+    let files: Vec<String> = directories.map(|dir| format!("{dir}/{program}")).collect();
+    arena.strings(files.len(), files.iter().map(String::as_bytes))
+}
+
+/// Bytes that a plan takes in the arena, at most.
+fn room_for(plan: &Plan<'_>) -> usize {
+    const POINTER: usize = size_of::<*const c_char>();
+    let string = |text: &str| text.len() + 1 + POINTER;
+    let argv: usize = plan.argv.iter().map(|word| string(word)).sum();
+    let env = plan.env.bytes.len() + plan.env.starts.len() * POINTER;
+    let program = plan.argv.first().map_or(0, |program| program.len());
+    let directories = plan.path.split(':').count();
+    let programs = plan.path.len() + directories * (program + 2 + POINTER);
+    let rest = [
+        plan.cwd,
+        plan.log_out,
+        plan.log_error,
+        plan.living.unwrap_or(""),
+    ]
+    .map(string)
+    .iter()
+    .sum::<usize>();
+    argv + env
+        + programs
+        + string(plan.argv.first().map_or("", String::as_str))
+        + rest
+        + 16 * POINTER
 }
 
 impl Prepared {
     fn new(
         plan: &Plan<'_>,
+        arena: &mut Arena,
         journal: c_int,
         report: c_int,
         nofile: Option<libc::rlimit>,
         tiers: Tiers,
     ) -> Result<Self> {
         let program = plan.argv.first().ok_or(Errno::INVAL)?;
-        let argv = plan
-            .argv
+        arena.begin(room_for(plan))?;
+        let is_mark = |entry: &[u8]| {
+            let rest = entry.strip_prefix(MARK_VARIABLE.as_bytes());
+            rest.is_some_and(|rest| rest.starts_with(b"="))
+        };
+        let mark = plan
+            .env
             .iter()
-            .map(|word| c_string(word))
-            .collect::<Result<Vec<_>>>()?;
-        let env = plan.env.bytes.clone();
-        let mark = plan.env.iter().position(|entry| {
-            entry
-                .strip_prefix(MARK_VARIABLE.as_bytes())
-                .is_some_and(|rest| rest.starts_with(b"="))
-        });
-        let mut prepared = Self {
+            .enumerate()
+            .find(|(_, entry)| is_mark(entry));
+        Ok(Self {
             signature: plan.signature,
             signature_offset: i64::try_from(plan.signature_offset).map_err(|_| Errno::FBIG)?,
             journal,
             report,
             limit_mark: plan.limit_mark,
             nofile,
-            programs: candidates(program, plan.path)?,
-            argv_pointers: Vec::with_capacity(argv.len() + 1),
-            argv,
-            env_pointers: Vec::with_capacity(plan.env.starts.len() + 1),
-            pid_digits: mark.map(|index| {
-                let end = plan.env.starts.get(index + 1).copied().unwrap_or(env.len());
-                end.saturating_sub(1 + PID_DIGITS)
-            }),
-            env,
-            cwd: c_string(plan.cwd)?,
+            programs: candidates(arena, program, plan.path)?,
+            argv: arena.strings(plan.argv.len(), plan.argv.iter().map(String::as_bytes))?,
+            env: arena.strings(plan.env.starts.len(), plan.env.iter())?,
+            pid_digits: mark.map(|(at, entry)| (at, entry.len().saturating_sub(PID_DIGITS))),
+            cwd: arena.string(&[plan.cwd.as_bytes()])?,
+            living: plan
+                .living
+                .map(|path| arena.string(&[path.as_bytes()]))
+                .transpose()?,
             streams: plan.streams,
-            logs: [c_string(plan.log_out)?, c_string(plan.log_error)?],
+            logs: [
+                arena.string(&[plan.log_out.as_bytes()])?,
+                arena.string(&[plan.log_error.as_bytes()])?,
+            ],
             with_inode: tiers.pidfd_inode,
             clear_handlers: !tiers.clone3,
-        };
-        prepared
-            .argv_pointers
-            .extend(prepared.argv.iter().map(|word| word.as_ptr()));
-        prepared.argv_pointers.push(std::ptr::null());
-        let base = prepared.env.as_ptr();
-        let pointers = plan
-            .env
-            .starts
-            .iter()
-            .map(|start| base.wrapping_add(*start).cast());
-        prepared.env_pointers.extend(pointers);
-        prepared.env_pointers.push(std::ptr::null());
-        Ok(prepared)
+        })
     }
 }
 
@@ -124,12 +134,21 @@ impl Prepared {
 /// What pipe2(2) and clone3(2) say: EMFILE, ENFILE, EAGAIN, ENOMEM; EINVAL for a NUL byte.
 pub fn spawn(
     plan: &Plan<'_>,
+    arena: &mut Arena,
     journal: &OwnedFd,
     nofile: Option<libc::rlimit>,
     tiers: Tiers,
 ) -> Result<Child<OwnedFd, OwnedFd>> {
     let (launch, report) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    let mut prepared = Prepared::new(plan, journal.as_raw_fd(), report.as_raw_fd(), nofile, tiers)?;
+    let mut prepared = Prepared::new(
+        plan,
+        arena,
+        journal.as_raw_fd(),
+        report.as_raw_fd(),
+        nofile,
+        tiers,
+    )?;
+    arena.keep_heap();
     let (pid, pidfd) = if tiers.clone3 {
         clone3(&mut prepared)?
     } else {
@@ -216,19 +235,15 @@ fn prepare_and_exec(p: &mut Prepared) -> std::result::Result<Never, (Stage, c_in
     sign_in(p)?;
     set_limits(p)?;
     // SAFETY: cwd is NUL-terminated.
-    check(unsafe { libc::chdir(p.cwd.as_ptr()) }, Stage::Directory)?;
+    check(unsafe { libc::chdir(p.cwd) }, Stage::Directory)?;
     open_streams(p)?;
     reset_signals(p.clear_handlers)?;
     let mut reason = libc::ENOENT;
-    for program in &p.programs {
+    for at in 0..p.programs.count {
+        // SAFETY: the array has `count` strings.
+        let program = unsafe { *p.programs.pointers.add(at) };
         // SAFETY: program, argv and envp are NUL-terminated, the arrays end in NULL.
-        unsafe {
-            libc::execve(
-                program.as_ptr(),
-                p.argv_pointers.as_ptr(),
-                p.env_pointers.as_ptr(),
-            )
-        };
+        unsafe { libc::execve(program, p.argv.pointers, p.env.pointers) };
         // SAFETY: errno's location is always valid.
         let errno = unsafe { *libc::__errno_location() };
         // As execvp(3): a file that may not be executed is remembered, the search goes on.
@@ -241,7 +256,17 @@ fn prepare_and_exec(p: &mut Prepared) -> std::result::Result<Never, (Stage, c_in
     Err((Stage::Exec, reason))
 }
 
+/// Where programs don't look for descriptors, and shells don't put theirs.
+const LIVING_FD_MIN: c_int = 100;
+
 fn open_streams(p: &Prepared) -> std::result::Result<(), (Stage, c_int)> {
+    if let Some(living) = p.living {
+        // SAFETY: the path is NUL-terminated.
+        let fd = unsafe { libc::open(living, libc::O_RDWR | libc::O_CLOEXEC) };
+        // Without it the tree can only not be seen from another PID namespace.
+        // SAFETY: plain descriptors; the copy is not close-on-exec. EBADF does no harm.
+        unsafe { libc::fcntl(fd, libc::F_DUPFD, LIVING_FD_MIN) };
+    }
     let access = match p.streams {
         Streams::Inherited => return Ok(()),
         Streams::Files => libc::O_WRONLY | libc::O_CREAT,
@@ -255,11 +280,11 @@ fn open_streams(p: &Prepared) -> std::result::Result<(), (Stage, c_int)> {
         // SAFETY: plain descriptors; dup2 clears close-on-exec on the copy.
         check(unsafe { libc::dup2(null, 0) }, Stage::Setup)?;
     }
-    for (log, onto) in p.logs.iter().zip([1, 2]) {
+    for (log, onto) in p.logs.into_iter().zip([1, 2]) {
         let flags = access | libc::O_APPEND | libc::O_CLOEXEC;
         let mode: libc::mode_t = 0o600;
         // SAFETY: the path is NUL-terminated.
-        let fd = check(unsafe { libc::open(log.as_ptr(), flags, mode) }, Stage::Log)?;
+        let fd = check(unsafe { libc::open(log, flags, mode) }, Stage::Log)?;
         // SAFETY: plain descriptors; dup2 clears close-on-exec on the copy.
         check(unsafe { libc::dup2(fd, onto) }, Stage::Setup)?;
     }
@@ -275,10 +300,13 @@ fn sign_in(p: &mut Prepared) -> std::result::Result<(), (Stage, c_int)> {
     if p.with_inode {
         p.signature.leader.inode = own_inode(pid);
     }
-    if let Some(start) = p.pid_digits {
+    if let Some((at, start)) = p.pid_digits {
+        // SAFETY: the array has the mark at this index.
+        let mark = unsafe { *p.env.pointers.add(at) }.cast_mut().cast::<u8>();
         let mut rest = pid.unsigned_abs();
-        for place in p.env.iter_mut().skip(start).take(PID_DIGITS).rev() {
-            *place = b'0' + (rest % 10) as u8;
+        for place in (0..PID_DIGITS).rev() {
+            // SAFETY: the string ends in PID_DIGITS digits from `start` on, in our own arena.
+            unsafe { mark.add(start + place).write(b'0' + (rest % 10) as u8) };
             rest /= 10;
         }
     }

@@ -34,7 +34,10 @@ impl Sim {
                 tree: extra & 128 != 0,
             },
             26 => Request::Reset { target },
-            27 => Request::List { usage: true },
+            27 => Request::List {
+                usage: true,
+                table: false,
+            },
             28 => Request::Info { target },
             29 | 30 => Request::Wait {
                 target,
@@ -139,7 +142,8 @@ impl Sim {
                 for service in named(target) {
                     self.wish(service, Want::Any, client);
                     self.world.borrow_mut().asked[service] |= restarts;
-                    if !self.removing[service] {
+                    let sure = target.split(',').all(&exact);
+                    if sure && !self.removing[service] {
                         self.world.borrow_mut().downs[service] = false;
                     }
                 }
@@ -175,6 +179,7 @@ impl Sim {
             Request::Signal { target, .. } => {
                 for service in named(target) {
                     self.world.borrow_mut().asked[service] = true;
+                    self.world.borrow_mut().loose[service] = true;
                 }
             }
             Request::Restore { .. } => {

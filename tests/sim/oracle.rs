@@ -77,7 +77,9 @@ impl Sim {
             // What was spawned in the same turn came after.
             let is_old = |p: &Proc| p.tag.is_some_and(|t| t.generation <= world.highest_before);
             let mut live = world.live_of(service);
-            let lives = live.find(|p| is_old(p) && !world.is_excused(p));
+            // With its record lost, what has not even a name left is nobody's.
+            let lost = |p: &Proc| self.unsure[service] && (p.env.is_empty() || p.nested);
+            let lives = live.find(|p| is_old(p) && !world.is_excused(p) && !lost(p));
             if let Some(p) = lives {
                 return Err(format!(
                     "'{}' was said while pid {} lives",

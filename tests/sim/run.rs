@@ -190,6 +190,7 @@ impl Sim {
             asked.push(self.some_request());
         }
         self.turn(asked, false)?;
+        self.world.borrow_mut().loose = [false; 3];
         self.someone_leaves();
         Ok(())
     }
@@ -500,7 +501,14 @@ impl Sim {
         let Some(daemon) = self.daemon.as_mut() else {
             return Vec::new();
         };
-        daemon.request(0, 0, Request::List { usage: false });
+        daemon.request(
+            0,
+            0,
+            Request::List {
+                usage: false,
+                table: false,
+            },
+        );
         match daemon.outbox.pop() {
             Some((0, Reply::List(rows))) => rows,
             _ => Vec::new(),

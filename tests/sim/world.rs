@@ -164,6 +164,8 @@ pub(crate) struct World {
     pub(crate) execs: Vec<(usize, Pid)>,
     /// Whether the operator asked this service's incarnation to end since its exec.
     pub(crate) asked: [bool; 3],
+    /// A signal for it was asked for in this turn.
+    pub(crate) loose: [bool; 3],
     /// Whether it is to be down, whenever it should exec.
     pub(crate) downs: [bool; 3],
     /// A write of the journal failed since this daemon began.
@@ -212,6 +214,7 @@ impl World {
             highest_before: 0,
             execs: Vec::new(),
             asked: [true; 3],
+            loose: [false; 3],
             downs: [false; 3],
             journal_failed: false,
             excused: 0,
@@ -404,7 +407,7 @@ impl World {
                 let text = format!("signal {signal} to a stranger, pid {} key {key}", p.pid);
                 return self.violate(text);
             }
-            Some(tag) if p.leader && !self.asked[tag.service] => {
+            Some(tag) if p.leader && !self.asked[tag.service] && !self.loose[tag.service] => {
                 let name = NAMES[tag.service];
                 self.violate(format!("signal {signal} to the leader of {name} unasked"));
             }
