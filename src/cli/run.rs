@@ -25,9 +25,10 @@ pub(super) fn order(words: &[OsString]) -> Result<Order, Failure> {
     let Some(found) = parse(words) else {
         return Err(explain(words));
     };
-    let home = home::find_for_run()?;
-    let home = home.into_os_string().into_string();
-    let home = home.map_err(|_| Failure::usage("the home's path is not UTF-8"))?;
+    let homes = home::for_run()?.into_iter();
+    let homes = homes.map(|home| home.into_os_string().into_string());
+    let homes = homes.collect::<Result<Vec<_>, _>>();
+    let homes = homes.map_err(|_| Failure::usage("the home's path is not UTF-8"))?;
     let mut known = vec!["opm".to_owned(), "run".to_owned()];
     known.extend(found.options.iter().cloned());
     let mut trouble = None;
@@ -38,12 +39,10 @@ pub(super) fn order(words: &[OsString]) -> Result<Order, Failure> {
             match start::declared(file) {
                 Ok(specs) if specs.is_empty() => return Err(Failure::new(code::FAILED, "")),
                 Ok(specs) => specs,
-                // A later image of a running process: it has the services already.
-                Err(failure) if is_later_image() => {
-                    trouble = Some(failure.text);
+                Err(failure) => {
+                    trouble = Some((failure.code, failure.text));
                     Vec::new()
                 }
-                Err(failure) => return Err(failure),
             }
         }
         None => {
@@ -53,7 +52,7 @@ pub(super) fn order(words: &[OsString]) -> Result<Order, Failure> {
         }
     };
     Ok(Order {
-        home,
+        homes,
         specs,
         base: start::captured(),
         prefix: found.prefix,
@@ -117,10 +116,6 @@ fn explain(words: &[OsString]) -> Failure {
         },
         Err(Err(failure)) => failure,
     }
-}
-
-fn is_later_image() -> bool {
-    std::env::var_os(crate::sys::crash::LISTENER_VARIABLE).is_some()
 }
 
 /// The one service of `opm run -- COMMAND`.

@@ -59,7 +59,11 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal>
             ),
         ))
     };
-    if header.machine != place.machine {
+    let other = header.pid_namespace != place.pid_namespace;
+    // A boot has one kernel: a container made anew has another host name only.
+    let gone =
+        other && header.boot == place.boot && (place.is_namespace_gone)(header.pid_namespace);
+    if header.machine != place.machine && !gone {
         return if any_live {
             refuse("on another machine")
         } else {
@@ -67,14 +71,12 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal>
         };
     }
     // A container's writable layer is mounted anew at each start, by another device number.
-    let remounted =
-        header.home.1 == place.device_inode.1 && header.pid_namespace != place.pid_namespace;
+    let remounted = other && header.home.1 == place.device_inode.1;
     if header.boot != place.boot || header.home != place.device_inode && !remounted {
         // Another boot: no process of it lives. A copied home: what it records is the original's.
         return Ok(false);
     }
-    if header.pid_namespace != place.pid_namespace {
-        let gone = (place.is_namespace_gone)(header.pid_namespace);
+    if other {
         return if any_live && !gone {
             refuse("in another PID namespace")
         } else {
@@ -110,9 +112,9 @@ impl<K: Kernel> Daemon<K> {
             pid_namespace: place.pid_namespace,
             home_key,
             home: place.device_inode,
+            daemon: own,
             init: own.pid == 1,
             alone: kernel.is_alone_in_cgroup(),
-            daemon: own,
         };
         let (store, loaded) =
             Store::open(&mut kernel).map_err(|errno| cannot("services", errno))?;

@@ -122,24 +122,22 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
         "opm {} serves {path} (pid {pid}, {services} services)",
         env!("CARGO_PKG_VERSION")
     ));
-    loop {
-        match server.run(&mut daemon, front) {
-            Leave::Quit => break,
-            Leave::Exec(binary) => {
-                log(&format!("becoming {binary}"));
-                let errno = crash::become_image(&binary, server.listener());
-                log(&format!(
-                    "cannot execute {binary}: {}; staying",
-                    describe(errno)
-                ));
-                daemon.leave = None;
-            }
-        }
-    }
+    turn(&mut server, &mut daemon, front);
     for name in [SOCKET, PID_FILE] {
         daemon.kernel.home.remove(name).ok();
     }
     Ok(front.end(&mut daemon))
+}
+
+/// Until it leaves for good. An exec that works does not come back.
+fn turn(server: &mut Server, daemon: &mut Daemon<Linux>, front: &mut dyn Front) {
+    while let Leave::Exec(binary) = server.run(daemon, front) {
+        log(&format!("becoming {binary}"));
+        let errno = crash::become_image(&binary, server.listener());
+        let why = describe(errno);
+        log(&format!("cannot execute {binary}: {why}; staying"));
+        daemon.leave = None;
+    }
 }
 
 /// Signals, descriptors, directory, subreaper. Gives the listener that an earlier image of this

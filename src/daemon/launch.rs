@@ -56,12 +56,10 @@ impl<K: Kernel> Daemon<K> {
             return Ok(());
         }
         let name = &unit.definition.spec.name;
-        let streams = self.foreground.get(name).copied().unwrap_or(Streams::Files);
+        let streams = self.foreground.get(name).copied();
+        let streams = streams.unwrap_or(Streams::Files);
         let living = (self.own.pid == 1).then(|| format!("{}/{LIVING}", self.home));
-        let (out, error) = match streams {
-            Streams::Files | Streams::Inherited => log_paths(&self.home, name),
-            Streams::Fifos => fifo_paths(&self.home, name),
-        };
+        let (out, error) = paths(streams, &self.home, name);
         let mark = EnvMark {
             home_key: self.header.home_key,
             id,
@@ -232,6 +230,13 @@ fn already(errno: Errno) -> Result<(), Errno> {
         Ok(())
     } else {
         Err(errno)
+    }
+}
+
+fn paths(streams: Streams, home: &str, name: &str) -> (String, String) {
+    match streams {
+        Streams::Files | Streams::Inherited => log_paths(home, name),
+        Streams::Fifos => fifo_paths(home, name),
     }
 }
 

@@ -246,8 +246,8 @@ impl<K: Kernel> Daemon<K> {
             command,
             cwd,
             env: Vec::new(),
-            policy,
             critical: false,
+            policy,
         };
         spec.check().ok()?;
         let ids = self.define_all(vec![(Some(id), Definition { spec, base })]);

@@ -99,8 +99,8 @@ fn a_service_gets_no_opm_variable_of_its_caller() {
         command: vec!["node".to_owned()],
         cwd: "/".to_owned(),
         env: vec![pair("B", "3"), pair("OPM_HOME", "/x")],
-        policy: Policy::default(),
         critical: false,
+        policy: Policy::default(),
     };
     let mark = EnvMark {
         home_key: 1,

@@ -85,7 +85,7 @@ pub(super) fn wait_for_namespace(home: &Home, place: &Place, alive: Option<&Owne
         return;
     };
     let other = header.pid_namespace != place.pid_namespace;
-    if !other || !header.init || header.boot != place.boot || header.machine != place.machine {
+    if !other || !header.init || header.boot != place.boot {
         return;
     }
     let began = Instant::now();

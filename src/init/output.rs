@@ -210,8 +210,9 @@ impl Output {
             Err(_) => target.sent = target.batch.len(),
         }
         let mut taken = 0;
-        while let Some((_, length)) = target.cuts.pop_front_if(|(end, _)| *end <= target.sent) {
+        while let Some((_, length)) = target.cuts.front().filter(|(end, _)| *end <= target.sent) {
             taken += length;
+            target.cuts.pop_front();
         }
         if target.sent == target.batch.len() {
             target.batch.clear();

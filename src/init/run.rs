@@ -21,7 +21,8 @@ use crate::service::foreground::{Order, Prefix};
 use crate::service::machine::Time;
 use crate::service::spec::Spec;
 use crate::sys::linux::Linux;
-use crate::sys::{Kernel, Streams, crash, describe};
+use crate::sys::storage::Home;
+use crate::sys::{Errno, Kernel, Mode, Streams, crash, describe};
 use crate::wire::{Reply, code};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
@@ -40,9 +41,36 @@ const LAST_OUTPUT_MS: u64 = 1_000;
 /// Runs what is ordered. The exit code.
 pub fn run(order: Order) -> u8 {
     log_in_foreground();
-    crash::call_by(&order.words, &order.home);
-    let home = order.home.clone();
+    let first = std::env::var_os(crash::LISTENER_VARIABLE).is_none();
+    if let Some((code, text)) = order.trouble.as_ref().filter(|_| first) {
+        log(text);
+        return *code;
+    }
+    let mut reasons = Vec::new();
+    let usable = order.homes.iter().find(|home| match try_home(home) {
+        Ok(()) => true,
+        Err(errno) => {
+            reasons.push(format!("{home}: {}", describe(errno)));
+            false
+        }
+    });
+    let Some(home) = usable.cloned() else {
+        log(&format!("no home: {} (set OPM_HOME)", reasons.join("; ")));
+        return code::UNREACHABLE;
+    };
+    crash::call_by(&order.words, &home);
     crate::daemon::through(Path::new(&home), &mut Run::new(order))
+}
+
+/// Whether a home is ours and can be written to.
+fn try_home(path: &str) -> Result<(), Errno> {
+    let home = Home::open(path)?;
+    let theirs = rustix::fs::fstat(&home.dir)?.st_uid != rustix::process::geteuid().as_raw();
+    if theirs && path.starts_with("/tmp/") {
+        // Whoever made it could look into it, and be believed.
+        return Err(Errno::PERM);
+    }
+    home.open_file("lock", Mode::InPlace).map(drop)
 }
 
 /// How it ends.
@@ -231,7 +259,7 @@ impl Front for Run {
         registry: &Registry,
         again: bool,
     ) -> Result<(), (u8, String)> {
-        if again && let Some(trouble) = &self.order.trouble {
+        if again && let Some((_, trouble)) = &self.order.trouble {
             log(&format!("{trouble}; going on with what is known"));
             let known = daemon.all_units().filter(|unit| {
                 let (out, _) = crate::daemon::launch::fifo_paths(&daemon.home, unit.name());

@@ -39,8 +39,8 @@ impl Prefix {
 /// A foreground run.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// Absolute.
-    pub home: String,
+    /// Absolute; the first that can be used.
+    pub homes: Vec<String>,
     pub specs: Vec<Spec>,
     /// The environment that services get.
     pub base: Env,
@@ -49,7 +49,7 @@ pub struct Order {
     pub stop_timeout_ms: u64,
     /// The command's words, program first, that ask for the same from any directory.
     pub words: Vec<String>,
-    /// Why the process file could not be read again by a later image of this process, which
+    /// Exit code and reason if the process file can't be read. A later image of this process
     /// goes on with what it has.
-    pub trouble: Option<String>,
+    pub trouble: Option<(u8, String)>,
 }

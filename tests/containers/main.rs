@@ -8,4 +8,5 @@
 #[path = "../init/rig.rs"]
 #[allow(dead_code, reason = "made for tests/init")]
 mod rig;
+mod several;
 mod single;

@@ -12,14 +12,14 @@ mount -t overlay overlay -o lowerdir=/,upperdir=layers/upper,workdir=layers/work
 exec "$@"
 "#;
 
-struct Container {
-    id: String,
-    bundle: String,
+pub(crate) struct Container {
+    pub(crate) id: String,
+    pub(crate) bundle: String,
 }
 
 impl Container {
     /// A container that runs these words; `adjust` changes its configuration.
-    fn new(id: &str, words: &[&str], adjust: impl Fn(&mut Value)) -> Container {
+    pub(crate) fn new(id: &str, words: &[&str], adjust: impl Fn(&mut Value)) -> Container {
         assert!(
             ["/usr/sbin/runc", "/usr/bin/runc"]
                 .iter()
@@ -60,7 +60,7 @@ impl Container {
         .concat()
     }
 
-    fn start(&self) -> Live {
+    pub(crate) fn start(&self) -> Live {
         Live::start(&self.words())
     }
 
@@ -69,7 +69,7 @@ impl Container {
     }
 
     /// `runc kill`, as an engine's stop does; waits until there is a container to kill.
-    fn kill(&self, signal: &str) {
+    pub(crate) fn kill(&self, signal: &str) {
         eventually("runc kill", || {
             let mut kill = Command::new("runc");
             let done = kill.args(["kill", &self.id, signal]).output().unwrap();

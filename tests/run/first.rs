@@ -143,7 +143,8 @@ fn leftovers_are_asked_to_end_and_then_killed() {
     let mut run = scratch.run(As::First, &["--stop-timeout=2s", &scratch.file(THREE)]);
     run.online(3);
     let target = run.opm.to_string();
-    let script = "setsid sh -c 'trap \"echo asked >>$0\" TERM; echo ready >>$0; while :; do sleep 0.1; done' $0 &";
+    let script = "setsid sh -c 'trap \"echo asked >>$0\" TERM; echo ready >>$0; \
+                  while :; do sleep 0.1; done' $0 &";
     let mut enter = std::process::Command::new("nsenter");
     let enter = enter.args([
         "-t",

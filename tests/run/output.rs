@@ -5,7 +5,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 const TWO: &str = r#"
-    {"name": "web", "command": ["sh", "-c", "echo out; echo err >&2; printf part; exit 0"], "restart": "never"},
+    {"name": "web", "restart": "never",
+     "command": ["sh", "-c", "echo out; echo err >&2; printf part; exit 0"]},
     {"name": "worker", "command": ["sh", "-c", "echo two; cat"], "restart": "never"}"#;
 
 fn lines(text: &str) -> Vec<&str> {

@@ -1,4 +1,5 @@
 //! Starts runs, looks at them, ends them; everything with a deadline.
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -208,8 +209,8 @@ impl Drop for Run {
 
 pub(crate) fn signal(pid: i32, number: i32) {
     // A process that is gone already needs none.
-    // SAFETY: kill has no memory arguments.
-    unsafe { libc::kill(pid, number) };
+    let signal = Signal::from_named_raw(number).unwrap();
+    rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal).ok();
 }
 
 pub(crate) fn children(pid: i32) -> Vec<i32> {
