@@ -1,6 +1,6 @@
 //! What each request does. A reply goes out when its effect is true ([`super::answer`]).
 use super::answer::{Pending, Then, Wish, done, failed};
-use super::sorted::Map;
+use super::sorted::{Map, Set};
 use super::unit::Unit;
 use super::{ClientId, Daemon, Leave};
 use crate::process::Pid;
@@ -86,25 +86,25 @@ impl<K: Kernel> Daemon<K> {
     /// The ids that a target names, and an error outcome for each part of it that names none.
     pub(crate) fn resolve(&self, target: &str) -> Result<(Vec<Id>, Vec<Outcome>), Refusal> {
         let target = Target::parse(target).map_err(|text| (code::USAGE, text))?;
-        let mut ids = Vec::new();
+        let mut ids = Set::new();
         let mut missing = Vec::new();
         for part in target.parts() {
-            let before = ids.len();
-            let named = self
-                .all_units()
-                .filter(|unit| part.matches(unit.id, unit.name()));
-            ids.extend(named.map(|unit| unit.id));
-            if ids.len() == before && !part.is_all() {
+            let mut named = false;
+            for unit in self.all_units() {
+                if part.matches(unit.id, unit.name()) {
+                    ids.insert(unit.id);
+                    named = true;
+                }
+            }
+            if !named && !part.is_all() {
                 let text = format!("no such service: {} (try 'opm ls')", part.text());
                 missing.push(failed(code::NO_SUCH, text));
             }
         }
-        ids.sort_unstable();
-        ids.dedup();
         if ids.is_empty() && missing.len() == 1 {
             return Err((code::NO_SUCH, missing.remove(0).text));
         }
-        Ok((ids, missing))
+        Ok((ids.into_iter().collect(), missing))
     }
 
     /// Waits for `wishes`; `said` is what is known already.
