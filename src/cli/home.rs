@@ -111,7 +111,9 @@ pub(crate) fn create(home: &Path) -> Result<(), Failure> {
 /// Whether a daemon has ever been here: without one there is no service to speak of. Not asked
 /// of the journal: services whose record is lost are found by their marks.
 pub(crate) fn is_on_record(home: &Path) -> bool {
-    home.join("lock").exists()
+    ["lock", "journal", "services"]
+        .iter()
+        .any(|file| home.join(file).exists())
 }
 
 /// Who holds the home's lock: the pid that took it, which may be gone while a child that has

@@ -72,8 +72,8 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal>
     }
     // A container's writable layer is mounted anew at each start, by another device number.
     let remounted = other && header.home.1 == place.device_inode.1;
-    let booted = header.boot != place.boot && !mutant("believe_boot");
-    if booted || header.home != place.device_inode && !remounted {
+    let another_boot = header.boot != place.boot && !mutant("believe_boot");
+    if another_boot || header.home != place.device_inode && !remounted {
         // Another boot: no process of it lives. A copied home: what it records is the original's.
         return Ok(false);
     }
@@ -141,7 +141,14 @@ impl<K: Kernel> Daemon<K> {
             let text = daemon.trouble.unwrap_or_default();
             return Err((code::FAILED, text));
         }
-        let searched = mutant("adopt_blindly") || daemon.find_strays();
+        let blind = mutant("adopt_blindly");
+        let searched = if blind {
+            Ok(true)
+        } else {
+            daemon.find_strays()
+        };
+        let searched = searched
+            .map_err(|errno| (code::FAILED, format!("cannot adopt: {}", describe(errno))))?;
         let fresh = found.header.is_none() && place.key.is_none();
         if !searched && found.header.is_none() && !fresh {
             let text = format!(

@@ -57,6 +57,14 @@ pub(crate) fn done(text: String) -> Outcome {
     }
 }
 
+/// Warnings of a target of which nothing else is known yet.
+pub(crate) fn warned(warnings: Vec<String>) -> Outcome {
+    Outcome {
+        warnings,
+        ..done(String::new())
+    }
+}
+
 /// A target that is not.
 pub(crate) fn failed(code: u8, text: String) -> Outcome {
     Outcome {

@@ -445,7 +445,7 @@ impl<K: Kernel> Daemon<K> {
 }
 
 /// None: it is not there, or not ours to read.
-fn readable<T>(result: Result<T, Errno>) -> Result<Option<T>, Errno> {
+pub(crate) fn readable<T>(result: Result<T, Errno>) -> Result<Option<T>, Errno> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => Ok(None),

@@ -1,5 +1,5 @@
 //! What each request does. A reply goes out when its effect is true ([`super::answer`]).
-use super::answer::{Pending, Then, Wish, done, failed};
+use super::answer::{Pending, Then, Wish, done, failed, warned};
 use super::sorted::{Map, Set};
 use super::unit::Unit;
 use super::{ClientId, Daemon, Leave};
@@ -210,6 +210,7 @@ impl<K: Kernel> Daemon<K> {
         let (ids, missing) = self.resolve(target)?;
         let mut wishes = Map::new();
         let mut said = Self::said_missing(missing);
+        let mut passers = None;
         for id in ids {
             let Some(unit) = self.unit(id) else { continue };
             if unit.removing {
@@ -217,11 +218,16 @@ impl<K: Kernel> Daemon<K> {
                 said.push((id, failed(code::FAILED, text)));
                 continue;
             }
-            if unit.run.is_none() {
-                let name = unit.name().to_owned();
-                if let Err(outcome) = self.check_nameless(&name) {
-                    said.push((id, outcome));
-                    continue;
+            // A restart of what is down is a start.
+            if unit.run.is_none() && unit.machine.generation().is_none() {
+                let passers = passers.get_or_insert_with(|| self.passers());
+                match self.stands_in_the_way(id, passers, false) {
+                    Err(outcome) => {
+                        said.push((id, outcome));
+                        continue;
+                    }
+                    Ok(warnings) if warnings.is_empty() => {}
+                    Ok(warnings) => said.push((id, warned(warnings))),
                 }
             }
             let Some(unit) = self.unit(id) else { continue };

@@ -11,7 +11,7 @@
 //! forked during a pass, that one is enough.
 use super::Daemon;
 use super::door::INITIAL_PID_NAMESPACE;
-use super::gate::LOOK_AGAIN_MS;
+use super::gate::{LOOK_AGAIN_MS, readable};
 use super::unit::{Member, Owner};
 use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
@@ -331,11 +331,11 @@ impl<K: Kernel> Daemon<K> {
             }
         };
         // What was read of the pid was read of this process only if its mark is still there.
-        let still = match self.sight(pid, &[]) {
-            _ if !certain || mutant("trust_numbers") => Ok(true),
-            Ok(sighting) => Ok(sighting.is_some_and(|s| s.names(generation))),
-            Err(Errno::SRCH | Errno::NOENT) => Ok(false),
-            Err(errno) => Err(errno),
+        let trusted = !certain || mutant("trust_numbers");
+        let still = if trusted {
+            Ok(true)
+        } else {
+            self.bears(pid, generation)
         };
         let alive = self.kernel.is_dead(&pidfd).map(|dead| !dead);
         match still.and_then(|still| Ok(still && alive?)) {
@@ -386,8 +386,11 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Whether the process of this pid, which the caller holds, bears that incarnation's mark.
-    pub(crate) fn bears(&mut self, pid: Pid, generation: u64) -> bool {
-        self.sight(pid, &[])
-            .is_ok_and(|seen| seen.is_some_and(|seen| seen.names(generation)))
+    ///
+    /// # Errors
+    /// It can't be told.
+    pub(crate) fn bears(&mut self, pid: Pid, generation: u64) -> Result<bool, Errno> {
+        let seen = readable(self.sight(pid, &[]))?.flatten();
+        Ok(seen.is_some_and(|seen| seen.names(generation)))
     }
 }

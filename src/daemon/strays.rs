@@ -4,6 +4,7 @@
 //! drains before a service of that name starts. Where not even a name is left, nothing starts.
 use super::Daemon;
 use super::adopt::TICK_MS;
+use super::gate::readable;
 use super::scan::Sighting;
 use super::sorted::Map;
 use super::unit::{Run, Unit};
@@ -34,7 +35,10 @@ type Lost = (Pid, Option<EnvMark>, Option<String>);
 impl<K: Kernel> Daemon<K> {
     /// Marked processes of incarnations that no record names. False: /proc could not be read
     /// whole, and some may have been missed.
-    pub(crate) fn find_strays(&mut self) -> bool {
+    ///
+    /// # Errors
+    /// One that was found could not be looked at for want of descriptors or memory.
+    pub(crate) fn find_strays(&mut self) -> Result<bool, Errno> {
         let mut found = None;
         for _ in 0..SEARCHES_MAX {
             found = found.or_else(|| self.sightings(&[]));
@@ -42,7 +46,7 @@ impl<K: Kernel> Daemon<K> {
         let Some(found) = found else {
             self.log
                 .push("cannot read /proc whole: marked processes may be missed".to_owned());
-            return false;
+            return Ok(false);
         };
         let known = |daemon: &Self, sighting: &Sighting| {
             daemon.all_units().any(|unit| {
@@ -56,7 +60,7 @@ impl<K: Kernel> Daemon<K> {
             if known(self, &sighting) {
                 continue;
             }
-            let environ = self.kernel.environ(sighting.pid).unwrap_or_default();
+            let environ = readable(self.kernel.environ(sighting.pid))?.unwrap_or_default();
             let mark = environ_value(&environ, MARK_VARIABLE).and_then(EnvMark::parse);
             let mark = mark.filter(|mark| mark.home_key == self.header.home_key);
             // With another home's mark the name is that of the service inside ours.
@@ -71,18 +75,18 @@ impl<K: Kernel> Daemon<K> {
         }
         for (generation, members) in lost {
             self.sequence.0 = self.sequence.0.max(generation);
-            self.take_in_lost(Generation(generation), &members);
+            self.take_in_lost(Generation(generation), &members)?;
         }
-        true
+        Ok(true)
     }
 
-    fn take_in_lost(&mut self, generation: Generation, members: &[Lost]) {
+    fn take_in_lost(&mut self, generation: Generation, members: &[Lost]) -> Result<(), Errno> {
         let mark = members.iter().find_map(|(_, mark, _)| *mark);
         let name = members.iter().find_map(|(_, _, name)| name.clone());
         let leader = mark
             .map(|mark| mark.pid)
             .filter(|pid| members.iter().any(|m| m.0 == *pid));
-        let run = self.run_of_lost(generation, leader);
+        let run = self.run_of_lost(generation, leader)?;
         let leads = run.pidfd.is_some();
         let known = name.as_ref().and_then(|name| self.names.get(name)).copied();
         let id = match (known, leader, &name, mark) {
@@ -94,11 +98,11 @@ impl<K: Kernel> Daemon<K> {
         };
         let Some(id) = id else {
             self.note_stray(name, run, members);
-            return;
+            return Ok(());
         };
         let (now, since) = (self.now, run.since);
         let Some(unit) = self.unit_mut(id) else {
-            return;
+            return Ok(());
         };
         let goal = if leads { Goal::Up } else { unit.machine.goal() };
         let (deaths, restarts) = (unit.machine.deaths(), unit.machine.restarts());
@@ -111,6 +115,7 @@ impl<K: Kernel> Daemon<K> {
         unit.announced = unit.status();
         self.dirty.insert(id);
         self.after_step(id);
+        Ok(())
     }
 
     /// Nothing can take these in now: a service of their name does when it is defined, and where
@@ -190,10 +195,19 @@ impl<K: Kernel> Daemon<K> {
         self.feed(id, Input::LeaderExited(generation, Ending::Failure));
     }
 
-    fn run_of_lost(&mut self, generation: Generation, leader: Option<Pid>) -> Run<K> {
-        let pidfd = leader.and_then(|pid| self.kernel.pidfd_open(pid).ok());
-        // The mark was read before the pidfd was open: it must be there still.
-        let pidfd = pidfd.filter(|_| leader.is_some_and(|pid| self.bears(pid, generation.0)));
+    fn run_of_lost(
+        &mut self,
+        generation: Generation,
+        leader: Option<Pid>,
+    ) -> Result<Run<K>, Errno> {
+        let mut pidfd = None;
+        if let Some(pid) = leader {
+            pidfd = readable(self.kernel.pidfd_open(pid))?;
+            // The mark was read before the pidfd was open: it must be there still.
+            if !self.bears(pid, generation.0)? {
+                pidfd = None;
+            }
+        }
         let inode = pidfd
             .as_ref()
             .and_then(|pidfd| self.kernel.inode(pidfd))
@@ -205,7 +219,7 @@ impl<K: Kernel> Daemon<K> {
         let child = pidfd
             .as_ref()
             .is_some_and(|pidfd| self.kernel.wait(pidfd, false).is_ok());
-        Run {
+        Ok(Run {
             generation,
             leader: Identity {
                 pid,
@@ -227,7 +241,7 @@ impl<K: Kernel> Daemon<K> {
             asked: false,
             failure: None,
             members: Map::new(),
-        }
+        })
     }
 
     /// A definition from what the leader itself says: good enough to list, stop and restart it.

@@ -162,3 +162,15 @@ pub fn keep_across_exec(fd: &impl AsRawFd) -> Result<()> {
     }
     Ok(())
 }
+
+/// Puts `new` where `old` is, close-on-exec: whoever knows the number has the new one from now on.
+///
+/// # Errors
+/// What dup3(2) says; then `old` is as it was.
+pub fn replace(old: &impl AsRawFd, new: OwnedFd) -> Result<()> {
+    // SAFETY: both are open and ours; the owner of `old` goes on owning the number.
+    if unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) } == -1 {
+        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+    }
+    Ok(())
+}

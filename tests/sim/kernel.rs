@@ -168,6 +168,7 @@ impl Kernel for Fake {
         p.tag = Some(Tag {
             service,
             generation,
+            born: daemon,
         });
         p.pre = Some(Pre {
             stage: 0,

@@ -21,6 +21,8 @@ pub(crate) const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
 pub(crate) struct Tag {
     pub(crate) service: usize,
     pub(crate) generation: u64,
+    /// The daemon that forked its leader.
+    pub(crate) born: Key,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,8 +155,6 @@ pub(crate) struct World {
     pub(crate) fuse: Option<u64>,
     pub(crate) trace: bool,
     pub(crate) broken: Option<String>,
-    /// Generations that signed in, and the daemon that forked each.
-    pub(crate) signed: HashMap<u64, Key>,
     /// Generations that signed in since the record was last lost.
     pub(crate) used: HashSet<u64>,
     /// Processes from this one on came in this turn.
@@ -207,7 +207,6 @@ impl World {
             fuse: None,
             trace,
             broken: None,
-            signed: HashMap::new(),
             used: HashSet::new(),
             turn_key: 0,
             execs: Vec::new(),
@@ -504,7 +503,6 @@ impl World {
         if on_record && !self.used.insert(generation) {
             self.violate(format!("generation {generation} is used twice"));
         }
-        self.signed.insert(generation, self.procs[at].parent);
         let bytes = pre.signature.encode();
         if let Some(data) = self.files.data.get_mut(&pre.file) {
             let end = pre.offset as usize + bytes.len();
@@ -560,8 +558,7 @@ impl World {
     /// service of an opm inside of ours that lost its environment is one, too: it could be
     /// anybody's, and hide what it forked before. None of those here.)
     pub(crate) fn is_excused(&self, p: &Proc) -> bool {
-        let parent = p.tag.and_then(|tag| self.signed.get(&tag.generation));
-        p.is_unmarked() && parent.copied() != self.daemon
+        p.is_unmarked() && p.tag.map(|tag| tag.born) != self.daemon
     }
 
     /// The mark of a daemon of another home, inside of a service.
