@@ -145,6 +145,10 @@ impl Client {
 
     /// Starts a daemon and waits until it, or another one that was faster, answers.
     pub(crate) fn start(&self) -> Result<Connection, Failure> {
+        if !Path::new("/proc/self").exists() {
+            let text = "daemon: cannot supervise without /proc (mount it; 'opm init' does without)";
+            return Err(Failure::new(code::UNREACHABLE, text));
+        }
         home::create(&self.home)?;
         let log = self.home.join("daemon.log");
         let told = std::fs::metadata(&log).map_or(0, |m| m.len());

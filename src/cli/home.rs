@@ -52,12 +52,11 @@ fn is_served(home: &Path) -> bool {
     trusted && home.join("opm.sock").exists()
 }
 
-/// Whether a process is an `opm run`, by what it says of itself.
+/// Whether a process may be an `opm run`, whatever its program is called: where it is none, no
+/// socket is found.
 fn is_run(pid: i32) -> bool {
     let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let mut words = words.split(|byte| *byte == 0);
-    let program = words.next().unwrap_or_default();
-    program.ends_with(b"opm") && words.next() == Some(b"run")
+    words.split(|byte| *byte == 0).nth(1) == Some(b"run")
 }
 
 fn variable(name: &str) -> Option<OsString> {
@@ -112,7 +111,9 @@ pub(crate) fn create(home: &Path) -> Result<(), Failure> {
 /// Whether a daemon has ever been here: without one there is no service to speak of. Not asked
 /// of the journal: services whose record is lost are found by their marks.
 pub(crate) fn is_on_record(home: &Path) -> bool {
-    home.join("lock").exists()
+    ["lock", "journal", "services"]
+        .iter()
+        .any(|file| home.join(file).exists())
 }
 
 /// Who holds the home's lock: the pid that took it, which may be gone while a child that has

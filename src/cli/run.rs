@@ -48,7 +48,13 @@ pub(super) fn order(words: &[OsString]) -> Result<Order, Failure> {
         None => {
             known.push("--".to_owned());
             known.extend(found.command.iter().cloned());
-            vec![single(found.command)?]
+            match single(found.command) {
+                Ok(spec) => vec![spec],
+                Err(failure) => {
+                    trouble = Some((failure.code, failure.text));
+                    Vec::new()
+                }
+            }
         }
     };
     Ok(Order {

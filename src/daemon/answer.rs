@@ -1,5 +1,5 @@
 //! Requests that wait: a reply is sent when its effect is true.
-use super::sorted::Map;
+use super::sorted::{Map, Set};
 use super::{ClientId, Daemon, Leave};
 use crate::mutant::mutant;
 use crate::service::machine::{Generation, Goal, Time};
@@ -54,6 +54,14 @@ pub(crate) fn done(text: String) -> Outcome {
         code: code::DONE,
         text,
         warnings: Vec::new(),
+    }
+}
+
+/// Warnings of a target of which nothing else is known yet.
+pub(crate) fn warned(warnings: Vec<String>) -> Outcome {
+    Outcome {
+        warnings,
+        ..done(String::new())
     }
 }
 
@@ -286,8 +294,10 @@ impl<K: Kernel> Daemon<K> {
         let Some(unit) = self.unit(id) else {
             return String::new();
         };
-        let mut pids: Vec<i32> = self.known_members(id);
-        pids.sort_unstable();
+        let mut pids = Set::new();
+        for pid in self.known_members(id) {
+            pids.insert(pid);
+        }
         let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
         let what = match pids.is_empty() {
             true => "it can't be confirmed that all of it is gone (see 'opm doctor')".to_owned(),

@@ -17,7 +17,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-const SOCKET: &str = "opm.sock";
+pub(crate) const SOCKET: &str = "opm.sock";
 const PID_FILE: &str = "opm.pid";
 const LOCK: &str = "lock";
 /// From one try for the lock to the next, at the start only.
@@ -75,7 +75,7 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     let lock = home
         .open_file(LOCK, Mode::InPlace)
         .map_err(|errno| cannot("/lock", errno))?;
-    if !wait_for_lock(&lock, path, front.if_served_already().is_err())? {
+    if !wait_for_lock(&home, &lock, front.if_served_already().is_err())? {
         let text = format!("a daemon serves {path} already (stop it, or use another OPM_HOME)");
         return front.if_served_already().map_err(|code| (code, text));
     }
@@ -113,7 +113,8 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
         Some(listener) => listener,
         None => bind(path)?,
     };
-    let mut server = Server::new(poll, listener, signalfd).map_err(io)?;
+    let removals = daemon.kernel.home.watch_removals().ok();
+    let mut server = Server::new(poll, listener, signalfd, removals).map_err(io)?;
     crash::arm(server.listener());
     front.begin(&mut daemon, server.registry(), again)?;
     let services = daemon.all_units().count();
@@ -187,11 +188,12 @@ fn open_standard_streams() {
 
 /// False: another daemon serves this home already.
 /// `patient`: but not one that is ending.
-fn wait_for_lock(lock: &OwnedFd, home: &str, patient: bool) -> Result<bool, Failure> {
+fn wait_for_lock(place: &Home, lock: &OwnedFd, patient: bool) -> Result<bool, Failure> {
+    let home = place.path.as_str();
     let began = Instant::now();
     let mut told = false;
     loop {
-        match try_lock(lock) {
+        match try_lock(lock).and_then(|()| lock_place(place)) {
             Ok(()) => return Ok(true),
             Err(Errno::WOULDBLOCK | Errno::INTR) => {}
             Err(errno) => {
@@ -218,6 +220,15 @@ fn wait_for_lock(lock: &OwnedFd, home: &str, patient: bool) -> Result<bool, Fail
             ));
         }
         std::thread::sleep(LOCK_RETRY);
+    }
+}
+
+/// The lock file may be removed, and then guards nothing: the directory itself is locked too.
+/// (NFS takes no exclusive lock of what is not open for writing: there the file has to do.)
+fn lock_place(home: &Home) -> Result<(), Errno> {
+    match try_lock(&home.dir) {
+        Err(Errno::WOULDBLOCK) => Err(Errno::WOULDBLOCK),
+        _ => Ok(()),
     }
 }
 
@@ -305,7 +316,7 @@ fn write_pid(home: &Home) -> Result<(), Errno> {
 }
 
 /// Binds by a relative name: a socket's path has room for 107 bytes only.
-fn bind(home: &str) -> Result<UnixListener, Failure> {
+pub(crate) fn bind(home: &str) -> Result<UnixListener, Failure> {
     let cannot = |error: std::io::Error| {
         let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
         (

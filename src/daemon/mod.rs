@@ -299,6 +299,11 @@ impl<K: Kernel> Daemon<K> {
         if unit.machine.restarts() > restarts {
             unit.restarted_at = self.kernel.wall();
         }
+        if input == Input::Stop && !actions.is_empty() {
+            // The operator's word is on record before the signal goes out: whoever kills us in
+            // between, the next daemon goes on stopping.
+            self.write_slot(id);
+        }
         for action in actions.drain(..) {
             match action {
                 Action::Spawn(generation) => self.queue_launch(id, generation),
@@ -397,10 +402,7 @@ impl<K: Kernel> Daemon<K> {
         }
         let mut failed = Set::new();
         for id in std::mem::take(&mut self.dirty) {
-            let Some(unit) = self.unit(id) else { continue };
-            let state = unit.state();
-            if let Err(errno) = self.journal.write(&mut self.kernel, id, &state) {
-                self.trouble = Some(format!("cannot write {}/journal: {errno}", self.home));
+            if !self.write_slot(id) {
                 failed.insert(id);
             }
         }
@@ -410,6 +412,20 @@ impl<K: Kernel> Daemon<K> {
             let lines = units.map(|unit| (unit.line, unit.id, &unit.definition));
             if let Err(errno) = self.store.compact(&mut self.kernel, lines) {
                 self.trouble = Some(format!("cannot rewrite {}/services: {errno}", self.home));
+            }
+        }
+    }
+
+    /// Writes the daemon's half of a slot; whether that went well.
+    fn write_slot(&mut self, id: Id) -> bool {
+        let Some(state) = self.unit(id).map(Unit::state) else {
+            return true;
+        };
+        match self.journal.write(&mut self.kernel, id, &state) {
+            Ok(()) => true,
+            Err(errno) => {
+                self.trouble = Some(format!("cannot write {}/journal: {errno}", self.home));
+                false
             }
         }
     }

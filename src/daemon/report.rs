@@ -21,7 +21,7 @@ const SAMPLE_MS_MIN: u64 = 1_000;
 
 #[derive(Default)]
 struct Usage {
-    pids: Vec<Pid>,
+    pids: Set<Pid>,
     ticks: u64,
     pages: u64,
 }
@@ -165,7 +165,7 @@ impl<K: Kernel> Daemon<K> {
             let Ok(stat) = self.kernel.stat(pid) else {
                 continue;
             };
-            usage.pids.push(pid);
+            usage.pids.insert(pid);
             usage.ticks += stat.utime + stat.stime;
             usage.pages += stat.rss_pages;
             let mut children = Vec::new();
@@ -173,13 +173,12 @@ impl<K: Kernel> Daemon<K> {
                 queue.extend(children.into_iter().filter(|pid| seen.insert(*pid)));
             }
         }
-        usage.pids.sort_unstable();
         Some(usage)
     }
 
     fn info(&mut self, id: Id) -> Option<Info> {
         let row = self.row(id, true)?;
-        let pids = self.usage(id).map_or_else(Vec::new, |usage| usage.pids);
+        let pids = self.usage(id).map(|usage| usage.pids);
         let identity = self.identity(id);
         let cgroup = row.pid.and_then(|pid| self.kernel.cgroup(pid));
         let home = self.home.clone();
@@ -191,7 +190,7 @@ impl<K: Kernel> Daemon<K> {
         let mut env_keys: Vec<String> = merged_env(unit).into_iter().map(|(key, _)| key).collect();
         env_keys.sort_unstable();
         Some(Info {
-            pids,
+            pids: pids.unwrap_or_default().into_iter().collect(),
             started_at: if row.pid.is_some() {
                 at(unit.started_at)
             } else {

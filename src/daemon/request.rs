@@ -1,6 +1,6 @@
 //! What each request does. A reply goes out when its effect is true ([`super::answer`]).
-use super::answer::{Pending, Then, Wish, done, failed};
-use super::sorted::Map;
+use super::answer::{Pending, Then, Wish, done, failed, warned};
+use super::sorted::{Map, Set};
 use super::unit::Unit;
 use super::{ClientId, Daemon, Leave};
 use crate::process::Pid;
@@ -86,25 +86,25 @@ impl<K: Kernel> Daemon<K> {
     /// The ids that a target names, and an error outcome for each part of it that names none.
     pub(crate) fn resolve(&self, target: &str) -> Result<(Vec<Id>, Vec<Outcome>), Refusal> {
         let target = Target::parse(target).map_err(|text| (code::USAGE, text))?;
-        let mut ids = Vec::new();
+        let mut ids = Set::new();
         let mut missing = Vec::new();
         for part in target.parts() {
-            let before = ids.len();
-            let named = self
-                .all_units()
-                .filter(|unit| part.matches(unit.id, unit.name()));
-            ids.extend(named.map(|unit| unit.id));
-            if ids.len() == before && !part.is_all() {
+            let mut named = false;
+            for unit in self.all_units() {
+                if part.matches(unit.id, unit.name()) {
+                    ids.insert(unit.id);
+                    named = true;
+                }
+            }
+            if !named && !part.is_all() {
                 let text = format!("no such service: {} (try 'opm ls')", part.text());
                 missing.push(failed(code::NO_SUCH, text));
             }
         }
-        ids.sort_unstable();
-        ids.dedup();
         if ids.is_empty() && missing.len() == 1 {
             return Err((code::NO_SUCH, missing.remove(0).text));
         }
-        Ok((ids, missing))
+        Ok((ids.into_iter().collect(), missing))
     }
 
     /// Waits for `wishes`; `said` is what is known already.
@@ -210,6 +210,7 @@ impl<K: Kernel> Daemon<K> {
         let (ids, missing) = self.resolve(target)?;
         let mut wishes = Map::new();
         let mut said = Self::said_missing(missing);
+        let mut passers = None;
         for id in ids {
             let Some(unit) = self.unit(id) else { continue };
             if unit.removing {
@@ -217,11 +218,16 @@ impl<K: Kernel> Daemon<K> {
                 said.push((id, failed(code::FAILED, text)));
                 continue;
             }
-            if unit.run.is_none() {
-                let name = unit.name().to_owned();
-                if let Err(outcome) = self.check_nameless(&name) {
-                    said.push((id, outcome));
-                    continue;
+            // A restart of what is down is a start.
+            if unit.run.is_none() && unit.machine.generation().is_none() {
+                let passers = passers.get_or_insert_with(|| self.passers());
+                match self.stands_in_the_way(id, passers, false) {
+                    Err(outcome) => {
+                        said.push((id, outcome));
+                        continue;
+                    }
+                    Ok(warnings) if warnings.is_empty() => {}
+                    Ok(warnings) => said.push((id, warned(warnings))),
                 }
             }
             let Some(unit) = self.unit(id) else { continue };

@@ -4,7 +4,7 @@
 //! else. No request is taken from another user.
 use super::front::Front;
 use super::sorted::Map;
-use super::{ClientId, Daemon, Leave};
+use super::{ClientId, Daemon, Leave, door};
 use crate::sys::linux::{Linux, wake_of};
 use crate::sys::{Kernel, outlet, signals};
 use crate::wire::frame::{self, Inbox, REQUEST_BYTES_MAX};
@@ -19,6 +19,7 @@ use std::time::Duration;
 
 const SIGNALS: Token = Token(0);
 const LISTENER: Token = Token(1);
+const REMOVALS: Token = Token(2);
 const CLIENT_KIND: usize = 4 << 32;
 /// Descriptors of a foreground run.
 const FRONT_KIND: usize = 5 << 32;
@@ -48,6 +49,8 @@ pub struct Server {
     poll: Poll,
     listener: UnixListener,
     signalfd: OwnedFd,
+    /// Says when something in the home is removed.
+    removals: Option<OwnedFd>,
     clients: Map<ClientId, Client>,
     next_client: ClientId,
     accept_again: bool,
@@ -57,15 +60,26 @@ pub struct Server {
 impl Server {
     /// # Errors
     /// What epoll_ctl(2) says.
-    pub fn new(poll: Poll, mut listener: UnixListener, signalfd: OwnedFd) -> std::io::Result<Self> {
+    pub fn new(
+        poll: Poll,
+        mut listener: UnixListener,
+        signalfd: OwnedFd,
+        removals: Option<OwnedFd>,
+    ) -> std::io::Result<Self> {
         poll.registry()
             .register(&mut listener, LISTENER, Interest::READABLE)?;
         let fd = signalfd.as_raw_fd();
         poll.registry()
             .register(&mut SourceFd(&fd), SIGNALS, Interest::READABLE)?;
+        if let Some(removals) = &removals {
+            let fd = removals.as_raw_fd();
+            poll.registry()
+                .register(&mut SourceFd(&fd), REMOVALS, Interest::READABLE)?;
+        }
         let uid = rustix::process::geteuid().as_raw();
         let clients = Map::new();
         Ok(Self {
+            removals,
             poll,
             listener,
             signalfd,
@@ -90,6 +104,34 @@ impl Server {
         self.poll.registry()
     }
 
+    /// A daemon without its socket is out of reach, and somebody cleans up everywhere: bind again.
+    /// The descriptor keeps its number, which a crash hands on.
+    fn heal(&mut self, daemon: &mut Daemon<Linux>) {
+        let mut buffer = [0u8; 4096];
+        while let Some(removals) = &self.removals
+            && rustix::io::read(removals, &mut buffer).is_ok_and(|length| length > 0)
+        {}
+        if daemon.kernel.home.has(door::SOCKET) {
+            return;
+        }
+        let healed = door::bind(&daemon.home).and_then(|fresh| {
+            let registry = self.poll.registry();
+            // Failing means that it was not registered.
+            registry.deregister(&mut self.listener).ok();
+            let fresh = OwnedFd::from(std::os::unix::net::UnixListener::from(fresh));
+            let replaced = signals::replace(&self.listener, fresh);
+            let interest = Interest::READABLE;
+            registry
+                .register(&mut self.listener, LISTENER, interest)
+                .ok();
+            replaced.map_err(|errno| (0, crate::sys::describe(errno)))
+        });
+        daemon.log.push(match healed {
+            Ok(()) => "the socket was removed: bound it again".to_owned(),
+            Err((_, reason)) => format!("the socket was removed: {reason}"),
+        });
+    }
+
     /// Turns until the daemon leaves.
     pub fn run(&mut self, daemon: &mut Daemon<Linux>, front: &mut dyn Front) -> Leave {
         let mut events = Events::with_capacity(EVENTS_MAX);
@@ -112,6 +154,7 @@ impl Server {
             wakes.clear();
             let mut child_signal = false;
             let mut asked = Vec::new();
+            let mut removed = false;
             let mut connecting = std::mem::take(&mut self.accept_again);
             for event in &events {
                 match event.token() {
@@ -121,6 +164,7 @@ impl Server {
                         signal => asked.push(signal),
                     }),
                     LISTENER => connecting = true,
+                    REMOVALS => removed = true,
                     token if token.0 >> 32 == FRONT_KIND >> 32 => {
                         front.woken(token.0 & 0xffff_ffff);
                     }
@@ -131,6 +175,9 @@ impl Server {
                 }
             }
             daemon.gather(&wakes, child_signal);
+            if removed {
+                self.heal(daemon);
+            }
             if connecting {
                 self.accept(&mut ready);
             }

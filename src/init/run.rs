@@ -28,6 +28,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 /// What a stop that needed SIGKILL exits with.
 const KILLED: u8 = 137;
@@ -37,29 +38,37 @@ const KILL_RESERVE_MS: (u64, u64) = (50, 500);
 const KILL_AGAIN_MS: u64 = 100;
 /// How long the last output may take to be taken.
 const LAST_OUTPUT_MS: u64 = 1_000;
+/// From one try of PID 1 to begin to the next.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs what is ordered. The exit code.
 pub fn run(order: Order) -> u8 {
     log_in_foreground();
     let first = std::env::var_os(crash::LISTENER_VARIABLE).is_none();
-    if let Some((code, text)) = order.trouble.as_ref().filter(|_| first) {
-        log(text);
-        return *code;
-    }
-    let mut reasons = Vec::new();
-    let usable = order.homes.iter().find(|home| match try_home(home) {
-        Ok(()) => true,
-        Err(errno) => {
-            reasons.push(format!("{home}: {}", describe(errno)));
-            false
-        }
+    let mut run = Run::new(order);
+    let code = run.through(first).unwrap_or_else(|(code, text)| {
+        log(&text);
+        code
     });
-    let Some(home) = usable.cloned() else {
-        log(&format!("no home: {} (set OPM_HOME)", reasons.join("; ")));
-        return code::UNREACHABLE;
-    };
-    crash::call_by(&order.words, &home);
-    crate::daemon::through(Path::new(&home), &mut Run::new(order))
+    if !run.is_over && !first && rustix::process::getpid().is_init() {
+        begin_again();
+    }
+    code
+}
+
+/// A later image of PID 1 that can't begin (no descriptor, no memory) must not end: services
+/// live, and would die with it. Comes back only if not even that can be tried.
+fn begin_again() {
+    use std::os::unix::process::CommandExt;
+    log("services are untouched; trying again");
+    std::thread::sleep(AGAIN);
+    let mut words = std::env::args_os();
+    let name = words.next().unwrap_or_default();
+    let error = std::process::Command::new("/proc/self/exe")
+        .arg0(name)
+        .args(words)
+        .exec();
+    log(&format!("cannot execute myself: {error}"));
 }
 
 /// Whether a home is ours and can be written to.
@@ -97,6 +106,8 @@ struct Run {
     /// What was said of each service.
     said: BTreeMap<String, Fate>,
     now: Time,
+    /// It has come to its end, whatever that is.
+    is_over: bool,
 }
 
 impl Run {
@@ -111,7 +122,31 @@ impl Run {
             stop: None,
             said: BTreeMap::new(),
             now: 0,
+            is_over: false,
         }
+    }
+
+    /// Finds a home and serves it.
+    fn through(&mut self, first: bool) -> Result<u8, (u8, String)> {
+        if let Some(trouble) = self.order.trouble.as_ref().filter(|_| first) {
+            return Err(trouble.clone());
+        }
+        let mut reasons = Vec::new();
+        let usable = self.order.homes.iter().find(|home| {
+            let tried = try_home(home);
+            reasons.extend(
+                tried
+                    .err()
+                    .map(|errno| format!("{home}: {}", describe(errno))),
+            );
+            tried.is_ok()
+        });
+        let Some(home) = usable.cloned() else {
+            let text = format!("no home: {} (set OPM_HOME)", reasons.join("; "));
+            return Err((code::UNREACHABLE, text));
+        };
+        crash::call_by(&self.order.words, &home);
+        Ok(crate::daemon::through(Path::new(&home), self))
     }
 
     /// One service without a prefix has our own stdin, stdout and stderr.
@@ -334,6 +369,7 @@ impl Front for Run {
     }
 
     fn end(&mut self, daemon: &mut Daemon<Linux>) -> u8 {
+        self.is_over = true;
         if let Some(output) = &mut self.output {
             let at = rfc3339(daemon.kernel.wall());
             let left = match self.stop {

@@ -37,7 +37,11 @@ pub fn open(pid: i32) -> Result<OwnedFd> {
     match c_int::try_from(fd) {
         // SAFETY: a new descriptor that nothing else owns.
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        _ => match Errno::from_io_error(&std::io::Error::last_os_error()) {
+            // The number is a thread's, so no process has it: EINVAL, and ENOENT since 6.15.
+            Some(Errno::INVAL | Errno::NOENT) => Err(Errno::SRCH),
+            errno => Err(errno.unwrap_or(Errno::IO)),
+        },
     }
 }
 

@@ -113,15 +113,17 @@ pub fn raise_nofile() -> Option<libc::rlimit> {
 
 /// Closes every descriptor from 3 on that we inherited, but `kept`.
 pub fn close_inherited(kept: &[u32]) {
-    let mut kept: Vec<u32> = kept.iter().copied().filter(|fd| *fd >= 3).collect();
-    kept.sort_unstable();
     let mut first = 3;
-    for end in kept.into_iter().map(Some).chain([None]) {
-        let last = end.map_or(u32::MAX, |fd| fd - 1);
+    loop {
+        let next = kept.iter().copied().filter(|fd| *fd >= first).min();
+        let last = next.map_or(u32::MAX, |fd| fd - 1);
         if first <= last {
             close_range(first, last);
         }
-        first = end.map_or(first, |fd| fd + 1);
+        match next {
+            Some(fd) => first = fd + 1,
+            None => return,
+        }
     }
 }
 
@@ -156,6 +158,18 @@ pub fn inherited(fd: i32) -> Option<OwnedFd> {
 pub fn keep_across_exec(fd: &impl AsRawFd) -> Result<()> {
     // SAFETY: clears a descriptor's flags.
     if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) } == -1 {
+        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+    }
+    Ok(())
+}
+
+/// Puts `new` where `old` is, close-on-exec: whoever knows the number has the new one from now on.
+///
+/// # Errors
+/// What dup3(2) says; then `old` is as it was.
+pub fn replace(old: &impl AsRawFd, new: OwnedFd) -> Result<()> {
+    // SAFETY: both are open and ours; the owner of `old` goes on owning the number.
+    if unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) } == -1 {
         return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
     }
     Ok(())

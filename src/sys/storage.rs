@@ -97,6 +97,24 @@ impl Home {
         }
     }
 
+    /// A descriptor that becomes readable when something in the home is removed or renamed.
+    ///
+    /// # Errors
+    /// EMFILE, ENOSPC: no more watches.
+    pub fn watch_removals(&self) -> Result<OwnedFd> {
+        use rustix::fs::inotify;
+        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+        let watch = inotify::init(flags)?;
+        let removals = inotify::WatchFlags::DELETE | inotify::WatchFlags::MOVED_FROM;
+        inotify::add_watch(&watch, self.path.as_str(), removals)?;
+        Ok(watch)
+    }
+
+    /// Whether the home has a file of this name.
+    pub fn has(&self, name: &str) -> bool {
+        rustix::fs::statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
     /// Renames within the home.
     ///
     /// # Errors

@@ -98,6 +98,26 @@ fn a_process_file_that_has_gone_does_not_end_a_run_that_crashes() {
 }
 
 #[test]
+fn an_image_that_cannot_begin_tries_again_and_no_service_notices() {
+    let scratch = Scratch::new();
+    let mut run = scratch.run(As::First, &[&scratch.file(THREE)]);
+    let before = run.online(3);
+    // No home for a while: a file is where it was.
+    std::fs::rename(scratch.dir.join("home"), scratch.dir.join("away")).unwrap();
+    std::fs::write(scratch.dir.join("home"), "").unwrap();
+    run.signal(libc::SIGSEGV);
+    scratch.expect("err", "trying again");
+    std::fs::remove_file(scratch.dir.join("home")).unwrap();
+    std::fs::rename(scratch.dir.join("away"), scratch.dir.join("home")).unwrap();
+    let after = run.when("adoption", |list| {
+        list.iter().all(|row| row["adopted"] == true)
+    });
+    assert_eq!(pids(&before), pids(&after));
+    run.signal(libc::SIGTERM);
+    assert_eq!(run.end(), 0);
+}
+
+#[test]
 fn a_storm_of_orphans_is_reaped_while_services_run() {
     const ORPHANS: usize = 300;
     let scratch = Scratch::new();
