@@ -218,6 +218,10 @@ impl<K: Kernel> Daemon<K> {
             ..Default::default()
         };
         let written = self.journal.write(&mut self.kernel, id, &state);
+        if written.is_err() {
+            // Else the next daemon would bring it back, beside a new one of its name.
+            self.freed.push((id, state));
+        }
         // A full disk must not stop a removal: the journal has it already.
         let noted = self.store.remove(&mut self.kernel, unit.line);
         if let Err(errno) = written.and(noted) {
