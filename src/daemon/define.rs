@@ -32,7 +32,12 @@ impl<K: Kernel> Daemon<K> {
             match self.names.get(&spec.name).copied() {
                 None => fresh.push(spec),
                 // An import that is repeated makes up what is there already.
-                Some(id) if keep && self.unit(id).is_some_and(|u| u.definition.spec == spec) => {
+                Some(id)
+                    if keep
+                        && self
+                            .unit(id)
+                            .is_some_and(|u| u.definition.spec == spec && !u.removing) =>
+                {
                     known.push(id);
                 }
                 Some(id) => {
