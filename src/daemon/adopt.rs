@@ -344,7 +344,7 @@ impl<K: Kernel> Daemon<K> {
             emptied: if alive.is_some() {
                 state.emptied
             } else {
-                generation
+                generation.max(state.emptied)
             },
             generation,
             started_at: state.started_at,
