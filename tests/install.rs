@@ -120,3 +120,17 @@ fn what_is_installed_is_as_it_should_be() {
     let version = String::from_utf8(version.unwrap().stdout).unwrap();
     assert_eq!(version, concat!("opm ", env!("CARGO_PKG_VERSION"), "\n"));
 }
+
+/// In the machine's own PID namespace, where kernel threads are seen and somebody else reaps:
+/// the suite in `tests/real` runs in namespaces of its own.
+#[test]
+fn the_demo_holds_what_it_says() {
+    let demo = Command::new("sh")
+        .args(["tests/demo.sh", env!("CARGO_BIN_EXE_opm")])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&demo.stdout);
+    let complained = String::from_utf8_lossy(&demo.stderr);
+    assert!(demo.status.success(), "{said}\n{complained}");
+}

@@ -6,7 +6,6 @@ use super::{Call, home, render, wants_json};
 use crate::wire::{Health, Reply, Request, code};
 use clap::ArgMatches;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// How long a daemon that replaces itself may be away.
@@ -146,37 +145,12 @@ fn upgrade(client: &Client, binary: Option<&String>) -> Done {
 /// The new binary's own word that it can take over: a bad one would end the daemon for good.
 fn check_binary(binary: &str) -> Result<(), Failure> {
     let refuse = |reason: String| Failure::plain(format!("{binary}: {reason} (not upgraded)"));
-    let mut check = std::process::Command::new(binary);
-    check
-        .args(["daemon", "self-check"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null());
-    let mut child = check
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|e| refuse(super::output::why(e)))?;
-    let began = Instant::now();
-    while child
-        .try_wait()
-        .map_err(|e| refuse(e.to_string()))?
-        .is_none()
-    {
-        if began.elapsed() > CHECK_TIME_MAX {
-            // Killed or gone already: it is reaped either way.
-            child.kill().ok();
-            child.wait().ok();
-            return Err(refuse("its self-check does not end".to_owned()));
-        }
-        std::thread::sleep(RETRY);
+    let words = ["opm", "daemon", "self-check"];
+    match crate::sys::ask::ask(binary, &words, CHECK_TIME_MAX) {
+        Err(e) => Err(refuse(super::output::why(e))),
+        Ok(Some(said)) if crate::daemon::can_take_over(&said) => Ok(()),
+        Ok(_) => Err(refuse("it fails its self-check".to_owned())),
     }
-    let output = child
-        .wait_with_output()
-        .map_err(|e| refuse(e.to_string()))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    if output.status.success() && crate::daemon::can_take_over(&said) {
-        return Ok(());
-    }
-    Err(refuse("it fails its self-check".to_owned()))
 }
 
 /// Either the daemon says that it will not, or the connection ends with its exec, or it says

@@ -5,7 +5,9 @@
 use clap::{Arg, Command};
 
 /// The help of `command`, which clap has built (its global options are in it).
-pub(crate) fn of(command: &Command) -> String {
+pub(crate) fn of(command: &mut Command) -> String {
+    let own_usage = command.render_usage().to_string();
+    let command = &*command;
     let (positionals, options): (Vec<&Arg>, Vec<&Arg>) =
         command.get_arguments().partition(|arg| arg.is_positional());
     let mut text = String::new();
@@ -13,7 +15,7 @@ pub(crate) fn of(command: &Command) -> String {
         text.push_str(&about.to_string());
         text.push_str("\n\n");
     }
-    text.push_str(&usage(command, &positionals, &options));
+    text.push_str(&usage(own_usage, command, &positionals, &options));
     let rows = command.get_subcommands().map(|sub| {
         let about = sub.get_about().map(ToString::to_string);
         (sub.get_name().to_owned(), about.unwrap_or_default())
@@ -32,8 +34,7 @@ pub(crate) fn of(command: &Command) -> String {
 }
 
 /// As the command says itself, or from its arguments.
-fn usage(command: &Command, positionals: &[&Arg], options: &[&Arg]) -> String {
-    let own = command.clone().render_usage().to_string();
+fn usage(own: String, command: &Command, positionals: &[&Arg], options: &[&Arg]) -> String {
     if !own.is_empty() {
         return own + "\n";
     }

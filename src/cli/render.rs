@@ -44,7 +44,8 @@ fn row(row: &Row) -> Vec<Cell> {
 }
 
 fn percent(value: f64) -> String {
-    format!("{value:.1}%")
+    let tenths = (value * 10.0).round() as u64;
+    format!("{}.{}%", tenths / 10, tenths % 10)
 }
 
 fn or_nothing(text: Option<String>) -> String {

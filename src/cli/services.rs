@@ -95,7 +95,7 @@ pub(super) fn wait(call: &Call) -> Done {
 }
 
 pub(super) fn list(call: &Call) -> Done {
-    let rows = rows(call, !call.flag("no-usage"))?;
+    let rows = rows(call, !call.flag("no-usage"), !call.json())?;
     if call.json() {
         say_json(&rows)?
     } else {
@@ -104,9 +104,14 @@ pub(super) fn list(call: &Call) -> Done {
     Ok(code::DONE)
 }
 
-fn rows(call: &Call, usage: bool) -> Result<Vec<Row>, Failure> {
-    match call.client.ask(Need::Record, &Request::List { usage })? {
+fn rows(call: &Call, usage: bool, table: bool) -> Result<Vec<Row>, Failure> {
+    let request = Request::List { usage, table };
+    match call.client.ask(Need::Record, &request)? {
         Some(Reply::List(rows)) => Ok(rows),
+        Some(Reply::Table(text)) => text
+            .lines()
+            .map(|line| Row::of_table_line(line).ok_or_else(strange))
+            .collect(),
         Some(_) => Err(strange()),
         None => Ok(Vec::new()),
     }
@@ -226,7 +231,7 @@ pub(super) fn restore(call: &Call) -> Done {
         return Err(strange());
     };
     let worst = conclude(&outcomes)?;
-    put(render::list(&rows(call, true)?, look()).as_bytes())?;
+    put(render::list(&rows(call, true, true)?, look()).as_bytes())?;
     if let Some(summary) = summary {
         say(&summary)?;
     }

@@ -48,15 +48,18 @@ pub(crate) fn parse(
     command
         .try_get_matches_from_mut(words)
         .map_err(|error| match error.kind() {
-            ErrorKind::DisplayHelp => Ok(help_of(&command, &error)),
+            ErrorKind::DisplayHelp => Ok(help_of(&mut command, &error)),
             _ => Err(one_line(&about, &error)),
         })
 }
 
 /// What clap calls the help of a command is that command's name: see [`super::args`].
-fn help_of(command: &Command, error: &clap::Error) -> String {
-    let asked = command.find_subcommand(error.to_string().trim());
-    super::help::of(asked.unwrap_or(command))
+fn help_of(command: &mut Command, error: &clap::Error) -> String {
+    let asked = error.to_string();
+    match command.find_subcommand_mut(asked.trim()) {
+        Some(sub) => super::help::of(sub),
+        None => super::help::of(command),
+    }
 }
 
 /// clap's error as one line of ours; `about` is the command.

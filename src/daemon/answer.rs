@@ -1,11 +1,11 @@
 //! Requests that wait: a reply is sent when its effect is true.
+use super::sorted::{Map, Set};
 use super::{ClientId, Daemon, Leave};
 use crate::mutant::mutant;
 use crate::service::machine::{Generation, Goal, Time};
 use crate::service::spec::Id;
 use crate::sys::Kernel;
 use crate::wire::{Outcome, Reply, Status, Until, code};
-use std::collections::BTreeMap;
 
 /// SIGKILL rounds after which a stop is answered with the name of what resists.
 const KILLS_MAX: u32 = 5;
@@ -39,7 +39,7 @@ pub(crate) enum Then {
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) client: ClientId,
-    pub(crate) waiting: BTreeMap<Id, Wish>,
+    pub(crate) waiting: Map<Id, Wish>,
     pub(crate) outcomes: Vec<(Id, Outcome)>,
     pub(crate) deadline: Option<Time>,
     pub(crate) then: Then,
@@ -129,7 +129,7 @@ impl<K: Kernel> Daemon<K> {
                 self.waiting.remove(&id);
             }
         }
-        let Some(pending) = self.pending.get_mut(&number) else {
+        let Some(pending) = self.pending.value_mut(&number) else {
             return;
         };
         pending.waiting.remove(&id);
@@ -173,6 +173,8 @@ impl<K: Kernel> Daemon<K> {
                 "restored {good}: {running} already running, {} started",
                 good.saturating_sub(running)
             )),
+            // What could not be stopped is not left alone.
+            Then::Leave if good < outcomes.len() => None,
             Then::Leave => {
                 self.leave = Some(Leave::Quit);
                 Some("daemon stopped; its services are stopped".to_owned())
@@ -284,14 +286,21 @@ impl<K: Kernel> Daemon<K> {
         let Some(unit) = self.unit(id) else {
             return String::new();
         };
-        let mut pids: Vec<i32> = self.known_members(id);
-        pids.sort_unstable();
+        let mut pids = Set::new();
+        for pid in self.known_members(id) {
+            pids.insert(pid);
+        }
         let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+        let what = match pids.is_empty() {
+            true => "it can't be confirmed that all of it is gone (see 'opm doctor')".to_owned(),
+            false => format!(
+                "what is left of it survives SIGKILL (pid {})",
+                pids.join(", ")
+            ),
+        };
         format!(
-            "{}: what is left of it does not die of SIGKILL (pid {}); it stays stopping and is \
-             not started",
-            unit.name(),
-            pids.join(", "),
+            "{}: {what}; it stays stopping and is not started",
+            unit.name()
         )
     }
 }

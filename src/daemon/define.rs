@@ -1,6 +1,7 @@
 //! Services come and go: put on record before anything of them runs, forgotten when nothing does.
 use super::answer::{Then, Wish, done};
 use super::request::Refusal;
+use super::sorted::{Map, Set};
 use super::strays::Stray;
 use super::unit::Unit;
 use super::{ClientId, Daemon};
@@ -8,7 +9,6 @@ use crate::service::machine::{Generation, Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Env, Id, Spec};
 use crate::sys::{Kernel, describe};
 use crate::wire::{Outcome, Status, code};
-use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Most services of one daemon.
@@ -57,7 +57,7 @@ impl<K: Kernel> Daemon<K> {
         let base = self.store.intern(base);
         let (specs, warnings): (Vec<_>, Vec<_>) = allowed.into_iter().unzip();
         let ids = self.define(specs, &base)?;
-        let mut wishes = BTreeMap::new();
+        let mut wishes = Map::new();
         for (id, warnings) in ids.into_iter().zip(warnings) {
             if !warnings.is_empty() {
                 said.push((
@@ -105,7 +105,7 @@ impl<K: Kernel> Daemon<K> {
             return Err((code::FAILED, format!("more than {SERVICES_MAX} services")));
         }
         let mut definitions: Vec<(Id, Definition)> = Vec::new();
-        let mut given = BTreeSet::new();
+        let mut given = Set::new();
         let mut lowest = 0;
         for (wish, definition) in wanted {
             let is_free = |id: Id| self.unit(id).is_none() && !given.contains(&id);
@@ -155,7 +155,8 @@ impl<K: Kernel> Daemon<K> {
             line,
             machine,
             run: None,
-            emptied: 0,
+            // What its slot was used for before is past.
+            emptied: self.sequence.0,
             generation: 0,
             started_at: 0,
             exited_at: 0,
@@ -180,6 +181,7 @@ impl<K: Kernel> Daemon<K> {
             let policy = unit.definition.spec.policy;
             unit.machine = Machine::resume(policy, Goal::Up, 0, 0, past, self.now);
             unit.generation = generation.0;
+            unit.emptied = generation.0.saturating_sub(1);
             unit.run = Some(run);
             unit.announced = Status::Online;
             self.insert(unit);

@@ -25,7 +25,7 @@ const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// When it takes longer, say who is in the way.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// The inode of the initial PID namespace (PROC_PID_INIT_INO of linux/proc_ns.h).
-const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+pub(crate) const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// What this build can take over: journal and definitions of this format.
 const FORMAT: &str = "journal 1";
 

@@ -204,7 +204,7 @@ impl<K: Kernel> Daemon<K> {
     /// exec`) or hide their origin. They arrive silently, so this looks for itself.
     pub fn dismiss_orphans(&mut self) {
         self.count_children();
-        for orphan in self.orphans.values_mut() {
+        for (_, orphan) in self.orphans.iter_mut() {
             if orphan.asked || matches!(orphan.owner, Owner::Run(..)) {
                 continue;
             }

@@ -8,6 +8,7 @@
 //!
 //! For an adopted tree orphans went elsewhere: [`super::scan`] looks for marks.
 use super::Daemon;
+use super::sorted::Set;
 use super::unit::{Orphan, Owner};
 use crate::mutant::mutant;
 use crate::process::Pid;
@@ -80,7 +81,15 @@ impl<K: Kernel> Daemon<K> {
         if self.kernel.is_dead(&pidfd)? && self.kernel.wait(&pidfd, true)?.is_some() {
             return Ok(false);
         }
-        let owner = self.owner_of(pid);
+        let mut owner = self.owner_of(pid)?;
+        if self.kernel.is_dead(&pidfd)? {
+            // Its environment may have been read as it died; and what it left behind came to us
+            // after the list was read.
+            if self.kernel.wait(&pidfd, true)?.is_some() {
+                return Ok(false);
+            }
+            owner = Owner::Unknown;
+        }
         self.kernel.watch(&pidfd, Wake::Member(pid))?;
         if mutant("forget_escapees") {
             return Ok(true);
@@ -108,29 +117,32 @@ impl<K: Kernel> Daemon<K> {
 
     /// Whose a live process is, by its marks; then by session and group, whose numbers are
     /// pinned while our leader is not reaped.
-    pub(crate) fn owner_of(&mut self, pid: Pid) -> Owner {
+    ///
+    /// # Errors
+    /// It could not be looked at for want of descriptors or memory: that is no answer.
+    fn owner_of(&mut self, pid: Pid) -> Result<Owner, Errno> {
         let key = self.header.home_key;
-        let limit = self.kernel.locks_limit(pid).ok();
+        let limit = readable(self.kernel.locks_limit(pid))?;
         if let Some(part) = limit.and_then(|limit| LimitMark::generation_of(limit, key)) {
-            return self.owner_by(|generation| LimitMark::names(part, generation.0));
+            return Ok(self.owner_by(|generation| LimitMark::names(part, generation.0)));
         }
-        let environ = self.kernel.environ(pid).unwrap_or_default();
+        let environ = readable(self.kernel.environ(pid))?.unwrap_or_default();
         for name in [MARK_VARIABLE, "OPM_OUTER"] {
             for mark in environ_value(&environ, name)
                 .into_iter()
                 .flat_map(|v| v.split(|b| *b == b','))
             {
                 if let Some(mark) = EnvMark::parse(mark).filter(|mark| mark.home_key == key) {
-                    return self.owner_by(|generation| generation.0 == mark.generation);
+                    return Ok(self.owner_by(|generation| generation.0 == mark.generation));
                 }
             }
         }
-        if let Ok(stat) = self.kernel.stat(pid) {
+        if let Some(stat) = readable(self.kernel.stat(pid))? {
             for number in [stat.sid, stat.pgid] {
                 if let Some(id) = self.leaders.get(&number)
                     && let Some(run) = self.unit(*id).and_then(|unit| unit.run.as_ref())
                 {
-                    return Owner::Run(*id, run.generation);
+                    return Ok(Owner::Run(*id, run.generation));
                 }
             }
         }
@@ -139,11 +151,12 @@ impl<K: Kernel> Daemon<K> {
         // (`docker exec`) and is no service's.
         let above = |(_, hard)| self.mark.is_some_and(|mark| hard > mark.value());
         let entered = self.own.pid == 1 && limit.is_some_and(above);
-        if entered || limit.is_some_and(LimitMark::is_mark) {
+        let foreign = entered || limit.is_some_and(LimitMark::is_mark);
+        Ok(if foreign {
             Owner::Foreign
         } else {
             Owner::Unknown
-        }
+        })
     }
 
     fn owner_by(&self, is: impl Fn(Generation) -> bool) -> Owner {
@@ -206,7 +219,7 @@ impl<K: Kernel> Daemon<K> {
         }
         let blocked = self.orphans.values().any(|orphan| match orphan.owner {
             Owner::Run(owner, generation) => owner == id && generation == run.generation,
-            Owner::Unknown => true,
+            Owner::Unknown => !mutant("ignore_unknown"),
             Owner::Foreign => false,
         });
         if blocked {
@@ -292,14 +305,14 @@ impl<K: Kernel> Daemon<K> {
         let signal = if killing { libc::SIGKILL } else { signal };
         let mine = |owner: Owner| owner == Owner::Run(id, generation);
         let mut roots = Vec::new();
-        for (pid, orphan) in &mut self.orphans {
+        for (pid, orphan) in self.orphans.iter_mut() {
             if mine(orphan.owner) && (!orphan.asked || killing) {
                 orphan.asked = true;
                 roots.push(*pid);
             }
         }
         for pid in roots {
-            self.signal_branch(pid, signal);
+            self.signal_branch(id, pid, signal);
         }
     }
 
@@ -353,14 +366,14 @@ impl<K: Kernel> Daemon<K> {
         let mine = orphans.filter(|(_, orphan)| orphan.owner == Owner::Run(id, generation));
         let roots: Vec<Pid> = mine.map(|(pid, _)| *pid).collect();
         for pid in roots {
-            self.signal_branch(pid, signal);
+            self.signal_branch(id, pid, signal);
         }
         for pid in leader.into_iter().chain(members) {
-            self.signal_descendants(pid, signal);
+            self.signal_descendants(id, pid, signal);
         }
     }
 
-    fn signal_branch(&mut self, pid: Pid, signal: i32) {
+    fn signal_branch(&mut self, id: Id, pid: Pid, signal: i32) {
         if let Some(orphan) = self.orphans.get(&pid) {
             let group = self.kernel.tiers().pgroup_signal;
             for signal in [signal, libc::SIGCONT] {
@@ -372,13 +385,12 @@ impl<K: Kernel> Daemon<K> {
                 }
             }
         }
-        self.signal_descendants(pid, signal);
+        self.signal_descendants(id, pid, signal);
     }
 
-    /// Walks down from a live process. Each is opened before its parent is read, so that a
-    /// reused pid is never signalled.
-    fn signal_descendants(&mut self, root: Pid, signal: i32) {
-        for (_, pidfd) in self.descendants(root) {
+    /// Walks down from a process that we hold.
+    fn signal_descendants(&mut self, id: Id, root: Pid, signal: i32) {
+        for (_, pidfd) in self.descendants(id, root) {
             self.kernel.signal(&pidfd, signal, Reach::Process).ok();
             if signal != libc::SIGKILL {
                 self.kernel
@@ -388,12 +400,16 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
-    /// The live descendants of a process that we hold. May miss some while they change.
-    pub(crate) fn descendants(&mut self, root: Pid) -> Vec<(Pid, K::Pidfd)> {
-        let mut found = Vec::new();
-        let mut queue = vec![root];
-        let mut seen = std::collections::BTreeSet::from([root, self.own.pid]);
-        while let Some(parent) = queue.pop() {
+    /// The live descendants of a leader, member or orphan that we hold. May miss some while they
+    /// change, and names no stranger: a number is believed only while what we hold of it lives,
+    /// for then it has not passed to another process.
+    fn descendants(&mut self, id: Id, root: Pid) -> Vec<(Pid, K::Pidfd)> {
+        let mut found: Vec<(Pid, K::Pidfd)> = Vec::new();
+        let mut queue: Vec<(Pid, Option<usize>)> = vec![(root, None)];
+        let mut seen = Set::new();
+        seen.insert(root);
+        seen.insert(self.own.pid);
+        while let Some((parent, at)) = queue.pop() {
             let mut children = Vec::new();
             if self.kernel.children(parent, &mut children).is_err() {
                 continue;
@@ -403,12 +419,36 @@ impl<K: Kernel> Daemon<K> {
                     continue;
                 };
                 let is_child = self.kernel.stat(pid).is_ok_and(|stat| stat.ppid == parent);
-                if is_child && !self.kernel.is_dead(&pidfd).unwrap_or(true) {
+                let parent_lives = match at {
+                    None => mutant("trust_numbers") || self.holds_alive(id, root),
+                    Some(at) => self.kernel.is_dead(&found[at].1) == Ok(false),
+                };
+                if is_child && parent_lives && self.kernel.is_dead(&pidfd) == Ok(false) {
+                    queue.push((pid, Some(found.len())));
                     found.push((pid, pidfd));
-                    queue.push(pid);
                 }
             }
         }
         found
+    }
+
+    /// Whether what we hold of this number, of this service, is alive.
+    fn holds_alive(&mut self, id: Id, pid: Pid) -> bool {
+        let run = self.units.get(id as usize).and_then(Option::as_deref);
+        let run = run.and_then(|unit| unit.run.as_ref());
+        let leader = run.filter(|run| run.leader.pid == pid);
+        let held = leader.and_then(|run| run.pidfd.as_ref());
+        let held = held.or_else(|| run.and_then(|run| Some(&run.members.get(&pid)?.pidfd)));
+        let held = held.or_else(|| self.orphans.get(&pid).map(|orphan| &orphan.pidfd));
+        held.is_some_and(|pidfd| self.kernel.is_dead(pidfd) == Ok(false))
+    }
+}
+
+/// None: it is not there, or not ours to read.
+fn readable<T>(result: Result<T, Errno>) -> Result<Option<T>, Errno> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => Ok(None),
+        Err(errno) => Err(errno),
     }
 }

@@ -44,14 +44,22 @@ pub fn load<K: Kernel>(kernel: &mut K) -> Result<Found> {
 }
 
 impl<F: std::fmt::Debug> Journal<F> {
-    /// Opens the journal and writes its header: from now on it is this daemon's.
+    /// Opens the journal. Its header stays whose it was until [`Journal::claim`].
     ///
     /// # Errors
-    /// What open(2) and pwrite(2) say.
-    pub fn open<K: Kernel<File = F>>(kernel: &mut K, header: &Header, slots: u32) -> Result<Self> {
+    /// What open(2) says.
+    pub fn open<K: Kernel<File = F>>(kernel: &mut K, slots: u32) -> Result<Self> {
         let file = kernel.open(FILE, Mode::InPlace)?;
-        write_all_at(kernel, &file, 0, &header.encode())?;
         Ok(Self { file, slots })
+    }
+
+    /// Writes the header: from now on the slots are this boot's. Only once they are, for a daemon
+    /// that dies before must not make the next one believe what an earlier boot wrote.
+    ///
+    /// # Errors
+    /// What pwrite(2) says.
+    pub fn claim<K: Kernel<File = F>>(&self, kernel: &mut K, header: &Header) -> Result<()> {
+        write_all_at(kernel, &self.file, 0, &header.encode())
     }
 
     /// The open file, for the children to sign in.
@@ -82,13 +90,5 @@ impl<F: std::fmt::Debug> Journal<F> {
     /// EIO, and ENOSPC on file systems that write in place to a new place.
     pub fn write<K: Kernel<File = F>>(&self, kernel: &mut K, id: u32, state: &State) -> Result<()> {
         write_all_at(kernel, &self.file, slot_offset(id), &state.encode())
-    }
-
-    /// Wipes both halves: of a former boot or another home.
-    ///
-    /// # Errors
-    /// As [`Journal::write`].
-    pub fn wipe<K: Kernel<File = F>>(&self, kernel: &mut K, id: u32) -> Result<()> {
-        write_all_at(kernel, &self.file, slot_offset(id), &[0; SLOT_BYTES])
     }
 }

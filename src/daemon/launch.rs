@@ -1,15 +1,16 @@
 //! From the machine's wish to spawn to the kernel's word that the program runs.
 use super::Daemon;
 use super::gate::LOOK_AGAIN_MS;
+use super::sorted::Map;
 use super::unit::Run;
+use crate::mutant::mutant;
 use crate::process::Identity;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::record::{SIGNATURE_OFFSET, Signature, slot_offset};
 use crate::service::machine::{Fault, Generation, Input};
-use crate::service::spec::{Definition, Id};
+use crate::service::spec::{Definition, Id, RESERVED};
 use crate::service::target::file_name_of;
 use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Streams, Strings, Wake};
-use std::collections::BTreeMap;
 
 /// What every process that PID 1 starts holds open: see `vestige`. No service's name begins so.
 pub(crate) const LIVING: &str = "logs/.living.fifo";
@@ -71,7 +72,7 @@ impl<K: Kernel> Daemon<K> {
             .to_owned();
         let plan = Plan {
             signature: Signature {
-                generation: generation.0,
+                generation: if mutant("unsigned") { 0 } else { generation.0 },
                 leader: Identity::default(),
                 parent: self.own,
             },
@@ -109,7 +110,7 @@ impl<K: Kernel> Daemon<K> {
             kills: 0,
             asked: false,
             failure: None,
-            members: BTreeMap::new(),
+            members: Map::new(),
         });
         self.watch_run(id);
         Ok(())
@@ -286,7 +287,7 @@ pub(crate) fn environment(
     }
     for (at, (name, value)) in own.iter().enumerate() {
         let replaced = own[at + 1..].iter().any(|(key, _)| key == name);
-        if !replaced && !name.starts_with("OPM_") {
+        if !replaced && !RESERVED.contains(&name.as_str()) {
             env.push(&[name, "=", value]);
         }
     }

@@ -19,6 +19,7 @@ pub mod request;
 pub mod scan;
 pub mod serve;
 pub mod snapshot;
+pub mod sorted;
 pub mod store;
 pub mod strays;
 pub mod unit;
@@ -38,7 +39,8 @@ use crate::wire::{Reply, Status};
 use answer::Pending;
 use events::Events;
 use journal::Journal;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use sorted::{Map, Set};
+use std::collections::{HashMap, VecDeque};
 use store::Store;
 use unit::{Orphan, Owner, Unit};
 
@@ -71,18 +73,18 @@ pub struct Daemon<K: Kernel> {
     pub(crate) now: Time,
     /// When this daemon began, on the loop's clock.
     pub(crate) began: Time,
-    deadlines: BTreeSet<(Time, Id)>,
+    deadlines: Set<(Time, Id)>,
     /// Leaders that are our unreaped children.
     pub(crate) leaders: HashMap<Pid, Id>,
     /// Our other children that live, as far as we have looked.
-    pub(crate) orphans: BTreeMap<Pid, Orphan<K>>,
+    pub(crate) orphans: Map<Pid, Orphan<K>>,
     pub(crate) dead_orphans: Vec<Pid>,
     /// Units whose leader is dead and whose tree isn't confirmed empty.
-    pub(crate) gates: BTreeSet<Id>,
+    pub(crate) gates: Set<Id>,
     /// Leaders that are dead but whose status is not ours yet: traced.
-    traced: BTreeSet<Id>,
+    traced: Set<Id>,
     /// Runs that the loop had no room to watch: they are looked at by the clock.
-    pub(crate) unwatched: BTreeSet<Id>,
+    pub(crate) unwatched: Set<Id>,
     /// Our own children were read whole in this turn, after the deaths that it handles.
     pub(crate) counted: bool,
     /// Something could not be looked at, or was too much for one turn: look then.
@@ -93,11 +95,11 @@ pub struct Daemon<K: Kernel> {
     actions: Vec<Action>,
     pub(crate) journal: Journal<K::File>,
     pub(crate) store: Store<K::File>,
-    pub(crate) dirty: BTreeSet<Id>,
-    pub(crate) touched: BTreeSet<Id>,
+    pub(crate) dirty: Set<Id>,
+    pub(crate) touched: Set<Id>,
     pub(crate) events: Events,
-    pub(crate) pending: BTreeMap<u64, Pending>,
-    pub(crate) waiting: HashMap<Id, BTreeSet<u64>>,
+    pub(crate) pending: Map<u64, Pending>,
+    pub(crate) waiting: HashMap<Id, Set<u64>>,
     pub(crate) next_pending: u64,
     /// Who sent the request at hand.
     pub(crate) asker: Pid,
@@ -116,11 +118,12 @@ impl<K: Kernel> Daemon<K> {
     pub fn gather(&mut self, wakes: &[Wake], child_signal: bool) {
         self.now = self.kernel.now();
         self.counted = false;
-        let mut leaders: BTreeSet<Id> = BTreeSet::new();
+        let mut leaders: Set<Id> = Set::new();
         let mut changed = child_signal;
         for wake in wakes {
             match *wake {
                 Wake::Launch(id) => self.check_launch(id),
+                Wake::Leader(_) if mutant("drop_wake") => {}
                 Wake::Leader(id) => drop(leaders.insert(id)),
                 Wake::Member(pid) => {
                     self.dead_orphans.push(pid);
@@ -392,7 +395,7 @@ impl<K: Kernel> Daemon<K> {
         if mutant("forget_state") {
             self.dirty.clear();
         }
-        let mut failed = BTreeSet::new();
+        let mut failed = Set::new();
         for id in std::mem::take(&mut self.dirty) {
             let Some(unit) = self.unit(id) else { continue };
             let state = unit.state();

@@ -3,6 +3,7 @@ use super::Daemon;
 use super::events::{exit_parts, rfc3339};
 use super::launch::log_paths;
 use super::request::Refusal;
+use super::sorted::Set;
 use super::unit::{Owner, Unit};
 use crate::process::Pid;
 use crate::process::command::pattern_of_argv;
@@ -12,7 +13,6 @@ use crate::sys::{Kernel, procfs};
 use crate::wire::{
     Finding, Health, Identity, Info, LastExit, LogFiles, Reply, Request, Row, Status,
 };
-use std::collections::BTreeSet;
 
 /// Ticks a second of process times (USER_HZ).
 const TICKS: f64 = 100.0;
@@ -21,7 +21,7 @@ const SAMPLE_MS_MIN: u64 = 1_000;
 
 #[derive(Default)]
 struct Usage {
-    pids: Vec<Pid>,
+    pids: Set<Pid>,
     ticks: u64,
     pages: u64,
 }
@@ -29,13 +29,15 @@ struct Usage {
 impl<K: Kernel> Daemon<K> {
     pub(crate) fn report(&mut self, request: Request) -> Result<Reply, Refusal> {
         Ok(match request {
-            Request::List { usage } => {
+            Request::List { usage, table } => {
                 let ids: Vec<Id> = self.all_units().map(|unit| unit.id).collect();
-                Reply::List(
-                    ids.into_iter()
-                        .filter_map(|id| self.row(id, usage))
-                        .collect(),
-                )
+                let rows = ids.into_iter().filter_map(|id| self.row(id, usage));
+                if table {
+                    let mut text = String::new();
+                    rows.for_each(|row| row.table_line(&mut text));
+                    return Ok(Reply::Table(text));
+                }
+                Reply::List(rows.collect())
             }
             Request::Info { target } => {
                 let ids = self.one_or_more(&target)?;
@@ -155,12 +157,15 @@ impl<K: Kernel> Daemon<K> {
             return None;
         }
         let mut usage = Usage::default();
-        let mut seen: BTreeSet<Pid> = queue.iter().copied().collect();
+        let mut seen = Set::new();
+        for pid in &queue {
+            seen.insert(*pid);
+        }
         while let Some(pid) = queue.pop() {
             let Ok(stat) = self.kernel.stat(pid) else {
                 continue;
             };
-            usage.pids.push(pid);
+            usage.pids.insert(pid);
             usage.ticks += stat.utime + stat.stime;
             usage.pages += stat.rss_pages;
             let mut children = Vec::new();
@@ -168,13 +173,12 @@ impl<K: Kernel> Daemon<K> {
                 queue.extend(children.into_iter().filter(|pid| seen.insert(*pid)));
             }
         }
-        usage.pids.sort_unstable();
         Some(usage)
     }
 
     fn info(&mut self, id: Id) -> Option<Info> {
         let row = self.row(id, true)?;
-        let pids = self.usage(id).map_or_else(Vec::new, |usage| usage.pids);
+        let pids = self.usage(id).map(|usage| usage.pids);
         let identity = self.identity(id);
         let cgroup = row.pid.and_then(|pid| self.kernel.cgroup(pid));
         let home = self.home.clone();
@@ -186,7 +190,7 @@ impl<K: Kernel> Daemon<K> {
         let mut env_keys: Vec<String> = merged_env(unit).into_iter().map(|(key, _)| key).collect();
         env_keys.sort_unstable();
         Some(Info {
-            pids,
+            pids: pids.unwrap_or_default().into_iter().collect(),
             started_at: if row.pid.is_some() {
                 at(unit.started_at)
             } else {
@@ -329,7 +333,7 @@ impl<K: Kernel> Daemon<K> {
             format!("limit {room}"),
             advice,
         ));
-        for (pid, orphan) in &self.orphans {
+        for (pid, orphan) in self.orphans.iter() {
             if orphan.owner == Owner::Unknown {
                 let text = format!("pid {pid} is an orphan that bears no mark");
                 let advice = "no service is restarted while it lives: end it if it is not needed";

@@ -1,5 +1,6 @@
 //! What each request does. A reply goes out when its effect is true ([`super::answer`]).
 use super::answer::{Pending, Then, Wish, done, failed};
+use super::sorted::{Map, Set};
 use super::unit::Unit;
 use super::{ClientId, Daemon, Leave};
 use crate::process::Pid;
@@ -8,7 +9,6 @@ use crate::service::spec::Id;
 use crate::service::target::Target;
 use crate::sys::{Kernel, Reach, describe};
 use crate::wire::{Outcome, Reply, Request, Status, Until, code};
-use std::collections::BTreeMap;
 
 /// A refusal of the request as a whole: exit code and line.
 pub(crate) type Refusal = (u8, String);
@@ -86,32 +86,32 @@ impl<K: Kernel> Daemon<K> {
     /// The ids that a target names, and an error outcome for each part of it that names none.
     pub(crate) fn resolve(&self, target: &str) -> Result<(Vec<Id>, Vec<Outcome>), Refusal> {
         let target = Target::parse(target).map_err(|text| (code::USAGE, text))?;
-        let mut ids = Vec::new();
+        let mut ids = Set::new();
         let mut missing = Vec::new();
         for part in target.parts() {
-            let before = ids.len();
-            let named = self
-                .all_units()
-                .filter(|unit| part.matches(unit.id, unit.name()));
-            ids.extend(named.map(|unit| unit.id));
-            if ids.len() == before && !part.is_all() {
+            let mut named = false;
+            for unit in self.all_units() {
+                if part.matches(unit.id, unit.name()) {
+                    ids.insert(unit.id);
+                    named = true;
+                }
+            }
+            if !named && !part.is_all() {
                 let text = format!("no such service: {} (try 'opm ls')", part.text());
                 missing.push(failed(code::NO_SUCH, text));
             }
         }
-        ids.sort_unstable();
-        ids.dedup();
         if ids.is_empty() && missing.len() == 1 {
             return Err((code::NO_SUCH, missing.remove(0).text));
         }
-        Ok((ids, missing))
+        Ok((ids.into_iter().collect(), missing))
     }
 
     /// Waits for `wishes`; `said` is what is known already.
     pub(crate) fn await_all(
         &mut self,
         client: ClientId,
-        wishes: BTreeMap<Id, Wish>,
+        wishes: Map<Id, Wish>,
         said: Vec<(Id, Outcome)>,
         then: Then,
     ) {
@@ -138,7 +138,7 @@ impl<K: Kernel> Daemon<K> {
     fn start(&mut self, client: ClientId, target: &str, force: bool) -> Result<(), Refusal> {
         let (ids, missing) = self.resolve(target)?;
         let mut said = Self::said_missing(missing);
-        let mut wishes = BTreeMap::new();
+        let mut wishes = Map::new();
         let idle = |unit: &Unit<K>| unit.run.is_none() && unit.machine.generation().is_none();
         let any_idle = ids.iter().any(|id| self.unit(*id).is_some_and(idle));
         let passers = if any_idle { self.passers() } else { Vec::new() };
@@ -197,7 +197,7 @@ impl<K: Kernel> Daemon<K> {
 
     fn stop(&mut self, client: ClientId, target: &str) -> Result<(), Refusal> {
         let (ids, missing) = self.resolve(target)?;
-        let mut wishes = BTreeMap::new();
+        let mut wishes = Map::new();
         for id in ids {
             wishes.insert(id, self.wish_down(id));
             self.feed(id, Input::Stop);
@@ -208,7 +208,7 @@ impl<K: Kernel> Daemon<K> {
 
     fn restart(&mut self, client: ClientId, target: &str) -> Result<(), Refusal> {
         let (ids, missing) = self.resolve(target)?;
-        let mut wishes = BTreeMap::new();
+        let mut wishes = Map::new();
         let mut said = Self::said_missing(missing);
         for id in ids {
             let Some(unit) = self.unit(id) else { continue };
@@ -238,7 +238,7 @@ impl<K: Kernel> Daemon<K> {
     fn remove(&mut self, client: ClientId, target: &str) -> Result<(), Refusal> {
         let (ids, missing) = self.resolve(target)?;
         let mut said = Self::said_missing(missing);
-        let mut wishes = BTreeMap::new();
+        let mut wishes = Map::new();
         for id in ids {
             let Some(unit) = self.unit_mut(id) else {
                 continue;
@@ -294,7 +294,7 @@ impl<K: Kernel> Daemon<K> {
                 },
             ));
         }
-        self.await_all(client, BTreeMap::new(), said, Then::Answer);
+        self.await_all(client, Map::new(), said, Then::Answer);
         Ok(())
     }
 
@@ -309,7 +309,7 @@ impl<K: Kernel> Daemon<K> {
             said.push((id, done(format!("{}: counters are 0", unit.name()))));
             self.dirty.insert(id);
         }
-        self.await_all(client, BTreeMap::new(), said, Then::Answer);
+        self.await_all(client, Map::new(), said, Then::Answer);
         Ok(())
     }
 
@@ -321,10 +321,10 @@ impl<K: Kernel> Daemon<K> {
         timeout_ms: Option<u64>,
     ) -> Result<(), Refusal> {
         let (ids, missing) = self.resolve(target)?;
-        let waiting: BTreeMap<Id, Wish> = ids
-            .into_iter()
-            .map(|id| (id, Wish::Status(until)))
-            .collect();
+        let mut waiting = Map::new();
+        for id in ids {
+            waiting.insert(id, Wish::Status(until));
+        }
         let deadline = timeout_ms.map(|ms| self.now.saturating_add(ms));
         let total = waiting.len();
         let outcomes = Self::said_missing(missing);
@@ -365,7 +365,7 @@ impl<K: Kernel> Daemon<K> {
                 },
             ));
         }
-        self.await_all(client, BTreeMap::new(), said, Then::Answer);
+        self.await_all(client, Map::new(), said, Then::Answer);
         Ok(())
     }
 
@@ -395,7 +395,7 @@ impl<K: Kernel> Daemon<K> {
             self.leave = Some(Leave::Quit);
             return;
         }
-        let mut wishes = BTreeMap::new();
+        let mut wishes = Map::new();
         let ids: Vec<Id> = self.all_units().map(|unit| unit.id).collect();
         for id in ids {
             if alive.contains(&id) {

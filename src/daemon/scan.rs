@@ -10,6 +10,7 @@
 //! around can break one pass; two in a row would need two of them. When nothing at all was
 //! forked during a pass, that one is enough.
 use super::Daemon;
+use super::door::INITIAL_PID_NAMESPACE;
 use super::gate::LOOK_AGAIN_MS;
 use super::unit::{Member, Owner};
 use crate::mutant::mutant;
@@ -24,6 +25,9 @@ use crate::sys::{Errno, Kernel, Wake, describe};
 const PASSES_CLEAN: u32 = 2;
 /// Passes of one turn. On a machine that forks all the time each may meet one that vanishes.
 const PASSES_MAX: u32 = 8;
+
+/// The parent of all kernel threads, where they are seen: outside of PID namespaces.
+const KTHREADD: Pid = 2;
 
 /// What one reading of /proc has shown.
 #[derive(Debug)]
@@ -91,6 +95,18 @@ impl<K: Kernel> Daemon<K> {
             // Of a daemon inside one of our services too: its services name us as the outer one.
             let environ = match self.kernel.environ(pid) {
                 Err(Errno::ACCESS | Errno::PERM) => Vec::new(),
+                // No memory: a kernel thread or a zombie never will have, else it is exiting now.
+                Err(errno @ (Errno::SRCH | Errno::NOENT)) => {
+                    let stat = self.kernel.stat(pid)?;
+                    let outside = self.header.pid_namespace == INITIAL_PID_NAMESPACE;
+                    let kernel_thread = outside && (pid == KTHREADD || stat.ppid == KTHREADD);
+                    let zombie = stat.state == b'Z' && stat.num_threads <= 1;
+                    return if kernel_thread || zombie {
+                        Ok(None)
+                    } else {
+                        Err(errno)
+                    };
+                }
                 other => other?,
             };
             let names = [MARK_VARIABLE, "OPM_OUTER"];
@@ -146,6 +162,7 @@ impl<K: Kernel> Daemon<K> {
     /// Passes until what is left of `ready` is proved to be empty, or too many proved nothing.
     fn pass_until_clean(&mut self, ready: &mut Vec<Id>) -> bool {
         let mut clean = 0;
+        let mut zombies: Vec<Identity> = Vec::new();
         for _ in 0..PASSES_MAX {
             if ready.is_empty() {
                 return true;
@@ -155,10 +172,31 @@ impl<K: Kernel> Daemon<K> {
                 .iter()
                 .filter_map(|id| Some(self.unit(*id)?.run.as_ref()?.leader.pid))
                 .collect();
-            let Some(pass) = self.sightings(&numbers) else {
+            let Some(mut pass) = self.sightings(&numbers) else {
                 return false;
             };
+            let runs = ready.iter().filter_map(|id| self.unit(*id)?.run.as_ref());
+            let waiting: Vec<u64> = runs.map(|run| run.generation.0).collect();
             ready.retain(|id| !self.take_in_sightings(*id, &pass.found));
+            // A marked zombie may have been alive when it was listed, and have left a child behind
+            // that the listing had passed; one that was a zombie before the pass has not.
+            for sighting in &pass.found {
+                if !waiting.iter().any(|generation| sighting.names(*generation)) {
+                    continue;
+                }
+                let zombie = match self.zombie(sighting.pid) {
+                    Ok(Some(zombie)) => zombie,
+                    Ok(None) => continue,
+                    Err(_) => {
+                        pass.vanished = true;
+                        continue;
+                    }
+                };
+                if !zombies.iter().any(|known| known.is_same(&zombie)) {
+                    zombies.push(zombie);
+                    pass.vanished = true;
+                }
+            }
             clean = if pass.vanished && !mutant("ignore_vanished") {
                 0
             } else {
@@ -170,6 +208,21 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         false
+    }
+
+    /// What is left of a process that died and that nobody has reaped; none if it lives.
+    fn zombie(&mut self, pid: Pid) -> Result<Option<Identity>, Errno> {
+        let pidfd = self.kernel.pidfd_open(pid)?;
+        if !self.kernel.is_dead(&pidfd)? {
+            return Ok(None);
+        }
+        let start_time = self.kernel.stat(pid).map_or(0, |stat| stat.start_time);
+        let inode = self.kernel.inode(&pidfd).unwrap_or(0);
+        Ok(Some(Identity {
+            pid,
+            start_time,
+            inode,
+        }))
     }
 
     /// After an upgrade leaders are our children still; after a crash they are somebody else's.
@@ -279,7 +332,7 @@ impl<K: Kernel> Daemon<K> {
         };
         // What was read of the pid was read of this process only if its mark is still there.
         let still = match self.sight(pid, &[]) {
-            _ if !certain => Ok(true),
+            _ if !certain || mutant("trust_numbers") => Ok(true),
             Ok(sighting) => Ok(sighting.is_some_and(|s| s.names(generation))),
             Err(Errno::SRCH | Errno::NOENT) => Ok(false),
             Err(errno) => Err(errno),

@@ -3,6 +3,7 @@
 //! A client that is slow, silent, hostile or gone costs its own buffer, bounded, and nothing
 //! else. No request is taken from another user.
 use super::front::Front;
+use super::sorted::Map;
 use super::{ClientId, Daemon, Leave};
 use crate::sys::linux::{Linux, wake_of};
 use crate::sys::{Kernel, outlet, signals};
@@ -12,7 +13,6 @@ use mio::net::{UnixListener, UnixStream};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::fd::{AsRawFd, OwnedFd};
-use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub struct Server {
     poll: Poll,
     listener: UnixListener,
     signalfd: OwnedFd,
-    clients: BTreeMap<ClientId, Client>,
+    clients: Map<ClientId, Client>,
     next_client: ClientId,
     accept_again: bool,
     uid: u32,
@@ -64,7 +64,7 @@ impl Server {
         poll.registry()
             .register(&mut SourceFd(&fd), SIGNALS, Interest::READABLE)?;
         let uid = rustix::process::geteuid().as_raw();
-        let clients = BTreeMap::new();
+        let clients = Map::new();
         Ok(Self {
             poll,
             listener,
@@ -203,7 +203,7 @@ impl Server {
 
     /// Reads what a client sent, and takes up its requests.
     fn hear(&mut self, id: ClientId, daemon: &mut Daemon<Linux>) {
-        let Some(client) = self.clients.get_mut(&id) else {
+        let Some(client) = self.clients.value_mut(&id) else {
             return;
         };
         let mut buffer = [0u8; 16 << 10];
@@ -261,7 +261,7 @@ impl Server {
             log(&line);
         }
         for (id, reply) in std::mem::take(&mut daemon.outbox) {
-            let Some(client) = self.clients.get_mut(&id) else {
+            let Some(client) = self.clients.value_mut(&id) else {
                 continue;
             };
             match frame::encode(&reply) {
@@ -277,7 +277,7 @@ impl Server {
             .iter()
             .filter(|(_, client)| !client.out.is_empty());
         for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
-            let Some(client) = self.clients.get_mut(&id) else {
+            let Some(client) = self.clients.value_mut(&id) else {
                 continue;
             };
             let alive = write_out(client);

@@ -1,6 +1,7 @@
 //! `save` and `restore`: the dump, written so that at every instant a whole one is there.
 use super::answer::{Then, Wish, done, failed};
 use super::request::Refusal;
+use super::sorted::Map;
 use super::{ClientId, Daemon};
 use crate::service::machine::{Generation, Goal, Input};
 use crate::service::spec::{Definition, Env, Id, Spec};
@@ -9,7 +10,6 @@ use crate::sys::{Kernel, Mode, Result, describe, write_all_at};
 use crate::wire::{Outcome, Status, code};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// The dump, the one before it, and what they are made as.
@@ -129,7 +129,7 @@ impl<K: Kernel> Daemon<K> {
                 (code::FAILED, text)
             })?;
         let text = format!("saved {count} services to {}/{FILE}", self.home);
-        self.await_all(client, BTreeMap::new(), vec![(0, done(text))], Then::Answer);
+        self.await_all(client, Map::new(), vec![(0, done(text))], Then::Answer);
         Ok(())
     }
 
@@ -254,7 +254,7 @@ impl<K: Kernel> Daemon<K> {
         force: bool,
     ) {
         let mut running = 0;
-        let mut wishes = BTreeMap::new();
+        let mut wishes = Map::new();
         for id in up {
             let Some(unit) = self.unit(id) else { continue };
             if unit.status() == Status::Online {

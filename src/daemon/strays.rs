@@ -5,14 +5,15 @@
 use super::Daemon;
 use super::adopt::TICK_MS;
 use super::scan::Sighting;
+use super::sorted::Map;
 use super::unit::{Run, Unit};
+use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, MARK_VARIABLE};
 use crate::process::stat::{environ_value, parse_cmdline};
 use crate::process::{Exit, Identity, Pid};
 use crate::service::machine::{Ending, Generation, Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Id, Policy, Spec};
 use crate::sys::{Errno, Kernel};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// A live incarnation of a service that nobody knows any more: it has to drain before a
@@ -50,7 +51,7 @@ impl<K: Kernel> Daemon<K> {
                     .is_some_and(|run| sighting.names(run.generation.0))
             })
         };
-        let mut lost: BTreeMap<u64, Vec<Lost>> = BTreeMap::new();
+        let mut lost: Map<u64, Vec<Lost>> = Map::new();
         for sighting in found.found {
             if known(self, &sighting) {
                 continue;
@@ -66,9 +67,7 @@ impl<K: Kernel> Daemon<K> {
                 .map(|mark| mark.generation)
                 .or(sighting.part)
                 .unwrap_or(0);
-            lost.entry(generation)
-                .or_default()
-                .push((sighting.pid, mark, name));
+            lost.or_default(generation).push((sighting.pid, mark, name));
         }
         for (generation, members) in lost {
             self.sequence.0 = self.sequence.0.max(generation);
@@ -139,7 +138,7 @@ impl<K: Kernel> Daemon<K> {
     /// Live processes of lost incarnations of which not even the service's name is known: any
     /// service could be theirs.
     pub(crate) fn nameless(&mut self) -> Vec<Pid> {
-        if self.strays.iter().all(|stray| stray.name.is_some()) {
+        if mutant("forget_nameless") || self.strays.iter().all(|stray| stray.name.is_some()) {
             return Vec::new();
         }
         for stray in self.strays.iter_mut().filter(|stray| stray.name.is_none()) {
@@ -227,7 +226,7 @@ impl<K: Kernel> Daemon<K> {
             kills: 0,
             asked: false,
             failure: None,
-            members: BTreeMap::new(),
+            members: Map::new(),
         }
     }
 

@@ -1,11 +1,11 @@
 //! A service as the daemon holds it: what was declared, its machine, and what of it may live.
+use super::sorted::Map;
 use crate::process::record::State;
 use crate::process::{Exit, Identity, Pid};
 use crate::service::machine::{Generation, Goal, Machine, Phase, Time};
 use crate::service::spec::{Definition, Id};
 use crate::sys::{Errno, Kernel, Stage};
 use crate::wire::Status;
-use std::collections::BTreeMap;
 
 /// One service.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ pub struct Run<K: Kernel> {
     /// Why it was not exec'd.
     pub failure: Option<(Stage, Errno)>,
     /// Members beyond the leader and our own orphans: found by marks, in the drain only.
-    pub members: BTreeMap<Pid, Member<K>>,
+    pub members: Map<Pid, Member<K>>,
 }
 
 /// A process of a tree that is not its leader.

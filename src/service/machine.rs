@@ -14,9 +14,9 @@
 //! | phase | transitions |
 //! |---|---|
 //! | Down, Cooldown, Failed | Start, Restart: spawn, tally cleared. Stop: Down. Tick when due: spawn |
-//! | Starting | Spawned: Up, or Stopping if the goal is Down. SpawnFailed: settle |
+//! | Starting | Spawned: Up. Stop: signal, Stopping. SpawnFailed: Failed if asked for, else settle |
 //! | Up | Stop, Restart: signal, Stopping. LeaderExited: Stopping, since the tree must drain |
-//! | Stopping | Tick at `kill_at`: KillTree, again at an interval. Only Emptied settles |
+//! | Stopping | Tick at `kill_at`: KillTree, again at an interval. Only Emptied (or SpawnFailed) settles |
 //! | settle | goal Down: Down. Asked for: spawn. Died: spawn, Cooldown, Failed or Down by policy |
 use super::policy;
 use super::spec::{Policy, Restart};
@@ -358,24 +358,21 @@ impl Step<'_> {
                 self.machine.goal = Goal::Up;
                 Phase::Starting { run, asked: true }
             }
-            Input::Stop => {
+            Input::Stop if mutant("forget_stop") => {
                 self.machine.goal = Goal::Down;
                 Phase::Starting { run, asked }
             }
-            Input::Spawned(_) if self.machine.goal == Goal::Up || mutant("forget_stop") => {
-                Phase::Up {
-                    run,
-                    since: self.now,
-                }
+            // A launch can hang (a log on a FIFO, a directory of a dead server): it is stopped
+            // and killed like anything that runs.
+            Input::Stop => {
+                self.machine.goal = Goal::Down;
+                self.stop(run, Cause::Asked)
             }
-            Input::Spawned(_) => self.stop(run, Cause::Asked),
-            Input::SpawnFailed(_, Fault::Program) if asked => {
-                if self.machine.goal == Goal::Up {
-                    Phase::Failed(run.vacate())
-                } else {
-                    Phase::Down(run.vacate())
-                }
-            }
+            Input::Spawned(_) => Phase::Up {
+                run,
+                since: self.now,
+            },
+            Input::SpawnFailed(_, Fault::Program) if asked => Phase::Failed(run.vacate()),
             Input::SpawnFailed(_, Fault::Machine) => self.settle(run, Cause::Crowded),
             Input::SpawnFailed(_, Fault::Program) | Input::Emptied(_) => self.settle(run, QUICK),
             Input::LeaderExited(..) => self.stop(run, QUICK),
@@ -456,14 +453,12 @@ impl Step<'_> {
                 }
             }
             Input::LeaderExited(..) if mutant("leader_is_all") => self.settle(run, cause),
-            Input::Emptied(_) => self.settle(run, cause),
-            Input::Tick | Input::Spawned(_) | Input::SpawnFailed(..) | Input::LeaderExited(..) => {
-                Phase::Stopping {
-                    run,
-                    cause,
-                    kill_at,
-                }
-            }
+            Input::Emptied(_) | Input::SpawnFailed(..) => self.settle(run, cause),
+            Input::Tick | Input::Spawned(_) | Input::LeaderExited(..) => Phase::Stopping {
+                run,
+                cause,
+                kill_at,
+            },
         }
     }
 

@@ -14,6 +14,9 @@ pub const NAME_CHARS_MAX: usize = 64;
 /// Most words of a command and most variables of an environment.
 pub const WORDS_MAX: usize = 65_536;
 
+/// Variables that opm itself sets for a service.
+pub const RESERVED: [&str; 4] = ["OPM_HOME", "OPM_NAME", "OPM_MARK", "OPM_OUTER"];
+
 /// The service's id: small, stable, the lowest free one is given.
 pub type Id = u32;
 
@@ -141,6 +144,13 @@ impl Spec {
             .any(|(k, v)| !is_variable_name(k) || v.contains('\0'))
         {
             return at("an environment variable's name is empty, or has '=' or NUL in it");
+        }
+        if let Some((name, _)) = self
+            .env
+            .iter()
+            .find(|(k, _)| RESERVED.contains(&k.as_str()))
+        {
+            return at(&format!("{name} is set by opm itself"));
         }
         if self.policy.restart_delay.min_ms > self.policy.restart_delay.max_ms {
             return at("restart_delay ends before it begins");

@@ -4,6 +4,7 @@
 //! simulator can stand in for it and kill the daemon between any two. [`linux::Linux`] is the
 //! real one. Errors are bare [`Errno`]s; whoever asked adds the context.
 pub mod arena;
+pub mod ask;
 pub mod crash;
 pub mod detach;
 pub mod fifo;

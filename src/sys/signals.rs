@@ -113,15 +113,17 @@ pub fn raise_nofile() -> Option<libc::rlimit> {
 
 /// Closes every descriptor from 3 on that we inherited, but `kept`.
 pub fn close_inherited(kept: &[u32]) {
-    let mut kept: Vec<u32> = kept.iter().copied().filter(|fd| *fd >= 3).collect();
-    kept.sort_unstable();
     let mut first = 3;
-    for end in kept.into_iter().map(Some).chain([None]) {
-        let last = end.map_or(u32::MAX, |fd| fd - 1);
+    loop {
+        let next = kept.iter().copied().filter(|fd| *fd >= first).min();
+        let last = next.map_or(u32::MAX, |fd| fd - 1);
         if first <= last {
             close_range(first, last);
         }
-        first = end.map_or(first, |fd| fd + 1);
+        match next {
+            Some(fd) => first = fd + 1,
+            None => return,
+        }
     }
 }
 

@@ -131,6 +131,7 @@ impl FromValue for Reply {
         Ok(match kind.as_str() {
             "event" => Self::Event(FromValue::from_value(value)?),
             "list" => Self::List(FromValue::from_value(value)?),
+            "table" => Self::Table(FromValue::from_value(value)?),
             "info" => Self::Info(FromValue::from_value(value)?),
             "env" => Self::Env(FromValue::from_value(value)?),
             "logs" => Self::Logs(FromValue::from_value(value)?),
@@ -241,6 +242,7 @@ fn of_fields(kind: &str, value: Value) -> Result<Request, Wrong> {
         },
         "list" => Request::List {
             usage: fields.take("usage")?,
+            table: fields.take("table")?,
         },
         "events" => Request::Events {
             follow: fields.take("follow")?,
@@ -300,7 +302,10 @@ mod tests {
                 tree: true,
             },
             Request::Reset { target: target() },
-            Request::List { usage: true },
+            Request::List {
+                usage: true,
+                table: false,
+            },
             Request::Info { target: target() },
             Request::Env { target: target() },
             Request::Logs { target: target() },

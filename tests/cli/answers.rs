@@ -152,7 +152,7 @@ pub(crate) fn answer(request: &Request) -> Vec<Reply> {
 /// What is asked to be said, and `done` for the rest.
 fn tell(request: &Request, target: &str) -> Vec<Reply> {
     match request {
-        Request::List { usage } => vec![Reply::List(
+        Request::List { usage, .. } => vec![Reply::List(
             rows()
                 .into_iter()
                 .map(|row| Row {

@@ -12,6 +12,7 @@ in_every_tier! {
     a_leader_that_died_while_no_daemon_ran_is_drained_and_replaced,
     an_unmarked_looking_grandchild_born_after_the_daemons_death_is_drained,
     a_stranger_with_a_dead_leaders_pid_is_left_alone,
+    a_dead_leaders_pid_that_is_now_a_thread_stands_in_nobodys_way,
     a_daemon_killed_in_a_drain_is_followed_by_one_that_goes_on_draining,
     what_was_stopped_stays_stopped,
 }
@@ -161,6 +162,34 @@ fn a_stranger_with_a_dead_leaders_pid_is_left_alone(rig: &Rig) {
         "the stranger was signalled"
     );
     rig.kill(leader, Signal::KILL);
+}
+
+/// pidfd_open of a thread's id: ENOENT here, EINVAL on older kernels.
+fn a_dead_leaders_pid_that_is_now_a_thread_stands_in_nobodys_way(rig: &Rig) {
+    let leader = rig.start("web", "sleep");
+    rig.kill_daemon();
+    rig.kill(leader, Signal::KILL);
+    let is_free = || proc::process(leader).is_none().then_some(());
+    rig.until("its pid to be free", is_free);
+    let (over, waits) = std::sync::mpsc::channel::<()>();
+    let mut threads = Vec::new();
+    let task = format!("/proc/self/task/{leader}");
+    let waits = std::sync::Arc::new(std::sync::Mutex::new(waits));
+    rig.until("a thread with its number", || {
+        std::fs::write("/proc/sys/kernel/ns_last_pid", (leader - 1).to_string()).unwrap();
+        let waits = std::sync::Arc::clone(&waits);
+        threads.push(std::thread::spawn(move || {
+            waits.lock().unwrap().recv().is_ok()
+        }));
+        std::path::Path::new(&task).exists().then_some(())
+    });
+    let row = rig.until_replaced("web", leader);
+    assert_eq!(row.restarts, 1);
+    rig.ok(&["stop", "web"]);
+    drop(over);
+    for thread in threads {
+        thread.join().unwrap();
+    }
 }
 
 fn a_daemon_killed_in_a_drain_is_followed_by_one_that_goes_on_draining(rig: &Rig) {

@@ -15,13 +15,13 @@ fn saved(rig: &Rig) {
     rig.ok(&["save"]);
 }
 
-/// Ends everything and forgets every record but the dump, as a reboot would.
+/// Ends everything and forgets every record but the dump and the lock.
 fn reboot(rig: &Rig) {
     rig.ok(&["daemon", "stop", "--services"]);
     for entry in std::fs::read_dir(&rig.home).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_file() && !name.starts_with("dump.json") {
+        if path.is_file() && !name.starts_with("dump.json") && name != "lock" {
             std::fs::remove_file(path).unwrap();
         }
     }
@@ -234,6 +234,32 @@ fn a_start_beside_a_look_alike_is_refused_unless_forced() {
         let leader = rig.row("web").pid.unwrap();
         rig.ok(&["restart", "web"]);
         assert_ne!(rig.row("web").pid, Some(leader));
+        other.kill().unwrap();
+        other.wait().unwrap();
+    });
+}
+
+#[test]
+fn a_restart_of_what_is_down_heeds_a_look_alike_as_a_start_does() {
+    isolated(here!(), |rig| {
+        let program = fixture().display().to_string();
+        let words = [program.as_str(), "-", "sleep"];
+        let mut start = vec!["start", "--name", "web", "--"];
+        start.extend(words);
+        rig.ok(&start);
+        rig.ok(&["stop", "web"]);
+        let mut other = look_alike(rig, &words);
+        let pid = other.id();
+        rig.until("its exec", || {
+            proc::arguments(pid.cast_signed())
+                .ends_with("- sleep")
+                .then_some(())
+        });
+        for command in [["start", "web"], ["restart", "web"]] {
+            let line = rig.refused(5, &command);
+            assert!(line.contains(&pid.to_string()), "{line}");
+        }
+        assert_eq!(rig.row("web").status, "stopped");
         other.kill().unwrap();
         other.wait().unwrap();
     });

@@ -15,8 +15,10 @@
 #[macro_use]
 mod namespace;
 mod adopt;
+mod cutoff;
 mod death;
 mod dump;
+mod hostile;
 mod input;
 mod proc;
 mod programs;

@@ -3,6 +3,7 @@
 use crate::rig::Rig;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -85,6 +86,8 @@ pub(crate) fn isolated_in(setting: Setting, name: &str, test: impl FnOnce(&Rig))
         rig.verdict();
         return;
     }
+    static BUILT: Once = Once::new();
+    BUILT.call_once(build_fixture);
     let dir = scratch();
     let output = dir.join("output");
     let file = std::fs::File::create(&output).unwrap();
@@ -183,19 +186,32 @@ pub(crate) fn opm() -> PathBuf {
     }
 }
 
-/// The fixture, which cargo builds as an example.
+/// target/PROFILE, where this test binary is.
+fn profile() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    own.parent().and_then(Path::parent).unwrap().to_owned()
+}
+
+/// Asked for by `--tests` or `--test real`, cargo builds no examples: so we ask for ours.
+fn build_fixture() {
+    let profile = profile();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--offline", "--example", "misbehave"]);
+    cargo.arg("--target-dir").arg(profile.parent().unwrap());
+    if !profile.ends_with("debug") {
+        cargo.arg("--profile").arg(profile.file_name().unwrap());
+    }
+    let status = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status();
+    assert!(status.unwrap().success(), "cannot build the fixture");
+}
+
+/// The fixture.
 pub(crate) fn fixture() -> PathBuf {
     let public = Path::new(PUBLIC).join("misbehave");
     if public.exists() {
         return public;
     }
-    let own = std::env::current_exe().unwrap();
-    let profile = own.parent().and_then(Path::parent).unwrap();
-    let path = profile.join("examples/misbehave");
-    assert!(
-        path.exists(),
-        "{} is not built (cargo build --examples)",
-        path.display()
-    );
+    let path = profile().join("examples/misbehave");
+    assert!(path.exists(), "{} is not built", path.display());
     path
 }

@@ -143,6 +143,53 @@ fn daemons_that_race_for_a_home_leave_one() {
     });
 }
 
+/// A candidate waits for the lock of a file that is removed meanwhile: what it then gets is no
+/// right to this home.
+#[test]
+fn a_lock_file_that_was_removed_guards_nothing() {
+    isolated(here!(), |rig| {
+        rig.start("web", "sleep");
+        rig.ok(&["daemon", "stop", "--services"]);
+        let path = rig.home.join("lock");
+        let old = std::fs::File::open(&path).unwrap();
+        let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        rustix::fs::flock(&old, exclusive).unwrap();
+        let mut waiting = rig.spawn(&["daemon", "start"]);
+        let command = waiting.id().cast_signed();
+        let candidate = rig.until("a candidate", || {
+            let mut all = rig.daemons();
+            all.retain(|pid| *pid != command && holds(*pid, &path));
+            all.first().copied()
+        });
+        // It sleeps through all that happens now.
+        rig.kill(candidate, Signal::STOP);
+        std::fs::remove_file(&path).unwrap();
+        rig.ok(&["daemon", "start"]);
+        rig.ok(&["start", "web"]);
+        let daemon = rig.daemon();
+        drop(old);
+        rig.kill(candidate, Signal::CONT);
+        rig.ok(&["restart", "web"]);
+        rig.until("the candidate to have given way", || {
+            (daemon == candidate || !proc::alive(candidate)).then_some(())
+        });
+        waiting.wait().unwrap();
+        assert_eq!(rig.daemons(), [rig.daemon()]);
+        rig.ok(&["restart", "web"]);
+        assert_eq!(rig.daemons().len(), 1);
+        assert_eq!(rig.row("web").restarts, 2);
+    });
+}
+
+/// Whether a process has this file open.
+fn holds(pid: i32, path: &std::path::Path) -> bool {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten();
+    let mut links = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    links.any(|link| link == path)
+}
+
 /// The pid file names a living bystander, the socket nobody.
 #[test]
 fn stale_files_of_a_dead_daemon_are_no_obstacle() {

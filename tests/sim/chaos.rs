@@ -102,7 +102,7 @@ impl World {
             self.procs[at].state = State::Stopped;
         } else if odds(self, f.stuck) {
             self.procs[at].stuck = true;
-        } else if odds(self, f.env_lost) {
+        } else if !self.procs[at].nested && odds(self, f.env_lost) {
             self.procs[at].env = Rc::new(Vec::new());
         } else if odds(self, f.limit_lost) {
             self.procs[at].limit = (3, 3);

@@ -158,7 +158,6 @@ impl Kernel for Fake {
         let launch = world.fd;
         world.launches.insert(launch, (Launch::Pending, None));
         let generation = plan.signature.generation;
-        world.highest = world.highest.max(generation);
         let cmdline = plan
             .argv
             .iter()

@@ -62,3 +62,49 @@ fn the_law_holds_whatever_goes_wrong() {
         "nothing happened"
     );
 }
+
+/// Seeds in which each wrong daemon must be caught.
+#[cfg(debug_assertions)]
+const SEEDS_MUTANT: u64 = 4_000;
+
+/// What the simulator says of a wrong daemon; none if it sees nothing wrong.
+#[cfg(debug_assertions)]
+fn verdict(mutant: &'static str) -> Option<String> {
+    let seeds = move || {
+        opm::mutant::set_mutant(mutant);
+        (1..=SEEDS_MUTANT).find_map(|seed| run(seed, false).err())
+    };
+    std::thread::spawn(seeds).join().ok()?
+}
+
+#[cfg(debug_assertions)]
+macro_rules! is_caught {
+    ($($claim:ident: $mutant:literal;)*) => {$(
+        #[test]
+        fn $claim() {
+            let verdict = verdict($mutant);
+            eprintln!("{}: {verdict:?}", $mutant);
+            assert!(verdict.is_some(), "{} is not caught", $mutant);
+        }
+    )*};
+}
+
+#[cfg(debug_assertions)]
+is_caught! {
+    adopting_by_pid_is_caught: "adopt_by_pid";
+    adopting_without_a_search_is_caught: "adopt_blindly";
+    counting_children_once_is_caught: "count_once";
+    forgetting_escapees_is_caught: "forget_escapees";
+    taking_the_leader_for_the_tree_is_caught: "leader_is_tree";
+    forgetting_the_state_is_caught: "forget_state";
+    replying_early_is_caught: "early_reply";
+    ignoring_who_vanished_is_caught: "ignore_vanished";
+    passing_once_is_caught: "one_pass";
+    leaving_the_journal_unsigned_is_caught: "unsigned";
+    ignoring_unknown_orphans_is_caught: "ignore_unknown";
+    trusting_numbers_is_caught: "trust_numbers";
+    believing_another_boot_is_caught: "believe_boot";
+    taking_an_error_for_an_end_is_caught: "error_is_gone";
+    forgetting_the_nameless_is_caught: "forget_nameless";
+    dropping_a_wake_up_is_caught: "drop_wake";
+}

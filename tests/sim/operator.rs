@@ -34,7 +34,10 @@ impl Sim {
                 tree: extra & 128 != 0,
             },
             26 => Request::Reset { target },
-            27 => Request::List { usage: true },
+            27 => Request::List {
+                usage: true,
+                table: false,
+            },
             28 => Request::Info { target },
             29 | 30 => Request::Wait {
                 target,
@@ -123,12 +126,9 @@ impl Sim {
                     let service = NAMES.iter().position(|n| *n == spec.name).unwrap_or(0);
                     raises = Some(client);
                     self.wish(service, Want::Any, client);
-                    let known = self.ids[service].is_some();
-                    if !known {
+                    if spec.policy.restart != Restart::Always {
+                        // Refused or not: from now on it may end by itself.
                         self.policies[service] = spec.policy.restart;
-                    } else if self.policies[service] != spec.policy.restart {
-                        // Refused, or new after a removal: either may hold.
-                        self.policies[service] = Restart::Never;
                     }
                     self.world.borrow_mut().asked[service] = true;
                 }
@@ -139,7 +139,8 @@ impl Sim {
                 for service in named(target) {
                     self.wish(service, Want::Any, client);
                     self.world.borrow_mut().asked[service] |= restarts;
-                    let sure = target.split(',').all(|part| exact(part));
+                    self.world.borrow_mut().loose[service] |= restarts;
+                    let sure = target.split(',').all(&exact);
                     if sure && !self.removing[service] {
                         self.world.borrow_mut().downs[service] = false;
                     }
@@ -167,6 +168,8 @@ impl Sim {
             Request::Remove { target } => {
                 for service in named(target) {
                     self.ids[service] = None;
+                    self.known[service] = false;
+                    self.removed_by[service] = client;
                     self.removing[service] = true;
                     self.wish(service, Want::Any, client);
                     self.world.borrow_mut().downs[service] = true;

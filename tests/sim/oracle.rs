@@ -51,6 +51,10 @@ impl Sim {
                 self.check_outcome(client, outcome, alone)?;
             }
         }
+        let refused = |outcome: &Outcome| outcome.code != 0;
+        if matches!(reply, Reply::Outcomes { outcomes, .. } if outcomes.iter().any(refused)) {
+            self.define_failed(client);
+        }
         if let Some(open) = self.clients.get_mut(&client) {
             open.finals += 1;
             if open.finals > 1 {
@@ -58,6 +62,21 @@ impl Sim {
             }
         }
         Ok(())
+    }
+
+    /// A definition whose first exec failed is forgotten.
+    fn define_failed(&mut self, client: ClientId) {
+        let defines = |open: &crate::run::Open| open.what.starts_with("Define");
+        if !self.clients.get(&client).is_some_and(defines) {
+            return;
+        }
+        for service in 0..NAMES.len() {
+            self.ids[service] = None;
+            self.known[service] = false;
+            if self.wants[service] == Want::Down {
+                self.wants[service] = Want::Any;
+            }
+        }
     }
 
     fn check_outcome(
@@ -75,7 +94,7 @@ impl Sim {
         let world = self.world.borrow();
         if alone && (rest == "stopped" || rest == "removed") {
             // What was spawned in the same turn came after.
-            let is_old = |p: &Proc| p.tag.is_some_and(|t| t.generation <= world.highest_before);
+            let is_old = |p: &Proc| p.key < world.turn_key;
             let mut live = world.live_of(service);
             // With its record lost, what has not even a name left is nobody's.
             let lost = |p: &Proc| self.unsure[service] && (p.env.is_empty() || p.nested);
@@ -101,8 +120,21 @@ impl Sim {
             ));
         }
         drop(world);
-        if rest == "removed" {
+        if rest == "removed" && client >= self.removed_by[service] {
             self.removing[service] = false;
+        }
+        let id = rest
+            .split_once("(id ")
+            .and_then(|(_, id)| id.split_once(','));
+        if let Some(id) = id.and_then(|(id, _)| id.parse().ok())
+            && online
+            && client > self.removed_by[service]
+            && !self.unsure[service]
+        {
+            self.known[service] = true;
+            if let Some(old) = self.ids[service].replace(id).filter(|old| *old != id) {
+                return Err(format!("{name} had id {old} and has {id}"));
+            }
         }
         if online && !self.removing[service] {
             let open = self
@@ -190,7 +222,10 @@ impl Sim {
         let live: Vec<i32> = world.live_of(service).map(|p| p.pid).collect();
         let Some(row) = row else {
             let lost = self.unsure[service] || matches!(want, Want::Any | Want::Gone);
-            let told = strays.iter().any(|stray| stray.contains(name));
+            let told = strays.iter().any(|stray| {
+                let lost = |p: &Proc| p.env.is_empty() || p.nested;
+                stray.contains(name) || world.live_of(service).all(lost)
+            });
             return match lost && (live.is_empty() || self.unsure[service] || told) {
                 true => Ok(()),
                 false => Err(format!("{name} is gone, wanted {want:?}, alive {live:?}")),

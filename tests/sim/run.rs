@@ -50,6 +50,10 @@ pub(crate) struct Sim {
     pub(crate) ids: [Option<Id>; 3],
     /// Its record was lost: nothing but the law is promised.
     pub(crate) unsure: [bool; 3],
+    /// It was said to be online, and nobody has asked for its removal since.
+    pub(crate) known: [bool; 3],
+    /// The newest request that may have removed it.
+    pub(crate) removed_by: [u64; 3],
     /// A removal was asked for and not yet confirmed.
     pub(crate) removing: [bool; 3],
     pub(crate) followed: [Followed; 3],
@@ -132,6 +136,8 @@ impl Sim {
             policies: [Restart::Always; 3],
             ids: [None; 3],
             unsure: [false; 3],
+            known: [false; 3],
+            removed_by: [0; 3],
             removing: [false; 3],
             followed: [Followed::default(); 3],
             touched: Vec::new(),
@@ -251,6 +257,7 @@ impl Sim {
             self.ids = [None; 3];
         }
         self.wants = [Want::Any; 3];
+        self.known = [false; 3];
         self.unsure = [true; 3];
         world.used.clear();
         world.asked = [true; 3];
@@ -359,6 +366,9 @@ impl Sim {
     fn forget_clients(&mut self) {
         self.clients.clear();
         let failed = self.world.borrow().journal_failed;
+        if failed {
+            self.touched.extend([0, 1, 2]);
+        }
         for service in 0..NAMES.len() {
             let is_open = self.touched.contains(&service) || self.wants[service] == Want::Gone;
             if failed || is_open {
@@ -403,7 +413,7 @@ impl Sim {
             if !(spurious || odd || due || signal || !wakes.is_empty() || !asked.is_empty()) {
                 return Ok(());
             }
-            world.highest_before = world.highest;
+            world.turn_key = world.next_key;
             note!(world, "TURN {wakes:?} signal {signal} due {due}");
             (wakes, signal)
         };
@@ -501,7 +511,14 @@ impl Sim {
         let Some(daemon) = self.daemon.as_mut() else {
             return Vec::new();
         };
-        daemon.request(0, 0, Request::List { usage: false });
+        daemon.request(
+            0,
+            0,
+            Request::List {
+                usage: false,
+                table: false,
+            },
+        );
         match daemon.outbox.pop() {
             Some((0, Reply::List(rows))) => rows,
             _ => Vec::new(),

@@ -157,9 +157,8 @@ pub(crate) struct World {
     pub(crate) signed: HashMap<u64, Key>,
     /// Generations that signed in since the record was last lost.
     pub(crate) used: HashSet<u64>,
-    /// The highest generation that was forked, and the one before this turn.
-    pub(crate) highest: u64,
-    pub(crate) highest_before: u64,
+    /// Processes from this one on came in this turn.
+    pub(crate) turn_key: Key,
     /// Leaders that exec'd: service, pid.
     pub(crate) execs: Vec<(usize, Pid)>,
     /// Whether the operator asked this service's incarnation to end since its exec.
@@ -210,8 +209,7 @@ impl World {
             broken: None,
             signed: HashMap::new(),
             used: HashSet::new(),
-            highest: 0,
-            highest_before: 0,
+            turn_key: 0,
             execs: Vec::new(),
             asked: [true; 3],
             loose: [false; 3],
@@ -502,7 +500,8 @@ impl World {
         }
         let generation = pre.signature.generation;
         note!(self, "sign {} generation {generation}", p.pid);
-        if !self.used.insert(generation) {
+        let on_record = self.files.names.get("journal") == Some(&pre.file);
+        if on_record && !self.used.insert(generation) {
             self.violate(format!("generation {generation} is used twice"));
         }
         self.signed.insert(generation, self.procs[at].parent);
@@ -557,11 +556,12 @@ impl World {
         self.decide_launch(pre.launch, Launch::Done);
     }
 
-    /// Both marks lost and the ancestry cut by the death of its daemon: a stated limit. So is a
-    /// service of an opm inside of ours that lost its environment: it could be anybody's.
+    /// Both marks lost and the ancestry cut by the death of its daemon: a stated limit. (A
+    /// service of an opm inside of ours that lost its environment is one, too: it could be
+    /// anybody's, and hide what it forked before. None of those here.)
     pub(crate) fn is_excused(&self, p: &Proc) -> bool {
         let parent = p.tag.and_then(|tag| self.signed.get(&tag.generation));
-        p.is_unmarked() && (p.nested || parent.copied() != self.daemon)
+        p.is_unmarked() && parent.copied() != self.daemon
     }
 
     /// The mark of a daemon of another home, inside of a service.

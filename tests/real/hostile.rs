@@ -1,0 +1,273 @@
+//! What can't be killed, can't be seen or can't be told apart: the law holds, and opm says so.
+use crate::namespace::{Setting, User, fixture, isolated, isolated_in};
+use crate::proc;
+use crate::rig::{Rig, finish, one_line};
+use rustix::process::Signal;
+use std::process::{Command, Stdio};
+
+/// A debugger that holds `pid` on its way out: SIGKILL has no end in sight.
+fn hold_at_exit(rig: &Rig, pid: i32) -> std::process::Child {
+    let tracer = rig.fixture(&["--trace-exit", &pid.to_string()]);
+    let held = format!("TracerPid:\t{}", tracer.id());
+    rig.until("the tracer", || {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        text.contains(&held).then_some(())
+    });
+    tracer
+}
+
+fn release(mut tracer: std::process::Child) {
+    tracer.kill().unwrap();
+    tracer.wait().unwrap();
+}
+
+/// The tree has a member that does not die. Nothing may start, whoever asks and whoever dies.
+fn unkillable(rig: &Rig, of: &str) {
+    let options = ["--min-uptime", "0s", "--stop-timeout", "100ms"];
+    let leader = rig.start_with("web", &options, "child [ setsid note:rest sleep ] sleep");
+    let rest = rig.note("web", "rest");
+    let held = if of == "leader" { leader } else { rest };
+    let tracer = hold_at_exit(rig, held);
+    let line = rig.refused(5, &["stop", "web"]);
+    assert!(line.contains(&held.to_string()), "{line}");
+    assert_eq!(rig.row("web").status, "stopping");
+    let mut start = rig.spawn(&["start", "web"]);
+    rig.kill_daemon();
+    // A leader that lives while the goal is up may be called online: it is the one there is.
+    let status = rig.row("web").status;
+    assert!(
+        status == "stopping" || held == leader && status == "online",
+        "{status}"
+    );
+    rig.assert_starts("web", 1);
+    start.kill().unwrap();
+    start.wait().unwrap();
+    let ran = rig.opm(&["restart", "web"]);
+    assert_eq!(ran.code, Some(5), "{ran:?}");
+    assert!(one_line(&ran, &[]).contains(&held.to_string()), "{ran:?}");
+    rig.assert_starts("web", 1);
+    assert!(proc::process(held).is_some());
+    release(tracer);
+    rig.until_replaced("web", leader);
+    rig.assert_starts("web", 2);
+}
+
+#[test]
+fn a_leader_that_cannot_be_killed_is_named_and_never_doubled() {
+    isolated(here!(), |rig| unkillable(rig, "leader"));
+}
+
+#[test]
+fn an_escapee_that_cannot_be_killed_is_named_and_never_doubled() {
+    isolated(here!(), |rig| unkillable(rig, "rest"));
+}
+
+/// A child that became root, of an opm that is nobody: it can be seen, not signalled.
+#[test]
+fn a_member_that_may_not_be_signalled_is_named_and_waited_for() {
+    let setting = Setting {
+        user: User::Nobody,
+        ..Setting::default()
+    };
+    isolated_in(setting, here!(), |rig| {
+        let privileged = "/mnt/privileged";
+        std::fs::copy(fixture(), privileged).unwrap();
+        let mode = Command::new("chmod").args(["4755", privileged]).status();
+        assert!(mode.unwrap().success());
+        let (lock, program) = (rig.lock("web"), fixture().display().to_string());
+        let script = format!(
+            "setsid {privileged} --held {lock} uid:0 note:rest sleep & {program} {lock} sleep"
+        );
+        let words = [
+            "start",
+            "--name",
+            "web",
+            "--min-uptime",
+            "0s",
+            "--stop-timeout",
+            "100ms",
+        ];
+        let mut words = words.to_vec();
+        words.extend(["--", "bash", "-c", &script]);
+        rig.ok(&words);
+        let rest = rig.note("web", "rest");
+        let status = std::fs::read_to_string(format!("/proc/{rest}/status")).unwrap();
+        assert!(status.contains("Uid:\t0\t0\t0"), "{status}");
+        for killed in [false, true] {
+            if killed {
+                rig.kill_daemon();
+            }
+            let ran = rig.opm(&["stop", "web"]);
+            assert_eq!(ran.code, Some(5), "{ran:?}");
+            assert!(one_line(&ran, &[]).contains(&rest.to_string()), "{ran:?}");
+            assert_eq!(rig.row("web").status, "stopping");
+            assert!(proc::alive(rest));
+        }
+        rig.kill(rest, Signal::KILL);
+        rig.until_status("web", "stopped");
+        rig.assert_starts("web", 1);
+    });
+}
+
+/// The inner init ignores the stop signal, as every init does that has no handler for it.
+#[test]
+fn a_child_in_a_pid_namespace_of_its_own_is_waited_for() {
+    isolated(here!(), |rig| {
+        let (lock, program) = (rig.lock("web"), fixture().display().to_string());
+        let words = [
+            "start",
+            "--name",
+            "web",
+            "--min-uptime",
+            "0s",
+            "--stop-timeout",
+            "300ms",
+        ];
+        let mut words = words.to_vec();
+        words.extend([
+            "--", "unshare", "--pid", "--fork", &program, &lock, "child", "[",
+        ]);
+        words.extend(["setsid", "sleep", "]", "sleep"]);
+        rig.ok(&words);
+        let inside = |rig: &Rig| -> Vec<i32> {
+            let mut pids = proc::pids();
+            pids.retain(|pid| proc::alive(*pid) && proc::arguments(*pid).starts_with(&program));
+            pids.retain(|pid| proc::arguments(*pid).contains(&rig.lock("web")));
+            pids
+        };
+        let first = rig.until("the inner ones", || {
+            Some(inside(rig)).filter(|all| all.len() == 2)
+        });
+        let leader = rig.row("web").pid.unwrap();
+        rig.kill(leader, Signal::KILL);
+        rig.until_replaced("web", leader);
+        assert!(first.iter().all(|pid| !proc::alive(*pid)));
+        rig.kill_daemon();
+        let second = rig.until("the inner ones", || {
+            Some(inside(rig)).filter(|all| all.len() == 2)
+        });
+        rig.ok(&["restart", "web"]);
+        assert!(second.iter().all(|pid| !proc::alive(*pid)));
+        rig.ok(&["stop", "web"]);
+        assert_eq!(inside(rig), Vec::<i32>::new());
+    });
+}
+
+/// `opm ARGS…` on another home.
+fn at_home(rig: &Rig, home: &std::path::Path, args: &[&str]) -> crate::rig::Ran {
+    let mut command = rig.command(args);
+    command.env("OPM_HOME", home);
+    finish(command.spawn().unwrap(), args)
+}
+
+#[test]
+fn a_copied_home_touches_nothing_of_the_original() {
+    isolated(here!(), |rig| {
+        let leader = rig.start("web", "child [ setsid note:rest sleep ] sleep");
+        let rest = rig.note("web", "rest");
+        rig.ok(&["save"]);
+        let copy = rig.dir.join("c");
+        let copied = Command::new("cp")
+            .arg("-a")
+            .args([&rig.home, &copy])
+            .status();
+        assert!(copied.unwrap().success());
+        for args in [["ls"].as_slice(), &["restore"], &["start", "all"]] {
+            let ran = at_home(rig, &copy, args);
+            assert!(matches!(ran.code, Some(0 | 5)), "{args:?}: {ran:?}");
+        }
+        for args in [["stop", "all"], ["remove", "all"], ["daemon", "stop"]] {
+            at_home(rig, &copy, &args);
+        }
+        assert!(proc::alive(leader) && proc::alive(rest));
+        let row = rig.row("web");
+        assert_eq!((row.pid, row.status.as_str()), (Some(leader), "online"));
+        rig.kill_daemon();
+        assert_eq!(rig.row("web").pid, Some(leader));
+    });
+}
+
+#[test]
+fn two_homes_have_nothing_to_do_with_each_other() {
+    isolated(here!(), |rig| {
+        let other = rig.dir.join("o");
+        let leader = rig.start("web", "child [ setsid sleep ] sleep");
+        let tree = rig.tree("web");
+        let lock = rig.lock("web-of-the-other");
+        let program = fixture().display().to_string();
+        let words = ["start", "--name", "web", "--", &program, &lock, "sleep"];
+        assert_eq!(at_home(rig, &other, &words).code, Some(0));
+        assert_eq!(at_home(rig, &other, &["restart", "all"]).code, Some(0));
+        let pid = std::fs::read_to_string(other.join("opm.pid")).unwrap();
+        rig.kill(pid.trim().parse().unwrap(), Signal::KILL);
+        rig.kill_daemon();
+        for args in [["restart", "all"], ["stop", "all"], ["remove", "all"]] {
+            assert_eq!(at_home(rig, &other, &args).code, Some(0));
+        }
+        assert_eq!(rig.row("web").pid, Some(leader));
+        assert_eq!(rig.tree("web"), tree);
+        assert_eq!(at_home(rig, &other, &["daemon", "stop"]).code, Some(0));
+    });
+}
+
+/// Each process of another user is invisible, its own are not.
+#[test]
+fn where_proc_hides_others_nothing_is_doubled() {
+    let setting = Setting {
+        user: User::Nobody,
+        ..Setting::default()
+    };
+    isolated_in(setting, here!(), |rig| {
+        let hidden = ["-o", "remount,hidepid=2", "/proc"];
+        assert!(
+            Command::new("mount")
+                .args(hidden)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let leader = rig.start("web", "child [ setsid note:rest sleep ] sleep");
+        let rest = rig.note("web", "rest");
+        rig.kill_daemon();
+        let ran = rig.opm(&["start", "web"]);
+        if ran.code == Some(0) {
+            let row = rig.row("web");
+            assert_eq!(row.pid, Some(leader));
+            rig.kill(leader, Signal::KILL);
+            rig.until_replaced("web", leader);
+            assert!(!proc::alive(rest));
+        } else {
+            one_line(&ran, &["start", "web"]);
+            rig.assert_starts("web", 1);
+        }
+    });
+}
+
+#[test]
+fn without_proc_opm_promises_nothing_and_says_so() {
+    isolated(here!(), |rig| {
+        let opm = rig.command(&[]);
+        let script = "mount -t tmpfs none /proc && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-c", script, "sh"])
+            .arg(opm.get_program());
+        command.args(["start", "--name", "web", "--", "sleep", "1000"]);
+        command.envs(opm.get_envs().filter_map(|(k, v)| Some((k, v?))));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let ran = finish(command.current_dir(&rig.dir).spawn().unwrap(), &["start"]);
+        if ran.code == Some(0) {
+            // Then it must be able to keep its word.
+            let pid = rig.row("web").pid.unwrap();
+            rig.kill(pid, Signal::KILL);
+            rig.ok(&["stop", "web"]);
+            assert!(!proc::alive(pid));
+        } else {
+            let line = one_line(&ran, &["start"]);
+            assert!(line.contains("/proc"), "{line}");
+        }
+    });
+}
