@@ -7,7 +7,7 @@ use crate::mutant::mutant;
 use crate::process::Identity;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::record::{SIGNATURE_OFFSET, Signature, slot_offset};
-use crate::service::machine::{Fault, Generation, Input};
+use crate::service::machine::{Fault, Generation, Input, Phase};
 use crate::service::spec::{Definition, Id, RESERVED};
 use crate::service::target::file_name_of;
 use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Streams, Strings, Wake};
@@ -54,6 +54,12 @@ impl<K: Kernel> Daemon<K> {
             return Ok(());
         };
         if unit.machine.generation() != Some(generation) || unit.run.is_some() {
+            return Ok(());
+        }
+        if matches!(unit.machine.phase(), Phase::Stopping { .. }) {
+            // Stopped in the turn in which it was asked for: there was nobody to signal.
+            unit.emptied = unit.emptied.max(generation.0);
+            self.feed(id, Input::Emptied(generation));
             return Ok(());
         }
         let name = &unit.definition.spec.name;
