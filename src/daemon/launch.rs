@@ -73,6 +73,12 @@ impl<K: Kernel> Daemon<K> {
         if unit.machine.generation() != Some(generation) || unit.run.is_some() {
             return Ok(());
         }
+        if matches!(unit.machine.phase(), Phase::Stopping { .. }) {
+            // Stopped in the turn in which it was asked for: there was nobody to signal.
+            unit.emptied = unit.emptied.max(generation.0);
+            self.feed(id, Input::Emptied(generation));
+            return Ok(());
+        }
         let name = &unit.definition.spec.name;
         let streams = self.foreground.get(name).copied();
         let streams = streams.unwrap_or(Streams::Files);
