@@ -4,10 +4,12 @@
 //! `SEED=n` replays one seed with a trace, `SEEDS=n` says how many are run.
 #![allow(clippy::unwrap_used)]
 
+mod birth;
 mod chaos;
 mod kernel;
 mod operator;
 mod oracle;
+mod peace;
 mod rng;
 mod run;
 mod world;
