@@ -211,7 +211,11 @@ impl<K: Kernel> Daemon<K> {
                 found.retain(|known| known.pid != sighting.pid);
                 found.push(sighting);
             }
-            clean = if pass.vanished { 0 } else { clean + 1 };
+            clean = if pass.vanished && !mutant("ignore_vanished") {
+                0
+            } else {
+                clean + 1
+            };
             let quiet = forks.is_some() && forks == self.kernel.forks();
             if clean > 0 && (quiet || clean == PASSES_CLEAN) {
                 return (found, true);
