@@ -98,6 +98,7 @@ fn faults(rng: &mut Rng) -> Faults {
     f.late_wakes *= 4;
     f.stubborn *= 3;
     f.traced *= 3;
+    f.comets *= 3;
     f.strangers *= 2;
     f.limit_lost = rng.pick(&[0, 0, 0, 20]);
     f
