@@ -298,7 +298,10 @@ impl<K: Kernel> Daemon<K> {
         for (id, (line, definition)) in newest {
             let slot = found.slots.get(id as usize).copied();
             let (state, signature) = slot.unwrap_or_default();
-            if state.is_some() || self.names.contains_key(&definition.spec.name) {
+            // One that is free by the record, but signed in since: the state was never written.
+            let signed = signature.map_or(0, |signature| signature.generation);
+            let is_settled = |s: State| s.definition != 0 || signed <= s.generation.max(s.emptied);
+            if state.is_some_and(is_settled) || self.names.contains_key(&definition.spec.name) {
                 continue;
             }
             let signature = signature.filter(|_| valid);
