@@ -200,6 +200,7 @@ impl<K: Kernel> Daemon<K> {
             journal,
             store,
             dirty: Default::default(),
+            freed: Vec::new(),
             touched: Default::default(),
             events: Events::default(),
             pending: Map::new(),
@@ -249,10 +250,24 @@ impl<K: Kernel> Daemon<K> {
             }
             return Ok(());
         }
+        let mut newest: HashMap<String, u64> = HashMap::new();
+        for (state, _) in &found.slots {
+            let line = state.map_or(0, |state| state.definition);
+            if let Some((_, definition)) = loaded.services.get(&line) {
+                let of_name = newest.entry(definition.spec.name.clone()).or_default();
+                *of_name = line.max(*of_name);
+            }
+        }
         for (id, (state, signature)) in (0..).zip(&found.slots) {
             let Some(state) = state.filter(|state| state.definition != 0) else {
                 continue;
             };
+            // A removal that could not be written, and a new service of the name.
+            let definition = loaded.services.get(&state.definition);
+            let name = definition.map(|(_, definition)| definition.spec.name.as_str());
+            if name.is_some_and(|name| newest.get(name) != Some(&state.definition)) {
+                continue;
+            }
             let Some((_, definition)) = loaded.services.remove(&state.definition) else {
                 self.log
                     .push(format!("service {id}: its definition is lost"));
@@ -329,7 +344,7 @@ impl<K: Kernel> Daemon<K> {
             emptied: if alive.is_some() {
                 state.emptied
             } else {
-                generation
+                generation.max(state.emptied)
             },
             generation,
             started_at: state.started_at,

@@ -32,7 +32,12 @@ impl<K: Kernel> Daemon<K> {
             match self.names.get(&spec.name).copied() {
                 None => fresh.push(spec),
                 // An import that is repeated makes up what is there already.
-                Some(id) if keep && self.unit(id).is_some_and(|u| u.definition.spec == spec) => {
+                Some(id)
+                    if keep
+                        && self
+                            .unit(id)
+                            .is_some_and(|u| u.definition.spec == spec && !u.removing) =>
+                {
                     known.push(id);
                 }
                 Some(id) => {
@@ -218,6 +223,10 @@ impl<K: Kernel> Daemon<K> {
             ..Default::default()
         };
         let written = self.journal.write(&mut self.kernel, id, &state);
+        if written.is_err() {
+            // Else the next daemon would bring it back, beside a new one of its name.
+            self.freed.push((id, state));
+        }
         // A full disk must not stop a removal: the journal has it already.
         let noted = self.store.remove(&mut self.kernel, unit.line);
         if let Err(errno) = written.and(noted) {

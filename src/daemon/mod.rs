@@ -96,6 +96,8 @@ pub struct Daemon<K: Kernel> {
     pub(crate) journal: Journal<K::File>,
     pub(crate) store: Store<K::File>,
     pub(crate) dirty: Set<Id>,
+    /// Slots of removed services whose removal could not be written yet.
+    pub(crate) freed: Vec<(Id, crate::process::record::State)>,
     pub(crate) touched: Set<Id>,
     pub(crate) events: Events,
     pub(crate) pending: Map<u64, Pending>,
@@ -407,6 +409,16 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         self.dirty = failed;
+        for (id, state) in std::mem::take(&mut self.freed) {
+            let taken = self.unit(id).is_some();
+            if !taken && self.journal.write(&mut self.kernel, id, &state).is_err() {
+                self.freed.push((id, state));
+            }
+        }
+        if !self.dirty.is_empty() || !self.freed.is_empty() {
+            self.look_again_at
+                .get_or_insert(self.now + gate::LOOK_AGAIN_MS);
+        }
         if self.store.wants_compaction() {
             let units = self.units.iter().filter_map(Option::as_deref);
             let lines = units.map(|unit| (unit.line, unit.id, &unit.definition));

@@ -178,25 +178,9 @@ impl<K: Kernel> Daemon<K> {
             let runs = ready.iter().filter_map(|id| self.unit(*id)?.run.as_ref());
             let waiting: Vec<u64> = runs.map(|run| run.generation.0).collect();
             ready.retain(|id| !self.take_in_sightings(*id, &pass.found));
-            // A marked zombie may have been alive when it was listed, and have left a child behind
-            // that the listing had passed; one that was a zombie before the pass has not.
-            for sighting in &pass.found {
-                if !waiting.iter().any(|generation| sighting.names(*generation)) {
-                    continue;
-                }
-                let zombie = match self.zombie(sighting.pid) {
-                    Ok(Some(zombie)) => zombie,
-                    Ok(None) => continue,
-                    Err(_) => {
-                        pass.vanished = true;
-                        continue;
-                    }
-                };
-                if !zombies.iter().any(|known| known.is_same(&zombie)) {
-                    zombies.push(zombie);
-                    pass.vanished = true;
-                }
-            }
+            let named = |sighting: &&Sighting| waiting.iter().any(|g| sighting.names(*g));
+            let seen: Vec<Pid> = pass.found.iter().filter(named).map(|s| s.pid).collect();
+            pass.vanished |= self.has_new_zombie(&seen, &mut zombies);
             clean = if pass.vanished && !mutant("ignore_vanished") {
                 0
             } else {
@@ -208,6 +192,50 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         false
+    }
+
+    /// All that bears a mark of ours, of passes until one is clean; and whether one was.
+    pub(crate) fn search(&mut self) -> (Vec<Sighting>, bool) {
+        let mut found: Vec<Sighting> = Vec::new();
+        let mut zombies: Vec<Identity> = Vec::new();
+        let mut clean = 0;
+        for _ in 0..PASSES_MAX {
+            let forks = self.kernel.forks();
+            let Some(mut pass) = self.sightings(&[]) else {
+                clean = 0;
+                continue;
+            };
+            let seen: Vec<Pid> = pass.found.iter().map(|sighting| sighting.pid).collect();
+            pass.vanished |= self.has_new_zombie(&seen, &mut zombies);
+            for sighting in pass.found {
+                found.retain(|known| known.pid != sighting.pid);
+                found.push(sighting);
+            }
+            clean = if pass.vanished { 0 } else { clean + 1 };
+            let quiet = forks.is_some() && forks == self.kernel.forks();
+            if clean > 0 && (quiet || clean == PASSES_CLEAN) {
+                return (found, true);
+            }
+        }
+        (found, false)
+    }
+
+    /// A marked zombie may have been alive when it was listed, and have left a child behind that
+    /// the listing had passed; one that was a zombie before the pass has not.
+    fn has_new_zombie(&mut self, seen: &[Pid], zombies: &mut Vec<Identity>) -> bool {
+        let mut any = false;
+        for pid in seen {
+            match self.zombie(*pid) {
+                Ok(None) => {}
+                Ok(Some(zombie)) if zombies.iter().any(|known| known.is_same(&zombie)) => {}
+                Ok(Some(zombie)) => {
+                    zombies.push(zombie);
+                    any = true;
+                }
+                Err(_) => any = true,
+            }
+        }
+        any
     }
 
     /// What is left of a process that died and that nobody has reaped; none if it lives.

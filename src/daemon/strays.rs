@@ -26,9 +26,6 @@ pub struct Stray<K: Kernel> {
     held: Vec<(Pid, Option<K::Pidfd>)>,
 }
 
-/// Times that /proc is read at the start if it can't be read whole.
-const SEARCHES_MAX: usize = 4;
-
 /// A marked process that no record names: what its environment says, as far as it can be read.
 type Lost = (Pid, Option<EnvMark>, Option<String>);
 
@@ -39,15 +36,11 @@ impl<K: Kernel> Daemon<K> {
     /// # Errors
     /// One that was found could not be looked at for want of descriptors or memory.
     pub(crate) fn find_strays(&mut self) -> Result<bool, Errno> {
-        let mut found = None;
-        for _ in 0..SEARCHES_MAX {
-            found = found.or_else(|| self.sightings(&[]));
-        }
-        let Some(found) = found else {
+        let (found, whole) = self.search();
+        if !whole {
             self.log
                 .push("cannot read /proc whole: marked processes may be missed".to_owned());
-            return Ok(false);
-        };
+        }
         let known = |daemon: &Self, sighting: &Sighting| {
             daemon.all_units().any(|unit| {
                 unit.run
@@ -56,7 +49,7 @@ impl<K: Kernel> Daemon<K> {
             })
         };
         let mut lost: Map<u64, Vec<Lost>> = Map::new();
-        for sighting in found.found {
+        for sighting in found {
             if known(self, &sighting) {
                 continue;
             }
@@ -77,7 +70,7 @@ impl<K: Kernel> Daemon<K> {
             self.sequence.0 = self.sequence.0.max(generation);
             self.take_in_lost(Generation(generation), &members)?;
         }
-        Ok(true)
+        Ok(whole)
     }
 
     fn take_in_lost(&mut self, generation: Generation, members: &[Lost]) -> Result<(), Errno> {

@@ -1,7 +1,6 @@
 //! [`Kernel`] over the [`World`]: it can fail at every call, and the daemon can die at any.
 use crate::world::{Key, NAMES, Pre, Proc, State, Tag, World, note};
-use opm::process::stat::Stat;
-use opm::process::stat::environ_value;
+use opm::process::stat::{Stat, environ_value};
 use opm::process::{Exit, Identity, Pid};
 use opm::sys::{Child, Errno, Kernel, Launch, Mode, Plan, Reach, Result, Stage, Tiers, Wake};
 use std::cell::{RefCell, RefMut};

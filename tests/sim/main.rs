@@ -4,10 +4,12 @@
 //! `SEED=n` replays one seed with a trace, `SEEDS=n` says how many are run.
 #![allow(clippy::unwrap_used)]
 
+mod birth;
 mod chaos;
 mod kernel;
 mod operator;
 mod oracle;
+mod peace;
 mod rng;
 mod run;
 mod world;
@@ -99,7 +101,6 @@ is_caught! {
     forgetting_the_state_is_caught: "forget_state";
     replying_early_is_caught: "early_reply";
     ignoring_who_vanished_is_caught: "ignore_vanished";
-    passing_once_is_caught: "one_pass";
     leaving_the_journal_unsigned_is_caught: "unsigned";
     ignoring_unknown_orphans_is_caught: "ignore_unknown";
     trusting_numbers_is_caught: "trust_numbers";

@@ -97,7 +97,9 @@ impl Sim {
             let is_old = |p: &Proc| p.key < world.turn_key;
             let mut live = world.live_of(service);
             // With its record lost, what has not even a name left is nobody's.
-            let lost = |p: &Proc| self.unsure[service] && (p.env.is_empty() || p.nested);
+            let lost = |p: &Proc| {
+                self.unsure[service] || !self.known[service] && (p.env.is_empty() || p.nested)
+            };
             let lives = live.find(|p| is_old(p) && !world.is_excused(p) && !lost(p));
             if let Some(p) = lives {
                 return Err(format!(
