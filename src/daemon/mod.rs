@@ -79,6 +79,11 @@ pub struct Daemon<K: Kernel> {
     /// Our other children that live, as far as we have looked.
     pub(crate) orphans: Map<Pid, Orphan<K>>,
     pub(crate) dead_orphans: Vec<Pid>,
+    /// Leaders whose end was seen and not yet counted for, and until when more are awaited.
+    dead: Vec<(Id, Exit)>,
+    count_at: Option<Time>,
+    /// Children came or went since the last count.
+    uncounted: bool,
     /// Units whose leader is dead and whose tree isn't confirmed empty.
     pub(crate) gates: Set<Id>,
     /// Leaders that are dead but whose status is not ours yet: traced.
@@ -115,6 +120,11 @@ pub struct Daemon<K: Kernel> {
     pub(crate) foreground: HashMap<String, Streams>,
 }
 
+/// So many leaders that died in one turn are not the last ones.
+const DEATHS_MANY: usize = 8;
+/// How long deaths are gathered for one count.
+const COUNT_DELAY_MS: u64 = 3;
+
 impl<K: Kernel> Daemon<K> {
     /// Facts: what the wake-ups hint at, looked at for ourselves. `child_signal`: SIGCHLD came.
     pub fn gather(&mut self, wakes: &[Wake], child_signal: bool) {
@@ -146,17 +156,34 @@ impl<K: Kernel> Daemon<K> {
             }
             changed = true;
         }
-        let mut dead = Vec::new();
         for id in leaders {
-            dead.extend(self.look_at_leader(id).map(|exit| (id, exit)));
+            let exit = self.look_at_leader(id);
+            self.dead.extend(exit.map(|exit| (id, exit)));
         }
-        if changed || !dead.is_empty() {
+        self.uncounted |= changed;
+        if self.awaits_more_deaths() {
+            return;
+        }
+        self.count_at = None;
+        let dead = std::mem::take(&mut self.dead);
+        if std::mem::take(&mut self.uncounted) || !dead.is_empty() {
             self.count_children();
         }
         for (id, exit) in dead {
             self.leader_exited(id, exit);
         }
         self.check_gates();
+    }
+
+    /// Counting reads all our children, and one count serves every death before it: when many die
+    /// at once, by a stop of all or by somebody's hand, a few milliseconds of them are counted
+    /// together. A single death never waits.
+    fn awaits_more_deaths(&mut self) -> bool {
+        if self.dead.len() < DEATHS_MANY {
+            return false;
+        }
+        let until = *self.count_at.get_or_insert(self.now + COUNT_DELAY_MS);
+        self.now < until
     }
 
     /// What is due, what is to be launched, what is to be written down, who is to be answered.
@@ -194,6 +221,7 @@ impl<K: Kernel> Daemon<K> {
             .into_iter()
             .chain(requests)
             .chain(self.look_again_at)
+            .chain(self.count_at)
             .min()
     }
 

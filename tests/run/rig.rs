@@ -87,11 +87,15 @@ impl Scratch {
     }
 
     pub(crate) fn start(&self, how: As, mut command: Command) -> Run {
-        let child = command.spawn().unwrap();
+        let mut child = command.spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let opm = match how {
             As::Plain => pid,
-            As::First => eventually("the child of unshare", || children(pid).first().copied()),
+            As::First => eventually("the child of unshare", || {
+                // It may have come to its end already.
+                let over = child.try_wait().unwrap().map(|_| pid);
+                over.or_else(|| children(pid).first().copied())
+            }),
         };
         Run {
             home: self.path("home"),
