@@ -147,6 +147,7 @@ fn prepare_process() -> Result<(Option<UnixListener>, Option<OwnedFd>), Failure>
     // First of all: PID 1 loses a signal that comes while it is neither blocked nor handled.
     signals::hold(&linux::SIGNALS);
     signals::reset_dispositions();
+    signals::keep_heap_small();
     let inherited = [crash::LISTENER_VARIABLE, crash::ALIVE_VARIABLE].map(|name| {
         let fd = std::env::var(name).ok();
         fd.and_then(|fd| fd.parse::<u32>().ok())

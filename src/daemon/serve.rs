@@ -27,6 +27,8 @@ const FRONT_KIND: usize = 5 << 32;
 const CLIENTS_MAX: usize = 4_096;
 /// A follower that lets more than this pile up is cut off.
 const BACKLOG_BYTES_MAX: usize = 80 << 20;
+/// A reply of this size leaves much behind that is worth giving back.
+const LARGE_BYTES: usize = 16 << 10;
 /// Events of one poll.
 const EVENTS_MAX: usize = 1_024;
 /// When accept(2) had no descriptor left, try again then.
@@ -366,9 +368,13 @@ fn write_out(client: &mut Client) -> bool {
             Err(_) => return false,
         }
     }
-    // A large reply's memory is given back.
+    let large = client.out.len() >= LARGE_BYTES;
     client.out = Vec::new();
     client.sent = 0;
+    if large {
+        // What a request of thousands of services took is not needed again soon.
+        signals::trim_heap();
+    }
     !client.closing
 }
 

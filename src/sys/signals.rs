@@ -174,3 +174,22 @@ pub fn replace(old: &impl AsRawFd, new: OwnedFd) -> Result<()> {
     }
     Ok(())
 }
+
+/// Keeps large requests and replies out of the heap: each is a mapping of its own, and gone when
+/// it is freed. (glibc raises the bound to the largest one that it has seen, unless it is set.)
+pub fn keep_heap_small() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets a number of the allocator, before anything large was allocated.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 << 10)
+    };
+}
+
+/// Gives what the heap has free back to the kernel.
+pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: releases pages that hold nothing.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
