@@ -4,7 +4,7 @@ use super::Daemon;
 use super::events::Events;
 use super::journal::{self, Found, Journal};
 use super::request::Refusal;
-use super::sorted::Map;
+use super::sorted::{Map, Set};
 use super::store::{Loaded, Store};
 use super::unit::{Run, Unit};
 use crate::mutant::mutant;
@@ -180,7 +180,7 @@ impl<K: Kernel> Daemon<K> {
             mark: LimitMark::of_daemon(place.inherited_limit, header.home_key),
             outer: place.outer.clone(),
             units: Vec::new(),
-            names: HashMap::new(),
+            named: Set::new(),
             sequence,
             now,
             began: now,
@@ -239,10 +239,10 @@ impl<K: Kernel> Daemon<K> {
         if found.slots.is_empty() || (found.header.is_none() && !loaded.services.is_empty()) {
             // The journal is lost: the newest definition of each id and name is all there is.
             for (line, (id, definition)) in std::mem::take(&mut loaded.services) {
-                let taken = self.names.get(&definition.spec.name).copied();
+                let taken = self.id_of(&definition.spec.name);
                 for old in taken.into_iter().chain([id]) {
                     if let Some(old) = self.units.get_mut(old as usize).and_then(Option::take) {
-                        self.names.remove(old.name());
+                        self.drop_name(old.name(), old.id);
                     }
                 }
                 let state = State {
@@ -304,7 +304,7 @@ impl<K: Kernel> Daemon<K> {
             // One that is free by the record, but signed in since: the state was never written.
             let signed = signature.map_or(0, |signature| signature.generation);
             let is_settled = |s: State| s.definition != 0 || signed <= s.generation.max(s.emptied);
-            if state.is_some_and(is_settled) || self.names.contains_key(&definition.spec.name) {
+            if state.is_some_and(is_settled) || self.id_of(&definition.spec.name).is_some() {
                 continue;
             }
             let signature = signature.filter(|_| valid);

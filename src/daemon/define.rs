@@ -29,7 +29,7 @@ impl<K: Kernel> Daemon<K> {
         let mut fresh = Vec::new();
         let mut known = Vec::new();
         for spec in specs {
-            match self.names.get(&spec.name).copied() {
+            match self.id_of(&spec.name) {
                 None => fresh.push(spec),
                 // An import that is repeated makes up what is there already.
                 Some(id)
@@ -106,7 +106,7 @@ impl<K: Kernel> Daemon<K> {
         &mut self,
         wanted: Vec<(Option<Id>, Definition)>,
     ) -> Result<Vec<Id>, Refusal> {
-        if self.names.len() + wanted.len() > SERVICES_MAX {
+        if self.count() + wanted.len() > SERVICES_MAX {
             return Err((code::FAILED, format!("more than {SERVICES_MAX} services")));
         }
         let mut definitions: Vec<(Id, Definition)> = Vec::new();
@@ -202,7 +202,7 @@ impl<K: Kernel> Daemon<K> {
         if self.units.len() <= index {
             self.units.resize_with(index + 1, || None);
         }
-        self.names.insert(unit.name().to_owned(), id);
+        self.note_name(unit.name(), id);
         self.units[index] = Some(Box::new(unit));
         self.dirty.insert(id);
     }
@@ -213,7 +213,7 @@ impl<K: Kernel> Daemon<K> {
             return;
         };
         self.answer_forgotten(id, unit.name());
-        self.names.remove(unit.name());
+        self.drop_name(unit.name(), id);
         self.touched.insert(id);
         self.dirty.remove(&id);
         // The generation stays, for no generation is ever given twice.

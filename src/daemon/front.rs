@@ -108,7 +108,7 @@ impl<K: Kernel> Daemon<K> {
     pub fn declare(&mut self, specs: Vec<Spec>, base: &Env) -> Vec<Spec> {
         let (mut ready, mut later) = (Vec::new(), Vec::new());
         for spec in specs {
-            if let Some(id) = self.names.get(&spec.name).copied()
+            if let Some(id) = self.id_of(&spec.name)
                 && !self
                     .unit(id)
                     .is_some_and(|unit| is_as_declared(unit, &spec, base))
@@ -151,7 +151,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Where the service of this name stands.
     pub fn fate(&self, name: &str) -> Fate {
-        let Some(unit) = self.names.get(name).and_then(|id| self.unit(*id)) else {
+        let Some(unit) = self.id_of(name).and_then(|id| self.unit(id)) else {
             return Fate::Halted;
         };
         match unit.status() {
@@ -165,7 +165,7 @@ impl<K: Kernel> Daemon<K> {
     /// Whether this end of a service is the end of all: not if it had only one thing to do and
     /// has done it.
     pub fn is_fatal(&self, name: &str, code: u8) -> bool {
-        let unit = self.names.get(name).and_then(|id| self.unit(*id));
+        let unit = self.id_of(name).and_then(|id| self.unit(id));
         unit.is_some_and(|unit| {
             let spec = &unit.definition.spec;
             spec.critical && !(spec.policy.restart == Restart::Never && code == 0)
@@ -174,7 +174,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Whether a service of this name may have live processes.
     pub fn is_live(&self, name: &str) -> bool {
-        let unit = self.names.get(name).and_then(|id| self.unit(*id));
+        let unit = self.id_of(name).and_then(|id| self.unit(id));
         unit.is_some_and(|unit| unit.run.is_some() || unit.machine.generation().is_some())
     }
 

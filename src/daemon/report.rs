@@ -264,7 +264,7 @@ impl<K: Kernel> Daemon<K> {
             pid: self.own.pid,
             uptime_ms: self.now.saturating_sub(self.began),
             memory_bytes: procfs::own_memory(),
-            services: self.names.len(),
+            services: self.count(),
             online: self
                 .all_units()
                 .filter(|unit| unit.status() == Status::Online)
@@ -319,7 +319,7 @@ impl<K: Kernel> Daemon<K> {
         }
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let room = limit.current.unwrap_or(u64::MAX);
-        let used = self.names.len() as u64 + self.orphans.len() as u64 + 32;
+        let used = self.count() as u64 + self.orphans.len() as u64 + 32;
         let (level, advice) = match used * 2 > room {
             true => (
                 "note",

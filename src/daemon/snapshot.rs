@@ -198,7 +198,7 @@ impl<K: Kernel> Daemon<K> {
         let mut up = Vec::new();
         let mut fresh = Vec::new();
         for saved in dump.services {
-            let known = self.names.get(&saved.spec.name).copied();
+            let known = self.id_of(&saved.spec.name);
             let Some(id) = known else {
                 fresh.push((saved, environments.clone()));
                 continue;

@@ -138,6 +138,12 @@ impl<T: Ord + Copy> Set<T> {
         place.is_ok()
     }
 
+    /// What is not below `value`, in order.
+    pub fn not_below(&self, value: T) -> impl Iterator<Item = T> + '_ {
+        let at = self.0.partition_point(|other| *other < value);
+        self.0[at..].iter().copied()
+    }
+
     pub fn contains(&self, value: &T) -> bool {
         self.0.binary_search(value).is_ok()
     }

@@ -81,7 +81,7 @@ impl<K: Kernel> Daemon<K> {
             .filter(|pid| members.iter().any(|m| m.0 == *pid));
         let run = self.run_of_lost(generation, leader)?;
         let leads = run.pidfd.is_some();
-        let known = name.as_ref().and_then(|name| self.names.get(name)).copied();
+        let known = name.as_ref().and_then(|name| self.id_of(name));
         let id = match (known, leader, &name, mark) {
             (Some(id), ..) if self.unit(id).is_some_and(|unit| unit.run.is_none()) => Some(id),
             (None, Some(leader), Some(name), Some(mark)) if leads => {
