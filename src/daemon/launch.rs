@@ -187,6 +187,8 @@ impl<K: Kernel> Daemon<K> {
                 self.announce(id, generation, "spawned", |event| event.pid = Some(pid));
                 self.announce(id, generation, "ready", |event| event.pid = Some(pid));
                 self.feed(id, Input::Spawned(generation));
+                // An exec is what a start asks for: told now, before a quick end of it is seen.
+                self.answer_touched();
             }
             Launch::Failed(stage, errno) => {
                 self.kernel.unwatch_launch(pipe);
