@@ -10,6 +10,7 @@ mod dotenv;
 mod follow;
 mod help;
 mod home;
+mod launched;
 mod logs;
 mod output;
 mod program;
