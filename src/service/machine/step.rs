@@ -1,0 +1,269 @@
+//! The transitions: what each phase does with each input.
+//!
+//! The tokens' only ways are here: `spawn` from a vacancy to an incarnation, `settle` (and a
+//! launch that failed) back.
+use super::super::policy;
+use super::super::spec::Restart;
+use super::{
+    Action, Cause, Ending, Fault, Goal, Incarnation, Input, Machine, Phase, Sequence, Time, Vacancy,
+};
+use crate::mutant::mutant;
+
+/// One call of [`Machine::step`]: the machine without its phase, and what it may use.
+pub(super) struct Step<'a> {
+    pub(super) machine: &'a mut Machine,
+    pub(super) now: Time,
+    pub(super) sequence: &'a mut Sequence,
+    pub(super) out: &'a mut Vec<Action>,
+}
+
+impl Step<'_> {
+    pub(super) fn idle(
+        &mut self,
+        vacancy: Vacancy,
+        input: Input,
+        stay: fn(Vacancy) -> Phase,
+    ) -> Phase {
+        match input {
+            Input::Start | Input::Restart => {
+                self.machine.goal = Goal::Up;
+                self.machine.deaths = 0;
+                self.machine.restarts += u64::from(input == Input::Restart);
+                self.spawn(vacancy, true)
+            }
+            Input::Stop => {
+                self.machine.goal = Goal::Down;
+                Phase::Down(vacancy)
+            }
+            Input::Tick
+            | Input::Spawned(_)
+            | Input::SpawnFailed(..)
+            | Input::LeaderExited(..)
+            | Input::Emptied(_) => stay(vacancy),
+        }
+    }
+
+    pub(super) fn cooldown(
+        &mut self,
+        vacancy: Vacancy,
+        since: Time,
+        delay: Time,
+        input: Input,
+    ) -> Phase {
+        match input {
+            Input::Tick if !policy::is_in_restart_cooldown(Some(since), delay, self.now) => {
+                self.machine.restarts += 1;
+                self.spawn(vacancy, false)
+            }
+            Input::Start | Input::Restart | Input::Stop => self.idle(vacancy, input, Phase::Down),
+            Input::Tick
+            | Input::Spawned(_)
+            | Input::SpawnFailed(..)
+            | Input::LeaderExited(..)
+            | Input::Emptied(_) => Phase::Cooldown {
+                vacancy,
+                since,
+                delay,
+            },
+        }
+    }
+
+    pub(super) fn starting(&mut self, run: Incarnation, asked: bool, input: Input) -> Phase {
+        match input {
+            Input::Start | Input::Restart => {
+                self.machine.goal = Goal::Up;
+                Phase::Starting { run, asked: true }
+            }
+            Input::Stop if mutant("forget_stop") => {
+                self.machine.goal = Goal::Down;
+                Phase::Starting { run, asked }
+            }
+            // A launch can hang (a log on a FIFO, a directory of a dead server): it is stopped
+            // and killed like anything that runs.
+            Input::Stop => {
+                self.machine.goal = Goal::Down;
+                self.stop(run, Cause::Asked)
+            }
+            Input::Spawned(_) => Phase::Up {
+                run,
+                since: self.now,
+            },
+            Input::SpawnFailed(_, Fault::Program) if asked => Phase::Failed(run.vacate()),
+            Input::SpawnFailed(_, Fault::Machine) => self.settle(run, Cause::Crowded),
+            Input::SpawnFailed(_, Fault::Program) | Input::Emptied(_) => self.settle(run, QUICK),
+            Input::LeaderExited(..) => self.stop(run, QUICK),
+            Input::Tick => Phase::Starting { run, asked },
+        }
+    }
+
+    pub(super) fn up(&mut self, run: Incarnation, since: Time, input: Input) -> Phase {
+        match input {
+            Input::Start => {
+                self.machine.goal = Goal::Up;
+                Phase::Up { run, since }
+            }
+            Input::Tick | Input::Spawned(_) | Input::SpawnFailed(..) => Phase::Up { run, since },
+            Input::Stop => {
+                self.machine.goal = Goal::Down;
+                self.stop(run, Cause::Asked)
+            }
+            Input::Restart => {
+                self.machine.goal = Goal::Up;
+                self.stop(run, Cause::Asked)
+            }
+            Input::LeaderExited(_, ending) => {
+                let cause = Cause::Died {
+                    ending,
+                    quick: self.is_quick(since),
+                };
+                if mutant("skip_drain") {
+                    self.settle(run, cause)
+                } else {
+                    self.stop(run, cause)
+                }
+            }
+            Input::Emptied(_) => {
+                let quick = self.is_quick(since);
+                self.settle(
+                    run,
+                    Cause::Died {
+                        ending: Ending::Failure,
+                        quick,
+                    },
+                )
+            }
+        }
+    }
+
+    pub(super) fn stopping(
+        &mut self,
+        run: Incarnation,
+        cause: Cause,
+        kill_at: Time,
+        input: Input,
+    ) -> Phase {
+        match input {
+            Input::Restart if mutant("eager_restart") => {
+                self.machine.goal = Goal::Up;
+                let vacancy = run.vacate();
+                self.spawn(vacancy, true)
+            }
+            Input::Start | Input::Restart => {
+                self.machine.goal = Goal::Up;
+                Phase::Stopping {
+                    run,
+                    cause: Cause::Asked,
+                    kill_at,
+                }
+            }
+            Input::Stop => {
+                self.machine.goal = Goal::Down;
+                Phase::Stopping {
+                    run,
+                    cause,
+                    kill_at,
+                }
+            }
+            Input::Tick if kill_at <= self.now => {
+                self.out.push(Action::KillTree(run.0));
+                let next = self.now.saturating_add(policy::KILL_INTERVAL_MS);
+                let kill_at = if mutant("kill_once") { Time::MAX } else { next };
+                Phase::Stopping {
+                    run,
+                    cause,
+                    kill_at,
+                }
+            }
+            Input::LeaderExited(..) if mutant("leader_is_all") => self.settle(run, cause),
+            Input::Emptied(_) | Input::SpawnFailed(..) => self.settle(run, cause),
+            Input::Tick | Input::Spawned(_) | Input::LeaderExited(..) => Phase::Stopping {
+                run,
+                cause,
+                kill_at,
+            },
+        }
+    }
+
+    fn is_quick(&self, since: Time) -> bool {
+        self.now.saturating_sub(since) < self.machine.policy.min_uptime
+    }
+
+    /// The only way to start a process.
+    fn spawn(&mut self, vacancy: Vacancy, asked: bool) -> Phase {
+        let run = vacancy.occupy(self.sequence);
+        self.out.push(Action::Spawn(run.0));
+        Phase::Starting { run, asked }
+    }
+
+    fn stop(&mut self, run: Incarnation, cause: Cause) -> Phase {
+        self.out.push(Action::Terminate(run.0));
+        let kill_at = self.now.saturating_add(self.machine.policy.stop_timeout);
+        Phase::Stopping {
+            run,
+            cause,
+            kill_at,
+        }
+    }
+
+    /// The only way out of an incarnation: nothing of it is left, so what next?
+    fn settle(&mut self, run: Incarnation, cause: Cause) -> Phase {
+        let vacancy = run.vacate();
+        match (self.machine.goal, cause) {
+            (Goal::Down, _) => Phase::Down(vacancy),
+            (Goal::Up, Cause::Asked) => {
+                self.machine.deaths = 0;
+                self.machine.restarts += 1;
+                self.spawn(vacancy, true)
+            }
+            (Goal::Up, Cause::Crowded) => {
+                let delay = self
+                    .machine
+                    .policy
+                    .restart_delay
+                    .min_ms
+                    .max(policy::CROWDED_DELAY_MS);
+                Phase::Cooldown {
+                    vacancy,
+                    since: self.now,
+                    delay,
+                }
+            }
+            (Goal::Up, Cause::Died { ending, quick }) => self.died(vacancy, ending, quick),
+        }
+    }
+
+    fn died(&mut self, vacancy: Vacancy, ending: Ending, quick: bool) -> Phase {
+        let machine = &mut *self.machine;
+        match (machine.policy.restart, ending) {
+            (_, Ending::Daemonized) | (Restart::Never, Ending::Failure) => Phase::Failed(vacancy),
+            (Restart::Never | Restart::OnFailure, Ending::Clean) => {
+                machine.goal = Goal::Down;
+                Phase::Down(vacancy)
+            }
+            (Restart::Always | Restart::OnFailure, Ending::Failure)
+            | (Restart::Always, Ending::Clean) => {
+                if !quick {
+                    machine.deaths = 0;
+                    machine.restarts += 1;
+                    return self.spawn(vacancy, false);
+                }
+                machine.deaths = machine.deaths.saturating_add(1);
+                if machine.deaths > machine.policy.max_restarts {
+                    return Phase::Failed(vacancy);
+                }
+                let delay =
+                    policy::restart_cooldown_delay_ms(machine.policy.restart_delay, machine.deaths);
+                Phase::Cooldown {
+                    vacancy,
+                    since: self.now,
+                    delay,
+                }
+            }
+        }
+    }
+}
+
+const QUICK: Cause = Cause::Died {
+    ending: Ending::Failure,
+    quick: true,
+};
