@@ -1,14 +1,15 @@
 //! Services come and go: put on record before anything of them runs, forgotten when nothing does.
-use super::answer::{Then, Wish, done};
+use super::answer::{Then, Wish, warned};
 use super::request::Refusal;
 use super::sorted::{Map, Set};
 use super::strays::Stray;
 use super::unit::Unit;
 use super::{ClientId, Daemon};
+use crate::process::record::checksum;
 use crate::service::machine::{Generation, Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Env, Id, Spec};
 use crate::sys::{Kernel, describe};
-use crate::wire::{Outcome, Status, code};
+use crate::wire::{Status, code};
 use std::rc::Rc;
 
 /// Most services of one daemon.
@@ -65,13 +66,7 @@ impl<K: Kernel> Daemon<K> {
         let mut wishes = Map::new();
         for (id, warnings) in ids.into_iter().zip(warnings) {
             if !warnings.is_empty() {
-                said.push((
-                    id,
-                    Outcome {
-                        warnings,
-                        ..done(String::new())
-                    },
-                ));
+                said.push((id, warned(warnings)));
             }
             if let Some(unit) = self.unit_mut(id) {
                 unit.provisional = !keep;
@@ -235,5 +230,30 @@ impl<K: Kernel> Daemon<K> {
                 unit.name()
             ));
         }
+    }
+
+    /// The service of this name.
+    pub(crate) fn id_of(&self, name: &str) -> Option<Id> {
+        let sum = checksum(name.as_bytes());
+        let alike = self
+            .named
+            .not_below((sum, 0))
+            .take_while(|(other, _)| *other == sum);
+        alike
+            .map(|(_, id)| id)
+            .find(|id| self.unit(*id).is_some_and(|unit| unit.name() == name))
+    }
+
+    /// How many services there are.
+    pub(crate) fn count(&self) -> usize {
+        self.named.len()
+    }
+
+    pub(crate) fn note_name(&mut self, name: &str, id: Id) {
+        self.named.insert((checksum(name.as_bytes()), id));
+    }
+
+    pub(crate) fn drop_name(&mut self, name: &str, id: Id) {
+        self.named.remove(&(checksum(name.as_bytes()), id));
     }
 }

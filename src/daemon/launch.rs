@@ -1,7 +1,6 @@
 //! From the machine's wish to spawn to the kernel's word that the program runs.
 use super::Daemon;
 use super::gate::LOOK_AGAIN_MS;
-use super::sorted::Map;
 use super::unit::Run;
 use crate::mutant::mutant;
 use crate::process::Identity;
@@ -117,24 +116,7 @@ impl<K: Kernel> Daemon<K> {
         unit.started_at = self.kernel.wall();
         self.dirty.insert(id);
         self.leaders.insert(child.pid, id);
-        unit.run = Some(Run {
-            generation,
-            leader: Identity {
-                pid: child.pid,
-                ..Identity::default()
-            },
-            pidfd: Some(child.pidfd),
-            launch: Some(child.launch),
-            exit: None,
-            child: true,
-            lineage: true,
-            adopted: false,
-            since: self.now,
-            kills: 0,
-            asked: false,
-            failure: None,
-            members: Map::new(),
-        });
+        unit.run = Some(Run::launched(generation, child, self.now));
         self.watch_run(id);
         Ok(())
     }

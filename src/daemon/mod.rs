@@ -13,6 +13,7 @@ pub mod front;
 pub mod gate;
 pub mod journal;
 pub mod launch;
+pub mod load;
 pub mod lookalike;
 pub mod report;
 pub mod request;
@@ -30,7 +31,7 @@ pub use door::{can_take_over, door, self_check, through};
 
 use crate::mutant::mutant;
 use crate::process::mark::LimitMark;
-use crate::process::record::{Header, checksum};
+use crate::process::record::Header;
 use crate::process::{Exit, Identity, Pid};
 use crate::service::machine::{Action, Ending, Generation, Input, Sequence, Time};
 use crate::service::spec::Id;
@@ -69,7 +70,7 @@ pub struct Daemon<K: Kernel> {
     pub(crate) outer: Option<String>,
     pub(crate) units: Vec<Option<Box<Unit<K>>>>,
     /// By the name's checksum: a thousand names would be kept twice else.
-    named: Set<(u64, Id)>,
+    pub(crate) named: Set<(u64, Id)>,
     pub(crate) sequence: Sequence,
     pub(crate) now: Time,
     /// When this daemon began, on the loop's clock.
@@ -232,31 +233,6 @@ impl<K: Kernel> Daemon<K> {
 
     pub(crate) fn unit_mut(&mut self, id: Id) -> Option<&mut Unit<K>> {
         self.units.get_mut(id as usize)?.as_deref_mut()
-    }
-
-    /// The service of this name.
-    pub(crate) fn id_of(&self, name: &str) -> Option<Id> {
-        let sum = checksum(name.as_bytes());
-        let alike = self
-            .named
-            .not_below((sum, 0))
-            .take_while(|(other, _)| *other == sum);
-        alike
-            .map(|(_, id)| id)
-            .find(|id| self.unit(*id).is_some_and(|unit| unit.name() == name))
-    }
-
-    /// How many services there are.
-    pub(crate) fn count(&self) -> usize {
-        self.named.len()
-    }
-
-    pub(crate) fn note_name(&mut self, name: &str, id: Id) {
-        self.named.insert((checksum(name.as_bytes()), id));
-    }
-
-    pub(crate) fn drop_name(&mut self, name: &str, id: Id) {
-        self.named.remove(&(checksum(name.as_bytes()), id));
     }
 
     /// Every service, by id.

@@ -275,32 +275,10 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn doctor(&mut self) -> Vec<Finding> {
-        let finding = |level: &str, subject: &str, text: String, advice: &str| Finding {
-            level: level.to_owned(),
-            subject: subject.to_owned(),
-            text,
-            advice: advice.to_owned(),
-        };
-        let mut findings = Vec::new();
-        let tiers = self.kernel.tiers();
-        for (name, has) in tiers.each() {
-            let (level, text) = match (name, has) {
-                (_, true) => ("ok", "in use"),
-                ("pidfd-inode", _) => (
-                    "note",
-                    "not there: identity is pid and start time, whose tick is 10 ms; a \
-                              pid reused within one tick can't be told apart",
-                ),
-                ("pgroup-signal", _) => ("note", "not there: groups are signalled one by one"),
-                ("get-info", _) => (
-                    "note",
-                    "not there: how an adopted process ended may stay unknown",
-                ),
-                _ => ("note", "not there: fork instead"),
-            };
-            findings.push(finding(level, name, text.to_owned(), ""));
-        }
-        let whole = self.sightings(&[]).is_some();
+        let tiers = self.kernel.tiers().each();
+        let mut findings: Vec<Finding> = tiers.map(|(name, has)| tier(name, has)).into();
+        // With hidepid=2 those of others are not even listed: PID 1 is always there.
+        let whole = self.kernel.stat(1).is_ok() && self.sightings(&[]).is_some();
         findings.push(if whole {
             finding("ok", "/proc", "shows every process".to_owned(), "")
         } else {
@@ -360,6 +338,33 @@ impl<K: Kernel> Daemon<K> {
         }
         findings
     }
+}
+
+fn finding(level: &str, subject: &str, text: String, advice: &str) -> Finding {
+    Finding {
+        level: level.to_owned(),
+        subject: subject.to_owned(),
+        text,
+        advice: advice.to_owned(),
+    }
+}
+
+fn tier(name: &str, has: bool) -> Finding {
+    let (level, text) = match (name, has) {
+        (_, true) => ("ok", "in use"),
+        ("pidfd-inode", _) => {
+            let text = "not there: identity is pid and start time, whose tick is 10 ms; a pid \
+                        reused within one tick can't be told apart";
+            ("note", text)
+        }
+        ("pgroup-signal", _) => ("note", "not there: groups are signalled one by one"),
+        ("get-info", _) => (
+            "note",
+            "not there: how an adopted process ended may stay unknown",
+        ),
+        _ => ("note", "not there: fork instead"),
+    };
+    finding(level, name, text.to_owned(), "")
 }
 
 /// What a service gets: the captured environment, and over it what was given by hand.

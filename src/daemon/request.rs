@@ -166,13 +166,7 @@ impl<K: Kernel> Daemon<K> {
                         continue;
                     }
                     Ok(warnings) if warnings.is_empty() => {}
-                    Ok(warnings) => said.push((
-                        id,
-                        Outcome {
-                            warnings,
-                            ..done(String::new())
-                        },
-                    )),
+                    Ok(warnings) => said.push((id, warned(warnings))),
                 }
             }
             let after = self.unit(id).map_or(0, |unit| unit.emptied);

@@ -1,5 +1,5 @@
 //! `save` and `restore`: the dump, written so that at every instant a whole one is there.
-use super::answer::{Then, Wish, done, failed};
+use super::answer::{Then, Wish, done, failed, warned};
 use super::request::Refusal;
 use super::sorted::Map;
 use super::{ClientId, Daemon};
@@ -181,13 +181,7 @@ impl<K: Kernel> Daemon<K> {
         let (dump, warnings) = self.load_dump()?;
         let mut said: Vec<(Id, Outcome)> = Vec::new();
         if !warnings.is_empty() {
-            said.push((
-                Id::MAX,
-                Outcome {
-                    warnings,
-                    ..done(String::new())
-                },
-            ));
+            said.push((Id::MAX, warned(warnings)));
         }
         let environments: Vec<Rc<Env>> = dump
             .environments
@@ -214,13 +208,7 @@ impl<K: Kernel> Daemon<K> {
                     "{}: the name stands for another command now; it stays as it is",
                     saved.spec.name
                 );
-                said.push((
-                    id,
-                    Outcome {
-                        warnings: vec![text],
-                        ..done(String::new())
-                    },
-                ));
+                said.push((id, warned(vec![text])));
             }
         }
         let ups: Vec<bool> = fresh.iter().map(|(saved, _)| saved.up).collect();
@@ -276,13 +264,7 @@ impl<K: Kernel> Daemon<K> {
                         continue;
                     }
                     Ok(warnings) if warnings.is_empty() => {}
-                    Ok(warnings) => said.push((
-                        id,
-                        Outcome {
-                            warnings,
-                            ..done(String::new())
-                        },
-                    )),
+                    Ok(warnings) => said.push((id, warned(warnings))),
                 }
             }
             let after = self.unit(id).map_or(0, |unit| unit.emptied);

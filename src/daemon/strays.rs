@@ -3,8 +3,8 @@
 //! A leader that says itself who it is becomes its service again. What has only a name left
 //! drains before a service of that name starts. Where not even a name is left, nothing starts.
 use super::Daemon;
-use super::adopt::TICK_MS;
 use super::gate::readable;
+use super::load::TICK_MS;
 use super::scan::Sighting;
 use super::sorted::Map;
 use super::unit::{Run, Unit};

@@ -4,7 +4,7 @@ use crate::process::record::State;
 use crate::process::{Exit, Identity, Pid};
 use crate::service::machine::{Generation, Goal, Machine, Phase, Time};
 use crate::service::spec::{Definition, Id};
-use crate::sys::{Errno, Kernel, Stage};
+use crate::sys::{Child, Errno, Kernel, Stage};
 use crate::wire::Status;
 
 /// One service.
@@ -143,6 +143,28 @@ impl<K: Kernel> Unit<K> {
 }
 
 impl<K: Kernel> Run<K> {
+    /// Of a child that was just forked.
+    pub fn launched(generation: Generation, child: Child<K::Pidfd, K::Launch>, now: Time) -> Self {
+        Self {
+            generation,
+            leader: Identity {
+                pid: child.pid,
+                ..Identity::default()
+            },
+            pidfd: Some(child.pidfd),
+            launch: Some(child.launch),
+            exit: None,
+            child: true,
+            lineage: true,
+            adopted: false,
+            since: now,
+            kills: 0,
+            asked: false,
+            failure: None,
+            members: Map::new(),
+        }
+    }
+
     /// The leader is dead and confirmed so; what is left must drain.
     pub fn is_draining(&self) -> bool {
         self.exit.is_some() || self.failure.is_some()
