@@ -331,11 +331,9 @@ impl<K: Kernel> Daemon<K> {
         if unit.machine.restarts() > restarts {
             unit.restarted_at = self.kernel.wall();
         }
-        if input == Input::Stop && !actions.is_empty() {
-            // The operator's word is on record before the signal goes out: whoever kills us in
-            // between, the next daemon goes on stopping.
-            self.write_slot(id);
-        }
+        // The operator's word is on record before the signal goes out: whoever kills us in
+        // between, the next daemon goes on stopping.
+        let is_written = input == Input::Stop && !actions.is_empty() && self.write_slot(id);
         for action in actions.drain(..) {
             match action {
                 Action::Spawn(generation) => self.queue_launch(id, generation),
@@ -344,8 +342,8 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         self.actions = actions;
-        // An exec changes nothing that the launch has not written down.
-        if !matches!(input, Input::Spawned(_)) {
+        // An exec changes nothing that the launch has not written down, a signal nothing at all.
+        if !is_written && !matches!(input, Input::Spawned(_)) {
             self.dirty.insert(id);
         }
         self.after_step(id);

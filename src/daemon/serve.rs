@@ -172,6 +172,8 @@ impl Server {
                     }
                     token => match wake_of(token) {
                         Some(wake) => wakes.push(wake),
+                        // That it can be written to, `flush` finds out by itself.
+                        None if !is_news(event) => {}
                         None => ready.push((token.0 & 0xffff_ffff) as ClientId),
                     },
                 }
@@ -351,6 +353,11 @@ impl Server {
                 .retain(|_, client| !client.out.is_empty() && write_out(client));
         }
     }
+}
+
+/// Whether a client has said something, or gone.
+fn is_news(event: &mio::event::Event) -> bool {
+    event.is_readable() || event.is_read_closed() || event.is_error()
 }
 
 fn parse(frame: &[u8]) -> Result<Request, String> {

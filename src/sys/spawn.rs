@@ -233,10 +233,11 @@ fn prepare_and_exec(p: &mut Prepared) -> std::result::Result<Never, (Stage, c_in
     // SAFETY: setsid has no memory arguments.
     check(unsafe { libc::setsid() }, Stage::Setup)?;
     sign_in(p)?;
-    set_limits(p)?;
+    set_mark(p)?;
     // SAFETY: cwd is NUL-terminated.
     check(unsafe { libc::chdir(p.cwd) }, Stage::Directory)?;
     open_streams(p)?;
+    lower_nofile(p)?;
     reset_signals(p.clear_handlers)?;
     let mut reason = libc::ENOENT;
     for at in 0..p.programs.count {
@@ -364,22 +365,28 @@ fn own_inode(pid: i32) -> u64 {
     if result == 0 { stat.st_ino } else { 0 }
 }
 
-fn set_limits(p: &Prepared) -> std::result::Result<(), (Stage, c_int)> {
-    if let Some(nofile) = p.nofile {
-        // SAFETY: reads the limit from a valid struct.
-        let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const nofile) };
-        check(set, Stage::Setup)?;
-    }
-    if let Some(value) = p.limit_mark {
-        let limit = libc::rlimit {
-            rlim_cur: value,
-            rlim_max: value,
-        };
-        // SAFETY: reads the limit from a valid struct.
-        let set = unsafe { libc::setrlimit(libc::RLIMIT_LOCKS, &raw const limit) };
-        check(set, Stage::Setup)?;
-    }
-    Ok(())
+fn set_mark(p: &Prepared) -> std::result::Result<(), (Stage, c_int)> {
+    let Some(value) = p.limit_mark else {
+        return Ok(());
+    };
+    let limit = libc::rlimit {
+        rlim_cur: value,
+        rlim_max: value,
+    };
+    // SAFETY: reads the limit from a valid struct.
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_LOCKS, &raw const limit) };
+    check(set, Stage::Setup).map(|_| ())
+}
+
+/// Only after the last open: until the exec the child has the descriptors of all services, and
+/// these may be more than the limit that the daemon was started with.
+fn lower_nofile(p: &Prepared) -> std::result::Result<(), (Stage, c_int)> {
+    let Some(limit) = p.nofile else {
+        return Ok(());
+    };
+    // SAFETY: reads the limit from a valid struct.
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    check(set, Stage::Setup).map(|_| ())
 }
 
 /// Every disposition that exec would hand on becomes the default, and nothing stays blocked.

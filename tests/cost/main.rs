@@ -1,0 +1,227 @@
+//! Guards against costs that grow unseen: the daemon's system calls for each event, what its
+//! child does before it execs, and the instructions of the machine.
+//!
+//! Nothing here looks at a clock: on the slowest machine the counts are the same. They are those
+//! of a kernel that has every tier of opm(8).
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test's way to fail; clippy exempts test functions only, not what they call"
+)]
+
+mod machine;
+mod traced;
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+use traced::{Call, Follow, Traced};
+
+/// How often a call is made.
+type Cost = (&'static str, RangeInclusive<usize>);
+
+const OTHERS: usize = 200;
+/// Services that outlive each test, but for its namespace.
+const PROGRAM: [&str; 2] = ["/bin/sleep", "1000000"];
+
+/// Whether the heap grows or shrinks just now is malloc's business.
+const HEAP: &[Cost] = &[
+    ("brk", 0..=2),
+    ("madvise", 0..=2),
+    ("mmap", 0..=2),
+    ("mremap", 0..=2),
+    ("munmap", 0..=2),
+];
+
+/// From the death of a leader without children to the exec of the next.
+///
+/// SIGCHLD and the pidfd come in one turn or in two, and each turn counts the children: one
+/// lseek and two reads. With more than 4 KiB of pids (some 600 children) there is one read more
+/// in each count for every 4 KiB.
+const DEATH: &[Cost] = &[
+    ("clone3", 1..=1),
+    // The dead leader's pidfd, both ends of the launch pipe.
+    ("close", 3..=3),
+    ("epoll_ctl", 4..=4),
+    ("epoll_pwait", 2..=3),
+    ("lseek", 1..=2),
+    // Whether the group is empty.
+    ("pidfd_send_signal", 1..=1),
+    ("pipe2", 1..=1),
+    ("pwrite64", 1..=1),
+    // The signal, the children, the launch pipe.
+    ("read", 4..=6),
+    // How it ended, and later the reap.
+    ("waitid", 2..=2),
+];
+
+/// What a client costs by itself: its request, its reply, its end. By its pace the request comes
+/// with the connection or after it, and that its socket takes a reply is an event of its own.
+const LS: &[Cost] = &[
+    ("accept4", 2..=2),
+    ("close", 1..=1),
+    ("epoll_ctl", 2..=2),
+    ("epoll_pwait", 2..=5),
+    ("getsockopt", 1..=1),
+    ("recvfrom", 3..=4),
+    ("sendto", 1..=1),
+];
+
+/// A client, and a death that nothing follows.
+const STOP: &[Cost] = &[
+    ("accept4", 2..=2),
+    ("close", 2..=2),
+    ("epoll_ctl", 3..=3),
+    ("epoll_pwait", 3..=7),
+    ("getsockopt", 1..=1),
+    ("lseek", 1..=2),
+    // The signal, CONT, and whether the group is empty.
+    ("pidfd_send_signal", 3..=3),
+    // Before the signal, and at the end.
+    ("pwrite64", 2..=2),
+    ("read", 3..=5),
+    ("recvfrom", 3..=4),
+    ("sendto", 1..=1),
+    ("waitid", 2..=2),
+];
+
+/// A client, a launch, and the look for look-alikes: over the list of all processes, and into
+/// each one that is not ours (here strace alone).
+const START: &[Cost] = &[
+    ("accept4", 2..=2),
+    ("clone3", 1..=1),
+    ("close", 7..=7),
+    ("epoll_ctl", 5..=5),
+    ("epoll_pwait", 3..=7),
+    // By the length of the list, in buffers that double.
+    ("getdents64", 3..=6),
+    ("geteuid", 1..=1),
+    ("getsockopt", 1..=1),
+    ("newfstatat", 1..=1),
+    ("openat", 4..=4),
+    ("pipe2", 1..=1),
+    ("pwrite64", 1..=1),
+    ("read", 8..=8),
+    ("readlinkat", 1..=1),
+    ("recvfrom", 3..=4),
+    ("sendto", 1..=1),
+];
+
+/// What a child does between its fork and its program, in order.
+const CHILD: &[&str] = &[
+    "setsid",
+    // It signs in: pid, start time, inode.
+    "getpid",
+    "openat",
+    "read",
+    "close",
+    "pidfd_open",
+    "newfstatat",
+    "close",
+    "pwrite64",
+    // The mark.
+    "prlimit64",
+    "chdir",
+    // /dev/null and the two logs.
+    "openat",
+    "dup3",
+    "openat",
+    "dup3",
+    "openat",
+    "dup3",
+    // The limit of open files as the daemon found it: after the last open.
+    "prlimit64",
+    // SIGPIPE alone was ignored; nothing stays blocked.
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "execve",
+];
+
+/// A daemon with a service `web` and so many others, all of them up.
+fn world(others: usize) -> Traced {
+    let mut traced = Traced::new(Follow::Daemon);
+    let mut words = vec!["start", "--name", "web", "--cwd", "/", "--min-uptime", "0s"];
+    words.push("--");
+    words.extend(PROGRAM);
+    traced.command(&words);
+    if others > 0 {
+        let service = |number| {
+            let name = format!("other{number}");
+            serde_json::json!({"name": name, "command": PROGRAM, "cwd": "/"})
+        };
+        let services: Vec<_> = (0..others).map(service).collect();
+        let text = serde_json::json!({ "services": services }).to_string();
+        let file = traced.path("services.json");
+        std::fs::write(&file, text).unwrap();
+        traced.command(&["import", file.to_str().unwrap()]);
+    }
+    traced
+}
+
+#[track_caller]
+fn assert_cost(what: &str, calls: &[Call], table: &[Cost]) {
+    let mut found: BTreeMap<&str, usize> = BTreeMap::new();
+    for call in calls {
+        *found.entry(&call.name).or_default() += 1;
+    }
+    let mut wrong = Vec::new();
+    for (name, range) in table.iter().chain(HEAP) {
+        let count = found.remove(name).unwrap_or(0);
+        if !range.contains(&count) {
+            wrong.push(format!("{name}: {count}, not {range:?}"));
+        }
+    }
+    wrong.extend(
+        found
+            .iter()
+            .map(|(name, count)| format!("{name}: {count}, not 0")),
+    );
+    let lines: Vec<&str> = calls.iter().map(|call| call.line.as_str()).collect();
+    assert!(wrong.is_empty(), "{what}: {wrong:#?}\nin {lines:#?}");
+}
+
+/// Twice: what the first time costs, the second must not cost less or more.
+fn costs_are_as_listed(others: usize) {
+    let mut traced = world(others);
+    for _ in 0..2 {
+        let leader = traced.leader("web");
+        assert_cost("a death", &traced.death(&leader), DEATH);
+        assert_cost("stop", &traced.command(&["stop", "web"]), STOP);
+        assert_cost("start", &traced.command(&["start", "web"]), START);
+        assert_cost("ls", &traced.command(&["ls", "--no-usage"]), LS);
+    }
+}
+
+#[test]
+fn an_event_costs_the_listed_calls_of_one_service() {
+    costs_are_as_listed(0);
+}
+
+#[test]
+fn an_event_costs_the_same_beside_200_other_services() {
+    costs_are_as_listed(OTHERS);
+}
+
+#[test]
+fn a_daemon_with_200_services_that_has_nothing_to_do_does_nothing() {
+    let traced = world(OTHERS);
+    let before = traced.trace();
+    // No wait for anything: this is how long nothing is to happen.
+    std::thread::sleep(Duration::from_secs(2));
+    let after = traced.trace();
+    let more = after.strip_prefix(before.as_str());
+    assert_eq!(more, Some(""), "the daemon woke up");
+}
+
+#[test]
+fn a_child_makes_the_listed_calls_before_its_exec() {
+    let traced = Traced::new(Follow::Children);
+    let mut words = vec!["start", "--name", "web", "--cwd", "/", "--"];
+    words.extend(PROGRAM);
+    traced.opm(&words);
+    let children = traced.children();
+    let [child] = &children[..] else {
+        panic!("not one child: {children:#?}");
+    };
+    let names: Vec<&str> = child.iter().map(|call| call.name.as_str()).collect();
+    assert_eq!(names, CHILD, "{child:#?}");
+}
