@@ -59,16 +59,10 @@ pub fn run(order: Order) -> u8 {
 /// A later image of PID 1 that can't begin (no descriptor, no memory) must not end: services
 /// live, and would die with it. Comes back only if not even that can be tried.
 fn begin_again() {
-    use std::os::unix::process::CommandExt;
     log("services are untouched; trying again");
     std::thread::sleep(AGAIN);
-    let mut words = std::env::args_os();
-    let name = words.next().unwrap_or_default();
-    let error = std::process::Command::new("/proc/self/exe")
-        .arg0(name)
-        .args(words)
-        .exec();
-    log(&format!("cannot execute myself: {error}"));
+    let errno = crash::become_again();
+    log(&format!("cannot execute myself: {errno}"));
 }
 
 /// Whether a home is ours and can be written to.

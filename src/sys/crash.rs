@@ -145,6 +145,28 @@ pub fn become_image(program: &str, listener: &impl AsRawFd) -> Errno {
     }
 }
 
+/// Becomes this program again, with the words that it was called with and the signals as at a
+/// start. Comes back only if that failed.
+pub fn become_again() -> Errno {
+    use std::os::unix::ffi::OsStringExt;
+    let words = std::env::args_os().map(|word| CString::new(word.into_vec()).ok());
+    let Some(words) = words.collect::<Option<Vec<CString>>>() else {
+        return Errno::INVAL;
+    };
+    let mut argv: Vec<*const c_char> = words.iter().map(|word| word.as_ptr()).collect();
+    argv.push(std::ptr::null());
+    // SAFETY: sigset_t is a plain C struct, for which zero is valid.
+    let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `none` is writable, then read; `argv` ends in NULL, and its words live here.
+    unsafe {
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::execv(c"/proc/self/exe".as_ptr(), argv.as_ptr());
+    }
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
 /// From now on a panic or a fatal signal leaves a report and re-execs this program, once.
 pub fn arm(listener: &impl AsRawFd) {
     LISTENER.store(listener.as_raw_fd(), Ordering::Relaxed);
