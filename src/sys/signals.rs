@@ -1,6 +1,7 @@
 //! Signals as a descriptor: blocked, and read from a signalfd in the loop.
 use super::{Errno, Result};
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Blocks the given signals and no other: those that came before anybody reads them wait.
 pub fn hold(signals: &[i32]) {
@@ -91,24 +92,49 @@ pub fn locks_limit() -> u64 {
     limit.rlim_max
 }
 
+/// The soft limit that we were started with; 0: not raised.
+static NOFILE_BEFORE: AtomicU64 = AtomicU64::new(0);
+
 /// Raises our soft limit of open files to the hard one, and gives back the limit that services
 /// should start with. None if it can't be read or is at its top already.
 pub fn raise_nofile() -> Option<libc::rlimit> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: `limit` is writable.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == -1 {
-        return None;
-    }
+    let limit = nofile()?;
     let raised = libc::rlimit {
         rlim_cur: limit.rlim_max,
         ..limit
     };
     // SAFETY: reads the limit from a valid struct.
     let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) };
-    (result == 0 && limit.rlim_cur != limit.rlim_max).then_some(limit)
+    if result == -1 || limit.rlim_cur == limit.rlim_max {
+        return None;
+    }
+    NOFILE_BEFORE.store(limit.rlim_cur, Ordering::Relaxed);
+    Some(limit)
+}
+
+/// Undoes [`raise_nofile`] for the next image of this process, which could not tell otherwise
+/// what services should start with. Descriptors above the limit stay. Async-signal-safe.
+pub fn lower_nofile() {
+    let before = NOFILE_BEFORE.load(Ordering::Relaxed);
+    let Some(limit) = nofile().filter(|_| before != 0) else {
+        return;
+    };
+    let lowered = libc::rlimit {
+        rlim_cur: before,
+        ..limit
+    };
+    // SAFETY: reads the limit from a valid struct. Failing leaves the raised one.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const lowered) };
+}
+
+fn nofile() -> Option<libc::rlimit> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is writable.
+    let read = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    (read == 0).then_some(limit)
 }
 
 /// Closes every descriptor from 3 on that we inherited, but `kept`.

@@ -94,8 +94,8 @@ impl Traced {
             command.args(["--user", "--map-root-user"]);
         }
         command.args(["--pid", "--fork", "--mount-proc", "--kill-child"]);
-        // A soft limit that the daemon raises, whatever this machine's is.
-        command.args(["prlimit", "--nofile=256:"]);
+        // A soft limit that the daemon raises, and that is less than its descriptors beside others.
+        command.args(["prlimit", "--nofile=128:"]);
         command.args(["strace", "-qq", "-a1", "-s16", "-esignal=none"]);
         match follow {
             Follow::Daemon => drop(command.arg("-o").arg(dir.join("trace"))),

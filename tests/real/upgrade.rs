@@ -2,7 +2,7 @@
 use crate::namespace::isolated;
 use crate::proc;
 use crate::rig::{Rig, finish, one_line};
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 /// Pid, generation and restarts of each.
 fn picture(rig: &Rig) -> Vec<(String, Option<i32>, u64, u64)> {
@@ -56,6 +56,35 @@ fn an_upgrade_runs_the_new_binary_and_keeps_every_pid() {
         assert_eq!(picture(rig), before);
         let exe = std::fs::read_link(format!("/proc/{}/exe", rig.daemon())).unwrap();
         assert_eq!(exe, binary);
+    });
+}
+
+/// The daemon raises its own soft limit of open files, and every image of it again.
+#[test]
+fn services_start_with_the_first_limit_of_open_files_after_an_upgrade_and_a_crash() {
+    isolated(here!(), |rig| {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let current = Some(200);
+        setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
+        let soft = |pid: i32| {
+            let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+            let line = text.lines().find_map(|l| l.strip_prefix("Max open files"));
+            let word = line.unwrap().split_whitespace().next();
+            word.unwrap().to_owned()
+        };
+        rig.start("web", "sleep");
+        for change in ["nothing", "upgrade", "crash"] {
+            let daemon = rig.daemon();
+            match change {
+                "upgrade" => drop(rig.ok(&["daemon", "upgrade"])),
+                "crash" => rig.kill(daemon, Signal::SEGV),
+                _ => {}
+            }
+            rig.ok(&["restart", "web"]);
+            assert_eq!(rig.daemon(), daemon);
+            assert_eq!(soft(rig.row("web").pid.unwrap()), "200", "{change}");
+            assert_ne!(soft(daemon), "200", "{change}");
+        }
     });
 }
 
