@@ -141,9 +141,15 @@ impl Server {
         self.accept(&mut ready);
         loop {
             self.flush(daemon);
-            if let Some(leave) = daemon.leave.clone() {
-                self.farewell();
-                return leave;
+            match daemon.leave.clone() {
+                // Its successor could not begin before these have exec'd, and till then nobody
+                // would look after the others.
+                Some(Leave::Exec(_)) if daemon.is_launching() => {}
+                Some(leave) => {
+                    self.farewell();
+                    return leave;
+                }
+                None => {}
             }
             let timeout = self.timeout(daemon, front);
             match self.poll.poll(&mut events, timeout) {
