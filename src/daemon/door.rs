@@ -143,6 +143,8 @@ fn turn(server: &mut Server, daemon: &mut Daemon<Linux>, front: &mut dyn Front) 
         let why = describe(errno);
         log(&format!("cannot execute {binary}: {why}; staying"));
         daemon.leave = None;
+        // Saying farewell took the wake-ups of its time.
+        daemon.look_at_all();
     }
 }
 
