@@ -231,7 +231,9 @@ impl<K: Kernel> Daemon<K> {
         };
         let written = self.journal.write(&mut self.kernel, id, &state);
         // A full disk must not stop a removal: the journal has it already.
-        let noted = self.store.remove(&mut self.kernel, unit.line);
+        let noted = self
+            .store
+            .remove(&mut self.kernel, unit.line, &unit.definition);
         if let Err(errno) = written.and(noted) {
             self.trouble = Some(format!(
                 "cannot note the removal of {}: {errno}",
