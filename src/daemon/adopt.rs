@@ -274,7 +274,8 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Definitions whose slot was never written: the daemon died in the turn that defined them,
-    /// or while it made up for a lost journal. A removed service's slot is written, and free.
+    /// or while it made up for a lost journal. A removed service's slot is written, and free; but
+    /// if something signed it since, the next service of that slot was forked in such a turn.
     fn load_unrecorded(&mut self, found: &Found, loaded: Loaded, valid: bool) -> Result<(), Errno> {
         let mut newest: Map<Id, (u64, Definition)> = Map::new();
         for (line, (id, definition)) in loaded.services {
@@ -283,14 +284,17 @@ impl<K: Kernel> Daemon<K> {
         for (id, (line, definition)) in newest {
             let slot = found.slots.get(id as usize).copied();
             let (state, signature) = slot.unwrap_or_default();
-            if state.is_some() || self.names.contains_key(&definition.spec.name) {
+            let signature = signature.filter(|_| valid);
+            let signed = |state: State| signature.is_some_and(|s| s.generation > state.emptied);
+            let past = state.is_some_and(|state| state.definition != 0 || !signed(state));
+            if past || self.names.contains_key(&definition.spec.name) {
                 continue;
             }
-            let signature = signature.filter(|_| valid);
             let state = State {
                 goal_up: signature.is_some(),
                 // With a signature that is not ours to believe, that one is past.
                 generation: signature.map_or(highest(found, id), |_| 0),
+                emptied: state.map_or(0, |state| state.emptied),
                 ..State::default()
             };
             self.load_unit(id, line, definition, state, signature)?;
@@ -378,7 +382,7 @@ impl<K: Kernel> Daemon<K> {
         let child = pidfd
             .as_ref()
             .is_some_and(|pidfd| self.kernel.wait(pidfd, false).is_ok());
-        let started = recorded.start_time * TICK_MS;
+        let started = recorded.start_time.saturating_mul(TICK_MS);
         let age = self.kernel.wall().saturating_sub(state.started_at);
         let since = if started > 0 {
             started
