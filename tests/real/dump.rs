@@ -136,6 +136,8 @@ fn a_damaged_dump_is_kept_and_the_one_before_is_taken() {
         assert!(ran.err.contains("dump.json"), "{ran:?}");
         assert_eq!(rig.row("a").status, "online");
         assert_eq!(rig.row("b").status, "online");
+        let summary = "restored 2: 0 already running, 2 started";
+        assert!(ran.out.contains(summary), "{ran:?}");
         let entries = std::fs::read_dir(&rig.home)
             .unwrap()
             .map(|entry| entry.unwrap().path());
