@@ -177,10 +177,15 @@ impl<K: Kernel> Daemon<K> {
             .count();
         let summary = match pending.then {
             Then::Answer => None,
-            Then::Summarize { running } => Some(format!(
-                "restored {good}: {running} already running, {} started",
-                good.saturating_sub(running)
-            )),
+            Then::Summarize { running } => {
+                // What has no text is only warnings: of the dump, or of what stays as it is.
+                let warned = outcomes.iter().filter(|outcome| outcome.text.is_empty());
+                let good = good.saturating_sub(warned.count());
+                Some(format!(
+                    "restored {good}: {running} already running, {} started",
+                    good.saturating_sub(running)
+                ))
+            }
             // What could not be stopped is not left alone.
             Then::Leave if good < outcomes.len() => None,
             Then::Leave => {

@@ -32,6 +32,10 @@ impl<K: Kernel> Daemon<K> {
         for spec in specs {
             match self.id_of(&spec.name) {
                 None => fresh.push(spec),
+                // Made up now it would come up to be forgotten at its next stop.
+                Some(id) if self.unit(id).is_some_and(|unit| unit.removing) => {
+                    return Err((code::FAILED, format!("{}: is being removed", spec.name)));
+                }
                 // An import that is repeated makes up what is there already.
                 Some(id)
                     if keep
@@ -103,6 +107,14 @@ impl<K: Kernel> Daemon<K> {
     ) -> Result<Vec<Id>, Refusal> {
         if self.count() + wanted.len() > SERVICES_MAX {
             return Err((code::FAILED, format!("more than {SERVICES_MAX} services")));
+        }
+        let mut names: Vec<&str> = wanted.iter().map(|(_, d)| d.spec.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err((
+                code::USAGE,
+                format!("{}: the name is there twice", twice[0]),
+            ));
         }
         let mut definitions: Vec<(Id, Definition)> = Vec::new();
         let mut given = Set::new();
@@ -223,7 +235,9 @@ impl<K: Kernel> Daemon<K> {
             self.freed.push((id, state));
         }
         // A full disk must not stop a removal: the journal has it already.
-        let noted = self.store.remove(&mut self.kernel, unit.line);
+        let noted = self
+            .store
+            .remove(&mut self.kernel, unit.line, &unit.definition);
         if let Err(errno) = written.and(noted) {
             self.trouble = Some(format!(
                 "cannot note the removal of {}: {errno}",

@@ -75,7 +75,12 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     let lock = home
         .open_file(LOCK, Mode::InPlace)
         .map_err(|errno| cannot("/lock", errno))?;
-    if !wait_for_lock(&home, &lock, front.if_served_already().is_err())? {
+    let waiting = match (&listener, front.if_served_already()) {
+        (Some(_), _) => Waiting::Again,
+        (None, Err(_)) => Waiting::Patient,
+        (None, Ok(_)) => Waiting::Brief,
+    };
+    if !wait_for_lock(&home, &lock, waiting)? {
         let text = format!("a daemon serves {path} already (stop it, or use another OPM_HOME)");
         return front.if_served_already().map_err(|code| (code, text));
     }
@@ -138,6 +143,8 @@ fn turn(server: &mut Server, daemon: &mut Daemon<Linux>, front: &mut dyn Front) 
         let why = describe(errno);
         log(&format!("cannot execute {binary}: {why}; staying"));
         daemon.leave = None;
+        // Saying farewell took the wake-ups of its time.
+        daemon.look_at_all();
     }
 }
 
@@ -187,9 +194,20 @@ fn open_standard_streams() {
     }
 }
 
+/// What a lock that is held says to whoever waits for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    /// A daemon that listens serves the home.
+    Brief,
+    /// As above, but not one that is ending.
+    Patient,
+    /// Nothing but that a child of the image before has not exec'd yet: that image was the daemon,
+    /// and the socket that answers is our own.
+    Again,
+}
+
 /// False: another daemon serves this home already.
-/// `patient`: but not one that is ending.
-fn wait_for_lock(place: &Home, lock: &OwnedFd, patient: bool) -> Result<bool, Failure> {
+fn wait_for_lock(place: &Home, lock: &OwnedFd, waiting: Waiting) -> Result<bool, Failure> {
     let home = place.path.as_str();
     let began = Instant::now();
     let mut told = false;
@@ -204,14 +222,14 @@ fn wait_for_lock(place: &Home, lock: &OwnedFd, patient: bool) -> Result<bool, Fa
                 ));
             }
         }
-        match connect(home) {
-            Ok(daemon) if patient && is_ending(&daemon) => {}
-            Ok(_) if patient => return Ok(false),
-            Ok(_) => {
+        if waiting != Waiting::Again
+            && let Ok(daemon) = connect(home)
+            && !(waiting == Waiting::Patient && is_ending(&daemon))
+        {
+            if waiting == Waiting::Brief {
                 log(&format!("a daemon serves {home} already"));
-                return Ok(false);
             }
-            Err(_) => {}
+            return Ok(false);
         }
         if !told && began.elapsed() > LOCK_PATIENCE {
             told = true;

@@ -4,7 +4,7 @@
 //! spawns, signals or reaps past the daemon, but for what belongs to no service.
 use super::door::Failure;
 use super::unit::{Owner, Unit};
-use super::{ClientId, Daemon};
+use super::{ClientId, Daemon, Leave};
 use crate::process::Exit;
 use crate::service::machine::{Input, Time};
 use crate::service::spec::{Env, Id, Restart, Spec};
@@ -65,7 +65,7 @@ impl Front for Background {
     }
 
     fn signal(&mut self, _: i32, daemon: &mut Daemon<Linux>) {
-        if daemon.leave.is_none() {
+        if daemon.leave != Some(Leave::Quit) {
             daemon.request(FRONT, 0, Request::Leave { services: false });
         }
     }

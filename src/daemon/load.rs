@@ -115,6 +115,7 @@ impl<K: Kernel> Daemon<K> {
                 goal_up: signature.is_some(),
                 // With a signature that is not ours to believe, that one is past.
                 generation: signature.map_or(highest(found, id), |_| 0),
+                emptied: state.map_or(0, |state| state.emptied),
                 ..State::default()
             };
             self.load_unit(id, line, definition, state, signature)?;
@@ -202,7 +203,7 @@ impl<K: Kernel> Daemon<K> {
         let child = pidfd
             .as_ref()
             .is_some_and(|pidfd| self.kernel.wait(pidfd, false).is_ok());
-        let started = recorded.start_time * TICK_MS;
+        let started = recorded.start_time.saturating_mul(TICK_MS);
         let age = self.kernel.wall().saturating_sub(state.started_at);
         let since = if started > 0 {
             started

@@ -227,6 +227,16 @@ impl<K: Kernel> Daemon<K> {
             .min()
     }
 
+    /// Wake-ups were lost: everything is looked at in the next turn.
+    pub fn look_at_all(&mut self) {
+        let live = self.units.iter().filter_map(Option::as_deref);
+        for unit in live.filter(|unit| unit.run.is_some()) {
+            self.unwatched.insert(unit.id);
+        }
+        self.dead_orphans.extend(self.orphans.keys().copied());
+        self.look_again_at = Some(self.now);
+    }
+
     pub(crate) fn unit(&self, id: Id) -> Option<&Unit<K>> {
         self.units.get(id as usize)?.as_deref()
     }

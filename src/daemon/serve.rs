@@ -3,7 +3,7 @@
 //! A client that is slow, silent, hostile or gone costs its own buffer, bounded, and nothing
 //! else. No request is taken from another user.
 use super::front::Front;
-use super::sorted::Map;
+use super::sorted::{Map, Set};
 use super::{ClientId, Daemon, Leave, door};
 use crate::sys::linux::{Linux, wake_of};
 use crate::sys::{Kernel, outlet, signals};
@@ -56,6 +56,8 @@ pub struct Server {
     clients: Map<ClientId, Client>,
     next_client: ClientId,
     accept_again: bool,
+    /// Those that may have asked more than they were answered.
+    unheard: Set<ClientId>,
     uid: u32,
 }
 
@@ -88,6 +90,7 @@ impl Server {
             clients,
             next_client: 1,
             accept_again: false,
+            unheard: Set::new(),
             uid,
         })
     }
@@ -143,9 +146,15 @@ impl Server {
         self.accept(&mut ready);
         loop {
             self.flush(daemon);
-            if let Some(leave) = daemon.leave.clone() {
-                self.farewell();
-                return leave;
+            match daemon.leave.clone() {
+                // Its successor could not begin before these have exec'd, and till then nobody
+                // would look after the others.
+                Some(Leave::Exec(_)) if daemon.is_launching() => {}
+                Some(leave) => {
+                    self.farewell();
+                    return leave;
+                }
+                None => {}
             }
             let timeout = self.timeout(daemon, front);
             match self.poll.poll(&mut events, timeout) {
@@ -178,6 +187,7 @@ impl Server {
                     },
                 }
             }
+            ready.extend(std::mem::take(&mut self.unheard));
             daemon.gather(&wakes, child_signal);
             if removed {
                 self.heal(daemon);
@@ -186,7 +196,9 @@ impl Server {
                 self.accept(&mut ready);
             }
             for client in ready.drain(..) {
-                self.hear(client, daemon);
+                if !self.hear(client, daemon) {
+                    self.unheard.insert(client);
+                }
             }
             for signal in asked {
                 front.signal(signal, daemon);
@@ -206,7 +218,13 @@ impl Server {
             .min()
             .map(|at| Duration::from_millis(at.saturating_sub(daemon.kernel.now())));
         let accept = self.accept_again.then_some(ACCEPT_AGAIN);
-        due.into_iter().chain(accept).min()
+        let answered = |id| {
+            self.clients
+                .get(id)
+                .is_none_or(|client| client.out.is_empty())
+        };
+        let unheard = self.unheard.iter().any(answered).then_some(Duration::ZERO);
+        due.into_iter().chain(accept).chain(unheard).min()
     }
 
     fn accept(&mut self, ready: &mut Vec<ClientId>) {
@@ -252,38 +270,42 @@ impl Server {
         }
     }
 
-    /// Reads what a client sent, and takes up its requests.
-    fn hear(&mut self, id: ClientId, daemon: &mut Daemon<Linux>) {
+    /// Takes up a client's request, or reads on. One a turn, and none while an answer has not
+    /// left: a client that only ever asks would keep the loop, and its answers the memory.
+    /// False: there may be more.
+    fn hear(&mut self, id: ClientId, daemon: &mut Daemon<Linux>) -> bool {
         let Some(client) = self.clients.value_mut(&id) else {
-            return;
+            return true;
         };
         let mut buffer = [0u8; 16 << 10];
         let mut ended = false;
         loop {
+            if !client.closing && !client.out.is_empty() {
+                return false;
+            }
+            let request = match client.inbox.next_frame(REQUEST_BYTES_MAX) {
+                _ if client.closing => None,
+                Ok(None) => None,
+                Ok(Some(frame)) => Some(parse(&frame)),
+                Err(error) => Some(Err(format!("request: {error:?} (too long)"))),
+            };
+            match request {
+                Some(Ok(request)) => {
+                    daemon.request(id, client.pid, request);
+                    return false;
+                }
+                Some(Err(text)) => {
+                    let code = code::USAGE;
+                    daemon.outbox.push((id, Reply::Failed { code, text }));
+                    client.closing = true;
+                }
+                None => {}
+            }
             match client.stream.read(&mut buffer) {
                 Ok(0) => ended = true,
                 Ok(_) if client.closing => {}
                 Ok(length) => {
                     client.inbox.push(&buffer[..length]);
-                    loop {
-                        let request = match client.inbox.next_frame(REQUEST_BYTES_MAX) {
-                            Ok(None) => break,
-                            Ok(Some(frame)) => parse(&frame),
-                            Err(error) => Err(format!("request: {error:?} (too long)")),
-                        };
-                        match request {
-                            Ok(request) => daemon.request(id, client.pid, request),
-                            Err(text) => {
-                                let reply = Reply::Failed {
-                                    code: code::USAGE,
-                                    text,
-                                };
-                                daemon.outbox.push((id, reply));
-                                client.closing = true;
-                                break;
-                            }
-                        }
-                    }
                     continue;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -296,6 +318,7 @@ impl Server {
             // Nobody reads replies any more: what was asked for goes on all the same.
             self.close(id, daemon);
         }
+        true
     }
 
     fn close(&mut self, id: ClientId, daemon: &mut Daemon<Linux>) {

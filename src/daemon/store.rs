@@ -114,12 +114,16 @@ impl<F: std::fmt::Debug> Store<F> {
         let bytes = kernel.load(FILE)?.unwrap_or_default();
         let file = kernel.open(FILE, Mode::InPlace)?;
         let mut envs: HashMap<u64, Rc<Env>> = HashMap::new();
+        let mut env_bytes: HashMap<u64, u64> = HashMap::new();
+        let mut line_bytes: HashMap<u64, (u64, u64)> = HashMap::new();
         let mut loaded = Loaded::default();
         let mut next_line = 1;
         for line in bytes.split_inclusive(|b| *b == b'\n') {
+            let size = line.len() as u64;
             match line.strip_suffix(b"\n").and_then(decode) {
                 Some(Line::Env(key, env)) => {
                     envs.insert(key, Rc::new(env));
+                    env_bytes.insert(key, size);
                 }
                 Some(Line::Service {
                     line,
@@ -127,14 +131,15 @@ impl<F: std::fmt::Debug> Store<F> {
                     base,
                     spec,
                 }) => {
-                    next_line = next_line.max(line + 1);
+                    next_line = next_line.max(line.saturating_add(1));
+                    line_bytes.insert(line, (size, base));
                     let base = envs.entry(base).or_default().clone();
                     loaded
                         .services
                         .insert(line, (id, Definition { spec, base }));
                 }
                 Some(Line::Removed(line)) => {
-                    next_line = next_line.max(line + 1);
+                    next_line = next_line.max(line.saturating_add(1));
                     loaded.services.remove(&line);
                 }
                 None => loaded.damaged += 1,
@@ -147,10 +152,16 @@ impl<F: std::fmt::Debug> Store<F> {
             .iter()
             .map(|(key, env)| (*key, Rc::downgrade(env)))
             .collect();
+        let mut live = 0;
+        for line in loaded.services.keys() {
+            let (size, base) = line_bytes.get(line).copied().unwrap_or_default();
+            // Of an environment that several share, the first is charged.
+            live += size + env_bytes.remove(&base).unwrap_or(0);
+        }
         let store = Self {
             file,
             length,
-            live: length,
+            live,
             next_line,
             known,
         };
@@ -207,15 +218,35 @@ impl<F: std::fmt::Debug> Store<F> {
         Ok(lines)
     }
 
-    /// Puts on record that services are gone. `bytes` is what they took, about.
+    /// Puts on record that a service is gone.
     ///
     /// # Errors
     /// As [`Store::append`]; the journal has it already, so that it may be ignored.
-    pub fn remove<K: Kernel<File = F>>(&mut self, kernel: &mut K, line: u64) -> Result<()> {
-        let mut bytes = Vec::new();
-        encode(&Line::Removed(line), &mut bytes)?;
-        self.live = self.live.saturating_sub(1024);
-        self.write(kernel, &bytes)
+    pub fn remove<K: Kernel<File = F>>(
+        &mut self,
+        kernel: &mut K,
+        line: u64,
+        definition: &Definition,
+    ) -> Result<()> {
+        let mut past = Vec::new();
+        let Definition { spec, base } = definition;
+        let (id, spec) = (0, spec.clone());
+        let service = Line::Service {
+            line,
+            id,
+            base: u64::MAX,
+            spec,
+        };
+        encode(&service, &mut past)?;
+        if Rc::strong_count(base) == 1 {
+            // Nobody shares it: its line is past too.
+            encode(&Line::Env(u64::MAX, (**base).clone()), &mut past)?;
+        }
+        let start = past.len();
+        encode(&Line::Removed(line), &mut past)?;
+        self.write(kernel, &past[start..])?;
+        self.live = self.live.saturating_sub(past.len() as u64);
+        Ok(())
     }
 
     fn write<K: Kernel<File = F>>(&mut self, kernel: &mut K, bytes: &[u8]) -> Result<()> {

@@ -117,7 +117,9 @@ impl EnvMark {
             generation: parts.next()?.parse().ok()?,
             pid: parts.next()?.parse().ok()?,
         };
-        parts.next().is_none().then_some(mark)
+        // What no sequence reaches is forged, and none must have to go on from there.
+        let possible = mark.generation <= u64::MAX / 2;
+        (parts.next().is_none() && possible).then_some(mark)
     }
 }
 
@@ -168,5 +170,10 @@ mod tests {
         assert!(mark.value().ends_with(".0000004711"));
         assert_eq!(EnvMark::parse(b"x.1.2.3"), None);
         assert_eq!(EnvMark::parse(b"1.1.2.3.4"), None);
+        let last = EnvMark {
+            generation: u64::MAX,
+            ..mark
+        };
+        assert_eq!(EnvMark::parse(last.value().as_bytes()), None);
     }
 }

@@ -48,14 +48,17 @@ impl Image {
     fn new(program: &str, listener: c_int) -> Option<Self> {
         let mut env: Vec<*mut c_char> = Vec::new();
         for (name, value) in std::env::vars_os() {
-            let name = name.to_str()?.to_owned();
-            if [LISTENER_VARIABLE, ALIVE_VARIABLE, CRASHED_VARIABLE].contains(&name.as_str()) {
+            // Any bytes: one name that is no UTF-8 must not cost the daemon its next image.
+            if [LISTENER_VARIABLE, ALIVE_VARIABLE, CRASHED_VARIABLE]
+                .map(Some)
+                .contains(&name.to_str())
+            {
                 continue;
             }
             if name == "OPM_HOME" && HOME.get().is_some() {
                 continue;
             }
-            let mut entry = name.into_bytes();
+            let mut entry = std::os::unix::ffi::OsStringExt::into_vec(name);
             entry.push(b'=');
             entry.extend_from_slice(std::os::unix::ffi::OsStrExt::as_bytes(value.as_os_str()));
             env.push(CString::new(entry).ok()?.into_raw());

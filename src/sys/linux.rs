@@ -210,7 +210,7 @@ impl Kernel for Linux {
     }
 
     fn environ(&mut self, pid: Pid) -> Result<Vec<u8>> {
-        procfs::read(&format!("/proc/{pid}/environ"))
+        procfs::environ(pid)
     }
 
     fn cmdline(&mut self, pid: Pid) -> Result<Vec<u8>> {

@@ -44,6 +44,26 @@ pub fn locks_limit(pid: Pid) -> Result<(u64, u64)> {
     stat::parse_locks_limit(&read(&format!("/proc/{pid}/limits"))?).ok_or(Errno::IO)
 }
 
+/// The environment of a process. Its first thread may have exited and have no memory any more
+/// (pthread_exit(3) in `main`): then any other thread's is the same.
+///
+/// # Errors
+/// As [`read`]; ESRCH: no thread of it has memory.
+pub fn environ(pid: Pid) -> Result<Vec<u8>> {
+    let first = read(&format!("/proc/{pid}/environ"));
+    if !matches!(first, Err(Errno::SRCH)) {
+        return first;
+    }
+    let threads = numbers(&format!("/proc/{pid}/task"))?.into_iter();
+    for thread in threads.filter(|thread| *thread != pid) {
+        match read(&format!("/proc/{pid}/task/{thread}/environ")) {
+            Err(Errno::SRCH | Errno::NOENT) => {}
+            other => return other,
+        }
+    }
+    first
+}
+
 /// Our own children, of our only thread: one file, read whole.
 ///
 /// The read is exact while nobody reaps: the kernel lists in order of arrival, only a reap takes

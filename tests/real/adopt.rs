@@ -13,6 +13,7 @@ in_every_tier! {
     an_unmarked_looking_grandchild_born_after_the_daemons_death_is_drained,
     a_stranger_with_a_dead_leaders_pid_is_left_alone,
     a_dead_leaders_pid_that_is_now_a_thread_stands_in_nobodys_way,
+    a_stranger_without_its_first_thread_stands_in_nobodys_way,
     a_daemon_killed_in_a_drain_is_followed_by_one_that_goes_on_draining,
     what_was_stopped_stays_stopped,
 }
@@ -190,6 +191,22 @@ fn a_dead_leaders_pid_that_is_now_a_thread_stands_in_nobodys_way(rig: &Rig) {
     for thread in threads {
         thread.join().unwrap();
     }
+}
+
+/// /proc/PID/environ of a process whose first thread has exited is ESRCH, as if it had vanished.
+fn a_stranger_without_its_first_thread_stands_in_nobodys_way(rig: &Rig) {
+    let leader = rig.start("web", "sleep");
+    let mut stranger = rig.fixture(&["--held", "-", "thread", "[", "sleep", "]"]);
+    let pid = stranger.id().cast_signed();
+    rig.until("its first thread's end", || {
+        proc::process(pid).filter(|process| process.state == 'Z')
+    });
+    rig.kill_daemon();
+    rig.kill(leader, Signal::KILL);
+    rig.until_replaced("web", leader);
+    assert!(proc::alive(pid), "the stranger was killed");
+    rig.kill(pid, Signal::KILL);
+    stranger.wait().unwrap();
 }
 
 fn a_daemon_killed_in_a_drain_is_followed_by_one_that_goes_on_draining(rig: &Rig) {

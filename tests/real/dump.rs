@@ -136,6 +136,8 @@ fn a_damaged_dump_is_kept_and_the_one_before_is_taken() {
         assert!(ran.err.contains("dump.json"), "{ran:?}");
         assert_eq!(rig.row("a").status, "online");
         assert_eq!(rig.row("b").status, "online");
+        let summary = "restored 2: 0 already running, 2 started";
+        assert!(ran.out.contains(summary), "{ran:?}");
         let entries = std::fs::read_dir(&rig.home)
             .unwrap()
             .map(|entry| entry.unwrap().path());
@@ -323,5 +325,27 @@ fn a_failed_save_line_is_one_line() {
         assert_eq!(ran.code, Some(1), "{ran:?}");
         one_line(&ran, &["save"]);
         assert_eq!(rig.row("web").status, "online");
+    });
+}
+
+#[test]
+fn the_file_of_services_does_not_grow_with_those_that_come_and_go() {
+    isolated(here!(), |rig| {
+        rig.start("keep", "sleep");
+        let job = rig.start_words("job", &[], "sleep");
+        let job: Vec<&str> = job.iter().map(String::as_str).collect();
+        for turn in 0..40 {
+            let mut start = rig.command(&job);
+            start.env("TURN", turn.to_string());
+            start.env("BALLAST", "x".repeat(8_000));
+            let ran = finish(start.spawn().unwrap(), &job);
+            assert_eq!(ran.code, Some(0), "{ran:?}");
+            rig.ok(&["remove", "job"]);
+            if turn == 20 {
+                rig.kill_daemon();
+            }
+        }
+        let size = std::fs::metadata(rig.home.join("services")).unwrap().len();
+        assert!(size < 128 << 10, "{size} bytes for one service");
     });
 }

@@ -271,3 +271,58 @@ fn without_proc_opm_promises_nothing_and_says_so() {
         }
     });
 }
+
+/// It asks as fast as it can, without end, and reads nothing, or all.
+#[test]
+fn a_client_that_only_asks_keeps_nobody_waiting() {
+    isolated(here!(), |rig| {
+        use std::io::{Read, Write};
+        use std::os::unix::net::UnixStream;
+        rig.start("web", "sleep");
+        let body = br#"{"list":{"usage":true,"table":false}}"#;
+        let mut frame = u32::try_from(body.len()).unwrap().to_le_bytes().to_vec();
+        frame.extend_from_slice(body);
+        let frames = frame.repeat(500);
+        let mut clients = Vec::new();
+        let mut threads = Vec::new();
+        for reads in [true, false] {
+            let client = UnixStream::connect(rig.home.join("opm.sock")).unwrap();
+            let (mut asks, mut answered) =
+                (client.try_clone().unwrap(), client.try_clone().unwrap());
+            let frames = frames.clone();
+            threads.push(std::thread::spawn(
+                move || {
+                    while asks.write_all(&frames).is_ok() {}
+                },
+            ));
+            if reads {
+                threads.push(std::thread::spawn(move || {
+                    while answered
+                        .read(&mut [0; 65_536])
+                        .is_ok_and(|length| length > 0)
+                    {}
+                }));
+            }
+            clients.push(client);
+        }
+        for _ in 0..5 {
+            rig.ok(&["ls"]);
+        }
+        let status = std::fs::read_to_string(format!("/proc/{}/status", rig.daemon())).unwrap();
+        let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kb: u64 = memory
+            .unwrap()
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .unwrap();
+        assert!(kb < 32 << 10, "{kb} kB");
+        for client in clients {
+            client.shutdown(std::net::Shutdown::Both).unwrap();
+        }
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        rig.ok(&["stop", "web"]);
+    });
+}

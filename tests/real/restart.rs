@@ -446,3 +446,28 @@ fn a_follower_is_told_every_step_in_order() {
         follower.wait().unwrap();
     });
 }
+
+/// An import that makes it up again would bring it up to be forgotten at its next stop, and leave
+/// whoever removes it waiting.
+#[test]
+fn what_is_being_removed_is_not_imported() {
+    isolated(here!(), |rig| {
+        let file = rig.dir.join("web.json");
+        let script = "trap '' TERM; echo > up; while :; do sleep 0.1; done";
+        let spec = serde_json::json!({ "services": [
+            { "name": "web", "command": ["sh", "-c", script], "stop_timeout": "2s" }
+        ] });
+        std::fs::write(&file, spec.to_string()).unwrap();
+        let file = file.to_str().unwrap();
+        rig.ok(&["import", file]);
+        rig.until("its trap", || rig.dir.join("up").exists().then_some(()));
+        let mut remove = rig.spawn(&["remove", "web"]);
+        rig.until_status("web", "stopping");
+        let line = rig.refused(1, &["import", file]);
+        assert!(line.contains("being removed"), "{line}");
+        assert!(remove.wait().unwrap().success());
+        assert_eq!(rig.rows().len(), 0);
+        rig.ok(&["import", file]);
+        assert_eq!(rig.row("web").status, "online");
+    });
+}

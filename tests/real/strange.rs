@@ -81,6 +81,39 @@ fn a_child_that_hangs_before_its_exec_keeps_the_next_daemon_waiting() {
     });
 }
 
+/// The lock that it holds is no other daemon's: the socket that answers is the new image's own.
+#[test]
+fn a_daemon_that_becomes_another_image_while_a_child_hangs_stays_the_daemon() {
+    isolated(here!(), |rig| {
+        let other = rig.start("other", "sleep");
+        rig.start("web", "sleep");
+        rig.ok(&["stop", "web"]);
+        let log = rig.info("web")["log_out"].as_str().unwrap().to_owned();
+        std::fs::remove_file(&log).unwrap();
+        assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+        let mut start = rig.spawn(&["start", "web"]);
+        let child = rig.until_status("web", "starting").pid;
+        let daemon = rig.daemon();
+        // Asked to, it goes on serving until the child has exec'd.
+        let mut restart = rig.spawn(&["daemon", "restart"]);
+        for _ in 0..3 {
+            assert_eq!(rig.rows().len(), 2, "it serves no more");
+        }
+        // A crash can't wait for that.
+        rig.kill(daemon, Signal::ABORT);
+        let text = || std::fs::read_to_string(rig.home.join("daemon.log")).unwrap_or_default();
+        rig.until("the new image to wait", || {
+            text().contains("waiting for pid").then_some(())
+        });
+        assert!(proc::alive(daemon));
+        let _reader = std::fs::File::open(&log).unwrap();
+        start.wait().unwrap();
+        restart.wait().unwrap();
+        assert_eq!(rig.until_status("web", "online").pid, child);
+        assert_eq!((rig.row("other").pid, rig.daemon()), (Some(other), daemon));
+    });
+}
+
 #[test]
 fn a_stop_of_what_has_not_yet_execd_is_obeyed() {
     isolated(here!(), |rig| {

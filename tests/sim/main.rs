@@ -67,7 +67,7 @@ fn the_law_holds_whatever_goes_wrong() {
 
 /// Seeds in which each wrong daemon must be caught.
 #[cfg(debug_assertions)]
-const SEEDS_MUTANT: u64 = 4_000;
+const SEEDS_MUTANT: u64 = 20_000;
 
 /// What the simulator says of a wrong daemon; none if it sees nothing wrong.
 #[cfg(debug_assertions)]
