@@ -122,17 +122,19 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     let mut server = Server::new(poll, listener, signalfd, removals).map_err(io)?;
     crash::arm(server.listener());
     front.begin(&mut daemon, server.registry(), again)?;
-    let services = daemon.all_units().count();
-    let pid = rustix::process::getpid().as_raw_nonzero();
-    front.say(&format!(
-        "opm {} serves {path} (pid {pid}, {services} services)",
-        env!("CARGO_PKG_VERSION")
-    ));
+    front.say(&greeting(&daemon));
     turn(&mut server, &mut daemon, front);
     for name in [SOCKET, PID_FILE] {
         daemon.kernel.home.remove(name).ok();
     }
     Ok(front.end(&mut daemon))
+}
+
+fn greeting(daemon: &Daemon<Linux>) -> String {
+    let services = daemon.all_units().count();
+    let pid = rustix::process::getpid().as_raw_nonzero();
+    let (version, home) = (env!("CARGO_PKG_VERSION"), &daemon.home);
+    format!("opm {version} serves {home} (pid {pid}, {services} services)")
 }
 
 /// Until it leaves for good. An exec that works does not come back.

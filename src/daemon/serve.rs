@@ -146,15 +146,9 @@ impl Server {
         self.accept(&mut ready);
         loop {
             self.flush(daemon);
-            match daemon.leave.clone() {
-                // Its successor could not begin before these have exec'd, and till then nobody
-                // would look after the others.
-                Some(Leave::Exec(_)) if daemon.is_launching() => {}
-                Some(leave) => {
-                    self.farewell();
-                    return leave;
-                }
-                None => {}
+            if let Some(leave) = leaving(daemon) {
+                self.farewell();
+                return leave;
             }
             let timeout = self.timeout(daemon, front);
             match self.poll.poll(&mut events, timeout) {
@@ -381,6 +375,13 @@ impl Server {
 /// Whether a client has said something, or gone.
 fn is_news(event: &mio::event::Event) -> bool {
     event.is_readable() || event.is_read_closed() || event.is_error()
+}
+
+/// Whether it is time to leave. For an exec not while anything is launched: the successor could
+/// not begin before that has exec'd, and till then nobody would look after the others.
+fn leaving(daemon: &Daemon<Linux>) -> Option<Leave> {
+    let waits = matches!(daemon.leave, Some(Leave::Exec(_))) && daemon.is_launching();
+    daemon.leave.clone().filter(|_| !waits)
 }
 
 fn parse(frame: &[u8]) -> Result<Request, String> {

@@ -62,7 +62,7 @@ const LS: &[Cost] = &[
     ("epoll_ctl", 2..=2),
     ("epoll_pwait", 2..=5),
     ("getsockopt", 1..=1),
-    ("recvfrom", 3..=4),
+    ("recvfrom", 2..=4),
     ("sendto", 1..=1),
 ];
 
@@ -79,7 +79,7 @@ const STOP: &[Cost] = &[
     // Before the signal, and at the end.
     ("pwrite64", 2..=2),
     ("read", 3..=5),
-    ("recvfrom", 3..=4),
+    ("recvfrom", 2..=4),
     ("sendto", 1..=1),
     ("waitid", 2..=2),
 ];
@@ -102,7 +102,7 @@ const START: &[Cost] = &[
     ("pwrite64", 1..=1),
     ("read", 8..=8),
     ("readlinkat", 1..=1),
-    ("recvfrom", 3..=4),
+    ("recvfrom", 2..=4),
     ("sendto", 1..=1),
 ];
 
