@@ -42,7 +42,7 @@ const DEATH: &[Cost] = &[
     // The dead leader's pidfd, both ends of the launch pipe.
     ("close", 3..=3),
     ("epoll_ctl", 4..=4),
-    ("epoll_pwait", 2..=3),
+    ("epoll_pwait", 2..=9),
     ("lseek", 1..=2),
     // Whether the group is empty.
     ("pidfd_send_signal", 1..=1),
@@ -60,7 +60,7 @@ const LS: &[Cost] = &[
     ("accept4", 2..=2),
     ("close", 1..=1),
     ("epoll_ctl", 2..=2),
-    ("epoll_pwait", 2..=5),
+    ("epoll_pwait", 2..=9),
     ("getsockopt", 1..=1),
     ("recvfrom", 2..=4),
     ("sendto", 1..=1),
@@ -71,7 +71,7 @@ const STOP: &[Cost] = &[
     ("accept4", 2..=2),
     ("close", 2..=2),
     ("epoll_ctl", 3..=3),
-    ("epoll_pwait", 3..=7),
+    ("epoll_pwait", 3..=9),
     ("getsockopt", 1..=1),
     ("lseek", 1..=2),
     // The signal, CONT, and whether the group is empty.
@@ -91,7 +91,7 @@ const START: &[Cost] = &[
     ("clone3", 1..=1),
     ("close", 7..=7),
     ("epoll_ctl", 5..=5),
-    ("epoll_pwait", 3..=7),
+    ("epoll_pwait", 3..=9),
     // By the length of the list, in buffers that double.
     ("getdents64", 3..=6),
     ("geteuid", 1..=1),
