@@ -66,7 +66,7 @@ doc:
 man:
 	mandoc -T lint -W warning $(PAGES)
 
-# All tests: unit, cli, containers, init, model, real, sim, tidy, wire.
+# All tests: unit, cli, containers, cost, init, model, real, sim, tidy, wire.
 test: needs
 	$(CARGO) test --no-fail-fast --lib --bins --tests
 

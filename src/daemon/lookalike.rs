@@ -13,16 +13,20 @@ use crate::service::spec::Id;
 use crate::service::spec::Spec;
 use crate::sys::Kernel;
 use crate::wire::{Outcome, code};
+use std::cell::OnceCell;
 
 /// Ancestors of a command that are looked at.
 const ANCESTORS_MAX: usize = 64;
 
-/// A process of our user that bears no mark of ours.
+/// A process of our user that is no leader of ours.
 #[derive(Debug)]
 pub(crate) struct Passer {
     pid: Pid,
-    argv: Vec<String>,
     cwd: String,
+    /// Read when a service in the same directory is to start: that takes several times the
+    /// calls of the rest, and most processes of a machine are elsewhere. None: it is one of
+    /// ours, or gone.
+    argv: OnceCell<Option<Vec<String>>>,
 }
 
 /// What stands in the way of a start.
@@ -41,7 +45,7 @@ impl<K: Kernel> Daemon<K> {
         if self.kernel.processes(&mut pids).is_err() {
             return Vec::new();
         }
-        let (uid, key) = (self.kernel.own_uid(), self.header.home_key);
+        let uid = self.kernel.own_uid();
         let askers = self.askers();
         let mut passers = Vec::new();
         for pid in pids {
@@ -51,29 +55,23 @@ impl<K: Kernel> Daemon<K> {
             if self.kernel.uid(pid) != Ok(uid) {
                 continue;
             }
-            let Ok(cmdline) = self.kernel.cmdline(pid) else {
-                continue;
-            };
-            if cmdline.is_empty() {
-                continue;
+            if let Ok(cwd) = self.kernel.cwd(pid) {
+                let argv = OnceCell::new();
+                passers.push(Passer { pid, cwd, argv });
             }
-            let ours = self.kernel.locks_limit(pid).ok();
-            if ours
-                .and_then(|limit| LimitMark::generation_of(limit, key))
-                .is_some()
-            {
-                continue;
-            }
-            let Ok(cwd) = self.kernel.cwd(pid) else {
-                continue;
-            };
-            passers.push(Passer {
-                pid,
-                argv: parse_cmdline(&cmdline),
-                cwd,
-            });
         }
         passers
+    }
+
+    /// The words of a process that bears no mark of ours.
+    fn unmarked_argv(&mut self, pid: Pid) -> Option<Vec<String>> {
+        let cmdline = self.kernel.cmdline(pid).ok()?;
+        if cmdline.is_empty() {
+            return None;
+        }
+        let limit = self.kernel.locks_limit(pid).ok();
+        let ours = limit.and_then(|limit| LimitMark::generation_of(limit, self.header.home_key));
+        ours.is_none().then(|| parse_cmdline(&cmdline))
     }
 
     /// The command that asks, and those that it was called from: a deploy script that is named
@@ -97,17 +95,20 @@ impl<K: Kernel> Daemon<K> {
             .kernel
             .real_path(&spec.cwd)
             .unwrap_or_else(|_| spec.cwd.clone());
-        let near = |passer: &&Passer| passer.cwd == cwd;
-        if let Some(same) = passers.iter().filter(near).find(|p| p.argv == spec.command) {
-            return Some(Likeness::Same(same.pid));
+        let mut near = Vec::new();
+        for passer in passers.iter().filter(|passer| passer.cwd == cwd) {
+            let argv = passer.argv.get_or_init(|| self.unmarked_argv(passer.pid));
+            near.extend(argv.as_ref().map(|argv| (passer.pid, argv)));
+        }
+        if let Some((pid, _)) = near.iter().find(|(_, argv)| **argv == spec.command) {
+            return Some(Likeness::Same(*pid));
         }
         let pattern = pattern_of_argv(&spec.command);
         // What the other is about, not what it mentions: the command that asks us mentions it too.
-        let alike = passers
+        let alike = near
             .iter()
-            .filter(near)
-            .find(|p| pattern_of_argv(&p.argv) == pattern)?;
-        Some(Likeness::Near(alike.pid, pattern))
+            .find(|(_, argv)| pattern_of_argv(argv) == pattern)?;
+        Some(Likeness::Near(alike.0, pattern))
     }
 
     /// Look-alikes of a service that is about to start. Err: it must not.

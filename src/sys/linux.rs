@@ -169,18 +169,21 @@ impl Kernel for Linux {
     }
 
     fn exit_of_stranger(&mut self, pidfd: &OwnedFd, pid: Pid) -> Exit {
-        if self.tiers.get_info
-            && let Some(exit) = pidfd::exit_status(pidfd)
-        {
+        let get_info = self.tiers.get_info;
+        let reaped = || get_info.then(|| pidfd::exit_status(pidfd)).flatten();
+        if let Some(exit) = reaped() {
             return exit;
         }
-        // A zombie of somebody else's; field 52 reads 0 for those who may not know, so that 0
-        // is believed only of our own uid.
+        // A zombie of somebody else's (X: being reaped right now); field 52 reads 0 for those
+        // who may not know, so that 0 is believed only of our own uid.
         match procfs::stat(pid) {
-            Ok(stat) if stat.state == b'Z' && self.uid(pid) == Ok(self.own_uid()) => {
+            Ok(stat)
+                if matches!(stat.state, b'Z' | b'X') && self.uid(pid) == Ok(self.own_uid()) =>
+            {
                 Exit::from_wait_status(stat.exit_code)
             }
-            _ => Exit::Unknown,
+            // Reaped since we asked first: now the pidfd knows.
+            _ => reaped().unwrap_or(Exit::Unknown),
         }
     }
 

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Instructions a step, as they were recorded. `OPM_GOLDEN=1` records them anew.
+/// Instructions a step, as they were recorded; `OPM_GOLDEN=1 cargo test --test cost` does so.
 const RECORD: &str = "tests/cost/machine.txt";
 /// A compiler's next version may do a little better or worse.
 const TOLERANCE_PERCENT: u64 = 5;
@@ -70,6 +70,6 @@ fn a_step_of_the_machine_costs_the_recorded_instructions() {
     assert!(
         found.abs_diff(recorded) <= most,
         "a step costs {found} instructions, not {recorded}: if that is meant, record it with \
-         OPM_GOLDEN=1 (for less, too: else it could grow back unseen)"
+         OPM_GOLDEN=1 cargo test --test cost (for less, too: else it could grow back unseen)"
     );
 }
