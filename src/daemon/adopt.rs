@@ -284,9 +284,9 @@ impl<K: Kernel> Daemon<K> {
         for (id, (line, definition)) in newest {
             let slot = found.slots.get(id as usize).copied();
             let (state, signature) = slot.unwrap_or_default();
-            let signature = signature.filter(|_| valid);
             let signed = |state: State| signature.is_some_and(|s| s.generation > state.emptied);
             let past = state.is_some_and(|state| state.definition != 0 || !signed(state));
+            let signature = signature.filter(|_| valid);
             if past || self.names.contains_key(&definition.spec.name) {
                 continue;
             }
