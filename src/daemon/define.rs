@@ -197,6 +197,7 @@ impl<K: Kernel> Daemon<K> {
             unit.run = Some(run);
             unit.announced = Status::Online;
             self.insert(unit);
+            self.sign_for(id);
             self.stray_leader_is_dead(id, generation);
             return;
         }

@@ -3,7 +3,9 @@
 //!
 //! It has to outlive the daemon, not the machine: nothing here is synced. The daemon's half of a
 //! slot is written once at the end of a turn, however often it changed; the children write theirs.
-use crate::process::record::{HEADER_BYTES, Header, SLOT_BYTES, Signature, State, slot_offset};
+use crate::process::record::{
+    HEADER_BYTES, Header, SIGNATURE_OFFSET, SLOT_BYTES, Signature, State, slot_offset,
+};
 use crate::sys::{Kernel, Mode, Result, write_all_at};
 
 /// The file's name in the home.
@@ -82,6 +84,20 @@ impl<F: std::fmt::Debug> Journal<F> {
             self.slots += 1;
         }
         Ok(())
+    }
+
+    /// Writes the child's half of a slot, for one that signed where it is lost.
+    ///
+    /// # Errors
+    /// As [`Journal::write`].
+    pub fn sign<K: Kernel<File = F>>(
+        &self,
+        kernel: &mut K,
+        id: u32,
+        signature: &Signature,
+    ) -> Result<()> {
+        let offset = slot_offset(id) + SIGNATURE_OFFSET as u64;
+        write_all_at(kernel, &self.file, offset, &signature.encode())
     }
 
     /// Writes the daemon's half of a slot.

@@ -197,7 +197,7 @@ impl<K: Kernel> Daemon<K> {
         }
         let crowded = matches!(
             errno,
-            Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE
+            Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC | Errno::DQUOT
         );
         let fault = if crowded {
             Fault::Machine

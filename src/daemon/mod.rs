@@ -467,7 +467,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Writes the daemon's half of a slot; whether that went well.
-    fn write_slot(&mut self, id: Id) -> bool {
+    pub(crate) fn write_slot(&mut self, id: Id) -> bool {
         let Some(state) = self.unit(id).map(Unit::state) else {
             return true;
         };

@@ -10,6 +10,7 @@ use super::sorted::Map;
 use super::unit::{Run, Unit};
 use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, MARK_VARIABLE};
+use crate::process::record::Signature;
 use crate::process::stat::{environ_value, parse_cmdline};
 use crate::process::{Exit, Identity, Pid};
 use crate::service::machine::{Ending, Generation, Goal, Input, Machine, Past};
@@ -107,8 +108,29 @@ impl<K: Kernel> Daemon<K> {
         unit.emptied = unit.emptied.min(generation.0.saturating_sub(1));
         unit.announced = unit.status();
         self.dirty.insert(id);
+        self.sign_for(id);
         self.after_step(id);
         Ok(())
+    }
+
+    /// Puts an incarnation on record again that signed in a journal that is lost: the next daemon
+    /// may be unable to search for marks.
+    pub(crate) fn sign_for(&mut self, id: Id) {
+        let Some(run) = self.unit(id).and_then(|unit| unit.run.as_ref()) else {
+            return;
+        };
+        let signature = Signature {
+            generation: run.generation.0,
+            leader: run.leader,
+            parent: Identity::default(),
+        };
+        let signed = self.journal.sign(&mut self.kernel, id, &signature);
+        if let Err(errno) = signed.and_then(|()| match self.write_slot(id) {
+            true => Ok(()),
+            false => Err(Errno::IO),
+        }) {
+            self.trouble = Some(format!("cannot write {}/journal: {errno}", self.home));
+        }
     }
 
     /// Nothing can take these in now: a service of their name does when it is defined, and where

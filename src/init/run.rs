@@ -185,8 +185,8 @@ impl Run {
         self.later.clear();
         self.stop = Some(Stop {
             code,
-            kill_at: now + time - reserve,
-            end_at: now + time,
+            kill_at: now.saturating_add(time - reserve),
+            end_at: now.saturating_add(time),
             killed: false,
             asked,
         });

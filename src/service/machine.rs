@@ -74,7 +74,7 @@ pub enum Ending {
 pub enum Fault {
     /// The program, its directory or its log file.
     Program,
-    /// Out of processes, memory or descriptors.
+    /// Out of processes, memory, descriptors or disk.
     Machine,
 }
 

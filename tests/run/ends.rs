@@ -117,6 +117,20 @@ fn the_stubborn_is_killed_within_the_time_and_that_is_137() {
 }
 
 #[test]
+fn a_stop_that_may_take_for_ever_is_a_stop() {
+    let scratch = Scratch::new();
+    let script = "trap 'echo obeyed; exit 0' TERM; echo up; while :; do sleep 0.1; done";
+    let file = scratch.file(&service("s", script, r#""stop_timeout": "1h""#));
+    let forever = "--stop-timeout=18446744073709551615ms";
+    let mut run = scratch.run(As::First, &["--prefix=name", forever, &file]);
+    scratch.expect("out", "s | up");
+    run.signal(libc::SIGTERM);
+    scratch.expect("out", "s | obeyed");
+    run.end();
+    assert!(!scratch.read("err").contains("panicked"));
+}
+
+#[test]
 fn an_interrupt_that_is_repeated_kills_at_once() {
     let scratch = Scratch::new();
     let script = "trap 'echo heard' TERM INT; echo up; while :; do sleep 1000; done";
