@@ -197,7 +197,6 @@ impl<K: Kernel> Daemon<K> {
             unit.run = Some(run);
             unit.announced = Status::Online;
             self.insert(unit);
-            self.sign_for(id);
             self.stray_leader_is_dead(id, generation);
             return;
         }

@@ -115,7 +115,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Puts an incarnation on record again that signed in a journal that is lost: the next daemon
     /// may be unable to search for marks.
-    pub(crate) fn sign_for(&mut self, id: Id) {
+    fn sign_for(&mut self, id: Id) {
         let Some(run) = self.unit(id).and_then(|unit| unit.run.as_ref()) else {
             return;
         };
