@@ -92,7 +92,9 @@ fn a_daemon_that_becomes_another_image_while_a_child_hangs_stays_the_daemon() {
         std::fs::remove_file(&log).unwrap();
         assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
         let mut start = rig.spawn(&["start", "web"]);
-        let child = rig.until_status("web", "starting").pid;
+        rig.until_status("web", "starting");
+        // It is starting before it is forked.
+        let child = Some(rig.until("the child", || rig.row("web").pid));
         let daemon = rig.daemon();
         // Asked to, it goes on serving until the child has exec'd.
         let mut restart = rig.spawn(&["daemon", "restart"]);
