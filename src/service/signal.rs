@@ -15,42 +15,31 @@ const SIGNAL_MAX: i32 = 64;
 /// another number after a change of library.
 const RTMIN: i32 = 34;
 
-/// The usual name first, aliases after it.
-const NAMES: &[(i32, &[&str])] = &[
-    (libc::SIGHUP, &["HUP"]),
-    (libc::SIGINT, &["INT"]),
-    (libc::SIGQUIT, &["QUIT"]),
-    (libc::SIGILL, &["ILL"]),
-    (libc::SIGTRAP, &["TRAP"]),
-    (libc::SIGABRT, &["ABRT", "IOT"]),
-    (libc::SIGBUS, &["BUS"]),
-    (libc::SIGFPE, &["FPE"]),
-    (libc::SIGKILL, &["KILL"]),
-    (libc::SIGUSR1, &["USR1"]),
-    (libc::SIGSEGV, &["SEGV"]),
-    (libc::SIGUSR2, &["USR2"]),
-    (libc::SIGPIPE, &["PIPE"]),
-    (libc::SIGALRM, &["ALRM"]),
-    (libc::SIGTERM, &["TERM"]),
+/// Names beyond those that signal-hook knows: what it leaves out, and aliases.
+const MORE_NAMES: &[(i32, &str)] = &[
     // MIPS and SPARC have no STKFLT, hence no constant: 16 is another signal's there.
     #[cfg(not(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc64")))]
-    (libc::SIGSTKFLT, &["STKFLT"]),
-    (libc::SIGCHLD, &["CHLD", "CLD"]),
-    (libc::SIGCONT, &["CONT"]),
-    (libc::SIGSTOP, &["STOP"]),
-    (libc::SIGTSTP, &["TSTP"]),
-    (libc::SIGTTIN, &["TTIN"]),
-    (libc::SIGTTOU, &["TTOU"]),
-    (libc::SIGURG, &["URG"]),
-    (libc::SIGXCPU, &["XCPU"]),
-    (libc::SIGXFSZ, &["XFSZ"]),
-    (libc::SIGVTALRM, &["VTALRM"]),
-    (libc::SIGPROF, &["PROF"]),
-    (libc::SIGWINCH, &["WINCH"]),
-    (libc::SIGIO, &["IO", "POLL"]),
-    (libc::SIGPWR, &["PWR"]),
-    (libc::SIGSYS, &["SYS", "UNUSED"]),
+    (libc::SIGSTKFLT, "STKFLT"),
+    (libc::SIGPWR, "PWR"),
+    (libc::SIGABRT, "IOT"),
+    (libc::SIGCHLD, "CLD"),
+    (libc::SIGIO, "POLL"),
+    (libc::SIGSYS, "UNUSED"),
 ];
+
+/// The usual name of a standard signal, without `SIG`.
+fn usual_name(number: i32) -> Option<&'static str> {
+    let known = signal_hook::low_level::signal_name(number);
+    let more = || {
+        MORE_NAMES
+            .iter()
+            .find(|(other, _)| *other == number)
+            .map(|(_, name)| *name)
+    };
+    known
+        .map(|name| name.trim_start_matches("SIG"))
+        .or_else(more)
+}
 
 /// A signal number from 1 to 64. KILL and STOP are among them: who can't use those refuses them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,9 +75,16 @@ impl Signal {
         }
         let upper = text.to_ascii_uppercase();
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-        let known = NAMES.iter().find(|(_, names)| names.contains(&name));
+        let known = (1..RTMIN).find(|number| usual_name(*number) == Some(name));
+        let alias = || {
+            MORE_NAMES
+                .iter()
+                .find(|(_, other)| *other == name)
+                .map(|(n, _)| *n)
+        };
         known
-            .map(|&(number, _)| Signal(number))
+            .or_else(alias)
+            .map(Signal)
             .or_else(|| real_time(name))
             .ok_or_else(bad)
     }
@@ -107,9 +103,8 @@ impl Signal {
 
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known = NAMES.iter().find(|(number, _)| *number == self.0);
-        match (known, self.0) {
-            (Some((_, [name, ..])), _) => f.write_str(name),
+        match (usual_name(self.0), self.0) {
+            (Some(name), _) => f.write_str(name),
             (_, RTMIN) => f.write_str("RTMIN"),
             (_, SIGNAL_MAX) => f.write_str("RTMAX"),
             (_, number) if number > RTMIN => write!(f, "RTMIN+{}", number - RTMIN),
