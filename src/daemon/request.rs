@@ -156,7 +156,8 @@ impl<K: Kernel> Daemon<K> {
                     id,
                     done(format!("{name}: already online (id {id}, pid {pid})")),
                 ));
-                // Online with the goal down can't be: the goal is up already.
+                // What was adopted while its end was a tracer's can be on its way down.
+                self.feed(id, Input::Start);
                 continue;
             }
             if idle(unit) {
