@@ -236,13 +236,16 @@ impl<K: Kernel> Daemon<K> {
             Err(errno) => return Err(errno),
         };
         let inode = self.kernel.inode(&pidfd).unwrap_or(0);
-        let start_time = match self.kernel.stat(recorded.pid) {
-            Ok(stat) => stat.start_time,
-            // IO: it was cut off by the end of the process.
-            Err(Errno::SRCH | Errno::NOENT | Errno::IO) => 0,
-            // Not needed where there are inodes.
-            Err(_) if inode != 0 && recorded.inode != 0 => 0,
-            Err(errno) => return Err(errno),
+        // Inodes decide where there are any; the start time costs a file of /proc.
+        let by_inode = inode != 0 && recorded.inode != 0;
+        let start_time = match by_inode {
+            true => 0,
+            false => match self.kernel.stat(recorded.pid) {
+                Ok(stat) => stat.start_time,
+                // IO: it was cut off by the end of the process.
+                Err(Errno::SRCH | Errno::NOENT | Errno::IO) => 0,
+                Err(errno) => return Err(errno),
+            },
         };
         let seen = Identity {
             pid: recorded.pid,
