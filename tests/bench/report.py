@@ -2,6 +2,7 @@
 
 import re
 import statistics
+import textwrap
 
 RIVALS = ("runit", "s6", "supervisord")
 # dinit and nitro, the nearest, are not in Debian: measured once, elsewhere, beside the same floor.
@@ -302,13 +303,15 @@ def readme(result, path):
     with open(path, encoding="utf-8") as file:
         old = file.read()
     machine = result["machine"]
-    body = [f"{machine['cpus']} x {machine['model']}, Linux {machine['kernel']}, {result['when']}. "
-            "Medians; a ratio is the median of the rounds' own ratios to the floor; `recorded`: of "
-            "another such machine, beside the same floor.", "",
+    kernel = machine["kernel"].split("-")[0]
+    above = (f"{machine['cpus']} x {machine['model']}, Linux {kernel}, {result['when']}. "
+             "Medians; a ratio is the median of the rounds' own ratios to the floor; `recorded`: "
+             "of another such machine, beside the same floor.")
+    body = [textwrap.fill(above, 100), "",
             markdown(lines_of(result))]
     if result["growth"]:
         body += ["", markdown(growth_lines(result))]
-    body += ["", *(f"{one}" for one in result["notes"])]
+    body += ["", *(textwrap.fill(one, 100) for one in result["notes"])]
     pattern = re.compile(re.escape(MARKERS[0]) + ".*?" + re.escape(MARKERS[1]), re.DOTALL)
     between = "\n".join([MARKERS[0], "", *body, "", MARKERS[1]])
     new, count = pattern.subn(lambda _: between, old)
