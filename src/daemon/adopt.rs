@@ -7,6 +7,7 @@ use super::load::highest;
 use super::request::Refusal;
 use super::sorted::{Map, Set};
 use super::store::Store;
+use super::unit::unit_in;
 use crate::mutant::mutant;
 use crate::process::Exit;
 use crate::process::mark::LimitMark;
@@ -266,7 +267,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn exit_of_adopted(&mut self, id: Id) -> Option<Exit> {
-        let unit = self.units.get_mut(id as usize)?.as_deref_mut()?;
+        let unit = unit_in(&mut self.units, id)?;
         let run = unit.run.as_ref()?;
         let pidfd = run.pidfd.as_ref()?;
         match self.kernel.wait(pidfd, false) {

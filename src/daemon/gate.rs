@@ -9,7 +9,7 @@
 //! For an adopted tree orphans went elsewhere: [`super::scan`] looks for marks.
 use super::Daemon;
 use super::sorted::Set;
-use super::unit::{Orphan, Owner};
+use super::unit::{Orphan, Owner, unit_in};
 use crate::mutant::mutant;
 use crate::process::Pid;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
@@ -201,14 +201,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn is_own_tree_empty(&mut self, id: Id) -> bool {
-        let Some(unit) = self
-            .units
-            .get_mut(id as usize)
-            .and_then(Option::as_deref_mut)
-        else {
-            return false;
-        };
-        let Some(run) = unit.run.as_mut() else {
+        let Some(run) = self.unit(id).and_then(|unit| unit.run.as_ref()) else {
             return false;
         };
         if mutant("leader_is_tree") {
@@ -225,28 +218,13 @@ impl<K: Kernel> Daemon<K> {
         if blocked {
             return false;
         }
-        if run.child
-            && let Some(pidfd) = &run.pidfd
-        {
-            match self.kernel.wait(pidfd, true) {
-                Ok(None) => return false,
-                Ok(Some(_)) | Err(_) => {
-                    run.child = false;
-                    self.leaders.remove(&run.leader.pid);
-                }
-            }
-        }
-        self.is_group_empty(id)
+        self.reap_leader(id) && self.is_group_empty(id)
     }
 
     /// The kernel's own word on the leader's process group, race-free: the pidfd names that very
     /// group, even if the number has a new owner. True where the kernel can't be asked.
     pub(crate) fn is_group_empty(&mut self, id: Id) -> bool {
-        let Some(unit) = self
-            .units
-            .get_mut(id as usize)
-            .and_then(Option::as_deref_mut)
-        else {
+        let Some(unit) = unit_in(&mut self.units, id) else {
             return false;
         };
         let Some(pidfd) = unit.run.as_ref().and_then(|run| run.pidfd.as_ref()) else {
@@ -274,10 +252,7 @@ impl<K: Kernel> Daemon<K> {
     /// Lets go of an incarnation of which nothing lives.
     fn end_run(&mut self, id: Id) -> Option<Generation> {
         self.gates.remove(&id);
-        let unit = self
-            .units
-            .get_mut(id as usize)
-            .and_then(Option::as_deref_mut)?;
+        let unit = unit_in(&mut self.units, id)?;
         let run = unit.run.take()?;
         if let Some(pidfd) = &run.pidfd {
             if run.child {
@@ -334,11 +309,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// A signal for the whole tree: the leader's group, descendants, orphans, marked members.
     pub(crate) fn signal_tree(&mut self, id: Id, signal: i32) {
-        let Some(unit) = self
-            .units
-            .get_mut(id as usize)
-            .and_then(Option::as_deref_mut)
-        else {
+        let Some(unit) = unit_in(&mut self.units, id) else {
             return;
         };
         let Some(run) = unit.run.as_ref() else { return };

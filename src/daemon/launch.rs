@@ -1,7 +1,7 @@
 //! From the machine's wish to spawn to the kernel's word that the program runs.
 use super::Daemon;
 use super::gate::LOOK_AGAIN_MS;
-use super::unit::Run;
+use super::unit::{Run, unit_in};
 use crate::mutant::mutant;
 use crate::process::Identity;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
@@ -62,11 +62,7 @@ impl<K: Kernel> Daemon<K> {
         // Room to sign in: what is written past the last whole slot is lost to the next daemon.
         let reserved = self.journal.reserve(&mut self.kernel, id);
         reserved.map_err(|errno| (Stage::Sign, errno))?;
-        let Some(unit) = self
-            .units
-            .get_mut(id as usize)
-            .and_then(Option::as_deref_mut)
-        else {
+        let Some(unit) = unit_in(&mut self.units, id) else {
             return Ok(());
         };
         if unit.machine.generation() != Some(generation) || unit.run.is_some() {
@@ -146,11 +142,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Looks whether a launch is decided.
     pub(crate) fn check_launch(&mut self, id: Id) {
-        let Some(unit) = self
-            .units
-            .get_mut(id as usize)
-            .and_then(Option::as_deref_mut)
-        else {
+        let Some(unit) = unit_in(&mut self.units, id) else {
             return;
         };
         let Some(run) = unit.run.as_mut() else { return };

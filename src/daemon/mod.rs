@@ -43,7 +43,7 @@ use journal::Journal;
 use sorted::{Map, Set};
 use std::collections::{HashMap, VecDeque};
 use store::Store;
-use unit::{Orphan, Owner, Unit};
+use unit::{Orphan, Owner, Unit, unit_in};
 
 /// Who asked; the loop's own numbering.
 pub type ClientId = u64;
@@ -242,7 +242,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     pub(crate) fn unit_mut(&mut self, id: Id) -> Option<&mut Unit<K>> {
-        self.units.get_mut(id as usize)?.as_deref_mut()
+        unit_in(&mut self.units, id)
     }
 
     /// Every service, by id.
@@ -252,7 +252,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Whether a leader has really exited, and how. None: not yet, or not to be known yet.
     fn look_at_leader(&mut self, id: Id) -> Option<Exit> {
-        let unit = self.units.get_mut(id as usize)?.as_deref_mut()?;
+        let unit = unit_in(&mut self.units, id)?;
         let run = unit.run.as_mut().filter(|run| run.exit.is_none())?;
         let pidfd = run.pidfd.as_ref()?;
         if !run.child {
@@ -280,11 +280,7 @@ impl<K: Kernel> Daemon<K> {
         self.check_launch(id);
         let (now, wall) = (self.now, self.kernel.wall());
         let survivors = self.has_survivors(id);
-        let Some(unit) = self
-            .units
-            .get_mut(id as usize)
-            .and_then(Option::as_deref_mut)
-        else {
+        let Some(unit) = unit_in(&mut self.units, id) else {
             return;
         };
         let Some(run) = unit.run.as_mut().filter(|run| run.exit.is_none()) else {
@@ -319,11 +315,7 @@ impl<K: Kernel> Daemon<K> {
     /// Steps a machine and does what it says.
     pub(crate) fn feed(&mut self, id: Id, input: Input) {
         let mut actions = std::mem::take(&mut self.actions);
-        let Some(unit) = self
-            .units
-            .get_mut(id as usize)
-            .and_then(Option::as_deref_mut)
-        else {
+        let Some(unit) = unit_in(&mut self.units, id) else {
             return;
         };
         let restarts = unit.machine.restarts();
@@ -361,11 +353,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Announces what changed, and keeps timer, journal and waiters up to date.
     pub(crate) fn after_step(&mut self, id: Id) {
-        let Some(unit) = self
-            .units
-            .get_mut(id as usize)
-            .and_then(Option::as_deref_mut)
-        else {
+        let Some(unit) = unit_in(&mut self.units, id) else {
             return;
         };
         let deadline = unit.machine.deadline();
@@ -396,11 +384,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// The stop signal for the whole incarnation.
     fn terminate(&mut self, id: Id) {
-        let Some(unit) = self
-            .units
-            .get_mut(id as usize)
-            .and_then(Option::as_deref_mut)
-        else {
+        let Some(unit) = unit_in(&mut self.units, id) else {
             return;
         };
         let signal = unit.definition.spec.policy.stop_signal.number();

@@ -4,7 +4,7 @@ use super::events::{exit_parts, rfc3339};
 use super::launch::log_paths;
 use super::request::Refusal;
 use super::sorted::Set;
-use super::unit::{Owner, Unit};
+use super::unit::{Owner, Unit, unit_in};
 use crate::process::Pid;
 use crate::process::command::pattern_of_argv;
 use crate::service::machine::Phase;
@@ -234,7 +234,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn identity(&mut self, id: Id) -> Option<Identity> {
-        let unit = self.units.get_mut(id as usize)?.as_deref_mut()?;
+        let unit = unit_in(&mut self.units, id)?;
         let run = unit.run.as_mut().filter(|run| run.exit.is_none())?;
         let pidfd = run.pidfd.as_ref()?;
         if run.leader.inode == 0 {

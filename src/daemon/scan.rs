@@ -12,7 +12,7 @@
 use super::Daemon;
 use super::door::INITIAL_PID_NAMESPACE;
 use super::gate::{LOOK_AGAIN_MS, readable};
-use super::unit::{Member, Owner};
+use super::unit::{Member, Owner, unit_in};
 use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::stat::environ_value;
@@ -155,7 +155,7 @@ impl<K: Kernel> Daemon<K> {
         }
         // Not the group's own word: zombies of somebody else's count as members there until they
         // are reaped (1.3 s late by some inits), and the passes have seen that none of it lives.
-        ready.retain(|id| self.reap_adopted_child(*id));
+        ready.retain(|id| self.reap_leader(*id));
         ready
     }
 
@@ -257,13 +257,10 @@ impl<K: Kernel> Daemon<K> {
         }))
     }
 
-    /// After an upgrade leaders are our children still; after a crash they are somebody else's.
-    fn reap_adopted_child(&mut self, id: Id) -> bool {
-        let Some(unit) = self
-            .units
-            .get_mut(id as usize)
-            .and_then(Option::as_deref_mut)
-        else {
+    /// Whether a dead leader is reaped as far as that is ours to do: it may be our child, by our
+    /// fork or after an upgrade, or after a crash somebody else's. False while it is traced.
+    pub(crate) fn reap_leader(&mut self, id: Id) -> bool {
+        let Some(unit) = unit_in(&mut self.units, id) else {
             return false;
         };
         let Some(run) = unit.run.as_mut() else {
@@ -284,11 +281,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn are_members_dead(&mut self, id: Id) -> bool {
-        let Some(unit) = self
-            .units
-            .get_mut(id as usize)
-            .and_then(Option::as_deref_mut)
-        else {
+        let Some(unit) = unit_in(&mut self.units, id) else {
             return false;
         };
         let Some(run) = unit.run.as_mut() else {
@@ -383,11 +376,7 @@ impl<K: Kernel> Daemon<K> {
         if watched.is_err() {
             self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
         }
-        let Some(unit) = self
-            .units
-            .get_mut(id as usize)
-            .and_then(Option::as_deref_mut)
-        else {
+        let Some(unit) = unit_in(&mut self.units, id) else {
             return false;
         };
         let stop = unit.definition.spec.policy.stop_signal.number();

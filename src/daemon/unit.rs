@@ -98,6 +98,14 @@ pub enum Owner {
     Unknown,
 }
 
+/// The unit of this id. Borrows the units alone, so that the kernel can be asked about it.
+pub(crate) fn unit_in<K: Kernel>(
+    units: &mut [Option<Box<Unit<K>>>],
+    id: Id,
+) -> Option<&mut Unit<K>> {
+    units.get_mut(id as usize)?.as_deref_mut()
+}
+
 impl<K: Kernel> Unit<K> {
     pub fn name(&self) -> &str {
         &self.definition.spec.name
