@@ -4,7 +4,7 @@ use super::{ClientId, Daemon, Leave};
 use crate::mutant::mutant;
 use crate::service::machine::{Generation, Goal, Time};
 use crate::service::spec::Id;
-use crate::sys::Kernel;
+use crate::sys::{Errno, Kernel, describe};
 use crate::wire::{Outcome, Reply, Status, Until, code};
 
 /// SIGKILL rounds after which a stop is answered with the name of what resists.
@@ -54,6 +54,14 @@ pub(crate) fn done(text: String) -> Outcome {
         code: code::DONE,
         text,
         warnings: Vec::new(),
+    }
+}
+
+/// What became of something that is done at once, or the kernel's reason why it could not be.
+pub(crate) fn told(name: &str, result: Result<(), Errno>, text: String) -> Outcome {
+    match result {
+        Ok(()) => done(text),
+        Err(errno) => failed(code::FAILED, format!("{name}: {}", describe(errno))),
     }
 }
 

@@ -1,5 +1,5 @@
 //! What each request does. A reply goes out when its effect is true ([`super::answer`]).
-use super::answer::{Pending, Then, Wish, done, failed, warned};
+use super::answer::{Pending, Then, Wish, done, failed, told, warned};
 use super::sorted::{Map, Set};
 use super::unit::Unit;
 use super::{ClientId, Daemon, Leave};
@@ -7,7 +7,7 @@ use crate::process::Pid;
 use crate::service::machine::{Generation, Input};
 use crate::service::spec::Id;
 use crate::service::target::Target;
-use crate::sys::{Kernel, Reach, describe};
+use crate::sys::{Kernel, Reach};
 use crate::wire::{Outcome, Reply, Request, Status, Until, code};
 
 /// A refusal of the request as a whole: exit code and line.
@@ -289,10 +289,7 @@ impl<K: Kernel> Daemon<K> {
             }
             said.push((
                 id,
-                match sent {
-                    Ok(()) => done(format!("{name}: sent signal {signal}")),
-                    Err(errno) => failed(code::FAILED, format!("{name}: {}", describe(errno))),
-                },
+                told(&name, sent, format!("{name}: sent signal {signal}")),
             ));
         }
         self.await_all(client, Map::new(), said, Then::Answer);
@@ -358,13 +355,7 @@ impl<K: Kernel> Daemon<K> {
                 // Emptied in place: the service appends to the same file.
                 result = result.and(self.kernel.open(file, crate::sys::Mode::Fresh).map(drop));
             }
-            said.push((
-                id,
-                match result {
-                    Ok(()) => done(format!("{name}: logs are empty")),
-                    Err(errno) => failed(code::FAILED, format!("{name}: {}", describe(errno))),
-                },
-            ));
+            said.push((id, told(&name, result, format!("{name}: logs are empty"))));
         }
         self.await_all(client, Map::new(), said, Then::Answer);
         Ok(())
