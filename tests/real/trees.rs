@@ -68,7 +68,8 @@ fn an_escapee_that_ignores_the_stop_signal_is_killed_in_time(rig: &Rig) {
     rig.until_gone(leader);
     rig.until_gone(rest);
     let took = began.elapsed();
-    assert!(took >= Duration::from_millis(500), "killed early: {took:?}");
+    // The daemon's clock counts whole milliseconds: the one that was under way counts as one.
+    assert!(took > Duration::from_millis(499), "killed early: {took:?}");
     rig.until_replaced("web", leader);
 }
 
