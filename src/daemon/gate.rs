@@ -30,8 +30,7 @@ impl<K: Kernel> Daemon<K> {
             let mut changed = self.reap_dead_orphans();
             let mut list = std::mem::take(&mut self.children);
             list.clear();
-            let read = self.kernel.own_children(&mut list);
-            let mut whole = read.is_ok();
+            let mut whole = self.list_children(&mut list).is_ok();
             for pid in list.iter().copied() {
                 if self.leaders.contains_key(&pid) || self.orphans.contains_key(&pid) {
                     continue;
@@ -53,6 +52,20 @@ impl<K: Kernel> Daemon<K> {
         }
         // They die faster than we count: let others have a turn.
         self.look_again_at = Some(self.now);
+    }
+
+    /// Our children: all that we don't know yet, and any that we do.
+    ///
+    /// All that are known are in the list. So where it is as long as they are many, it holds
+    /// nobody else, and the end of it tells.
+    fn list_children(&mut self, list: &mut Vec<Pid>) -> Result<(), Errno> {
+        let known = self.leaders.len() + self.orphans.len();
+        let place = self.kernel.own_children(known, list)?;
+        if place == 0 || place + list.len() == known || mutant("believe_the_tail") {
+            return Ok(());
+        }
+        list.clear();
+        self.kernel.own_children(0, list).map(drop)
     }
 
     fn reap_dead_orphans(&mut self) -> bool {

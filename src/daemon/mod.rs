@@ -76,7 +76,7 @@ pub struct Daemon<K: Kernel> {
     /// When this daemon began, on the loop's clock.
     pub(crate) began: Time,
     deadlines: Set<(Time, Id)>,
-    /// Leaders that are our unreaped children.
+    /// Leaders that are our unreaped children, and no others: with `orphans` it counts them.
     pub(crate) leaders: HashMap<Pid, Id>,
     /// Our other children that live, as far as we have looked.
     pub(crate) orphans: Map<Pid, Orphan<K>>,
@@ -271,6 +271,7 @@ impl<K: Kernel> Daemon<K> {
             }
             Err(_) => {
                 run.child = false;
+                self.leaders.remove(&run.leader.pid);
                 Some(self.kernel.exit_of_stranger(pidfd, run.leader.pid))
             }
         }

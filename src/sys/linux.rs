@@ -187,8 +187,9 @@ impl Kernel for Linux {
         }
     }
 
-    fn own_children(&mut self, out: &mut Vec<Pid>) -> Result<()> {
-        self.own_children.as_mut().ok_or(Errno::NOENT)?.read(out)
+    fn own_children(&mut self, known: usize, out: &mut Vec<Pid>) -> Result<usize> {
+        let list = self.own_children.as_mut().ok_or(Errno::NOENT)?;
+        list.read(known, out)
     }
 
     fn children(&mut self, pid: Pid, out: &mut Vec<Pid>) -> Result<()> {

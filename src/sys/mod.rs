@@ -205,8 +205,10 @@ pub trait Kernel {
     fn wait(&mut self, pidfd: &Self::Pidfd, reap: bool) -> Result<Option<Exit>>;
     /// How a process that is nobody's child of ours ended, where the kernel tells.
     fn exit_of_stranger(&mut self, pidfd: &Self::Pidfd, pid: Pid) -> Exit;
-    /// Our own children, zombies too, read whole.
-    fn own_children(&mut self, out: &mut Vec<Pid>) -> Result<()>;
+    /// Our own children, zombies too, in the order in which they became ours: from one of the
+    /// first `known` on, or from the one after these, to the last. Gives the place of the first
+    /// that is read; with 0 known all are.
+    fn own_children(&mut self, known: usize, out: &mut Vec<Pid>) -> Result<usize>;
     /// The children of any process, of all its threads. May miss some while they change.
     fn children(&mut self, pid: Pid, out: &mut Vec<Pid>) -> Result<()>;
     /// Every process in /proc.

@@ -36,22 +36,22 @@ const HEAP: &[Cost] = &[
 
 /// From the death of a leader without children to the exec of the next.
 ///
-/// SIGCHLD and the pidfd come in one turn or in two, and each turn counts the children: one
-/// lseek and two reads. With more than 4 KiB of pids (some 600 children) there is one read more
-/// in each count for every 4 KiB.
+/// SIGCHLD and the pidfd come in one turn or in two, and each turn counts the children: one read
+/// says that after those that were known nobody came. After a reap that no spawn followed, or
+/// the first time, the list is read from its beginning: one lseek, and a read for every 4 KiB.
 const DEATH: &[Cost] = &[
     ("clone3", 1..=1),
     // The dead leader's pidfd, both ends of the launch pipe.
     ("close", 3..=3),
     ("epoll_ctl", 4..=4),
     ("epoll_pwait", 2..=9),
-    ("lseek", 1..=2),
+    ("lseek", 0..=1),
     // Whether the group is empty.
     ("pidfd_send_signal", 1..=1),
     ("pipe2", 1..=1),
     ("pwrite64", 1..=1),
     // The signal, the children, the launch pipe.
-    ("read", 4..=6),
+    ("read", 3..=5),
     // How it ended, and later the reap.
     ("waitid", 2..=2),
 ];
@@ -75,12 +75,12 @@ const STOP: &[Cost] = &[
     ("epoll_ctl", 3..=3),
     ("epoll_pwait", 3..=9),
     ("getsockopt", 1..=1),
-    ("lseek", 1..=2),
+    ("lseek", 0..=1),
     // The signal, CONT, and whether the group is empty.
     ("pidfd_send_signal", 3..=3),
     // Before the signal, and at the end.
     ("pwrite64", 2..=2),
-    ("read", 3..=5),
+    ("read", 2..=5),
     ("recvfrom", 2..=4),
     ("sendto", 1..=1),
     ("waitid", 2..=2),

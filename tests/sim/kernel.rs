@@ -1,4 +1,5 @@
 //! [`Kernel`] over the [`World`]: it can fail at every call, and the daemon can die at any.
+use crate::handle::Handle;
 use crate::world::{Key, NAMES, Pre, Proc, State, Tag, World, note};
 use opm::process::stat::{Stat, environ_value};
 use opm::process::{Exit, Identity, Pid};
@@ -13,37 +14,20 @@ pub(crate) type Shared = Rc<RefCell<World>>;
 
 /// The kernel of one daemon.
 #[derive(Debug)]
-pub(crate) struct Fake(pub(crate) Shared);
-
-/// A pidfd: a process for ever, and a descriptor that may be watched.
-pub(crate) struct Handle {
-    fd: u64,
-    pub(crate) key: Key,
+pub(crate) struct Fake {
     world: Shared,
-}
-
-impl std::fmt::Debug for Handle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "fd {} of key {}", self.fd, self.key)
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        if let Ok(mut world) = self.world.try_borrow_mut() {
-            // A forked child may hold a copy until its exec: then the registration lives on.
-            let held = world.procs.iter().any(|p| p.pre.is_some());
-            if !(held && world.rng.odds(500)) {
-                world.watched.retain(|(fd, ..)| *fd != self.fd);
-            }
-        }
-    }
+    /// How many children of the daemon its list has shown.
+    place: usize,
 }
 
 impl Fake {
+    pub(crate) fn new(world: Shared) -> Self {
+        Self { world, place: 0 }
+    }
+
     /// Every call begins here: others run meanwhile, and the daemon may be killed.
     fn enter(&self) -> RefMut<'_, World> {
-        let mut world = self.0.borrow_mut();
+        let mut world = self.world.borrow_mut();
         if let Some(fuse) = world.fuse.as_mut() {
             *fuse = fuse.saturating_sub(1);
             if *fuse == 0 {
@@ -65,7 +49,7 @@ impl Fake {
         Handle {
             fd: world.fd,
             key,
-            world: self.0.clone(),
+            world: self.world.clone(),
         }
     }
 
@@ -89,11 +73,11 @@ impl Kernel for Fake {
     type File = u64;
 
     fn now(&self) -> u64 {
-        self.0.borrow().now
+        self.world.borrow().now
     }
 
     fn wall(&self) -> u64 {
-        let world = self.0.borrow();
+        let world = self.world.borrow();
         world.now + world.wall_offset
     }
 
@@ -102,7 +86,7 @@ impl Kernel for Fake {
     }
 
     fn tiers(&self) -> Tiers {
-        self.0.borrow().tiers
+        self.world.borrow().tiers
     }
 
     fn own_identity(&mut self) -> Identity {
@@ -267,17 +251,21 @@ impl Kernel for Fake {
         }
     }
 
-    fn own_children(&mut self, out: &mut Vec<Pid>) -> Result<()> {
+    fn own_children(&mut self, known: usize, out: &mut Vec<Pid>) -> Result<usize> {
+        let place = if self.place <= known { self.place } else { 0 };
+        self.place = 0;
         let mut world = self.enter();
         if let Some(errno) = world.shortage() {
             return Err(pause(&mut world, errno));
         }
-        let mine = world
-            .procs
-            .iter()
-            .filter(|p| Some(p.parent) == world.daemon);
-        out.extend(mine.map(|p| p.pid));
-        Ok(())
+        let of = |p: &&Proc| Some(p.parent) == world.daemon;
+        let mut mine: Vec<_> = world.procs.iter().filter(of).collect();
+        mine.sort_by_key(|p| p.arrival);
+        out.extend(mine.iter().skip(place).map(|p| p.pid));
+        let all = mine.len();
+        drop(world);
+        self.place = all.max(place);
+        Ok(place)
     }
 
     fn children(&mut self, pid: Pid, out: &mut Vec<Pid>) -> Result<()> {

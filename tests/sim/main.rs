@@ -6,6 +6,7 @@
 
 mod birth;
 mod chaos;
+mod handle;
 mod kernel;
 mod operator;
 mod oracle;
@@ -97,6 +98,7 @@ is_caught! {
     adopting_by_pid_is_caught: "adopt_by_pid";
     adopting_without_a_search_is_caught: "adopt_blindly";
     counting_children_once_is_caught: "count_once";
+    believing_the_tail_is_caught: "believe_the_tail";
     forgetting_escapees_is_caught: "forget_escapees";
     taking_the_leader_for_the_tree_is_caught: "leader_is_tree";
     forgetting_the_state_is_caught: "forget_state";

@@ -299,7 +299,7 @@ impl Sim {
             }
         };
         self.followed = [Followed::default(); 3];
-        let kernel = Fake(self.world.clone());
+        let kernel = Fake::new(self.world.clone());
         match catch_unwind(AssertUnwindSafe(|| Daemon::begin(kernel, place))) {
             Err(payload) => self.killed(payload),
             Ok(Err((code, text))) => {
