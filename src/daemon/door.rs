@@ -99,7 +99,7 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     let signalfd = linux::signalfd().map_err(|errno| cannot("", errno))?;
     let nofile = signals::raise_nofile();
     let without = std::env::var("OPM_WITHOUT").unwrap_or_default();
-    let kernel = Linux::new(registry, home, nofile, &without);
+    let kernel = Linux::new(registry, home, &lock, nofile, &without);
     if !kernel.lists_children() {
         let text = "this kernel does not list children (CONFIG_PROC_CHILDREN): nothing could be \
                     confirmed to be gone";
@@ -127,7 +127,11 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     for name in [SOCKET, PID_FILE] {
         daemon.kernel.home.remove(name).ok();
     }
-    Ok(front.end(&mut daemon))
+    let code = front.end(&mut daemon);
+    // A child that is still to exec may share our descriptors: closed here, the lock would be lost
+    // to it. The end of the process leaves them to it.
+    std::mem::forget((daemon, lock));
+    Ok(code)
 }
 
 fn greeting(daemon: &Daemon<Linux>) -> String {

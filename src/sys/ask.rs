@@ -2,6 +2,7 @@
 //!
 //! The standard library can start any program in any way; this starts one in one way, without
 //! a shell, in a twentieth of the code. Never leaves the child behind.
+use super::last_errno;
 use super::{Errno, Result};
 use std::ffi::CString;
 use std::fs::File;
@@ -82,10 +83,6 @@ fn wait(child: libc::pid_t, most: Duration) -> Option<libc::c_int> {
             std::thread::sleep(LOOK);
         }
     }
-}
-
-fn last_errno() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! [`Kernel`] on Linux.
 use super::arena::Arena;
+use super::launch::{Launching, Low, MANY};
 use super::procfs::OwnChildren;
 use super::storage::Home;
 use super::{
@@ -22,6 +23,10 @@ pub struct Linux {
     nofile: Option<libc::rlimit>,
     /// None: there was no memory for it at the start; then nothing can be spawned.
     arena: Option<Arena>,
+    /// None: a child never shares our descriptors.
+    low: Option<Low>,
+    /// Pidfds that the loop watches: about as many descriptors as there are.
+    watched: usize,
     tiers: Tiers,
 }
 
@@ -53,10 +58,12 @@ pub fn wake_of(token: Token) -> Option<Wake> {
 }
 
 impl Linux {
-    /// `without` is `OPM_WITHOUT`; `nofile` is what services should start with.
+    /// `without` is `OPM_WITHOUT`; `nofile` is what services should start with; `lock` is what
+    /// their children hold until they exec, beside the home's directory.
     pub fn new(
         registry: Registry,
         home: Home,
+        lock: &OwnedFd,
         nofile: Option<libc::rlimit>,
         without: &str,
     ) -> Self {
@@ -67,12 +74,15 @@ impl Linux {
             clone3: true,
         };
         let own_children = OwnChildren::open().ok();
+        let low = Low::reserve(&[lock.as_raw_fd(), home.dir.as_raw_fd()]).ok();
         Self {
             registry,
             home,
             own_children,
             nofile,
             arena: Arena::new().ok(),
+            low,
+            watched: 0,
             tiers: has.without(without),
         }
     }
@@ -85,7 +95,7 @@ impl Linux {
 
 impl Kernel for Linux {
     type Pidfd = OwnedFd;
-    type Launch = OwnedFd;
+    type Launch = Launching;
     type File = OwnedFd;
 
     fn now(&self) -> u64 {
@@ -128,20 +138,28 @@ impl Kernel for Linux {
         procfs::strangers_in_cgroup() == Some(false)
     }
 
-    fn spawn(&mut self, plan: &Plan<'_>, journal: &OwnedFd) -> Result<Child<OwnedFd, OwnedFd>> {
+    fn spawn(&mut self, plan: &Plan<'_>, journal: &OwnedFd) -> Result<Child<OwnedFd, Launching>> {
         let arena = self.arena.as_mut().ok_or(Errno::NOMEM)?;
-        match spawn::spawn(plan, arena, journal, self.nofile, self.tiers) {
+        let mut parent = spawn::Parent {
+            journal,
+            low: self.low.as_ref(),
+            many: self.watched >= MANY,
+            nofile: self.nofile,
+            tiers: self.tiers,
+        };
+        match spawn::spawn(plan, arena, parent) {
             // Seccomp filters of older container runtimes.
             Err(Errno::NOSYS | Errno::PERM) if self.tiers.clone3 => {
                 self.tiers.clone3 = false;
-                spawn::spawn(plan, arena, journal, self.nofile, self.tiers)
+                parent.tiers = self.tiers;
+                spawn::spawn(plan, arena, parent)
             }
             other => other,
         }
     }
 
-    fn launch(&mut self, pipe: &OwnedFd) -> Launch {
-        spawn::launch(pipe)
+    fn launch(&mut self, launch: &Launching) -> Launch {
+        launch.look()
     }
 
     fn pidfd_open(&mut self, pid: Pid) -> Result<OwnedFd> {
@@ -245,21 +263,24 @@ impl Kernel for Linux {
 
     fn watch(&mut self, pidfd: &OwnedFd, wake: Wake) -> Result<()> {
         let fd = pidfd.as_raw_fd();
-        register(&self.registry, fd, token_of(wake))
+        register(&self.registry, fd, token_of(wake))?;
+        self.watched += 1;
+        Ok(())
     }
 
     fn unwatch(&mut self, pidfd: &OwnedFd) {
         // An explicit removal: a forked child holds a copy of the descriptor until its exec, so
         // closing ours would leave the registration alive. Failing means that there is none.
-        drop(self.registry.deregister(&mut SourceFd(&pidfd.as_raw_fd())));
+        let removed = self.registry.deregister(&mut SourceFd(&pidfd.as_raw_fd()));
+        self.watched = self.watched.saturating_sub(usize::from(removed.is_ok()));
     }
 
-    fn watch_launch(&mut self, launch: &OwnedFd, wake: Wake) -> Result<()> {
+    fn watch_launch(&mut self, launch: &Launching, wake: Wake) -> Result<()> {
         let fd = launch.as_raw_fd();
         register(&self.registry, fd, token_of(wake))
     }
 
-    fn unwatch_launch(&mut self, launch: &OwnedFd) {
+    fn unwatch_launch(&mut self, launch: &Launching) {
         drop(self.registry.deregister(&mut SourceFd(&launch.as_raw_fd())));
     }
 

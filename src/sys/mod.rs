@@ -8,6 +8,7 @@ pub mod ask;
 pub mod crash;
 pub mod detach;
 pub mod fifo;
+pub mod launch;
 pub mod linux;
 pub mod outlet;
 pub mod pid1;
@@ -23,6 +24,11 @@ use crate::process::stat::Stat;
 use crate::process::{Exit, Identity, Pid};
 pub use rustix::io::Errno;
 pub use tiers::Tiers;
+
+/// Why the last system call of this thread failed.
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
 
 /// What a system call gives.
 pub type Result<T> = std::result::Result<T, Errno>;

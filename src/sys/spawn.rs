@@ -9,15 +9,16 @@
 //! signs its journal slot, and only then execs. So no later daemon can begin before this child
 //! is on record or dead.
 use super::arena::{Arena, CStrings};
-use super::{Child, Errno, Launch, Plan, Result, Stage, Streams, Tiers};
+use super::launch::{self, Descriptors, Launching, Low, Report};
+use super::{Child, Errno, Plan, Result, Stage, Streams, Tiers, last_errno};
 use crate::process::mark::{MARK_VARIABLE, PID_DIGITS};
 use crate::process::record::{SIGNATURE_BYTES, Signature};
 use crate::process::stat::Stat;
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
-use rustix::pipe::PipeFlags;
 use std::ffi::{c_char, c_int};
 
 /// From linux/sched.h; libc's constants are `c_int` and overflow to 0.
+const CLONE_FILES: u64 = 0x400;
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
@@ -26,7 +27,9 @@ struct Prepared {
     signature: Signature,
     signature_offset: i64,
     journal: c_int,
+    /// Its end of the launch pipe.
     report: c_int,
+    descriptors: Descriptors,
     limit_mark: Option<u64>,
     nofile: Option<libc::rlimit>,
     programs: CStrings,
@@ -84,10 +87,8 @@ impl Prepared {
     fn new(
         plan: &Plan<'_>,
         arena: &mut Arena,
-        journal: c_int,
-        report: c_int,
-        nofile: Option<libc::rlimit>,
-        tiers: Tiers,
+        report: &Report,
+        parent: Parent<'_>,
     ) -> Result<Self> {
         let program = plan.argv.first().ok_or(Errno::INVAL)?;
         arena.begin(room_for(plan))?;
@@ -103,10 +104,11 @@ impl Prepared {
         Ok(Self {
             signature: plan.signature,
             signature_offset: i64::try_from(plan.signature_offset).map_err(|_| Errno::FBIG)?,
-            journal,
-            report,
+            journal: parent.journal.as_raw_fd(),
+            report: report.number,
+            descriptors: report.descriptors,
             limit_mark: plan.limit_mark,
-            nofile,
+            nofile: parent.nofile,
             programs: candidates(arena, program, plan.path)?,
             argv: arena.strings(plan.argv.len(), plan.argv.iter().map(String::as_bytes))?,
             env: arena.strings(plan.env.starts.len(), plan.env.iter())?,
@@ -121,35 +123,39 @@ impl Prepared {
                 arena.string(&[plan.log_out.as_bytes()])?,
                 arena.string(&[plan.log_error.as_bytes()])?,
             ],
-            with_inode: tiers.pidfd_inode,
-            clear_handlers: !tiers.clone3,
+            with_inode: parent.tiers.pidfd_inode,
+            clear_handlers: !parent.tiers.clone3,
         })
     }
 }
 
-/// Forks the child of `plan`. `nofile`: the RLIMIT_NOFILE that the daemon was started with, if
-/// it has raised its own.
+/// What of this process a spawn needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Parent<'a> {
+    pub journal: &'a OwnedFd,
+    /// None where no descriptors can be shared.
+    pub low: Option<&'a Low>,
+    /// It has many descriptors.
+    pub many: bool,
+    /// The RLIMIT_NOFILE that it was started with, if it has raised its own.
+    pub nofile: Option<libc::rlimit>,
+    pub tiers: Tiers,
+}
+
+/// Forks the child of `plan`.
 ///
 /// # Errors
 /// What pipe2(2) and clone3(2) say: EMFILE, ENFILE, EAGAIN, ENOMEM; EINVAL for a NUL byte.
 pub fn spawn(
     plan: &Plan<'_>,
     arena: &mut Arena,
-    journal: &OwnedFd,
-    nofile: Option<libc::rlimit>,
-    tiers: Tiers,
-) -> Result<Child<OwnedFd, OwnedFd>> {
-    let (launch, report) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    let mut prepared = Prepared::new(
-        plan,
-        arena,
-        journal.as_raw_fd(),
-        report.as_raw_fd(),
-        nofile,
-        tiers,
-    )?;
+    parent: Parent<'_>,
+) -> Result<Child<OwnedFd, Launching>> {
+    let shares = parent.many && parent.tiers.clone3 && launch::is_low(parent.journal.as_raw_fd());
+    let (launch, report) = launch::pipe(parent.low, shares)?;
+    let mut prepared = Prepared::new(plan, arena, &report, parent)?;
     arena.keep_heap();
-    let (pid, pidfd) = if tiers.clone3 {
+    let (pid, pidfd) = if parent.tiers.clone3 {
         clone3(&mut prepared)?
     } else {
         fork(&mut prepared)?
@@ -162,6 +168,9 @@ fn clone3(prepared: &mut Prepared) -> Result<(i32, OwnedFd)> {
     // SAFETY: clone_args is a plain C struct of integers, for which zero is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND;
+    if prepared.descriptors == Descriptors::Shared {
+        args.flags |= CLONE_FILES;
+    }
     args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
     let size = size_of::<libc::clone_args>();
@@ -200,10 +209,6 @@ fn fork(prepared: &mut Prepared) -> Result<(i32, OwnedFd)> {
     }
 }
 
-fn last_errno() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
-}
-
 fn check(result: c_int, stage: Stage) -> std::result::Result<c_int, (Stage, c_int)> {
     if result == -1 {
         // SAFETY: errno's location is always valid.
@@ -218,11 +223,7 @@ fn child(prepared: &mut Prepared) -> ! {
         Err(failure) => failure,
         Ok(never) => match never {},
     };
-    let mut report = [0; 8];
-    report[..4].copy_from_slice(&(stage as u32).to_le_bytes());
-    report[4..].copy_from_slice(&errno.to_le_bytes());
-    // SAFETY: the buffer is 8 bytes; a pipe takes so few whole or not at all.
-    unsafe { libc::write(prepared.report, report.as_ptr().cast(), report.len()) };
+    launch::report(prepared.report, stage, errno);
     // SAFETY: _exit is async-signal-safe and runs no destructor of the parent's.
     unsafe { libc::_exit(127) }
 }
@@ -230,6 +231,8 @@ fn child(prepared: &mut Prepared) -> ! {
 enum Never {}
 
 fn prepare_and_exec(p: &mut Prepared) -> std::result::Result<Never, (Stage, c_int)> {
+    let own = launch::own_descriptors(p.descriptors, p.report);
+    p.report = own.map_err(|errno| (Stage::Setup, errno.raw_os_error()))?;
     // SAFETY: setsid has no memory arguments.
     check(unsafe { libc::setsid() }, Stage::Setup)?;
     sign_in(p)?;
@@ -407,27 +410,4 @@ fn reset_signals(all: bool) -> std::result::Result<(), (Stage, c_int)> {
     let set = unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, null) };
     check(set, Stage::Setup)?;
     Ok(())
-}
-
-/// Looks at the read end of a launch pipe. End of file: close-on-exec closed the child's end (or
-/// the child was killed, which its pidfd tells).
-pub fn launch(pipe: &OwnedFd) -> Launch {
-    let mut report = [0u8; 8];
-    match rustix::io::read(pipe, &mut report) {
-        Ok(8) => {
-            let (stage, errno) = report.split_at(4);
-            let word = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).map_or(0, u32::from_le_bytes);
-            let stage = match word(stage) {
-                0 => Stage::Fork,
-                1 => Stage::Sign,
-                2 => Stage::Setup,
-                3 => Stage::Directory,
-                4 => Stage::Log,
-                _ => Stage::Exec,
-            };
-            Launch::Failed(stage, Errno::from_raw_os_error(word(errno).cast_signed()))
-        }
-        Ok(_) => Launch::Done,
-        Err(_) => Launch::Pending,
-    }
 }

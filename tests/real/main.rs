@@ -20,6 +20,7 @@ mod death;
 mod dump;
 mod hostile;
 mod input;
+mod many;
 mod proc;
 mod programs;
 mod restart;
