@@ -88,8 +88,8 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
         .map_err(|errno| cannot("/logs", errno))?;
     let place = place(&home, &lock).map_err(|errno| cannot("", errno))?;
     if place.pid_namespace == 0 {
-        let text = "cannot supervise without /proc (mount it; 'opm init' does without)".to_owned();
-        return Err((code::UNREACHABLE, text));
+        let text = "cannot supervise without /proc (mount it; 'opm init' does without)";
+        return Err((code::UNREACHABLE, text.to_owned()));
     }
     let alive = vestige::hold_alive(&home, alive)?;
     vestige::wait_for_namespace(&home, &place, alive.as_ref());
@@ -124,6 +124,10 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     front.begin(&mut daemon, server.registry(), again)?;
     front.say(&greeting(&daemon));
     turn(&mut server, &mut daemon, front);
+    Ok(leave(daemon, lock, front))
+}
+
+fn leave(mut daemon: Daemon<Linux>, lock: OwnedFd, front: &mut dyn Front) -> u8 {
     for name in [SOCKET, PID_FILE] {
         daemon.kernel.home.remove(name).ok();
     }
@@ -131,7 +135,7 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     // A child that is still to exec may share our descriptors: closed here, the lock would be lost
     // to it. The end of the process leaves them to it.
     std::mem::forget((daemon, lock));
-    Ok(code)
+    code
 }
 
 fn greeting(daemon: &Daemon<Linux>) -> String {
