@@ -12,7 +12,10 @@ const MANY: usize = 200;
 
 fn beside_many(name: &str, test: impl FnOnce(&Rig)) {
     isolated(name, |rig| {
-        let service = |number| serde_json::json!({"name": format!("other{number}"), "command": ["sleep", "1000"]});
+        let service = |number| {
+            let name = format!("other{number}");
+            serde_json::json!({"name": name, "command": ["sleep", "1000"]})
+        };
         let services: Vec<_> = (0..MANY).map(service).collect();
         let text = serde_json::json!({ "services": services }).to_string();
         let file = rig.dir.join("others.json");
@@ -28,15 +31,15 @@ fn beside_many(name: &str, test: impl FnOnce(&Rig)) {
     });
 }
 
-/// The child of the daemon that has not yet exec'd, by its program.
+/// The child of the daemon that has not yet exec'd: it still runs the daemon's program.
 fn before_its_exec(rig: &Rig, daemon: i32) -> i32 {
-    let program = std::fs::read_link(format!("/proc/{daemon}/exe")).unwrap();
+    let program = |pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let own = program(daemon);
     rig.until("the child before its exec", || {
         let mut all = proc::all();
         all.retain(|p| p.parent == daemon && p.state != 'Z');
-        let same =
-            |pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok() == Some(&program).cloned();
-        all.iter().map(|p| p.pid).find(|pid| same(*pid))
+        let mut pids = all.iter().map(|process| process.pid);
+        pids.find(|pid| program(*pid) == own)
     })
 }
 
