@@ -194,7 +194,8 @@ impl<K: Kernel> Daemon<K> {
         false
     }
 
-    /// All that bears a mark of ours, of passes until one is clean; and whether one was.
+    /// All that bears a mark of ours and lives, of passes until one is clean; and whether one
+    /// was.
     pub(crate) fn search(&mut self) -> (Vec<Sighting>, bool) {
         let mut found: Vec<Sighting> = Vec::new();
         let mut zombies: Vec<Identity> = Vec::new();
@@ -218,10 +219,35 @@ impl<K: Kernel> Daemon<K> {
             };
             let quiet = forks.is_some() && forks == self.kernel.forks();
             if clean > 0 && (quiet || clean == PASSES_CLEAN) {
+                self.leave_out_zombies(&mut found, &zombies);
                 return (found, true);
             }
         }
         (found, false)
+    }
+
+    /// Two passes, where no more is to be proved than that what was marked is dead. None: /proc
+    /// could not be read whole.
+    pub(crate) fn two_passes(&mut self) -> Option<Vec<Sighting>> {
+        let mut found = self.sightings(&[])?.found;
+        let seen: Vec<Pid> = found.iter().map(|sighting| sighting.pid).collect();
+        let mut zombies = Vec::new();
+        self.has_new_zombie(&seen, &mut zombies);
+        found.extend(self.sightings(&[])?.found);
+        self.leave_out_zombies(&mut found, &zombies);
+        Some(found)
+    }
+
+    /// What was a zombie before the last pass began has left no child that this pass can't see,
+    /// and is nothing but a number that its parent has yet to wait for: some inits never do.
+    fn leave_out_zombies(&mut self, found: &mut Vec<Sighting>, zombies: &[Identity]) {
+        if zombies.is_empty() {
+            return;
+        }
+        found.retain(|sighting| {
+            let zombie = self.zombie(sighting.pid).ok().flatten();
+            !zombie.is_some_and(|zombie| zombies.iter().any(|known| known.is_same(&zombie)))
+        });
     }
 
     /// A marked zombie may have been alive when it was listed, and have left a child behind that

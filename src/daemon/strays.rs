@@ -168,15 +168,12 @@ impl<K: Kernel> Daemon<K> {
             });
         }
         // What they forked since bears their mark, and so does what could not be held.
-        let found = match (self.sightings(&[]), self.sightings(&[])) {
-            (Some(pass), Some(again)) => [pass.found, again.found].concat(),
-            _ => {
-                return self
-                    .strays
-                    .iter()
-                    .map(|stray| stray.run.leader.pid)
-                    .collect();
-            }
+        let Some(found) = self.two_passes() else {
+            return self
+                .strays
+                .iter()
+                .map(|stray| stray.run.leader.pid)
+                .collect();
         };
         let mut alive = Vec::new();
         self.strays.retain(|stray| {

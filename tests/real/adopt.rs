@@ -1,6 +1,6 @@
 //! After the daemon's death: what it started goes on, the next daemon takes it over as it is, and
 //! what died meanwhile is drained and replaced.
-use crate::namespace::{fixture, isolated};
+use crate::namespace::{Setting, fixture, isolated, isolated_in};
 use crate::proc;
 use crate::rig::{Rig, one_line};
 use rustix::process::Signal;
@@ -305,6 +305,31 @@ fn with_the_journal_deleted_what_lost_its_leader_is_found_by_its_marks() {
             rig.ok(&["start", "web"]);
         }
         assert_eq!(rig.row("web").status, "online");
+    });
+}
+
+#[test]
+fn zombies_that_an_init_leaves_lying_are_nobodys_lost_incarnations() {
+    let setting = Setting {
+        lazy_init_ms: 3_000,
+        ..Setting::default()
+    };
+    isolated_in(setting, here!(), |rig| {
+        rig.start("web", "child [ setsid clean [ note:rest sleep ] ] sleep");
+        let rest = rig.note("web", "rest");
+        replace_daemon(rig);
+        let leader = rig.row("web").pid.unwrap();
+        rig.ok(&["daemon", "stop", "--services"]);
+        // Dead, with their marks, and without a record.
+        for pid in [leader, rest] {
+            assert!(proc::process(pid).is_some() && !proc::alive(pid));
+        }
+        rig.start("other", "sleep");
+        rig.ok(&["start", "web"]);
+        let finds = |text: &str| text.contains("mark") || text.contains("record");
+        assert!(!finds(&rig.ok(&["doctor"])));
+        let log = std::fs::read_to_string(rig.home.join("daemon.log")).unwrap();
+        assert!(!log.contains("has no record"), "{log}");
     });
 }
 
