@@ -34,23 +34,32 @@ fn start(client: &Client, options: &ArgMatches) -> Done {
     if options.get_flag("foreground") {
         return Ok(crate::daemon::door(&client.home));
     }
-    let (connection, how) = match client.try_connect()? {
-        Some(connection) => (connection, "already running"),
-        None if !client.may_start => return Err(client.away()),
-        None => (client.start()?, "started"),
+    // One that is just ending may still take a connection: it is not running.
+    let present = match client.try_connect()? {
+        Some(connection) => word_of(connection)?,
+        None => None,
     };
-    let health = health_of(client, connection)?;
+    let (health, how) = match present {
+        Some(health) => (health, "already running"),
+        None if !client.may_start => return Err(client.away()),
+        None => (health_of(client, client.start()?)?, "started"),
+    };
     say(&format!("daemon: {how} (pid {})", health.pid))?;
     Ok(code::DONE)
 }
 
-fn health_of(client: &Client, mut connection: Connection) -> Result<Health, Failure> {
+fn health_of(client: &Client, connection: Connection) -> Result<Health, Failure> {
+    word_of(connection)?.ok_or_else(|| client.away())
+}
+
+/// None: it ended before it answered.
+fn word_of(mut connection: Connection) -> Result<Option<Health>, Failure> {
     connection.send(&Request::Health)?;
     match connection.next()? {
-        Some(Reply::Health(health)) => Ok(health),
+        Some(Reply::Health(health)) => Ok(Some(health)),
         Some(Reply::Failed { code, text }) => Err(Failure::new(code, text)),
         Some(_) => Err(strange()),
-        None => Err(client.away()),
+        None => Ok(None),
     }
 }
 

@@ -313,6 +313,30 @@ fn a_stopped_daemon_holds_its_home() {
 }
 
 #[test]
+fn a_daemon_start_that_met_a_dying_daemon_starts_the_next() {
+    isolated(here!(), |rig| {
+        let leader = rig.start("web", "sleep");
+        let daemon = rig.daemon();
+        rig.kill(daemon, Signal::STOP);
+        let start = rig.spawn(&["daemon", "start"]);
+        let descriptors = format!("/proc/{}/fd", start.id());
+        rig.until("the command to have asked", || {
+            let links = std::fs::read_dir(&descriptors).ok()?.flatten();
+            let mut links = links.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+            links
+                .any(|link| link.to_string_lossy().starts_with("socket:"))
+                .then_some(())
+        });
+        rig.kill(daemon, Signal::KILL);
+        let ran = finish(start, &["daemon", "start"]);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert!(ran.out.contains("started"), "{ran:?}");
+        assert_ne!(rig.daemon(), daemon);
+        assert_eq!(rig.row("web").pid, Some(leader));
+    });
+}
+
+#[test]
 fn a_daemon_without_its_socket_is_not_doubled() {
     isolated(here!(), |rig| {
         let leader = rig.start("web", "sleep");
