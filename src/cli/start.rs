@@ -17,6 +17,9 @@ use std::collections::HashSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+/// Largest `.env`: what it holds has to fit beside the words of a command.
+const DOTENV_BYTES_MAX: u64 = 1 << 20;
+
 pub(super) fn start(call: &Call) -> Done {
     let target = call.text("target");
     let words: Vec<String> = call
@@ -240,11 +243,24 @@ pub(super) fn captured() -> Env {
     env
 }
 
+fn read_up_to(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?
+        .take(most)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// `.env` of the working directory, then what was given by hand: the later one counts.
 pub(super) fn layered(cwd: &Path, by_hand: Env) -> Result<Env, Failure> {
     let path = cwd.join(".env");
     let mut env = Env::new();
-    match std::fs::read(&path) {
+    match read_up_to(&path, DOTENV_BYTES_MAX + 1) {
+        Ok(bytes) if bytes.len() as u64 > DOTENV_BYTES_MAX => {
+            let most = DOTENV_BYTES_MAX >> 20;
+            let text = format!("{}: it is over {most} MB", path.display());
+            return Err(Failure::plain(text));
+        }
         Ok(bytes) => {
             let text = String::from_utf8(bytes)
                 .map_err(|_| Failure::plain(format!("{}: not UTF-8 text", path.display())))?;
@@ -256,6 +272,8 @@ pub(super) fn layered(cwd: &Path, by_hand: Env) -> Result<Env, Failure> {
                 ));
             }
             env = vars;
+            // What opm itself is told there is nothing for the service.
+            env.retain(|(name, _)| !name.starts_with("OPM_"));
         }
         // A directory of that name is a virtual environment of Python's.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound || path.is_dir() => {}
@@ -346,8 +364,8 @@ fn import_file(call: &Call, name: &str) -> Done {
 fn read(name: &str) -> Result<(Vec<u8>, String, PathBuf), Failure> {
     let wrong = |e: std::io::Error| Failure::plain(format!("{name}: {}", why(e)));
     let most = file::FILE_BYTES_MAX as u64 + 1;
-    let mut bytes = Vec::new();
     if name == "-" {
+        let mut bytes = Vec::new();
         std::io::stdin()
             .lock()
             .take(most)
@@ -357,8 +375,7 @@ fn read(name: &str) -> Result<(Vec<u8>, String, PathBuf), Failure> {
         return Ok((bytes, "stdin".to_owned(), directory));
     }
     let path = std::path::absolute(name).map_err(wrong)?;
-    let file = std::fs::File::open(&path).map_err(wrong)?;
-    file.take(most).read_to_end(&mut bytes).map_err(wrong)?;
+    let bytes = read_up_to(&path, most).map_err(wrong)?;
     let directory = path
         .parent()
         .map_or_else(|| PathBuf::from("/"), Path::to_path_buf);

@@ -28,9 +28,19 @@ fn defined(scratch: &Scratch, words: &[&str]) -> (Vec<Spec>, Vec<(String, String
 }
 
 #[test]
+fn a_dotenv_without_end_is_an_error() {
+    let scratch = Scratch::new();
+    scratch.write("work/server.js", "");
+    std::os::unix::fs::symlink("/dev/zero", scratch.work().join(".env")).unwrap();
+    let ran = scratch.run(&["start", "--", "sleep", "1"]);
+    let line = "opm: ROOT/work/.env: it is over 1 MB\n".to_owned();
+    assert_eq!((ran.code, ran.err), (1, line));
+}
+
+#[test]
 fn every_option_of_start_reaches_the_daemon() {
     let scratch = Scratch::new();
-    scratch.write("work/sub/.env", "A=file\nB=\"b c\"\n");
+    scratch.write("work/sub/.env", "A=file\nOPM_HOME=/x\nB=\"b c\"\n");
     let words = [
         "start",
         "-n",
