@@ -24,6 +24,8 @@ const LOCK: &str = "lock";
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// When it takes longer, say who is in the way.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// A daemon with fewer descriptors than this could not hear anybody, let alone start something.
+const DESCRIPTORS_MIN: u64 = 32;
 /// The inode of the initial PID namespace (PROC_PID_INIT_INO of linux/proc_ns.h).
 pub(crate) const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// What this build can take over: journal and definitions of this format.
@@ -65,6 +67,8 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
         format!("{}: the home is no absolute UTF-8 path", home.display()),
     ))?;
     let (listener, alive) = prepare_process()?;
+    let nofile = signals::raise_nofile();
+    check_descriptors()?;
     let cannot = |what: &str, errno: Errno| {
         (
             code::UNREACHABLE,
@@ -97,7 +101,6 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     let poll = Poll::new().map_err(io)?;
     let registry = poll.registry().try_clone().map_err(io)?;
     let signalfd = linux::signalfd().map_err(|errno| cannot("", errno))?;
-    let nofile = signals::raise_nofile();
     let without = std::env::var("OPM_WITHOUT").unwrap_or_default();
     let kernel = Linux::new(registry, home, &lock, nofile, &without);
     if !kernel.lists_children() {
@@ -136,6 +139,18 @@ fn leave(mut daemon: Daemon<Linux>, lock: OwnedFd, front: &mut dyn Front) -> u8 
     // to it. The end of the process leaves them to it.
     std::mem::forget((daemon, lock));
     code
+}
+
+fn check_descriptors() -> Result<(), Failure> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let Some(limit) = limit.filter(|limit| *limit < DESCRIPTORS_MIN) else {
+        return Ok(());
+    };
+    let text = format!(
+        "the limit of open files is {limit}, too low for a daemon (raise it to {DESCRIPTORS_MIN}: \
+         ulimit -n)"
+    );
+    Err((code::UNREACHABLE, text))
 }
 
 fn greeting(daemon: &Daemon<Linux>) -> String {

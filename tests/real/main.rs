@@ -25,6 +25,7 @@ mod proc;
 mod programs;
 mod restart;
 mod rig;
+mod scarce;
 mod strange;
 mod trees;
 mod upgrade;

@@ -1,0 +1,36 @@
+//! Where there is little to be had, of descriptors or of room, whatever there is goes on.
+use crate::namespace::isolated;
+use crate::rig::{Ran, Rig, finish, one_line};
+use std::process::Command;
+
+/// A daemon that can have so many descriptors and no more.
+fn start_with_descriptors(rig: &Rig, most: u32) -> Ran {
+    let args = ["daemon", "start"];
+    let opm = rig.command(&args);
+    let mut command = Command::new("prlimit");
+    command
+        .arg(format!("--nofile={most}"))
+        .arg(opm.get_program());
+    command.args(args);
+    command.envs(opm.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    command.stdin(std::process::Stdio::null());
+    command.stdout(std::process::Stdio::piped());
+    command.stderr(std::process::Stdio::piped());
+    finish(command.spawn().unwrap(), &args)
+}
+
+#[test]
+fn a_daemon_that_could_open_nothing_says_so_and_does_not_begin() {
+    isolated(here!(), |rig| {
+        for most in [8, 12, 31] {
+            let ran = start_with_descriptors(rig, most);
+            assert_eq!(ran.code, Some(4), "{ran:?}");
+            let line = one_line(&ran, &["daemon", "start"]);
+            assert!(line.contains("open files"), "{line}");
+        }
+        let ran = start_with_descriptors(rig, 32);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        rig.ok(&["start", "--name", "web", "--", "sleep", "1000"]);
+    });
+}
+
