@@ -237,6 +237,10 @@ impl Client {
             // It says itself why it won't serve, and with which code.
             Some((Some(code), line)) => return Failure::new(code, line.to_owned()),
             Some((None, line)) => format!("daemon: {what}: {line}"),
+            // Then it could not even say so.
+            None if home::is_full(&self.home) => {
+                format!("daemon: {what}: no space left in {}", self.home.display())
+            }
             None => format!("daemon: {what} (see {})", log.display()),
         };
         Failure::new(code::UNREACHABLE, text)

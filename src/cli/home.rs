@@ -116,6 +116,11 @@ pub(crate) fn is_on_record(home: &Path) -> bool {
         .any(|file| home.join(file).exists())
 }
 
+/// Whether there is no room for a line of daemon.log.
+pub(crate) fn is_full(home: &Path) -> bool {
+    rustix::fs::statvfs(home).is_ok_and(|system| system.f_bavail == 0)
+}
+
 /// Who holds the home's lock: the pid that took it, which may be gone while a child that has
 /// not exec'd yet still holds it. Read from /proc/locks, because trying the lock would make a
 /// daemon that tries it at this very moment believe that another one lives.

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// A service that must have noticed nothing.
-fn with_witness(rig: &Rig, test: impl FnOnce(&Rig)) {
+pub(crate) fn with_witness(rig: &Rig, test: impl FnOnce(&Rig)) {
     let pid = rig.start("witness", "sleep");
     let daemon = rig.daemon();
     test(rig);
@@ -245,7 +245,7 @@ fn another_user_is_refused_in_one_line() {
 }
 
 /// In the mount namespace of the test.
-fn mount(args: &[&str]) {
+pub(crate) fn mount(args: &[&str]) {
     let status = Command::new("mount").args(args).status().unwrap();
     assert!(status.success(), "mount {args:?}");
 }

@@ -1,6 +1,8 @@
 //! Where there is little to be had, of descriptors or of room, whatever there is goes on.
+use crate::input::mount;
 use crate::namespace::isolated;
 use crate::rig::{Ran, Rig, finish, one_line};
+use std::io::Write;
 use std::process::Command;
 
 /// A daemon that can have so many descriptors and no more.
@@ -34,3 +36,15 @@ fn a_daemon_that_could_open_nothing_says_so_and_does_not_begin() {
     });
 }
 
+#[test]
+fn a_full_disk_is_the_reason_that_the_first_daemon_does_not_begin() {
+    isolated(here!(), |rig| {
+        std::fs::create_dir(&rig.home).unwrap();
+        let home = rig.home.display().to_string();
+        mount(&["-t", "tmpfs", "-o", "size=64k,mode=700", "none", &home]);
+        let mut file = std::fs::File::create(rig.home.join("filler")).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+        let line = rig.refused(4, &["start", "--name", "x", "--", "sleep", "9"]);
+        assert!(line.contains("no space left"), "{line}");
+    });
+}
