@@ -7,7 +7,7 @@ use super::sorted::{Map, Set};
 use super::{ClientId, Daemon, Leave, door};
 use crate::sys::linux::{Linux, wake_of};
 use crate::sys::{Kernel, outlet, signals};
-use crate::wire::frame::{self, Inbox, REQUEST_BYTES_MAX};
+use crate::wire::frame::{self, FrameError, Inbox, REQUEST_BYTES_MAX};
 use crate::wire::{Reply, Request, code};
 use mio::net::{UnixListener, UnixStream};
 use mio::unix::SourceFd;
@@ -23,7 +23,8 @@ const REMOVALS: Token = Token(2);
 const CLIENT_KIND: usize = 4 << 32;
 /// Descriptors of a foreground run.
 const FRONT_KIND: usize = 5 << 32;
-/// Connections at once; one more is closed.
+/// Connections at once, as far as they take no more than half of the descriptors: services need
+/// some, too. For one more, one that has said nothing is closed, or else itself.
 const CLIENTS_MAX: usize = 4_096;
 /// A follower that lets more than this pile up is cut off.
 const BACKLOG_BYTES_MAX: usize = 80 << 20;
@@ -36,12 +37,23 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// At the end, how long replies may take to leave.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// What a client has made of its time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Said {
+    /// Nobody has listened to it yet.
+    Unheard,
+    /// Nothing, or half a request.
+    Nothing,
+    Request,
+}
+
 struct Client {
     stream: UnixStream,
     pid: i32,
     inbox: Inbox,
     out: Vec<u8>,
     sent: usize,
+    said: Said,
     /// To be closed when `out` is sent.
     closing: bool,
 }
@@ -54,6 +66,7 @@ pub struct Server {
     /// Says when something in the home is removed.
     removals: Option<OwnedFd>,
     clients: Map<ClientId, Client>,
+    clients_max: usize,
     next_client: ClientId,
     accept_again: bool,
     /// Those that may have asked more than they were answered.
@@ -82,7 +95,10 @@ impl Server {
         }
         let uid = rustix::process::geteuid().as_raw();
         let clients = Map::new();
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let half = usize::try_from(limit.current.unwrap_or(u64::MAX) / 2);
         Ok(Self {
+            clients_max: half.map_or(CLIENTS_MAX, |half| half.min(CLIENTS_MAX)),
             removals,
             poll,
             listener,
@@ -143,7 +159,7 @@ impl Server {
         let mut wakes = Vec::new();
         // What was due at the start, and who was queued before we listened.
         let mut ready: Vec<ClientId> = Vec::new();
-        self.accept(&mut ready);
+        self.accept(&mut ready, daemon);
         loop {
             self.flush(daemon);
             if let Some(leave) = leaving(daemon) {
@@ -187,7 +203,7 @@ impl Server {
                 self.heal(daemon);
             }
             if connecting {
-                self.accept(&mut ready);
+                self.accept(&mut ready, daemon);
             }
             for client in ready.drain(..) {
                 if !self.hear(client, daemon) {
@@ -221,14 +237,23 @@ impl Server {
         due.into_iter().chain(accept).chain(unheard).min()
     }
 
-    fn accept(&mut self, ready: &mut Vec<ClientId>) {
+    fn accept(&mut self, ready: &mut Vec<ClientId>, daemon: &mut Daemon<Linux>) {
         loop {
+            let full = self.clients.len() >= self.clients_max;
+            let full = full && !self.dismiss_silent(daemon);
+            if full && !ready.is_empty() {
+                // Among these may be one that says nothing.
+                self.accept_again = true;
+                return;
+            }
             let mut stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                // EMFILE, ENFILE.
+                Err(_) if self.dismiss_silent(daemon) => continue,
                 Err(_) => {
-                    // EMFILE, ENFILE: the edge is spent, so look again by the clock.
+                    // The edge is spent, so look again by the clock.
                     self.accept_again = true;
                     return;
                 }
@@ -236,7 +261,7 @@ impl Server {
             let peer = rustix::net::sockopt::socket_peercred(&stream);
             let is_friend = peer.is_ok_and(|peer| [self.uid, 0].contains(&peer.uid.as_raw()));
             let pid = peer.map_or(0, |peer| peer.pid.as_raw_nonzero().get());
-            if !is_friend || self.clients.len() >= CLIENTS_MAX {
+            if !is_friend || full {
                 continue;
             }
             let id = self.next_client;
@@ -256,12 +281,25 @@ impl Server {
                     inbox,
                     out: vec![],
                     sent: 0,
+                    said: Said::Unheard,
                     closing: false,
                 };
                 self.clients.insert(id, client);
                 ready.push(id);
             }
         }
+    }
+
+    /// Hangs up on whoever has said nothing for longest. One of ours that was just slow asks
+    /// again, since nobody has taken up its request.
+    fn dismiss_silent(&mut self, daemon: &mut Daemon<Linux>) -> bool {
+        let silent =
+            |(id, client): (&ClientId, &Client)| (client.said == Said::Nothing).then_some(*id);
+        let Some(id) = self.clients.iter().find_map(silent) else {
+            return false;
+        };
+        self.close(id, daemon);
+        true
     }
 
     /// Takes up a client's request, or reads on. One a turn, and none while an answer has not
@@ -281,18 +319,21 @@ impl Server {
                 _ if client.closing => None,
                 Ok(None) => None,
                 Ok(Some(frame)) => Some(parse(&frame)),
-                Err(error) => Some(Err(format!("request: {error:?} (too long)"))),
+                Err(FrameError::TooLong(bytes)) => Some(Err(too_long(bytes))),
             };
             match request {
                 Some(Ok(request)) => {
+                    client.said = Said::Request;
                     daemon.request(id, client.pid, request);
                     return false;
                 }
                 Some(Err(text)) => {
+                    client.said = Said::Request;
                     let code = code::USAGE;
                     daemon.outbox.push((id, Reply::Failed { code, text }));
                     client.closing = true;
                 }
+                None if client.said == Said::Unheard => client.said = Said::Nothing,
                 None => {}
             }
             match client.stream.read(&mut buffer) {
@@ -382,6 +423,11 @@ fn is_news(event: &mio::event::Event) -> bool {
 fn leaving(daemon: &Daemon<Linux>) -> Option<Leave> {
     let waits = matches!(daemon.leave, Some(Leave::Exec(_))) && daemon.is_launching();
     daemon.leave.clone().filter(|_| !waits)
+}
+
+fn too_long(bytes: usize) -> String {
+    let most = REQUEST_BYTES_MAX >> 20;
+    format!("request: {bytes} bytes are too many (at most {most} MB)")
 }
 
 fn parse(frame: &[u8]) -> Result<Request, String> {

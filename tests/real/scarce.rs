@@ -1,8 +1,10 @@
 //! Where there is little to be had, of descriptors or of room, whatever there is goes on.
-use crate::input::mount;
+use crate::input::{mount, with_witness};
 use crate::namespace::isolated;
 use crate::rig::{Ran, Rig, finish, one_line};
+use rustix::process::Signal;
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 /// A daemon that can have so many descriptors and no more.
@@ -19,6 +21,30 @@ fn start_with_descriptors(rig: &Rig, most: u32) -> Ran {
     command.stdout(std::process::Stdio::piped());
     command.stderr(std::process::Stdio::piped());
     finish(command.spawn().unwrap(), &args)
+}
+
+#[test]
+fn silent_clients_without_end_leave_descriptors_for_services() {
+    isolated(here!(), |rig| {
+        let ran = start_with_descriptors(rig, 128);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        with_witness(rig, |rig| {
+            // One that has asked is no silent one.
+            let mut waiter = rig.spawn(&["wait", "witness", "--for", "stopped"]);
+            let path = rig.home.join("opm.sock");
+            let silent: Vec<UnixStream> = (0..400)
+                .filter_map(|_| UnixStream::connect(&path).ok())
+                .collect();
+            assert_eq!(silent.len(), 400);
+            let pid = rig.start("web", "sleep");
+            rig.kill(pid, Signal::KILL);
+            rig.until_replaced("web", pid);
+            assert!(waiter.try_wait().unwrap().is_none(), "it was hung up on");
+            waiter.kill().unwrap();
+            waiter.wait().unwrap();
+            drop(silent);
+        });
+    });
 }
 
 #[test]
