@@ -2,6 +2,7 @@
 use super::Daemon;
 use super::events::{exit_parts, rfc3339};
 use super::launch::log_paths;
+use super::lookalike::Likeness;
 use super::request::Refusal;
 use super::sorted::Set;
 use super::unit::{Owner, Unit, unit_in};
@@ -274,6 +275,24 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
+    fn look_alikes(&mut self) -> Vec<Finding> {
+        let passers = self.passers();
+        let units = self.all_units();
+        let specs: Vec<_> = units.map(|unit| unit.definition.spec.clone()).collect();
+        let mut findings = Vec::new();
+        for spec in specs {
+            if let Some(Likeness::Same(pid)) = self.likeness(&spec, &passers) {
+                let text = format!(
+                    "pid {pid} runs the command of {} in the same directory and is not ours",
+                    spec.name
+                );
+                let advice = "stop it, or start the service with --force";
+                findings.push(finding("note", "look-alike", text, advice));
+            }
+        }
+        findings
+    }
+
     fn doctor(&mut self) -> Vec<Finding> {
         let tiers = self.kernel.tiers().each();
         let mut findings: Vec<Finding> = tiers.map(|(name, has)| tier(name, has)).into();
@@ -311,6 +330,7 @@ impl<K: Kernel> Daemon<K> {
             format!("limit {room}"),
             advice,
         ));
+        findings.extend(self.look_alikes());
         for (pid, orphan) in self.orphans.iter() {
             if orphan.owner == Owner::Unknown {
                 let text = format!("pid {pid} is an orphan that bears no mark");

@@ -232,12 +232,17 @@ fn a_start_beside_a_look_alike_is_refused_unless_forced() {
         rig.ok(&start);
         assert_eq!(rig.row("web").status, "online");
         assert!(other.try_wait().unwrap().is_none());
+        let doctor = rig.ok(&["doctor"]);
+        let told = |line: &&str| line.contains("look-alike") && line.contains(&pid);
+        assert!(doctor.lines().any(|line| told(&line)), "{doctor}");
         // An automatic restart doesn't ask.
         let leader = rig.row("web").pid.unwrap();
         rig.ok(&["restart", "web"]);
         assert_ne!(rig.row("web").pid, Some(leader));
         other.kill().unwrap();
         other.wait().unwrap();
+        let doctor = rig.ok(&["doctor"]);
+        assert!(!doctor.contains("look-alike"), "{doctor}");
     });
 }
 
