@@ -15,6 +15,17 @@ use std::rc::Rc;
 /// Most services of one daemon.
 pub const SERVICES_MAX: usize = 16_384;
 
+/// In a file (`keep`) the name stands for the service, and its definition has changed.
+fn taken(name: &str, id: Id, keep: bool) -> Refusal {
+    let advice = if keep {
+        format!("its definition is another; 'opm remove {name}' first")
+    } else {
+        "choose another with --name".to_owned()
+    };
+    let text = format!("{name}: the name is taken by id {id} ({advice})");
+    (code::FAILED, text)
+}
+
 impl<K: Kernel> Daemon<K> {
     pub(crate) fn define_and_start(
         &mut self,
@@ -45,13 +56,7 @@ impl<K: Kernel> Daemon<K> {
                 {
                     known.push(id);
                 }
-                Some(id) => {
-                    let text = format!(
-                        "{}: the name is taken by id {id} (choose another with --name)",
-                        spec.name
-                    );
-                    return Err((code::FAILED, text));
-                }
+                Some(id) => return Err(taken(&spec.name, id, keep)),
             }
         }
         let passers = self.passers();

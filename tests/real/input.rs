@@ -113,7 +113,13 @@ fn a_name_that_is_taken_is_refused_with_its_id() {
     isolated(here!(), |rig| {
         with_witness(rig, |rig| {
             let line = start_fails(rig, 1, &["start", "--name", "witness", "--", "sleep", "60"]);
-            assert!(line.contains("witness") && line.contains('0'), "{line}");
+            assert!(line.contains("id 0") && line.contains("--name"), "{line}");
+            // A process file has no such option.
+            let file = rig.dir.join("services.json");
+            let text = r#"{"services": [{"name": "witness", "command": "sleep 60"}]}"#;
+            std::fs::write(&file, text).unwrap();
+            let line = start_fails(rig, 1, &["import", file.to_str().unwrap()]);
+            assert!(line.contains("opm remove witness"), "{line}");
         });
     });
 }
