@@ -40,6 +40,11 @@ impl Place {
             return Ok(words);
         }
         if !target.contains(char::is_whitespace) {
+            // Before it is taken for a line: `.` is a builtin of the shell.
+            if self.cwd.join(target).is_dir() && !self.has_program(target) {
+                let text = format!("{target}: is a directory (name the file in it)");
+                return Err(Failure::plain(text));
+            }
             // One word with shell syntax in it (`$APP`, `a;b`) is a line, too.
             return match words_of_line(target) {
                 Ok(words) if words.len() == 1 && self.has_program(&words[0]) => Ok(words),
@@ -261,6 +266,17 @@ mod tests {
         assert_eq!(scratch.words("serve"), ["./serve"]);
         scratch.file("data.conf", "", 0o644);
         assert!(scratch.error("data.conf").contains("neither executable"));
+    }
+
+    #[test]
+    fn a_directory_is_no_command() {
+        let scratch = Scratch::new("directories");
+        std::fs::create_dir_all(scratch.0.cwd.join("serve")).unwrap();
+        for directory in [".", "..", "bin", "./serve"] {
+            let line = format!("{directory}: is a directory (name the file in it)");
+            assert_eq!(scratch.error(directory), line);
+        }
+        assert_eq!(scratch.words("serve"), ["serve"], "the one in PATH");
     }
 
     #[test]
