@@ -98,7 +98,7 @@ impl<K: Kernel> Daemon<K> {
 
     pub(crate) fn announce_exit(&mut self, id: Id, generation: Generation, pid: Pid, exit: Exit) {
         self.announce(id, generation, "exited", |happening| {
-            happening.pid = Some(pid);
+            happening.pid = (pid != 0).then_some(pid);
             happening.exit = Some(exit);
             happening.reason = (exit == Exit::Unknown).then(|| "status unknown".to_owned());
         });

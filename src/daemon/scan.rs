@@ -168,10 +168,11 @@ impl<K: Kernel> Daemon<K> {
                 return true;
             }
             let forks = self.kernel.forks();
-            let numbers: Vec<Pid> = ready
+            let leaders = ready
                 .iter()
-                .filter_map(|id| Some(self.unit(*id)?.run.as_ref()?.leader.pid))
-                .collect();
+                .filter_map(|id| Some(self.unit(*id)?.run.as_ref()?.leader.pid));
+            // 0: the leader is lost.
+            let numbers: Vec<Pid> = leaders.filter(|pid| *pid != 0).collect();
             let Some(mut pass) = self.sightings(&numbers) else {
                 return false;
             };
@@ -355,7 +356,11 @@ impl<K: Kernel> Daemon<K> {
 
     /// Whether a dead leader's number can still name its group and session: not if another
     /// process has it, for the kernel gives no number out that a group or session still uses.
+    /// Nor if it is not known: 0 is the session of whatever came into our PID namespace.
     fn is_number_ours(&mut self, leader: Identity) -> bool {
+        if leader.pid == 0 {
+            return false;
+        }
         let Ok(pidfd) = self.kernel.pidfd_open(leader.pid) else {
             return true;
         };

@@ -308,6 +308,25 @@ fn with_the_journal_deleted_what_lost_its_leader_is_found_by_its_marks() {
     });
 }
 
+/// Its leader is not known any more, and no number stands for it: 0 is the session of all who
+/// came into this namespace from outside, its init among them.
+#[test]
+fn with_the_journal_deleted_a_service_without_its_leader_waits_for_no_stranger() {
+    isolated(here!(), |rig| {
+        let leader = rig.start("web", "child [ setsid note:rest sleep ] sleep");
+        let rest = rig.note("web", "rest");
+        rig.kill_daemon();
+        rig.kill(leader, Signal::KILL);
+        rig.until_gone(leader);
+        std::fs::remove_file(rig.home.join("journal")).unwrap();
+        rig.ok(&["restart", "web"]);
+        assert!(!proc::alive(rest));
+        let text = rig.ok(&["events", "--format", "json"]);
+        assert!(!text.contains("\"pid\":0"), "{text}");
+        rig.assert_starts("web", 2);
+    });
+}
+
 #[test]
 fn zombies_that_an_init_leaves_lying_are_nobodys_lost_incarnations() {
     let setting = Setting {
