@@ -22,6 +22,8 @@ fn main() -> ExitCode {
             Ok(order) => opm::init::run::run(order),
             Err(code) => code,
         },
+        // The one command that clap doesn't know.
+        [Some("help"), Some("init"), ..] => opm::init::init(std::iter::once("--help".into())),
         [Some("daemon"), Some("self-check")] => opm::daemon::self_check(),
         _ => opm::cli::main(words),
     })

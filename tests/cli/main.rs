@@ -27,6 +27,19 @@ fn help_is_as_written() {
 }
 
 #[test]
+fn help_explains_init_too() {
+    let scratch = Scratch::new();
+    let (asked, own) = (
+        scratch.run(&["help", "init"]),
+        scratch.run(&["init", "--help"]),
+    );
+    assert_eq!(
+        (asked.code, asked.out, asked.err),
+        (0, own.out, String::new())
+    );
+}
+
+#[test]
 fn errors_of_usage_are_one_line_and_exit_2() {
     let scratch = Scratch::new();
     let lines: &[&[&str]] = &[
