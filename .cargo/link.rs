@@ -5,6 +5,25 @@
 use std::env;
 use std::process::Command;
 
+/// Of libgcc_s, for panics that unwind and for backtraces. Each becomes the C library's empty
+/// `_init`, which returns 0: there is no frame.
+const UNWINDER: [&str; 14] = [
+    "Backtrace",
+    "DeleteException",
+    "FindEnclosingFunction",
+    "GetCFA",
+    "GetDataRelBase",
+    "GetIP",
+    "GetIPInfo",
+    "GetLanguageSpecificData",
+    "GetRegionStart",
+    "GetTextRelBase",
+    "RaiseException",
+    "Resume",
+    "SetGR",
+    "SetIP",
+];
+
 fn main() {
     println!("cargo:rerun-if-changed=.cargo/link.rs");
     println!("cargo:rerun-if-changed=.cargo/link.ld");
@@ -27,6 +46,12 @@ fn main() {
         "{}/.cargo/link.ld",
         env::var("CARGO_MANIFEST_DIR").unwrap_or_default()
     );
+    // With the tables goes the library that would walk them: it never finds anything in a binary
+    // without, and to load it is a sixth of the start of a command. These are all that std wants
+    // of it, so it isn't needed; where std wants more it is loaded as before.
+    for name in UNWINDER {
+        println!("cargo:rustc-link-arg-bins=-Wl,--defsym=_Unwind_{name}=_init");
+    }
     println!("cargo:rustc-link-arg-bins=-Wl,--no-eh-frame-hdr");
     println!("cargo:rustc-link-arg-bins=-Wl,-T,{script}");
     if is("HOST", &env::var("TARGET").unwrap_or_default()) && loads_packed_relocations() {
