@@ -23,6 +23,8 @@ const LAST: RawFd = FIRST + SLOTS - 1;
 const OWN: RawFd = FIRST - 1;
 /// So many descriptors cost more than it costs to share them and to leave.
 pub const MANY: usize = 64;
+/// With a lower limit of descriptors there are never enough to make sharing worth it.
+const LIMIT_MIN: u64 = 512;
 /// A report of a failure: its stage and its errno.
 const REPORT_BYTES: usize = 8;
 /// What a child says when it has left.
@@ -102,9 +104,13 @@ impl Low {
     /// Takes the numbers of the slots. `held`: what a child must have until its exec.
     ///
     /// # Errors
-    /// EMFILE, ENFILE. ENOSYS, EPERM: no close_range(2), for a seccomp filter. EBUSY: the
-    /// numbers are taken, or something held is not below them.
+    /// EMFILE, ENFILE; also where so many could not be spared. ENOSYS, EPERM: no close_range(2),
+    /// for a seccomp filter. EBUSY: the numbers are taken, or something held is not below them.
     pub fn reserve(held: &[RawFd]) -> Result<Self> {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        if limit.is_some_and(|limit| limit < LIMIT_MIN) {
+            return Err(Errno::MFILE);
+        }
         // Above the last descriptor there is nothing to close.
         close_range(RawFd::MAX.cast_unsigned(), c_uint::MAX, 0)?;
         let filler = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
