@@ -80,7 +80,7 @@ impl<K: Kernel> Daemon<K> {
                 continue;
             };
             let signature = signature.filter(|_| valid);
-            let state = if valid {
+            let known = if valid {
                 state
             } else {
                 State {
@@ -89,7 +89,11 @@ impl<K: Kernel> Daemon<K> {
                     ..state
                 }
             };
-            self.load_unit(id, state.definition, definition, state, signature)?;
+            self.load_unit(id, state.definition, definition, known, signature)?;
+            if self.unit(id).is_some_and(|unit| unit.state() == state) {
+                // The slot says so already.
+                self.dirty.remove(&id);
+            }
         }
         self.load_unrecorded(found, loaded, valid)
     }

@@ -19,6 +19,7 @@ use crate::process::stat::environ_value;
 use crate::process::{Identity, Pid};
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, Wake, describe};
+use std::collections::HashSet;
 
 /// Clean passes in a row that prove a tree empty: the second is for pids that wrapped around
 /// during the first.
@@ -254,8 +255,9 @@ impl<K: Kernel> Daemon<K> {
     /// A marked zombie may have been alive when it was listed, and have left a child behind that
     /// the listing had passed; one that was a zombie before the pass has not.
     fn has_new_zombie(&mut self, seen: &[Pid], zombies: &mut Vec<Identity>) -> bool {
+        let alive = self.leaders_alive();
         let mut any = false;
-        for pid in seen {
+        for pid in seen.iter().filter(|pid| !alive.contains(pid)) {
             match self.zombie(*pid) {
                 Ok(None) => {}
                 Ok(Some(zombie)) if zombies.iter().any(|known| known.is_same(&zombie)) => {}
@@ -267,6 +269,18 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         any
+    }
+
+    /// Leaders that live, by the pidfds that we hold anyway.
+    fn leaders_alive(&mut self) -> HashSet<Pid> {
+        let runs = self
+            .units
+            .iter()
+            .flatten()
+            .filter_map(|unit| unit.run.as_ref());
+        let held = runs.filter_map(|run| Some((run.leader.pid, run.pidfd.as_ref()?)));
+        held.filter_map(|(pid, pidfd)| (self.kernel.is_dead(pidfd) == Ok(false)).then_some(pid))
+            .collect()
     }
 
     /// What is left of a process that died and that nobody has reaped; none if it lives.

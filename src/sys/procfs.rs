@@ -30,10 +30,30 @@ fn read_rest(fd: &OwnedFd, bytes: &mut Vec<u8>) -> Result<()> {
     }
 }
 
+/// Longer than what [`read_record`] is used for, which is up to 1.5 KB.
+const RECORD_BYTES: usize = 4096;
+
+/// Reads a file that the kernel makes in one piece (single_open() of seq_file: `stat`, `limits`):
+/// what does not fill the buffer is all of it. One call instead of three, and a search reads
+/// such a file of every process.
+///
+/// # Errors
+/// As [`read`].
+fn read_record(path: &str) -> Result<Vec<u8>> {
+    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut bytes = Vec::with_capacity(RECORD_BYTES);
+    match rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut bytes)) {
+        Ok(read) if read < RECORD_BYTES => {}
+        Ok(_) | Err(Errno::INTR) => read_rest(&fd, &mut bytes)?,
+        Err(errno) => return Err(errno),
+    }
+    Ok(bytes)
+}
+
 /// # Errors
 /// As [`read`]; EIO for text that doesn't parse.
 pub fn stat(pid: Pid) -> Result<Stat> {
-    Stat::parse(&read(&format!("/proc/{pid}/stat"))?).ok_or(Errno::IO)
+    Stat::parse(&read_record(&format!("/proc/{pid}/stat"))?).ok_or(Errno::IO)
 }
 
 /// Soft and hard RLIMIT_LOCKS. World-readable, whoever the process belongs to.
@@ -41,7 +61,7 @@ pub fn stat(pid: Pid) -> Result<Stat> {
 /// # Errors
 /// As [`read`]; EIO for text that doesn't parse.
 pub fn locks_limit(pid: Pid) -> Result<(u64, u64)> {
-    stat::parse_locks_limit(&read(&format!("/proc/{pid}/limits"))?).ok_or(Errno::IO)
+    stat::parse_locks_limit(&read_record(&format!("/proc/{pid}/limits"))?).ok_or(Errno::IO)
 }
 
 /// The environment of a process. Its first thread may have exited and have no memory any more
