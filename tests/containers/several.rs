@@ -1,6 +1,7 @@
 //! Several services in a container: `opm run` as an engine would start it.
 
-use crate::rig::{Live, OPM, eventually};
+use crate::opm;
+use crate::rig::{Live, eventually};
 use crate::single::Container;
 use serde_json::{Value, json};
 use std::process::Command;
@@ -42,7 +43,7 @@ fn start(container: &Container, script: &str) -> Live {
         &script,
         "sh",
         &container.bundle,
-        OPM,
+        opm(),
     ])
 }
 
