@@ -6,6 +6,7 @@
 //! binary in them is the one of `make static`.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panic")]
 
+mod engine;
 #[path = "../init/rig.rs"]
 #[allow(dead_code, reason = "made for tests/init")]
 mod rig;
