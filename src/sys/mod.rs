@@ -10,6 +10,7 @@ pub mod detach;
 pub mod fifo;
 pub mod linux;
 pub mod outlet;
+pub mod peer;
 pub mod pid1;
 pub mod pidfd;
 pub mod procfs;
