@@ -250,6 +250,22 @@ fn a_home_that_another_container_serves_is_an_error() {
 }
 
 #[test]
+fn a_command_in_a_container_finds_the_daemon_outside() {
+    let scratch = Scratch::new();
+    let file = scratch.file(FOREVER);
+    let run = scratch.run(As::Plain, &[&file]);
+    run.online(1);
+    let opm = crate::rig::OPM;
+    let output = std::process::Command::new("unshare")
+        .args(["-pf", "--mount-proc", opm, "--no-daemon-start", "ls"])
+        .env("OPM_HOME", scratch.path("home"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("ever"), "{said}");
+}
+
+#[test]
 fn without_proc_it_says_so_and_exits_4() {
     let scratch = Scratch::new();
     let file = scratch.file(FOREVER);
