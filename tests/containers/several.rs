@@ -96,6 +96,19 @@ fn three_services_with_everything_beside_them() {
 }
 
 #[test]
+fn with_the_unified_cgroup_hierarchy_alone() {
+    let services = THREE.replace("echo up", "stat -f -c %T /sys/fs/cgroup");
+    let container = several("unified", &services, |_| {});
+    // In the mount namespace of this container's root, so nobody else sees it.
+    let remount = "umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup";
+    let live = start(&container, &format!("{remount}\nexec runc run ID"));
+    for _ in 0..3 {
+        live.expect("| cgroup2fs");
+    }
+    stops(&container, live);
+}
+
+#[test]
 fn a_read_only_root_with_only_run_to_write_to() {
     let container = several("readonly", THREE, |config| {
         config["root"]["readonly"] = json!(true);
