@@ -18,6 +18,7 @@ mod signals;
 mod start;
 mod watch;
 
+use crate::sys::describe;
 use crate::sys::pid1::{Entry, Words, say, tell};
 use args::Instead;
 
@@ -78,8 +79,9 @@ pub fn init(mut words: Words) -> u8 {
     };
     match start::start(options, &words, &entry) {
         Ok(watch) => watch.until_the_end(),
-        Err(error) => {
-            say(format_args!("cannot fork for {}: {error}", words.name()));
+        Err(errno) => {
+            let why = describe(errno);
+            say(format_args!("cannot fork for {}: {why}", words.name()));
             EXIT_FAILED
         }
     }

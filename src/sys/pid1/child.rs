@@ -8,7 +8,6 @@
 //! 2 ms later, and no signal would be forwarded while an exec hangs.
 
 use std::env;
-use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::entry::Entry;
@@ -17,6 +16,7 @@ use super::say::say;
 use super::signal;
 use super::terminal::Terminal;
 use super::words::Words;
+use crate::sys::{Errno, Result, describe};
 
 /// Where the program stands towards the terminal.
 #[derive(Debug, Clone, Copy)]
@@ -37,13 +37,13 @@ pub fn exit_code_of(errno: i32) -> u8 {
 
 /// Moves to `/`, so that no file system stays busy because of us, and starts the program where we
 /// were. Its exec's failure is its exit code.
-pub fn spawn(program: &Words, entry: &Entry, place: Place<'_>) -> io::Result<i32> {
+pub fn spawn(program: &Words, entry: &Entry, place: Place<'_>) -> Result<i32> {
     let listens = env::var_os("LISTEN_PID").is_some_and(|pid| *pid == *own_pid().to_string());
     let here = leave_directory();
     // SAFETY: the process has one thread, so the child may do whatever we may.
     let pid = unsafe { libc::fork() };
     match pid {
-        -1 => Err(io::Error::last_os_error()),
+        -1 => Err(Errno::from_raw_os_error(last_errno())),
         0 => {
             take_place(place);
             if let Some(here) = &here {
@@ -128,22 +128,8 @@ fn exec(program: &Words, entry: &Entry) -> ! {
     // line by /bin/sh.
     unsafe { libc::execvp(file, argv) };
     let errno = last_errno();
-    let reason = io::Error::from_raw_os_error(errno);
-    say(format_args!(
-        "cannot start {}: {}",
-        program.name(),
-        Reason(&reason)
-    ));
+    let reason = describe(Errno::from_raw_os_error(errno));
+    say(format_args!("cannot start {}: {reason}", program.name()));
     // SAFETY: ends the child without running what the parent registered.
     unsafe { libc::_exit(i32::from(exit_code_of(errno))) }
-}
-
-/// An error as the kernel's own words, without Rust's ` (os error 2)`.
-struct Reason<'a>(&'a io::Error);
-
-impl std::fmt::Display for Reason<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = self.0.to_string();
-        f.write_str(text.split(" (os error").next().unwrap_or(&text))
-    }
 }
