@@ -1,16 +1,12 @@
-//! The doors: `init` and the daemon branch off before clap is touched, so that what lives
-//! long pays for nothing of the command line.
-use std::ffi::{OsStr, OsString};
+//! The doors: `init` branches off before `main`, the daemon before clap is touched, so that what
+//! lives long pays for nothing of the command line.
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-opm::first_instant!();
+opm::first_instant!(opm::init::init);
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1).peekable();
-    if args.next_if(|word| word == OsStr::new("init")).is_some() {
-        return ExitCode::from(opm::init::init(args));
-    }
-    let words: Vec<OsString> = args.collect();
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     let first: Vec<Option<&str>> = words.iter().take(4).map(|word| word.to_str()).collect();
     ExitCode::from(match first.as_slice() {
         [Some("daemon"), Some("start"), Some("--foreground")] => match opm::cli::home_or_complain()
@@ -23,7 +19,7 @@ fn main() -> ExitCode {
             Err(code) => code,
         },
         // The one command that clap doesn't know.
-        [Some("help"), Some("init"), ..] => opm::init::init(std::iter::once("--help".into())),
+        [Some("help"), Some("init"), ..] => opm::init::help(),
         [Some("daemon"), Some("self-check")] => opm::daemon::self_check(),
         _ => opm::cli::main(words),
     })

@@ -32,8 +32,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("src/init/output.rs", &["daemon::launch::fifo_paths"]),
     // A new binary is asked before it takes over.
     ("src/cli/daemon.rs", &["daemon::can_take_over", "sys::ask"]),
-    // The fork that puts a daemon behind a command.
-    ("src/cli/client.rs", &["sys::detach"]),
+    // The fork that puts a daemon behind a command, and whose daemon it is that answers.
+    ("src/cli/client.rs", &["sys::detach", "sys::peer"]),
     // Whether a home can be written to, as the daemon will do it.
     ("src/cli/home.rs", &["sys::storage::Home", "sys::Mode"]),
     ("src/cli/run.rs", &["sys::crash::LISTENER_VARIABLE"]),

@@ -6,6 +6,7 @@
 use super::home;
 use super::launched::{Child, last_line, own_program, parting_word};
 use super::output::{Failure, Progress, complain, why};
+use crate::sys::peer::peer;
 use crate::wire::frame::{self, Inbox, REPLY_BYTES_MAX};
 use crate::wire::{Reply, Request, code};
 use rustix::fs::{Mode, OFlags};
@@ -131,16 +132,12 @@ impl Client {
 
     /// Root believes everyone's daemon: it asked for that home.
     fn check_peer(&self, stream: &UnixStream) -> Result<(), Failure> {
-        let peer =
-            rustix::net::sockopt::socket_peercred(stream).map_err(|e| self.unreachable(&why(e)))?;
-        let own = rustix::process::geteuid();
-        if own.is_root() || peer.uid.is_root() || peer.uid == own {
+        let peer = peer(stream).map_err(|e| self.unreachable(&why(e)))?;
+        let own = rustix::process::geteuid().as_raw();
+        if [own, peer.uid].contains(&0) || peer.uid == own {
             return Ok(());
         }
-        Err(self.unreachable(&format!(
-            "it belongs to uid {}, not to you",
-            peer.uid.as_raw()
-        )))
+        Err(self.unreachable(&format!("it belongs to uid {}, not to you", peer.uid)))
     }
 
     /// Starts a daemon and waits until it, or another one that was faster, answers.

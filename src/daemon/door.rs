@@ -43,8 +43,7 @@ pub fn through(home: &Path, front: &mut dyn Front) -> u8 {
     match serve(home, front) {
         Ok(code) => code,
         Err((code, text)) => {
-            // Whoever launched us reads the code and the reason from here.
-            log(&format!("opm: exit {code}: {text}"));
+            front.say_end(code, &text);
             code
         }
     }

@@ -20,6 +20,10 @@ pub const FRONT: ClientId = 0;
 pub trait Front {
     /// What only a log is to be told.
     fn say(&self, _line: &str) {}
+    /// Says why nothing can be served.
+    fn say_end(&self, _code: u8, text: &str) {
+        super::serve::log(text);
+    }
     /// Another daemon serves the home.
     ///
     /// # Errors
@@ -54,6 +58,11 @@ pub struct Background;
 impl Front for Background {
     fn say(&self, line: &str) {
         super::serve::log(line);
+    }
+
+    fn say_end(&self, code: u8, text: &str) {
+        // Whoever launched us reads the code and the reason from here.
+        super::serve::log(&format!("opm: exit {code}: {text}"));
     }
 
     fn if_served_already(&self) -> Result<u8, u8> {

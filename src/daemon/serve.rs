@@ -6,6 +6,7 @@ use super::front::Front;
 use super::sorted::{Map, Set};
 use super::{ClientId, Daemon, Leave, door};
 use crate::sys::linux::{Linux, wake_of};
+use crate::sys::peer::peer;
 use crate::sys::{Kernel, outlet, signals};
 use crate::wire::frame::{self, FrameError, Inbox, REQUEST_BYTES_MAX};
 use crate::wire::{Reply, Request, code};
@@ -258,9 +259,9 @@ impl Server {
                     return;
                 }
             };
-            let peer = rustix::net::sockopt::socket_peercred(&stream);
-            let is_friend = peer.is_ok_and(|peer| [self.uid, 0].contains(&peer.uid.as_raw()));
-            let pid = peer.map_or(0, |peer| peer.pid.as_raw_nonzero().get());
+            let peer = peer(&stream);
+            let is_friend = peer.is_ok_and(|peer| [self.uid, 0].contains(&peer.uid));
+            let pid = peer.map_or(0, |peer| peer.pid);
             if !is_friend || full {
                 continue;
             }

@@ -4,11 +4,10 @@
 //! the first word that isn't one, as in both of the others, so that the program's own flags are
 //! never ours.
 
-use std::ffi::OsString;
 use std::time::Duration;
 
 use super::signals;
-use crate::sys::pid1::SIGNAL_MAX;
+use crate::sys::pid1::{SIGNAL_MAX, Words};
 
 /// What is left gets this long by default: with it a stop ends before the 10 s after which Docker
 /// kills.
@@ -46,13 +45,9 @@ pub(super) enum Rewrite {
     To(i32),
 }
 
-/// What the command line asks for.
+/// What is to be said, as no program is to be run.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Request {
-    Run {
-        options: Box<Options>,
-        words: Vec<OsString>,
-    },
+pub(super) enum Instead {
     Help,
     Version,
     /// No program is named.
@@ -169,106 +164,89 @@ const FLAGS: [Flag; 11] = [
 /// The one flag that has no short form.
 const LONG_ONLY: char = 'G';
 
-/// Reads the words after `init`.
-pub(super) fn parse(mut words: impl Iterator<Item = OsString>) -> Request {
-    let mut options = Box::new(Options::new());
-    let mut program = Vec::new();
-    while let Some(word) = words.next() {
+/// Reads the words after `init`. What is left of them is the program, if there is one to run.
+pub(super) fn parse(words: &mut Words) -> Result<Options, Instead> {
+    let mut options = Options::new();
+    while let Some(word) = words.first() {
         let text = word.to_str().unwrap_or("");
-        let outcome = if text == "--" {
-            break;
-        } else if let Some(long) = text.strip_prefix("--") {
-            take_long(&mut options, long, &mut words)
-        } else if let Some(letters) = text.strip_prefix('-').filter(|rest| !rest.is_empty()) {
-            take_letters(&mut options, letters, &mut words)
-        } else {
-            program.push(word);
+        let Some(option) = text.strip_prefix('-').filter(|rest| !rest.is_empty()) else {
             break;
         };
-        match outcome {
-            Ok(None) => {}
-            Ok(Some(request)) => return request,
-            Err(complaint) => return Request::Wrong(complaint),
+        words.next();
+        if option == "-" {
+            break;
+        }
+        match option.strip_prefix('-') {
+            Some(long) => take_long(&mut options, long, words)?,
+            None => take_letters(&mut options, option, words)?,
         }
     }
-    program.extend(words);
-    if program.is_empty() {
-        return Request::Nothing;
-    }
-    Request::Run {
-        options,
-        words: program,
+    match words.first() {
+        Some(_) => Ok(options),
+        None => Err(Instead::Nothing),
     }
 }
 
-type Outcome = Result<Option<Request>, String>;
+type Outcome = Result<(), Instead>;
 
-fn take_long(
-    options: &mut Options,
-    text: &str,
-    words: &mut impl Iterator<Item = OsString>,
-) -> Outcome {
+fn wrong<T>(complaint: String) -> Result<T, Instead> {
+    Err(Instead::Wrong(complaint))
+}
+
+fn take_long(options: &mut Options, text: &str, words: &mut Words) -> Outcome {
     let (name, given) = match text.split_once('=') {
-        Some((name, value)) => (name, Some(value.to_owned())),
+        Some((name, value)) => (name, Some(value)),
         None => (text, None),
     };
     let Some(flag) = FLAGS.iter().find(|flag| flag.long == name) else {
-        return Err(format!(
+        return wrong(format!(
             "init: --{name}: no such option (see 'opm init -h')"
         ));
     };
     match (flag.takes_value, given) {
-        (false, Some(_)) => Err(format!("init: --{name}: takes no value")),
+        (false, Some(_)) => wrong(format!("init: --{name}: takes no value")),
         (false, None) => apply(options, flag, ""),
-        (true, Some(value)) => apply(options, flag, &value),
-        (true, None) => apply(options, flag, &next_value(words, &format!("--{name}"))?),
+        (true, Some(value)) => apply(options, flag, value),
+        (true, None) => apply(options, flag, next_value(words, "--", name)?),
     }
 }
 
-fn take_letters(
-    options: &mut Options,
-    letters: &str,
-    words: &mut impl Iterator<Item = OsString>,
-) -> Outcome {
+fn take_letters(options: &mut Options, letters: &str, words: &mut Words) -> Outcome {
     for (at, letter) in letters.char_indices() {
         let known = FLAGS
             .iter()
             .find(|flag| flag.letter == letter && letter != LONG_ONLY);
         let Some(flag) = known else {
-            return Err(format!(
+            return wrong(format!(
                 "init: -{letter}: no such option (see 'opm init -h')"
             ));
         };
-        let outcome = if flag.takes_value {
-            let rest = &letters[at + letter.len_utf8()..];
-            return match rest {
-                "" => apply(options, flag, &next_value(words, &format!("-{letter}"))?),
+        let end = at + letter.len_utf8();
+        if flag.takes_value {
+            return match &letters[end..] {
+                "" => apply(options, flag, next_value(words, "-", &letters[at..end])?),
                 value => apply(options, flag, value),
             };
-        } else {
-            apply(options, flag, "")?
-        };
-        if outcome.is_some() {
-            return Ok(outcome);
         }
+        apply(options, flag, "")?;
     }
-    Ok(None)
+    Ok(())
 }
 
-fn next_value(words: &mut impl Iterator<Item = OsString>, shown: &str) -> Result<String, String> {
-    let word = words
-        .next()
-        .ok_or_else(|| format!("init: {shown}: needs a value"))?;
-    Ok(word.to_string_lossy().into_owned())
+fn next_value(words: &mut Words, dashes: &str, name: &str) -> Result<&'static str, Instead> {
+    match words.next() {
+        // No value that is not UTF-8 means anything.
+        Some(word) => Ok(word.to_str().unwrap_or("\u{fffd}")),
+        None => wrong(format!("init: {dashes}{name}: needs a value")),
+    }
 }
 
 fn apply(options: &mut Options, flag: &Flag, value: &str) -> Outcome {
     match flag.letter {
-        'h' => return Ok(Some(Request::Help)),
-        'V' => return Ok(Some(Request::Version)),
-        _ => options.set(flag, value)?,
+        'h' => Err(Instead::Help),
+        'V' => Err(Instead::Version),
+        _ => options.set(flag, value).map_err(Instead::Wrong),
     }
-    Ok(None)
 }
 
 fn rewrite(value: &str) -> Option<(usize, Rewrite)> {
@@ -304,22 +282,18 @@ fn duration(value: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    fn read(line: &str) -> Request {
-        parse(line.split_whitespace().map(OsString::from))
-    }
-
     fn options(line: &str) -> Options {
-        match read(line) {
-            Request::Run { options, .. } => *options,
-            other => panic!("{line}: {other:?}"),
-        }
+        parse(&mut Words::of(line)).unwrap_or_else(|other| panic!("{line}: {other:?}"))
     }
 
-    fn words(line: &str) -> Vec<OsString> {
-        match read(line) {
-            Request::Run { words, .. } => words,
-            other => panic!("{line}: {other:?}"),
-        }
+    fn refusal(line: &str) -> Instead {
+        parse(&mut Words::of(line)).unwrap_err()
+    }
+
+    fn words(line: &str) -> Vec<&'static str> {
+        let mut words = Words::of(line);
+        parse(&mut words).unwrap();
+        words.map(|word| word.to_str().unwrap()).collect()
     }
 
     #[test]
@@ -367,15 +341,15 @@ mod tests {
             "--grace",
         ];
         for line in wrong {
-            assert!(matches!(read(line), Request::Wrong(_)), "{line}");
+            assert!(matches!(refusal(line), Instead::Wrong(_)), "{line}");
         }
     }
 
     #[test]
     fn nothing_to_run_is_told_apart() {
-        assert_eq!(read(""), Request::Nothing);
-        assert_eq!(read("-s --"), Request::Nothing);
-        assert_eq!(read("-sh"), Request::Help);
-        assert_eq!(read("--version x"), Request::Version);
+        assert_eq!(refusal(""), Instead::Nothing);
+        assert_eq!(refusal("-s --"), Instead::Nothing);
+        assert_eq!(refusal("-sh"), Instead::Help);
+        assert_eq!(refusal("--version x"), Instead::Version);
     }
 }

@@ -18,10 +18,9 @@ mod signals;
 mod start;
 mod watch;
 
-use std::ffi::OsString;
-
-use crate::sys::pid1::{Entry, Program, say, tell};
-use args::Request;
+use crate::sys::describe;
+use crate::sys::pid1::{Entry, Words, say, tell};
+use args::Instead;
 
 /// No arguments, as everywhere in opm.
 const EXIT_USAGE: u8 = 2;
@@ -53,39 +52,39 @@ Exit: the program's code; 128+N if signal N ended it; 127 not found; 126 not exe
 1 unknown option; 2 nothing to run. See opm-init(1).
 ";
 
+/// Says what `opm init` takes; the exit code.
+pub fn help() -> u8 {
+    tell(USAGE);
+    tell("\n");
+    tell(HELP);
+    0
+}
+
 /// Runs what the words after `init` say; the exit code. Everything is blocked from here on, so
 /// this is for a process that does nothing else.
-pub fn init(words: impl Iterator<Item = OsString>) -> u8 {
+pub fn init(mut words: Words) -> u8 {
     let entry = Entry::hold();
-    let (options, words) = match args::parse(words) {
-        Request::Run { options, words } => (options, words),
-        Request::Help => {
-            tell(USAGE);
-            tell("\n");
-            tell(HELP);
-            return 0;
-        }
-        Request::Version => {
+    let options = match args::parse(&mut words) {
+        Ok(options) => options,
+        Err(Instead::Help) => return help(),
+        Err(Instead::Version) => {
             tell(concat!("opm ", env!("CARGO_PKG_VERSION"), "\n"));
             return 0;
         }
-        Request::Nothing => {
+        Err(Instead::Nothing) => {
             say(format_args!("{USAGE} (see 'opm init -h')"));
             return EXIT_USAGE;
         }
-        Request::Wrong(complaint) => {
+        Err(Instead::Wrong(complaint)) => {
             say(format_args!("{complaint}"));
             return EXIT_FAILED;
         }
     };
-    let Some(program) = Program::new(words.into_iter()) else {
-        say(format_args!("init: a zero byte in the program's words"));
-        return EXIT_FAILED;
-    };
-    match start::start(*options, &program, &entry) {
+    match start::start(options, &words, &entry) {
         Ok(watch) => watch.until_the_end(),
-        Err(error) => {
-            say(format_args!("cannot fork for {}: {error}", program.name()));
+        Err(errno) => {
+            let why = describe(errno);
+            say(format_args!("cannot fork for {}: {why}", words.name()));
             EXIT_FAILED
         }
     }

@@ -1,18 +1,18 @@
 //! What happens once, before the loop: adopt the role, fork, let go of everything.
 
 use std::env;
-use std::io;
 
 use super::args::{Options, Reach};
 use super::left::Left;
 use super::watch::{Footing, Watch};
+use crate::sys::Result;
 use crate::sys::pid1::{
-    Entry, Group, Place, Program, Terminal, close_inherited, forget_start, is_subreaper_set,
-    own_pid, parent_pid, say, set_parent_death_signal, set_subreaper, signal_one, spawn,
+    Entry, Group, Place, Terminal, Words, close_inherited, forget_start, is_subreaper_set, own_pid,
+    parent_pid, say, set_parent_death_signal, set_subreaper, signal_one, spawn,
 };
 
 /// Starts the program.
-pub(super) fn start(options: Options, program: &Program, entry: &Entry) -> io::Result<Watch> {
+pub(super) fn start(options: Options, program: &Words, entry: &Entry) -> Result<Watch> {
     let is_first = own_pid() == 1;
     let reaps = is_first || adopt_orphans(&options);
     if let Some(signal) = options.parent_death_signal {

@@ -11,6 +11,7 @@ pub mod fifo;
 pub mod launch;
 pub mod linux;
 pub mod outlet;
+pub mod peer;
 pub mod pid1;
 pub mod pidfd;
 pub mod procfs;

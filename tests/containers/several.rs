@@ -1,6 +1,7 @@
 //! Several services in a container: `opm run` as an engine would start it.
 
-use crate::rig::{Live, OPM, eventually};
+use crate::opm;
+use crate::rig::{Live, eventually};
 use crate::single::Container;
 use serde_json::{Value, json};
 use std::process::Command;
@@ -42,7 +43,7 @@ fn start(container: &Container, script: &str) -> Live {
         &script,
         "sh",
         &container.bundle,
-        OPM,
+        opm(),
     ])
 }
 
@@ -91,6 +92,19 @@ fn three_services_with_everything_beside_them() {
     assert_eq!(health("web").1, Some(1));
     assert_eq!(health("api").1, Some(0));
     assert_eq!(exec(&container, &[], &["/opm", "health"]).1, Some(1));
+    stops(&container, live);
+}
+
+#[test]
+fn with_the_unified_cgroup_hierarchy_alone() {
+    let services = THREE.replace("echo up", "stat -f -c %T /sys/fs/cgroup");
+    let container = several("unified", &services, |_| {});
+    // In the mount namespace of this container's root, so nobody else sees it.
+    let remount = "umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup";
+    let live = start(&container, &format!("{remount}\nexec runc run ID"));
+    for _ in 0..3 {
+        live.expect("| cgroup2fs");
+    }
     stops(&container, live);
 }
 

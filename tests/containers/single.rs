@@ -1,6 +1,7 @@
 //! One program in a container.
 
-use crate::rig::{End, Live, OPM, eventually, exists, scratch};
+use crate::opm;
+use crate::rig::{End, Live, eventually, exists, scratch};
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -88,7 +89,7 @@ impl Drop for Container {
 }
 
 fn shell<'a>(flags: &[&'a str], script: &'a str) -> Vec<&'a str> {
-    [&[OPM, "init"], flags, &["sh", "-c", script]].concat()
+    [&[opm(), "init"], flags, &["sh", "-c", script]].concat()
 }
 
 #[test]
@@ -102,9 +103,9 @@ fn a_container_ends_with_its_programs_code() {
         let end = Container::new(name, &shell(&[], script), |_| {}).run();
         assert_eq!(end.code, Some(code), "{end:?}");
     }
-    let missing = Container::new("nothing", &[OPM, "init", "/no/such"], |_| {}).run();
+    let missing = Container::new("nothing", &[opm(), "init", "/no/such"], |_| {}).run();
     assert_eq!(missing.code, Some(127));
-    let refused = Container::new("refused", &[OPM, "init", "/etc/passwd"], |_| {}).run();
+    let refused = Container::new("refused", &[opm(), "init", "/etc/passwd"], |_| {}).run();
     assert_eq!(refused.code, Some(126));
 }
 
@@ -193,9 +194,17 @@ fn a_storm_of_orphans_leaves_no_zombie() {
     assert_eq!((end.code, end.rest), (Some(0), vec!["left 2".to_owned()]));
 }
 
+const JOB: &str = "
+import os, signal
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.signal(signal.SIGCONT, lambda *_: os.write(1, b'co' + b'nt\\n'))
+os.write(1, b'u' + b'p\\n')
+while True: signal.pause()
+";
+
 #[test]
 fn a_shell_on_a_terminal_has_job_control() {
-    let words = [OPM, "init", "bash", "--norc", "--noprofile", "-i"];
+    let words = [opm(), "init", "bash", "--norc", "--noprofile", "-i"];
     let container = Container::new("tty", &words, |config| {
         config["process"]["terminal"] = json!(true);
         config["process"]["env"] = json!(["PATH=/usr/bin:/bin", "TERM=dumb"]);
@@ -206,8 +215,12 @@ fn a_shell_on_a_terminal_has_job_control() {
     live.write("PS1=; echo re''ady\n");
     let seen = live.seek("ready", Duration::from_secs(20));
     assert!(seen.is_ok(), "{seen:?}");
-    // It says so when it is continued, which bash does once it is in front again.
-    let job = r#"sh -c 'trap "echo co""nt" CONT; echo u""p; while :; do sleep 0.1; done'"#;
+    // It says so when it is continued, which bash does once it is in front again. No shell that
+    // loops over a sleep: stopped within vfork, it would never be seen as stopped.
+    live.write("cat >/job <<'END'\n");
+    live.write(JOB);
+    live.write("END\n");
+    let job = "python3 -S /job";
     live.write(&format!("{job}\n"));
     live.expect("up");
     live.write("\x1a");

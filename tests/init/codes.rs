@@ -62,6 +62,17 @@ fn a_program_that_cannot_start_is_told_as_by_a_shell() {
 }
 
 #[test]
+fn a_program_that_cannot_be_forked_is_told_in_one_line_and_1() {
+    // A user whom nobody else is, and who may have one process.
+    let user = ["setpriv", "--reuid=54321", "--clear-groups"];
+    let words = ["prlimit", "--nproc=1", OPM, "init", "-s", "true"];
+    let end = run(&join(&user, &words));
+    assert_eq!(end.code, Some(1));
+    let line = "opm: cannot fork for true: Resource temporarily unavailable";
+    assert_eq!(end.rest, [line]);
+}
+
+#[test]
 fn a_script_without_an_interpreter_line_is_run_by_sh() {
     let path = scratch("bare-script");
     std::fs::write(&path, "exit $1\n").unwrap();

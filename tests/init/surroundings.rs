@@ -132,6 +132,21 @@ fn no_proc_no_home_no_environment_no_rights_are_no_obstacle() {
 }
 
 #[test]
+fn nothing_of_proc_is_read_on_the_way_to_the_program() {
+    let log = crate::rig::scratch("trace");
+    let strace = ["strace", "-f", "-qq", "-e", "trace=%file", "-o", &log];
+    let end = run(&join(&strace, &[OPM, "init", "-s", "/bin/true"]));
+    let trace = std::fs::read_to_string(&log).unwrap();
+    std::fs::remove_file(&log).unwrap();
+    assert_eq!(end.code, Some(0), "{end:?}");
+    let touched: Vec<_> = trace
+        .lines()
+        .filter(|line| line.contains("/proc"))
+        .collect();
+    assert_eq!(touched, [""; 0]);
+}
+
+#[test]
 fn it_sleeps_while_nothing_happens() {
     let wakes = compare("wake-ups in 5 idle seconds", Reach::Group, |init| {
         let live = Live::start(&join(init, &["sh", "-c", "echo up; exec sleep 60"]));

@@ -1,5 +1,7 @@
 //! When a run ends, and with which code.
 use crate::rig::{As, BOTH, Scratch};
+use std::io::Read;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 const FOREVER: &str = r#"{"name": "ever", "command": ["sleep", "1000"]}"#;
@@ -220,8 +222,47 @@ fn a_home_that_is_served_already_is_an_error() {
     let second = scratch.command(As::Plain, &[&file]).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     let err = String::from_utf8(second.stderr).unwrap();
-    assert!(err.contains("serves") && err.lines().count() <= 2, "{err}");
+    assert!(
+        err.starts_with("opm: a daemon serves") && err.lines().count() == 1,
+        "{err}"
+    );
     run.online(1);
+}
+
+#[test]
+fn a_home_that_another_container_serves_is_an_error() {
+    let scratch = Scratch::new();
+    let file = scratch.file(FOREVER);
+    let run = scratch.run(As::First, &[&file]);
+    run.online(1);
+    // Seen from in there, both come from outside.
+    for how in BOTH {
+        let mut command = scratch.command(how, &[&file]);
+        command.stderr(Stdio::piped());
+        let mut second = scratch.start(how, command);
+        assert_eq!(second.end(), 1);
+        let mut err = String::new();
+        let mut pipe = second.child.stderr.take().unwrap();
+        pipe.read_to_string(&mut err).unwrap();
+        assert!(err.starts_with("opm: a daemon serves"), "{err}");
+    }
+    run.online(1);
+}
+
+#[test]
+fn a_command_in_a_container_finds_the_daemon_outside() {
+    let scratch = Scratch::new();
+    let file = scratch.file(FOREVER);
+    let run = scratch.run(As::Plain, &[&file]);
+    run.online(1);
+    let opm = crate::rig::OPM;
+    let output = std::process::Command::new("unshare")
+        .args(["-pf", "--mount-proc", opm, "--no-daemon-start", "ls"])
+        .env("OPM_HOME", scratch.path("home"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("ever"), "{said}");
 }
 
 #[test]

@@ -8,43 +8,15 @@
 //! 2 ms later, and no signal would be forwarded while an exec hangs.
 
 use std::env;
-use std::ffi::{CString, OsString};
-use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::ptr;
 
 use super::entry::Entry;
 use super::process::{last_errno, own_pid};
 use super::say::say;
 use super::signal;
 use super::terminal::Terminal;
-
-/// A command line that can be exec'd.
-#[derive(Debug)]
-pub struct Program {
-    words: Vec<CString>,
-}
-
-impl Program {
-    /// `None` if there is no word, or a zero byte in one, which no argv can hold.
-    pub fn new(words: impl Iterator<Item = OsString>) -> Option<Program> {
-        let words: Option<Vec<CString>> = words
-            .map(|word| CString::new(word.into_vec()).ok())
-            .collect();
-        words
-            .filter(|words| !words.is_empty())
-            .map(|words| Program { words })
-    }
-
-    /// The first word.
-    pub fn name(&self) -> std::borrow::Cow<'_, str> {
-        self.words
-            .first()
-            .map(|word| word.to_string_lossy())
-            .unwrap_or_default()
-    }
-}
+use super::words::Words;
+use crate::sys::{Errno, Result, describe};
 
 /// Where the program stands towards the terminal.
 #[derive(Debug, Clone, Copy)]
@@ -65,16 +37,13 @@ pub fn exit_code_of(errno: i32) -> u8 {
 
 /// Moves to `/`, so that no file system stays busy because of us, and starts the program where we
 /// were. Its exec's failure is its exit code.
-pub fn spawn(program: &Program, entry: &Entry, place: Place<'_>) -> io::Result<i32> {
-    let mut argv: Vec<*const libc::c_char> =
-        program.words.iter().map(|word| word.as_ptr()).collect();
-    argv.push(ptr::null());
+pub fn spawn(program: &Words, entry: &Entry, place: Place<'_>) -> Result<i32> {
     let listens = env::var_os("LISTEN_PID").is_some_and(|pid| *pid == *own_pid().to_string());
     let here = leave_directory();
     // SAFETY: the process has one thread, so the child may do whatever we may.
     let pid = unsafe { libc::fork() };
     match pid {
-        -1 => Err(io::Error::last_os_error()),
+        -1 => Err(Errno::from_raw_os_error(last_errno())),
         0 => {
             take_place(place);
             if let Some(here) = &here {
@@ -84,7 +53,7 @@ pub fn spawn(program: &Program, entry: &Entry, place: Place<'_>) -> io::Result<i
             if listens {
                 inherit_sockets();
             }
-            exec(program, &argv, entry)
+            exec(program, entry)
         }
         _ => {
             if let Place::Group(terminal) = place {
@@ -142,7 +111,7 @@ fn inherit_sockets() {
     unsafe { env::remove_var("LISTEN_PIDFDID") };
 }
 
-fn exec(program: &Program, argv: &[*const libc::c_char], entry: &Entry) -> ! {
+fn exec(program: &Words, entry: &Entry) -> ! {
     // Dispositions before the mask: what is pending is to meet what the caller meant for it.
     match entry.pipe_ignored {
         true => signal::set_ignored(libc::SIGPIPE),
@@ -152,26 +121,15 @@ fn exec(program: &Program, argv: &[*const libc::c_char], entry: &Entry) -> ! {
         signal::set_ignored(libc::SIGCHLD);
     }
     signal::set_mask(entry.mask);
-    // SAFETY: argv ends with a null pointer and its strings live in `program`. execvp also runs
-    // a script that has no interpreter line by /bin/sh.
-    unsafe { libc::execvp(argv[0], argv.as_ptr()) };
+    let argv = program.argv();
+    // SAFETY: there is a program, so the first is a C string.
+    let file = unsafe { *argv };
+    // SAFETY: argv ends with a null pointer. execvp also runs a script that has no interpreter
+    // line by /bin/sh.
+    unsafe { libc::execvp(file, argv) };
     let errno = last_errno();
-    let reason = io::Error::from_raw_os_error(errno);
-    say(format_args!(
-        "cannot start {}: {}",
-        program.name(),
-        Reason(&reason)
-    ));
+    let reason = describe(Errno::from_raw_os_error(errno));
+    say(format_args!("cannot start {}: {reason}", program.name()));
     // SAFETY: ends the child without running what the parent registered.
     unsafe { libc::_exit(i32::from(exit_code_of(errno))) }
-}
-
-/// An error as the kernel's own words, without Rust's ` (os error 2)`.
-struct Reason<'a>(&'a io::Error);
-
-impl std::fmt::Display for Reason<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = self.0.to_string();
-        f.write_str(text.split(" (os error").next().unwrap_or(&text))
-    }
 }

@@ -12,9 +12,10 @@ mod say;
 mod signal;
 mod terminal;
 mod wait;
+mod words;
 
-pub use child::{Place, Program, exit_code_of, spawn};
-pub use entry::{Entry, first_instant};
+pub use child::{Place, exit_code_of, spawn};
+pub use entry::{Door, Entry, first_instant};
 pub use memory::forget_start;
 pub use process::{
     Group, children, close_inherited, ignores, is_subreaper_set, own_pid, parent_pid,
@@ -26,3 +27,4 @@ pub use signal::{
 };
 pub use terminal::Terminal;
 pub use wait::{Reaped, reap_one};
+pub use words::Words;

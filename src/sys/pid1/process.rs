@@ -10,7 +10,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 4;
 
 pub(super) fn last_errno() -> i32 {
-    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+    // SAFETY: the thread's own errno.
+    unsafe { *libc::__errno_location() }
 }
 
 /// This process's number.

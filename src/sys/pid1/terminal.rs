@@ -3,8 +3,7 @@
 //! It must never take the foreground by itself. With TTOU blocked, which it always is here, a
 //! background process may change the foreground group and isn't stopped for it.
 
-use std::fs::{File, OpenOptions};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// A way to the controlling terminal.
 #[derive(Debug)]
@@ -12,7 +11,7 @@ pub enum Terminal {
     /// One of 0, 1, 2.
     Inherited(i32),
     /// `/dev/tty`, when all three are redirected.
-    Opened(File),
+    Opened(OwnedFd),
 }
 
 impl Terminal {
@@ -24,12 +23,10 @@ impl Terminal {
                 return Some(Terminal::Inherited(fd));
             }
         }
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/tty")
-            .ok()
-            .map(Terminal::Opened)
+        // SAFETY: the path is a C string.
+        let fd = unsafe { libc::open(c"/dev/tty".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
+        // SAFETY: the kernel has just made this descriptor for us.
+        (fd >= 0).then(|| Terminal::Opened(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
     /// The group in the foreground.
