@@ -75,20 +75,17 @@ impl<K: Kernel> Daemon<K> {
                 continue;
             }
             let Some((_, definition)) = loaded.services.remove(&state.definition) else {
-                self.log
-                    .push(format!("service {id}: its definition is lost"));
+                let text = format!("service {id}: its definition is lost");
+                self.log.push(text);
                 continue;
             };
             let signature = signature.filter(|_| valid);
-            let known = if valid {
-                state
-            } else {
-                State {
-                    goal_up: false,
-                    generation: highest(found, id),
-                    ..state
-                }
+            let past = State {
+                goal_up: false,
+                generation: highest(found, id),
+                ..state
             };
+            let known = if valid { state } else { past };
             self.load_unit(id, state.definition, definition, known, signature)?;
             if self.unit(id).is_some_and(|unit| unit.state() == state) {
                 // The slot says so already.
