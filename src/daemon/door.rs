@@ -255,6 +255,11 @@ fn wait_for_lock(place: &Home, lock: &OwnedFd, waiting: Waiting) -> Result<bool,
             }
             return Ok(false);
         }
+        // An image that follows another has services, and leaves them as a daemon does.
+        if waiting != Waiting::Again && signals::is_pending(&[libc::SIGTERM, libc::SIGINT]) {
+            let text = format!("told to end while another process holds {home}/lock");
+            return Err((code::UNREACHABLE, text));
+        }
         if !told && began.elapsed() > LOCK_PATIENCE {
             told = true;
             let holders = holders_of(&format!("{home}/lock"));

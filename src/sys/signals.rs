@@ -15,6 +15,17 @@ pub fn hold(signals: &[i32]) {
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) };
 }
 
+/// Whether one of these, which are blocked, was sent to us.
+pub fn is_pending(signals: &[i32]) -> bool {
+    // SAFETY: sigset_t is a plain C struct, for which zero is valid (and empty on Linux).
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is writable.
+    unsafe { libc::sigpending(&raw mut set) };
+    // SAFETY: `set` is a valid set; a number out of range is EINVAL, which is not 1.
+    let has = |signal| unsafe { libc::sigismember(&raw const set, signal) } == 1;
+    signals.iter().copied().any(has)
+}
+
 /// Blocks the given signals and returns the descriptor that receives them.
 ///
 /// # Errors

@@ -230,6 +230,24 @@ fn a_home_that_is_served_already_is_an_error() {
 }
 
 #[test]
+fn a_run_that_waits_for_its_home_can_be_told_to_end() {
+    let scratch = Scratch::new();
+    let file = scratch.file(FOREVER);
+    std::fs::create_dir(scratch.path("home")).unwrap();
+    let lock = std::fs::File::create(scratch.path("home/lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    for how in BOTH {
+        let mut run = scratch.run(how, &[&file]);
+        scratch.expect("err", "waiting for pid");
+        run.signal(15);
+        assert_eq!(run.end(), 4, "{how:?}");
+        let err = scratch.read("err");
+        assert!(err.trim_end().ends_with("home/lock"), "{err}");
+        std::fs::remove_file(scratch.path("err")).unwrap();
+    }
+}
+
+#[test]
 fn a_home_that_another_container_serves_is_an_error() {
     let scratch = Scratch::new();
     let file = scratch.file(FOREVER);
