@@ -76,7 +76,8 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
         .open_file(LOCK, Mode::InPlace)
         .map_err(|errno| cannot("/lock", errno))?;
     let waiting = match (&listener, front.if_served_already()) {
-        (Some(_), _) => Waiting::Again,
+        (Some(_), Ok(_)) => Waiting::Again,
+        (Some(_), Err(_)) => Waiting::Always,
         (None, Err(_)) => Waiting::Patient,
         (None, Ok(_)) => Waiting::Brief,
     };
@@ -115,8 +116,8 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     write_pid(&daemon.kernel.home).map_err(|errno| cannot("/opm.pid", errno))?;
     let again = listener.is_some();
     let listener = match listener {
-        Some(listener) => listener,
-        None => bind(path)?,
+        Some(listener) if is_listened_by_us(&daemon.kernel.home) => listener,
+        _ => bind(path)?,
     };
     let removals = daemon.kernel.home.watch_removals().ok();
     let mut server = Server::new(poll, listener, signalfd, removals).map_err(io)?;
@@ -203,9 +204,11 @@ enum Waiting {
     Brief,
     /// As above, but not one that is ending.
     Patient,
-    /// Nothing but that a child of the image before has not exec'd yet: that image was the daemon,
-    /// and the socket that answers is our own.
+    /// A child of the image before has not exec'd yet: that image was the daemon, and the socket
+    /// that answers is our own. Or a daemon that came in between serves the home.
     Again,
+    /// As above, but there is no giving way to another: our end is that of the services.
+    Always,
 }
 
 /// False: another daemon serves this home already.
@@ -224,7 +227,11 @@ fn wait_for_lock(place: &Home, lock: &OwnedFd, waiting: Waiting) -> Result<bool,
                 ));
             }
         }
-        if waiting != Waiting::Again
+        if waiting == Waiting::Again && is_listened_by_another(place) {
+            log(&format!("another daemon serves {home} by now"));
+            return Ok(false);
+        }
+        if matches!(waiting, Waiting::Brief | Waiting::Patient)
             && let Ok(daemon) = connect(home)
             && !(waiting == Waiting::Patient && is_ending(&daemon))
         {
@@ -250,6 +257,33 @@ fn lock_place(home: &Home) -> Result<(), Errno> {
     match try_lock(&home.dir) {
         Err(Errno::WOULDBLOCK) => Err(Errno::WOULDBLOCK),
         _ => Ok(()),
+    }
+}
+
+/// Who listens on the home's socket. Never waits: the queue may be our own, and full.
+fn listener_of(home: &Home) -> Result<i32, Errno> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&home.dir);
+    let address = SocketAddrUnix::new(format!("/proc/self/fd/{fd}/{SOCKET}"))?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &address)?;
+    let peer = rustix::net::sockopt::socket_peercred(&socket)?;
+    Ok(peer.pid.as_raw_nonzero().get())
+}
+
+fn is_listened_by_another(home: &Home) -> bool {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    listener_of(home).is_ok_and(|pid| pid != own)
+}
+
+/// The file of the socket that we inherited may be gone, or another daemon's by now.
+fn is_listened_by_us(home: &Home) -> bool {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    match listener_of(home) {
+        Ok(pid) => pid == own,
+        // A full queue has somebody behind it, and we hold the lock.
+        Err(errno) => errno == Errno::AGAIN,
     }
 }
 

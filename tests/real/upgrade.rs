@@ -210,6 +210,68 @@ fn a_lock_file_that_was_removed_guards_nothing() {
     });
 }
 
+/// The moment between a daemon's exec and its next image's lock, stretched: somebody else has the
+/// lock meanwhile.
+fn in_between(rig: &Rig, test: impl FnOnce(i32)) {
+    rig.start("web", "sleep");
+    let daemon = rig.daemon();
+    let lock = std::fs::File::open(rig.home.join("lock")).unwrap();
+    let waits = lock.try_clone().unwrap();
+    let exclusive = rustix::fs::FlockOperation::LockExclusive;
+    let taken = std::thread::spawn(move || rustix::fs::flock(&waits, exclusive));
+    let own = std::process::id().to_string();
+    rig.until("the lock to be waited for", || {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        let waits = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            matches!(words[..], [_, "->", "FLOCK", _, _, pid, ..] if pid == own)
+        };
+        locks.lines().any(waits).then_some(())
+    });
+    // Woken late, we find that the next image has the lock already: then once more.
+    let mut restart = rig.until("the moment in between", || {
+        let mut restart = rig.spawn(&["daemon", "restart"]);
+        while !taken.is_finished() {
+            if restart.try_wait().unwrap().is_some() {
+                return None;
+            }
+            std::thread::yield_now();
+        }
+        Some(restart)
+    });
+    taken.join().unwrap().unwrap();
+    std::fs::remove_file(rig.home.join("opm.sock")).unwrap();
+    test(daemon);
+    drop(lock);
+    restart.kill().unwrap();
+    restart.wait().unwrap();
+}
+
+#[test]
+fn an_image_whose_home_has_another_daemon_by_now_gives_way() {
+    isolated(here!(), |rig| {
+        in_between(rig, |daemon| {
+            let path = rig.home.join("opm.sock");
+            let _other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+            rig.until_gone(daemon);
+        });
+        assert_eq!(rig.row("web").restarts, 0);
+        assert_eq!(rig.daemons(), [rig.daemon()]);
+    });
+}
+
+#[test]
+fn an_image_whose_socket_is_gone_binds_another() {
+    isolated(here!(), |rig| {
+        let mut same = 0;
+        in_between(rig, |daemon| same = daemon);
+        let socket = rig.home.join("opm.sock");
+        rig.until("its new socket", || socket.exists().then_some(()));
+        assert_eq!(rig.row("web").restarts, 0);
+        assert_eq!(rig.daemon(), same);
+    });
+}
+
 /// Whether a process has this file open.
 fn holds(pid: i32, path: &std::path::Path) -> bool {
     let entries = std::fs::read_dir(format!("/proc/{pid}/fd"))
