@@ -114,8 +114,10 @@ impl<K: Kernel> Daemon<K> {
             init: own.pid == 1,
             alone: kernel.is_alone_in_cgroup(),
         };
-        let (store, loaded) =
+        let (mut store, loaded) =
             Store::open(&mut kernel).map_err(|errno| cannot("services", errno))?;
+        let states = found.slots.iter().filter_map(|(state, _)| *state);
+        store.begin_after(states.map(|state| state.definition).max().unwrap_or(0));
         let slots = u32::try_from(found.slots.len()).unwrap_or(0);
         let journal =
             Journal::open(&mut kernel, slots).map_err(|errno| cannot(journal::FILE, errno))?;

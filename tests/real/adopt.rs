@@ -329,6 +329,28 @@ fn a_damaged_journal_doubles_nothing() {
     });
 }
 
+/// What is defined after the definitions were lost must not be taken for what the journal still
+/// speaks of.
+#[test]
+fn lost_definitions_give_nobody_the_name_of_another() {
+    isolated(here!(), |rig| {
+        for name in ["a", "b", "c"] {
+            rig.start(name, "sleep");
+        }
+        rig.ok(&["stop", "a"]);
+        let before: Vec<_> = ["b", "c"].map(|name| rig.row(name)).into();
+        rig.kill_daemon();
+        std::fs::remove_file(rig.home.join("services")).unwrap();
+        for _ in 0..2 {
+            for row in &before {
+                let now = rig.row(&row.name);
+                assert_eq!((now.id, now.pid), (row.id, row.pid), "{}", row.name);
+            }
+            replace_daemon(rig);
+        }
+    });
+}
+
 #[test]
 fn adopted_trees_that_die_together_are_replaced_together() {
     isolated(here!(), |rig| {
