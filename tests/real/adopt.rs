@@ -329,6 +329,26 @@ fn a_damaged_journal_doubles_nothing() {
     });
 }
 
+/// A backup of the home from before: it speaks of an incarnation that is long gone.
+#[test]
+fn an_old_copy_of_the_journal_doubles_nothing() {
+    isolated(here!(), |rig| {
+        rig.start("web", "sleep");
+        let journal = rig.home.join("journal");
+        let old = std::fs::read(&journal).unwrap();
+        rig.ok(&["restart", "web"]);
+        let leader = rig.row("web").pid.unwrap();
+        rig.assert_starts("web", 2);
+        rig.kill_daemon();
+        std::fs::write(&journal, old).unwrap();
+        let row = rig.row("web");
+        assert_eq!((row.pid, row.adopted), (Some(leader), true));
+        rig.ok(&["restart", "web"]);
+        assert!(!proc::alive(leader));
+        rig.assert_starts("web", 3);
+    });
+}
+
 /// What is defined after the definitions were lost must not be taken for what the journal still
 /// speaks of.
 #[test]
