@@ -349,6 +349,35 @@ fn an_old_copy_of_the_journal_doubles_nothing() {
     });
 }
 
+/// With the home's key even the marks say nothing any more, and a script's words are not those
+/// that it was started by.
+#[test]
+fn with_all_of_the_home_lost_a_second_one_is_refused() {
+    isolated(here!(), |rig| {
+        let script = rig.dir.join("serve");
+        let text = format!(
+            "#!/bin/sh\n{} {} child [ sleep ] wait\ntrue\n",
+            fixture().display(),
+            rig.lock("web")
+        );
+        std::fs::write(&script, text).unwrap();
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&script, permissions).unwrap();
+        let start = ["start", "--name", "web", "--", script.to_str().unwrap()];
+        rig.ok(&start);
+        let leader = rig.row("web").pid.unwrap();
+        rig.until("it to run", || {
+            (!rig.starts("web").is_empty()).then_some(())
+        });
+        rig.kill_daemon();
+        std::fs::remove_dir_all(&rig.home).unwrap();
+        let line = rig.refused(5, &start);
+        assert!(line.contains(&leader.to_string()), "{line}");
+        assert!(proc::alive(leader));
+        rig.assert_starts("web", 1);
+    });
+}
+
 /// What is defined after the definitions were lost must not be taken for what the journal still
 /// speaks of.
 #[test]
