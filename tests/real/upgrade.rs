@@ -155,6 +155,30 @@ fn a_daemon_that_stops_with_its_services_leaves_nothing() {
 }
 
 #[test]
+fn a_daemon_whose_services_are_started_meanwhile_does_not_leave_them() {
+    isolated(here!(), |rig| {
+        rig.start_with(
+            "web",
+            &["--stop-timeout", "1s"],
+            "ignore:TERM note:up sleep",
+        );
+        rig.note("web", "up");
+        let words = ["daemon", "stop", "--services"];
+        let stop = rig.spawn(&words);
+        rig.until_status("web", "stopping");
+        rig.ok(&["start", "web"]);
+        let ran = finish(stop, &words);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(
+            one_line(&ran, &words).contains("web: was started"),
+            "{ran:?}"
+        );
+        assert_eq!(rig.row("web").status, "online");
+        assert!(!rig.row("web").adopted, "the daemon left");
+    });
+}
+
+#[test]
 fn daemons_that_race_for_a_home_leave_one() {
     isolated(here!(), |rig| {
         let leader = rig.start("web", "sleep");
