@@ -171,6 +171,8 @@ impl<K: Kernel> Daemon<K> {
             let numbers: Vec<Pid> = ready
                 .iter()
                 .filter_map(|id| Some(self.unit(*id)?.run.as_ref()?.leader.pid))
+                // Of a lost leader, whose number nobody knows; 0 is a session of others.
+                .filter(|pid| *pid != 0)
                 .collect();
             let Some(mut pass) = self.sightings(&numbers) else {
                 return false;
@@ -330,6 +332,9 @@ impl<K: Kernel> Daemon<K> {
     /// Whether a dead leader's number can still name its group and session: not if another
     /// process has it, for the kernel gives no number out that a group or session still uses.
     fn is_number_ours(&mut self, leader: Identity) -> bool {
+        if leader.pid == 0 {
+            return false;
+        }
         let Ok(pidfd) = self.kernel.pidfd_open(leader.pid) else {
             return true;
         };

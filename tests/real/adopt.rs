@@ -308,6 +308,24 @@ fn with_the_journal_deleted_what_lost_its_leader_is_found_by_its_marks() {
     });
 }
 
+/// Nothing says which number its leader had. Kernel threads, and here PID 1, have session 0.
+#[test]
+fn a_lost_tree_without_its_leader_waits_for_no_stranger() {
+    isolated(here!(), |rig| {
+        assert_eq!(proc::process(1).unwrap().session, 0);
+        let leader = rig.start("web", "child [ setsid note:rest sleep ] sleep");
+        let rest = rig.note("web", "rest");
+        rig.kill_daemon();
+        rig.kill(leader, Signal::KILL);
+        rig.until_gone(leader);
+        std::fs::remove_file(rig.home.join("journal")).unwrap();
+        rig.until_status("web", "stopped");
+        assert!(!proc::alive(rest));
+        rig.ok(&["start", "web"]);
+        rig.assert_starts("web", 2);
+    });
+}
+
 #[test]
 fn a_damaged_journal_doubles_nothing() {
     isolated(here!(), |rig| {
