@@ -98,10 +98,8 @@ impl<K: Kernel> Daemon<K> {
         };
         let found = journal::load(&mut kernel).map_err(|errno| cannot(journal::FILE, errno))?;
         let valid = valid_slots(&found, &place)?;
-        let copied = found.header.is_some_and(|h| {
-            let here = h.machine == place.machine || h.pid_namespace == place.pid_namespace;
-            h.home != place.device_inode && h.boot == place.boot && here
-        });
+        // Its key is the original's, whose services may run: in whatever boot it was copied.
+        let copied = found.header.is_some_and(|h| h.home != place.device_inode);
         let known = found.header.map(|header| header.home_key).or(place.key);
         let home_key = known.filter(|_| !copied).unwrap_or_else(|| kernel.random());
         let own = kernel.own_identity();

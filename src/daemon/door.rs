@@ -106,9 +106,9 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
                     confirmed to be gone";
         return Err((code::UNREACHABLE, text.to_owned()));
     }
-    let inherited = place.inherited_limit;
+    let (inherited, device_inode) = (place.inherited_limit, place.device_inode);
     let mut daemon = Daemon::begin(kernel, place)?;
-    write_key(&lock, daemon.home_key());
+    write_key(&lock, daemon.home_key(), device_inode);
     if let Some(limit) = daemon.own_limit().filter(|limit| *limit < inherited) {
         // From here on we bear no service's mark, even if we were started from inside one.
         signals::set_locks_limit(limit).ok();
@@ -314,9 +314,9 @@ fn holders_of(file: &str) -> String {
 }
 
 fn place(home: &Home, lock: &OwnedFd) -> Result<Place, Errno> {
-    let mut key = [0u8; 16];
-    let length = rustix::io::pread(lock, &mut key, 0)?;
-    let key = std::str::from_utf8(&key[..length]).ok();
+    let mut text = [0u8; 64];
+    let length = rustix::io::pread(lock, &mut text, 0)?;
+    let device_inode = home.place()?;
     let outer: Vec<String> = ["OPM_OUTER", MARK_VARIABLE]
         .iter()
         .filter_map(|name| std::env::var(name).ok())
@@ -324,11 +324,11 @@ fn place(home: &Home, lock: &OwnedFd) -> Result<Place, Errno> {
         .collect();
     Ok(Place {
         home: home.path.clone(),
-        device_inode: home.place()?,
+        device_inode,
         machine: procfs::machine_id(),
         boot: procfs::boot_id(),
         pid_namespace: procfs::pid_namespace(),
-        key: key.and_then(|key| u64::from_str_radix(key, 16).ok()),
+        key: key_of(&text[..length], device_inode),
         inherited_limit: signals::locks_limit(),
         outer: (!outer.is_empty()).then(|| outer.join(",")),
         is_namespace_gone,
@@ -355,9 +355,21 @@ fn is_namespace_gone(namespace: u64) -> bool {
     )
 }
 
-/// The key outlives the journal here, so that marks are known even when that is lost.
-fn write_key(lock: &OwnedFd, key: u64) {
-    rustix::io::pwrite(lock, format!("{key:016x}").as_bytes(), 0).ok();
+/// The key outlives the journal here, so that marks are known even when that is lost. With it
+/// the home's device and inode: in a copy it is the original's.
+fn write_key(lock: &OwnedFd, key: u64, (device, inode): (u64, u64)) {
+    let text = format!("{key:016x} {device:016x} {inode:016x}\n");
+    rustix::io::pwrite(lock, text.as_bytes(), 0).ok();
+}
+
+fn key_of(text: &[u8], (device, inode): (u64, u64)) -> Option<u64> {
+    let line = std::str::from_utf8(text).ok()?.lines().next()?;
+    let mut words = line
+        .split(' ')
+        .map(|word| u64::from_str_radix(word, 16).ok());
+    let key = words.next()??;
+    let is_here = [device, inode].into_iter().eq(words.by_ref().flatten());
+    is_here.then_some(key)
 }
 
 fn write_pid(home: &Home) -> Result<(), Errno> {
@@ -400,4 +412,20 @@ fn connect(home: &str) -> std::io::Result<UnixStream> {
     )?;
     let fd = std::os::fd::AsRawFd::as_raw_fd(&directory);
     UnixStream::connect(format!("/proc/self/fd/{fd}/{SOCKET}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_counts_only_where_it_was_written() {
+        let text = b"00000000000000ff 0000000000000001 0000000000000002\n";
+        assert_eq!(key_of(text, (1, 2)), Some(255));
+        assert_eq!(key_of(text, (1, 3)), None);
+        assert_eq!(key_of(text, (3, 2)), None);
+        for torn in [&text[..16], &text[..40], &text[20..], b""] {
+            assert_eq!(key_of(torn, (1, 2)), None);
+        }
+    }
 }
