@@ -57,10 +57,10 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal>
         ))
     };
     let other = header.pid_namespace != place.pid_namespace;
-    // A boot has one kernel: a container made anew has another host name only.
-    let gone =
-        other && header.boot == place.boot && (place.is_namespace_gone)(header.pid_namespace);
-    if header.machine != place.machine && !gone {
+    // A boot has one kernel: with the same one it is another name of this machine.
+    let same_boot = header.boot == place.boot;
+    let gone = other && same_boot && (place.is_namespace_gone)(header.pid_namespace);
+    if header.machine != place.machine && !same_boot {
         return if any_live {
             refuse("on another machine")
         } else {
@@ -69,7 +69,7 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal>
     }
     // A container's writable layer is mounted anew at each start, by another device number.
     let remounted = other && header.home.1 == place.device_inode.1;
-    let another_boot = header.boot != place.boot && !mutant("believe_boot");
+    let another_boot = !same_boot && !mutant("believe_boot");
     if another_boot || header.home != place.device_inode && !remounted {
         // Another boot: no process of it lives. A copied home: what it records is the original's.
         return Ok(false);
@@ -98,9 +98,8 @@ impl<K: Kernel> Daemon<K> {
         };
         let found = journal::load(&mut kernel).map_err(|errno| cannot(journal::FILE, errno))?;
         let valid = valid_slots(&found, &place)?;
-        let copied = found.header.is_some_and(|h| {
-            h.home != place.device_inode && h.boot == place.boot && h.machine == place.machine
-        });
+        // Its key is the original's, whose services may run: in whatever boot it was copied.
+        let copied = found.header.is_some_and(|h| h.home != place.device_inode);
         let known = found.header.map(|header| header.home_key).or(place.key);
         let home_key = known.filter(|_| !copied).unwrap_or_else(|| kernel.random());
         let own = kernel.own_identity();
@@ -114,8 +113,10 @@ impl<K: Kernel> Daemon<K> {
             init: own.pid == 1,
             alone: kernel.is_alone_in_cgroup(),
         };
-        let (store, loaded) =
+        let (mut store, loaded) =
             Store::open(&mut kernel).map_err(|errno| cannot("services", errno))?;
+        let states = found.slots.iter().filter_map(|(state, _)| *state);
+        store.begin_after(states.map(|state| state.definition).max().unwrap_or(0));
         let slots = u32::try_from(found.slots.len()).unwrap_or(0);
         let journal =
             Journal::open(&mut kernel, slots).map_err(|errno| cannot(journal::FILE, errno))?;

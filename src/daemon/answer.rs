@@ -177,6 +177,9 @@ impl<K: Kernel> Daemon<K> {
         let Some(mut pending) = self.pending.remove(&number) else {
             return;
         };
+        if pending.then == Then::Leave {
+            self.note_who_came_back(&mut pending.outcomes);
+        }
         pending.outcomes.sort_by_key(|(id, _)| *id);
         let outcomes: Vec<Outcome> = pending.outcomes.into_iter().map(|(_, o)| o).collect();
         let good = outcomes
@@ -203,6 +206,20 @@ impl<K: Kernel> Daemon<K> {
         };
         self.outbox
             .push((pending.client, Reply::Outcomes { outcomes, summary }));
+    }
+
+    /// Of those that were to be stopped, some may have been started while others still were.
+    fn note_who_came_back(&self, outcomes: &mut Vec<(Id, Outcome)>) {
+        for unit in self.all_units() {
+            let resists =
+                |(of, outcome): &(Id, Outcome)| *of == unit.id && outcome.code != code::DONE;
+            if unit.machine.generation().is_none() || outcomes.iter().any(resists) {
+                continue;
+            }
+            let text = format!("{}: was started meanwhile; the daemon stays", unit.name());
+            outcomes.retain(|(of, _)| *of != unit.id);
+            outcomes.push((unit.id, failed(code::FAILED, text)));
+        }
     }
 
     /// A client has gone: nobody waits any more. What it asked for goes on.

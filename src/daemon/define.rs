@@ -230,6 +230,8 @@ impl<K: Kernel> Daemon<K> {
         self.dirty.remove(&id);
         // The generation stays, for no generation is ever given twice.
         let state = crate::process::record::State {
+            definition: unit.line,
+            removed: true,
             generation: unit.generation,
             emptied: unit.emptied,
             ..Default::default()

@@ -79,7 +79,8 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
         .open_file(LOCK, Mode::InPlace)
         .map_err(|errno| cannot("/lock", errno))?;
     let waiting = match (&listener, front.if_served_already()) {
-        (Some(_), _) => Waiting::Again,
+        (Some(_), Ok(_)) => Waiting::Again,
+        (Some(_), Err(_)) => Waiting::Always,
         (None, Err(_)) => Waiting::Patient,
         (None, Ok(_)) => Waiting::Brief,
     };
@@ -107,9 +108,9 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
                     confirmed to be gone";
         return Err((code::UNREACHABLE, text.to_owned()));
     }
-    let inherited = place.inherited_limit;
+    let (inherited, device_inode) = (place.inherited_limit, place.device_inode);
     let mut daemon = Daemon::begin(kernel, place)?;
-    write_key(&lock, daemon.home_key());
+    write_key(&lock, daemon.home_key(), device_inode);
     if let Some(limit) = daemon.own_limit().filter(|limit| *limit < inherited) {
         // From here on we bear no service's mark, even if we were started from inside one.
         signals::set_locks_limit(limit).ok();
@@ -117,8 +118,8 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     write_pid(&daemon.kernel.home).map_err(|errno| cannot("/opm.pid", errno))?;
     let again = listener.is_some();
     let listener = match listener {
-        Some(listener) => listener,
-        None => bind(path)?,
+        Some(listener) if is_listened_by_us(&daemon.kernel.home) => listener,
+        _ => bind(path)?,
     };
     let removals = daemon.kernel.home.watch_removals().ok();
     let mut server = Server::new(poll, listener, signalfd, removals).map_err(io)?;
@@ -225,9 +226,11 @@ enum Waiting {
     Brief,
     /// As above, but not one that is ending.
     Patient,
-    /// Nothing but that a child of the image before has not exec'd yet: that image was the daemon,
-    /// and the socket that answers is our own.
+    /// A child of the image before has not exec'd yet: that image was the daemon, and the socket
+    /// that answers is our own. Or a daemon that came in between serves the home.
     Again,
+    /// As above, but there is no giving way to another: our end is that of the services.
+    Always,
 }
 
 /// False: another daemon serves this home already.
@@ -246,7 +249,11 @@ fn wait_for_lock(place: &Home, lock: &OwnedFd, waiting: Waiting) -> Result<bool,
                 ));
             }
         }
-        if waiting != Waiting::Again
+        if waiting == Waiting::Again && is_listened_by_another(place) {
+            log(&format!("another daemon serves {home} by now"));
+            return Ok(false);
+        }
+        if matches!(waiting, Waiting::Brief | Waiting::Patient)
             && let Ok(daemon) = connect(home)
             && !(waiting == Waiting::Patient && is_ending(&daemon))
         {
@@ -280,6 +287,33 @@ fn lock_place(home: &Home) -> Result<(), Errno> {
     }
 }
 
+/// Who listens on the home's socket. Never waits: the queue may be our own, and full.
+fn listener_of(home: &Home) -> Result<i32, Errno> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&home.dir);
+    let address = SocketAddrUnix::new(format!("/proc/self/fd/{fd}/{SOCKET}"))?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &address)?;
+    let peer = rustix::net::sockopt::socket_peercred(&socket)?;
+    Ok(peer.pid.as_raw_nonzero().get())
+}
+
+fn is_listened_by_another(home: &Home) -> bool {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    listener_of(home).is_ok_and(|pid| pid != own)
+}
+
+/// The file of the socket that we inherited may be gone, or another daemon's by now.
+fn is_listened_by_us(home: &Home) -> bool {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    match listener_of(home) {
+        Ok(pid) => pid == own,
+        // A full queue has somebody behind it, and we hold the lock.
+        Err(errno) => errno == Errno::AGAIN,
+    }
+}
+
 /// Whether a daemon hangs up without being asked anything: it was killed, and its end takes a
 /// moment in which it seems to listen.
 fn is_ending(daemon: &UnixStream) -> bool {
@@ -307,9 +341,9 @@ fn holders_of(file: &str) -> String {
 }
 
 fn place(home: &Home, lock: &OwnedFd) -> Result<Place, Errno> {
-    let mut key = [0u8; 16];
-    let length = rustix::io::pread(lock, &mut key, 0)?;
-    let key = std::str::from_utf8(&key[..length]).ok();
+    let mut text = [0u8; 64];
+    let length = rustix::io::pread(lock, &mut text, 0)?;
+    let device_inode = home.place()?;
     let outer: Vec<String> = ["OPM_OUTER", MARK_VARIABLE]
         .iter()
         .filter_map(|name| std::env::var(name).ok())
@@ -317,11 +351,11 @@ fn place(home: &Home, lock: &OwnedFd) -> Result<Place, Errno> {
         .collect();
     Ok(Place {
         home: home.path.clone(),
-        device_inode: home.place()?,
+        device_inode,
         machine: procfs::machine_id(),
         boot: procfs::boot_id(),
         pid_namespace: procfs::pid_namespace(),
-        key: key.and_then(|key| u64::from_str_radix(key, 16).ok()),
+        key: key_of(&text[..length], device_inode),
         inherited_limit: signals::locks_limit(),
         outer: (!outer.is_empty()).then(|| outer.join(",")),
         is_namespace_gone,
@@ -348,9 +382,21 @@ fn is_namespace_gone(namespace: u64) -> bool {
     )
 }
 
-/// The key outlives the journal here, so that marks are known even when that is lost.
-fn write_key(lock: &OwnedFd, key: u64) {
-    rustix::io::pwrite(lock, format!("{key:016x}").as_bytes(), 0).ok();
+/// The key outlives the journal here, so that marks are known even when that is lost. With it
+/// the home's device and inode: in a copy it is the original's.
+fn write_key(lock: &OwnedFd, key: u64, (device, inode): (u64, u64)) {
+    let text = format!("{key:016x} {device:016x} {inode:016x}\n");
+    rustix::io::pwrite(lock, text.as_bytes(), 0).ok();
+}
+
+fn key_of(text: &[u8], (device, inode): (u64, u64)) -> Option<u64> {
+    let line = std::str::from_utf8(text).ok()?.lines().next()?;
+    let mut words = line
+        .split(' ')
+        .map(|word| u64::from_str_radix(word, 16).ok());
+    let key = words.next()??;
+    let is_here = [device, inode].into_iter().eq(words.by_ref().flatten());
+    is_here.then_some(key)
 }
 
 fn write_pid(home: &Home) -> Result<(), Errno> {
@@ -393,4 +439,20 @@ fn connect(home: &str) -> std::io::Result<UnixStream> {
     )?;
     let fd = std::os::fd::AsRawFd::as_raw_fd(&directory);
     UnixStream::connect(format!("/proc/self/fd/{fd}/{SOCKET}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_counts_only_where_it_was_written() {
+        let text = b"00000000000000ff 0000000000000001 0000000000000002\n";
+        assert_eq!(key_of(text, (1, 2)), Some(255));
+        assert_eq!(key_of(text, (1, 3)), None);
+        assert_eq!(key_of(text, (3, 2)), None);
+        for torn in [&text[..16], &text[..40], &text[20..], b""] {
+            assert_eq!(key_of(torn, (1, 2)), None);
+        }
+    }
 }

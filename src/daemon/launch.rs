@@ -56,7 +56,10 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn launch(&mut self, id: Id, generation: Generation) -> Result<(), (Stage, Errno)> {
-        if !self.strays.is_empty() && !self.nameless().is_empty() {
+        if !self.strays.is_empty()
+            && let Some(name) = self.unit(id).map(|unit| unit.name().to_owned())
+            && !self.strays_of(&name).is_empty()
+        {
             return Err((Stage::Fork, Errno::BUSY));
         }
         // Room to sign in: what is written past the last whole slot is lost to the next daemon.

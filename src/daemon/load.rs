@@ -25,6 +25,46 @@ pub(super) fn highest(found: &Found, id: Id) -> u64 {
     state.max(signature.map_or(0, |signature| signature.generation))
 }
 
+/// The definition of each id: the newest that was not removed since. One that is newer than its
+/// slot was defined by a daemon that could not write the slot any more; where several have a name,
+/// the removal of all but the last could not be written.
+fn newest_of(found: &Found, loaded: Loaded) -> Map<Id, (u64, Definition)> {
+    let mut newest: Map<Id, (u64, Definition)> = Map::new();
+    for (line, (id, definition)) in loaded.services {
+        let slot = found.slots.get(id as usize);
+        let state = slot.and_then(|slot| slot.0).unwrap_or_default();
+        if line > state.definition || line == state.definition && !state.removed {
+            newest.insert(id, (line, definition));
+        }
+    }
+    let mut of_name: HashMap<String, u64> = HashMap::new();
+    for (line, definition) in newest.values() {
+        let last = of_name.entry(definition.spec.name.clone()).or_default();
+        *last = (*line).max(*last);
+    }
+    newest.retain(|_, (line, definition)| of_name.get(&definition.spec.name) == Some(line));
+    newest
+}
+
+/// What a slot says of a service that it was not written for: only what was signed in since is
+/// its own.
+fn unrecorded(
+    slot: Option<State>,
+    signature: Option<Signature>,
+    highest: u64,
+) -> (State, Option<Signature>) {
+    let past = slot.map_or(0, |slot| slot.generation.max(slot.emptied));
+    let signature = signature.filter(|signature| signature.generation > past);
+    let state = State {
+        goal_up: signature.is_some(),
+        // With a signature that is not ours to believe, that one is past.
+        generation: signature.map_or(highest, |_| 0),
+        emptied: past,
+        ..State::default()
+    };
+    (state, signature)
+}
+
 impl<K: Kernel> Daemon<K> {
     pub(super) fn load_units(
         &mut self,
@@ -56,70 +96,39 @@ impl<K: Kernel> Daemon<K> {
             }
             return Ok(());
         }
-        let mut newest: HashMap<String, u64> = HashMap::new();
-        for (state, _) in &found.slots {
-            let line = state.map_or(0, |state| state.definition);
-            if let Some((_, definition)) = loaded.services.get(&line) {
-                let of_name = newest.entry(definition.spec.name.clone()).or_default();
-                *of_name = line.max(*of_name);
-            }
-        }
-        for (id, (state, signature)) in (0..).zip(&found.slots) {
-            let Some(state) = state.filter(|state| state.definition != 0) else {
+        for (id, (state, _)) in (0..).zip(&found.slots) {
+            let Some(state) = state.filter(|state| state.definition != 0 && !state.removed) else {
                 continue;
             };
-            // A removal that could not be written, and a new service of the name.
-            let definition = loaded.services.get(&state.definition);
-            let name = definition.map(|(_, definition)| definition.spec.name.as_str());
-            if name.is_some_and(|name| newest.get(name) != Some(&state.definition)) {
-                continue;
-            }
-            let Some((_, definition)) = loaded.services.remove(&state.definition) else {
-                let text = format!("service {id}: its definition is lost");
-                self.log.push(text);
-                continue;
-            };
-            let signature = signature.filter(|_| valid);
-            let past = State {
-                goal_up: false,
-                generation: highest(found, id),
-                ..state
-            };
-            let known = if valid { state } else { past };
-            self.load_unit(id, state.definition, definition, known, signature)?;
-            if self.unit(id).is_some_and(|unit| unit.state() == state) {
-                // The slot says so already.
-                self.dirty.remove(&id);
+            let is_its = |(of, _): &(Id, Definition)| *of == id;
+            if !loaded.services.get(&state.definition).is_some_and(is_its) {
+                self.log
+                    .push(format!("service {id}: its definition is lost"));
             }
         }
-        self.load_unrecorded(found, loaded, valid)
-    }
-
-    /// Definitions whose slot was never written: the daemon died in the turn that defined them,
-    /// or while it made up for a lost journal. A removed service's slot is written, and free.
-    fn load_unrecorded(&mut self, found: &Found, loaded: Loaded, valid: bool) -> Result<(), Errno> {
-        let mut newest: Map<Id, (u64, Definition)> = Map::new();
-        for (line, (id, definition)) in loaded.services {
-            newest.insert(id, (line, definition));
-        }
-        for (id, (line, definition)) in newest {
+        for (id, (line, definition)) in newest_of(found, loaded) {
             let slot = found.slots.get(id as usize).copied();
             let (state, signature) = slot.unwrap_or_default();
-            // One that is free by the record, but signed in since: the state was never written.
-            let signed = signature.map_or(0, |signature| signature.generation);
-            let is_settled = |s: State| s.definition != 0 || signed <= s.generation.max(s.emptied);
-            if state.is_some_and(is_settled) || self.id_of(&definition.spec.name).is_some() {
-                continue;
-            }
             let signature = signature.filter(|_| valid);
-            let state = State {
-                goal_up: signature.is_some(),
-                // With a signature that is not ours to believe, that one is past.
-                generation: signature.map_or(highest(found, id), |_| 0),
-                emptied: state.map_or(0, |state| state.emptied),
-                ..State::default()
+            let (state, signature) = match state {
+                Some(state) if state.definition == line && valid => (state, signature),
+                Some(state) if state.definition == line => {
+                    let generation = highest(found, id);
+                    let goal_up = false;
+                    let past = State {
+                        goal_up,
+                        generation,
+                        ..state
+                    };
+                    (past, None)
+                }
+                state => unrecorded(state, signature, highest(found, id)),
             };
             self.load_unit(id, line, definition, state, signature)?;
+            if slot.is_some_and(|(state, _)| state == self.unit(id).map(Unit::state)) {
+                // It says so already.
+                self.dirty.remove(&id);
+            }
         }
         Ok(())
     }
@@ -254,5 +263,95 @@ impl<K: Kernel> Daemon<K> {
             inode,
         };
         Ok(seen.is_same(&recorded).then_some(pidfd))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::spec::Spec;
+    use std::rc::Rc;
+
+    fn lines(all: &[(u64, Id, &str)]) -> Loaded {
+        let definition = |name: &str| Definition {
+            spec: Spec {
+                name: name.to_owned(),
+                command: vec!["/bin/true".to_owned()],
+                cwd: "/".to_owned(),
+                env: Vec::new(),
+                critical: false,
+                policy: Policy::default(),
+            },
+            base: Rc::default(),
+        };
+        let services = all
+            .iter()
+            .map(|(line, id, name)| (*line, (*id, definition(name))));
+        Loaded {
+            services: services.collect(),
+            damaged: 0,
+        }
+    }
+
+    fn slot(definition: u64, removed: bool) -> (Option<State>, Option<Signature>) {
+        let state = State {
+            definition,
+            removed,
+            generation: 4,
+            emptied: 4,
+            ..State::default()
+        };
+        (Some(state), None)
+    }
+
+    fn named(slots: Vec<(Option<State>, Option<Signature>)>, loaded: Loaded) -> Vec<(Id, String)> {
+        let header = None;
+        let newest = newest_of(&Found { header, slots }, loaded);
+        let of =
+            |(id, (_, definition)): (&Id, &(u64, Definition))| (*id, definition.spec.name.clone());
+        newest.iter().map(of).collect()
+    }
+
+    #[test]
+    fn a_definition_whose_slot_could_not_be_written_is_not_lost() {
+        let web = vec![(0, "web".to_owned())];
+        let freed = vec![slot(5, true)];
+        assert_eq!(named(freed, lines(&[(6, 0, "web")])), web);
+        let not_even_freed = vec![slot(5, false)];
+        let both = lines(&[(5, 0, "old"), (6, 0, "web")]);
+        assert_eq!(named(not_even_freed, both), web);
+        assert_eq!(named(vec![(None, None)], lines(&[(6, 0, "web")])), web);
+    }
+
+    #[test]
+    fn what_was_removed_stays_so_though_its_line_is_there() {
+        assert_eq!(named(vec![slot(5, true)], lines(&[(5, 0, "web")])), []);
+        let renewed = vec![slot(5, false), slot(6, false)];
+        let both = lines(&[(5, 0, "web"), (6, 1, "web")]);
+        assert_eq!(named(renewed, both), [(1, "web".to_owned())]);
+    }
+
+    #[test]
+    fn a_line_of_another_id_is_no_slots_definition() {
+        let slots = vec![slot(5, false), slot(4, false)];
+        assert_eq!(
+            named(slots, lines(&[(5, 1, "web")])),
+            [(1, "web".to_owned())]
+        );
+    }
+
+    #[test]
+    fn only_what_signed_since_belongs_to_an_unrecorded_definition() {
+        let signed = |generation| {
+            Some(Signature {
+                generation,
+                ..Signature::default()
+            })
+        };
+        let (state, _) = slot(5, true);
+        let (past, none) = unrecorded(state, signed(4), 4);
+        assert_eq!((past.goal_up, past.generation, none), (false, 4, None));
+        let (live, some) = unrecorded(state, signed(7), 7);
+        assert_eq!((live.goal_up, live.emptied, some), (true, 4, signed(7)));
     }
 }

@@ -7,7 +7,7 @@ use super::answer::failed;
 use crate::process::Pid;
 use crate::process::command::pattern_of_argv;
 use crate::process::mark::LimitMark;
-use crate::process::stat::parse_cmdline;
+use crate::process::stat::{environ_value, parse_cmdline};
 use crate::service::machine::Generation;
 use crate::service::spec::Id;
 use crate::service::spec::Spec;
@@ -26,7 +26,16 @@ pub(crate) struct Passer {
     /// Read when a service in the same directory is to start: that takes several times the
     /// calls of the rest, and most processes of a machine are elsewhere. None: it is one of
     /// ours, or gone.
-    argv: OnceCell<Option<Vec<String>>>,
+    looks: OnceCell<Option<Looks>>,
+}
+
+/// What a process that bears no mark of ours says of itself.
+#[derive(Debug)]
+struct Looks {
+    argv: Vec<String>,
+    /// It bears the mark of a service of this name, of a home where ours is: of this one, before
+    /// all that was in it was lost.
+    name: Option<String>,
 }
 
 /// What stands in the way of a start.
@@ -56,22 +65,34 @@ impl<K: Kernel> Daemon<K> {
                 continue;
             }
             if let Ok(cwd) = self.kernel.cwd(pid) {
-                let argv = OnceCell::new();
-                passers.push(Passer { pid, cwd, argv });
+                let looks = OnceCell::new();
+                passers.push(Passer { pid, cwd, looks });
             }
         }
         passers
     }
 
-    /// The words of a process that bears no mark of ours.
-    fn unmarked_argv(&mut self, pid: Pid) -> Option<Vec<String>> {
+    /// None: it bears a mark of ours, or is gone.
+    fn looks_of(&mut self, pid: Pid) -> Option<Looks> {
         let cmdline = self.kernel.cmdline(pid).ok()?;
         if cmdline.is_empty() {
             return None;
         }
         let limit = self.kernel.locks_limit(pid).ok();
-        let ours = limit.and_then(|limit| LimitMark::generation_of(limit, self.header.home_key));
-        ours.is_none().then(|| parse_cmdline(&cmdline))
+        let is_ours = |limit| LimitMark::generation_of(limit, self.header.home_key).is_some();
+        if limit.is_some_and(is_ours) {
+            return None;
+        }
+        let mut name = None;
+        if limit.is_some_and(LimitMark::is_mark) {
+            let environ = self.kernel.environ(pid).unwrap_or_default();
+            let home = environ_value(&environ, "OPM_HOME");
+            let value = environ_value(&environ, "OPM_NAME");
+            let value = value.filter(|_| home == Some(self.home.as_bytes()));
+            name = value.map(|value| String::from_utf8_lossy(value).into_owned());
+        }
+        let argv = parse_cmdline(&cmdline);
+        Some(Looks { argv, name })
     }
 
     /// The command that asks, and those that it was called from: a deploy script that is named
@@ -97,17 +118,20 @@ impl<K: Kernel> Daemon<K> {
             .unwrap_or_else(|_| spec.cwd.clone());
         let mut near = Vec::new();
         for passer in passers.iter().filter(|passer| passer.cwd == cwd) {
-            let argv = passer.argv.get_or_init(|| self.unmarked_argv(passer.pid));
-            near.extend(argv.as_ref().map(|argv| (passer.pid, argv)));
+            let looks = passer.looks.get_or_init(|| self.looks_of(passer.pid));
+            near.extend(looks.as_ref().map(|looks| (passer.pid, looks)));
         }
-        if let Some((pid, _)) = near.iter().find(|(_, argv)| **argv == spec.command) {
+        let is_same = |looks: &Looks| {
+            looks.argv == spec.command || looks.name.as_ref().is_some_and(|name| *name == spec.name)
+        };
+        if let Some((pid, _)) = near.iter().find(|(_, looks)| is_same(looks)) {
             return Some(Likeness::Same(*pid));
         }
         let pattern = pattern_of_argv(&spec.command);
         // What the other is about, not what it mentions: the command that asks us mentions it too.
         let alike = near
             .iter()
-            .find(|(_, argv)| pattern_of_argv(argv) == pattern)?;
+            .find(|(_, looks)| pattern_of_argv(&looks.argv) == pattern)?;
         Some(Likeness::Near(alike.0, pattern))
     }
 

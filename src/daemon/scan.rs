@@ -169,11 +169,12 @@ impl<K: Kernel> Daemon<K> {
                 return true;
             }
             let forks = self.kernel.forks();
-            let leaders = ready
+            let numbers: Vec<Pid> = ready
                 .iter()
-                .filter_map(|id| Some(self.unit(*id)?.run.as_ref()?.leader.pid));
-            // 0: the leader is lost.
-            let numbers: Vec<Pid> = leaders.filter(|pid| *pid != 0).collect();
+                .filter_map(|id| Some(self.unit(*id)?.run.as_ref()?.leader.pid))
+                // Of a lost leader, whose number nobody knows; 0 is a session of others.
+                .filter(|pid| *pid != 0)
+                .collect();
             let Some(mut pass) = self.sightings(&numbers) else {
                 return false;
             };

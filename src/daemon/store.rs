@@ -17,6 +17,8 @@ pub const FILE: &str = "services";
 const FRESH: &str = "services.new";
 /// Below this size nothing is rewritten.
 const COMPACT_BYTES_MIN: u64 = 64 << 10;
+/// More than are ever written in a millisecond.
+const LINES_PER_MS: u64 = 1_000;
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -117,7 +119,9 @@ impl<F: std::fmt::Debug> Store<F> {
         let mut env_bytes: HashMap<u64, u64> = HashMap::new();
         let mut line_bytes: HashMap<u64, (u64, u64)> = HashMap::new();
         let mut loaded = Loaded::default();
-        let mut next_line = 1;
+        // Beyond what an earlier file of this home ever had: a copy of that may be put back, and
+        // its lines must not be taken for those that the journal speaks of.
+        let mut next_line = kernel.wall().saturating_mul(LINES_PER_MS).max(1);
         for line in bytes.split_inclusive(|b| *b == b'\n') {
             let size = line.len() as u64;
             match line.strip_suffix(b"\n").and_then(decode) {
@@ -166,6 +170,11 @@ impl<F: std::fmt::Debug> Store<F> {
             known,
         };
         Ok((store, loaded))
+    }
+
+    /// Gives no line number up to this one: a slot speaks of it, and its line may be lost.
+    pub fn begin_after(&mut self, line: u64) {
+        self.next_line = self.next_line.max(line.saturating_add(1));
     }
 
     /// The shared form of an environment.

@@ -6,7 +6,7 @@ use super::Daemon;
 use super::gate::readable;
 use super::load::TICK_MS;
 use super::scan::Sighting;
-use super::sorted::Map;
+use super::sorted::{Map, Set};
 use super::unit::{Run, Unit};
 use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, MARK_VARIABLE};
@@ -43,15 +43,15 @@ impl<K: Kernel> Daemon<K> {
                 .push("cannot read /proc whole: marked processes may be missed".to_owned());
         }
         let known = |daemon: &Self, sighting: &Sighting| {
-            daemon.all_units().any(|unit| {
-                unit.run
-                    .as_ref()
-                    .is_some_and(|run| sighting.names(run.generation.0))
-            })
+            let runs = daemon.all_units().filter_map(|unit| unit.run.as_ref());
+            let mut generations = runs.map(|run| run.generation.0);
+            generations.find(|generation| sighting.names(*generation))
         };
         let mut lost: Map<u64, Vec<Lost>> = Map::new();
+        let mut living: Set<u64> = Set::new();
         for sighting in found {
-            if known(self, &sighting) {
+            if let Some(generation) = known(self, &sighting) {
+                living.insert(generation);
                 continue;
             }
             let environ = readable(self.kernel.environ(sighting.pid))?.unwrap_or_default();
@@ -69,12 +69,19 @@ impl<K: Kernel> Daemon<K> {
         }
         for (generation, members) in lost {
             self.sequence.0 = self.sequence.0.max(generation);
-            self.take_in_lost(Generation(generation), &members)?;
+            self.take_in_lost(Generation(generation), &members, &living)?;
+            living.insert(generation);
         }
         Ok(whole)
     }
 
-    fn take_in_lost(&mut self, generation: Generation, members: &[Lost]) -> Result<(), Errno> {
+    /// `living`: generations of which a process was seen.
+    fn take_in_lost(
+        &mut self,
+        generation: Generation,
+        members: &[Lost],
+        living: &Set<u64>,
+    ) -> Result<(), Errno> {
         let mark = members.iter().find_map(|(_, mark, _)| *mark);
         let name = members.iter().find_map(|(_, _, name)| name.clone());
         let leader = mark
@@ -83,8 +90,13 @@ impl<K: Kernel> Daemon<K> {
         let run = self.run_of_lost(generation, leader)?;
         let leads = run.pidfd.is_some();
         let known = name.as_ref().and_then(|name| self.id_of(name));
+        // A later one would not be there if all of the recorded one were not confirmed gone: the
+        // record is an old copy.
+        let is_past =
+            |run: &Run<K>| run.generation < generation && !living.contains(&run.generation.0);
+        let is_free = |unit: &Unit<K>| unit.run.as_ref().is_none_or(is_past);
         let id = match (known, leader, &name, mark) {
-            (Some(id), ..) if self.unit(id).is_some_and(|unit| unit.run.is_none()) => Some(id),
+            (Some(id), ..) if self.unit(id).is_some_and(is_free) => Some(id),
             (None, Some(leader), Some(name), Some(mark)) if leads => {
                 self.recover_definition(leader, name, mark.id)
             }
@@ -158,10 +170,21 @@ impl<K: Kernel> Daemon<K> {
     /// Live processes of lost incarnations of which not even the service's name is known: any
     /// service could be theirs.
     pub(crate) fn nameless(&mut self) -> Vec<Pid> {
-        if mutant("forget_nameless") || self.strays.iter().all(|stray| stray.name.is_some()) {
+        self.living_strays(|name| name.is_none())
+    }
+
+    /// The same, and those of this name.
+    pub(crate) fn strays_of(&mut self, name: &str) -> Vec<Pid> {
+        self.living_strays(|of| of.is_none_or(|of| of == name))
+    }
+
+    /// Those that are gone are forgotten.
+    fn living_strays(&mut self, is_asked: impl Fn(Option<&str>) -> bool) -> Vec<Pid> {
+        let is_asked = |stray: &Stray<K>| is_asked(stray.name.as_deref());
+        if mutant("forget_nameless") || !self.strays.iter().any(is_asked) {
             return Vec::new();
         }
-        for stray in self.strays.iter_mut().filter(|stray| stray.name.is_none()) {
+        for stray in self.strays.iter_mut().filter(|stray| is_asked(stray)) {
             stray.held.retain(|(_, pidfd)| match pidfd {
                 Some(pidfd) => !self.kernel.is_dead(pidfd).unwrap_or(false),
                 None => false,
@@ -177,16 +200,15 @@ impl<K: Kernel> Daemon<K> {
         };
         let mut alive = Vec::new();
         self.strays.retain(|stray| {
+            if !is_asked(stray) {
+                return true;
+            }
             let generation = stray.run.generation.0;
             let before = alive.len();
             alive.extend(stray.held.iter().map(|(pid, _)| *pid));
             let named = found.iter().filter(|sighting| sighting.names(generation));
             alive.extend(named.map(|sighting| sighting.pid));
-            let lives = alive.len() > before;
-            if stray.name.is_some() {
-                alive.truncate(before);
-            }
-            lives || stray.name.is_some()
+            alive.len() > before
         });
         alive
     }

@@ -127,6 +127,7 @@ impl<K: Kernel> Unit<K> {
     pub fn state(&self) -> State {
         State {
             definition: self.line,
+            removed: false,
             goal_up: self.machine.goal() == Goal::Up,
             failed: matches!(self.machine.phase(), Phase::Failed(_)),
             halted: self.halted,

@@ -46,6 +46,15 @@ impl LimitMark {
         })
     }
 
+    /// For a daemon that is about to be exec'd from inside a service, before it knows its home:
+    /// the highest of the marks that name no incarnation and lie below what it inherited. None:
+    /// it inherits no mark, or the levels are used up.
+    pub fn before_daemon(inherited: u64) -> Option<Self> {
+        (inherited != u64::MAX)
+            .then(|| Self::of_daemon(inherited, HOME_MASK))
+            .flatten()
+    }
+
     /// The mark of an incarnation that this daemon starts: one level below the daemon's.
     pub fn of_incarnation(self, generation: u64) -> Self {
         Self {
@@ -134,10 +143,13 @@ mod tests {
         while let Some(daemon) = LimitMark::of_daemon(inherited, 0xdead_beef) {
             let mark = daemon.of_incarnation(u64::MAX);
             assert!(daemon.value() < inherited && mark.value() < daemon.value());
-            inherited = mark.value();
+            let before = LimitMark::before_daemon(mark.value());
+            inherited = before.map_or(mark.value(), LimitMark::value);
+            assert!(inherited <= mark.value());
             depth += 1;
         }
-        assert!(depth > 500, "{depth}");
+        assert!(depth > 300, "{depth}");
+        assert_eq!(LimitMark::before_daemon(u64::MAX), None);
     }
 
     #[test]

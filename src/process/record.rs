@@ -42,8 +42,11 @@ pub struct Header {
 /// The daemon's half of a slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// Which line of the definitions this service is; 0: the slot is free.
+    /// Which line of the definitions this service is; 0: the slot was never used.
     pub definition: u64,
+    /// That service was removed, and the slot is free: what is defined in it later has a line
+    /// after this one.
+    pub removed: bool,
     pub goal_up: bool,
     /// It needs the operator.
     pub failed: bool,
@@ -193,6 +196,7 @@ impl State {
                 u64::from(self.goal_up)
                     | u64::from(self.failed) << 1
                     | u64::from(self.halted) << 2
+                    | u64::from(self.removed) << 3
                     | kind << 8,
             )
             .put(u64::from(value.cast_unsigned()))
@@ -217,6 +221,7 @@ impl State {
             goal_up: flags & 1 != 0,
             failed: flags & 2 != 0,
             halted: flags & 4 != 0,
+            removed: flags & 8 != 0,
             generation: from.take(),
             emptied: from.take(),
             restarts: from.take(),
@@ -271,6 +276,7 @@ mod tests {
     fn both_halves_and_the_header_read_back() {
         let state = State {
             definition: 3,
+            removed: true,
             goal_up: true,
             failed: true,
             halted: true,

@@ -1,9 +1,13 @@
 //! Starting the daemon from a command, so that nothing of the command clings to it.
 //!
-//! Two forks: the first child leads a new session and leaves at once, the second is nobody's
-//! child in the shell and can't take a terminal. Never inherits a descriptor, a signal
-//! disposition or a directory. RLIMIT_LOCKS stays: it may be a service's mark, which is the
-//! daemon's to judge.
+//! Two forks: the first child leads a new session, the second is nobody's child in the shell and
+//! can't take a terminal. Never inherits a descriptor, a signal disposition or a directory.
+//!
+//! The command may run inside a service, perhaps of another home, and that one's daemon takes
+//! orphans for members by their marks. So the second child puts off both marks with its exec, and
+//! only then the first leaves and makes an orphan of it.
+use super::signals;
+use crate::process::mark::LimitMark;
 use std::ffi::{CString, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
@@ -24,6 +28,9 @@ struct Plan {
     null: RawFd,
     log: RawFd,
     report: RawFd,
+    /// Both ends of a pipe that ends with the exec.
+    exec: [RawFd; 2],
+    limit_mark: Option<u64>,
 }
 
 /// Runs `program` with `args` (the name it goes by first) as a daemon: own session, `/` as
@@ -41,6 +48,7 @@ pub fn launch(program: &Path, args: &[&str], home: &Path) -> io::Result<u32> {
         .mode(0o600)
         .open(home.join("daemon.log"))?;
     let (mut reader, report) = io::pipe()?;
+    let (before_exec, until_exec) = io::pipe()?;
     let words = args
         .iter()
         .map(|a| CString::new(*a))
@@ -59,6 +67,8 @@ pub fn launch(program: &Path, args: &[&str], home: &Path) -> io::Result<u32> {
         null: null.as_raw_fd(),
         log: log.as_raw_fd(),
         report: report.as_raw_fd(),
+        exec: [before_exec.as_raw_fd(), until_exec.as_raw_fd()],
+        limit_mark: LimitMark::before_daemon(signals::locks_limit()).map(LimitMark::value),
     };
     // SAFETY: the command has one thread, and the child calls only what signal-safety(7)
     // lists, on memory that was made before the fork, then execs or `_exit`s.
@@ -69,7 +79,7 @@ pub fn launch(program: &Path, args: &[&str], home: &Path) -> io::Result<u32> {
     if first == 0 {
         lead(&plan);
     }
-    drop(report);
+    drop((report, until_exec));
     reap(first);
     let mut said = Vec::new();
     reader.read_to_end(&mut said)?;
@@ -130,15 +140,34 @@ fn lead(plan: &Plan) -> ! {
     };
     match second {
         0 => become_daemon(plan),
-        pid if pid > 0 => say(plan.report, 0, pid),
+        pid if pid > 0 => {
+            say(plan.report, 0, pid);
+            wait_for_exec(plan);
+        }
         _ => say(plan.report, 1, errno()),
     }
     // SAFETY: `_exit` runs nothing of the parent's (no destructors, no buffers).
     unsafe { libc::_exit(0) }
 }
 
+/// Until the second child has exec'd, or is gone.
+fn wait_for_exec(plan: &Plan) {
+    let [reader, writer] = plan.exec;
+    let mut byte = 0u8;
+    // SAFETY: our own copy of the writing end, and a byte to read into. Nobody writes: the read
+    // ends with the last copy of the other end.
+    unsafe {
+        libc::close(writer);
+        while libc::read(reader, (&raw mut byte).cast(), 1) == -1 && errno() == libc::EINTR {}
+    }
+}
+
 fn become_daemon(plan: &Plan) -> ! {
     reset_signals();
+    if let Some(mark) = plan.limit_mark {
+        // Failing leaves it to the daemon.
+        signals::set_locks_limit(mark).ok();
+    }
     // SAFETY: plain system calls on descriptors that the plan keeps open; `args` and `env`
     // end with a null pointer and point into strings that live in `launch`'s frame.
     unsafe {

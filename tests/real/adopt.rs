@@ -308,19 +308,20 @@ fn with_the_journal_deleted_what_lost_its_leader_is_found_by_its_marks() {
     });
 }
 
-/// Its leader is not known any more, and no number stands for it: 0 is the session of all who
-/// came into this namespace from outside, its init among them.
+/// Nothing says which number its leader had. Kernel threads, and here PID 1, have session 0.
 #[test]
-fn with_the_journal_deleted_a_service_without_its_leader_waits_for_no_stranger() {
+fn a_lost_tree_without_its_leader_waits_for_no_stranger() {
     isolated(here!(), |rig| {
+        assert_eq!(proc::process(1).unwrap().session, 0);
         let leader = rig.start("web", "child [ setsid note:rest sleep ] sleep");
         let rest = rig.note("web", "rest");
         rig.kill_daemon();
         rig.kill(leader, Signal::KILL);
         rig.until_gone(leader);
         std::fs::remove_file(rig.home.join("journal")).unwrap();
-        rig.ok(&["restart", "web"]);
+        rig.until_status("web", "stopped");
         assert!(!proc::alive(rest));
+        rig.ok(&["start", "web"]);
         let text = rig.ok(&["events", "--format", "json"]);
         assert!(!text.contains("\"pid\":0"), "{text}");
         rig.assert_starts("web", 2);
@@ -369,6 +370,77 @@ fn a_damaged_journal_doubles_nothing() {
             let row = rig.row(&name);
             assert_eq!(row.status, "online");
             assert!(row.pid == Some(leader) || !proc::alive(leader), "{row:?}");
+        }
+    });
+}
+
+/// A backup of the home from before: it speaks of an incarnation that is long gone.
+#[test]
+fn an_old_copy_of_the_journal_doubles_nothing() {
+    isolated(here!(), |rig| {
+        rig.start("web", "sleep");
+        let journal = rig.home.join("journal");
+        let old = std::fs::read(&journal).unwrap();
+        rig.ok(&["restart", "web"]);
+        let leader = rig.row("web").pid.unwrap();
+        rig.assert_starts("web", 2);
+        rig.kill_daemon();
+        std::fs::write(&journal, old).unwrap();
+        let row = rig.row("web");
+        assert_eq!((row.pid, row.adopted), (Some(leader), true));
+        rig.ok(&["restart", "web"]);
+        assert!(!proc::alive(leader));
+        rig.assert_starts("web", 3);
+    });
+}
+
+/// With the home's key even the marks say nothing any more, and a script's words are not those
+/// that it was started by.
+#[test]
+fn with_all_of_the_home_lost_a_second_one_is_refused() {
+    isolated(here!(), |rig| {
+        let script = rig.dir.join("serve");
+        let text = format!(
+            "#!/bin/sh\n{} {} child [ sleep ] wait\ntrue\n",
+            fixture().display(),
+            rig.lock("web")
+        );
+        std::fs::write(&script, text).unwrap();
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&script, permissions).unwrap();
+        let start = ["start", "--name", "web", "--", script.to_str().unwrap()];
+        rig.ok(&start);
+        let leader = rig.row("web").pid.unwrap();
+        rig.until("it to run", || {
+            (!rig.starts("web").is_empty()).then_some(())
+        });
+        rig.kill_daemon();
+        std::fs::remove_dir_all(&rig.home).unwrap();
+        let line = rig.refused(5, &start);
+        assert!(line.contains(&leader.to_string()), "{line}");
+        assert!(proc::alive(leader));
+        rig.assert_starts("web", 1);
+    });
+}
+
+/// What is defined after the definitions were lost must not be taken for what the journal still
+/// speaks of.
+#[test]
+fn lost_definitions_give_nobody_the_name_of_another() {
+    isolated(here!(), |rig| {
+        for name in ["a", "b", "c"] {
+            rig.start(name, "sleep");
+        }
+        rig.ok(&["stop", "a"]);
+        let before: Vec<_> = ["b", "c"].map(|name| rig.row(name)).into();
+        rig.kill_daemon();
+        std::fs::remove_file(rig.home.join("services")).unwrap();
+        for _ in 0..2 {
+            for row in &before {
+                let now = rig.row(&row.name);
+                assert_eq!((now.id, now.pid), (row.id, row.pid), "{}", row.name);
+            }
+            replace_daemon(rig);
         }
     });
 }

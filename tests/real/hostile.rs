@@ -2,6 +2,7 @@
 use crate::namespace::{Setting, User, fixture, isolated, isolated_in};
 use crate::proc;
 use crate::rig::{Rig, finish, one_line};
+use opm::process::record::{HEADER_BYTES, Header};
 use rustix::process::Signal;
 use std::process::{Command, Stdio};
 
@@ -162,7 +163,30 @@ fn at_home(rig: &Rig, home: &std::path::Path, args: &[&str]) -> crate::rig::Ran 
 
 #[test]
 fn a_copied_home_touches_nothing_of_the_original() {
-    isolated(here!(), |rig| {
+    copied_home(here!(), |_| ());
+}
+
+#[test]
+fn a_copied_home_without_its_journal_touches_nothing_of_the_original() {
+    copied_home(here!(), |copy| {
+        std::fs::remove_file(copy.join("journal")).unwrap();
+    });
+}
+
+#[test]
+fn a_home_that_was_copied_in_an_earlier_boot_touches_nothing_of_the_original() {
+    copied_home(here!(), |copy| {
+        let path = copy.join("journal");
+        let mut journal = std::fs::read(&path).unwrap();
+        let mut header = Header::decode(&journal).unwrap();
+        header.boot ^= 1;
+        journal[..HEADER_BYTES].copy_from_slice(&header.encode());
+        std::fs::write(&path, journal).unwrap();
+    });
+}
+
+fn copied_home(test: &str, change: fn(&std::path::Path)) {
+    isolated(test, |rig| {
         let leader = rig.start("web", "child [ setsid note:rest sleep ] sleep");
         let rest = rig.note("web", "rest");
         rig.ok(&["save"]);
@@ -172,6 +196,7 @@ fn a_copied_home_touches_nothing_of_the_original() {
             .args([&rig.home, &copy])
             .status();
         assert!(copied.unwrap().success());
+        change(&copy);
         for args in [["ls"].as_slice(), &["restore"], &["start", "all"]] {
             let ran = at_home(rig, &copy, args);
             assert!(matches!(ran.code, Some(0 | 5)), "{args:?}: {ran:?}");

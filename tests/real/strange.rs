@@ -217,6 +217,47 @@ fn a_daemon_started_from_inside_a_service_outlives_it() {
     });
 }
 
+/// However long that takes to begin: it waits for its home's lock here.
+#[test]
+fn a_daemon_of_another_home_started_from_inside_a_service_outlives_it() {
+    isolated(here!(), |rig| {
+        let opm = env!("CARGO_BIN_EXE_opm");
+        let inner = rig.dir.join("i");
+        std::fs::create_dir(&inner).unwrap();
+        let lock = std::fs::File::create(inner.join("lock")).unwrap();
+        let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        rustix::fs::flock(&lock, exclusive).unwrap();
+        let script = format!(
+            "OPM_HOME={} {opm} daemon start; exec sleep 1000",
+            inner.display()
+        );
+        rig.ok(&["start", "--name", "shell", "--", "bash", "-c", &script]);
+        let outer = rig.daemon();
+        let daemon = rig.until("the inner daemon", || {
+            let mut all = rig.daemons();
+            all.retain(|pid| proc::process(*pid).is_some_and(|p| p.parent == outer));
+            all.into_iter().find(|pid| *pid != outer)
+        });
+        // The outer daemon counts its children when one of them ends.
+        let other = rig.start("other", "sleep");
+        rig.kill(other, Signal::KILL);
+        rig.until_replaced("other", other);
+        drop(lock);
+        rig.until("it to begin", || {
+            inner.join("opm.sock").exists().then_some(())
+        });
+        assert!(
+            !rig.tree("shell").contains(&daemon),
+            "it counts as a member"
+        );
+        rig.ok(&["restart", "shell"]);
+        rig.ok(&["stop", "shell"]);
+        assert!(proc::alive(daemon));
+        rig.kill(daemon, Signal::TERM);
+        rig.until_gone(daemon);
+    });
+}
+
 /// The services of an opm within a service have two daemons above them.
 #[test]
 fn an_opm_within_a_service_is_stopped_with_it_or_left_whole() {

@@ -155,6 +155,30 @@ fn a_daemon_that_stops_with_its_services_leaves_nothing() {
 }
 
 #[test]
+fn a_daemon_whose_services_are_started_meanwhile_does_not_leave_them() {
+    isolated(here!(), |rig| {
+        rig.start_with(
+            "web",
+            &["--stop-timeout", "1s"],
+            "ignore:TERM note:up sleep",
+        );
+        rig.note("web", "up");
+        let words = ["daemon", "stop", "--services"];
+        let stop = rig.spawn(&words);
+        rig.until_status("web", "stopping");
+        rig.ok(&["start", "web"]);
+        let ran = finish(stop, &words);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(
+            one_line(&ran, &words).contains("web: was started"),
+            "{ran:?}"
+        );
+        assert_eq!(rig.row("web").status, "online");
+        assert!(!rig.row("web").adopted, "the daemon left");
+    });
+}
+
+#[test]
 fn daemons_that_race_for_a_home_leave_one() {
     isolated(here!(), |rig| {
         let leader = rig.start("web", "sleep");
@@ -207,6 +231,68 @@ fn a_lock_file_that_was_removed_guards_nothing() {
         rig.ok(&["restart", "web"]);
         assert_eq!(rig.daemons().len(), 1);
         assert_eq!(rig.row("web").restarts, 2);
+    });
+}
+
+/// The moment between a daemon's exec and its next image's lock, stretched: somebody else has the
+/// lock meanwhile.
+fn in_between(rig: &Rig, test: impl FnOnce(i32)) {
+    rig.start("web", "sleep");
+    let daemon = rig.daemon();
+    let lock = std::fs::File::open(rig.home.join("lock")).unwrap();
+    let waits = lock.try_clone().unwrap();
+    let exclusive = rustix::fs::FlockOperation::LockExclusive;
+    let taken = std::thread::spawn(move || rustix::fs::flock(&waits, exclusive));
+    let own = std::process::id().to_string();
+    rig.until("the lock to be waited for", || {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        let waits = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            matches!(words[..], [_, "->", "FLOCK", _, _, pid, ..] if pid == own)
+        };
+        locks.lines().any(waits).then_some(())
+    });
+    // Woken late, we find that the next image has the lock already: then once more.
+    let mut restart = rig.until("the moment in between", || {
+        let mut restart = rig.spawn(&["daemon", "restart"]);
+        while !taken.is_finished() {
+            if restart.try_wait().unwrap().is_some() {
+                return None;
+            }
+            std::thread::yield_now();
+        }
+        Some(restart)
+    });
+    taken.join().unwrap().unwrap();
+    std::fs::remove_file(rig.home.join("opm.sock")).unwrap();
+    test(daemon);
+    drop(lock);
+    restart.kill().unwrap();
+    restart.wait().unwrap();
+}
+
+#[test]
+fn an_image_whose_home_has_another_daemon_by_now_gives_way() {
+    isolated(here!(), |rig| {
+        in_between(rig, |daemon| {
+            let path = rig.home.join("opm.sock");
+            let _other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+            rig.until_gone(daemon);
+        });
+        assert_eq!(rig.row("web").restarts, 0);
+        assert_eq!(rig.daemons(), [rig.daemon()]);
+    });
+}
+
+#[test]
+fn an_image_whose_socket_is_gone_binds_another() {
+    isolated(here!(), |rig| {
+        let mut same = 0;
+        in_between(rig, |daemon| same = daemon);
+        let socket = rig.home.join("opm.sock");
+        rig.until("its new socket", || socket.exists().then_some(()));
+        assert_eq!(rig.row("web").restarts, 0);
+        assert_eq!(rig.daemon(), same);
     });
 }
 

@@ -60,8 +60,15 @@ pub(crate) struct Sim {
     pub(crate) ask_rate: u32,
     pub(crate) big_env: bool,
     loses_files: bool,
+    /// The journal and the definitions as they once were.
+    copies: [Option<Vec<u8>>; 2],
+    /// Files were lost since the last daemon began.
+    lost: bool,
     pub(crate) deaths: u64,
 }
+
+/// What may be lost.
+const FILES: [&str; 2] = ["journal", "services"];
 
 fn faults(rng: &mut Rng) -> Faults {
     let mut f = Faults::default();
@@ -144,6 +151,8 @@ impl Sim {
             ask_rate,
             big_env,
             loses_files,
+            copies: [None, None],
+            lost: false,
             deaths: 0,
         }
     }
@@ -184,6 +193,9 @@ impl Sim {
         }
         if self.daemon.is_none() {
             return self.absence();
+        }
+        if self.loses_files && self.world.borrow_mut().rng.odds(30) {
+            self.copies = FILES.map(|name| self.world.borrow().files.read(name));
         }
         let kills = self.world.borrow_mut().rng.odds(self.kill_rate);
         if kills {
@@ -242,24 +254,28 @@ impl Sim {
         }
     }
 
+    /// Removed, or an old copy put back: of the journal, of the definitions, or of both.
     fn lose_files(&mut self) {
         let mut world = self.world.borrow_mut();
-        let all = world.rng.odds(300);
-        note!(
-            world,
-            "LOST: the journal{}",
-            if all { " and services" } else { "" }
-        );
-        world.files.names.remove("journal");
-        if all {
-            world.files.names.remove("services");
+        let lost = world
+            .rng
+            .pick(&[[true, false], [true, false], [true, true], [false, true]]);
+        let puts_back = world.rng.odds(400);
+        note!(world, "LOST: {lost:?}, old copies: {puts_back}");
+        for ((name, copy), lost) in FILES.iter().zip(&self.copies).zip(lost) {
+            let copy = copy.clone().filter(|_| puts_back);
+            if lost {
+                world.files.replace(name, copy);
+            }
+        }
+        if lost[1] || puts_back {
             self.ids = [None; 3];
         }
         self.wants = [Want::Any; 3];
         self.known = [false; 3];
         self.unsure = [true; 3];
         world.used.clear();
-        world.asked = [true; 3];
+        self.lost = true;
     }
 
     /// A daemon begins, when no child of the one before holds the lock any more.
@@ -272,6 +288,10 @@ impl Sim {
                 } else {
                     world.settle();
                 }
+            }
+            if std::mem::take(&mut self.lost) {
+                // What exec'd since, too, may be taken for a past one of an old copy.
+                world.asked = [true; 3];
             }
             if world.daemon.is_none() {
                 let own = loop {
