@@ -53,7 +53,7 @@ pub(crate) struct Proc {
     pub(crate) pid: Pid,
     pub(crate) start: u64,
     pub(crate) parent: Key,
-    /// When it became its parent's child, among all such events.
+    /// When it became its parent's child; its own key, unless that was an orphan's new parent.
     pub(crate) arrival: u64,
     /// The processes whose numbers name group and session, alive or not.
     pub(crate) group: (Key, Pid),
@@ -160,7 +160,6 @@ pub(crate) struct World {
     pub(crate) next_key: Key,
     pub(crate) fd: u64,
     pub(crate) forks: u64,
-    pub(crate) arrivals: u64,
     pub(crate) procs: Vec<Proc>,
     pub(crate) exits: HashMap<Key, Exit>,
     pub(crate) daemon: Option<Key>,
@@ -215,7 +214,6 @@ impl World {
             next_key: 100,
             fd: 10,
             forks: 0,
-            arrivals: 0,
             procs: Vec::new(),
             exits: HashMap::new(),
             daemon: None,
@@ -323,7 +321,7 @@ impl World {
         child.pid = pid;
         child.start = self.now / TICK_MS;
         child.parent = parent;
-        child.arrival = self.arrive();
+        child.arrival = key;
         child.leader = false;
         child.state = State::Running;
         child.stuck = false;
@@ -334,11 +332,6 @@ impl World {
         note!(self, "fork {pid} key {key} of {parent} tag {:?}", child.tag);
         self.procs.push(child);
         Some(key)
-    }
-
-    fn arrive(&mut self) -> u64 {
-        self.arrivals += 1;
-        self.arrivals
     }
 
     pub(crate) fn setsid(&mut self, key: Key) {
@@ -377,7 +370,8 @@ impl World {
         for at in 0..self.procs.len() {
             if self.procs[at].parent == key {
                 self.procs[at].parent = reaper;
-                self.procs[at].arrival = self.arrive();
+                self.procs[at].arrival = self.next_key;
+                self.next_key += 1;
                 self.sigchld |= Some(reaper) == self.daemon && !self.procs[at].is_alive();
             }
         }
