@@ -6,6 +6,7 @@ use super::vestige;
 use super::{Daemon, Leave};
 use crate::process::mark::MARK_VARIABLE;
 use crate::sys::linux::{self, Linux};
+use crate::sys::peer::peer;
 use crate::sys::storage::{Home, try_lock};
 use crate::sys::{Errno, Mode, crash, describe, procfs, signals};
 use crate::wire::code;
@@ -295,8 +296,7 @@ fn listener_of(home: &Home) -> Result<i32, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::connect(&socket, &address)?;
-    let peer = rustix::net::sockopt::socket_peercred(&socket)?;
-    Ok(peer.pid.as_raw_nonzero().get())
+    peer(&socket).map(|peer| peer.pid)
 }
 
 fn is_listened_by_another(home: &Home) -> bool {

@@ -52,6 +52,12 @@ pub(crate) struct Sighting {
 }
 
 impl Sighting {
+    /// What a limit says, or would say, of its generation.
+    pub(crate) fn part(&self) -> Option<u64> {
+        let marked = self.mark.map(|mark| LimitMark::part_of(mark.generation));
+        self.part.or(marked)
+    }
+
     pub(crate) fn names(&self, generation: u64) -> bool {
         self.part
             .is_some_and(|part| LimitMark::names(part, generation))

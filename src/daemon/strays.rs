@@ -9,13 +9,14 @@ use super::scan::Sighting;
 use super::sorted::{Map, Set};
 use super::unit::{Run, Unit};
 use crate::mutant::mutant;
-use crate::process::mark::{EnvMark, MARK_VARIABLE};
+use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::record::Signature;
 use crate::process::stat::{environ_value, parse_cmdline};
 use crate::process::{Exit, Identity, Pid};
 use crate::service::machine::{Ending, Generation, Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Id, Policy, Spec};
 use crate::sys::{Errno, Kernel};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 /// A live incarnation of a service that nobody knows any more: it has to drain before a
@@ -42,15 +43,20 @@ impl<K: Kernel> Daemon<K> {
             self.log
                 .push("cannot read /proc whole: marked processes may be missed".to_owned());
         }
-        let known = |daemon: &Self, sighting: &Sighting| {
-            let runs = daemon.all_units().filter_map(|unit| unit.run.as_ref());
-            let mut generations = runs.map(|run| run.generation.0);
-            generations.find(|generation| sighting.names(*generation))
+        let mut recorded: HashMap<u64, Vec<u64>> = HashMap::new();
+        for run in self.all_units().filter_map(|unit| unit.run.as_ref()) {
+            let generation = run.generation.0;
+            let part = LimitMark::part_of(generation);
+            recorded.entry(part).or_default().push(generation);
+        }
+        let known = |sighting: &Sighting| {
+            let alike = recorded.get(&sighting.part()?)?;
+            alike.iter().copied().find(|known| sighting.names(*known))
         };
         let mut lost: Map<u64, Vec<Lost>> = Map::new();
         let mut living: Set<u64> = Set::new();
         for sighting in found {
-            if let Some(generation) = known(self, &sighting) {
+            if let Some(generation) = known(&sighting) {
                 living.insert(generation);
                 continue;
             }

@@ -88,9 +88,14 @@ impl LimitMark {
         soft == hard && level <= LEVEL_TOP && level > LEVEL_TOP / 2
     }
 
+    /// What a limit can say of a generation.
+    pub fn part_of(generation: u64) -> u64 {
+        generation & GENERATION_MASK
+    }
+
     /// Whether a full generation is the one that a limit can only name in part.
     pub fn names(part: u64, generation: u64) -> bool {
-        part == generation & GENERATION_MASK
+        part == Self::part_of(generation)
     }
 }
 
