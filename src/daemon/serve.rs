@@ -2,14 +2,15 @@
 //!
 //! A client that is slow, silent, hostile or gone costs its own buffer, bounded, and nothing
 //! else. No request is taken from another user.
+use super::client::Client;
 use super::front::Front;
 use super::sorted::{Map, Set};
 use super::{ClientId, Daemon, Leave, door};
 use crate::sys::linux::{Linux, wake_of};
 use crate::sys::{Kernel, outlet, signals};
-use crate::wire::frame::{self, Inbox, REQUEST_BYTES_MAX};
+use crate::wire::frame::{self, REQUEST_BYTES_MAX};
 use crate::wire::{Reply, Request, code};
-use mio::net::{UnixListener, UnixStream};
+use mio::net::UnixListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -27,24 +28,12 @@ const FRONT_KIND: usize = 5 << 32;
 const CLIENTS_MAX: usize = 4_096;
 /// A follower that lets more than this pile up is cut off.
 const BACKLOG_BYTES_MAX: usize = 80 << 20;
-/// A reply of this size leaves much behind that is worth giving back.
-const LARGE_BYTES: usize = 16 << 10;
 /// Events of one poll.
 const EVENTS_MAX: usize = 1_024;
 /// When accept(2) had no descriptor left, try again then.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// At the end, how long replies may take to leave.
 const FAREWELL: Duration = Duration::from_secs(1);
-
-struct Client {
-    stream: UnixStream,
-    pid: i32,
-    inbox: Inbox,
-    out: Vec<u8>,
-    sent: usize,
-    /// To be closed when `out` is sent.
-    closing: bool,
-}
 
 /// The loop's own state.
 pub struct Server {
@@ -215,7 +204,7 @@ impl Server {
         let answered = |id| {
             self.clients
                 .get(id)
-                .is_none_or(|client| client.out.is_empty())
+                .is_none_or(|client| client.backlog() == 0)
         };
         let unheard = self.unheard.iter().any(answered).then_some(Duration::ZERO);
         due.into_iter().chain(accept).chain(unheard).min()
@@ -240,7 +229,8 @@ impl Server {
                 continue;
             }
             let id = self.next_client;
-            self.next_client = (id + 1) & 0xffff_ffff;
+            // 32 bits, of which 0 is the front.
+            self.next_client = id % 0xffff_ffff + 1;
             let token = Token(CLIENT_KIND | usize::try_from(id).unwrap_or(0));
             let interest = Interest::READABLE | Interest::WRITABLE;
             if self
@@ -249,16 +239,7 @@ impl Server {
                 .register(&mut stream, token, interest)
                 .is_ok()
             {
-                let inbox = Inbox::default();
-                let client = Client {
-                    stream,
-                    pid,
-                    inbox,
-                    out: vec![],
-                    sent: 0,
-                    closing: false,
-                };
-                self.clients.insert(id, client);
+                self.clients.insert(id, Client::new(stream, pid));
                 ready.push(id);
             }
         }
@@ -274,7 +255,7 @@ impl Server {
         let mut buffer = [0u8; 16 << 10];
         let mut ended = false;
         loop {
-            if !client.closing && !client.out.is_empty() {
+            if !client.closing && client.backlog() > 0 {
                 return false;
             }
             let request = match client.inbox.next_frame(REQUEST_BYTES_MAX) {
@@ -333,23 +314,20 @@ impl Server {
                 continue;
             };
             match frame::encode(&reply) {
-                Ok(mut frame) if client.out.is_empty() => {
-                    std::mem::swap(&mut client.out, &mut frame);
-                }
-                Ok(frame) => client.out.extend_from_slice(&frame),
+                Ok(frame) => client.queue(frame),
                 Err(text) => log(&format!("cannot encode a reply: {text}")),
             }
         }
         let waiting = self
             .clients
             .iter()
-            .filter(|(_, client)| !client.out.is_empty());
+            .filter(|(_, client)| client.backlog() > 0);
         for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
             let Some(client) = self.clients.value_mut(&id) else {
                 continue;
             };
-            let alive = write_out(client);
-            if !alive || client.out.len() - client.sent > BACKLOG_BYTES_MAX {
+            let alive = client.write_out();
+            if !alive || client.backlog() > BACKLOG_BYTES_MAX {
                 self.close(id, daemon);
             }
         }
@@ -360,14 +338,14 @@ impl Server {
         let until = std::time::Instant::now() + FAREWELL;
         let mut events = Events::with_capacity(16);
         self.clients
-            .retain(|_, client| !client.out.is_empty() && write_out(client));
-        while self.clients.values().any(|client| !client.out.is_empty()) {
+            .retain(|_, client| client.backlog() > 0 && client.write_out());
+        while self.clients.values().any(|client| client.backlog() > 0) {
             let left = until.saturating_duration_since(std::time::Instant::now());
             if left.is_zero() || self.poll.poll(&mut events, Some(left)).is_err() {
                 return;
             }
             self.clients
-                .retain(|_, client| !client.out.is_empty() && write_out(client));
+                .retain(|_, client| client.backlog() > 0 && client.write_out());
         }
     }
 }
@@ -386,27 +364,6 @@ fn leaving(daemon: &Daemon<Linux>) -> Option<Leave> {
 
 fn parse(frame: &[u8]) -> Result<Request, String> {
     serde_json::from_slice(frame).map_err(|error| format!("request: cannot be understood: {error}"))
-}
-
-/// Writes what the socket takes. False: the client is gone or done with.
-fn write_out(client: &mut Client) -> bool {
-    while client.sent < client.out.len() {
-        match client.stream.write(&client.out[client.sent..]) {
-            Ok(0) => return false,
-            Ok(length) => client.sent += length,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return false,
-        }
-    }
-    let large = client.out.len() >= LARGE_BYTES;
-    client.out = Vec::new();
-    client.sent = 0;
-    if large {
-        // What a request of thousands of services took is not needed again soon.
-        signals::trim_heap();
-    }
-    !client.closing
 }
 
 /// A line for daemon.log, which is our stderr. A full disk is no reason to stop, and neither is
