@@ -15,6 +15,8 @@ pub(super) struct Client {
     pub(super) inbox: Inbox,
     out: Vec<u8>,
     sent: usize,
+    /// Its request has not been answered finally.
+    pub(super) asking: bool,
     /// To be closed when all is sent.
     pub(super) closing: bool,
 }
@@ -27,6 +29,7 @@ impl Client {
             inbox: Inbox::default(),
             out: Vec::new(),
             sent: 0,
+            asking: false,
             closing: false,
         }
     }

@@ -245,9 +245,9 @@ impl Server {
         }
     }
 
-    /// Takes up a client's request, or reads on. One a turn, and none while an answer has not
-    /// left: a client that only ever asks would keep the loop, and its answers the memory.
-    /// False: there may be more.
+    /// Takes up a client's request, or reads on. One a turn, and none while the one before is
+    /// not answered, or the answer has not left: a client that only ever asks would keep the
+    /// loop, and what it asked for the memory. False: there may be more.
     fn hear(&mut self, id: ClientId, daemon: &mut Daemon<Linux>) -> bool {
         let Some(client) = self.clients.value_mut(&id) else {
             return true;
@@ -258,14 +258,16 @@ impl Server {
             if !client.closing && client.backlog() > 0 {
                 return false;
             }
-            let request = match client.inbox.next_frame(REQUEST_BYTES_MAX) {
-                _ if client.closing => None,
-                Ok(None) => None,
-                Ok(Some(frame)) => Some(parse(&frame)),
-                Err(error) => Some(Err(format!("request: {error:?} (too long)"))),
+            let waits = client.closing || client.asking;
+            let frame = (!waits).then(|| client.inbox.next_frame(REQUEST_BYTES_MAX));
+            let request = match frame {
+                None | Some(Ok(None)) => None,
+                Some(Ok(Some(frame))) => Some(parse(&frame)),
+                Some(Err(error)) => Some(Err(format!("request: {error:?} (too long)"))),
             };
             match request {
                 Some(Ok(request)) => {
+                    client.asking = true;
                     daemon.request(id, client.pid, request);
                     return false;
                 }
@@ -279,6 +281,10 @@ impl Server {
             match client.stream.read(&mut buffer) {
                 Ok(0) => ended = true,
                 Ok(_) if client.closing => {}
+                // It waits for an answer and talks on and on.
+                Ok(_) if client.asking && client.inbox.pending() > REQUEST_BYTES_MAX => {
+                    ended = true
+                }
                 Ok(length) => {
                     client.inbox.push(&buffer[..length]);
                     continue;
@@ -313,6 +319,12 @@ impl Server {
             let Some(client) = self.clients.value_mut(&id) else {
                 continue;
             };
+            if reply.is_final() {
+                client.asking = false;
+                if client.inbox.pending() > 0 {
+                    self.unheard.insert(id);
+                }
+            }
             match frame::encode(&reply) {
                 Ok(frame) => client.queue(frame),
                 Err(text) => log(&format!("cannot encode a reply: {text}")),
