@@ -24,7 +24,7 @@ const REMOVALS: Token = Token(2);
 const CLIENT_KIND: usize = 4 << 32;
 /// Descriptors of a foreground run.
 const FRONT_KIND: usize = 5 << 32;
-/// Connections at once; one more is closed.
+/// Connections at once. With one more the longest silent one is closed.
 const CLIENTS_MAX: usize = 4_096;
 /// A follower that lets more than this pile up is cut off.
 const BACKLOG_BYTES_MAX: usize = 80 << 20;
@@ -43,6 +43,7 @@ pub struct Server {
     /// Says when something in the home is removed.
     removals: Option<OwnedFd>,
     clients: Map<ClientId, Client>,
+    clients_max: usize,
     next_client: ClientId,
     accept_again: bool,
     /// Those that may have asked more than they were answered.
@@ -71,12 +72,16 @@ impl Server {
         }
         let uid = rustix::process::geteuid().as_raw();
         let clients = Map::new();
+        let nofile = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        // The other half is for services.
+        let half = nofile.map_or(usize::MAX, |n| usize::try_from(n / 2).unwrap_or(usize::MAX));
         Ok(Self {
             removals,
             poll,
             listener,
             signalfd,
             clients,
+            clients_max: half.min(CLIENTS_MAX),
             next_client: 1,
             accept_again: false,
             unheard: Set::new(),
@@ -132,7 +137,7 @@ impl Server {
         let mut wakes = Vec::new();
         // What was due at the start, and who was queued before we listened.
         let mut ready: Vec<ClientId> = Vec::new();
-        self.accept(&mut ready);
+        self.accept(&mut ready, daemon);
         loop {
             self.flush(daemon);
             if let Some(leave) = leaving(daemon) {
@@ -176,7 +181,7 @@ impl Server {
                 self.heal(daemon);
             }
             if connecting {
-                self.accept(&mut ready);
+                self.accept(&mut ready, daemon);
             }
             for client in ready.drain(..) {
                 if !self.hear(client, daemon) {
@@ -210,7 +215,7 @@ impl Server {
         due.into_iter().chain(accept).chain(unheard).min()
     }
 
-    fn accept(&mut self, ready: &mut Vec<ClientId>) {
+    fn accept(&mut self, ready: &mut Vec<ClientId>, daemon: &mut Daemon<Linux>) {
         loop {
             let mut stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
@@ -225,7 +230,8 @@ impl Server {
             let peer = rustix::net::sockopt::socket_peercred(&stream);
             let is_friend = peer.is_ok_and(|peer| [self.uid, 0].contains(&peer.uid.as_raw()));
             let pid = peer.map_or(0, |peer| peer.pid.as_raw_nonzero().get());
-            if !is_friend || self.clients.len() >= CLIENTS_MAX {
+            let is_full = self.clients.len() >= self.clients_max;
+            if !is_friend || (is_full && !self.make_room(daemon)) {
                 continue;
             }
             let id = self.next_client;
@@ -243,6 +249,17 @@ impl Server {
                 ready.push(id);
             }
         }
+    }
+
+    /// Closes the client that has been silent for longest. False: all of them wait for answers.
+    fn make_room(&mut self, daemon: &mut Daemon<Linux>) -> bool {
+        let is_silent = |client: &Client| !client.asking && client.backlog() == 0;
+        let silent = self.clients.iter().find(|(_, client)| is_silent(client));
+        let Some(id) = silent.map(|(id, _)| *id) else {
+            return false;
+        };
+        self.close(id, daemon);
+        true
     }
 
     /// Takes up a client's request, or reads on. One a turn, and none while the one before is

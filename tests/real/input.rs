@@ -345,6 +345,25 @@ fn a_thousand_silent_clients_keep_nobody_out() {
 }
 
 #[test]
+fn silent_clients_leave_descriptors_for_services_and_for_those_who_speak() {
+    isolated(here!(), |rig| {
+        let start = rig.command(&["daemon", "start"]);
+        let mut few = Command::new("prlimit");
+        few.arg("--nofile=128:128").arg(start.get_program());
+        few.args(start.get_args());
+        few.envs(start.get_envs().filter_map(|(k, v)| Some((k, v?))));
+        assert!(few.status().unwrap().success());
+        let path = rig.home.join("opm.sock");
+        let _silent: Vec<UnixStream> = (0..200)
+            .filter_map(|_| UnixStream::connect(&path).ok())
+            .collect();
+        let pid = rig.start("web", "sleep");
+        rig.kill(pid, Signal::KILL);
+        rig.until_replaced("web", pid);
+    });
+}
+
+#[test]
 fn what_a_client_asks_while_it_waits_for_an_answer_is_taken_up_after_it() {
     isolated(here!(), |rig| {
         for name in ["first", "second"] {
