@@ -158,10 +158,40 @@ fn make_path(path: &str, mode: rustix::fs::Mode) -> Result<bool> {
                 return Err(super::Errno::NOENT);
             }
             make_path(parent, mode)?;
-            rustix::fs::mkdir(path, mode).map(|()| true)
+            match rustix::fs::mkdir(path, mode) {
+                // Another daemon of this home begins at the same moment.
+                Err(super::Errno::EXIST) => Ok(false),
+                made => made.map(|()| true),
+            }
         }
         // A read-only file system says so even of a directory that is there.
         Err(errno) if rustix::fs::access(path, rustix::fs::Access::EXISTS).is_err() => Err(errno),
         Err(_) => Ok(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_home_made_by_several_at_once_is_there_for_all_of_them() {
+        let top = std::env::temp_dir().join(format!("opm-storage-{}", std::process::id()));
+        for round in 0..200 {
+            let path = top.join(format!("{round}/a/b/c"));
+            let path = path.to_str().unwrap();
+            let barrier = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                let open = || {
+                    barrier.wait();
+                    Home::open(path).map(drop)
+                };
+                let all: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+                for one in all {
+                    assert_eq!(one.join().unwrap(), Ok(()), "round {round}");
+                }
+            });
+        }
+        std::fs::remove_dir_all(top).unwrap();
     }
 }
