@@ -64,7 +64,7 @@ doc:
 man:
 	mandoc -T lint -W warning $(PAGES)
 
-# All tests: unit, cli, containers, cost, init, model, real, sim, tidy, wire.
+# All tests: those beside the code, and those of tests/.
 test: needs
 	$(CARGO) test --no-fail-fast --lib --bins --tests
 
