@@ -25,15 +25,13 @@ endif
 
 PAGES = $(wildcard man/*.[1-9])
 EXAMPLES = $(wildcard man/examples/*)
-INSTALLED = $(BINDIR)/opm \
-	$(foreach page,$(notdir $(PAGES)),$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page)) \
-	$(addprefix $(DOCDIR)/examples/,$(notdir $(EXAMPLES)))
 
 # Of the simulator: SEED=N replays one seed with a trace; SEEDS=N runs so many, from FIRST on.
 SEED ?=
 SEEDS ?=
 FIRST ?=
 MINUTES ?= 5
+# Of the benchmark: ROWS=ls,stop measures only these, and leaves the README's table as it is.
 ROWS ?=
 FIGURES = $(TARGET_DIR)/bench/last.json
 
@@ -66,7 +64,7 @@ doc:
 man:
 	mandoc -T lint -W warning $(PAGES)
 
-# All tests: unit, cli, containers, cost, init, model, real, sim, tidy, wire.
+# All tests: those beside the code, and those of tests/.
 test: needs
 	$(CARGO) test --no-fail-fast --lib --bins --tests
 
@@ -93,7 +91,7 @@ golden:
 
 bench: $(BUILT)
 	$(PYTHON) tests/bench/bench.py --opm "$(BIN)" $(if $(ROWS),--rows $(ROWS)) --json "$(FIGURES)"
-	$(PYTHON) tests/bench/bench.py --json "$(FIGURES)" --readme README.md
+	$(if $(ROWS),,$(PYTHON) tests/bench/bench.py --json "$(FIGURES)" --readme README.md)
 
 demo: $(BUILT)
 	@sh tests/demo.sh "$(BIN)"
@@ -112,15 +110,24 @@ install: $(BUILT)
 	$(INSTALL) -d "$(DESTDIR)$(DOCDIR)/examples"
 	$(INSTALL) -m 644 $(EXAMPLES) "$(DESTDIR)$(DOCDIR)/examples/"
 
-# Exactly what install put there. Directories that are empty then go too: those that are opm's
-# own, and under DESTDIR all.
+# Exactly what install put there, and then the directories it made, if they are empty: opm's own,
+# and below DESTDIR those that lead to them.
 uninstall:
-	for file in $(INSTALLED); do rm -f "$(DESTDIR)$$file" || exit; done
-	for own in "$(DESTDIR)$(DOCDIR)/examples" "$(DESTDIR)$(DOCDIR)"; do \
-		[ ! -d "$$own" ] || rmdir "$$own" || exit; \
+	rm -f "$(DESTDIR)$(BINDIR)/opm"
+	for page in $(notdir $(PAGES)); do \
+		rm -f "$(DESTDIR)$(MANDIR)/man$${page##*.}/$$page" || exit; \
 	done
-	if [ -n "$(DESTDIR)" ] && [ -d "$(DESTDIR)" ]; then \
-		find "$(DESTDIR)" -mindepth 1 -depth -type d -empty -delete; \
+	for example in $(notdir $(EXAMPLES)); do \
+		rm -f "$(DESTDIR)$(DOCDIR)/examples/$$example" || exit; \
+	done
+	if [ -d "$(DESTDIR)" ]; then \
+		cd "$(DESTDIR)" || exit; \
+		for dir in "$(BINDIR)" "$(MANDIR)/man1" "$(MANDIR)/man5" "$(MANDIR)/man8" \
+			"$(DOCDIR)/examples"; do \
+			rmdir -p "$${dir#/}" 2>/dev/null || :; \
+		done; \
+	else \
+		rmdir "$(DOCDIR)/examples" "$(DOCDIR)" 2>/dev/null || :; \
 	fi
 
 dist:

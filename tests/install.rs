@@ -104,6 +104,29 @@ fn uninstall_takes_nothing_that_is_not_ours() {
 }
 
 #[test]
+fn uninstall_keeps_empty_directories_that_install_did_not_make() {
+    let scratch = Scratch::new("root");
+    for other in ["proc", "usr/src"] {
+        std::fs::create_dir_all(scratch.0.join(other)).unwrap();
+    }
+    make("install", &scratch.0, &["PREFIX=/usr"]);
+    make("uninstall", &scratch.0, &["PREFIX=/usr"]);
+    for other in ["proc", "usr/src"] {
+        assert!(scratch.0.join(other).is_dir(), "{other}");
+    }
+    assert!(!scratch.0.join("usr/share").exists());
+}
+
+#[test]
+fn a_prefix_with_a_blank_in_it_is_one_word() {
+    let scratch = Scratch::new("blank");
+    make("install", &scratch.0, &["PREFIX=/opt/a b"]);
+    assert_eq!(files(&scratch.0), expected("opt/a b"));
+    make("uninstall", &scratch.0, &["PREFIX=/opt/a b"]);
+    assert_eq!(std::fs::read_dir(&scratch.0).unwrap().count(), 0);
+}
+
+#[test]
 fn what_is_installed_is_as_it_should_be() {
     use std::os::unix::fs::PermissionsExt;
     let scratch = Scratch::new("modes");

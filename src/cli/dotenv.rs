@@ -21,11 +21,15 @@ pub(crate) fn parse(text: &str) -> (Env, Vec<usize>) {
         let (name, mut rest) = (name.trim_end(), rest.trim_start().to_owned());
         // A quoted value may hold newlines: take lines until the quote closes.
         let mut value = value_of(&rest);
+        let quote = rest.chars().next().unwrap_or_default();
         while value.is_none() {
             let Some((_, more)) = lines.next() else { break };
             rest.push('\n');
             rest.push_str(more);
-            value = value_of(&rest);
+            // Read anew only where it may close: a quote that never does reaches to the end.
+            if more.contains(quote) {
+                value = value_of(&rest);
+            }
         }
         match value {
             Some(value) if is_plain_name(name) => env.push((name.to_owned(), value)),
@@ -107,6 +111,13 @@ mod tests {
             assert_eq!(env(line), [("A".to_owned(), value.to_owned())], "{line}");
         }
         assert_eq!(env("\u{feff}\r\n# only a comment\r\n"), []);
+    }
+
+    #[test]
+    fn a_quote_that_is_never_closed_costs_no_more_than_its_length() {
+        let lines = 200_000;
+        let (env, bad) = parse(&("A='open\n".to_owned() + &"B=1\n".repeat(lines)));
+        assert_eq!((env.len(), bad), (0, vec![1]));
     }
 
     #[test]

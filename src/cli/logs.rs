@@ -244,7 +244,11 @@ fn begin_of_last(file: &File, end: u64, count: u32) -> std::io::Result<u64> {
             .unwrap_or(READ_BYTES)
             .min(READ_BYTES);
         at -= step as u64;
-        file.read_exact_at(&mut bytes[..step], at)?;
+        match file.read_exact_at(&mut bytes[..step], at) {
+            // Cut in this moment, by `flush` or a rotation: what it had is gone.
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(at),
+            read => read?,
+        }
         for (n, byte) in bytes[..step].iter().enumerate().rev() {
             let position = at + n as u64 + 1;
             if *byte != b'\n' || position == end {
@@ -373,6 +377,15 @@ mod tests {
         }
         assert_eq!(tail_of(b"", 3), b"");
         assert_eq!(tail_of(b"\n\n\n", 2), b"\n\n");
+    }
+
+    #[test]
+    fn a_file_that_is_cut_while_it_is_read_is_no_error() {
+        let file: OwnedFd =
+            rustix::fs::memfd_create("log", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let file = File::from(file);
+        file.write_all_at(b"a\n", 0).unwrap();
+        assert_eq!(begin_of_last(&file, 1_000, 5).unwrap(), 0);
     }
 
     #[test]

@@ -75,7 +75,7 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
             format!("cannot use {path}{what}: {}", describe(errno)),
         )
     };
-    let home = Home::open(path).map_err(|errno| cannot("", errno))?;
+    let home = open_home(path)?;
     let lock = home
         .open_file(LOCK, Mode::InPlace)
         .map_err(|errno| cannot("/lock", errno))?;
@@ -152,6 +152,16 @@ fn check_descriptors() -> Result<(), Failure> {
          ulimit -n)"
     );
     Err((code::UNREACHABLE, text))
+}
+
+fn open_home(path: &str) -> Result<Home, Failure> {
+    Home::open(path).map_err(|errno| {
+        let why = match errno {
+            Errno::NOTEMPTY => "others use it too (choose one of its own)".to_owned(),
+            errno => describe(errno),
+        };
+        (code::UNREACHABLE, format!("cannot use {path}: {why}"))
+    })
 }
 
 fn greeting(daemon: &Daemon<Linux>) -> String {

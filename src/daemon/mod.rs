@@ -6,6 +6,7 @@
 //! [`Kernel`], so that the simulator runs all of it.
 pub mod adopt;
 pub mod answer;
+mod client;
 pub mod define;
 pub mod door;
 pub mod events;

@@ -2,15 +2,16 @@
 //!
 //! A client that is slow, silent, hostile or gone costs its own buffer, bounded, and nothing
 //! else. No request is taken from another user.
+use super::client::Client;
 use super::front::Front;
 use super::sorted::{Map, Set};
 use super::{ClientId, Daemon, Leave, door};
 use crate::sys::linux::{Linux, wake_of};
 use crate::sys::peer::peer;
 use crate::sys::{Kernel, outlet, signals};
-use crate::wire::frame::{self, FrameError, Inbox, REQUEST_BYTES_MAX};
+use crate::wire::frame::{self, FrameError, REQUEST_BYTES_MAX};
 use crate::wire::{Reply, Request, code};
-use mio::net::{UnixListener, UnixStream};
+use mio::net::UnixListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -25,39 +26,16 @@ const CLIENT_KIND: usize = 4 << 32;
 /// Descriptors of a foreground run.
 const FRONT_KIND: usize = 5 << 32;
 /// Connections at once, as far as they take no more than half of the descriptors: services need
-/// some, too. For one more, one that has said nothing is closed, or else itself.
+/// some, too. For one more, the one that has been silent for longest is closed, or else itself.
 const CLIENTS_MAX: usize = 4_096;
 /// A follower that lets more than this pile up is cut off.
 const BACKLOG_BYTES_MAX: usize = 80 << 20;
-/// A reply of this size leaves much behind that is worth giving back.
-const LARGE_BYTES: usize = 16 << 10;
 /// Events of one poll.
 const EVENTS_MAX: usize = 1_024;
 /// When accept(2) had no descriptor left, try again then.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// At the end, how long replies may take to leave.
 const FAREWELL: Duration = Duration::from_secs(1);
-
-/// What a client has made of its time.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Said {
-    /// Nobody has listened to it yet.
-    Unheard,
-    /// Nothing, or half a request.
-    Nothing,
-    Request,
-}
-
-struct Client {
-    stream: UnixStream,
-    pid: i32,
-    inbox: Inbox,
-    out: Vec<u8>,
-    sent: usize,
-    said: Said,
-    /// To be closed when `out` is sent.
-    closing: bool,
-}
 
 /// The loop's own state.
 pub struct Server {
@@ -232,7 +210,7 @@ impl Server {
         let answered = |id| {
             self.clients
                 .get(id)
-                .is_none_or(|client| client.out.is_empty())
+                .is_none_or(|client| client.backlog() == 0)
         };
         let unheard = self.unheard.iter().any(answered).then_some(Duration::ZERO);
         due.into_iter().chain(accept).chain(unheard).min()
@@ -266,7 +244,8 @@ impl Server {
                 continue;
             }
             let id = self.next_client;
-            self.next_client = (id + 1) & 0xffff_ffff;
+            // 32 bits, of which 0 is the front.
+            self.next_client = id % 0xffff_ffff + 1;
             let token = Token(CLIENT_KIND | usize::try_from(id).unwrap_or(0));
             let interest = Interest::READABLE | Interest::WRITABLE;
             if self
@@ -275,37 +254,26 @@ impl Server {
                 .register(&mut stream, token, interest)
                 .is_ok()
             {
-                let inbox = Inbox::default();
-                let client = Client {
-                    stream,
-                    pid,
-                    inbox,
-                    out: vec![],
-                    sent: 0,
-                    said: Said::Unheard,
-                    closing: false,
-                };
-                self.clients.insert(id, client);
+                self.clients.insert(id, Client::new(stream, pid));
                 ready.push(id);
             }
         }
     }
 
-    /// Hangs up on whoever has said nothing for longest. One of ours that was just slow asks
-    /// again, since nobody has taken up its request.
+    /// Hangs up on whoever has been silent for longest. One of ours that was just slow asks again,
+    /// since nobody has taken up its request.
     fn dismiss_silent(&mut self, daemon: &mut Daemon<Linux>) -> bool {
-        let silent =
-            |(id, client): (&ClientId, &Client)| (client.said == Said::Nothing).then_some(*id);
-        let Some(id) = self.clients.iter().find_map(silent) else {
+        let silent = self.clients.iter().find(|(_, client)| client.is_silent());
+        let Some(id) = silent.map(|(id, _)| *id) else {
             return false;
         };
         self.close(id, daemon);
         true
     }
 
-    /// Takes up a client's request, or reads on. One a turn, and none while an answer has not
-    /// left: a client that only ever asks would keep the loop, and its answers the memory.
-    /// False: there may be more.
+    /// Takes up a client's request, or reads on. One a turn, and none while the one before is
+    /// not answered, or the answer has not left: a client that only ever asks would keep the
+    /// loop, and what it asked for the memory. False: there may be more.
     fn hear(&mut self, id: ClientId, daemon: &mut Daemon<Linux>) -> bool {
         let Some(client) = self.clients.value_mut(&id) else {
             return true;
@@ -313,33 +281,36 @@ impl Server {
         let mut buffer = [0u8; 16 << 10];
         let mut ended = false;
         loop {
-            if !client.closing && !client.out.is_empty() {
+            if !client.closing && client.backlog() > 0 {
                 return false;
             }
-            let request = match client.inbox.next_frame(REQUEST_BYTES_MAX) {
-                _ if client.closing => None,
-                Ok(None) => None,
-                Ok(Some(frame)) => Some(parse(&frame)),
-                Err(FrameError::TooLong(bytes)) => Some(Err(too_long(bytes))),
+            let waits = client.closing || client.asking;
+            let frame = (!waits).then(|| client.inbox.next_frame(REQUEST_BYTES_MAX));
+            let request = match frame {
+                None | Some(Ok(None)) => None,
+                Some(Ok(Some(frame))) => Some(parse(&frame)),
+                Some(Err(FrameError::TooLong(bytes))) => Some(Err(too_long(bytes))),
             };
             match request {
                 Some(Ok(request)) => {
-                    client.said = Said::Request;
+                    client.asking = true;
                     daemon.request(id, client.pid, request);
                     return false;
                 }
                 Some(Err(text)) => {
-                    client.said = Said::Request;
                     let code = code::USAGE;
                     daemon.outbox.push((id, Reply::Failed { code, text }));
                     client.closing = true;
                 }
-                None if client.said == Said::Unheard => client.said = Said::Nothing,
-                None => {}
+                None => client.heard = true,
             }
             match client.stream.read(&mut buffer) {
                 Ok(0) => ended = true,
                 Ok(_) if client.closing => {}
+                // It waits for an answer and talks on and on.
+                Ok(_) if client.asking && client.inbox.pending() > REQUEST_BYTES_MAX => {
+                    ended = true
+                }
                 Ok(length) => {
                     client.inbox.push(&buffer[..length]);
                     continue;
@@ -374,24 +345,27 @@ impl Server {
             let Some(client) = self.clients.value_mut(&id) else {
                 continue;
             };
-            match frame::encode(&reply) {
-                Ok(mut frame) if client.out.is_empty() => {
-                    std::mem::swap(&mut client.out, &mut frame);
+            if reply.is_final() {
+                client.asking = false;
+                if client.inbox.pending() > 0 {
+                    self.unheard.insert(id);
                 }
-                Ok(frame) => client.out.extend_from_slice(&frame),
+            }
+            match frame::encode(&reply) {
+                Ok(frame) => client.queue(frame),
                 Err(text) => log(&format!("cannot encode a reply: {text}")),
             }
         }
         let waiting = self
             .clients
             .iter()
-            .filter(|(_, client)| !client.out.is_empty());
+            .filter(|(_, client)| client.backlog() > 0);
         for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
             let Some(client) = self.clients.value_mut(&id) else {
                 continue;
             };
-            let alive = write_out(client);
-            if !alive || client.out.len() - client.sent > BACKLOG_BYTES_MAX {
+            let alive = client.write_out();
+            if !alive || client.backlog() > BACKLOG_BYTES_MAX {
                 self.close(id, daemon);
             }
         }
@@ -402,14 +376,14 @@ impl Server {
         let until = std::time::Instant::now() + FAREWELL;
         let mut events = Events::with_capacity(16);
         self.clients
-            .retain(|_, client| !client.out.is_empty() && write_out(client));
-        while self.clients.values().any(|client| !client.out.is_empty()) {
+            .retain(|_, client| client.backlog() > 0 && client.write_out());
+        while self.clients.values().any(|client| client.backlog() > 0) {
             let left = until.saturating_duration_since(std::time::Instant::now());
             if left.is_zero() || self.poll.poll(&mut events, Some(left)).is_err() {
                 return;
             }
             self.clients
-                .retain(|_, client| !client.out.is_empty() && write_out(client));
+                .retain(|_, client| client.backlog() > 0 && client.write_out());
         }
     }
 }
@@ -433,27 +407,6 @@ fn too_long(bytes: usize) -> String {
 
 fn parse(frame: &[u8]) -> Result<Request, String> {
     serde_json::from_slice(frame).map_err(|error| format!("request: cannot be understood: {error}"))
-}
-
-/// Writes what the socket takes. False: the client is gone or done with.
-fn write_out(client: &mut Client) -> bool {
-    while client.sent < client.out.len() {
-        match client.stream.write(&client.out[client.sent..]) {
-            Ok(0) => return false,
-            Ok(length) => client.sent += length,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return false,
-        }
-    }
-    let large = client.out.len() >= LARGE_BYTES;
-    client.out = Vec::new();
-    client.sent = 0;
-    if large {
-        // What a request of thousands of services took is not needed again soon.
-        signals::trim_heap();
-    }
-    !client.closing
 }
 
 /// A line for daemon.log, which is our stderr. A full disk is no reason to stop, and neither is

@@ -10,6 +10,7 @@ use crate::sys::{Kernel, Mode, Result, describe, write_all_at};
 use crate::wire::{Outcome, Status, code};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::HashMap;
 use std::rc::Rc;
 
 /// The dump, the one before it, and what they are made as.
@@ -73,13 +74,11 @@ impl Dump {
 impl<K: Kernel> Daemon<K> {
     fn dump(&mut self) -> Dump {
         let mut environments: Vec<Rc<Env>> = Vec::new();
+        let mut places: HashMap<&Env, usize> = HashMap::new();
         let mut services = Vec::new();
         for unit in self.all_units() {
             let base = &unit.definition.base;
-            let known = environments
-                .iter()
-                .position(|env| Rc::ptr_eq(env, base) || env == base);
-            let environment = known.unwrap_or_else(|| {
+            let environment = *places.entry(base).or_insert_with(|| {
                 environments.push(base.clone());
                 environments.len() - 1
             });
@@ -186,15 +185,21 @@ impl<K: Kernel> Daemon<K> {
         let environments: Vec<Rc<Env>> = dump
             .environments
             .into_iter()
-            .map(|env| self.store.intern((*env).clone()))
+            .map(|env| self.store.intern(Rc::unwrap_or_clone(env)))
             .collect();
         let passers = self.passers();
         let mut up = Vec::new();
-        let mut fresh = Vec::new();
+        let (mut fresh, mut ups) = (Vec::new(), Vec::new());
         for saved in dump.services {
-            let known = self.id_of(&saved.spec.name);
-            let Some(id) = known else {
-                fresh.push((saved, environments.clone()));
+            let Some(id) = self.id_of(&saved.spec.name) else {
+                // It is there: `Dump::parse` has looked.
+                let base = environments.get(saved.environment).cloned();
+                let definition = Definition {
+                    spec: saved.spec,
+                    base: base.unwrap_or_default(),
+                };
+                fresh.push((Some(saved.id), definition));
+                ups.push(saved.up);
                 continue;
             };
             let same = self.unit(id).is_some_and(|unit| {
@@ -211,18 +216,7 @@ impl<K: Kernel> Daemon<K> {
                 said.push((id, warned(vec![text])));
             }
         }
-        let ups: Vec<bool> = fresh.iter().map(|(saved, _)| saved.up).collect();
-        let wanted = fresh.into_iter().filter_map(|(saved, environments)| {
-            let base = environments.get(saved.environment)?.clone();
-            Some((
-                Some(saved.id),
-                Definition {
-                    spec: saved.spec,
-                    base,
-                },
-            ))
-        });
-        let ids = self.define_all(wanted.collect())?;
+        let ids = self.define_all(fresh)?;
         up.extend(
             ids.into_iter()
                 .zip(ups)

@@ -2,6 +2,7 @@
 //!
 //! Pure text: which services exist is the caller's to know. A name that passed [`check_name`]
 //! can be told from an id, from `all`, from an option and from a list.
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 /// The longest name, in characters.
@@ -10,6 +11,10 @@ pub const NAME_CHARS_MAX: usize = 64;
 /// The longest result of [`file_name_of`] for a valid name: leaves 25 bytes of the 255 that a
 /// file name may have for suffixes such as `-error.log`.
 pub const STEM_BYTES_MAX: usize = 230;
+
+/// The longest target, in bytes: what an argument of exec may have. Each item is looked for among
+/// all services.
+const TARGET_BYTES_MAX: usize = 128 << 10;
 
 /// What a command is asked to act on: an id, a name, a glob, `all`, or a comma list of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,14 +43,20 @@ impl Target {
         if text.trim().is_empty() {
             return Err("the target is empty: want an id, a name, a glob or all".to_owned());
         }
+        if text.len() > TARGET_BYTES_MAX {
+            let most = TARGET_BYTES_MAX >> 10;
+            return Err(format!(
+                "the target is over {most} KB (use several, or a glob)"
+            ));
+        }
         let mut parts = Vec::new();
+        let mut seen = HashSet::new();
         for item in text.split(',').map(str::trim) {
             if item.is_empty() {
                 return Err(format!("bad target {text:?}: an item of the list is empty"));
             }
-            let part = Part::of(item);
-            if !parts.contains(&part) {
-                parts.push(part);
+            if seen.insert(item) {
+                parts.push(Part::of(item));
             }
         }
         Ok(Target { parts })
@@ -306,6 +317,14 @@ mod tests {
         for text in ["", " ", ",", "a,", ",a", "a,,b"] {
             assert!(Target::parse(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_target_longer_than_an_argument_can_be_is_refused() {
+        let list = "a,".repeat(TARGET_BYTES_MAX / 2 - 1) + "a";
+        assert_eq!(target(&list).parts().len(), 1);
+        let error = Target::parse(&(list + ",bb")).expect_err("too long");
+        assert!(error.contains("128 KB"), "{error}");
     }
 
     #[test]

@@ -4,6 +4,9 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FlockOperation, OFlags};
 use std::os::fd::AsFd;
 
+/// The sticky bit: a directory that many write to.
+const S_ISVTX: u32 = 0o1000;
+
 /// The home directory, open.
 #[derive(Debug)]
 pub struct Home {
@@ -15,7 +18,8 @@ impl Home {
     /// Opens the home, made if missing, private.
     ///
     /// # Errors
-    /// What mkdir(2) and open(2) say; EPERM: it belongs to somebody else.
+    /// What mkdir(2) and open(2) say; EPERM: it belongs to somebody else; ENOTEMPTY: it is a
+    /// directory of many, such as /tmp, which nobody else could use if it were private.
     pub fn open(path: &str) -> Result<Self> {
         let private = rustix::fs::Mode::from_raw_mode(0o700);
         let made = make_path(path, private)?;
@@ -25,6 +29,10 @@ impl Home {
         let uid = rustix::process::geteuid().as_raw();
         if stat.st_uid != uid && uid != 0 {
             return Err(super::Errno::PERM);
+        }
+        let is_common = stat.st_mode & S_ISVTX != 0 || path.trim_end_matches('/').is_empty();
+        if is_common && holds_more(&dir)? {
+            return Err(super::Errno::NOTEMPTY);
         }
         if made || stat.st_mode & 0o077 != 0 {
             rustix::fs::fchmod(&dir, private)?;
@@ -135,6 +143,19 @@ impl Home {
     }
 }
 
+/// Whether a directory that was no home before has more in it than the log of our beginning.
+fn holds_more(dir: &OwnedFd) -> Result<bool> {
+    if rustix::fs::statat(dir, "lock", AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+        return Ok(false);
+    }
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b".." | b"daemon.log") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Takes the exclusive lock of a file without waiting. It belongs to the open file description:
 /// a forked child holds it too, until its exec closes the descriptor.
 ///
@@ -158,10 +179,66 @@ fn make_path(path: &str, mode: rustix::fs::Mode) -> Result<bool> {
                 return Err(super::Errno::NOENT);
             }
             make_path(parent, mode)?;
-            rustix::fs::mkdir(path, mode).map(|()| true)
+            match rustix::fs::mkdir(path, mode) {
+                // Another daemon of this home begins at the same moment.
+                Err(super::Errno::EXIST) => Ok(false),
+                made => made.map(|()| true),
+            }
         }
         // A read-only file system says so even of a directory that is there.
         Err(errno) if rustix::fs::access(path, rustix::fs::Access::EXISTS).is_err() => Err(errno),
         Err(_) => Ok(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_directory_of_many_is_taken_only_if_nothing_is_in_it() {
+        let path = std::env::temp_dir().join(format!("opm-common-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let common = std::fs::Permissions::from_mode(0o1777);
+        std::fs::set_permissions(&path, common.clone()).unwrap();
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+        std::fs::write(path.join("somebody's"), "").unwrap();
+        let open = || Home::open(path.to_str().unwrap()).map(drop);
+        assert_eq!(
+            (open(), mode()),
+            (Err(super::super::Errno::NOTEMPTY), 0o1777)
+        );
+        std::fs::remove_file(path.join("somebody's")).unwrap();
+        std::fs::write(path.join("daemon.log"), "").unwrap();
+        assert_eq!((open(), mode()), (Ok(()), 0o700));
+        // A home that somebody has opened to others, with all that a home has.
+        for name in ["lock", "journal"] {
+            std::fs::write(path.join(name), "").unwrap();
+        }
+        std::fs::set_permissions(&path, common).unwrap();
+        assert_eq!((open(), mode()), (Ok(()), 0o700));
+        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_home_made_by_several_at_once_is_there_for_all_of_them() {
+        let top = std::env::temp_dir().join(format!("opm-storage-{}", std::process::id()));
+        for round in 0..200 {
+            let path = top.join(format!("{round}/a/b/c"));
+            let path = path.to_str().unwrap();
+            let barrier = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                let open = || {
+                    barrier.wait();
+                    Home::open(path).map(drop)
+                };
+                let all: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+                for one in all {
+                    assert_eq!(one.join().unwrap(), Ok(()), "round {round}");
+                }
+            });
+        }
+        std::fs::remove_dir_all(top).unwrap();
     }
 }

@@ -9,6 +9,7 @@ use crate::service::target::check_name;
 use crate::service::text::{Delay, parse_span};
 use crate::service::words::{self, Line};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 
 /// Largest process file: what is defined must fit into one request.
@@ -31,6 +32,7 @@ pub fn parse(text: &[u8], file: &str, directory: &Path) -> Result<ProcessFile, S
     let top = parse_json(text).map_err(|reason| format!("{file}: {reason}"))?;
     let services = services_of(top).map_err(|reason| format!("{file}: {reason}"))?;
     let mut found = ProcessFile::default();
+    let mut names = HashSet::new();
     for (n, value) in services.list.into_iter().enumerate() {
         let mut reader = Reader {
             file,
@@ -38,7 +40,7 @@ pub fn parse(text: &[u8], file: &str, directory: &Path) -> Result<ProcessFile, S
             warnings: Vec::new(),
         };
         let spec = reader.spec(value, directory)?;
-        if found.specs.iter().any(|other| other.name == spec.name) {
+        if !names.insert(spec.name.clone()) {
             return Err(format!("{file}: {}: the name is there twice", spec.name));
         }
         found.warnings.append(&mut reader.warnings);

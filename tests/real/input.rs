@@ -351,6 +351,26 @@ fn a_thousand_silent_clients_keep_nobody_out() {
 }
 
 #[test]
+fn what_a_client_asks_while_it_waits_for_an_answer_is_taken_up_after_it() {
+    isolated(here!(), |rig| {
+        for name in ["first", "second"] {
+            rig.start(name, "sleep");
+        }
+        let mut stream = connect(rig);
+        let wait = r#"{"wait":{"target":"first","until":"stopped","timeout_ms":null}}"#;
+        for body in [wait, r#"{"stop":{"target":"second"}}"#] {
+            let length = u32::try_from(body.len()).unwrap();
+            stream.write_all(&length.to_le_bytes()).unwrap();
+            stream.write_all(body.as_bytes()).unwrap();
+        }
+        rig.ok(&["reset", "first"]);
+        assert_eq!(rig.row("second").status, "online");
+        rig.ok(&["stop", "first"]);
+        rig.until_status("second", "stopped");
+    });
+}
+
+#[test]
 fn a_client_that_follows_and_never_reads_holds_nobody_up() {
     isolated(here!(), |rig| {
         with_witness(rig, |rig| {

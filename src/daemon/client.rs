@@ -1,0 +1,106 @@
+//! One connection: what came of its request, and what is still to be sent to it.
+//!
+//! It never holds more than a request and what the loop puts behind unsent replies.
+use crate::sys::signals;
+use crate::wire::frame::Inbox;
+use mio::net::UnixStream;
+use std::io::{ErrorKind, Write};
+
+/// A reply of this size leaves much behind that is worth giving back.
+const LARGE_BYTES: usize = 16 << 10;
+
+pub(super) struct Client {
+    pub(super) stream: UnixStream,
+    pub(super) pid: i32,
+    pub(super) inbox: Inbox,
+    out: Vec<u8>,
+    sent: usize,
+    /// Somebody has listened to it.
+    pub(super) heard: bool,
+    /// Its request has not been answered finally.
+    pub(super) asking: bool,
+    /// To be closed when all is sent.
+    pub(super) closing: bool,
+}
+
+impl Client {
+    pub(super) fn new(stream: UnixStream, pid: i32) -> Self {
+        Self {
+            stream,
+            pid,
+            inbox: Inbox::default(),
+            out: Vec::new(),
+            sent: 0,
+            heard: false,
+            asking: false,
+            closing: false,
+        }
+    }
+
+    /// It has said nothing, or half a request, and has had all that it asked for.
+    pub(super) fn is_silent(&self) -> bool {
+        self.heard && !self.asking && self.backlog() == 0
+    }
+
+    /// Bytes of replies that are not sent yet.
+    pub(super) fn backlog(&self) -> usize {
+        self.out.len() - self.sent
+    }
+
+    /// Puts a frame behind what is not sent yet. Of a reader that is always a little late `out`
+    /// would never be empty: what is sent goes as soon as it is the larger part.
+    pub(super) fn queue(&mut self, frame: Vec<u8>) {
+        if self.out.is_empty() {
+            self.out = frame;
+            return;
+        }
+        if self.sent > self.out.len() / 2 {
+            self.out.drain(..self.sent);
+            self.sent = 0;
+        }
+        self.out.extend_from_slice(&frame);
+    }
+
+    /// Writes what the socket takes. False: the client is gone or done with.
+    pub(super) fn write_out(&mut self) -> bool {
+        while self.sent < self.out.len() {
+            match self.stream.write(&self.out[self.sent..]) {
+                Ok(0) => return false,
+                Ok(length) => self.sent += length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        let large = self.out.len() >= LARGE_BYTES;
+        self.out = Vec::new();
+        self.sent = 0;
+        if large {
+            // What a request of thousands of services took is not needed again soon.
+            signals::trim_heap();
+        }
+        !self.closing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_follower_has_taken_is_given_back_though_it_never_catches_up() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut client = Client::new(ours, 0);
+        let mut expected = Vec::new();
+        for n in 0..10_000u32 {
+            let frame = n.to_le_bytes().repeat(25);
+            expected.extend_from_slice(&frame);
+            client.queue(frame);
+            // As if the reader had taken all but the last two.
+            let left = client.out.len().min(200);
+            client.sent = client.out.len() - left;
+            assert_eq!(client.out[client.sent..], expected[expected.len() - left..]);
+            assert!(client.out.len() < 1_000, "{} after {n}", client.out.len());
+        }
+    }
+}
