@@ -104,7 +104,7 @@ const START: &[Cost] = &[
     ("openat", 2..=2),
     ("pipe2", 1..=1),
     ("pwrite64", 1..=1),
-    ("read", 3..=3),
+    ("read", 2..=2),
     // Where strace is, and what the service's directory really is.
     ("readlinkat", 2..=2),
     ("recvfrom", 2..=4),
