@@ -95,7 +95,8 @@ impl Linux {
 
 impl Kernel for Linux {
     type Pidfd = OwnedFd;
-    type Launch = Launching;
+    /// Boxed: it lives for a moment, and its place in a unit as long as the service.
+    type Launch = Box<Launching>;
     type File = OwnedFd;
 
     fn now(&self) -> u64 {
@@ -138,7 +139,11 @@ impl Kernel for Linux {
         procfs::strangers_in_cgroup() == Some(false)
     }
 
-    fn spawn(&mut self, plan: &Plan<'_>, journal: &OwnedFd) -> Result<Child<OwnedFd, Launching>> {
+    fn spawn(
+        &mut self,
+        plan: &Plan<'_>,
+        journal: &OwnedFd,
+    ) -> Result<Child<OwnedFd, Box<Launching>>> {
         let arena = self.arena.as_mut().ok_or(Errno::NOMEM)?;
         let mut parent = spawn::Parent {
             journal,
@@ -158,7 +163,7 @@ impl Kernel for Linux {
         }
     }
 
-    fn launch(&mut self, launch: &Launching) -> Launch {
+    fn launch(&mut self, launch: &Box<Launching>) -> Launch {
         launch.look()
     }
 
@@ -275,12 +280,12 @@ impl Kernel for Linux {
         self.watched = self.watched.saturating_sub(usize::from(removed.is_ok()));
     }
 
-    fn watch_launch(&mut self, launch: &Launching, wake: Wake) -> Result<()> {
+    fn watch_launch(&mut self, launch: &Box<Launching>, wake: Wake) -> Result<()> {
         let fd = launch.as_raw_fd();
         register(&self.registry, fd, token_of(wake))
     }
 
-    fn unwatch_launch(&mut self, launch: &Launching) {
+    fn unwatch_launch(&mut self, launch: &Box<Launching>) {
         drop(self.registry.deregister(&mut SourceFd(&launch.as_raw_fd())));
     }
 

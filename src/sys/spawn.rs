@@ -150,7 +150,7 @@ pub fn spawn(
     plan: &Plan<'_>,
     arena: &mut Arena,
     parent: Parent<'_>,
-) -> Result<Child<OwnedFd, Launching>> {
+) -> Result<Child<OwnedFd, Box<Launching>>> {
     let shares = parent.many && parent.tiers.clone3 && launch::is_low(parent.journal.as_raw_fd());
     let (launch, report) = launch::pipe(parent.low, shares)?;
     let mut prepared = Prepared::new(plan, arena, &report, parent)?;
@@ -160,6 +160,7 @@ pub fn spawn(
     } else {
         fork(&mut prepared)?
     };
+    let launch = Box::new(launch);
     Ok(Child { pid, pidfd, launch })
 }
 
