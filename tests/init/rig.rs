@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -72,10 +73,47 @@ pub(crate) fn exists(path: &str) -> bool {
     std::path::Path::new(path).exists()
 }
 
+/// Ends whatever bears its mark: what an init let be, or left when it was killed.
+#[derive(Debug)]
+pub(crate) struct Sweep(String);
+
+impl Sweep {
+    const VARIABLE: &str = "RIG_MARK";
+
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self(format!("{}.{number}.", std::process::id()))
+    }
+}
+
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        let mark = format!("{}={}", Self::VARIABLE, self.0);
+        let bears = |pid: i32| {
+            let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environ.split(|b| *b == 0).any(|v| v == mark.as_bytes())
+        };
+        let pids = || {
+            let all = std::fs::read_dir("/proc").unwrap();
+            all.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        };
+        // Again, as long as there are any: they may have forked.
+        loop {
+            let left: Vec<i32> = pids().filter(|pid| bears(*pid)).collect();
+            if left.is_empty() {
+                return;
+            }
+            left.into_iter().for_each(|pid| kill(pid, "KILL"));
+        }
+    }
+}
+
 /// A running init (behind wrappers that exec), with its output line by line.
 pub(crate) struct Live {
     child: Child,
     lines: Receiver<String>,
+    sweep: Option<Sweep>,
 }
 
 /// How it ended.
@@ -85,6 +123,7 @@ pub(crate) struct End {
     pub(crate) code: Option<i32>,
     /// What it had still to say, stderr's lines among them.
     pub(crate) rest: Vec<String>,
+    _sweep: Option<Sweep>,
 }
 
 impl End {
@@ -102,7 +141,9 @@ impl Live {
     }
 
     pub(crate) fn from(mut command: Command) -> Live {
+        let sweep = Sweep::new();
         let mut child = command
+            .env(Sweep::VARIABLE, &sweep.0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -130,7 +171,11 @@ impl Live {
                 }
             });
         }
-        Live { child, lines }
+        Live {
+            child,
+            lines,
+            sweep: Some(sweep),
+        }
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -187,6 +232,7 @@ impl Live {
         End {
             code: code.map(|status| status.code().unwrap_or(-1)),
             rest,
+            _sweep: self.sweep.take(),
         }
     }
 
@@ -199,9 +245,6 @@ impl Drop for Live {
     fn drop(&mut self) {
         if !self.is_alive() {
             return;
-        }
-        for pid in children(self.pid()) {
-            kill(pid, "KILL");
         }
         // It is ours and not reaped, so the number is its.
         self.child.kill().unwrap();
