@@ -25,6 +25,9 @@ const OWN: RawFd = FIRST - 1;
 pub const MANY: usize = 64;
 /// With a lower limit of descriptors there are never enough to make sharing worth it.
 const LIMIT_MIN: u64 = 512;
+/// The table is made for so many from the start (32 KB of the kernel's): to enlarge one that is
+/// shared, the kernel waits for a grace period of RCU, milliseconds (expand_fdtable()).
+const TABLE: u64 = 4096;
 /// A report of a failure: its stage and its errno.
 const REPORT_BYTES: usize = 8;
 /// What a child says when it has left.
@@ -108,12 +111,15 @@ impl Low {
     /// for a seccomp filter. EBUSY: the numbers are taken, or something held is not below them.
     pub fn reserve(held: &[RawFd]) -> Result<Self> {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        if limit.is_some_and(|limit| limit < LIMIT_MIN) {
+        let limit = limit.unwrap_or(TABLE);
+        if limit < LIMIT_MIN {
             return Err(Errno::MFILE);
         }
         // Above the last descriptor there is nothing to close.
         close_range(RawFd::MAX.cast_unsigned(), c_uint::MAX, 0)?;
         let filler = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
+        let last = RawFd::try_from(limit.min(TABLE) - 1).map_err(|_| Errno::MFILE)?;
+        drop(rustix::io::fcntl_dupfd_cloexec(&filler, last)?);
         let numbers = (OWN..=LAST).map(|number| rustix::io::fcntl_dupfd_cloexec(&filler, number));
         let numbers: Vec<OwnedFd> = numbers.collect::<Result<_>>()?;
         let is_ours = numbers.iter().map(AsRawFd::as_raw_fd).eq(OWN..=LAST);
