@@ -19,7 +19,7 @@ use crate::process::stat::environ_value;
 use crate::process::{Identity, Pid};
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, Wake, describe};
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 /// Clean passes in a row that prove a tree empty: the second is for pids that wrapped around
 /// during the first.
@@ -52,6 +52,16 @@ pub(crate) struct Sighting {
 }
 
 impl Sighting {
+    fn of_leader(pid: Pid, generation: u64) -> Self {
+        Self {
+            pid,
+            part: Some(LimitMark::part_of(generation)),
+            mark: None,
+            sid: 0,
+            pgid: 0,
+        }
+    }
+
     /// What a limit says, or would say, of its generation.
     pub(crate) fn part(&self) -> Option<u64> {
         let marked = self.mark.map(|mark| LimitMark::part_of(mark.generation));
@@ -75,8 +85,14 @@ impl<K: Kernel> Daemon<K> {
             found: Vec::new(),
             vanished: false,
         };
+        let leaders = self.leaders_alive();
         for pid in pids {
             if pid == self.own.pid {
+                continue;
+            }
+            if let Some(generation) = leaders.get(&pid) {
+                // It is held and lives, so that the number is its own: its marks are known.
+                pass.found.push(Sighting::of_leader(pid, *generation));
                 continue;
             }
             match self.sight(pid, numbers) {
@@ -264,7 +280,7 @@ impl<K: Kernel> Daemon<K> {
     fn has_new_zombie(&mut self, seen: &[Pid], zombies: &mut Vec<Identity>) -> bool {
         let alive = self.leaders_alive();
         let mut any = false;
-        for pid in seen.iter().filter(|pid| !alive.contains(pid)) {
+        for pid in seen.iter().filter(|pid| !alive.contains_key(pid)) {
             match self.zombie(*pid) {
                 Ok(None) => {}
                 Ok(Some(zombie)) if zombies.iter().any(|known| known.is_same(&zombie)) => {}
@@ -278,15 +294,14 @@ impl<K: Kernel> Daemon<K> {
         any
     }
 
-    /// Leaders that live, by the pidfds that we hold anyway.
-    fn leaders_alive(&mut self) -> HashSet<Pid> {
-        let runs = self
-            .units
-            .iter()
-            .flatten()
-            .filter_map(|unit| unit.run.as_ref());
-        let held = runs.filter_map(|run| Some((run.leader.pid, run.pidfd.as_ref()?)));
-        held.filter_map(|(pid, pidfd)| (self.kernel.is_dead(pidfd) == Ok(false)).then_some(pid))
+    /// The generation of each leader that lives, by the pidfds that we hold anyway.
+    fn leaders_alive(&mut self) -> HashMap<Pid, u64> {
+        let runs = self.units.iter().flatten();
+        let runs = runs.filter_map(|unit| unit.run.as_ref());
+        let held = runs.filter_map(|run| Some((run, run.pidfd.as_ref()?)));
+        let alive = held.filter(|(_, pidfd)| self.kernel.is_dead(pidfd) == Ok(false));
+        alive
+            .map(|(run, _)| (run.leader.pid, run.generation.0))
             .collect()
     }
 
