@@ -16,6 +16,7 @@ pub mod journal;
 pub mod launch;
 pub mod load;
 pub mod lookalike;
+mod proof;
 pub mod report;
 pub mod request;
 pub mod scan;

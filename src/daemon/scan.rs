@@ -1,14 +1,5 @@
 //! Passes over /proc, for trees whose orphans went elsewhere: those that an earlier daemon
 //! started. One pass serves every gate that waits in the same turn.
-//!
-//! # Why a pass can prove that a tree is empty
-//!
-//! /proc lists in the order of pids, and pids grow until they wrap around. A chain of forks
-//! (each forks and exits: a comet) has at every instant a newest live member, whose pid only
-//! grows; the listing can't get past that member without listing it. What was listed is then
-//! either read, and its mark seen, or it vanished before, and the pass proves nothing. A wrap
-//! around can break one pass; two in a row would need two of them. When nothing at all was
-//! forked during a pass, that one is enough.
 use super::Daemon;
 use super::door::INITIAL_PID_NAMESPACE;
 use super::gate::{LOOK_AGAIN_MS, readable};
@@ -19,13 +10,6 @@ use crate::process::stat::environ_value;
 use crate::process::{Identity, Pid};
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, Wake, describe};
-use std::collections::HashMap;
-
-/// Clean passes in a row that prove a tree empty: the second is for pids that wrapped around
-/// during the first.
-const PASSES_CLEAN: u32 = 2;
-/// Passes of one turn. On a machine that forks all the time each may meet one that vanishes.
-const PASSES_MAX: u32 = 8;
 
 /// The parent of all kernel threads, where they are seen: outside of PID namespaces.
 const KTHREADD: Pid = 2;
@@ -37,6 +21,8 @@ pub(crate) struct Pass {
     /// A process was listed and gone before its mark could be read: it may have left a child
     /// behind that the listing had passed already.
     pub(crate) vanished: bool,
+    /// Processes that were listed.
+    pub(crate) listed: usize,
 }
 
 /// A process that bears a mark of this home, or sits in a group or session that we ask about.
@@ -84,6 +70,7 @@ impl<K: Kernel> Daemon<K> {
         let mut pass = Pass {
             found: Vec::new(),
             vanished: false,
+            listed: pids.len(),
         };
         let leaders = self.leaders_alive();
         for pid in pids {
@@ -164,162 +151,6 @@ impl<K: Kernel> Daemon<K> {
         }))
     }
 
-    /// Of draining trees that an earlier daemon started, those that are confirmed empty.
-    pub(crate) fn confirm_adopted(&mut self, ids: Vec<Id>) -> Vec<Id> {
-        let mut ready = Vec::new();
-        for id in ids {
-            if self.are_members_dead(id) {
-                ready.push(id);
-            }
-        }
-        if !self.pass_until_clean(&mut ready) {
-            self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
-            return Vec::new();
-        }
-        // Not the group's own word: zombies of somebody else's count as members there until they
-        // are reaped (1.3 s late by some inits), and the passes have seen that none of it lives.
-        ready.retain(|id| self.reap_leader(*id));
-        ready
-    }
-
-    /// Passes until what is left of `ready` is proved to be empty, or too many proved nothing.
-    fn pass_until_clean(&mut self, ready: &mut Vec<Id>) -> bool {
-        let mut clean = 0;
-        let mut zombies: Vec<Identity> = Vec::new();
-        for _ in 0..PASSES_MAX {
-            if ready.is_empty() {
-                return true;
-            }
-            let forks = self.kernel.forks();
-            let numbers: Vec<Pid> = ready
-                .iter()
-                .filter_map(|id| Some(self.unit(*id)?.run.as_ref()?.leader.pid))
-                // Of a lost leader, whose number nobody knows; 0 is a session of others.
-                .filter(|pid| *pid != 0)
-                .collect();
-            let Some(mut pass) = self.sightings(&numbers) else {
-                return false;
-            };
-            let runs = ready.iter().filter_map(|id| self.unit(*id)?.run.as_ref());
-            let waiting: Vec<u64> = runs.map(|run| run.generation.0).collect();
-            ready.retain(|id| !self.take_in_sightings(*id, &pass.found));
-            let named = |sighting: &&Sighting| waiting.iter().any(|g| sighting.names(*g));
-            let seen: Vec<Pid> = pass.found.iter().filter(named).map(|s| s.pid).collect();
-            pass.vanished |= self.has_new_zombie(&seen, &mut zombies);
-            clean = if pass.vanished && !mutant("ignore_vanished") {
-                0
-            } else {
-                clean + 1
-            };
-            let quiet = forks.is_some() && forks == self.kernel.forks();
-            if clean > 0 && (quiet || clean == PASSES_CLEAN || mutant("one_pass")) {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// All that bears a mark of ours and lives, of passes until one is clean; and whether one
-    /// was.
-    pub(crate) fn search(&mut self) -> (Vec<Sighting>, bool) {
-        let mut found: Vec<Sighting> = Vec::new();
-        let mut zombies: Vec<Identity> = Vec::new();
-        let mut clean = 0;
-        for _ in 0..PASSES_MAX {
-            let forks = self.kernel.forks();
-            let Some(mut pass) = self.sightings(&[]) else {
-                clean = 0;
-                continue;
-            };
-            let seen: Vec<Pid> = pass.found.iter().map(|sighting| sighting.pid).collect();
-            pass.vanished |= self.has_new_zombie(&seen, &mut zombies);
-            for sighting in pass.found {
-                found.retain(|known| known.pid != sighting.pid);
-                found.push(sighting);
-            }
-            clean = if pass.vanished && !mutant("ignore_vanished") {
-                0
-            } else {
-                clean + 1
-            };
-            let quiet = forks.is_some() && forks == self.kernel.forks();
-            if clean > 0 && (quiet || clean == PASSES_CLEAN) {
-                self.leave_out_zombies(&mut found, &zombies);
-                return (found, true);
-            }
-        }
-        (found, false)
-    }
-
-    /// Two passes, where no more is to be proved than that what was marked is dead. None: /proc
-    /// could not be read whole.
-    pub(crate) fn two_passes(&mut self) -> Option<Vec<Sighting>> {
-        let mut found = self.sightings(&[])?.found;
-        let seen: Vec<Pid> = found.iter().map(|sighting| sighting.pid).collect();
-        let mut zombies = Vec::new();
-        self.has_new_zombie(&seen, &mut zombies);
-        found.extend(self.sightings(&[])?.found);
-        self.leave_out_zombies(&mut found, &zombies);
-        Some(found)
-    }
-
-    /// What was a zombie before the last pass began has left no child that this pass can't see,
-    /// and is nothing but a number that its parent has yet to wait for: some inits never do.
-    fn leave_out_zombies(&mut self, found: &mut Vec<Sighting>, zombies: &[Identity]) {
-        if zombies.is_empty() {
-            return;
-        }
-        found.retain(|sighting| {
-            let zombie = self.zombie(sighting.pid).ok().flatten();
-            !zombie.is_some_and(|zombie| zombies.iter().any(|known| known.is_same(&zombie)))
-        });
-    }
-
-    /// A marked zombie may have been alive when it was listed, and have left a child behind that
-    /// the listing had passed; one that was a zombie before the pass has not.
-    fn has_new_zombie(&mut self, seen: &[Pid], zombies: &mut Vec<Identity>) -> bool {
-        let alive = self.leaders_alive();
-        let mut any = false;
-        for pid in seen.iter().filter(|pid| !alive.contains_key(pid)) {
-            match self.zombie(*pid) {
-                Ok(None) => {}
-                Ok(Some(zombie)) if zombies.iter().any(|known| known.is_same(&zombie)) => {}
-                Ok(Some(zombie)) => {
-                    zombies.push(zombie);
-                    any = true;
-                }
-                Err(_) => any = true,
-            }
-        }
-        any
-    }
-
-    /// The generation of each leader that lives, by the pidfds that we hold anyway.
-    fn leaders_alive(&mut self) -> HashMap<Pid, u64> {
-        let runs = self.units.iter().flatten();
-        let runs = runs.filter_map(|unit| unit.run.as_ref());
-        let held = runs.filter_map(|run| Some((run, run.pidfd.as_ref()?)));
-        let alive = held.filter(|(_, pidfd)| self.kernel.is_dead(pidfd) == Ok(false));
-        alive
-            .map(|(run, _)| (run.leader.pid, run.generation.0))
-            .collect()
-    }
-
-    /// What is left of a process that died and that nobody has reaped; none if it lives.
-    fn zombie(&mut self, pid: Pid) -> Result<Option<Identity>, Errno> {
-        let pidfd = self.kernel.pidfd_open(pid)?;
-        if !self.kernel.is_dead(&pidfd)? {
-            return Ok(None);
-        }
-        let start_time = self.kernel.stat(pid).map_or(0, |stat| stat.start_time);
-        let inode = self.kernel.inode(&pidfd).unwrap_or(0);
-        Ok(Some(Identity {
-            pid,
-            start_time,
-            inode,
-        }))
-    }
-
     /// Whether a dead leader is reaped as far as that is ours to do: it may be our child, by our
     /// fork or after an upgrade, or after a crash somebody else's. False while it is traced.
     pub(crate) fn reap_leader(&mut self, id: Id) -> bool {
@@ -343,7 +174,7 @@ impl<K: Kernel> Daemon<K> {
         reaped
     }
 
-    fn are_members_dead(&mut self, id: Id) -> bool {
+    pub(crate) fn are_members_dead(&mut self, id: Id) -> bool {
         let Some(unit) = unit_in(&mut self.units, id) else {
             return false;
         };
@@ -367,7 +198,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Makes members of what a pass has seen of this unit's tree. Says whether it has seen any.
-    fn take_in_sightings(&mut self, id: Id, found: &[Sighting]) -> bool {
+    pub(crate) fn take_in_sightings(&mut self, id: Id, found: &[Sighting]) -> bool {
         let Some(unit) = self.unit(id) else {
             return true;
         };

@@ -228,6 +228,10 @@ impl Kernel for Linux {
         procfs::forks()
     }
 
+    fn free_pids(&mut self) -> Option<u64> {
+        procfs::free_pids()
+    }
+
     fn stat(&mut self, pid: Pid) -> Result<Stat> {
         procfs::stat(pid)
     }

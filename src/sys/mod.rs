@@ -220,8 +220,10 @@ pub trait Kernel {
     fn children(&mut self, pid: Pid, out: &mut Vec<Pid>) -> Result<()>;
     /// Every process in /proc.
     fn processes(&mut self, out: &mut Vec<Pid>) -> Result<()>;
-    /// How many processes were ever forked on this machine.
+    /// How many processes and threads were ever forked on this machine.
     fn forks(&mut self) -> Option<u64>;
+    /// How many pids no process or thread has.
+    fn free_pids(&mut self) -> Option<u64>;
     fn stat(&mut self, pid: Pid) -> Result<Stat>;
     /// Soft and hard RLIMIT_LOCKS.
     fn locks_limit(&mut self, pid: Pid) -> Result<(u64, u64)>;

@@ -199,6 +199,21 @@ pub fn forks() -> Option<u64> {
     std::str::from_utf8(line).ok()?.trim().parse().ok()
 }
 
+/// Numbers below this one are given out once only, after the boot (RESERVED_PIDS of kernel/pid.c).
+const RESERVED_PIDS: u64 = 300;
+
+/// Pids that no process or thread has; fewer in a PID namespace, where all threads of the machine
+/// are taken for its own.
+pub fn free_pids() -> Option<u64> {
+    let number = |text: &[u8]| std::str::from_utf8(text).ok()?.trim().parse::<u64>().ok();
+    let most = number(&read("/proc/sys/kernel/pid_max").ok()?)?;
+    // `0.00 0.00 0.00 RUNNING/THREADS LAST`
+    let load = read("/proc/loadavg").ok()?;
+    let threads = load.split(|b| *b == b'/').nth(1)?;
+    let threads = number(threads.split(|b| *b == b' ').next()?)?;
+    Some(most.saturating_sub(RESERVED_PIDS + threads))
+}
+
 /// The inode of our PID namespace; 0 without /proc.
 pub fn pid_namespace() -> u64 {
     rustix::fs::stat("/proc/self/ns/pid").map_or(0, |stat| stat.st_ino)

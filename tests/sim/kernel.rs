@@ -300,6 +300,11 @@ impl Kernel for Fake {
         world.counts_forks.then_some(world.forks)
     }
 
+    fn free_pids(&mut self) -> Option<u64> {
+        let world = self.enter();
+        world.counts_forks.then(|| world.free_pids())
+    }
+
     fn stat(&mut self, pid: Pid) -> Result<Stat> {
         let mut world = self.enter();
         if let Some(errno) = world.shortage() {

@@ -260,6 +260,10 @@ impl World {
 
     /// The lowest free number after the last one, as the kernel gives them; none if all are used
     /// by a process, a group or a session.
+    pub(crate) fn free_pids(&self) -> u64 {
+        u64::from(self.pids.unsigned_abs()).saturating_sub(self.procs.len() as u64)
+    }
+
     fn free_pid(&mut self) -> Option<Pid> {
         let tick = self.now / TICK_MS;
         for step in 1..=self.pids {

@@ -1,0 +1,204 @@
+//! What passes over /proc ([`super::scan`]) prove of trees whose orphans went elsewhere.
+//!
+//! # Why a pass can prove that a tree is empty
+//!
+//! /proc lists in the order of pids, and pids grow until they wrap around. A chain of forks
+//! (each forks and exits: a comet) has at every instant a newest live member, whose pid only
+//! grows; the listing can't get past that member without listing it. What was listed is then
+//! either read, and its mark seen, or it vanished before, and the pass proves nothing. A wrap
+//! around can break one pass; two in a row would need two of them, and from one to the next
+//! every free pid is given out. So two clean passes are enough if less was forked during them
+//! than there are free pids, and one is if nothing was.
+use super::Daemon;
+use super::gate::LOOK_AGAIN_MS;
+use super::scan::{Pass, Sighting};
+use crate::mutant::mutant;
+use crate::process::{Identity, Pid};
+use crate::service::spec::Id;
+use crate::sys::{Errno, Kernel};
+use std::collections::HashMap;
+
+/// Passes of one turn. On a machine that forks all the time each may meet one that vanishes.
+const PASSES_MAX: u32 = 8;
+
+/// The passes so far, towards a proof.
+#[derive(Debug, Default)]
+struct Proof {
+    /// How much had been forked before the last pass, if that was clean.
+    last: Option<Option<u64>>,
+}
+
+impl<K: Kernel> Daemon<K> {
+    /// Of draining trees that an earlier daemon started, those that are confirmed empty.
+    pub(crate) fn confirm_adopted(&mut self, ids: Vec<Id>) -> Vec<Id> {
+        let mut ready = Vec::new();
+        for id in ids {
+            if self.are_members_dead(id) {
+                ready.push(id);
+            }
+        }
+        if !self.pass_until_clean(&mut ready) {
+            self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
+            return Vec::new();
+        }
+        // Not the group's own word: zombies of somebody else's count as members there until they
+        // are reaped (1.3 s late by some inits), and the passes have seen that none of it lives.
+        ready.retain(|id| self.reap_leader(*id));
+        ready
+    }
+
+    /// Passes until what is left of `ready` is proved to be empty, or too many proved nothing.
+    fn pass_until_clean(&mut self, ready: &mut Vec<Id>) -> bool {
+        let mut proof = Proof::default();
+        let mut zombies: Vec<Identity> = Vec::new();
+        for _ in 0..PASSES_MAX {
+            if ready.is_empty() {
+                return true;
+            }
+            let forks = self.kernel.forks();
+            let numbers: Vec<Pid> = ready
+                .iter()
+                .filter_map(|id| Some(self.unit(*id)?.run.as_ref()?.leader.pid))
+                // Of a lost leader, whose number nobody knows; 0 is a session of others.
+                .filter(|pid| *pid != 0)
+                .collect();
+            let Some(mut pass) = self.sightings(&numbers) else {
+                return false;
+            };
+            let runs = ready.iter().filter_map(|id| self.unit(*id)?.run.as_ref());
+            let waiting: Vec<u64> = runs.map(|run| run.generation.0).collect();
+            ready.retain(|id| !self.take_in_sightings(*id, &pass.found));
+            let named = |sighting: &&Sighting| waiting.iter().any(|g| sighting.names(*g));
+            let seen: Vec<Pid> = pass.found.iter().filter(named).map(|s| s.pid).collect();
+            pass.vanished |= self.has_new_zombie(&seen, &mut zombies);
+            if self.proves(&mut proof, &pass, forks) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// All that bears a mark of ours and lives, of passes until one is clean; and whether one
+    /// was.
+    pub(crate) fn search(&mut self) -> (Vec<Sighting>, bool) {
+        let mut found: HashMap<Pid, Sighting> = HashMap::new();
+        let mut zombies: Vec<Identity> = Vec::new();
+        let mut proof = Proof::default();
+        let mut whole = false;
+        for _ in 0..PASSES_MAX {
+            let forks = self.kernel.forks();
+            let Some(mut pass) = self.sightings(&[]) else {
+                proof = Proof::default();
+                continue;
+            };
+            let seen: Vec<Pid> = pass.found.iter().map(|sighting| sighting.pid).collect();
+            pass.vanished |= self.has_new_zombie(&seen, &mut zombies);
+            found.extend(pass.found.iter().map(|sighting| (sighting.pid, *sighting)));
+            whole = self.proves(&mut proof, &pass, forks);
+            if whole {
+                break;
+            }
+        }
+        let mut found: Vec<Sighting> = found.into_values().collect();
+        found.sort_by_key(|sighting| sighting.pid);
+        if whole {
+            self.leave_out_zombies(&mut found, &zombies);
+        }
+        (found, whole)
+    }
+
+    /// Whether this pass, or it and the one before, prove that nothing was missed. `before`: what
+    /// had been forked when it began.
+    fn proves(&mut self, proof: &mut Proof, pass: &Pass, before: Option<u64>) -> bool {
+        if pass.vanished && !mutant("ignore_vanished") {
+            proof.last = None;
+            return false;
+        }
+        let forks = self.kernel.forks();
+        let quiet = before.is_some() && before == forks;
+        let first = proof.last.replace(before);
+        if quiet || mutant("one_pass") {
+            return true;
+        }
+        let Some(first) = first else { return false };
+        // Numbers of dead leaders whose group or session lives are not free either: two for each
+        // process at most.
+        let held = 2 * pass.listed as u64;
+        match (first, forks, self.kernel.free_pids()) {
+            (Some(first), Some(forks), Some(free)) => {
+                forks.saturating_sub(first) < free.saturating_sub(held)
+            }
+            // Nobody counts: more can't be had.
+            _ => true,
+        }
+    }
+
+    /// Two passes, where no more is to be proved than that what was marked is dead. None: /proc
+    /// could not be read whole.
+    pub(crate) fn two_passes(&mut self) -> Option<Vec<Sighting>> {
+        let mut found = self.sightings(&[])?.found;
+        let seen: Vec<Pid> = found.iter().map(|sighting| sighting.pid).collect();
+        let mut zombies = Vec::new();
+        self.has_new_zombie(&seen, &mut zombies);
+        found.extend(self.sightings(&[])?.found);
+        self.leave_out_zombies(&mut found, &zombies);
+        Some(found)
+    }
+
+    /// What was a zombie before the last pass began has left no child that this pass can't see,
+    /// and is nothing but a number that its parent has yet to wait for: some inits never do.
+    fn leave_out_zombies(&mut self, found: &mut Vec<Sighting>, zombies: &[Identity]) {
+        if zombies.is_empty() {
+            return;
+        }
+        found.retain(|sighting| {
+            let zombie = self.zombie(sighting.pid).ok().flatten();
+            !zombie.is_some_and(|zombie| zombies.iter().any(|known| known.is_same(&zombie)))
+        });
+    }
+
+    /// A marked zombie may have been alive when it was listed, and have left a child behind that
+    /// the listing had passed; one that was a zombie before the pass has not.
+    fn has_new_zombie(&mut self, seen: &[Pid], zombies: &mut Vec<Identity>) -> bool {
+        let alive = self.leaders_alive();
+        let mut any = false;
+        for pid in seen.iter().filter(|pid| !alive.contains_key(pid)) {
+            match self.zombie(*pid) {
+                Ok(None) => {}
+                Ok(Some(zombie)) if zombies.iter().any(|known| known.is_same(&zombie)) => {}
+                Ok(Some(zombie)) => {
+                    zombies.push(zombie);
+                    any = true;
+                }
+                Err(_) => any = true,
+            }
+        }
+        any
+    }
+
+    /// The generation of each leader that lives, by the pidfds that we hold anyway.
+    pub(crate) fn leaders_alive(&mut self) -> HashMap<Pid, u64> {
+        let runs = self.units.iter().flatten();
+        let runs = runs.filter_map(|unit| unit.run.as_ref());
+        let held = runs.filter_map(|run| Some((run, run.pidfd.as_ref()?)));
+        let alive = held.filter(|(_, pidfd)| self.kernel.is_dead(pidfd) == Ok(false));
+        alive
+            .map(|(run, _)| (run.leader.pid, run.generation.0))
+            .collect()
+    }
+
+    /// What is left of a process that died and that nobody has reaped; none if it lives.
+    fn zombie(&mut self, pid: Pid) -> Result<Option<Identity>, Errno> {
+        let pidfd = self.kernel.pidfd_open(pid)?;
+        if !self.kernel.is_dead(&pidfd)? {
+            return Ok(None);
+        }
+        let start_time = self.kernel.stat(pid).map_or(0, |stat| stat.start_time);
+        let inode = self.kernel.inode(&pidfd).unwrap_or(0);
+        Ok(Some(Identity {
+            pid,
+            start_time,
+            inode,
+        }))
+    }
+}
