@@ -127,7 +127,8 @@ impl<K: Kernel> Daemon<K> {
                 );
                 (code::FAILED, text)
             })?;
-        let text = format!("saved {count} services to {}/{FILE}", self.home);
+        let services = if count == 1 { "service" } else { "services" };
+        let text = format!("saved {count} {services} to {}/{FILE}", self.home);
         self.await_all(client, Map::new(), vec![(0, done(text))], Then::Answer);
         Ok(())
     }
