@@ -328,8 +328,9 @@ impl<K: Kernel> Daemon<K> {
         let Some(run) = unit.run.as_ref() else { return };
         let generation = run.generation;
         let leader = run.exit.is_none().then_some(run.leader.pid);
+        let mut grouped = false;
         if let Some(pidfd) = &run.pidfd {
-            let grouped = self.kernel.tiers().pgroup_signal
+            grouped = self.kernel.tiers().pgroup_signal
                 && self.kernel.signal(pidfd, signal, Reach::Group).is_ok();
             if !grouped && leader.is_some() {
                 self.kernel.signal(pidfd, signal, Reach::Process).ok();
@@ -352,33 +353,43 @@ impl<K: Kernel> Daemon<K> {
         for pid in roots {
             self.signal_branch(id, pid, signal);
         }
-        for pid in leader.into_iter().chain(members) {
-            self.signal_descendants(id, pid, signal);
+        if let Some(pid) = leader {
+            self.signal_descendants(id, pid, signal, grouped);
+        }
+        for pid in members {
+            self.signal_descendants(id, pid, signal, false);
         }
     }
 
+    /// For an orphan and what is below it, once for each: a second signal means something else to
+    /// many a program.
     fn signal_branch(&mut self, id: Id, pid: Pid, signal: i32) {
+        let mut grouped = false;
         if let Some(orphan) = self.orphans.get(&pid) {
             let group = self.kernel.tiers().pgroup_signal;
             for signal in [signal, libc::SIGCONT] {
-                self.kernel
-                    .signal(&orphan.pidfd, signal, Reach::Process)
-                    .ok();
-                if group {
-                    self.kernel.signal(&orphan.pidfd, signal, Reach::Group).ok();
+                let pidfd = &orphan.pidfd;
+                grouped = group && self.kernel.signal(pidfd, signal, Reach::Group).is_ok();
+                if !grouped {
+                    self.kernel.signal(pidfd, signal, Reach::Process).ok();
                 }
             }
         }
-        self.signal_descendants(id, pid, signal);
+        self.signal_descendants(id, pid, signal, grouped);
     }
 
-    /// Walks down from a process that we hold.
-    fn signal_descendants(&mut self, id: Id, root: Pid, signal: i32) {
-        for (_, pidfd) in self.descendants(id, root) {
-            self.kernel.signal(&pidfd, signal, Reach::Process).ok();
+    /// Walks down from a process that we hold. `grouped`: the group that it leads has had the
+    /// signal.
+    fn signal_descendants(&mut self, id: Id, root: Pid, signal: i32, grouped: bool) {
+        for below in self.descendants(id, root) {
+            if grouped && below.pgid == root && signal != libc::SIGKILL {
+                continue;
+            }
+            let pidfd = &below.pidfd;
+            self.kernel.signal(pidfd, signal, Reach::Process).ok();
             if signal != libc::SIGKILL {
                 self.kernel
-                    .signal(&pidfd, libc::SIGCONT, Reach::Process)
+                    .signal(pidfd, libc::SIGCONT, Reach::Process)
                     .ok();
             }
         }
@@ -387,8 +398,8 @@ impl<K: Kernel> Daemon<K> {
     /// The live descendants of a leader, member or orphan that we hold. May miss some while they
     /// change, and names no stranger: a number is believed only while what we hold of it lives,
     /// for then it has not passed to another process.
-    fn descendants(&mut self, id: Id, root: Pid) -> Vec<(Pid, K::Pidfd)> {
-        let mut found: Vec<(Pid, K::Pidfd)> = Vec::new();
+    fn descendants(&mut self, id: Id, root: Pid) -> Vec<Descendant<K>> {
+        let mut found: Vec<Descendant<K>> = Vec::new();
         let mut queue: Vec<(Pid, Option<usize>)> = vec![(root, None)];
         let mut seen = Set::new();
         seen.insert(root);
@@ -402,14 +413,18 @@ impl<K: Kernel> Daemon<K> {
                 let Ok(pidfd) = self.kernel.pidfd_open(pid) else {
                     continue;
                 };
-                let is_child = self.kernel.stat(pid).is_ok_and(|stat| stat.ppid == parent);
+                let stat = self.kernel.stat(pid).ok();
+                let Some(stat) = stat.filter(|stat| stat.ppid == parent) else {
+                    continue;
+                };
                 let parent_lives = match at {
                     None => mutant("trust_numbers") || self.holds_alive(id, root),
-                    Some(at) => self.kernel.is_dead(&found[at].1) == Ok(false),
+                    Some(at) => self.kernel.is_dead(&found[at].pidfd) == Ok(false),
                 };
-                if is_child && parent_lives && self.kernel.is_dead(&pidfd) == Ok(false) {
+                if parent_lives && self.kernel.is_dead(&pidfd) == Ok(false) {
                     queue.push((pid, Some(found.len())));
-                    found.push((pid, pidfd));
+                    let pgid = stat.pgid;
+                    found.push(Descendant { pidfd, pgid });
                 }
             }
         }
@@ -426,6 +441,12 @@ impl<K: Kernel> Daemon<K> {
         let held = held.or_else(|| self.orphans.get(&pid).map(|orphan| &orphan.pidfd));
         held.is_some_and(|pidfd| self.kernel.is_dead(pidfd) == Ok(false))
     }
+}
+
+/// A process below one that we hold.
+struct Descendant<K: Kernel> {
+    pidfd: K::Pidfd,
+    pgid: Pid,
 }
 
 /// None: it is not there, or not ours to read.
