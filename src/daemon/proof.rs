@@ -70,7 +70,8 @@ impl<K: Kernel> Daemon<K> {
             ready.retain(|id| !self.take_in_sightings(*id, &pass.found));
             let named = |sighting: &&Sighting| waiting.iter().any(|g| sighting.names(*g));
             let seen: Vec<Pid> = pass.found.iter().filter(named).map(|s| s.pid).collect();
-            pass.vanished |= self.has_new_zombie(&seen, &mut zombies);
+            let dead = pass.corpses.iter().chain(&seen);
+            pass.vanished |= self.has_new_zombie(dead, &mut zombies);
             if self.proves(&mut proof, &pass, forks) {
                 return true;
             }
@@ -92,7 +93,8 @@ impl<K: Kernel> Daemon<K> {
                 continue;
             };
             let seen: Vec<Pid> = pass.found.iter().map(|sighting| sighting.pid).collect();
-            pass.vanished |= self.has_new_zombie(&seen, &mut zombies);
+            let dead = pass.corpses.iter().chain(&seen);
+            pass.vanished |= self.has_new_zombie(dead, &mut zombies);
             found.extend(pass.found.iter().map(|sighting| (sighting.pid, *sighting)));
             whole = self.proves(&mut proof, &pass, forks);
             if whole {
@@ -139,7 +141,7 @@ impl<K: Kernel> Daemon<K> {
         let mut found = self.sightings(&[])?.found;
         let seen: Vec<Pid> = found.iter().map(|sighting| sighting.pid).collect();
         let mut zombies = Vec::new();
-        self.has_new_zombie(&seen, &mut zombies);
+        self.has_new_zombie(seen.iter(), &mut zombies);
         found.extend(self.sightings(&[])?.found);
         self.leave_out_zombies(&mut found, &zombies);
         Some(found)
@@ -157,12 +159,17 @@ impl<K: Kernel> Daemon<K> {
         });
     }
 
-    /// A marked zombie may have been alive when it was listed, and have left a child behind that
-    /// the listing had passed; one that was a zombie before the pass has not.
-    fn has_new_zombie(&mut self, seen: &[Pid], zombies: &mut Vec<Identity>) -> bool {
+    /// A zombie, marked or not to be read any more, may have been alive when it was listed, and
+    /// have left a child behind that the listing had passed; one that was a zombie before the
+    /// pass has not.
+    fn has_new_zombie<'a>(
+        &mut self,
+        seen: impl Iterator<Item = &'a Pid>,
+        zombies: &mut Vec<Identity>,
+    ) -> bool {
         let alive = self.leaders_alive();
         let mut any = false;
-        for pid in seen.iter().filter(|pid| !alive.contains_key(pid)) {
+        for pid in seen.filter(|pid| !alive.contains_key(pid)) {
             match self.zombie(*pid) {
                 Ok(None) => {}
                 Ok(Some(zombie)) if zombies.iter().any(|known| known.is_same(&zombie)) => {}

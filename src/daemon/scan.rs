@@ -21,6 +21,9 @@ pub(crate) struct Pass {
     /// A process was listed and gone before its mark could be read: it may have left a child
     /// behind that the listing had passed already.
     pub(crate) vanished: bool,
+    /// Zombies of which nobody can tell any more whose they were: their environment is gone, and
+    /// their limit says nothing of ours.
+    pub(crate) corpses: Vec<Pid>,
     /// Processes that were listed.
     pub(crate) listed: usize,
 }
@@ -35,6 +38,14 @@ pub(crate) struct Sighting {
     pub(crate) mark: Option<EnvMark>,
     sid: Pid,
     pgid: Pid,
+}
+
+/// What one process has shown.
+enum Look {
+    Nothing,
+    Seen(Sighting),
+    /// See [`Pass::corpses`].
+    Corpse,
 }
 
 impl Sighting {
@@ -70,6 +81,7 @@ impl<K: Kernel> Daemon<K> {
         let mut pass = Pass {
             found: Vec::new(),
             vanished: false,
+            corpses: Vec::new(),
             listed: pids.len(),
         };
         let leaders = self.leaders_alive();
@@ -83,7 +95,9 @@ impl<K: Kernel> Daemon<K> {
                 continue;
             }
             match self.sight(pid, numbers) {
-                Ok(sighting) => pass.found.extend(sighting),
+                Ok(Look::Nothing) => {}
+                Ok(Look::Seen(sighting)) => pass.found.push(sighting),
+                Ok(Look::Corpse) => pass.corpses.push(pid),
                 // IO: what was read was cut off by its end.
                 Err(Errno::SRCH | Errno::NOENT | Errno::IO) => pass.vanished = true,
                 // Neither seen nor known to be gone: then the pass proves nothing.
@@ -96,7 +110,7 @@ impl<K: Kernel> Daemon<K> {
         Some(pass)
     }
 
-    fn sight(&mut self, pid: Pid, numbers: &[Pid]) -> Result<Option<Sighting>, Errno> {
+    fn sight(&mut self, pid: Pid, numbers: &[Pid]) -> Result<Look, Errno> {
         let key = self.header.home_key;
         let limit = self.kernel.locks_limit(pid)?;
         let part = LimitMark::generation_of(limit, key);
@@ -110,11 +124,10 @@ impl<K: Kernel> Daemon<K> {
                     let stat = self.kernel.stat(pid)?;
                     let outside = self.header.pid_namespace == INITIAL_PID_NAMESPACE;
                     let kernel_thread = outside && (pid == KTHREADD || stat.ppid == KTHREADD);
-                    let zombie = stat.state == b'Z' && stat.num_threads <= 1;
-                    return if kernel_thread || zombie {
-                        Ok(None)
-                    } else {
-                        Err(errno)
+                    return match kernel_thread {
+                        true => Ok(Look::Nothing),
+                        false if stat.is_zombie() => Ok(self.look_of_zombie(limit)),
+                        false => Err(errno),
                     };
                 }
                 other => other?,
@@ -129,26 +142,39 @@ impl<K: Kernel> Daemon<K> {
                 .find(|mark| mark.home_key == key);
         }
         let marked = part.is_some() || mark.is_some();
-        if !marked && LimitMark::is_mark(limit) {
-            // Another home's, or a daemon.
-            return Ok(None);
-        }
         let (mut sid, mut pgid) = (0, 0);
         if !marked {
             let stat = self.kernel.stat(pid)?;
-            (sid, pgid) = (stat.sid, stat.pgid);
-            if stat.state == b'Z' && stat.num_threads <= 1 {
-                return Ok(None);
+            if stat.is_zombie() {
+                return Ok(self.look_of_zombie(limit));
             }
+            if LimitMark::is_mark(limit) {
+                // Another home's, or a daemon.
+                return Ok(Look::Nothing);
+            }
+            (sid, pgid) = (stat.sid, stat.pgid);
         }
         let asked = numbers.contains(&sid) || numbers.contains(&pgid);
-        Ok((marked || asked).then_some(Sighting {
+        let sighting = Sighting {
             pid,
             part,
             mark,
             sid,
             pgid,
-        }))
+        };
+        Ok(match marked || asked {
+            true => Look::Seen(sighting),
+            false => Look::Nothing,
+        })
+    }
+
+    /// The daemon before, which was just killed, is no corpse to worry about.
+    fn look_of_zombie(&self, limit: (u64, u64)) -> Look {
+        let own = self.mark.map(LimitMark::value);
+        match own.is_some_and(|own| limit == (own, own)) {
+            true => Look::Nothing,
+            false => Look::Corpse,
+        }
     }
 
     /// Whether a dead leader is reaped as far as that is ours to do: it may be our child, by our
@@ -309,7 +335,7 @@ impl<K: Kernel> Daemon<K> {
     /// # Errors
     /// It can't be told.
     pub(crate) fn bears(&mut self, pid: Pid, generation: u64) -> Result<bool, Errno> {
-        let seen = readable(self.sight(pid, &[]))?.flatten();
-        Ok(seen.is_some_and(|seen| seen.names(generation)))
+        let look = readable(self.sight(pid, &[]))?;
+        Ok(matches!(look, Some(Look::Seen(seen)) if seen.names(generation)))
     }
 }

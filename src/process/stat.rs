@@ -35,6 +35,12 @@ pub struct Stat {
 }
 
 impl Stat {
+    /// Whether all of it has exited and nobody has waited for it: with state `Z` alone other
+    /// threads may run.
+    pub fn is_zombie(&self) -> bool {
+        self.state == b'Z' && self.num_threads <= 1
+    }
+
     /// Reads the whole of `/proc/PID/stat`; one that was cut before its last field is `None`.
     pub fn parse(text: &[u8]) -> Option<Stat> {
         // The name in parentheses may hold anything, `) R 1` and newlines too, but what follows
