@@ -277,8 +277,7 @@ impl<K: Kernel> Daemon<K> {
             return Some(done(format!("{name}: stopped")));
         }
         let note = || {
-            unit.note
-                .clone()
+            unit.reason()
                 .unwrap_or_else(|| format!("it is {}", status.word()))
         };
         let fail = || Some(failed(code::FAILED, format!("{name}: {}", note())));

@@ -121,11 +121,11 @@ impl<K: Kernel> Daemon<K> {
             Status::Errored => {
                 if unit.note.is_none() {
                     unit.note = Some(match unit.machine.deaths() {
-                        0 => "it failed, and its policy is not to restart it".to_owned(),
-                        deaths => format!("{deaths} quick deaths in a row"),
+                        0 => "it failed, and its policy is not to restart it".into(),
+                        deaths => format!("{deaths} quick deaths in a row").into(),
                     });
                 }
-                ("errored", unit.note.clone())
+                ("errored", unit.reason())
             }
             Status::Stopped => ("stopped", None),
             Status::Online | Status::Starting | Status::Stopping => return,

@@ -166,8 +166,8 @@ impl<K: Kernel> Daemon<K> {
         match unit.status() {
             Status::Online | Status::Starting | Status::Stopping | Status::Waiting => Fate::Alive,
             Status::Stopped if unit.halted => Fate::Halted,
-            Status::Errored => Fate::Ended(exit_code(unit).max(1), unit.note.clone()),
-            Status::Stopped => Fate::Ended(exit_code(unit), unit.note.clone()),
+            Status::Errored => Fate::Ended(exit_code(unit).max(1), unit.reason()),
+            Status::Stopped => Fate::Ended(exit_code(unit), unit.reason()),
         }
     }
 

@@ -221,7 +221,7 @@ impl<K: Kernel> Daemon<K> {
                 Stage::Log => format!("cannot open its log in {home}/logs"),
                 Stage::Exec => format!("cannot execute {program}"),
             };
-            unit.note = Some(format!("{what}: {}", crate::sys::describe(errno)));
+            unit.note = Some(format!("{what}: {}", crate::sys::describe(errno)).into());
             unit.launch_error = Some(errno);
         }
     }

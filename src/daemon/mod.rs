@@ -306,7 +306,7 @@ impl<K: Kernel> Daemon<K> {
         unit.note = (ending == Ending::Daemonized).then(|| {
             "it daemonizes: it exited with 0 at once and left processes behind; run it in the \
              foreground"
-                .to_owned()
+                .into()
         });
         let pid = run.leader.pid;
         self.announce_exit(id, generation, pid, exit);

@@ -12,11 +12,11 @@
 use super::Daemon;
 use super::gate::LOOK_AGAIN_MS;
 use super::scan::{Pass, Sighting};
+use super::sorted::Map;
 use crate::mutant::mutant;
 use crate::process::{Identity, Pid};
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel};
-use std::collections::HashMap;
 
 /// Passes of one turn. On a machine that forks all the time each may meet one that vanishes.
 const PASSES_MAX: u32 = 8;
@@ -82,7 +82,7 @@ impl<K: Kernel> Daemon<K> {
     /// All that bears a mark of ours and lives, of passes until one is clean; and whether one
     /// was.
     pub(crate) fn search(&mut self) -> (Vec<Sighting>, bool) {
-        let mut found: HashMap<Pid, Sighting> = HashMap::new();
+        let mut found: Map<Pid, Sighting> = Map::new();
         let mut zombies: Vec<Identity> = Vec::new();
         let mut proof = Proof::default();
         let mut whole = false;
@@ -95,14 +95,15 @@ impl<K: Kernel> Daemon<K> {
             let seen: Vec<Pid> = pass.found.iter().map(|sighting| sighting.pid).collect();
             let dead = pass.corpses.iter().chain(&seen);
             pass.vanished |= self.has_new_zombie(dead, &mut zombies);
-            found.extend(pass.found.iter().map(|sighting| (sighting.pid, *sighting)));
+            for sighting in &pass.found {
+                found.insert(sighting.pid, *sighting);
+            }
             whole = self.proves(&mut proof, &pass, forks);
             if whole {
                 break;
             }
         }
-        let mut found: Vec<Sighting> = found.into_values().collect();
-        found.sort_by_key(|sighting| sighting.pid);
+        let mut found: Vec<Sighting> = found.values().copied().collect();
         if whole {
             self.leave_out_zombies(&mut found, &zombies);
         }
@@ -184,14 +185,16 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// The generation of each leader that lives, by the pidfds that we hold anyway.
-    pub(crate) fn leaders_alive(&mut self) -> HashMap<Pid, u64> {
+    pub(crate) fn leaders_alive(&mut self) -> Map<Pid, u64> {
+        let mut alive = Map::new();
         let runs = self.units.iter().flatten();
-        let runs = runs.filter_map(|unit| unit.run.as_ref());
-        let held = runs.filter_map(|run| Some((run, run.pidfd.as_ref()?)));
-        let alive = held.filter(|(_, pidfd)| self.kernel.is_dead(pidfd) == Ok(false));
+        for run in runs.filter_map(|unit| unit.run.as_ref()) {
+            let lives = |pidfd| self.kernel.is_dead(pidfd) == Ok(false);
+            if run.pidfd.as_ref().is_some_and(lives) {
+                alive.insert(run.leader.pid, run.generation.0);
+            }
+        }
         alive
-            .map(|(run, _)| (run.leader.pid, run.generation.0))
-            .collect()
     }
 
     /// What is left of a process that died and that nobody has reaped; none if it lives.

@@ -212,7 +212,7 @@ impl<K: Kernel> Daemon<K> {
             last_restart_at: at(unit.restarted_at),
             env_keys,
             cgroup,
-            note: resists.or_else(|| unit.note.clone()),
+            note: resists.or_else(|| unit.reason()),
             row,
         })
     }

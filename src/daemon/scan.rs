@@ -315,9 +315,8 @@ impl<K: Kernel> Daemon<K> {
                     .ok();
             }
         } else {
-            unit.note = Some(format!(
-                "process {pid} of its old group or session still lives"
-            ));
+            let text = format!("process {pid} of its old group or session still lives");
+            unit.note = Some(text.into());
         }
         run.members.insert(
             pid,

@@ -16,7 +16,6 @@ use crate::process::{Exit, Identity, Pid};
 use crate::service::machine::{Ending, Generation, Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Id, Policy, Spec};
 use crate::sys::{Errno, Kernel};
-use std::collections::HashMap;
 use std::rc::Rc;
 
 /// A live incarnation of a service that nobody knows any more: it has to drain before a
@@ -43,11 +42,11 @@ impl<K: Kernel> Daemon<K> {
             self.log
                 .push("cannot read /proc whole: marked processes may be missed".to_owned());
         }
-        let mut recorded: HashMap<u64, Vec<u64>> = HashMap::new();
+        let mut recorded: Map<u64, Vec<u64>> = Map::new();
         for run in self.all_units().filter_map(|unit| unit.run.as_ref()) {
             let generation = run.generation.0;
             let part = LimitMark::part_of(generation);
-            recorded.entry(part).or_default().push(generation);
+            recorded.or_default(part).push(generation);
         }
         let known = |sighting: &Sighting| {
             let alike = recorded.get(&sighting.part()?)?;
@@ -311,7 +310,7 @@ impl<K: Kernel> Daemon<K> {
             "{name}: its record was lost; recovered from pid {leader}"
         ));
         if let Some(unit) = self.unit_mut(id) {
-            unit.note = Some("its record was lost; recovered from the running process".to_owned());
+            unit.note = Some("its record was lost; recovered from the running process".into());
         }
         Some(id)
     }

@@ -34,7 +34,7 @@ pub struct Unit<K: Kernel> {
     /// Why its last launch failed, if it did.
     pub launch_error: Option<Errno>,
     /// Why it is where it is.
-    pub note: Option<String>,
+    pub note: Option<Box<str>>,
     /// What the loop's timer has for it.
     pub deadline: Option<Time>,
     /// When usage was last asked for, and the tree's ticks then.
@@ -140,6 +140,11 @@ impl<K: Kernel> Unit<K> {
             restarted_at: self.restarted_at,
             exit: self.exit,
         }
+    }
+
+    /// A copy of the note, to be told.
+    pub fn reason(&self) -> Option<String> {
+        self.note.as_deref().map(str::to_owned)
     }
 
     /// The leader's pid while it lives.
