@@ -5,10 +5,10 @@
 //! /proc lists in the order of pids, and pids grow until they wrap around. A chain of forks
 //! (each forks and exits: a comet) has at every instant a newest live member, whose pid only
 //! grows; the listing can't get past that member without listing it. What was listed is then
-//! either read, and its mark seen, or it vanished before, and the pass proves nothing. A wrap
-//! around can break one pass; two in a row would need two of them, and from one to the next
-//! every free pid is given out. So two clean passes are enough if less was forked during them
-//! than there are free pids, and one is if nothing was.
+//! either read, and its mark seen, or it vanished before or became a zombie, and the pass proves
+//! nothing. A wrap around can break one pass; two in a row would need two of them, and from one
+//! to the next every free pid is given out. So two clean passes are enough if less was forked
+//! during them than there are free pids, and one is if nothing was.
 use super::Daemon;
 use super::gate::LOOK_AGAIN_MS;
 use super::scan::{Pass, Sighting};

@@ -77,11 +77,7 @@ fn one_of_many_that_cannot_be_started_is_told_why() {
 #[test]
 fn one_of_many_that_hangs_before_its_exec_holds_only_itself_up() {
     beside_many(here!(), |rig| {
-        rig.start("web", "sleep");
-        rig.ok(&["stop", "web"]);
-        let log = rig.info("web")["log_out"].as_str().unwrap().to_owned();
-        std::fs::remove_file(&log).unwrap();
-        assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+        let log = rig.log_to_nobody("web");
         let start = rig.spawn(&["start", "web"]);
         let child = before_its_exec(rig, rig.daemon());
         for number in 0..40 {

@@ -195,6 +195,17 @@ impl Rig {
     }
 
     /// The words of such a start.
+    /// A service, stopped, whose log is a FIFO that nobody reads: its next child hangs before its
+    /// exec until somebody opens the log. Gives its path.
+    pub(crate) fn log_to_nobody(&self, name: &str) -> String {
+        self.start(name, "sleep");
+        self.ok(&["stop", name]);
+        let log = self.info(name)["log_out"].as_str().unwrap().to_owned();
+        std::fs::remove_file(&log).unwrap();
+        assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+        log
+    }
+
     pub(crate) fn start_words(&self, name: &str, options: &[&str], ops: &str) -> Vec<String> {
         let program = fixture().display().to_string();
         let mut words = vec!["start", "--name", name];

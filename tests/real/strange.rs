@@ -4,7 +4,7 @@ use crate::namespace::{fixture, isolated, unshare};
 use crate::proc;
 use crate::rig::{Rig, finish, one_line};
 use rustix::process::Signal;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// `opm ARGS…` on this home, but in a PID namespace of its own.
 fn elsewhere(rig: &Rig, args: &[&str]) -> crate::rig::Ran {
@@ -41,12 +41,7 @@ fn a_home_whose_services_live_in_another_pid_namespace_is_refused() {
 #[test]
 fn a_child_that_hangs_before_its_exec_keeps_the_next_daemon_waiting() {
     isolated(here!(), |rig| {
-        rig.start("web", "sleep");
-        rig.ok(&["stop", "web"]);
-        let info = rig.info("web");
-        let log = info["log_out"].as_str().unwrap();
-        std::fs::remove_file(log).unwrap();
-        assert!(Command::new("mkfifo").arg(log).status().unwrap().success());
+        let log = rig.log_to_nobody("web");
         let mut start = rig.spawn(&["start", "web"]);
         let daemon = rig.daemon();
         let child = rig.until("the child before its exec", || {
@@ -60,7 +55,6 @@ fn a_child_that_hangs_before_its_exec_keeps_the_next_daemon_waiting() {
         assert!(proc::alive(child));
         let mut ls = rig.spawn(&["ls", "--format", "json"]);
         let reader = std::thread::spawn({
-            let log = log.to_owned();
             let ready = std::time::Instant::now();
             move || {
                 // While the lock is held no answer may come; then a reader lets the child exec.
@@ -86,11 +80,7 @@ fn a_child_that_hangs_before_its_exec_keeps_the_next_daemon_waiting() {
 fn a_daemon_that_becomes_another_image_while_a_child_hangs_stays_the_daemon() {
     isolated(here!(), |rig| {
         let other = rig.start("other", "sleep");
-        rig.start("web", "sleep");
-        rig.ok(&["stop", "web"]);
-        let log = rig.info("web")["log_out"].as_str().unwrap().to_owned();
-        std::fs::remove_file(&log).unwrap();
-        assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+        let log = rig.log_to_nobody("web");
         let mut start = rig.spawn(&["start", "web"]);
         rig.until_status("web", "starting");
         // It is starting before it is forked.
@@ -119,11 +109,7 @@ fn a_daemon_that_becomes_another_image_while_a_child_hangs_stays_the_daemon() {
 #[test]
 fn a_stop_of_what_has_not_yet_execd_is_obeyed() {
     isolated(here!(), |rig| {
-        rig.start("web", "sleep");
-        rig.ok(&["stop", "web"]);
-        let log = rig.info("web")["log_out"].as_str().unwrap().to_owned();
-        std::fs::remove_file(&log).unwrap();
-        assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+        let log = rig.log_to_nobody("web");
         let start = rig.spawn(&["start", "web"]);
         rig.until_status("web", "starting");
         let child = rig.row("web").pid;
