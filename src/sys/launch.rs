@@ -16,8 +16,9 @@ use std::rc::Rc;
 
 /// Slots: as many as launches in a turn of the loop.
 const SLOTS: RawFd = 32;
-/// The first of them. Lower are the descriptors that the daemon opened first of all.
-const FIRST: RawFd = 64;
+/// The first of them. Lower are the descriptors that the daemon opened first of all; and with all
+/// below 64 a child's table needs no memory of its own (NR_OPEN_DEFAULT of linux/fdtable.h).
+const FIRST: RawFd = 24;
 const LAST: RawFd = FIRST + SLOTS - 1;
 /// Where a child has its own end once it has left.
 const OWN: RawFd = FIRST - 1;
