@@ -242,8 +242,7 @@ impl Traced {
             };
             let calls = calls(&read(&path));
             // The daemon's own begins with what a loader does.
-            let first = calls.first().map(|call| call.name.as_str());
-            if matches!(first, Some("setsid" | "close_range")) {
+            if calls.first().is_some_and(|call| call.name == "setsid") {
                 found.push((pid.parse::<i32>().unwrap(), calls));
             }
         }
