@@ -169,7 +169,7 @@ pub fn become_again() -> Errno {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         libc::execv(c"/proc/self/exe".as_ptr(), argv.as_ptr());
     }
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+    super::last_errno()
 }
 
 /// From now on a panic or a fatal signal leaves a report and re-execs this program, once.

@@ -29,6 +29,6 @@ pub fn peer(stream: &impl AsFd) -> Result<Peer> {
             uid: found.uid,
             pid: found.pid,
         }),
-        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        _ => Err(super::last_errno()),
     }
 }

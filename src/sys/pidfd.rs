@@ -100,7 +100,7 @@ pub fn signal(pidfd: &OwnedFd, signal: i32, reach: Reach) -> Result<()> {
     if result == 0 {
         return Ok(());
     }
-    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    Err(super::last_errno())
 }
 
 /// Whether this kernel knows the group flag: an unknown flag is EINVAL before anything else.
@@ -160,7 +160,7 @@ fn info(pidfd: &OwnedFd) -> Result<PidfdInfo> {
     };
     // SAFETY: the request's size field says 64 bytes, which is the size of `info`.
     if unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) } == -1 {
-        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+        return Err(super::last_errno());
     }
     Ok(info)
 }

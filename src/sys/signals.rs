@@ -1,5 +1,5 @@
 //! Signals as a descriptor: blocked, and read from a signalfd in the loop.
-use super::{Errno, Result};
+use super::{Result, last_errno};
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -42,7 +42,7 @@ pub fn signalfd(signals: &[i32]) -> Result<OwnedFd> {
     // SAFETY: `set` is a valid set.
     let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
     if fd == -1 {
-        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+        return Err(last_errno());
     }
     // SAFETY: a new descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -87,7 +87,7 @@ pub fn set_locks_limit(value: u64) -> Result<()> {
     };
     // SAFETY: reads the limit from a valid struct.
     if unsafe { libc::setrlimit(libc::RLIMIT_LOCKS, &raw const limit) } == -1 {
-        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+        return Err(last_errno());
     }
     Ok(())
 }
@@ -195,7 +195,7 @@ pub fn inherited(fd: i32) -> Option<OwnedFd> {
 pub fn keep_across_exec(fd: &impl AsRawFd) -> Result<()> {
     // SAFETY: clears a descriptor's flags.
     if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) } == -1 {
-        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+        return Err(last_errno());
     }
     Ok(())
 }
@@ -207,7 +207,7 @@ pub fn keep_across_exec(fd: &impl AsRawFd) -> Result<()> {
 pub fn replace(old: &impl AsRawFd, new: OwnedFd) -> Result<()> {
     // SAFETY: both are open and ours; the owner of `old` goes on owning the number.
     if unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) } == -1 {
-        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+        return Err(last_errno());
     }
     Ok(())
 }
