@@ -42,10 +42,7 @@ fn main() {
     if plain {
         return;
     }
-    let script = format!(
-        "{}/.cargo/link.ld",
-        env::var("CARGO_MANIFEST_DIR").unwrap_or_default()
-    );
+    let script = format!("{}/.cargo/link.ld", env::var("CARGO_MANIFEST_DIR").unwrap_or_default());
     // With the tables goes the library that would walk them: it never finds anything in a binary
     // without, and to load it is a sixth of the start of a command. These are all that std wants
     // of it, so it isn't needed; where std wants more it is loaded as before.
@@ -65,7 +62,5 @@ fn loads_packed_relocations() -> bool {
     let said = said.map(|output| output.stdout).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
     let version = said.trim().strip_prefix("glibc 2.");
-    version
-        .and_then(|minor| minor.parse().ok())
-        .is_some_and(|minor: u32| minor >= 36)
+    version.and_then(|minor| minor.parse().ok()).is_some_and(|minor: u32| minor >= 36)
 }

@@ -97,10 +97,7 @@ fn uninstall_takes_nothing_that_is_not_ours() {
     let other = scratch.0.join("opt/x/share/man/man1/other.1");
     std::fs::write(&other, "").unwrap();
     make("uninstall", &scratch.0, &["PREFIX=/opt/x"]);
-    assert_eq!(
-        files(&scratch.0),
-        BTreeSet::from(["opt/x/share/man/man1/other.1".to_owned()])
-    );
+    assert_eq!(files(&scratch.0), BTreeSet::from(["opt/x/share/man/man1/other.1".to_owned()]));
 }
 
 #[test]
@@ -137,9 +134,7 @@ fn what_is_installed_is_as_it_should_be() {
     };
     assert_eq!(mode("bin/opm"), 0o755);
     assert_eq!(mode("share/man/man1/opm.1"), 0o644);
-    let version = Command::new(scratch.0.join("usr/local/bin/opm"))
-        .arg("--version")
-        .output();
+    let version = Command::new(scratch.0.join("usr/local/bin/opm")).arg("--version").output();
     let version = String::from_utf8(version.unwrap().stdout).unwrap();
     assert_eq!(version, concat!("opm ", env!("CARGO_PKG_VERSION"), "\n"));
 }

@@ -28,10 +28,7 @@ fn pages() -> BTreeMap<String, String> {
     let entries = std::fs::read_dir(root().join("man")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let is_page = |name: &String| name.ends_with(|c: char| c.is_ascii_digit());
-    names
-        .filter(is_page)
-        .map(|name| (name.clone(), page(&name)))
-        .collect()
+    names.filter(is_page).map(|name| (name.clone(), page(&name))).collect()
 }
 
 /// A command's names and flags, as the page or the program has them.
@@ -43,11 +40,7 @@ struct Interface {
 
 /// The word behind each `macro` of a line: `.It Fl n , Fl -name Ar name`.
 fn behind<'a>(line: &'a str, macro_name: &str) -> Vec<&'a str> {
-    let words: Vec<&str> = line
-        .strip_prefix('.')
-        .unwrap_or_default()
-        .split(' ')
-        .collect();
+    let words: Vec<&str> = line.strip_prefix('.').unwrap_or_default().split(' ').collect();
     let pairs = words.windows(2).filter(|pair| pair[0] == macro_name);
     pairs.map(|pair| pair[1]).collect()
 }
@@ -72,23 +65,18 @@ fn section<'a>(text: &'a str, heading: &str) -> Vec<&'a str> {
 fn documented() -> BTreeMap<String, Interface> {
     let text = page("opm.1");
     let lines = section(&text, ".Sh COMMANDS");
-    let lines = lines
-        .into_iter()
-        .take_while(|line| !line.starts_with(".Ss"));
+    let lines = lines.into_iter().take_while(|line| !line.starts_with(".Ss"));
     let mut found: BTreeMap<String, Interface> = BTreeMap::new();
     let mut current = String::new();
     for line in lines {
         if let Some(rest) = line.strip_prefix(".It Cm ") {
-            let name = rest
-                .split(' ')
-                .take_while(|word| word.starts_with(|c: char| c.is_lowercase()));
+            let name =
+                rest.split(' ').take_while(|word| word.starts_with(|c: char| c.is_lowercase()));
             current = name.collect::<Vec<_>>().join(" ");
         }
         let interface = found.entry(current.clone()).or_default();
         if line.starts_with(".Pq alias") {
-            interface
-                .aliases
-                .extend(behind(line, "Cm").into_iter().map(ToOwned::to_owned));
+            interface.aliases.extend(behind(line, "Cm").into_iter().map(ToOwned::to_owned));
         }
         interface.flags.extend(flags_of(line));
     }
@@ -98,19 +86,10 @@ fn documented() -> BTreeMap<String, Interface> {
 
 fn interface_of(command: &clap::Command, aliases: BTreeSet<String>) -> Interface {
     let mut flags = BTreeSet::new();
-    for argument in command
-        .get_arguments()
-        .filter(|argument| !argument.is_hide_set())
-    {
+    for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
         flags.extend(argument.get_long().map(ToOwned::to_owned));
         flags.extend(argument.get_short().map(String::from));
-        flags.extend(
-            argument
-                .get_all_aliases()
-                .unwrap_or_default()
-                .into_iter()
-                .map(Into::into),
-        );
+        flags.extend(argument.get_all_aliases().unwrap_or_default().into_iter().map(Into::into));
     }
     flags.retain(|flag| !EVERYWHERE.contains(&flag.as_str()));
     Interface { aliases, flags }
@@ -123,10 +102,7 @@ fn understood() -> BTreeMap<String, Interface> {
         let command = entry.command();
         let aliases = entry.aliases.iter().map(|alias| (*alias).to_owned());
         if !command.has_subcommands() {
-            found.insert(
-                entry.name.to_owned(),
-                interface_of(&command, aliases.collect()),
-            );
+            found.insert(entry.name.to_owned(), interface_of(&command, aliases.collect()));
         }
         for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
             let aliases = sub.get_all_aliases().map(ToOwned::to_owned).collect();
@@ -145,11 +121,7 @@ fn every_command_alias_and_flag_is_in_opm_1_and_no_other() {
     }
     let understood = understood();
     let names = |of: &BTreeMap<String, Interface>| of.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(
-        names(&documented),
-        names(&understood),
-        "opm(1), then the program"
-    );
+    assert_eq!(names(&documented), names(&understood), "opm(1), then the program");
     for (name, interface) in &understood {
         let found = &documented[name];
         assert_eq!(found, interface, "{name}: opm(1), then the program");
@@ -171,23 +143,13 @@ fn opm_8_names_no_flag_that_is_not_there() {
     let text = page("opm.8");
     let named: BTreeSet<String> = text.lines().flat_map(flags_of).collect();
     assert!(!named.is_empty());
-    assert!(
-        named.is_subset(&known),
-        "{:?}",
-        named.difference(&known).collect::<Vec<_>>()
-    );
+    assert!(named.is_subset(&known), "{:?}", named.difference(&known).collect::<Vec<_>>());
 }
 
 #[test]
 fn every_exit_code_is_in_opm_1_and_no_other() {
     let source = std::fs::read_to_string(root().join("src/wire/mod.rs")).unwrap();
-    let body = source
-        .split_once("pub mod code {")
-        .unwrap()
-        .1
-        .split_once('}')
-        .unwrap()
-        .0;
+    let body = source.split_once("pub mod code {").unwrap().1.split_once('}').unwrap().0;
     let codes: Vec<&str> = body
         .lines()
         .filter_map(|line| line.trim().strip_suffix(';')?.split_once("= "))
@@ -195,10 +157,7 @@ fn every_exit_code_is_in_opm_1_and_no_other() {
         .collect();
     let text = page("opm.1");
     let lines = section(&text, ".Sh EXIT STATUS");
-    let said: Vec<&str> = lines
-        .iter()
-        .filter_map(|line| line.strip_prefix(".It "))
-        .collect();
+    let said: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix(".It ")).collect();
     assert!(codes.len() > 5);
     assert_eq!(said, codes);
 }
@@ -227,13 +186,8 @@ fn program_text() -> String {
                 continue;
             }
             let source = std::fs::read_to_string(&path).unwrap();
-            let code = source
-                .split("#[cfg(test)]\nmod ")
-                .next()
-                .unwrap_or_default();
-            let lines = code
-                .lines()
-                .filter(|line| !line.trim_start().starts_with("//"));
+            let code = source.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+            let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
             lines.for_each(|line| text.extend([line, "\n"]));
         }
     }
@@ -249,10 +203,7 @@ fn every_variable_of_ours_is_in_a_page_and_no_other() {
     assert_eq!(said, read, "the pages, then the program");
     let hidden = ["OPM_WITHOUT", "OPM_LISTENER", "OPM_CRASHED_AT"];
     let first = variables(&page("opm.1"));
-    let leaked: Vec<&&str> = hidden
-        .iter()
-        .filter(|name| first.contains(**name))
-        .collect();
+    let leaked: Vec<&&str> = hidden.iter().filter(|name| first.contains(**name)).collect();
     assert!(leaked.is_empty(), "for opm(8) alone: {leaked:?}");
 }
 
@@ -263,10 +214,7 @@ fn pages_refer_to_pages_that_are_there() {
         for line in text.lines().filter(|line| line.starts_with(".Xr opm")) {
             let mut words = line.split(' ').skip(1);
             let (to, number) = (words.next().unwrap(), words.next().unwrap());
-            assert!(
-                pages.contains_key(&format!("{to}.{number}")),
-                "{name}: {line}"
-            );
+            assert!(pages.contains_key(&format!("{to}.{number}")), "{name}: {line}");
         }
     }
 }
@@ -277,9 +225,7 @@ fn every_flag_of_init_is_in_opm_init_1_and_no_other() {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_opm"));
     let output = command.args(["init", "--help"]).output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
-    let lines = help
-        .lines()
-        .filter(|line| line.trim_start().starts_with('-'));
+    let lines = help.lines().filter(|line| line.trim_start().starts_with('-'));
     let words = lines.flat_map(|line| line.trim_start().split("  ").take(1));
     let flags = words.flat_map(|line| line.split([',', ' ']));
     let understood: BTreeSet<&str> = flags
@@ -302,10 +248,7 @@ fn every_tier_is_explained_in_opm_8() {
     for (name, _) in opm::sys::Tiers::ALL.each() {
         assert!(doctor.contains(&format!(".It {name}").as_str()), "{name}");
     }
-    let all = doctor
-        .iter()
-        .find(|line| line.starts_with(".It pidfd-inode ,"))
-        .unwrap();
+    let all = doctor.iter().find(|line| line.starts_with(".It pidfd-inode ,")).unwrap();
     assert_eq!(all.split(" , ").count(), opm::sys::Tiers::ALL.each().len());
 }
 
@@ -322,18 +265,9 @@ fn status_words_and_events_are_explained_in_opm_1() {
         assert!(text.contains(&format!(".It Sy {word}\n")), "{word}");
     }
     let events = section(&text, ".Sh EVENTS");
-    let doc = source
-        .split_once("/// `spawned ")
-        .unwrap()
-        .1
-        .split_once('`')
-        .unwrap()
-        .0;
+    let doc = source.split_once("/// `spawned ").unwrap().1.split_once('`').unwrap().0;
     let mut wanted: Vec<&str> = doc.split(' ').collect();
     wanted.insert(0, "spawned");
-    let said: Vec<&str> = events
-        .iter()
-        .filter_map(|line| line.strip_prefix(".It Cm "))
-        .collect();
+    let said: Vec<&str> = events.iter().filter_map(|line| line.strip_prefix(".It Cm ")).collect();
     assert_eq!(said, wanted);
 }

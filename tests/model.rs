@@ -24,10 +24,7 @@ fn policy(restart: Restart) -> Policy {
         restart,
         max_restarts: 1,
         min_uptime: UPTIME,
-        restart_delay: Delay {
-            min_ms: STEP,
-            max_ms: STEP,
-        },
+        restart_delay: Delay { min_ms: STEP, max_ms: STEP },
         stop_timeout: STEP,
         ..Policy::default()
     }
@@ -152,12 +149,7 @@ impl World {
             }
             Move::Fork { stubborn } => {
                 let parent = *self.procs.last().unwrap();
-                self.procs.push(Proc {
-                    leader: false,
-                    stubborn,
-                    doomed: false,
-                    ..parent
-                });
+                self.procs.push(Proc { leader: false, stubborn, doomed: false, ..parent });
             }
             Move::Exit(index) => drop(self.procs.remove(index)),
             Move::Sweep(ending) => self.sweep(ending),
@@ -179,16 +171,8 @@ impl World {
 
     fn spawn_ok(&mut self, stubborn: bool) {
         let generation = self.spawning.take().unwrap();
-        self.procs.push(Proc {
-            generation,
-            leader: true,
-            stubborn,
-            doomed: false,
-        });
-        self.watched.push(Watched {
-            generation,
-            told: false,
-        });
+        self.procs.push(Proc { generation, leader: true, stubborn, doomed: false });
+        self.watched.push(Watched { generation, told: false });
         self.inbox.push(Input::Spawned(generation));
     }
 
@@ -217,10 +201,7 @@ impl World {
         let spawning = self.spawning.take();
         let alive = self.machine.generation().filter(|g| Some(*g) != spawning);
         let past = match (alive, self.machine.phase()) {
-            (Some(generation), _) => Past::Alive {
-                generation,
-                since: self.now,
-            },
+            (Some(generation), _) => Past::Alive { generation, since: self.now },
             (None, Phase::Failed(_)) => Past::Failed,
             _ if self.machine.goal() == Goal::Up => Past::Due { delay: 0 },
             _ => Past::Down,
@@ -229,12 +210,7 @@ impl World {
         let policy = *self.machine.policy();
         self.machine = Machine::resume(policy, goal, deaths, 0, past, self.now);
         self.inbox.clear();
-        self.watched = alive.map_or(vec![], |generation| {
-            vec![Watched {
-                generation,
-                told: false,
-            }]
-        });
+        self.watched = alive.map_or(vec![], |generation| vec![Watched { generation, told: false }]);
         if alive.is_some() && goal == Goal::Down {
             self.feed(Input::Stop);
         }
@@ -243,8 +219,7 @@ impl World {
 
     fn feed(&mut self, input: Input) {
         let mut actions = Vec::new();
-        self.machine
-            .step(self.now, input, &mut self.sequence, &mut actions);
+        self.machine.step(self.now, input, &mut self.sequence, &mut actions);
         for action in actions {
             match action {
                 Action::Spawn(generation) => {
@@ -307,9 +282,7 @@ impl World {
         let g = |n: Generation| Generation(u64::from(n.0 == newest && newest > 0));
         let t = |time: Time| (time + UPTIME).saturating_sub(self.now);
         let mut procs: Vec<_> = self.procs.clone();
-        procs
-            .iter_mut()
-            .for_each(|p| p.generation = g(p.generation));
+        procs.iter_mut().for_each(|p| p.generation = g(p.generation));
         let mut inbox: Vec<_> = self.inbox.iter().map(|input| renumber(*input, g)).collect();
         inbox.sort_by_key(rank);
         World {
@@ -322,10 +295,7 @@ impl World {
             watched: self
                 .watched
                 .iter()
-                .map(|w| Watched {
-                    generation: g(w.generation),
-                    ..*w
-                })
+                .map(|w| Watched { generation: g(w.generation), ..*w })
                 .collect(),
         }
     }
@@ -390,8 +360,7 @@ fn verdict(mutant: &'static str) -> String {
         return "not caught".to_owned();
     };
     let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-        .unwrap_or_default()
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
 #[cfg(debug_assertions)]

@@ -24,105 +24,38 @@ const fn entry(
     about: &'static str,
     build: fn(Command) -> Command,
 ) -> Entry {
-    Entry {
-        name,
-        aliases,
-        about,
-        build,
-    }
+    Entry { name, aliases, about, build }
 }
 
 /// Every command that clap parses; `init` has a door of its own, before clap. So has `run`: clap
 /// only gives its help and its errors.
 pub const ENTRIES: &[Entry] = &[
     entry("start", &[], "start services, or define a new one", start),
-    entry(
-        "stop",
-        &["kill"],
-        "stop services; returns when all of it is gone",
-        target,
-    ),
+    entry("stop", &["kill"], "stop services; returns when all of it is gone", target),
     entry("restart", &[], "stop, then start again", target),
-    entry(
-        "remove",
-        &["rm", "del", "delete"],
-        "stop services and forget them",
-        target,
-    ),
+    entry("remove", &["rm", "del", "delete"], "stop services and forget them", target),
     entry("list", &["ls", "status", "ps"], "list the services", list),
-    entry(
-        "info",
-        &["details", "describe", "show"],
-        "all about services",
-        listed,
-    ),
-    entry(
-        "env",
-        &[],
-        "the environment that services get, with values",
-        listed,
-    ),
-    entry(
-        "get-command",
-        &["cstart"],
-        "the command of services, as a line",
-        target,
-    ),
+    entry("info", &["details", "describe", "show"], "all about services", listed),
+    entry("env", &[], "the environment that services get, with values", listed),
+    entry("get-command", &["cstart"], "the command of services, as a line", target),
     entry("signal", &[], "send a signal to services", signal),
     entry("reset", &[], "set the counters of services to 0", target),
     entry("logs", &[], "the last lines that services wrote", logs),
-    entry(
-        "flush",
-        &["clean"],
-        "empty the log files of services",
-        target,
-    ),
+    entry("flush", &["clean"], "empty the log files of services", target),
     entry("events", &[], "what happened to services", events),
     entry("wait", &[], "wait until services are in a state", wait),
-    entry(
-        "import",
-        &["add"],
-        "define and start the services of a file",
-        import,
-    ),
-    entry(
-        "save",
-        &["store", "dump"],
-        "save the list for restore",
-        plain,
-    ),
-    entry(
-        "restore",
-        &["resurrect"],
-        "bring back what was up when saved",
-        restore,
-    ),
-    entry(
-        "health",
-        &[],
-        "exit 0 only if online and ready",
-        optional_target,
-    ),
+    entry("import", &["add"], "define and start the services of a file", import),
+    entry("save", &["store", "dump"], "save the list for restore", plain),
+    entry("restore", &["resurrect"], "bring back what was up when saved", restore),
+    entry("health", &[], "exit 0 only if online and ready", optional_target),
     entry("run", &[], "supervise in the foreground, PID 1 or not", run),
-    entry(
-        "daemon",
-        &[],
-        "start, stop, restart, upgrade the daemon",
-        daemon,
-    ),
-    entry(
-        "doctor",
-        &[],
-        "what this system offers, and anything odd",
-        formatted,
-    ),
+    entry("daemon", &[], "start, stop, restart, upgrade the daemon", daemon),
+    entry("doctor", &[], "what this system offers, and anything odd", formatted),
 ];
 
 /// `name` or one of its aliases.
 pub fn find(name: &str) -> Option<&'static Entry> {
-    ENTRIES
-        .iter()
-        .find(|entry| entry.name == name || entry.aliases.contains(&name))
+    ENTRIES.iter().find(|entry| entry.name == name || entry.aliases.contains(&name))
 }
 
 impl Entry {
@@ -147,24 +80,15 @@ impl Entry {
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name)
-        .long(name)
-        .action(ArgAction::SetTrue)
-        .help(help)
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
 
 fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
-    Arg::new(name)
-        .long(name)
-        .value_name(value)
-        .allow_hyphen_values(true)
-        .help(help)
+    Arg::new(name).long(name).value_name(value).allow_hyphen_values(true).help(help)
 }
 
 fn target_arg() -> Arg {
-    Arg::new("target")
-        .value_name("TARGET")
-        .help("id, name, list (1,web), all or glob (api-*)")
+    Arg::new("target").value_name("TARGET").help("id, name, list (1,web), all or glob (api-*)")
 }
 
 fn plain(command: Command) -> Command {
@@ -194,10 +118,7 @@ fn listed(command: Command) -> Command {
 }
 
 fn list(command: Command) -> Command {
-    formatted(command).arg(switch(
-        "no-usage",
-        "without cpu and memory: reads nothing of /proc",
-    ))
+    formatted(command).arg(switch("no-usage", "without cpu and memory: reads nothing of /proc"))
 }
 
 fn force() -> Arg {
@@ -212,10 +133,7 @@ fn start(command: Command) -> Command {
     let words = "arguments; without TARGET: the command, exec'd as given";
     let target = Arg::new("target").value_name("TARGET").help(target);
     let words = Arg::new("words").value_name("ARGS").help(words);
-    let command = command
-        .override_usage(usage)
-        .arg(target)
-        .arg(words.last(true).num_args(1..));
+    let command = command.override_usage(usage).arg(target).arg(words.last(true).num_args(1..));
     policy(shape(command)).arg(force())
 }
 
@@ -227,11 +145,7 @@ fn shape(command: Command) -> Command {
     command
         .arg(option("name", "NAME", name).short('n'))
         .arg(option("cwd", "DIR", cwd))
-        .arg(
-            option("env", "K=V", env)
-                .action(ArgAction::Append)
-                .value_parser(variable),
-        )
+        .arg(option("env", "K=V", env).action(ArgAction::Append).value_parser(variable))
 }
 
 /// When it comes back, and how it is stopped.
@@ -268,8 +182,7 @@ pub(crate) const SHAPING: &[&str] = &[
 ];
 
 fn count(text: &str) -> Result<u32, String> {
-    text.parse()
-        .map_err(|_| format!("expected a whole number up to {}", u32::MAX))
+    text.parse().map_err(|_| format!("expected a whole number up to {}", u32::MAX))
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
@@ -290,10 +203,7 @@ fn signal(command: Command) -> Command {
                 .value_parser(Signal::parse)
                 .help("TERM, SIGTERM or 15"),
         )
-        .arg(switch(
-            "tree",
-            "to all that descends from it, not the leader alone",
-        ))
+        .arg(switch("tree", "to all that descends from it, not the leader alone"))
 }
 
 fn logs(command: Command) -> Command {
@@ -330,12 +240,7 @@ fn wait(command: Command) -> Command {
 
 fn import(command: Command) -> Command {
     command
-        .arg(
-            Arg::new("file")
-                .value_name("FILE")
-                .required(true)
-                .help("process file; - is stdin"),
-        )
+        .arg(Arg::new("file").value_name("FILE").required(true).help("process file; - is stdin"))
         .arg(force())
 }
 
@@ -365,32 +270,21 @@ fn restore(command: Command) -> Command {
 
 fn daemon(command: Command) -> Command {
     let sub = |name: &'static str, about: &'static str| {
-        Command::new(name)
-            .bin_name(format!("opm daemon {name}"))
-            .about(about)
-            .override_help(name)
+        Command::new(name).bin_name(format!("opm daemon {name}")).about(about).override_help(name)
     };
-    command
-        .subcommand_required(true)
-        .disable_help_subcommand(true)
-        .subcommands([
-            sub("start", "start it, if it isn't running")
-                .arg(switch("foreground", "stay in the foreground, for systemd")),
-            sub("stop", "it leaves; services keep running [alias: kill]")
-                .alias("kill")
-                .arg(switch("services", "stop the services first")),
-            formatted(sub(
-                "health",
-                "is it there? exit 4 if not [aliases: info, status]",
-            ))
+    command.subcommand_required(true).disable_help_subcommand(true).subcommands([
+        sub("start", "start it, if it isn't running")
+            .arg(switch("foreground", "stay in the foreground, for systemd")),
+        sub("stop", "it leaves; services keep running [alias: kill]")
+            .alias("kill")
+            .arg(switch("services", "stop the services first")),
+        formatted(sub("health", "is it there? exit 4 if not [aliases: info, status]"))
             .aliases(["info", "status"]),
-            sub("restart", "replace it in place; no service notices"),
-            sub("upgrade", "replace it by a new binary; no service notices").arg(
-                Arg::new("binary")
-                    .value_name("BINARY")
-                    .help("the new program [default: this one]"),
-            ),
-        ])
+        sub("restart", "replace it in place; no service notices"),
+        sub("upgrade", "replace it by a new binary; no service notices").arg(
+            Arg::new("binary").value_name("BINARY").help("the new program [default: this one]"),
+        ),
+    ])
 }
 
 #[cfg(test)]

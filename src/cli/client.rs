@@ -107,10 +107,7 @@ impl Client {
 
     fn unreachable(&self, reason: &str) -> Failure {
         let path = self.home.join("opm.sock");
-        Failure::new(
-            code::UNREACHABLE,
-            format!("daemon: {}: {reason}", path.display()),
-        )
+        Failure::new(code::UNREACHABLE, format!("daemon: {}: {reason}", path.display()))
     }
 
     /// A connection if somebody listens.
@@ -119,11 +116,7 @@ impl Client {
             Ok(stream) => {
                 self.check_peer(&stream)?;
                 let inbox = Inbox::default();
-                Ok(Some(Connection {
-                    stream,
-                    inbox,
-                    unread: false,
-                }))
+                Ok(Some(Connection { stream, inbox, unread: false }))
             }
             Err(e) if is_nobody(&e) => Ok(None),
             Err(e) => Err(self.unreachable(&why(e))),
@@ -155,10 +148,7 @@ impl Client {
             let contested = home::lock_holder(&self.home).is_some();
             let pid = crate::sys::detach::launch(&program, &words, &self.home).map_err(|e| {
                 let reason = why(e);
-                let text = format!(
-                    "daemon: cannot start it in {}: {reason}",
-                    self.home.display()
-                );
+                let text = format!("daemon: cannot start it in {}: {reason}", self.home.display());
                 Failure::new(code::UNREACHABLE, text)
             })?;
             if let Some(connection) = self.wait_for(&Child::of(pid), told, contested)? {
@@ -190,11 +180,7 @@ impl Client {
             if let Some(connection) = self.try_connect()? {
                 return Ok(Some(connection));
             }
-            let bound = if holder.is_some() {
-                LOCKED_TIME_MAX
-            } else {
-                ANSWER_TIME_MAX
-            };
+            let bound = if holder.is_some() { LOCKED_TIME_MAX } else { ANSWER_TIME_MAX };
             if gone && holder.is_none() && contested {
                 return Ok(None);
             }
@@ -225,11 +211,7 @@ impl Client {
     fn start_failed(&self, told: u64, gone: bool) -> Failure {
         let log = self.home.join("daemon.log");
         let last = last_line(&log, told);
-        let what = if gone {
-            "ended before it answered"
-        } else {
-            "doesn't answer"
-        };
+        let what = if gone { "ended before it answered" } else { "doesn't answer" };
         let text = match last.as_deref().map(parting_word) {
             // It says itself why it won't serve, and with which code.
             Some((Some(code), line)) => return Failure::new(code, line.to_owned()),
@@ -245,10 +227,7 @@ impl Client {
 }
 
 fn is_nobody(error: &std::io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused
-    )
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
 }
 
 /// A path that is too long for a socket's address is reached through the directory.
@@ -276,9 +255,7 @@ impl Connection {
         let frame = frame::encode(request).map_err(Failure::plain)?;
         if frame.len() > 4 + frame::REQUEST_BYTES_MAX {
             let most = frame::REQUEST_BYTES_MAX >> 20;
-            return Err(Failure::plain(format!(
-                "the request is over {most} MB (split it)"
-            )));
+            return Err(Failure::plain(format!("the request is over {most} MB (split it)")));
         }
         match self.stream.write_all(&frame) {
             // Refused before it was read whole: the reply says why.
@@ -347,10 +324,7 @@ impl Connection {
 }
 
 fn lost(error: std::io::Error) -> Failure {
-    Failure::new(
-        code::UNREACHABLE,
-        format!("daemon: connection lost: {}", why(error)),
-    )
+    Failure::new(code::UNREACHABLE, format!("daemon: connection lost: {}", why(error)))
 }
 
 fn strange(reason: &str) -> Failure {
@@ -372,10 +346,7 @@ mod tests {
             let home = std::env::temp_dir().join(format!("opm-{name}-{}", std::process::id()));
             home::create(&home).unwrap();
             std::fs::write(home.join("daemon.log"), "old\nopm: no room\n\n").unwrap();
-            Self(Client {
-                home,
-                may_start: true,
-            })
+            Self(Client { home, may_start: true })
         }
 
         /// Holds the home's lock until it is dropped.
@@ -386,8 +357,7 @@ mod tests {
         }
 
         fn wait(&self, told: u64, contested: bool) -> Result<Option<Connection>, Failure> {
-            self.0
-                .wait_for(&Child(Err(rustix::io::Errno::SRCH)), told, contested)
+            self.0.wait_for(&Child(Err(rustix::io::Errno::SRCH)), told, contested)
         }
     }
 
@@ -404,17 +374,11 @@ mod tests {
         assert_eq!(failure.text, "daemon: ended before it answered: no room");
         assert_eq!(failure.code, code::UNREACHABLE);
         let silent = scratch.wait(18, false).unwrap_err().text;
-        std::fs::write(
-            scratch.0.home.join("daemon.log"),
-            "at opm: exit 5: no: not here\n",
-        )
-        .unwrap();
+        std::fs::write(scratch.0.home.join("daemon.log"), "at opm: exit 5: no: not here\n")
+            .unwrap();
         let refused = scratch.wait(0, false).unwrap_err();
         assert_eq!((refused.code, refused.text.as_str()), (5, "no: not here"));
-        assert!(
-            silent.starts_with("daemon: ended before it answered (see "),
-            "{silent}"
-        );
+        assert!(silent.starts_with("daemon: ended before it answered (see "), "{silent}");
     }
 
     #[test]

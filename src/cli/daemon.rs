@@ -66,11 +66,7 @@ fn word_of(mut connection: Connection) -> Result<Option<Health>, Failure> {
 /// Stopping what doesn't run is done at once; but services that outlived their daemon can
 /// only be stopped by one.
 fn stop(client: &Client, services: bool) -> Done {
-    let need = if services {
-        Need::Record
-    } else {
-        Need::Running
-    };
+    let need = if services { Need::Record } else { Need::Running };
     let holder = home::lock_holder(&client.home);
     match client.ask(need, &Request::Leave { services })? {
         Some(reply) => {
@@ -78,11 +74,8 @@ fn stop(client: &Client, services: bool) -> Done {
             outcomes(&reply)
         }
         None => {
-            let left = if home::is_on_record(&client.home) {
-                "; services are left alone"
-            } else {
-                ""
-            };
+            let left =
+                if home::is_on_record(&client.home) { "; services are left alone" } else { "" };
             say(&format!("daemon: not running{left}"))?;
             Ok(code::DONE)
         }
@@ -117,10 +110,7 @@ fn restart(client: &Client) -> Done {
         None if !client.may_start => Err(client.away()),
         None => {
             let health = health_of(client, client.start()?)?;
-            say(&format!(
-                "daemon: it was not running; started (pid {})",
-                health.pid
-            ))?;
+            say(&format!("daemon: it was not running; started (pid {})", health.pid))?;
             Ok(code::DONE)
         }
     }
@@ -130,9 +120,7 @@ fn upgrade(client: &Client, binary: Option<&String>) -> Done {
     // The daemon's directory is `/`.
     let absolute = |path: &String| {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
-        path.into_os_string()
-            .into_string()
-            .map_err(|_| Failure::plain("the path is not UTF-8"))
+        path.into_os_string().into_string().map_err(|_| Failure::plain("the path is not UTF-8"))
     };
     let binary = match binary {
         Some(path) if !Path::new(path).is_file() => {
@@ -193,10 +181,7 @@ fn replace(client: &Client, mut old: Connection, binary: Option<String>, how: &s
         if began.elapsed() > LET_GO && home::lock_holder(&client.home).is_none() {
             // It died on the way: what was wished for is a running daemon all the same.
             let health = health_of(client, client.start()?)?;
-            say(&format!(
-                "daemon: it was gone; started (pid {})",
-                health.pid
-            ))?;
+            say(&format!("daemon: it was gone; started (pid {})", health.pid))?;
             return Ok(code::DONE);
         }
         std::thread::sleep(RETRY);

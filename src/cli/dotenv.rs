@@ -47,20 +47,11 @@ fn is_plain_name(name: &str) -> bool {
 /// closing quote is a comment.
 fn value_of(rest: &str) -> Option<String> {
     match rest.chars().next() {
-        Some('\'') => rest[1..]
-            .split_once('\'')
-            .map(|(value, _)| value.to_owned()),
+        Some('\'') => rest[1..].split_once('\'').map(|(value, _)| value.to_owned()),
         Some('"') => double_quoted(&rest[1..]),
         _ => {
-            let comment = [" #", "\t#"]
-                .iter()
-                .filter_map(|mark| rest.find(mark))
-                .min();
-            let end = if rest.starts_with('#') {
-                Some(0)
-            } else {
-                comment
-            };
+            let comment = [" #", "\t#"].iter().filter_map(|mark| rest.find(mark)).min();
+            let end = if rest.starts_with('#') { Some(0) } else { comment };
             Some(rest[..end.unwrap_or(rest.len())].trim_end().to_owned())
         }
     }

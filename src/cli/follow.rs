@@ -9,10 +9,8 @@ use std::os::fd::AsFd;
 pub(super) fn wait(sources: &[impl AsFd]) -> Result<bool, Failure> {
     let out = rustix::stdio::stdout();
     loop {
-        let mut fds: Vec<PollFd<'_>> = sources
-            .iter()
-            .map(|source| PollFd::new(source, PollFlags::IN))
-            .collect();
+        let mut fds: Vec<PollFd<'_>> =
+            sources.iter().map(|source| PollFd::new(source, PollFlags::IN)).collect();
         // No events asked for: ERR (a pipe without readers) and HUP are always reported.
         fds.push(PollFd::new(&out, PollFlags::empty()));
         match poll(&mut fds, None) {
@@ -23,10 +21,7 @@ pub(super) fn wait(sources: &[impl AsFd]) -> Result<bool, Failure> {
         if fds.last().is_some_and(|out| out.revents().intersects(gone)) {
             return Ok(false);
         }
-        if fds[..sources.len()]
-            .iter()
-            .any(|fd| !fd.revents().is_empty())
-        {
+        if fds[..sources.len()].iter().any(|fd| !fd.revents().is_empty()) {
             return Ok(true);
         }
     }

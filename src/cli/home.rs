@@ -12,12 +12,7 @@ const SYSTEM_HOME: &str = "/run/opm";
 /// The home directory of opm, absolute: `$OPM_HOME`, else `$HOME/.opm`, else `/run/opm` for
 /// PID 1 or a root without HOME. Beside an `opm run` as PID 1: where that one is.
 pub(crate) fn find() -> Result<PathBuf, Failure> {
-    let home = choose(
-        variable("OPM_HOME"),
-        variable("HOME"),
-        is_first(),
-        is_root(),
-    );
+    let home = choose(variable("OPM_HOME"), variable("HOME"), is_first(), is_root());
     let beside = variable("OPM_HOME").is_none() && !is_first() && is_run(1);
     if beside && let Some(served) = candidates().into_iter().find(|home| is_served(home)) {
         return Ok(served);
@@ -39,9 +34,7 @@ fn candidates() -> Vec<PathBuf> {
     let user = rustix::process::geteuid().as_raw();
     let home = variable("HOME").map(|home| Path::new(&home).join(".opm"));
     let home = home.filter(|home| home.is_absolute());
-    home.into_iter()
-        .chain([SYSTEM_HOME.into(), format!("/tmp/opm-{user}").into()])
-        .collect()
+    home.into_iter().chain([SYSTEM_HOME.into(), format!("/tmp/opm-{user}").into()]).collect()
 }
 
 /// Whether a socket is there in a directory that is ours, or root's.
@@ -72,10 +65,7 @@ fn is_root() -> bool {
 }
 
 fn homeless() -> Failure {
-    Failure::new(
-        code::UNREACHABLE,
-        "no home: neither OPM_HOME nor HOME is set (set one)",
-    )
+    Failure::new(code::UNREACHABLE, "no home: neither OPM_HOME nor HOME is set (set one)")
 }
 
 fn absolute(home: PathBuf) -> Result<PathBuf, Failure> {
@@ -101,19 +91,14 @@ fn choose(
 
 /// Makes the home, for its owner alone.
 pub(crate) fn create(home: &Path) -> Result<(), Failure> {
-    let made = std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(home);
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(home);
     made.map_err(|e| Failure::new(code::UNREACHABLE, format!("{}: {}", home.display(), why(e))))
 }
 
 /// Whether a daemon has ever been here: without one there is no service to speak of. Not asked
 /// of the journal: services whose record is lost are found by their marks.
 pub(crate) fn is_on_record(home: &Path) -> bool {
-    ["lock", "journal", "services"]
-        .iter()
-        .any(|file| home.join(file).exists())
+    ["lock", "journal", "services"].iter().any(|file| home.join(file).exists())
 }
 
 /// Whether there is no room for a line of daemon.log.
@@ -152,18 +137,9 @@ mod tests {
             choose(own.map(Into::into), home.map(Into::into), first, root)
                 .map(|p| p.to_str().unwrap().to_owned())
         };
-        assert_eq!(
-            at(Some("/a"), Some("/b"), true, true).as_deref(),
-            Some("/a")
-        );
-        assert_eq!(
-            at(None, Some("/b"), false, true).as_deref(),
-            Some("/b/.opm")
-        );
-        assert_eq!(
-            at(None, Some("/b"), true, true).as_deref(),
-            Some("/run/opm")
-        );
+        assert_eq!(at(Some("/a"), Some("/b"), true, true).as_deref(), Some("/a"));
+        assert_eq!(at(None, Some("/b"), false, true).as_deref(), Some("/b/.opm"));
+        assert_eq!(at(None, Some("/b"), true, true).as_deref(), Some("/run/opm"));
         assert_eq!(at(None, None, false, true).as_deref(), Some("/run/opm"));
         assert_eq!(at(None, None, false, false), None);
     }

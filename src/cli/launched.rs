@@ -10,10 +10,7 @@ impl Child {
     pub(super) fn of(pid: u32) -> Self {
         use rustix::process::{Pid, PidfdFlags, pidfd_open};
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        Self(
-            pid.ok_or(Errno::SRCH)
-                .and_then(|pid| pidfd_open(pid, PidfdFlags::empty())),
-        )
+        Self(pid.ok_or(Errno::SRCH).and_then(|pid| pidfd_open(pid, PidfdFlags::empty())))
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -23,10 +20,7 @@ impl Child {
             // A kernel without pidfds: the time bound decides.
             Err(e) => return *e == Errno::SRCH,
         };
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&now)).is_ok_and(|n| n > 0)
     }
 }
@@ -52,10 +46,7 @@ pub(super) fn last_line(log: &Path, told: u64) -> Option<String> {
     let mut tail = vec![0; usize::try_from(end - begin).ok()?];
     file.read_exact_at(&mut tail, begin).ok()?;
     let text = String::from_utf8_lossy(&tail);
-    text.lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .map(str::to_owned)
+    text.lines().rev().find(|line| !line.trim().is_empty()).map(str::to_owned)
 }
 
 /// Exit code and reason of a daemon's last line, `TIME opm: exit CODE: REASON`; of any other
@@ -64,9 +55,7 @@ pub(super) fn parting_word(line: &str) -> (Option<u8>, &str) {
     let Some((_, said)) = line.split_once("opm: ") else {
         return (None, line);
     };
-    let coded = said
-        .strip_prefix("exit ")
-        .and_then(|rest| rest.split_once(": "));
+    let coded = said.strip_prefix("exit ").and_then(|rest| rest.split_once(": "));
     match coded.map(|(code, reason)| (code.parse(), reason)) {
         Some((Ok(code), reason)) => (Some(code), reason),
         _ => (None, said),

@@ -33,30 +33,16 @@ struct Stream {
 pub(super) fn logs(call: &Call) -> Done {
     let (files, worst) = files(call)?;
     let mut streams = Vec::new();
-    for LogFiles {
-        name, out, error, ..
-    } in files
-    {
-        let pair = [
-            ("out", out, call.flag("err")),
-            ("error", error, call.flag("out")),
-        ];
+    for LogFiles { name, out, error, .. } in files {
+        let pair = [("out", out, call.flag("err")), ("error", error, call.flag("out"))];
         for (kind, path, unwanted) in pair {
             if !unwanted {
-                streams.push(Stream {
-                    service: name.clone(),
-                    kind,
-                    path: path.into(),
-                });
+                streams.push(Stream { service: name.clone(), kind, path: path.into() });
             }
         }
     }
     let follow = call.flag("follow");
-    let lines = call
-        .matches
-        .get_one::<u32>("lines")
-        .copied()
-        .unwrap_or_default();
+    let lines = call.matches.get_one::<u32>("lines").copied().unwrap_or_default();
     // Watched before the first look: what is written in between is then seen twice as an
     // event and once as text, never missed.
     let watch = if follow { Some(watch(&streams)?) } else { None };
@@ -80,10 +66,8 @@ fn files(call: &Call) -> Result<Found<LogFiles>, Failure> {
     if call.client.try_connect()?.is_none() {
         let directory = call.client.home.join("logs");
         let parts = parsed.parts();
-        let found: Vec<LogFiles> = parts
-            .iter()
-            .filter_map(|part| by_name(&directory, part.text()))
-            .collect();
+        let found: Vec<LogFiles> =
+            parts.iter().filter_map(|part| by_name(&directory, part.text())).collect();
         if found.len() == parts.len() {
             return Ok((found, code::DONE));
         }
@@ -107,12 +91,7 @@ fn by_name(directory: &Path, name: &str) -> Option<LogFiles> {
         return None;
     }
     let text = |path: PathBuf| path.into_os_string().into_string().ok();
-    Some(LogFiles {
-        id: 0,
-        name: name.to_owned(),
-        out: text(out)?,
-        error: text(error)?,
-    })
+    Some(LogFiles { id: 0, name: name.to_owned(), out: text(out)?, error: text(error)? })
 }
 
 /// One file that is being read.
@@ -126,12 +105,7 @@ struct Tail {
 
 impl Tail {
     fn open(stream: Stream) -> Result<Self, Failure> {
-        let mut tail = Self {
-            stream,
-            file: None,
-            at: 0,
-            partial: Vec::new(),
-        };
+        let mut tail = Self { stream, file: None, at: 0, partial: Vec::new() };
         tail.reopen()?;
         Ok(tail)
     }
@@ -144,11 +118,7 @@ impl Tail {
     fn reopen(&mut self) -> Result<bool, Failure> {
         let identity = |m: std::fs::Metadata| (m.dev(), m.ino());
         let named = std::fs::metadata(&self.stream.path).ok().map(identity);
-        let held = self
-            .file
-            .as_ref()
-            .and_then(|file| file.metadata().ok())
-            .map(identity);
+        let held = self.file.as_ref().and_then(|file| file.metadata().ok()).map(identity);
         // A name that is gone for a moment (rotation): the held file goes on.
         if named.is_none() || named == held {
             return Ok(false);
@@ -170,11 +140,7 @@ impl Tail {
         let end = file.metadata().map_err(|e| self.wrong(e))?.len();
         let begin = begin_of_last(file, end, count).map_err(|e| self.wrong(e))?;
         if titled && count > 0 {
-            let Stream {
-                service,
-                kind,
-                path,
-            } = &self.stream;
+            let Stream { service, kind, path } = &self.stream;
             put(format!("==> {service} {kind} ({}) <==\n", path.display()).as_bytes())?;
         }
         self.at = begin;
@@ -192,9 +158,7 @@ impl Tail {
         let mut last = None;
         while self.at < end {
             let Some(file) = &self.file else { break };
-            let room = usize::try_from(end - self.at)
-                .unwrap_or(READ_BYTES)
-                .min(READ_BYTES);
+            let room = usize::try_from(end - self.at).unwrap_or(READ_BYTES).min(READ_BYTES);
             let n = match file.read_at(&mut bytes[..room], self.at) {
                 // Cut by `flush` in this moment.
                 Ok(0) => break,
@@ -240,9 +204,7 @@ fn begin_of_last(file: &File, end: u64, count: u32) -> std::io::Result<u64> {
     let mut bytes = vec![0; READ_BYTES];
     let (mut at, mut found) = (end, 0);
     while at > bound {
-        let step = usize::try_from(at - bound)
-            .unwrap_or(READ_BYTES)
-            .min(READ_BYTES);
+        let step = usize::try_from(at - bound).unwrap_or(READ_BYTES).min(READ_BYTES);
         at -= step as u64;
         match file.read_exact_at(&mut bytes[..step], at) {
             // Cut in this moment, by `flush` or a rotation: what it had is gone.
@@ -313,17 +275,9 @@ fn follow_all(tails: &mut [Tail], watch: &OwnedFd, prefix: bool) -> Result<(), F
         for tail in tails.iter_mut() {
             let before = tail.file.is_some();
             let label = prefix.then(|| format!("{} | ", tail.stream.service));
-            let inode = tail
-                .file
-                .as_ref()
-                .and_then(|f| f.metadata().ok())
-                .map(|m| m.ino());
+            let inode = tail.file.as_ref().and_then(|f| f.metadata().ok()).map(|m| m.ino());
             tail.catch_up(label.as_deref())?;
-            let now = tail
-                .file
-                .as_ref()
-                .and_then(|f| f.metadata().ok())
-                .map(|m| m.ino());
+            let now = tail.file.as_ref().and_then(|f| f.metadata().ok()).map(|m| m.ino());
             if !before || inode != now {
                 watch_file(watch, &tail.stream.path);
                 // What was written before the watch.
@@ -366,12 +320,9 @@ mod tests {
 
     #[test]
     fn the_last_lines_are_found_with_and_without_a_last_newline() {
-        for (count, whole, open) in [
-            (0, "", ""),
-            (1, "c\n", "c"),
-            (2, "b\nc\n", "b\nc"),
-            (9, "a\nb\nc\n", "a\nb\nc"),
-        ] {
+        for (count, whole, open) in
+            [(0, "", ""), (1, "c\n", "c"), (2, "b\nc\n", "b\nc"), (9, "a\nb\nc\n", "a\nb\nc")]
+        {
             assert_eq!(tail_of(b"a\nb\nc\n", count), whole.as_bytes(), "{count}");
             assert_eq!(tail_of(b"a\nb\nc", count), open.as_bytes(), "{count}");
         }
@@ -401,10 +352,7 @@ mod tests {
     fn a_prefix_stands_before_whole_lines_only() {
         let mut partial = Vec::new();
         assert_eq!(prefixed(&mut partial, b"a\nb\xff", "web | "), b"web | a\n");
-        assert_eq!(
-            prefixed(&mut partial, b"c\n\n", "web | "),
-            b"web | b\xffc\nweb | \n"
-        );
+        assert_eq!(prefixed(&mut partial, b"c\n\n", "web | "), b"web | b\xffc\nweb | \n");
         assert!(partial.is_empty());
     }
 }

@@ -35,9 +35,7 @@ struct Call {
 impl Call {
     /// A positional word or the value of an option.
     fn text(&self, name: &str) -> &str {
-        self.matches
-            .get_one::<String>(name)
-            .map_or("", String::as_str)
+        self.matches.get_one::<String>(name).map_or("", String::as_str)
     }
 
     fn flag(&self, name: &str) -> bool {
@@ -50,9 +48,7 @@ impl Call {
 }
 
 fn wants_json(matches: &ArgMatches) -> bool {
-    matches
-        .get_one::<String>("format")
-        .is_some_and(|format| format == "json")
+    matches.get_one::<String>("format").is_some_and(|format| format == "json")
 }
 
 /// Does what `words` (without the program's name) ask for. Returns the exit code.
@@ -105,10 +101,7 @@ fn run(words: Vec<OsString>) -> Done {
         Err(Err(failure)) => return Err(failure),
     };
     let may_start = may_start && !matches.get_flag("no-daemon-start");
-    let client = Client {
-        home: home::find()?,
-        may_start,
-    };
+    let client = Client { home: home::find()?, may_start };
     dispatch(entry.name, &Call { matches, client })
 }
 

@@ -17,10 +17,7 @@ pub(crate) type Done = Result<u8, Failure>;
 
 impl Failure {
     pub(crate) fn new(code: u8, text: impl Into<String>) -> Self {
-        Self {
-            code,
-            text: text.into(),
-        }
+        Self { code, text: text.into() }
     }
 
     /// Exit code 1.
@@ -36,10 +33,7 @@ impl Failure {
     /// The contract's words for a target that names nothing.
     pub(crate) fn no_such(target: &str) -> Self {
         let target = visible(target);
-        Self::new(
-            code::NO_SUCH,
-            format!("no such service: {target} (try 'opm ls')"),
-        )
+        Self::new(code::NO_SUCH, format!("no such service: {target} (try 'opm ls')"))
     }
 }
 
@@ -52,10 +46,7 @@ pub(crate) fn put(mut bytes: &[u8]) -> Result<(), Failure> {
             Err(Errno::AGAIN) => wait_writable()?,
             Err(Errno::PIPE) => return Err(Failure::new(code::DONE, "")),
             Err(e) => {
-                return Err(Failure::plain(format!(
-                    "cannot write to stdout: {}",
-                    why(e)
-                )));
+                return Err(Failure::plain(format!("cannot write to stdout: {}", why(e))));
             }
         }
     }
@@ -68,10 +59,7 @@ fn wait_writable() -> Result<(), Failure> {
     let out = rustix::stdio::stdout();
     match poll(&mut [PollFd::new(&out, PollFlags::OUT)], None) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(e) => Err(Failure::plain(format!(
-            "cannot write to stdout: {}",
-            why(e)
-        ))),
+        Err(e) => Err(Failure::plain(format!("cannot write to stdout: {}", why(e)))),
     }
 }
 

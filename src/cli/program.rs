@@ -68,11 +68,7 @@ impl Place {
             return Ok(());
         }
         let found = program.contains('/') && self.cwd.join(program).exists();
-        let reason = if found {
-            "not an executable file"
-        } else {
-            "no such program"
-        };
+        let reason = if found { "not an executable file" } else { "no such program" };
         Err(Failure::plain(format!("{program}: {reason}")))
     }
 
@@ -83,10 +79,7 @@ impl Place {
             return Ok(None);
         }
         let executable = is_executable(&path);
-        let extension = Path::new(word)
-            .extension()
-            .and_then(|e| e.to_str())
-            .unwrap_or_default();
+        let extension = Path::new(word).extension().and_then(|e| e.to_str()).unwrap_or_default();
         let known = INTERPRETERS.iter().find(|(known, _)| *known == extension);
         let Some((_, interpreters)) = known else {
             return match executable {
@@ -128,17 +121,13 @@ impl Place {
         if word.contains('/') {
             return is_executable(&self.cwd.join(word));
         }
-        self.path
-            .split(':')
-            .any(|directory| is_executable(&self.cwd.join(directory).join(word)))
+        self.path.split(':').any(|directory| is_executable(&self.cwd.join(directory).join(word)))
     }
 }
 
 /// `start nope`: all three things that it isn't.
 fn nothing(word: &str) -> Failure {
-    Failure::plain(format!(
-        "{word}: no such service, file or program (try 'opm ls')"
-    ))
+    Failure::plain(format!("{word}: no such service, file or program (try 'opm ls')"))
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -147,39 +136,25 @@ fn is_executable(path: &Path) -> bool {
 
 /// With a slash in it, so that exec doesn't search PATH.
 fn as_path(word: &str) -> String {
-    if word.contains('/') {
-        word.to_owned()
-    } else {
-        format!("./{word}")
-    }
+    if word.contains('/') { word.to_owned() } else { format!("./{word}") }
 }
 
 /// So that an interpreter doesn't take it for an option.
 fn as_operand(word: &str) -> String {
-    if word.starts_with('-') {
-        format!("./{word}")
-    } else {
-        word.to_owned()
-    }
+    if word.starts_with('-') { format!("./{word}") } else { word.to_owned() }
 }
 
 /// What stands behind `#!`, if the file begins so.
 fn first_line(path: &Path) -> std::io::Result<Option<String>> {
     let mut head = Vec::new();
-    std::fs::File::open(path)?
-        .take(FIRST_LINE_BYTES)
-        .read_to_end(&mut head)?;
+    std::fs::File::open(path)?.take(FIRST_LINE_BYTES).read_to_end(&mut head)?;
     let line = head.split(|b| *b == b'\n').next().unwrap_or_default();
-    Ok(line
-        .strip_prefix(b"#!")
-        .map(|line| String::from_utf8_lossy(line).into_owned()))
+    Ok(line.strip_prefix(b"#!").map(|line| String::from_utf8_lossy(line).into_owned()))
 }
 
 /// The shell that a first line names: `/bin/bash -e`, `/usr/bin/env bash`.
 fn shell_of(line: &str) -> Option<&'static str> {
-    let mut words = line
-        .split_whitespace()
-        .filter_map(|word| word.rsplit('/').next());
+    let mut words = line.split_whitespace().filter_map(|word| word.rsplit('/').next());
     let first = words.next()?;
     let shell = if first == "env" { words.next()? } else { first };
     SHELLS.iter().find(|known| **known == shell).copied()
@@ -197,10 +172,7 @@ mod tests {
         fn new(name: &str) -> Self {
             let cwd = std::env::temp_dir().join(format!("opm-{name}-{}", std::process::id()));
             std::fs::create_dir_all(cwd.join("bin")).unwrap();
-            let scratch = Self(Place {
-                path: "bin".into(),
-                cwd,
-            });
+            let scratch = Self(Place { path: "bin".into(), cwd });
             for program in ["node", "python3", "sh", "bash", "perl", "serve"] {
                 scratch.file(&format!("bin/{program}"), "", 0o755);
             }
@@ -247,14 +219,8 @@ mod tests {
         assert_eq!(scratch.words("e.sh"), ["sh", "e.sh"]);
         assert_eq!(scratch.words("f.ts"), ["node", "f.ts"]);
         assert_eq!(scratch.words("-h.py"), ["python3", "./-h.py"]);
-        assert_eq!(
-            scratch.words("a.js --port 3"),
-            ["node", "a.js", "--port", "3"]
-        );
-        assert_eq!(
-            scratch.error("g.rb"),
-            "g.rb: its interpreter ruby is not in PATH"
-        );
+        assert_eq!(scratch.words("a.js --port 3"), ["node", "a.js", "--port", "3"]);
+        assert_eq!(scratch.error("g.rb"), "g.rb: its interpreter ruby is not in PATH");
     }
 
     #[test]

@@ -6,9 +6,7 @@ use crate::service::text::{human_bytes, human_uptime};
 use crate::wire::{Event, Finding, Health, Info, LastExit, Row, Status};
 
 /// The columns of `ls`, in the order that scripts know.
-const COLUMNS: [&str; 9] = [
-    "id", "name", "pid", "uptime", "↺", "status", "cpu", "mem", "watching",
-];
+const COLUMNS: [&str; 9] = ["id", "name", "pid", "uptime", "↺", "status", "cpu", "mem", "watching"];
 /// Which of them is cut where the terminal is narrow.
 const NAME: usize = 1;
 /// What stands where there is nothing to say.
@@ -31,15 +29,10 @@ fn row(row: &Row) -> Vec<Cell> {
         or_nothing(row.pid.map(|pid| pid.to_string())).into(),
         or_nothing(row.uptime_ms.map(human_uptime)).into(),
         row.restarts.to_string().into(),
-        Cell {
-            text: row.status.word().to_owned(),
-            hue,
-        },
+        Cell { text: row.status.word().to_owned(), hue },
         or_nothing(row.cpu_percent.map(percent)).into(),
         or_nothing(row.memory_bytes.map(human_bytes)).into(),
-        if row.watching { "enabled" } else { "disabled" }
-            .to_owned()
-            .into(),
+        if row.watching { "enabled" } else { "disabled" }.to_owned().into(),
     ]
 }
 
@@ -62,12 +55,7 @@ fn info_pairs(info: &Info) -> Vec<(&'static str, String)> {
     let row = &info.row;
     let policy = &info.policy;
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
-    let pids = info
-        .pids
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(" ");
+    let pids = info.pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let span = crate::service::text::format_span;
     let mut pairs = vec![
         ("id", row.id.to_string()),
@@ -77,28 +65,15 @@ fn info_pairs(info: &Info) -> Vec<(&'static str, String)> {
         ("command", row.command.clone()),
         ("cwd", row.cwd.clone()),
         ("pid", or_nothing(row.pid.map(|pid| pid.to_string()))),
-        (
-            "pids",
-            if pids.is_empty() {
-                NOTHING.to_owned()
-            } else {
-                pids
-            },
-        ),
+        ("pids", if pids.is_empty() { NOTHING.to_owned() } else { pids }),
         ("generation", row.generation.to_string()),
         ("adopted", yes(row.adopted)),
         ("uptime", or_nothing(row.uptime_ms.map(human_uptime))),
         ("started at", or_nothing(info.started_at.clone())),
-        (
-            "last exit",
-            or_nothing(info.last_exit.as_ref().map(last_exit)),
-        ),
+        ("last exit", or_nothing(info.last_exit.as_ref().map(last_exit))),
         ("restarts", row.restarts.to_string()),
         ("last restart at", or_nothing(info.last_restart_at.clone())),
-        (
-            "failed restarts",
-            format!("{} of {}", info.failed_restarts, policy.max_restarts),
-        ),
+        ("failed restarts", format!("{} of {}", info.failed_restarts, policy.max_restarts)),
         ("cpu", or_nothing(row.cpu_percent.map(percent))),
         ("memory", or_nothing(row.memory_bytes.map(human_bytes))),
         ("watching", yes(row.watching)),
@@ -110,10 +85,7 @@ fn info_pairs(info: &Info) -> Vec<(&'static str, String)> {
         ("pattern", info.pattern.clone()),
         ("log out", info.log_out.clone()),
         ("log error", info.log_error.clone()),
-        (
-            "environment",
-            format!("{} variables (opm env {})", info.env_keys.len(), row.name),
-        ),
+        ("environment", format!("{} variables (opm env {})", info.env_keys.len(), row.name)),
         ("cgroup", or_nothing(info.cgroup.clone())),
     ];
     if let Some(note) = &info.note {
@@ -182,10 +154,7 @@ pub(crate) fn health(health: &Health) -> String {
         ("pid", health.pid.to_string()),
         ("uptime", human_uptime(health.uptime_ms)),
         ("memory", human_bytes(health.memory_bytes)),
-        (
-            "services",
-            format!("{} ({} online)", health.services, health.online),
-        ),
+        ("services", format!("{} ({} online)", health.services, health.online)),
         ("version", health.version.clone()),
         ("home", health.home.clone()),
     ])
@@ -195,12 +164,7 @@ pub(crate) fn health(health: &Health) -> String {
 pub(crate) fn doctor(findings: &[Finding]) -> String {
     let mut text = String::new();
     for finding in findings {
-        let Finding {
-            level,
-            subject,
-            text: what,
-            advice,
-        } = finding;
+        let Finding { level, subject, text: what, advice } = finding;
         text.push_str(&visible(&format!("{level:<8} {subject}: {what}")));
         text.push('\n');
         if !advice.is_empty() {
@@ -241,11 +205,7 @@ mod tests {
     #[test]
     fn the_last_exit_says_signal_code_or_unknown() {
         let exit = |code, signal: Option<&str>| {
-            last_exit(&LastExit {
-                code,
-                signal: signal.map(Into::into),
-                at: None,
-            })
+            last_exit(&LastExit { code, signal: signal.map(Into::into), at: None })
         };
         assert_eq!(exit(Some(3), None), "code 3");
         assert_eq!(exit(None, Some("KILL")), "signal KILL");

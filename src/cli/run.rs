@@ -75,9 +75,7 @@ fn parse(words: &[OsString]) -> Option<Words> {
     while let Some(word) = words.next() {
         let word = word?;
         if word == "--" {
-            found.command = words
-                .map(|word| word.map(str::to_owned))
-                .collect::<Option<_>>()?;
+            found.command = words.map(|word| word.map(str::to_owned)).collect::<Option<_>>()?;
             break;
         }
         let (name, value) = match word.split_once('=') {
@@ -135,14 +133,7 @@ fn single(command: Vec<String>) -> Result<Spec, Failure> {
     let env = start::layered(&cwd, Vec::new())?;
     let cwd = cwd.into_os_string().into_string();
     let cwd = cwd.map_err(|_| Failure::plain("the working directory's path is not UTF-8"))?;
-    let spec = Spec {
-        name,
-        command,
-        cwd,
-        env,
-        critical: false,
-        policy: Policy::default(),
-    };
+    let spec = Spec { name, command, cwd, env, critical: false, policy: Policy::default() };
     spec.check().map_err(Failure::usage)?;
     Ok(spec)
 }

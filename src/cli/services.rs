@@ -15,65 +15,29 @@ fn named(call: &Call) -> String {
 }
 
 pub(super) fn stop(call: &Call) -> Done {
-    act(
-        call,
-        &Request::Stop {
-            target: named(call),
-        },
-    )
+    act(call, &Request::Stop { target: named(call) })
 }
 
 pub(super) fn restart(call: &Call) -> Done {
-    act(
-        call,
-        &Request::Restart {
-            target: named(call),
-        },
-    )
+    act(call, &Request::Restart { target: named(call) })
 }
 
 pub(super) fn remove(call: &Call) -> Done {
-    act(
-        call,
-        &Request::Remove {
-            target: named(call),
-        },
-    )
+    act(call, &Request::Remove { target: named(call) })
 }
 
 pub(super) fn reset(call: &Call) -> Done {
-    act(
-        call,
-        &Request::Reset {
-            target: named(call),
-        },
-    )
+    act(call, &Request::Reset { target: named(call) })
 }
 
 pub(super) fn flush(call: &Call) -> Done {
-    act(
-        call,
-        &Request::Flush {
-            target: named(call),
-        },
-    )
+    act(call, &Request::Flush { target: named(call) })
 }
 
 pub(super) fn signal(call: &Call) -> Done {
-    let signal = call
-        .matches
-        .get_one::<Signal>("signal")
-        .copied()
-        .unwrap_or(Signal::TERM);
+    let signal = call.matches.get_one::<Signal>("signal").copied().unwrap_or(Signal::TERM);
     let tree = call.flag("tree");
-    act(
-        call,
-        &Request::Signal {
-            target: named(call),
-            signal: signal.number(),
-            tree,
-        },
-    )
+    act(call, &Request::Signal { target: named(call), signal: signal.number(), tree })
 }
 
 pub(super) fn wait(call: &Call) -> Done {
@@ -84,14 +48,7 @@ pub(super) fn wait(call: &Call) -> Done {
         _ => Until::Online,
     };
     let timeout_ms = call.matches.get_one::<u64>("timeout").copied();
-    act(
-        call,
-        &Request::Wait {
-            target: named(call),
-            until,
-            timeout_ms,
-        },
-    )
+    act(call, &Request::Wait { target: named(call), until, timeout_ms })
 }
 
 pub(super) fn list(call: &Call) -> Done {
@@ -108,10 +65,9 @@ fn rows(call: &Call, usage: bool, table: bool) -> Result<Vec<Row>, Failure> {
     let request = Request::List { usage, table };
     match call.client.ask(Need::Record, &request)? {
         Some(Reply::List(rows)) => Ok(rows),
-        Some(Reply::Table(text)) => text
-            .lines()
-            .map(|line| Row::of_table_line(line).ok_or_else(strange))
-            .collect(),
+        Some(Reply::Table(text)) => {
+            text.lines().map(|line| Row::of_table_line(line).ok_or_else(strange)).collect()
+        }
         Some(_) => Err(strange()),
         None => Ok(Vec::new()),
     }
@@ -121,20 +77,14 @@ fn rows(call: &Call, usage: bool, table: bool) -> Result<Vec<Row>, Failure> {
 fn look() -> Look {
     let out = rustix::stdio::stdout();
     if !rustix::termios::isatty(out) {
-        return Look {
-            width: None,
-            colour: false,
-        };
+        return Look { width: None, colour: false };
     }
     let columns = rustix::termios::tcgetwinsize(out).map_or(0, |size| usize::from(size.ws_col));
     let plain = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     // A terminal that doesn't know its width (a serial line) says 0.
     let width = Some(if columns == 0 { 80 } else { columns });
-    Look {
-        width,
-        colour: !plain("NO_COLOR") && !dumb,
-    }
+    Look { width, colour: !plain("NO_COLOR") && !dumb }
 }
 
 fn infos(call: &Call) -> Result<Found<Info>, Failure> {
@@ -159,10 +109,7 @@ pub(super) fn info(call: &Call) -> Done {
 
 pub(super) fn command(call: &Call) -> Done {
     let (infos, worst) = infos(call)?;
-    let lines: String = infos
-        .iter()
-        .map(|info| format!("{}\n", info.row.command))
-        .collect();
+    let lines: String = infos.iter().map(|info| format!("{}\n", info.row.command)).collect();
     put(lines.as_bytes())?;
     Ok(worst)
 }
@@ -193,11 +140,7 @@ pub(super) fn events(call: &Call) -> Done {
     };
     connection.send(&Request::Events { follow })?;
     let tell = |event: &Event| {
-        if json {
-            say_json(event)
-        } else {
-            say(&render::event(event))
-        }
+        if json { say_json(event) } else { say(&render::event(event)) }
     };
     loop {
         // A reader that leaves while nothing happens must not keep this command alive.
@@ -240,14 +183,8 @@ pub(super) fn restore(call: &Call) -> Done {
 
 /// A probe: never starts a daemon, since a service without one isn't supervised.
 pub(super) fn health(call: &Call) -> Done {
-    let target = if call.text("target").is_empty() {
-        "all"
-    } else {
-        call.text("target")
-    };
-    let request = Request::Info {
-        target: target.to_owned(),
-    };
+    let target = if call.text("target").is_empty() { "all" } else { call.text("target") };
+    let request = Request::Info { target: target.to_owned() };
     let infos = match call.client.ask(Need::Running, &request)? {
         Some(Reply::Info(infos)) => infos,
         Some(reply) => return Err(instead(&reply)),
@@ -264,11 +201,7 @@ pub(super) fn health(call: &Call) -> Done {
             (status, _) => (code::FAILED, status.word()),
         };
         let text = format!("{}: {state}", row.name);
-        outcomes.push(crate::wire::Outcome {
-            code,
-            text,
-            warnings: Vec::new(),
-        });
+        outcomes.push(crate::wire::Outcome { code, text, warnings: Vec::new() });
     }
     conclude(&outcomes)
 }

@@ -22,13 +22,8 @@ const DOTENV_BYTES_MAX: u64 = 1 << 20;
 
 pub(super) fn start(call: &Call) -> Done {
     let target = call.text("target");
-    let words: Vec<String> = call
-        .matches
-        .get_many::<String>("words")
-        .into_iter()
-        .flatten()
-        .cloned()
-        .collect();
+    let words: Vec<String> =
+        call.matches.get_many::<String>("words").into_iter().flatten().cloned().collect();
     if !call.matches.contains_id("target") {
         if words.is_empty() {
             return Err(Failure::usage("missing TARGET (try 'opm start --help')"));
@@ -36,9 +31,7 @@ pub(super) fn start(call: &Call) -> Done {
         return define(call, Command::Given(words));
     }
     if target.is_empty() {
-        return Err(Failure::usage(
-            "the target is empty (try 'opm start --help')",
-        ));
+        return Err(Failure::usage("the target is empty (try 'opm start --help')"));
     }
     let shaping = args::SHAPING.iter().find(|name| {
         call.matches.value_source(name) == Some(clap::parser::ValueSource::CommandLine)
@@ -68,20 +61,14 @@ pub(super) fn start(call: &Call) -> Done {
 /// else. `stray` is an option that only a new service can have.
 fn start_existing(call: &Call, target: &str, stray: Option<&str>) -> Result<Option<u8>, Failure> {
     let request = match stray {
-        Some(_) => Request::Info {
-            target: target.to_owned(),
-        },
-        None => Request::Start {
-            target: target.to_owned(),
-            force: call.flag("force"),
-        },
+        Some(_) => Request::Info { target: target.to_owned() },
+        None => Request::Start { target: target.to_owned(), force: call.flag("force") },
     };
     // Without a record nothing can have that name: no daemon is started for the question.
     let unknown = match call.client.ask(Need::Record, &request) {
-        Ok(Some(Reply::Outcomes {
-            outcomes: found,
-            summary: _,
-        })) if found.len() == 1 && found[0].code == code::NO_SUCH => {
+        Ok(Some(Reply::Outcomes { outcomes: found, summary: _ }))
+            if found.len() == 1 && found[0].code == code::NO_SUCH =>
+        {
             Failure::new(code::NO_SUCH, found[0].text.clone())
         }
         Ok(None) => Failure::no_such(target),
@@ -149,15 +136,9 @@ fn define(call: &Call, command: Command<'_>) -> Done {
     let by_hand = call.matches.get_many("env").into_iter().flatten().cloned();
     let env = layered(&cwd, by_hand.collect())?;
     let path = [&env, &base].iter().find_map(|env| {
-        env.iter()
-            .rev()
-            .find(|(name, _)| name == "PATH")
-            .map(|(_, value)| value.clone())
+        env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone())
     });
-    let place = Place {
-        cwd,
-        path: path.unwrap_or_else(|| "/usr/bin:/bin".to_owned()),
-    };
+    let place = Place { cwd, path: path.unwrap_or_else(|| "/usr/bin:/bin".to_owned()) };
     let words = match command {
         Command::Given(words) => {
             if words[0].is_empty() {
@@ -183,22 +164,10 @@ fn define(call: &Call, command: Command<'_>) -> Done {
     check_name(&name).map_err(|e| Failure::usage(format!("{e} (try --name)")))?;
     let cwd = place.cwd.into_os_string().into_string();
     let cwd = cwd.map_err(|_| Failure::plain("the working directory's path is not UTF-8"))?;
-    let spec = Spec {
-        name,
-        command: words,
-        cwd,
-        env,
-        critical: false,
-        policy: policy(call),
-    };
+    let spec = Spec { name, command: words, cwd, env, critical: false, policy: policy(call) };
     spec.check().map_err(Failure::usage)?;
     let force = call.flag("force");
-    let request = Request::Define {
-        specs: vec![spec],
-        base,
-        force,
-        keep: false,
-    };
+    let request = Request::Define { specs: vec![spec], base, force, keep: false };
     outcomes(&call.client.demand(&request)?)
 }
 
@@ -235,19 +204,14 @@ pub(super) fn captured() -> Env {
         }
     }
     if !dropped.is_empty() {
-        warn(&format!(
-            "left out of the environment, not UTF-8: {}",
-            dropped.join(" ")
-        ));
+        warn(&format!("left out of the environment, not UTF-8: {}", dropped.join(" ")));
     }
     env
 }
 
 fn read_up_to(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?
-        .take(most)
-        .read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -266,10 +230,7 @@ pub(super) fn layered(cwd: &Path, by_hand: Env) -> Result<Env, Failure> {
                 .map_err(|_| Failure::plain(format!("{}: not UTF-8 text", path.display())))?;
             let (vars, bad) = dotenv::parse(&text);
             for line in bad {
-                warn(&format!(
-                    "{}: line {line} is not NAME=VALUE, left out",
-                    path.display()
-                ));
+                warn(&format!("{}: line {line} is not NAME=VALUE, left out", path.display()));
             }
             env = vars;
             // What opm itself is told there is nothing for the service.
@@ -281,11 +242,7 @@ pub(super) fn layered(cwd: &Path, by_hand: Env) -> Result<Env, Failure> {
     }
     env.extend(by_hand);
     let mut seen = HashSet::new();
-    let last: Vec<bool> = env
-        .iter()
-        .rev()
-        .map(|(name, _)| seen.insert(name.clone()))
-        .collect();
+    let last: Vec<bool> = env.iter().rev().map(|(name, _)| seen.insert(name.clone())).collect();
     let mut last = last.into_iter().rev();
     env.retain(|_| last.next().unwrap_or(true));
     Ok(env)
@@ -331,10 +288,7 @@ pub(super) fn declared(name: &str) -> Result<Vec<Spec>, Failure> {
     }
     for spec in &mut found.specs {
         if !Path::new(&spec.cwd).is_dir() {
-            let text = format!(
-                "{label}: {}: cwd: no such directory: {}",
-                spec.name, spec.cwd
-            );
+            let text = format!("{label}: {}: cwd: no such directory: {}", spec.name, spec.cwd);
             return Err(Failure::plain(text));
         }
         spec.env = layered(Path::new(&spec.cwd), std::mem::take(&mut spec.env))?;
@@ -351,12 +305,7 @@ fn import_file(call: &Call, name: &str) -> Done {
         return Ok(code::DONE);
     }
     let (force, base) = (call.flag("force"), captured());
-    let request = Request::Define {
-        specs,
-        base,
-        force,
-        keep: true,
-    };
+    let request = Request::Define { specs, base, force, keep: true };
     outcomes(&call.client.demand(&request)?)
 }
 
@@ -366,19 +315,13 @@ fn read(name: &str) -> Result<(Vec<u8>, String, PathBuf), Failure> {
     let most = file::FILE_BYTES_MAX as u64 + 1;
     if name == "-" {
         let mut bytes = Vec::new();
-        std::io::stdin()
-            .lock()
-            .take(most)
-            .read_to_end(&mut bytes)
-            .map_err(wrong)?;
+        std::io::stdin().lock().take(most).read_to_end(&mut bytes).map_err(wrong)?;
         let directory = std::env::current_dir().map_err(wrong)?;
         return Ok((bytes, "stdin".to_owned(), directory));
     }
     let path = std::path::absolute(name).map_err(wrong)?;
     let bytes = read_up_to(&path, most).map_err(wrong)?;
-    let directory = path
-        .parent()
-        .map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
+    let directory = path.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
     Ok((bytes, name.to_owned(), directory))
 }
 
@@ -388,15 +331,7 @@ mod tests {
 
     #[test]
     fn only_a_word_can_be_a_program() {
-        for word in [
-            "web",
-            "server.js",
-            "node a.js b*",
-            "a b,c",
-            "./x",
-            "a,,b",
-            "seq 1,2",
-        ] {
+        for word in ["web", "server.js", "node a.js b*", "a b,c", "./x", "a,,b", "seq 1,2"] {
             assert_eq!(meaning(word), Meaning::Word, "{word}");
         }
         for services in ["7", "web,api", "api-*", "web?", "1, 2"] {

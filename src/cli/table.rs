@@ -29,10 +29,7 @@ pub(crate) struct Cell {
 
 impl From<String> for Cell {
     fn from(text: String) -> Self {
-        Self {
-            text,
-            hue: Hue::Plain,
-        }
+        Self { text, hue: Hue::Plain }
     }
 }
 
@@ -45,17 +42,11 @@ pub(crate) fn lay_out(head: &[&str], rows: &[Vec<Cell>], yields: usize, look: Lo
             *width = (*width).max(width_of(&cell.text));
         }
     }
-    let boxed = look
-        .width
-        .is_some_and(|w| widths.iter().sum::<usize>() + 3 * widths.len() < w);
+    let boxed = look.width.is_some_and(|w| widths.iter().sum::<usize>() + 3 * widths.len() < w);
     if let (Some(width), false) = (look.width, boxed) {
         shrink(&mut widths, yields, width);
     }
-    let sheet = Sheet {
-        widths,
-        boxed,
-        colour: look.colour,
-    };
+    let sheet = Sheet { widths, boxed, colour: look.colour };
     let mut text = String::new();
     sheet.rule(&mut text, ['┌', '┬', '┐']);
     let titles: Vec<Cell> = head.iter().map(|h| Cell::from((*h).to_owned())).collect();
@@ -183,10 +174,7 @@ mod tests {
     fn table(name: &str, width: Option<usize>, colour: bool) -> String {
         let row = |a: &str, b: &str| vec![Cell::from(a.to_owned()), Cell::from(b.to_owned())];
         let rows = [row("0", name), row("10", "é")].map(|mut row| {
-            row.push(Cell {
-                text: "online".into(),
-                hue: Hue::Green,
-            });
+            row.push(Cell { text: "online".into(), hue: Hue::Green });
             row
         });
         lay_out(&["id", "name", "status"], &rows, 1, Look { width, colour })
@@ -216,10 +204,7 @@ mod tests {
         for name in ["web", &"x".repeat(70), &"語".repeat(40)] {
             for width in 9..90 {
                 let text = table(name, Some(width), false);
-                assert!(
-                    text.lines().all(|line| width_of(line) <= width),
-                    "{width}\n{text}"
-                );
+                assert!(text.lines().all(|line| width_of(line) <= width), "{width}\n{text}");
             }
         }
     }

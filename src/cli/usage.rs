@@ -13,9 +13,7 @@ pub(crate) fn overview() -> String {
          Usage: opm [--no-daemon-start] COMMAND [OPTIONS] [ARGS]\n\nCommands:\n",
     );
     let init = [("init".to_owned(), "run one program as PID 1 of a container")];
-    let entries = ENTRIES
-        .iter()
-        .map(|entry| (entry.name.to_owned(), entry.about));
+    let entries = ENTRIES.iter().map(|entry| (entry.name.to_owned(), entry.about));
     for (name, about) in entries.chain(init) {
         text.push_str(&format!("  {name:<12} {about}\n"));
     }
@@ -33,24 +31,13 @@ pub(crate) fn parse(
     words: Vec<OsString>,
 ) -> Result<ArgMatches, Result<String, Failure>> {
     let mut command = entry.command();
-    let sub = words
-        .iter()
-        .filter_map(|word| word.to_str())
-        .find(|word| !word.starts_with('-'));
-    let sub = sub
-        .and_then(|word| command.find_subcommand(word))
-        .map(Command::get_name);
-    let about = [Some(entry.name), sub]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .join(" ");
-    command
-        .try_get_matches_from_mut(words)
-        .map_err(|error| match error.kind() {
-            ErrorKind::DisplayHelp => Ok(help_of(&mut command, &error)),
-            _ => Err(one_line(&about, &error)),
-        })
+    let sub = words.iter().filter_map(|word| word.to_str()).find(|word| !word.starts_with('-'));
+    let sub = sub.and_then(|word| command.find_subcommand(word)).map(Command::get_name);
+    let about = [Some(entry.name), sub].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    command.try_get_matches_from_mut(words).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp => Ok(help_of(&mut command, &error)),
+        _ => Err(one_line(&about, &error)),
+    })
 }
 
 /// What clap calls the help of a command is that command's name: see [`super::args`].
@@ -74,9 +61,7 @@ fn one_line(about: &str, error: &clap::Error) -> Failure {
         Some((option, _)) if option.starts_with('-') => option.to_owned(),
         _ => arg.replace(['<', '>'], ""),
     };
-    let arg = context(ContextKind::InvalidArg)
-        .map(bare)
-        .unwrap_or_default();
+    let arg = context(ContextKind::InvalidArg).map(bare).unwrap_or_default();
     let reason = match error.kind() {
         ErrorKind::UnknownArgument if arg.starts_with('-') => format!("unknown option '{arg}'"),
         ErrorKind::UnknownArgument => format!("one word too many: '{arg}'"),
@@ -122,14 +107,10 @@ fn first_line(text: &str) -> String {
 
 /// The command or alias that is written most like `word`, if one is near.
 pub(crate) fn nearest(word: &str) -> Option<&'static str> {
-    let names = ENTRIES
-        .iter()
-        .flat_map(|entry| [&[entry.name], entry.aliases].concat());
+    let names = ENTRIES.iter().flat_map(|entry| [&[entry.name], entry.aliases].concat());
     let near = |name: &&'static str| distance(word, name);
     let most = if word.chars().count() < 4 { 1 } else { 2 };
-    names
-        .min_by_key(near)
-        .filter(|name| distance(word, name) <= most)
+    names.min_by_key(near).filter(|name| distance(word, name) <= most)
 }
 
 /// How many letters must be put in, left out, changed or swapped with the next.
@@ -140,9 +121,8 @@ fn distance(a: &str, b: &str) -> usize {
         let mut row = vec![i];
         for j in 1..=b.len() {
             let differ = usize::from(a[i - 1] != b[j - 1]);
-            let mut best = (rows[i - 1][j - 1] + differ)
-                .min(rows[i - 1][j] + 1)
-                .min(row[j - 1] + 1);
+            let mut best =
+                (rows[i - 1][j - 1] + differ).min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                 best = best.min(rows[i - 2][j - 2] + 1);
             }

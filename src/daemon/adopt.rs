@@ -61,11 +61,7 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal>
     let same_boot = header.boot == place.boot;
     let gone = other && same_boot && (place.is_namespace_gone)(header.pid_namespace);
     if header.machine != place.machine && !same_boot {
-        return if any_live {
-            refuse("on another machine")
-        } else {
-            Ok(false)
-        };
+        return if any_live { refuse("on another machine") } else { Ok(false) };
     }
     // A container's writable layer is mounted anew at each start, by another device number.
     let remounted = other && header.home.1 == place.device_inode.1;
@@ -75,11 +71,7 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal>
         return Ok(false);
     }
     if other {
-        return if any_live && !gone {
-            refuse("in another PID namespace")
-        } else {
-            Ok(false)
-        };
+        return if any_live && !gone { refuse("in another PID namespace") } else { Ok(false) };
     }
     Ok(true)
 }
@@ -91,10 +83,7 @@ impl<K: Kernel> Daemon<K> {
     /// Exit code and line: the home is another machine's or namespace's, or can't be written.
     pub fn begin(mut kernel: K, place: Place) -> Result<Self, Refusal> {
         let cannot = |what: &str, errno| {
-            (
-                code::FAILED,
-                format!("cannot use {}/{what}: {}", place.home, describe(errno)),
-            )
+            (code::FAILED, format!("cannot use {}/{what}: {}", place.home, describe(errno)))
         };
         let found = journal::load(&mut kernel).map_err(|errno| cannot(journal::FILE, errno))?;
         let valid = valid_slots(&found, &place)?;
@@ -132,11 +121,7 @@ impl<K: Kernel> Daemon<K> {
             return Err((code::FAILED, text));
         }
         let blind = mutant("adopt_blindly");
-        let searched = if blind {
-            Ok(true)
-        } else {
-            daemon.find_strays()
-        };
+        let searched = if blind { Ok(true) } else { daemon.find_strays() };
         let searched = searched
             .map_err(|errno| (code::FAILED, format!("cannot adopt: {}", describe(errno))))?;
         let fresh = found.header.is_none() && place.key.is_none();
@@ -221,17 +206,10 @@ impl<K: Kernel> Daemon<K> {
     /// Watches what lives, looks for marked processes that no record names, and lets the dead
     /// be dead: their trees must drain like any other.
     fn adopt(&mut self) {
-        let ids: Vec<Id> = self
-            .all_units()
-            .filter(|u| u.run.is_some())
-            .map(|u| u.id)
-            .collect();
+        let ids: Vec<Id> = self.all_units().filter(|u| u.run.is_some()).map(|u| u.id).collect();
         let mut dead = Vec::new();
         for id in ids {
-            let Some(run) = self.units[id as usize]
-                .as_ref()
-                .and_then(|u| u.run.as_ref())
-            else {
+            let Some(run) = self.units[id as usize].as_ref().and_then(|u| u.run.as_ref()) else {
                 continue;
             };
             if run.child {
@@ -245,10 +223,7 @@ impl<K: Kernel> Daemon<K> {
                     self.watch_run(id);
                     if alive {
                         self.announce(id, generation, "adopted", |e| e.pid = Some(pid));
-                        if self
-                            .unit(id)
-                            .is_some_and(|u| u.machine.goal() == Goal::Down)
-                        {
+                        if self.unit(id).is_some_and(|u| u.machine.goal() == Goal::Down) {
                             // It was being stopped when its daemon died.
                             self.feed(id, Input::Stop);
                         }
@@ -295,10 +270,7 @@ impl<K: Kernel> Daemon<K> {
                 crate::service::machine::Ending::Failure
             }
         };
-        if self
-            .unit(id)
-            .is_some_and(|unit| unit.machine.goal() == Goal::Down)
-        {
+        if self.unit(id).is_some_and(|unit| unit.machine.goal() == Goal::Down) {
             // It was being stopped when its daemon died.
             self.feed(id, Input::Stop);
         }
@@ -308,11 +280,7 @@ impl<K: Kernel> Daemon<K> {
 
 /// Whether a dead leader's end may be handled now: not while a tracer still has its status.
 fn run_child_is_waitable<K: Kernel>(daemon: &mut Daemon<K>, id: Id) -> bool {
-    let Some(unit) = daemon
-        .units
-        .get_mut(id as usize)
-        .and_then(Option::as_deref_mut)
-    else {
+    let Some(unit) = daemon.units.get_mut(id as usize).and_then(Option::as_deref_mut) else {
         return false;
     };
     let Some(run) = unit.run.as_ref() else {

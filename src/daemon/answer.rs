@@ -50,11 +50,7 @@ pub(crate) struct Pending {
 
 /// A target that is as it was asked to be.
 pub(crate) fn done(text: String) -> Outcome {
-    Outcome {
-        code: code::DONE,
-        text,
-        warnings: Vec::new(),
-    }
+    Outcome { code: code::DONE, text, warnings: Vec::new() }
 }
 
 /// What became of something that is done at once, or the kernel's reason why it could not be.
@@ -67,19 +63,12 @@ pub(crate) fn told(name: &str, result: Result<(), Errno>, text: String) -> Outco
 
 /// Warnings of a target of which nothing else is known yet.
 pub(crate) fn warned(warnings: Vec<String>) -> Outcome {
-    Outcome {
-        warnings,
-        ..done(String::new())
-    }
+    Outcome { warnings, ..done(String::new()) }
 }
 
 /// A target that is not.
 pub(crate) fn failed(code: u8, text: String) -> Outcome {
-    Outcome {
-        code,
-        text,
-        warnings: Vec::new(),
-    }
+    Outcome { code, text, warnings: Vec::new() }
 }
 
 impl<K: Kernel> Daemon<K> {
@@ -105,11 +94,7 @@ impl<K: Kernel> Daemon<K> {
                 continue;
             };
             for number in numbers {
-                let wish = self
-                    .pending
-                    .get(&number)
-                    .and_then(|p| p.waiting.get(&id))
-                    .copied();
+                let wish = self.pending.get(&number).and_then(|p| p.waiting.get(&id)).copied();
                 if let Some(outcome) = wish.and_then(|wish| self.verdict(id, wish)) {
                     self.fulfil(number, id, outcome);
                 }
@@ -120,11 +105,7 @@ impl<K: Kernel> Daemon<K> {
     /// Answers whoever waits for a service that is forgotten now.
     pub(crate) fn answer_forgotten(&mut self, id: Id, name: &str) {
         for number in self.waiting.get(&id).cloned().unwrap_or_default() {
-            let wish = self
-                .pending
-                .get(&number)
-                .and_then(|p| p.waiting.get(&id))
-                .copied();
+            let wish = self.pending.get(&number).and_then(|p| p.waiting.get(&id)).copied();
             let text = format!("{name}: removed");
             match wish {
                 Some(Wish::Gone | Wish::Down(_) | Wish::Status(Until::Stopped)) => {
@@ -164,10 +145,7 @@ impl<K: Kernel> Daemon<K> {
             let percent = done * 100 / pending.total.max(1);
             if percent > pending.told {
                 pending.told = percent;
-                let reply = Reply::Progress {
-                    done,
-                    total: pending.total,
-                };
+                let reply = Reply::Progress { done, total: pending.total };
                 self.outbox.push((pending.client, reply));
             }
         }
@@ -182,10 +160,7 @@ impl<K: Kernel> Daemon<K> {
         }
         pending.outcomes.sort_by_key(|(id, _)| *id);
         let outcomes: Vec<Outcome> = pending.outcomes.into_iter().map(|(_, o)| o).collect();
-        let good = outcomes
-            .iter()
-            .filter(|outcome| outcome.code == code::DONE)
-            .count();
+        let good = outcomes.iter().filter(|outcome| outcome.code == code::DONE).count();
         let summary = match pending.then {
             Then::Answer => None,
             Then::Summarize { running } => {
@@ -204,8 +179,7 @@ impl<K: Kernel> Daemon<K> {
                 Some("daemon stopped; its services are stopped".to_owned())
             }
         };
-        self.outbox
-            .push((pending.client, Reply::Outcomes { outcomes, summary }));
+        self.outbox.push((pending.client, Reply::Outcomes { outcomes, summary }));
     }
 
     /// Of those that were to be stopped, some may have been started while others still were.
@@ -225,10 +199,7 @@ impl<K: Kernel> Daemon<K> {
     /// A client has gone: nobody waits any more. What it asked for goes on.
     pub fn forget_client(&mut self, client: ClientId) {
         self.events.followers.retain(|follower| *follower != client);
-        let gone = self
-            .pending
-            .iter()
-            .filter(|(_, p)| p.client == client && p.then != Then::Leave);
+        let gone = self.pending.iter().filter(|(_, p)| p.client == client && p.then != Then::Leave);
         for number in gone.map(|(number, _)| *number).collect::<Vec<_>>() {
             let Some(pending) = self.pending.remove(&number) else {
                 continue;
@@ -244,20 +215,13 @@ impl<K: Kernel> Daemon<K> {
     /// Answers what has waited long enough.
     pub(crate) fn expire_pending(&mut self) {
         let now = self.now;
-        let late = self
-            .pending
-            .iter()
-            .filter(|(_, p)| p.deadline.is_some_and(|at| at <= now));
+        let late = self.pending.iter().filter(|(_, p)| p.deadline.is_some_and(|at| at <= now));
         for number in late.map(|(number, _)| *number).collect::<Vec<_>>() {
-            let ids: Vec<Id> = self
-                .pending
-                .get(&number)
-                .map_or(vec![], |p| p.waiting.keys().copied().collect());
+            let ids: Vec<Id> =
+                self.pending.get(&number).map_or(vec![], |p| p.waiting.keys().copied().collect());
             for id in ids {
                 let status = self.unit(id).map_or("gone", |unit| unit.status().word());
-                let name = self
-                    .unit(id)
-                    .map_or_else(|| id.to_string(), |u| u.name().to_owned());
+                let name = self.unit(id).map_or_else(|| id.to_string(), |u| u.name().to_owned());
                 let text = format!("{name}: timed out waiting; it is {status}");
                 self.fulfil(number, id, failed(code::TIMED_OUT, text));
             }
@@ -276,10 +240,7 @@ impl<K: Kernel> Daemon<K> {
         if mutant("early_reply") && matches!(wish, Wish::Down(_)) {
             return Some(done(format!("{name}: stopped")));
         }
-        let note = || {
-            unit.reason()
-                .unwrap_or_else(|| format!("it is {}", status.word()))
-        };
+        let note = || unit.reason().unwrap_or_else(|| format!("it is {}", status.word()));
         let fail = || Some(failed(code::FAILED, format!("{name}: {}", note())));
         match (wish, status) {
             (Wish::Up(after), Status::Online) => {
@@ -330,14 +291,8 @@ impl<K: Kernel> Daemon<K> {
         let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
         let what = match pids.is_empty() {
             true => "it can't be confirmed that all of it is gone (see 'opm doctor')".to_owned(),
-            false => format!(
-                "what is left of it survives SIGKILL (pid {})",
-                pids.join(", ")
-            ),
+            false => format!("what is left of it survives SIGKILL (pid {})", pids.join(", ")),
         };
-        format!(
-            "{}: {what}; it stays stopping and is not started",
-            unit.name()
-        )
+        format!("{}: {what}; it stays stopping and is not started", unit.name())
     }
 }

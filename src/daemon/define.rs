@@ -93,15 +93,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Puts services on record, all or none.
     pub(crate) fn define(&mut self, specs: Vec<Spec>, base: &Rc<Env>) -> Result<Vec<Id>, Refusal> {
-        let wanted = specs.into_iter().map(|spec| {
-            (
-                None,
-                Definition {
-                    spec,
-                    base: base.clone(),
-                },
-            )
-        });
+        let wanted = specs.into_iter().map(|spec| (None, Definition { spec, base: base.clone() }));
         self.define_all(wanted.collect())
     }
 
@@ -116,10 +108,7 @@ impl<K: Kernel> Daemon<K> {
         let mut names: Vec<&str> = wanted.iter().map(|(_, d)| d.spec.name.as_str()).collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err((
-                code::USAGE,
-                format!("{}: the name is there twice", twice[0]),
-            ));
+            return Err((code::USAGE, format!("{}: the name is there twice", twice[0])));
         }
         let mut definitions: Vec<(Id, Definition)> = Vec::new();
         let mut given = Set::new();
@@ -139,10 +128,7 @@ impl<K: Kernel> Daemon<K> {
         let cannot = |what: &str, errno| {
             (
                 code::FAILED,
-                format!(
-                    "cannot write {what}: {} (nothing was changed)",
-                    describe(errno)
-                ),
+                format!("cannot write {what}: {} (nothing was changed)", describe(errno)),
             )
         };
         let journal = format!("{}/journal", self.home);
@@ -150,10 +136,7 @@ impl<K: Kernel> Daemon<K> {
             let reserved = self.journal.reserve(&mut self.kernel, *id);
             reserved.map_err(|errno| cannot(&journal, errno))?;
         }
-        let lines: Vec<_> = definitions
-            .iter()
-            .map(|(id, definition)| (*id, definition))
-            .collect();
+        let lines: Vec<_> = definitions.iter().map(|(id, definition)| (*id, definition)).collect();
         let lines = self.store.append(&mut self.kernel, &lines);
         let lines = lines.map_err(|errno| cannot(&format!("{}/services", self.home), errno))?;
         let mut ids = Vec::new();
@@ -191,10 +174,7 @@ impl<K: Kernel> Daemon<K> {
         if let Some(stray) = self.take_stray(&unit) {
             let Stray { run, .. } = stray;
             let generation = run.generation;
-            let past = Past::Alive {
-                generation,
-                since: self.now,
-            };
+            let past = Past::Alive { generation, since: self.now };
             let policy = unit.definition.spec.policy;
             unit.machine = Machine::resume(policy, Goal::Up, 0, 0, past, self.now);
             unit.generation = generation.0;
@@ -242,27 +222,17 @@ impl<K: Kernel> Daemon<K> {
             self.freed.push((id, state));
         }
         // A full disk must not stop a removal: the journal has it already.
-        let noted = self
-            .store
-            .remove(&mut self.kernel, unit.line, &unit.definition);
+        let noted = self.store.remove(&mut self.kernel, unit.line, &unit.definition);
         if let Err(errno) = written.and(noted) {
-            self.trouble = Some(format!(
-                "cannot note the removal of {}: {errno}",
-                unit.name()
-            ));
+            self.trouble = Some(format!("cannot note the removal of {}: {errno}", unit.name()));
         }
     }
 
     /// The service of this name.
     pub(crate) fn id_of(&self, name: &str) -> Option<Id> {
         let sum = checksum(name.as_bytes());
-        let alike = self
-            .named
-            .not_below((sum, 0))
-            .take_while(|(other, _)| *other == sum);
-        alike
-            .map(|(_, id)| id)
-            .find(|id| self.unit(*id).is_some_and(|unit| unit.name() == name))
+        let alike = self.named.not_below((sum, 0)).take_while(|(other, _)| *other == sum);
+        alike.map(|(_, id)| id).find(|id| self.unit(*id).is_some_and(|unit| unit.name() == name))
     }
 
     /// How many services there are.

@@ -62,23 +62,18 @@ pub fn can_take_over(self_check: &str) -> bool {
 }
 
 fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
-    let path = home.to_str().filter(|path| path.starts_with('/')).ok_or((
-        code::USAGE,
-        format!("{}: the home is no absolute UTF-8 path", home.display()),
-    ))?;
+    let path = home
+        .to_str()
+        .filter(|path| path.starts_with('/'))
+        .ok_or((code::USAGE, format!("{}: the home is no absolute UTF-8 path", home.display())))?;
     let (listener, alive) = prepare_process()?;
     let nofile = signals::raise_nofile();
     check_descriptors()?;
     let cannot = |what: &str, errno: Errno| {
-        (
-            code::UNREACHABLE,
-            format!("cannot use {path}{what}: {}", describe(errno)),
-        )
+        (code::UNREACHABLE, format!("cannot use {path}{what}: {}", describe(errno)))
     };
     let home = open_home(path)?;
-    let lock = home
-        .open_file(LOCK, Mode::InPlace)
-        .map_err(|errno| cannot("/lock", errno))?;
+    let lock = home.open_file(LOCK, Mode::InPlace).map_err(|errno| cannot("/lock", errno))?;
     let waiting = match (&listener, front.if_served_already()) {
         (Some(_), Ok(_)) => Waiting::Again,
         (Some(_), Err(_)) => Waiting::Always,
@@ -89,8 +84,7 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
         let text = format!("a daemon serves {path} already (stop it, or use another OPM_HOME)");
         return front.if_served_already().map_err(|code| (code, text));
     }
-    home.make_dir("logs")
-        .map_err(|errno| cannot("/logs", errno))?;
+    home.make_dir("logs").map_err(|errno| cannot("/logs", errno))?;
     let place = place(&home, &lock).map_err(|errno| cannot("", errno))?;
     if place.pid_namespace == 0 {
         let text = "cannot supervise without /proc (mount it; 'opm init' does without)";
@@ -193,20 +187,15 @@ fn prepare_process() -> Result<(Option<UnixListener>, Option<OwnedFd>), Failure>
     signals::keep_heap_small();
     let inherited = [crash::LISTENER_VARIABLE, crash::ALIVE_VARIABLE].map(|name| {
         let fd = std::env::var(name).ok();
-        fd.and_then(|fd| fd.parse::<u32>().ok())
-            .filter(|fd| *fd >= 3)
+        fd.and_then(|fd| fd.parse::<u32>().ok()).filter(|fd| *fd >= 3)
     });
     signals::close_inherited(&inherited.into_iter().flatten().collect::<Vec<_>>());
     open_standard_streams();
     let [listener, alive] =
         inherited.map(|fd| fd.and_then(|fd| signals::inherited(fd.cast_signed())));
     drop(std::env::set_current_dir("/"));
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|errno| {
-        (
-            code::UNREACHABLE,
-            format!("no subreaper: {}", describe(errno)),
-        )
-    })?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|errno| (code::UNREACHABLE, format!("no subreaper: {}", describe(errno))))?;
     let listener = listener.map(|fd| {
         let listener = std::os::unix::net::UnixListener::from(fd);
         drop(listener.set_nonblocking(true));
@@ -254,10 +243,7 @@ fn wait_for_lock(place: &Home, lock: &OwnedFd, waiting: Waiting) -> Result<bool,
             Ok(()) => return Ok(true),
             Err(Errno::WOULDBLOCK | Errno::INTR) => {}
             Err(errno) => {
-                return Err((
-                    code::UNREACHABLE,
-                    format!("{home}/lock: {}", describe(errno)),
-                ));
+                return Err((code::UNREACHABLE, format!("{home}/lock: {}", describe(errno))));
             }
         }
         if waiting == Waiting::Again && is_listened_by_another(place) {
@@ -383,13 +369,11 @@ fn is_namespace_gone(namespace: u64) -> bool {
     let Ok(pids) = procfs::processes() else {
         return false;
     };
-    pids.into_iter().all(
-        |pid| match rustix::fs::stat(format!("/proc/{pid}/ns/pid")) {
-            Ok(stat) => stat.st_ino != namespace,
-            Err(Errno::NOENT | Errno::SRCH) => true,
-            Err(_) => false,
-        },
-    )
+    pids.into_iter().all(|pid| match rustix::fs::stat(format!("/proc/{pid}/ns/pid")) {
+        Ok(stat) => stat.st_ino != namespace,
+        Err(Errno::NOENT | Errno::SRCH) => true,
+        Err(_) => false,
+    })
 }
 
 /// The key outlives the journal here, so that marks are known even when that is lost. With it
@@ -401,9 +385,7 @@ fn write_key(lock: &OwnedFd, key: u64, (device, inode): (u64, u64)) {
 
 fn key_of(text: &[u8], (device, inode): (u64, u64)) -> Option<u64> {
     let line = std::str::from_utf8(text).ok()?.lines().next()?;
-    let mut words = line
-        .split(' ')
-        .map(|word| u64::from_str_radix(word, 16).ok());
+    let mut words = line.split(' ').map(|word| u64::from_str_radix(word, 16).ok());
     let key = words.next()??;
     let is_here = [device, inode].into_iter().eq(words.by_ref().flatten());
     is_here.then_some(key)
@@ -423,10 +405,7 @@ fn write_pid(home: &Home) -> Result<(), Errno> {
 pub(crate) fn bind(home: &str) -> Result<UnixListener, Failure> {
     let cannot = |error: std::io::Error| {
         let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-        (
-            code::UNREACHABLE,
-            format!("{home}/{SOCKET}: {}", describe(errno)),
-        )
+        (code::UNREACHABLE, format!("{home}/{SOCKET}: {}", describe(errno)))
     };
     std::env::set_current_dir(home).map_err(cannot)?;
     match std::fs::remove_file(SOCKET) {

@@ -118,9 +118,7 @@ impl<K: Kernel> Daemon<K> {
         let (mut ready, mut later) = (Vec::new(), Vec::new());
         for spec in specs {
             if let Some(id) = self.id_of(&spec.name)
-                && !self
-                    .unit(id)
-                    .is_some_and(|unit| is_as_declared(unit, &spec, base))
+                && !self.unit(id).is_some_and(|unit| is_as_declared(unit, &spec, base))
             {
                 if let Some(unit) = self.unit_mut(id) {
                     unit.removing = true;
@@ -134,12 +132,8 @@ impl<K: Kernel> Daemon<K> {
             ready.push(spec);
         }
         if !ready.is_empty() {
-            let request = Request::Define {
-                specs: ready,
-                base: base.clone(),
-                force: false,
-                keep: true,
-            };
+            let request =
+                Request::Define { specs: ready, base: base.clone(), force: false, keep: true };
             self.request(FRONT, 0, request);
         }
         later
@@ -203,9 +197,7 @@ impl<K: Kernel> Daemon<K> {
         }
         for orphan in self.orphans.values() {
             // Gone already, at worst.
-            self.kernel
-                .signal(&orphan.pidfd, libc::SIGKILL, Reach::Process)
-                .ok();
+            self.kernel.signal(&orphan.pidfd, libc::SIGKILL, Reach::Process).ok();
         }
     }
 
@@ -220,9 +212,7 @@ impl<K: Kernel> Daemon<K> {
             orphan.asked = true;
             for signal in [libc::SIGTERM, libc::SIGCONT] {
                 // Gone already, at worst.
-                self.kernel
-                    .signal(&orphan.pidfd, signal, Reach::Process)
-                    .ok();
+                self.kernel.signal(&orphan.pidfd, signal, Reach::Process).ok();
             }
         }
         self.check_gates();
@@ -230,8 +220,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Whether SIGKILL was needed for a service that still lives.
     pub fn is_killing(&self) -> bool {
-        self.all_units()
-            .any(|unit| unit.run.as_ref().is_some_and(|run| run.kills > 0))
+        self.all_units().any(|unit| unit.run.as_ref().is_some_and(|run| run.kills > 0))
     }
 
     /// Nothing lives: no service and no child.

@@ -107,20 +107,10 @@ impl<K: Kernel> Daemon<K> {
         if mutant("forget_escapees") {
             return Ok(true);
         }
-        self.orphans.insert(
-            pid,
-            Orphan {
-                pidfd,
-                owner,
-                asked: false,
-            },
-        );
+        self.orphans.insert(pid, Orphan { pidfd, owner, asked: false });
         if let Owner::Run(id, _) = owner {
             self.touched.insert(id);
-            if self
-                .unit(id)
-                .and_then(|unit| unit.run.as_ref())
-                .is_some_and(|run| run.is_draining())
+            if self.unit(id).and_then(|unit| unit.run.as_ref()).is_some_and(|run| run.is_draining())
             {
                 self.terminate_rest(id);
             }
@@ -141,9 +131,8 @@ impl<K: Kernel> Daemon<K> {
         }
         let environ = readable(self.kernel.environ(pid))?.unwrap_or_default();
         for name in [MARK_VARIABLE, "OPM_OUTER"] {
-            for mark in environ_value(&environ, name)
-                .into_iter()
-                .flat_map(|v| v.split(|b| *b == b','))
+            for mark in
+                environ_value(&environ, name).into_iter().flat_map(|v| v.split(|b| *b == b','))
             {
                 if let Some(mark) = EnvMark::parse(mark).filter(|mark| mark.home_key == key) {
                     return Ok(self.owner_by(|generation| generation.0 == mark.generation));
@@ -165,11 +154,7 @@ impl<K: Kernel> Daemon<K> {
         let above = |(_, hard)| self.mark.is_some_and(|mark| hard > mark.value());
         let entered = self.own.pid == 1 && limit.is_some_and(above);
         let foreign = entered || limit.is_some_and(LimitMark::is_mark);
-        Ok(if foreign {
-            Owner::Foreign
-        } else {
-            Owner::Unknown
-        })
+        Ok(if foreign { Owner::Foreign } else { Owner::Unknown })
     }
 
     fn owner_by(&self, is: impl Fn(Generation) -> bool) -> Owner {
@@ -310,11 +295,7 @@ impl<K: Kernel> Daemon<K> {
             run.kills += 1;
         }
         self.signal_tree(id, libc::SIGKILL);
-        if self
-            .unit(id)
-            .and_then(|unit| unit.run.as_ref())
-            .is_some_and(|run| run.exit.is_some())
-        {
+        if self.unit(id).and_then(|unit| unit.run.as_ref()).is_some_and(|run| run.exit.is_some()) {
             // Where no event comes (somebody else's zombie, a lost edge), the round itself looks.
             self.look_again_at.get_or_insert(self.now);
         }
@@ -337,16 +318,10 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         for member in run.members.values().filter(|member| member.certain) {
-            self.kernel
-                .signal(&member.pidfd, signal, Reach::Process)
-                .ok();
+            self.kernel.signal(&member.pidfd, signal, Reach::Process).ok();
         }
-        let members: Vec<Pid> = run
-            .members
-            .iter()
-            .filter(|(_, m)| m.certain)
-            .map(|(pid, _)| *pid)
-            .collect();
+        let members: Vec<Pid> =
+            run.members.iter().filter(|(_, m)| m.certain).map(|(pid, _)| *pid).collect();
         let orphans = self.orphans.iter();
         let mine = orphans.filter(|(_, orphan)| orphan.owner == Owner::Run(id, generation));
         let roots: Vec<Pid> = mine.map(|(pid, _)| *pid).collect();
@@ -388,9 +363,7 @@ impl<K: Kernel> Daemon<K> {
             let pidfd = &below.pidfd;
             self.kernel.signal(pidfd, signal, Reach::Process).ok();
             if signal != libc::SIGKILL {
-                self.kernel
-                    .signal(pidfd, libc::SIGCONT, Reach::Process)
-                    .ok();
+                self.kernel.signal(pidfd, libc::SIGCONT, Reach::Process).ok();
             }
         }
     }

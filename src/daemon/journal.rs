@@ -36,13 +36,8 @@ pub fn load<K: Kernel>(kernel: &mut K) -> Result<Found> {
     let bytes = kernel.load(FILE)?.unwrap_or_default();
     let header = Header::decode(&bytes);
     let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
-    let slots = body
-        .chunks_exact(SLOT_BYTES)
-        .map(|s| (State::decode(s), Signature::decode(s)));
-    Ok(Found {
-        header,
-        slots: slots.collect(),
-    })
+    let slots = body.chunks_exact(SLOT_BYTES).map(|s| (State::decode(s), Signature::decode(s)));
+    Ok(Found { header, slots: slots.collect() })
 }
 
 impl<F: std::fmt::Debug> Journal<F> {

@@ -82,15 +82,8 @@ impl<K: Kernel> Daemon<K> {
         let streams = streams.unwrap_or(Streams::Files);
         let living = (self.own.pid == 1).then(|| format!("{}/{LIVING}", self.home));
         let (out, error) = paths(streams, &self.home, name);
-        let mark = EnvMark {
-            home_key: self.header.home_key,
-            id,
-            generation: generation.0,
-            pid: 0,
-        };
-        let path = variable(&unit.definition, "PATH")
-            .unwrap_or(DEFAULT_PATH)
-            .to_owned();
+        let mark = EnvMark { home_key: self.header.home_key, id, generation: generation.0, pid: 0 };
+        let path = variable(&unit.definition, "PATH").unwrap_or(DEFAULT_PATH).to_owned();
         let plan = Plan {
             signature: Signature {
                 generation: if mutant("unsigned") { 0 } else { generation.0 },
@@ -98,9 +91,7 @@ impl<K: Kernel> Daemon<K> {
                 parent: self.own,
             },
             signature_offset: slot_offset(id) + SIGNATURE_OFFSET as u64,
-            limit_mark: self
-                .mark
-                .map(|own: LimitMark| own.of_incarnation(generation.0).value()),
+            limit_mark: self.mark.map(|own: LimitMark| own.of_incarnation(generation.0).value()),
             argv: &unit.definition.spec.command,
             env: environment(&unit.definition, &self.home, &mark, self.outer.as_deref()),
             path: &path,
@@ -194,11 +185,7 @@ impl<K: Kernel> Daemon<K> {
             errno,
             Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC | Errno::DQUOT
         );
-        let fault = if crowded {
-            Fault::Machine
-        } else {
-            Fault::Program
-        };
+        let fault = if crowded { Fault::Machine } else { Fault::Program };
         self.feed(id, Input::SpawnFailed(generation, fault));
         if self.unit(id).is_some_and(|unit| unit.provisional) {
             // Its very first exec: whoever asked is told why, and nothing of it is kept.
@@ -229,11 +216,7 @@ impl<K: Kernel> Daemon<K> {
 
 /// What is watched already is watched.
 fn already(errno: Errno) -> Result<(), Errno> {
-    if errno == Errno::EXIST {
-        Ok(())
-    } else {
-        Err(errno)
-    }
+    if errno == Errno::EXIST { Ok(()) } else { Err(errno) }
 }
 
 fn paths(streams: Streams, home: &str, name: &str) -> (String, String) {
@@ -246,29 +229,18 @@ fn paths(streams: Streams, home: &str, name: &str) -> (String, String) {
 /// The paths of a service's log files.
 pub fn log_paths(home: &str, name: &str) -> (String, String) {
     let file = file_name_of(name);
-    (
-        format!("{home}/logs/{file}-out.log"),
-        format!("{home}/logs/{file}-error.log"),
-    )
+    (format!("{home}/logs/{file}-out.log"), format!("{home}/logs/{file}-error.log"))
 }
 
 /// The paths of the FIFOs that take a service's output to the terminal or the container's log.
 pub fn fifo_paths(home: &str, name: &str) -> (String, String) {
     let file = file_name_of(name);
-    (
-        format!("{home}/logs/{file}-out.fifo"),
-        format!("{home}/logs/{file}-error.fifo"),
-    )
+    (format!("{home}/logs/{file}-out.fifo"), format!("{home}/logs/{file}-error.fifo"))
 }
 
 /// The value of a variable in what a service gets.
 pub fn variable<'a>(definition: &'a Definition, name: &str) -> Option<&'a str> {
-    let own = definition
-        .spec
-        .env
-        .iter()
-        .rev()
-        .find(|(key, _)| key == name);
+    let own = definition.spec.env.iter().rev().find(|(key, _)| key == name);
     own.or_else(|| definition.base.iter().rev().find(|(key, _)| key == name))
         .map(|(_, value)| value.as_str())
 }

@@ -74,10 +74,7 @@ impl<K: Kernel> Daemon<K> {
     ) -> Result<(), Errno> {
         if loaded.damaged > 0 {
             let count = loaded.damaged;
-            self.log.push(format!(
-                "{}/services: {count} damaged lines were left out",
-                self.home
-            ));
+            self.log.push(format!("{}/services: {count} damaged lines were left out", self.home));
         }
         if found.slots.is_empty() || (found.header.is_none() && !loaded.services.is_empty()) {
             // The journal is lost: the newest definition of each id and name is all there is.
@@ -88,10 +85,7 @@ impl<K: Kernel> Daemon<K> {
                         self.drop_name(old.name(), old.id);
                     }
                 }
-                let state = State {
-                    generation: highest(found, id),
-                    ..State::default()
-                };
+                let state = State { generation: highest(found, id), ..State::default() };
                 self.load_unit(id, line, definition, state, None)?;
             }
             return Ok(());
@@ -102,8 +96,7 @@ impl<K: Kernel> Daemon<K> {
             };
             let is_its = |(of, _): &(Id, Definition)| *of == id;
             if !loaded.services.get(&state.definition).is_some_and(is_its) {
-                self.log
-                    .push(format!("service {id}: its definition is lost"));
+                self.log.push(format!("service {id}: its definition is lost"));
             }
         }
         for (id, (line, definition)) in newest_of(found, loaded) {
@@ -115,11 +108,7 @@ impl<K: Kernel> Daemon<K> {
                 Some(state) if state.definition == line => {
                     let generation = highest(found, id);
                     let goal_up = false;
-                    let past = State {
-                        goal_up,
-                        generation,
-                        ..state
-                    };
+                    let past = State { goal_up, generation, ..state };
                     (past, None)
                 }
                 state => unrecorded(state, signature, highest(found, id)),
@@ -161,11 +150,7 @@ impl<K: Kernel> Daemon<K> {
             line,
             machine,
             run,
-            emptied: if alive.is_some() {
-                state.emptied
-            } else {
-                generation.max(state.emptied)
-            },
+            emptied: if alive.is_some() { state.emptied } else { generation.max(state.emptied) },
             generation,
             started_at: state.started_at,
             exited_at: state.exited_at,
@@ -201,25 +186,17 @@ impl<K: Kernel> Daemon<K> {
             deaths => restart_cooldown_delay_ms(policy.restart_delay, deaths),
         };
         let waited = self.kernel.wall().saturating_sub(state.exited_at);
-        Past::Due {
-            delay: delay.saturating_sub(waited),
-        }
+        Past::Due { delay: delay.saturating_sub(waited) }
     }
 
     /// Opens a recorded leader. What is not exactly the recorded process is not it.
     fn take_over(&mut self, signature: &Signature, state: &State) -> Result<Run<K>, Errno> {
         let recorded = signature.leader;
         let pidfd = self.open_same(recorded)?;
-        let child = pidfd
-            .as_ref()
-            .is_some_and(|pidfd| self.kernel.wait(pidfd, false).is_ok());
+        let child = pidfd.as_ref().is_some_and(|pidfd| self.kernel.wait(pidfd, false).is_ok());
         let started = recorded.start_time.saturating_mul(TICK_MS);
         let age = self.kernel.wall().saturating_sub(state.started_at);
-        let since = if started > 0 {
-            started
-        } else {
-            self.now.saturating_sub(age)
-        };
+        let since = if started > 0 { started } else { self.now.saturating_sub(age) };
         Ok(Run {
             generation: Generation(signature.generation),
             leader: recorded,
@@ -257,11 +234,7 @@ impl<K: Kernel> Daemon<K> {
                 Err(errno) => return Err(errno),
             },
         };
-        let seen = Identity {
-            pid: recorded.pid,
-            start_time,
-            inode,
-        };
+        let seen = Identity { pid: recorded.pid, start_time, inode };
         Ok(seen.is_same(&recorded).then_some(pidfd))
     }
 }
@@ -284,23 +257,12 @@ mod tests {
             },
             base: Rc::default(),
         };
-        let services = all
-            .iter()
-            .map(|(line, id, name)| (*line, (*id, definition(name))));
-        Loaded {
-            services: services.collect(),
-            damaged: 0,
-        }
+        let services = all.iter().map(|(line, id, name)| (*line, (*id, definition(name))));
+        Loaded { services: services.collect(), damaged: 0 }
     }
 
     fn slot(definition: u64, removed: bool) -> (Option<State>, Option<Signature>) {
-        let state = State {
-            definition,
-            removed,
-            generation: 4,
-            emptied: 4,
-            ..State::default()
-        };
+        let state = State { definition, removed, generation: 4, emptied: 4, ..State::default() };
         (Some(state), None)
     }
 
@@ -334,20 +296,12 @@ mod tests {
     #[test]
     fn a_line_of_another_id_is_no_slots_definition() {
         let slots = vec![slot(5, false), slot(4, false)];
-        assert_eq!(
-            named(slots, lines(&[(5, 1, "web")])),
-            [(1, "web".to_owned())]
-        );
+        assert_eq!(named(slots, lines(&[(5, 1, "web")])), [(1, "web".to_owned())]);
     }
 
     #[test]
     fn only_what_signed_since_belongs_to_an_unrecorded_definition() {
-        let signed = |generation| {
-            Some(Signature {
-                generation,
-                ..Signature::default()
-            })
-        };
+        let signed = |generation| Some(Signature { generation, ..Signature::default() });
         let (state, _) = slot(5, true);
         let (past, none) = unrecorded(state, signed(4), 4);
         assert_eq!((past.goal_up, past.generation, none), (false, 4, None));

@@ -112,10 +112,7 @@ impl<K: Kernel> Daemon<K> {
         if passers.is_empty() {
             return None;
         }
-        let cwd = self
-            .kernel
-            .real_path(&spec.cwd)
-            .unwrap_or_else(|_| spec.cwd.clone());
+        let cwd = self.kernel.real_path(&spec.cwd).unwrap_or_else(|_| spec.cwd.clone());
         let mut near = Vec::new();
         for passer in passers.iter().filter(|passer| passer.cwd == cwd) {
             let looks = passer.looks.get_or_init(|| self.looks_of(passer.pid));
@@ -129,9 +126,7 @@ impl<K: Kernel> Daemon<K> {
         }
         let pattern = pattern_of_argv(&spec.command);
         // What the other is about, not what it mentions: the command that asks us mentions it too.
-        let alike = near
-            .iter()
-            .find(|(_, looks)| pattern_of_argv(&looks.argv) == pattern)?;
+        let alike = near.iter().find(|(_, looks)| pattern_of_argv(&looks.argv) == pattern)?;
         Some(Likeness::Near(alike.0, pattern))
     }
 
@@ -146,14 +141,11 @@ impl<K: Kernel> Daemon<K> {
             return Ok(Vec::new());
         };
         let spec = unit.definition.spec.clone();
-        self.check_likeness(&spec, passers, force)
-            .inspect_err(|outcome| {
-                let reason = outcome.text.clone();
-                let generation = Generation(self.unit(id).map_or(0, |unit| unit.generation));
-                self.announce(id, generation, "refused", |event| {
-                    event.reason = Some(reason)
-                });
-            })
+        self.check_likeness(&spec, passers, force).inspect_err(|outcome| {
+            let reason = outcome.text.clone();
+            let generation = Generation(self.unit(id).map_or(0, |unit| unit.generation));
+            self.announce(id, generation, "refused", |event| event.reason = Some(reason));
+        })
     }
 
     /// Whether something lives that could be this service's, for all that its marks say.

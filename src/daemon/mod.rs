@@ -216,17 +216,8 @@ impl<K: Kernel> Daemon<K> {
             return Some(self.now);
         }
         let units = self.deadlines.first().map(|(at, _)| *at);
-        let requests = self
-            .pending
-            .values()
-            .filter_map(|pending| pending.deadline)
-            .min();
-        units
-            .into_iter()
-            .chain(requests)
-            .chain(self.look_again_at)
-            .chain(self.count_at)
-            .min()
+        let requests = self.pending.values().filter_map(|pending| pending.deadline).min();
+        units.into_iter().chain(requests).chain(self.look_again_at).chain(self.count_at).min()
     }
 
     /// Wake-ups were lost: everything is looked at in the next turn.
@@ -331,8 +322,7 @@ impl<K: Kernel> Daemon<K> {
             | Input::Emptied(_)
             | Input::Tick => {}
         }
-        unit.machine
-            .step(self.now, input, &mut self.sequence, &mut actions);
+        unit.machine.step(self.now, input, &mut self.sequence, &mut actions);
         if unit.machine.restarts() > restarts {
             unit.restarted_at = self.kernel.wall();
         }
@@ -376,11 +366,7 @@ impl<K: Kernel> Daemon<K> {
             self.announce_status(id, status);
         }
         let gone = matches!(status, Status::Stopped | Status::Errored);
-        if gone
-            && self
-                .unit(id)
-                .is_some_and(|unit| unit.removing && unit.run.is_none())
-        {
+        if gone && self.unit(id).is_some_and(|unit| unit.removing && unit.run.is_none()) {
             self.forget(id);
         }
     }
@@ -403,19 +389,15 @@ impl<K: Kernel> Daemon<K> {
                     // Not yet a group leader: between fork and setsid. Then it is alone.
                     let alone = self.kernel.signal(pidfd, signal, Reach::Process);
                     if alone.is_err() {
-                        self.log.push(format!(
-                            "cannot signal {}: {errno}",
-                            unit.definition.spec.name
-                        ));
+                        self.log
+                            .push(format!("cannot signal {}: {errno}", unit.definition.spec.name));
                     }
                 }
             }
             return;
         }
         self.terminate_rest(id);
-        if self
-            .unit(id)
-            .is_some_and(|unit| unit.run.as_ref().is_some_and(|run| run.exit.is_none()))
+        if self.unit(id).is_some_and(|unit| unit.run.as_ref().is_some_and(|run| run.exit.is_none()))
         {
             self.signal_tree(id, signal);
             self.signal_tree(id, libc::SIGCONT);
@@ -441,8 +423,7 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         if !self.dirty.is_empty() || !self.freed.is_empty() {
-            self.look_again_at
-                .get_or_insert(self.now + gate::LOOK_AGAIN_MS);
+            self.look_again_at.get_or_insert(self.now + gate::LOOK_AGAIN_MS);
         }
         if self.store.wants_compaction() {
             let units = self.units.iter().filter_map(Option::as_deref);
@@ -468,10 +449,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn has_survivors(&self, id: Id) -> bool {
-        let generation = self
-            .unit(id)
-            .and_then(|unit| unit.run.as_ref())
-            .map(|run| run.generation);
+        let generation = self.unit(id).and_then(|unit| unit.run.as_ref()).map(|run| run.generation);
         self.orphans.values().any(|orphan| match orphan.owner {
             Owner::Run(owner, of) => owner == id && Some(of) == generation,
             Owner::Foreign | Owner::Unknown => false,

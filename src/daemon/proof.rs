@@ -205,10 +205,6 @@ impl<K: Kernel> Daemon<K> {
         }
         let start_time = self.kernel.stat(pid).map_or(0, |stat| stat.start_time);
         let inode = self.kernel.inode(&pidfd).unwrap_or(0);
-        Ok(Some(Identity {
-            pid,
-            start_time,
-            inode,
-        }))
+        Ok(Some(Identity { pid, start_time, inode }))
     }
 }

@@ -47,23 +47,14 @@ impl<K: Kernel> Daemon<K> {
             Request::Env { target } => {
                 let ids = self.one_or_more(&target)?;
                 let units = ids.into_iter().filter_map(|id| self.unit(id));
-                Reply::Env(
-                    units
-                        .map(|u| (u.name().to_owned(), merged_env(u)))
-                        .collect(),
-                )
+                Reply::Env(units.map(|u| (u.name().to_owned(), merged_env(u))).collect())
             }
             Request::Logs { target } => {
                 let ids = self.one_or_more(&target)?;
                 let units = ids.into_iter().filter_map(|id| self.unit(id));
                 let files = units.map(|unit| {
                     let (out, error) = log_paths(&self.home, unit.name());
-                    LogFiles {
-                        id: unit.id,
-                        name: unit.name().to_owned(),
-                        out,
-                        error,
-                    }
+                    LogFiles { id: unit.id, name: unit.name().to_owned(), out, error }
                 });
                 Reply::Logs(files.collect())
             }
@@ -84,15 +75,8 @@ impl<K: Kernel> Daemon<K> {
         let used = if usage { self.usage(id) } else { None };
         let now = self.now;
         let unit = self.unit_mut(id)?;
-        let up = matches!(
-            unit.machine.phase(),
-            Phase::Up { .. } | Phase::Stopping { .. }
-        );
-        let since = unit
-            .run
-            .as_ref()
-            .filter(|run| run.exit.is_none() && up)
-            .map(|run| run.since);
+        let up = matches!(unit.machine.phase(), Phase::Up { .. } | Phase::Stopping { .. });
+        let since = unit.run.as_ref().filter(|run| run.exit.is_none() && up).map(|run| run.since);
         let uptime_ms = since.map(|since| now.saturating_sub(since));
         let cpu_percent = used.as_ref().map(|used| {
             let begin = since.unwrap_or(now);
@@ -116,13 +100,9 @@ impl<K: Kernel> Daemon<K> {
             restarts: unit.machine.restarts(),
             status: unit.status(),
             cpu_percent,
-            memory_bytes: used
-                .as_ref()
-                .map(|used| used.pages * rustix::param::page_size() as u64),
+            memory_bytes: used.as_ref().map(|used| used.pages * rustix::param::page_size() as u64),
             watching: false,
-            processes: used
-                .as_ref()
-                .and_then(|used| u32::try_from(used.pids.len()).ok()),
+            processes: used.as_ref().and_then(|used| u32::try_from(used.pids.len()).ok()),
             generation: unit.generation,
             adopted: unit.run.as_ref().is_some_and(|run| run.adopted),
             command: unit.definition.spec.command_line(),
@@ -136,20 +116,13 @@ impl<K: Kernel> Daemon<K> {
             return vec![];
         };
         let leader = run.exit.is_none().then_some(run.leader.pid);
-        let orphans = self
-            .orphans
-            .iter()
-            .filter(|(_, orphan)| match orphan.owner {
-                Owner::Run(owner, generation) => owner == id && generation == run.generation,
-                Owner::Unknown => run.exit.is_some(),
-                Owner::Foreign => false,
-            });
+        let orphans = self.orphans.iter().filter(|(_, orphan)| match orphan.owner {
+            Owner::Run(owner, generation) => owner == id && generation == run.generation,
+            Owner::Unknown => run.exit.is_some(),
+            Owner::Foreign => false,
+        });
         let orphans = orphans.map(|(pid, _)| *pid);
-        leader
-            .into_iter()
-            .chain(run.members.keys().copied())
-            .chain(orphans)
-            .collect()
+        leader.into_iter().chain(run.members.keys().copied()).chain(orphans).collect()
     }
 
     fn usage(&mut self, id: Id) -> Option<Usage> {
@@ -192,11 +165,7 @@ impl<K: Kernel> Daemon<K> {
         env_keys.sort_unstable();
         Some(Info {
             pids: pids.unwrap_or_default().into_iter().collect(),
-            started_at: if row.pid.is_some() {
-                at(unit.started_at)
-            } else {
-                None
-            },
+            started_at: if row.pid.is_some() { at(unit.started_at) } else { None },
             last_exit: unit.exit.map(|_| LastExit {
                 code: exit_code,
                 signal,
@@ -222,15 +191,8 @@ impl<K: Kernel> Daemon<K> {
         let run = unit.run.as_ref().filter(|run| run.exit.is_some())?;
         let pids: Vec<String> = self.known_members(id).iter().map(Pid::to_string).collect();
         (!pids.is_empty()).then(|| {
-            let killed = if run.kills > 0 {
-                ", killed already"
-            } else {
-                ""
-            };
-            format!(
-                "waits for pid {} of its old incarnation{killed}",
-                pids.join(", ")
-            )
+            let killed = if run.kills > 0 { ", killed already" } else { "" };
+            format!("waits for pid {} of its old incarnation{killed}", pids.join(", "))
         })
     }
 
@@ -245,10 +207,7 @@ impl<K: Kernel> Daemon<K> {
             let stat = self.kernel.stat(run.leader.pid);
             // Read of the right process only if that still lives.
             let alive = !self.kernel.is_dead(pidfd).unwrap_or(true);
-            run.leader.start_time = stat
-                .ok()
-                .filter(|_| alive)
-                .map_or(0, |stat| stat.start_time);
+            run.leader.start_time = stat.ok().filter(|_| alive).map_or(0, |stat| stat.start_time);
         }
         let known = |number: u64| (number != 0).then_some(number);
         Some(Identity {
@@ -266,10 +225,7 @@ impl<K: Kernel> Daemon<K> {
             uptime_ms: self.now.saturating_sub(self.began),
             memory_bytes: procfs::own_memory(),
             services: self.count(),
-            online: self
-                .all_units()
-                .filter(|unit| unit.status() == Status::Online)
-                .count(),
+            online: self.all_units().filter(|unit| unit.status() == Status::Online).count(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             home: self.home.clone(),
         }
@@ -307,29 +263,16 @@ impl<K: Kernel> Daemon<K> {
         });
         if self.mark.is_none() {
             let advice = "services of this daemon bear one mark only";
-            findings.push(finding(
-                "note",
-                "marks",
-                "nested too deep".to_owned(),
-                advice,
-            ));
+            findings.push(finding("note", "marks", "nested too deep".to_owned(), advice));
         }
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let room = limit.current.unwrap_or(u64::MAX);
         let used = self.count() as u64 + self.orphans.len() as u64 + 32;
         let (level, advice) = match used * 2 > room {
-            true => (
-                "note",
-                "raise the hard limit of open files (one for each service)",
-            ),
+            true => ("note", "raise the hard limit of open files (one for each service)"),
             false => ("ok", ""),
         };
-        findings.push(finding(
-            level,
-            "open files",
-            format!("limit {room}"),
-            advice,
-        ));
+        findings.push(finding(level, "open files", format!("limit {room}"), advice));
         findings.extend(self.look_alikes());
         for (pid, orphan) in self.orphans.iter() {
             if orphan.owner == Owner::Unknown {
@@ -349,12 +292,7 @@ impl<K: Kernel> Daemon<K> {
             findings.push(finding("problem", "stray", text, advice));
         }
         if let Some(trouble) = self.trouble.clone() {
-            findings.push(finding(
-                "problem",
-                "disk",
-                trouble,
-                "make room, then change anything",
-            ));
+            findings.push(finding("problem", "disk", trouble, "make room, then change anything"));
         }
         findings
     }
@@ -378,10 +316,7 @@ fn tier(name: &str, has: bool) -> Finding {
             ("note", text)
         }
         ("pgroup-signal", _) => ("note", "not there: groups are signalled one by one"),
-        ("get-info", _) => (
-            "note",
-            "not there: how an adopted process ended may stay unknown",
-        ),
+        ("get-info", _) => ("note", "not there: how an adopted process ended may stay unknown"),
         _ => ("note", "not there: fork instead"),
     };
     finding(level, name, text.to_owned(), "")
@@ -401,12 +336,6 @@ pub(crate) fn merged_env<K: Kernel>(unit: &Unit<K>) -> Env {
 
 fn uuid(bits: u128) -> String {
     let hex = format!("{bits:032x}");
-    let parts = [
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..],
-    ];
+    let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
     parts.join("-")
 }

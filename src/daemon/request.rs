@@ -28,30 +28,17 @@ impl<K: Kernel> Daemon<K> {
     fn handle(&mut self, client: ClientId, request: Request) -> Result<(), Refusal> {
         match request {
             Request::Start { target, force } => self.start(client, &target, force)?,
-            Request::Define {
-                specs,
-                base,
-                force,
-                keep,
-            } => {
+            Request::Define { specs, base, force, keep } => {
                 self.define_and_start(client, specs, base, force, keep)?;
             }
             Request::Stop { target } => self.stop(client, &target)?,
             Request::Restart { target } => self.restart(client, &target)?,
             Request::Remove { target } => self.remove(client, &target)?,
-            Request::Signal {
-                target,
-                signal,
-                tree,
-            } => {
+            Request::Signal { target, signal, tree } => {
                 self.signal_services(client, &target, signal, tree)?;
             }
             Request::Reset { target } => self.reset(client, &target)?,
-            Request::Wait {
-                target,
-                until,
-                timeout_ms,
-            } => {
+            Request::Wait { target, until, timeout_ms } => {
                 self.wait_status(client, &target, until, timeout_ms)?;
             }
             Request::Flush { target } => self.flush(client, &target)?,
@@ -66,8 +53,7 @@ impl<K: Kernel> Daemon<K> {
                     }
                     self.events.followers.push(client);
                 } else {
-                    self.outbox
-                        .push((client, Reply::Events(self.events.past())));
+                    self.outbox.push((client, Reply::Events(self.events.past())));
                 }
             }
             Request::List { .. }
@@ -129,10 +115,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn said_missing(missing: Vec<Outcome>) -> Vec<(Id, Outcome)> {
-        missing
-            .into_iter()
-            .map(|outcome| (Id::MAX, outcome))
-            .collect()
+        missing.into_iter().map(|outcome| (Id::MAX, outcome)).collect()
     }
 
     fn start(&mut self, client: ClientId, target: &str, force: bool) -> Result<(), Refusal> {
@@ -152,10 +135,7 @@ impl<K: Kernel> Daemon<K> {
             if unit.status() == Status::Online {
                 let pid = unit.pid().unwrap_or(0);
                 let name = unit.name();
-                said.push((
-                    id,
-                    done(format!("{name}: already online (id {id}, pid {pid})")),
-                ));
+                said.push((id, done(format!("{name}: already online (id {id}, pid {pid})"))));
                 // What was adopted while its end was a tracer's can be on its way down.
                 self.feed(id, Input::Start);
                 continue;
@@ -279,18 +259,12 @@ impl<K: Kernel> Daemon<K> {
                 said.push((id, failed(code::FAILED, format!("{name}: is not running"))));
                 continue;
             };
-            let sent = if tree {
-                Ok(())
-            } else {
-                self.kernel.signal(pidfd, signal, Reach::Process)
-            };
+            let sent =
+                if tree { Ok(()) } else { self.kernel.signal(pidfd, signal, Reach::Process) };
             if tree {
                 self.signal_tree(id, signal);
             }
-            said.push((
-                id,
-                told(&name, sent, format!("{name}: sent signal {signal}")),
-            ));
+            said.push((id, told(&name, sent, format!("{name}: sent signal {signal}"))));
         }
         self.await_all(client, Map::new(), said, Then::Answer);
         Ok(())
@@ -327,15 +301,7 @@ impl<K: Kernel> Daemon<K> {
         let total = waiting.len();
         let outcomes = Self::said_missing(missing);
         let then = Then::Answer;
-        self.wait_for(Pending {
-            client,
-            waiting,
-            outcomes,
-            deadline,
-            then,
-            total,
-            told: 0,
-        });
+        self.wait_for(Pending { client, waiting, outcomes, deadline, then, total, told: 0 });
         Ok(())
     }
 
@@ -364,11 +330,8 @@ impl<K: Kernel> Daemon<K> {
     fn leave(&mut self, client: ClientId, services: bool) {
         // Nothing survives PID 1, so that leaving without them would be a kill.
         let services = services || self.own.pid == 1;
-        let alive: Vec<Id> = self
-            .all_units()
-            .filter(|u| u.machine.generation().is_some())
-            .map(|u| u.id)
-            .collect();
+        let alive: Vec<Id> =
+            self.all_units().filter(|u| u.machine.generation().is_some()).map(|u| u.id).collect();
         if !services {
             let running = alive.len();
             let text = match running {
@@ -377,13 +340,7 @@ impl<K: Kernel> Daemon<K> {
                 n => format!("daemon stopped; {n} services keep running"),
             };
             let outcomes = vec![done(text)];
-            self.outbox.push((
-                client,
-                Reply::Outcomes {
-                    outcomes,
-                    summary: None,
-                },
-            ));
+            self.outbox.push((client, Reply::Outcomes { outcomes, summary: None }));
             self.leave = Some(Leave::Quit);
             return;
         }

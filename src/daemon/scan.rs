@@ -50,13 +50,7 @@ enum Look {
 
 impl Sighting {
     fn of_leader(pid: Pid, generation: u64) -> Self {
-        Self {
-            pid,
-            part: Some(LimitMark::part_of(generation)),
-            mark: None,
-            sid: 0,
-            pgid: 0,
-        }
+        Self { pid, part: Some(LimitMark::part_of(generation)), mark: None, sid: 0, pgid: 0 }
     }
 
     /// What a limit says, or would say, of its generation.
@@ -66,8 +60,7 @@ impl Sighting {
     }
 
     pub(crate) fn names(&self, generation: u64) -> bool {
-        self.part
-            .is_some_and(|part| LimitMark::names(part, generation))
+        self.part.is_some_and(|part| LimitMark::names(part, generation))
             || self.mark.is_some_and(|mark| mark.generation == generation)
     }
 }
@@ -78,12 +71,8 @@ impl<K: Kernel> Daemon<K> {
     pub(crate) fn sightings(&mut self, numbers: &[Pid]) -> Option<Pass> {
         let mut pids = Vec::new();
         self.kernel.processes(&mut pids).ok()?;
-        let mut pass = Pass {
-            found: Vec::new(),
-            vanished: false,
-            corpses: Vec::new(),
-            listed: pids.len(),
-        };
+        let mut pass =
+            Pass { found: Vec::new(), vanished: false, corpses: Vec::new(), listed: pids.len() };
         let leaders = self.leaders_alive();
         for pid in pids {
             if pid == self.own.pid {
@@ -133,13 +122,9 @@ impl<K: Kernel> Daemon<K> {
                 other => other?,
             };
             let names = [MARK_VARIABLE, "OPM_OUTER"];
-            let values = names
-                .iter()
-                .filter_map(|name| environ_value(&environ, name));
+            let values = names.iter().filter_map(|name| environ_value(&environ, name));
             let parts = values.flat_map(|value| value.split(|b| *b == b','));
-            mark = parts
-                .filter_map(EnvMark::parse)
-                .find(|mark| mark.home_key == key);
+            mark = parts.filter_map(EnvMark::parse).find(|mark| mark.home_key == key);
         }
         let marked = part.is_some() || mark.is_some();
         let (mut sid, mut pgid) = (0, 0);
@@ -155,13 +140,7 @@ impl<K: Kernel> Daemon<K> {
             (sid, pgid) = (stat.sid, stat.pgid);
         }
         let asked = numbers.contains(&sid) || numbers.contains(&pgid);
-        let sighting = Sighting {
-            pid,
-            part,
-            mark,
-            sid,
-            pgid,
-        };
+        let sighting = Sighting { pid, part, mark, sid, pgid };
         Ok(match marked || asked {
             true => Look::Seen(sighting),
             false => Look::Nothing,
@@ -189,10 +168,8 @@ impl<K: Kernel> Daemon<K> {
         if !run.child {
             return true;
         }
-        let reaped = run
-            .pidfd
-            .as_ref()
-            .is_none_or(|pidfd| self.kernel.wait(pidfd, true) != Ok(None));
+        let reaped =
+            run.pidfd.as_ref().is_none_or(|pidfd| self.kernel.wait(pidfd, true) != Ok(None));
         if reaped {
             run.child = false;
             self.leaders.remove(&run.leader.pid);
@@ -216,11 +193,7 @@ impl<K: Kernel> Daemon<K> {
         });
         let generation = run.generation;
         let empty = run.members.is_empty();
-        empty
-            && !self
-                .orphans
-                .values()
-                .any(|o| o.owner == Owner::Run(id, generation))
+        empty && !self.orphans.values().any(|o| o.owner == Owner::Run(id, generation))
     }
 
     /// Makes members of what a pass has seen of this unit's tree. Says whether it has seen any.
@@ -258,16 +231,8 @@ impl<K: Kernel> Daemon<K> {
             return true;
         };
         let inode = self.kernel.inode(&pidfd).unwrap_or(0);
-        let start_time = self
-            .kernel
-            .stat(leader.pid)
-            .map_or(0, |stat| stat.start_time);
-        Identity {
-            pid: leader.pid,
-            start_time,
-            inode,
-        }
-        .is_same(&leader)
+        let start_time = self.kernel.stat(leader.pid).map_or(0, |stat| stat.start_time);
+        Identity { pid: leader.pid, start_time, inode }.is_same(&leader)
     }
 
     fn take_in_member(&mut self, id: Id, generation: u64, pid: Pid, certain: bool) -> bool {
@@ -281,11 +246,7 @@ impl<K: Kernel> Daemon<K> {
         };
         // What was read of the pid was read of this process only if its mark is still there.
         let trusted = !certain || mutant("trust_numbers");
-        let still = if trusted {
-            Ok(true)
-        } else {
-            self.bears(pid, generation)
-        };
+        let still = if trusted { Ok(true) } else { self.bears(pid, generation) };
         let alive = self.kernel.is_dead(&pidfd).map(|dead| !dead);
         match still.and_then(|still| Ok(still && alive?)) {
             Ok(true) => {}
@@ -310,22 +271,13 @@ impl<K: Kernel> Daemon<K> {
         if certain {
             let signal = if run.kills > 0 { libc::SIGKILL } else { stop };
             for signal in [signal, libc::SIGCONT] {
-                self.kernel
-                    .signal(&pidfd, signal, crate::sys::Reach::Process)
-                    .ok();
+                self.kernel.signal(&pidfd, signal, crate::sys::Reach::Process).ok();
             }
         } else {
             let text = format!("process {pid} of its old group or session still lives");
             unit.note = Some(text.into());
         }
-        run.members.insert(
-            pid,
-            Member {
-                pidfd,
-                certain,
-                asked: true,
-            },
-        );
+        run.members.insert(pid, Member { pidfd, certain, asked: true });
         true
     }
 

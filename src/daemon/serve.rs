@@ -62,15 +62,12 @@ impl Server {
         signalfd: OwnedFd,
         removals: Option<OwnedFd>,
     ) -> std::io::Result<Self> {
-        poll.registry()
-            .register(&mut listener, LISTENER, Interest::READABLE)?;
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let fd = signalfd.as_raw_fd();
-        poll.registry()
-            .register(&mut SourceFd(&fd), SIGNALS, Interest::READABLE)?;
+        poll.registry().register(&mut SourceFd(&fd), SIGNALS, Interest::READABLE)?;
         if let Some(removals) = &removals {
             let fd = removals.as_raw_fd();
-            poll.registry()
-                .register(&mut SourceFd(&fd), REMOVALS, Interest::READABLE)?;
+            poll.registry().register(&mut SourceFd(&fd), REMOVALS, Interest::READABLE)?;
         }
         let uid = rustix::process::geteuid().as_raw();
         let clients = Map::new();
@@ -121,9 +118,7 @@ impl Server {
             let fresh = OwnedFd::from(std::os::unix::net::UnixListener::from(fresh));
             let replaced = signals::replace(&self.listener, fresh);
             let interest = Interest::READABLE;
-            registry
-                .register(&mut self.listener, LISTENER, interest)
-                .ok();
+            registry.register(&mut self.listener, LISTENER, interest).ok();
             replaced.map_err(|errno| (0, crate::sys::describe(errno)))
         });
         daemon.log.push(match healed {
@@ -207,11 +202,7 @@ impl Server {
             .min()
             .map(|at| Duration::from_millis(at.saturating_sub(daemon.kernel.now())));
         let accept = self.accept_again.then_some(ACCEPT_AGAIN);
-        let answered = |id| {
-            self.clients
-                .get(id)
-                .is_none_or(|client| client.backlog() == 0)
-        };
+        let answered = |id| self.clients.get(id).is_none_or(|client| client.backlog() == 0);
         let unheard = self.unheard.iter().any(answered).then_some(Duration::ZERO);
         due.into_iter().chain(accept).chain(unheard).min()
     }
@@ -248,12 +239,7 @@ impl Server {
             self.next_client = id % 0xffff_ffff + 1;
             let token = Token(CLIENT_KIND | usize::try_from(id).unwrap_or(0));
             let interest = Interest::READABLE | Interest::WRITABLE;
-            if self
-                .poll
-                .registry()
-                .register(&mut stream, token, interest)
-                .is_ok()
-            {
+            if self.poll.registry().register(&mut stream, token, interest).is_ok() {
                 self.clients.insert(id, Client::new(stream, pid));
                 ready.push(id);
             }
@@ -356,10 +342,7 @@ impl Server {
                 Err(text) => log(&format!("cannot encode a reply: {text}")),
             }
         }
-        let waiting = self
-            .clients
-            .iter()
-            .filter(|(_, client)| client.backlog() > 0);
+        let waiting = self.clients.iter().filter(|(_, client)| client.backlog() > 0);
         for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
             let Some(client) = self.clients.value_mut(&id) else {
                 continue;
@@ -375,15 +358,13 @@ impl Server {
     fn farewell(&mut self) {
         let until = std::time::Instant::now() + FAREWELL;
         let mut events = Events::with_capacity(16);
-        self.clients
-            .retain(|_, client| client.backlog() > 0 && client.write_out());
+        self.clients.retain(|_, client| client.backlog() > 0 && client.write_out());
         while self.clients.values().any(|client| client.backlog() > 0) {
             let left = until.saturating_duration_since(std::time::Instant::now());
             if left.is_zero() || self.poll.poll(&mut events, Some(left)).is_err() {
                 return;
             }
-            self.clients
-                .retain(|_, client| client.backlog() > 0 && client.write_out());
+            self.clients.retain(|_, client| client.backlog() > 0 && client.write_out());
         }
     }
 }

@@ -56,10 +56,7 @@ impl Dump {
     fn parse(bytes: &[u8]) -> std::result::Result<Self, String> {
         let dump: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if dump.version != VERSION {
-            return Err(format!(
-                "format {} is not one that this opm reads",
-                dump.version
-            ));
+            return Err(format!("format {} is not one that this opm reads", dump.version));
         }
         for saved in &dump.services {
             saved.spec.check()?;
@@ -90,12 +87,7 @@ impl<K: Kernel> Daemon<K> {
             });
         }
         let saved_at = super::events::rfc3339(self.kernel.wall());
-        Dump {
-            version: VERSION,
-            saved_at,
-            environments,
-            services,
-        }
+        Dump { version: VERSION, saved_at, environments, services }
     }
 
     /// Writes `bytes` as `name`: temporary file, fsync, rename, fsync of the directory.
@@ -117,16 +109,14 @@ impl<K: Kernel> Daemon<K> {
             Some(before) => self.replace(BACKUP, &before),
             None => Ok(()),
         };
-        written
-            .and_then(|()| self.replace(FILE, &bytes))
-            .map_err(|errno| {
-                let text = format!(
-                    "cannot write {}/{FILE}: {} (the one before is kept)",
-                    self.home,
-                    describe(errno)
-                );
-                (code::FAILED, text)
-            })?;
+        written.and_then(|()| self.replace(FILE, &bytes)).map_err(|errno| {
+            let text = format!(
+                "cannot write {}/{FILE}: {} (the one before is kept)",
+                self.home,
+                describe(errno)
+            );
+            (code::FAILED, text)
+        })?;
         let services = if count == 1 { "service" } else { "services" };
         let text = format!("saved {count} {services} to {}/{FILE}", self.home);
         self.await_all(client, Map::new(), vec![(0, done(text))], Then::Answer);
@@ -195,10 +185,7 @@ impl<K: Kernel> Daemon<K> {
             let Some(id) = self.id_of(&saved.spec.name) else {
                 // It is there: `Dump::parse` has looked.
                 let base = environments.get(saved.environment).cloned();
-                let definition = Definition {
-                    spec: saved.spec,
-                    base: base.unwrap_or_default(),
-                };
+                let definition = Definition { spec: saved.spec, base: base.unwrap_or_default() };
                 fresh.push((Some(saved.id), definition));
                 ups.push(saved.up);
                 continue;
@@ -218,12 +205,7 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         let ids = self.define_all(fresh)?;
-        up.extend(
-            ids.into_iter()
-                .zip(ups)
-                .filter(|(_, up)| *up)
-                .map(|(id, _)| id),
-        );
+        up.extend(ids.into_iter().zip(ups).filter(|(_, up)| *up).map(|(id, _)| id));
         self.restore_up(client, up, said, &passers, force);
         Ok(())
     }
@@ -243,10 +225,7 @@ impl<K: Kernel> Daemon<K> {
             if unit.status() == Status::Online {
                 running += 1;
                 let (name, pid) = (unit.name(), unit.pid().unwrap_or(0));
-                said.push((
-                    id,
-                    done(format!("{name}: already running (id {id}, pid {pid})")),
-                ));
+                said.push((id, done(format!("{name}: already running (id {id}, pid {pid})"))));
                 continue;
             }
             if unit.removing {

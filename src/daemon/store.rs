@@ -129,18 +129,11 @@ impl<F: std::fmt::Debug> Store<F> {
                     envs.insert(key, Rc::new(env));
                     env_bytes.insert(key, size);
                 }
-                Some(Line::Service {
-                    line,
-                    id,
-                    base,
-                    spec,
-                }) => {
+                Some(Line::Service { line, id, base, spec }) => {
                     next_line = next_line.max(line.saturating_add(1));
                     line_bytes.insert(line, (size, base));
                     let base = envs.entry(base).or_default().clone();
-                    loaded
-                        .services
-                        .insert(line, (id, Definition { spec, base }));
+                    loaded.services.insert(line, (id, Definition { spec, base }));
                 }
                 Some(Line::Removed(line)) => {
                     next_line = next_line.max(line.saturating_add(1));
@@ -152,23 +145,14 @@ impl<F: std::fmt::Debug> Store<F> {
         // A torn last line must not swallow the next one.
         let torn = bytes.iter().rev().take_while(|b| **b != b'\n').count();
         let length = (bytes.len() - torn) as u64;
-        let known = envs
-            .iter()
-            .map(|(key, env)| (*key, Rc::downgrade(env)))
-            .collect();
+        let known = envs.iter().map(|(key, env)| (*key, Rc::downgrade(env))).collect();
         let mut live = 0;
         for line in loaded.services.keys() {
             let (size, base) = line_bytes.get(line).copied().unwrap_or_default();
             // Of an environment that several share, the first is charged.
             live += size + env_bytes.remove(&base).unwrap_or(0);
         }
-        let store = Self {
-            file,
-            length,
-            live,
-            next_line,
-            known,
-        };
+        let store = Self { file, length, live, next_line, known };
         Ok((store, loaded))
     }
 
@@ -209,12 +193,7 @@ impl<F: std::fmt::Debug> Store<F> {
             }
             let line = self.next_line + lines.len() as u64;
             encode(
-                &Line::Service {
-                    line,
-                    id: *id,
-                    base,
-                    spec: definition.spec.clone(),
-                },
+                &Line::Service { line, id: *id, base, spec: definition.spec.clone() },
                 &mut bytes,
             )?;
             lines.push(line);
@@ -240,12 +219,7 @@ impl<F: std::fmt::Debug> Store<F> {
         let mut past = Vec::new();
         let Definition { spec, base } = definition;
         let (id, spec) = (0, spec.clone());
-        let service = Line::Service {
-            line,
-            id,
-            base: u64::MAX,
-            spec,
-        };
+        let service = Line::Service { line, id, base: u64::MAX, spec };
         encode(&service, &mut past)?;
         if Rc::strong_count(base) == 1 {
             // Nobody shares it: its line is past too.
@@ -285,21 +259,10 @@ impl<F: std::fmt::Debug> Store<F> {
         let mut known: HashMap<u64, Weak<Env>> = HashMap::new();
         for (line, id, definition) in services {
             let base = env_key(&definition.base);
-            if known
-                .insert(base, Rc::downgrade(&definition.base))
-                .is_none()
-            {
+            if known.insert(base, Rc::downgrade(&definition.base)).is_none() {
                 encode(&Line::Env(base, (*definition.base).clone()), &mut bytes)?;
             }
-            encode(
-                &Line::Service {
-                    line,
-                    id,
-                    base,
-                    spec: definition.spec.clone(),
-                },
-                &mut bytes,
-            )?;
+            encode(&Line::Service { line, id, base, spec: definition.spec.clone() }, &mut bytes)?;
         }
         let file = kernel.open(FRESH, Mode::Fresh)?;
         write_all_at(kernel, &file, 0, &bytes)?;

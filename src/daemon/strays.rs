@@ -39,8 +39,7 @@ impl<K: Kernel> Daemon<K> {
     pub(crate) fn find_strays(&mut self) -> Result<bool, Errno> {
         let (found, whole) = self.search();
         if !whole {
-            self.log
-                .push("cannot read /proc whole: marked processes may be missed".to_owned());
+            self.log.push("cannot read /proc whole: marked processes may be missed".to_owned());
         }
         let mut recorded: Map<u64, Vec<u64>> = Map::new();
         for run in self.all_units().filter_map(|unit| unit.run.as_ref()) {
@@ -65,11 +64,8 @@ impl<K: Kernel> Daemon<K> {
             // With another home's mark the name is that of the service inside ours.
             let name = environ_value(&environ, "OPM_NAME").filter(|_| mark.is_some());
             let name = name.map(|name| String::from_utf8_lossy(name).into_owned());
-            let generation = mark
-                .or(sighting.mark)
-                .map(|mark| mark.generation)
-                .or(sighting.part)
-                .unwrap_or(0);
+            let generation =
+                mark.or(sighting.mark).map(|mark| mark.generation).or(sighting.part).unwrap_or(0);
             lost.or_default(generation).push((sighting.pid, mark, name));
         }
         for (generation, members) in lost {
@@ -89,9 +85,7 @@ impl<K: Kernel> Daemon<K> {
     ) -> Result<(), Errno> {
         let mark = members.iter().find_map(|(_, mark, _)| *mark);
         let name = members.iter().find_map(|(_, _, name)| name.clone());
-        let leader = mark
-            .map(|mark| mark.pid)
-            .filter(|pid| members.iter().any(|m| m.0 == *pid));
+        let leader = mark.map(|mark| mark.pid).filter(|pid| members.iter().any(|m| m.0 == *pid));
         let run = self.run_of_lost(generation, leader)?;
         let leads = run.pidfd.is_some();
         let known = name.as_ref().and_then(|name| self.id_of(name));
@@ -154,11 +148,8 @@ impl<K: Kernel> Daemon<K> {
     /// not even a name is left, nothing starts while they live.
     fn note_stray(&mut self, name: Option<String>, run: Run<K>, members: &[Lost]) {
         let pids: Vec<Pid> = members.iter().map(|member| member.0).collect();
-        let whose = name
-            .clone()
-            .unwrap_or_else(|| "an unknown service".to_owned());
-        self.log
-            .push(format!("pid {pids:?} of {whose} has no record"));
+        let whose = name.clone().unwrap_or_else(|| "an unknown service".to_owned());
+        self.log.push(format!("pid {pids:?} of {whose} has no record"));
         let mut held = Vec::new();
         for pid in pids {
             // One that can't be opened is gone, or (EMFILE) held by its number: then it blocks
@@ -197,11 +188,7 @@ impl<K: Kernel> Daemon<K> {
         }
         // What they forked since bears their mark, and so does what could not be held.
         let Some(found) = self.two_passes() else {
-            return self
-                .strays
-                .iter()
-                .map(|stray| stray.run.leader.pid)
-                .collect();
+            return self.strays.iter().map(|stray| stray.run.leader.pid).collect();
         };
         let mut alive = Vec::new();
         self.strays.retain(|stray| {
@@ -247,35 +234,21 @@ impl<K: Kernel> Daemon<K> {
                 pidfd = None;
             }
         }
-        let inode = pidfd
-            .as_ref()
-            .and_then(|pidfd| self.kernel.inode(pidfd))
-            .unwrap_or(0);
+        let inode = pidfd.as_ref().and_then(|pidfd| self.kernel.inode(pidfd)).unwrap_or(0);
         let pid = leader.unwrap_or(0);
-        let start_time = leader
-            .and_then(|pid| self.kernel.stat(pid).ok())
-            .map_or(0, |stat| stat.start_time);
-        let child = pidfd
-            .as_ref()
-            .is_some_and(|pidfd| self.kernel.wait(pidfd, false).is_ok());
+        let start_time =
+            leader.and_then(|pid| self.kernel.stat(pid).ok()).map_or(0, |stat| stat.start_time);
+        let child = pidfd.as_ref().is_some_and(|pidfd| self.kernel.wait(pidfd, false).is_ok());
         Ok(Run {
             generation,
-            leader: Identity {
-                pid,
-                start_time,
-                inode,
-            },
+            leader: Identity { pid, start_time, inode },
             pidfd,
             launch: None,
             exit: None,
             child,
             lineage: false,
             adopted: true,
-            since: if start_time > 0 {
-                start_time * TICK_MS
-            } else {
-                self.now
-            },
+            since: if start_time > 0 { start_time * TICK_MS } else { self.now },
             kills: 0,
             asked: false,
             failure: None,
@@ -295,20 +268,12 @@ impl<K: Kernel> Daemon<K> {
         });
         let base = Rc::new(pairs.collect::<Vec<_>>());
         let policy = Policy::default();
-        let spec = Spec {
-            name: name.to_owned(),
-            command,
-            cwd,
-            env: Vec::new(),
-            critical: false,
-            policy,
-        };
+        let spec =
+            Spec { name: name.to_owned(), command, cwd, env: Vec::new(), critical: false, policy };
         spec.check().ok()?;
         let ids = self.define_all(vec![(Some(id), Definition { spec, base })]);
         let id = ids.ok()?.first().copied()?;
-        self.log.push(format!(
-            "{name}: its record was lost; recovered from pid {leader}"
-        ));
+        self.log.push(format!("{name}: its record was lost; recovered from pid {leader}"));
         if let Some(unit) = self.unit_mut(id) {
             unit.note = Some("its record was lost; recovered from the running process".into());
         }

@@ -37,19 +37,9 @@ fn journal(change: impl Fn(&mut Header)) -> Found {
         alone: false,
     };
     change(&mut header);
-    let signature = Signature {
-        generation: 2,
-        ..Signature::default()
-    };
-    let state = State {
-        definition: 1,
-        emptied: 1,
-        ..State::default()
-    };
-    Found {
-        header: Some(header),
-        slots: vec![(Some(state), Some(signature))],
-    }
+    let signature = Signature { generation: 2, ..Signature::default() };
+    let state = State { definition: 1, emptied: 1, ..State::default() };
+    Found { header: Some(header), slots: vec![(Some(state), Some(signature))] }
 }
 
 #[test]
@@ -75,33 +65,20 @@ fn a_machine_that_is_called_otherwise_is_the_same_in_the_same_boot() {
 
 #[test]
 fn a_namespace_that_is_gone_refuses_nothing() {
-    let place = Place {
-        is_namespace_gone: |_| true,
-        ..place()
-    };
-    assert_eq!(
-        valid_slots(&journal(|h| h.pid_namespace = 9), &place),
-        Ok(false)
-    );
+    let place = Place { is_namespace_gone: |_| true, ..place() };
+    assert_eq!(valid_slots(&journal(|h| h.pid_namespace = 9), &place), Ok(false));
 }
 
 #[test]
 fn records_of_another_boot_or_a_copied_home_name_nobody() {
     assert_eq!(valid_slots(&journal(|h| h.boot = 9), &place()), Ok(false));
-    assert_eq!(
-        valid_slots(&journal(|h| h.home = (1, 9)), &place()),
-        Ok(false)
-    );
+    assert_eq!(valid_slots(&journal(|h| h.home = (1, 9)), &place()), Ok(false));
 }
 
 #[test]
 fn a_service_gets_no_opm_variable_of_its_caller() {
     let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    let base = Rc::new(vec![
-        pair("OPM_MARK", "forged"),
-        pair("A", "1"),
-        pair("B", "2"),
-    ]);
+    let base = Rc::new(vec![pair("OPM_MARK", "forged"), pair("A", "1"), pair("B", "2")]);
     let spec = Spec {
         name: "web".to_owned(),
         command: vec!["node".to_owned()],
@@ -110,17 +87,9 @@ fn a_service_gets_no_opm_variable_of_its_caller() {
         critical: false,
         policy: Policy::default(),
     };
-    let mark = EnvMark {
-        home_key: 1,
-        id: 0,
-        generation: 1,
-        pid: 0,
-    };
+    let mark = EnvMark { home_key: 1, id: 0, generation: 1, pid: 0 };
     let env = environment(&Definition { spec, base }, "/h", &mark, None);
-    let env: Vec<_> = env
-        .iter()
-        .map(|e| String::from_utf8_lossy(e).into_owned())
-        .collect();
+    let env: Vec<_> = env.iter().map(|e| String::from_utf8_lossy(e).into_owned()).collect();
     let mark = format!("OPM_MARK={}", mark.value());
     assert_eq!(env, ["A=1", "B=3", "OPM_HOME=/h", "OPM_NAME=web", &mark]);
 }

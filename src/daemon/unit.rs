@@ -149,10 +149,7 @@ impl<K: Kernel> Unit<K> {
 
     /// The leader's pid while it lives.
     pub fn pid(&self) -> Option<Pid> {
-        self.run
-            .as_ref()
-            .filter(|run| run.exit.is_none())
-            .map(|run| run.leader.pid)
+        self.run.as_ref().filter(|run| run.exit.is_none()).map(|run| run.leader.pid)
     }
 }
 
@@ -161,10 +158,7 @@ impl<K: Kernel> Run<K> {
     pub fn launched(generation: Generation, child: Child<K::Pidfd, K::Launch>, now: Time) -> Self {
         Self {
             generation,
-            leader: Identity {
-                pid: child.pid,
-                ..Identity::default()
-            },
+            leader: Identity { pid: child.pid, ..Identity::default() },
             pidfd: Some(child.pidfd),
             launch: Some(child.launch),
             exit: None,

@@ -9,8 +9,7 @@ use crate::wire::{Reply, code};
 impl<K: Kernel> Daemon<K> {
     /// Whether some child has not exec'd yet.
     pub(crate) fn is_launching(&self) -> bool {
-        self.all_units()
-            .any(|unit| unit.run.as_ref().is_some_and(|run| run.launch.is_some()))
+        self.all_units().any(|unit| unit.run.as_ref().is_some_and(|run| run.launch.is_some()))
     }
 
     pub(crate) fn upgrade(
@@ -23,23 +22,14 @@ impl<K: Kernel> Daemon<K> {
             // The kernel's word for a file that has been replaced.
             Ok(path) => path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned(),
             Err(error) => {
-                return Err((
-                    code::FAILED,
-                    format!("cannot tell which program I am: {error}"),
-                ));
+                return Err((code::FAILED, format!("cannot tell which program I am: {error}")));
             }
         };
         if !binary.starts_with('/') {
             return Err((code::USAGE, format!("{binary}: is not an absolute path")));
         }
         let outcomes = vec![done(format!("replacing the daemon by {binary}"))];
-        self.outbox.push((
-            client,
-            Reply::Outcomes {
-                outcomes,
-                summary: None,
-            },
-        ));
+        self.outbox.push((client, Reply::Outcomes { outcomes, summary: None }));
         self.leave = Some(Leave::Exec(binary));
         Ok(())
     }

@@ -73,19 +73,12 @@ impl Options {
     /// What becomes of a signal that arrives.
     pub(super) fn rewrite(&self, signal: i32) -> Rewrite {
         let place = usize::try_from(signal).unwrap_or(0);
-        self.rewrites
-            .get(place)
-            .copied()
-            .unwrap_or(Rewrite::Unchanged)
+        self.rewrites.get(place).copied().unwrap_or(Rewrite::Unchanged)
     }
 
     /// The exit code that the world is told.
     pub(super) fn remap(&self, code: u8) -> u8 {
-        if self.forgiven[usize::from(code)] {
-            0
-        } else {
-            code
-        }
+        if self.forgiven[usize::from(code)] { 0 } else { code }
     }
 
     /// How long what is left may take.
@@ -140,11 +133,7 @@ impl Flag {
 }
 
 const fn flag(letter: char, long: &'static str, takes_value: bool) -> Flag {
-    Flag {
-        letter,
-        long,
-        takes_value,
-    }
+    Flag { letter, long, takes_value }
 }
 
 const FLAGS: [Flag; 11] = [
@@ -199,9 +188,7 @@ fn take_long(options: &mut Options, text: &str, words: &mut Words) -> Outcome {
         None => (text, None),
     };
     let Some(flag) = FLAGS.iter().find(|flag| flag.long == name) else {
-        return wrong(format!(
-            "init: --{name}: no such option (see 'opm init -h')"
-        ));
+        return wrong(format!("init: --{name}: no such option (see 'opm init -h')"));
     };
     match (flag.takes_value, given) {
         (false, Some(_)) => wrong(format!("init: --{name}: takes no value")),
@@ -213,13 +200,9 @@ fn take_long(options: &mut Options, text: &str, words: &mut Words) -> Outcome {
 
 fn take_letters(options: &mut Options, letters: &str, words: &mut Words) -> Outcome {
     for (at, letter) in letters.char_indices() {
-        let known = FLAGS
-            .iter()
-            .find(|flag| flag.letter == letter && letter != LONG_ONLY);
+        let known = FLAGS.iter().find(|flag| flag.letter == letter && letter != LONG_ONLY);
         let Some(flag) = known else {
-            return wrong(format!(
-                "init: -{letter}: no such option (see 'opm init -h')"
-            ));
+            return wrong(format!("init: -{letter}: no such option (see 'opm init -h')"));
         };
         let end = at + letter.len_utf8();
         if flag.takes_value {
@@ -312,10 +295,7 @@ mod tests {
         assert_eq!((all.verbosity, all.reach), (2, Reach::Child));
         assert_eq!(all.parent_death_signal, Some(15));
         assert_eq!((all.remap(143), all.remap(1), all.remap(2)), (0, 0, 2));
-        assert_eq!(
-            (all.rewrite(15), all.rewrite(1)),
-            (Rewrite::To(3), Rewrite::Drop)
-        );
+        assert_eq!((all.rewrite(15), all.rewrite(1)), (Rewrite::To(3), Rewrite::Drop));
         assert_eq!(all.grace, Some(Duration::from_millis(250)));
         assert_eq!(options("-sp TERM x").parent_death_signal, Some(15));
     }

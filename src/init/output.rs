@@ -69,11 +69,7 @@ impl Output {
             for (sink, (path, stream)) in [(out, "stdout"), (error, "stderr")].iter().enumerate() {
                 streams.push(Stream {
                     fifo: fifo::open(home, path.trim_start_matches('/'))?,
-                    label: Label {
-                        name: name.clone(),
-                        width: width.unwrap_or(0),
-                        stream,
-                    },
+                    label: Label { name: name.clone(), width: width.unwrap_or(0), stream },
                     sink,
                     // Something may lie there from before.
                     ready: true,
@@ -106,9 +102,7 @@ impl Output {
     /// list is what [`Output::woken`] is told.
     pub(super) fn watched(&self) -> Vec<RawFd> {
         let sinks = self.sinks.iter().map(|sink| sink.outlet.raw());
-        sinks
-            .chain(self.streams.iter().map(|stream| stream.fifo.as_raw_fd()))
-            .collect()
+        sinks.chain(self.streams.iter().map(|stream| stream.fifo.as_raw_fd())).collect()
     }
 
     /// How many of the watched are for being writable.
@@ -240,9 +234,7 @@ impl Output {
                 return;
             }
             stuck.writable = true;
-            stuck
-                .outlet
-                .wait(u64::try_from(left.as_millis()).unwrap_or(0).max(1));
+            stuck.outlet.wait(u64::try_from(left.as_millis()).unwrap_or(0).max(1));
         }
     }
 }

@@ -80,31 +80,20 @@ mod tests {
         assert_eq!(next_line(&long, false).map(|l| l.0), Some(LINE_BYTES_MAX));
         let mut full = vec![b'x'; LINE_BYTES_MAX];
         full.push(b'\n');
-        assert_eq!(
-            next_line(&full, false).map(|l| l.1.len()),
-            Some(LINE_BYTES_MAX)
-        );
+        assert_eq!(next_line(&full, false).map(|l| l.1.len()), Some(LINE_BYTES_MAX));
     }
 
     #[test]
     fn a_cut_is_not_within_a_character() {
         let text = "é".repeat(LINE_BYTES_MAX);
         let (cut, line) = next_line(&text.as_bytes()[1..], false).unwrap();
-        assert_eq!(
-            cut,
-            LINE_BYTES_MAX - 1,
-            "the window begins within a character"
-        );
+        assert_eq!(cut, LINE_BYTES_MAX - 1, "the window begins within a character");
         assert!(std::str::from_utf8(&line[1..]).is_ok());
     }
 
     #[test]
     fn each_prefix_is_as_documented() {
-        let label = Label {
-            name: "web".to_owned(),
-            width: 5,
-            stream: "stderr",
-        };
+        let label = Label { name: "web".to_owned(), width: 5, stream: "stderr" };
         let shown = |prefix| {
             let mut out = Vec::new();
             put_line(&mut out, prefix, &label, "T", b"a\"b");

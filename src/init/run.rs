@@ -128,11 +128,7 @@ impl Run {
         let mut reasons = Vec::new();
         let usable = self.order.homes.iter().find(|home| {
             let tried = try_home(home);
-            reasons.extend(
-                tried
-                    .err()
-                    .map(|errno| format!("{home}: {}", describe(errno))),
-            );
+            reasons.extend(tried.err().map(|errno| format!("{home}: {}", describe(errno))));
             tried.is_ok()
         });
         let Some(home) = usable.cloned() else {
@@ -179,9 +175,7 @@ impl Run {
         }
         let now = daemon.kernel.now();
         let time = self.order.stop_timeout_ms;
-        let reserve = (time / 8)
-            .clamp(KILL_RESERVE_MS.0, KILL_RESERVE_MS.1)
-            .min(time);
+        let reserve = (time / 8).clamp(KILL_RESERVE_MS.0, KILL_RESERVE_MS.1).min(time);
         self.later.clear();
         self.stop = Some(Stop {
             code,
@@ -219,10 +213,7 @@ impl Run {
 
     /// Whether what the services came to is the end. None: not yet.
     fn verdict(&mut self, daemon: &Daemon<Linux>) -> Option<u8> {
-        let fates = self
-            .names
-            .iter()
-            .map(|name| (name.clone(), daemon.fate(name)));
+        let fates = self.names.iter().map(|name| (name.clone(), daemon.fate(name)));
         let fates: Vec<(String, Fate)> = fates.collect();
         let mut worst = None;
         let mut all_ended = true;
@@ -236,14 +227,8 @@ impl Run {
             let critical = daemon.is_fatal(&name, *code);
             if is_new {
                 let why = why.as_ref().map_or(String::new(), |why| format!(": {why}"));
-                let all = if critical {
-                    "; it is critical, stopping all"
-                } else {
-                    ""
-                };
-                log(&format!(
-                    "{name}: ended for good, exit code {code}{why}{all}"
-                ));
+                let all = if critical { "; it is critical, stopping all" } else { "" };
+                log(&format!("{name}: ended for good, exit code {code}{why}{all}"));
             }
             if critical {
                 return Some(*code);
@@ -299,8 +284,7 @@ impl Front for Run {
         let streams = if self.is_alone() {
             Streams::Inherited
         } else {
-            self.open_output(daemon, registry)
-                .map_err(|text| (code::UNREACHABLE, text))?;
+            self.open_output(daemon, registry).map_err(|text| (code::UNREACHABLE, text))?;
             Streams::Fifos
         };
         daemon.lead_streams(self.names.iter().cloned(), streams);

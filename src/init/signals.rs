@@ -57,9 +57,7 @@ pub(super) fn parse(word: &str) -> Option<i32> {
     } else {
         REAL_TIME_LAST.checked_sub(offset(word.strip_prefix("RTMAX")?, '-')?)?
     };
-    (REAL_TIME_FIRST..=REAL_TIME_LAST)
-        .contains(&number)
-        .then_some(number)
+    (REAL_TIME_FIRST..=REAL_TIME_LAST).contains(&number).then_some(number)
 }
 
 fn offset(rest: &str, sign: char) -> Option<i32> {
@@ -88,9 +86,8 @@ mod tests {
 
     #[test]
     fn what_is_no_signal_is_refused() {
-        let wrong = [
-            "", "0", "65", "-1", "FOO", "SIG", "RTMIN+31", "RTMIN-1", "RTMAX-31", "RTMINx",
-        ];
+        let wrong =
+            ["", "0", "65", "-1", "FOO", "SIG", "RTMIN+31", "RTMIN-1", "RTMAX-31", "RTMINx"];
         assert!(wrong.iter().all(|word| parse(word).is_none()));
     }
 }

@@ -28,9 +28,7 @@ pub(super) fn start(options: Options, program: &Words, entry: &Entry) -> Result<
     let child = spawn(program, entry, place)?;
     let footing = match &terminal {
         None => Footing::OwnSession,
-        Some(_) => Footing::SharedSession {
-            given: gives_terminal,
-        },
+        Some(_) => Footing::SharedSession { given: gives_terminal },
     };
     // Looked for anew when it is needed: it may be a descriptor, and none is kept.
     drop(terminal);
@@ -62,9 +60,7 @@ fn adopt_orphans(options: &Options) -> bool {
     if is_subreaper_set() {
         return true;
     }
-    say(format_args!(
-        "init: not PID 1 and not a subreaper: orphans won't be reaped (try -s)"
-    ));
+    say(format_args!("init: not PID 1 and not a subreaper: orphans won't be reaped (try -s)"));
     false
 }
 

@@ -82,10 +82,7 @@ impl Watch {
             self.kill_if_due();
         };
         if self.options.verbosity > 0 {
-            say(format_args!(
-                "init: pid={} exited with code {code}",
-                self.child
-            ));
+            say(format_args!("init: pid={} exited with code {code}", self.child));
         }
         self.recover_terminal();
         self.end_what_is_left();
@@ -125,10 +122,7 @@ impl Watch {
             _ => {}
         }
         if self.options.verbosity > 1 {
-            say(format_args!(
-                "init: signal {} goes on as {signal}",
-                arrival.signal
-            ));
+            say(format_args!("init: signal {} goes on as {signal}", arrival.signal));
         }
         self.send(signal);
         if arrival.signal == libc::SIGTERM && self.asked_at.is_none() && self.code.is_none() {
@@ -203,9 +197,8 @@ impl Watch {
         let is_terminal_stop = matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
         // After `fg` of a job that runs no CONT comes: the shell just puts our group in front.
         let wants_terminal = matches!(signal, libc::SIGTTIN | libc::SIGTTOU);
-        if let Some(terminal) = terminal
-            .as_ref()
-            .filter(|terminal| wants_terminal && terminal.is_ours())
+        if let Some(terminal) =
+            terminal.as_ref().filter(|terminal| wants_terminal && terminal.is_ours())
         {
             terminal.give_to(self.child);
             self.footing = Footing::SharedSession { given: true };
@@ -272,10 +265,7 @@ impl Watch {
         self.kill_at = None;
         let is_asked_for = self.options.grace.is_some_and(|span| !span.is_zero());
         if is_asked_for || self.drops_term() {
-            say(format_args!(
-                "init: pid={} outlived TERM: killed",
-                self.child
-            ));
+            say(format_args!("init: pid={} outlived TERM: killed", self.child));
             self.send(libc::SIGKILL);
         } else {
             // Another TERM starts another wait.
@@ -303,17 +293,13 @@ impl Watch {
             return;
         }
         let now = Instant::now();
-        let rest = self
-            .asked_at
-            .map_or(grace, |at| (at + grace).saturating_duration_since(now));
+        let rest = self.asked_at.map_or(grace, |at| (at + grace).saturating_duration_since(now));
         let least = LAST_WORDS.min(grace);
         if self.wait_for_what_is_left(now + rest.max(least), libc::SIGTERM) {
             return;
         }
         if self.options.verbosity > 0 {
-            say(format_args!(
-                "init: the grace is over: KILL to what is left"
-            ));
+            say(format_args!("init: the grace is over: KILL to what is left"));
         }
         self.left.signal(libc::SIGKILL);
         self.wait_for_what_is_left(Instant::now() + KILL_WAIT_MAX, libc::SIGKILL);

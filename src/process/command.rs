@@ -45,10 +45,7 @@ enum Rank {
 
 impl Subject {
     fn new(rank: Rank, word: &str) -> Subject {
-        Subject {
-            rank,
-            text: base_name(word).to_owned(),
-        }
+        Subject { rank, text: base_name(word).to_owned() }
     }
 }
 
@@ -70,13 +67,7 @@ pub fn extract_search_pattern_from_command(command: &str) -> String {
 /// The same for words that are already split, as exec and `/proc/PID/cmdline` have them.
 pub fn pattern_of_argv(argv: &[impl AsRef<str>]) -> String {
     let words: Vec<&str> = argv.iter().map(AsRef::as_ref).collect();
-    let first = || {
-        words
-            .iter()
-            .find(|word| !word.is_empty())
-            .copied()
-            .unwrap_or_default()
-    };
+    let first = || words.iter().find(|word| !word.is_empty()).copied().unwrap_or_default();
     of_words(&words, 0).map_or_else(|| base_name(first()).to_owned(), |subject| subject.text)
 }
 
@@ -95,20 +86,14 @@ pub fn default_name(argv: &[impl AsRef<str>]) -> String {
     // The Hangul fillers are letters that do not print.
     let filler = |c| matches!(c, '\u{115F}'..='\u{1160}' | '\u{3164}' | '\u{FFA0}');
     let plain = |c: char| (c.is_alphanumeric() && !filler(c)) || "._@+-".contains(c);
-    let cleaned: String = stem
-        .chars()
-        .map(|c| if plain(c) { c } else { '-' })
-        .collect();
+    let cleaned: String = stem.chars().map(|c| if plain(c) { c } else { '-' }).collect();
     let trimmed = cleaned.trim_start_matches(['-', '.']).trim_end_matches('-');
     let name: String = trimmed.chars().take(NAME_CHARS_MAX).collect();
     if name.is_empty() {
         return "service".to_owned();
     }
     if name == "all" || name.bytes().all(|b| b.is_ascii_digit()) {
-        let short: String = name
-            .chars()
-            .take(NAME_CHARS_MAX - "service-".len())
-            .collect();
+        let short: String = name.chars().take(NAME_CHARS_MAX - "service-".len()).collect();
         return format!("service-{short}");
     }
     name
@@ -117,10 +102,7 @@ pub fn default_name(argv: &[impl AsRef<str>]) -> String {
 /// Whether one of the arguments has `pattern` as its base name. Never part of a name: `app.js` is
 /// not mentioned by `myapp.js`, which was how strangers got killed.
 pub fn mentions(cmdline: &[impl AsRef<str>], pattern: &str) -> bool {
-    !pattern.is_empty()
-        && cmdline
-            .iter()
-            .any(|word| base_name(word.as_ref()) == pattern)
+    !pattern.is_empty() && cmdline.iter().any(|word| base_name(word.as_ref()) == pattern)
 }
 
 /// The last component of a path, without trailing slashes; of `/` it is `/`.
@@ -133,8 +115,7 @@ fn base_name(word: &str) -> &str {
 }
 
 fn is_one_of(extension: &str, list: &[&str]) -> bool {
-    list.iter()
-        .any(|known| known.eq_ignore_ascii_case(extension))
+    list.iter().any(|known| known.eq_ignore_ascii_case(extension))
 }
 
 fn has_extension(word: &str, list: &[&str]) -> bool {
@@ -167,11 +148,7 @@ fn program_kind(word: &str) -> &str {
     let name = base_name(word);
     let name = name.strip_prefix('-').unwrap_or(name);
     let bare = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
-    if bare.is_empty() {
-        name
-    } else {
-        bare.trim_end_matches('-')
-    }
+    if bare.is_empty() { name } else { bare.trim_end_matches('-') }
 }
 
 fn of_line(line: &str, depth: usize) -> Option<Subject> {
@@ -197,10 +174,7 @@ fn of_words(words: &[&str], depth: usize) -> Option<Subject> {
     let mut peeled = None;
     loop {
         let reserved = |word: &&&str| tables::PREFIXES.contains(*word);
-        let first = rest
-            .iter()
-            .take_while(|w| reserved(w) || is_assignment(w))
-            .count();
+        let first = rest.iter().take_while(|w| reserved(w) || is_assignment(w)).count();
         rest = &rest[first..];
         let Some(&program) = rest.first() else {
             return peeled.map(|wrapper| Subject::new(Rank::Modest, wrapper));
@@ -223,11 +197,7 @@ fn of_words(words: &[&str], depth: usize) -> Option<Subject> {
 }
 
 fn deeper_line(line: Option<&&str>, depth: usize) -> Option<Subject> {
-    if depth < DEPTH_MAX {
-        of_line(line?, depth + 1)
-    } else {
-        None
-    }
+    if depth < DEPTH_MAX { of_line(line?, depth + 1) } else { None }
 }
 
 /// The subject of a command that is no wrapper; `words` is not empty.
@@ -251,10 +221,7 @@ fn of_program(words: &[&str], kind: &str, depth: usize) -> Option<Subject> {
     }
     let named = named_file(words);
     let name = base_name(program);
-    let minor = [
-        (Rank::Silent, tables::SILENT),
-        (Rank::Modest, tables::MODEST),
-    ];
+    let minor = [(Rank::Silent, tables::SILENT), (Rank::Modest, tables::MODEST)];
     if let Some((rank, _)) = minor.iter().find(|(_, names)| names.contains(&name)) {
         return Some(Subject::new(*rank, named.map_or(program, |(_, word)| word)));
     }
@@ -318,11 +285,8 @@ fn of_shell(words: &[&str], depth: usize) -> Subject {
     match found {
         // `sh -c 'exec "$@"' name node x.js`: the line is about its arguments.
         Some(found) if found.text.starts_with('$') && depth < DEPTH_MAX => {
-            let passed = if found.text == "$0" {
-                arguments
-            } else {
-                arguments.get(1..).unwrap_or(&[])
-            };
+            let passed =
+                if found.text == "$0" { arguments } else { arguments.get(1..).unwrap_or(&[]) };
             of_words(passed, depth + 1).unwrap_or(found)
         }
         Some(found) => found,
@@ -333,7 +297,5 @@ fn of_shell(words: &[&str], depth: usize) -> Subject {
 /// A login shell is `-bash` in its own words.
 fn program_name(word: &str) -> &str {
     let name = base_name(word);
-    name.strip_prefix('-')
-        .filter(|name| !name.is_empty())
-        .unwrap_or(name)
+    name.strip_prefix('-').filter(|name| !name.is_empty()).unwrap_or(name)
 }

@@ -35,33 +35,21 @@ impl LimitMark {
         let level = if inherited == u64::MAX {
             LEVEL_TOP
         } else {
-            (inherited >> (HOME_BITS + GENERATION_BITS))
-                .min(LEVEL_TOP)
-                .checked_sub(1)?
+            (inherited >> (HOME_BITS + GENERATION_BITS)).min(LEVEL_TOP).checked_sub(1)?
         };
-        (level > 0).then_some(Self {
-            level,
-            home: home_key & HOME_MASK,
-            generation: 0,
-        })
+        (level > 0).then_some(Self { level, home: home_key & HOME_MASK, generation: 0 })
     }
 
     /// For a daemon that is about to be exec'd from inside a service, before it knows its home:
     /// the highest of the marks that name no incarnation and lie below what it inherited. None:
     /// it inherits no mark, or the levels are used up.
     pub fn before_daemon(inherited: u64) -> Option<Self> {
-        (inherited != u64::MAX)
-            .then(|| Self::of_daemon(inherited, HOME_MASK))
-            .flatten()
+        (inherited != u64::MAX).then(|| Self::of_daemon(inherited, HOME_MASK)).flatten()
     }
 
     /// The mark of an incarnation that this daemon starts: one level below the daemon's.
     pub fn of_incarnation(self, generation: u64) -> Self {
-        Self {
-            level: self.level - 1,
-            generation: generation & GENERATION_MASK,
-            ..self
-        }
+        Self { level: self.level - 1, generation: generation & GENERATION_MASK, ..self }
     }
 
     /// Soft and hard limit.
@@ -116,10 +104,7 @@ pub const PID_DIGITS: usize = 10;
 impl EnvMark {
     /// The variable's value.
     pub fn value(&self) -> String {
-        format!(
-            "{:016x}.{}.{}.{:010}",
-            self.home_key, self.id, self.generation, self.pid
-        )
+        format!("{:016x}.{}.{}.{:010}", self.home_key, self.id, self.generation, self.pid)
     }
 
     /// Reads a value back.
@@ -165,32 +150,18 @@ mod tests {
         assert_eq!(LimitMark::generation_of((value, value), key), Some(77));
         assert_eq!(LimitMark::generation_of((value, value), key + 1), None);
         assert_eq!(LimitMark::generation_of((value - 1, value), key), None);
-        assert_eq!(
-            LimitMark::generation_of((daemon.value(), daemon.value()), key),
-            None
-        );
-        assert_eq!(
-            LimitMark::generation_of((u64::MAX, u64::MAX), u64::MAX),
-            None
-        );
+        assert_eq!(LimitMark::generation_of((daemon.value(), daemon.value()), key), None);
+        assert_eq!(LimitMark::generation_of((u64::MAX, u64::MAX), u64::MAX), None);
     }
 
     #[test]
     fn the_environment_mark_reads_back() {
-        let mark = EnvMark {
-            home_key: 9,
-            id: 3,
-            generation: 12,
-            pid: 4711,
-        };
+        let mark = EnvMark { home_key: 9, id: 3, generation: 12, pid: 4711 };
         assert_eq!(EnvMark::parse(mark.value().as_bytes()), Some(mark));
         assert!(mark.value().ends_with(".0000004711"));
         assert_eq!(EnvMark::parse(b"x.1.2.3"), None);
         assert_eq!(EnvMark::parse(b"1.1.2.3.4"), None);
-        let last = EnvMark {
-            generation: u64::MAX,
-            ..mark
-        };
+        let last = EnvMark { generation: u64::MAX, ..mark };
         assert_eq!(EnvMark::parse(last.value().as_bytes()), None);
     }
 }

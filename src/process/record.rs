@@ -91,10 +91,7 @@ struct Writer<const N: usize> {
 
 impl<const N: usize> Writer<N> {
     fn new() -> Self {
-        Self {
-            bytes: [0; N],
-            at: 0,
-        }
+        Self { bytes: [0; N], at: 0 }
     }
     fn put(mut self, word: u64) -> Self {
         self.bytes[self.at..self.at + 8].copy_from_slice(&word.to_le_bytes());
@@ -102,9 +99,7 @@ impl<const N: usize> Writer<N> {
         self
     }
     fn put_identity(self, who: &Identity) -> Self {
-        self.put(u64::from(who.pid.cast_unsigned()))
-            .put(who.start_time)
-            .put(who.inode)
+        self.put(u64::from(who.pid.cast_unsigned())).put(who.start_time).put(who.inode)
     }
     fn seal(mut self) -> [u8; N] {
         let sum = checksum(&self.bytes[..N - 8]);
@@ -132,11 +127,7 @@ impl<'a> Reader<'a> {
     }
     fn take_identity(&mut self) -> Identity {
         let pid = u32::try_from(self.take()).unwrap_or(0).cast_signed();
-        Identity {
-            pid,
-            start_time: self.take(),
-            inode: self.take(),
-        }
+        Identity { pid, start_time: self.take(), inode: self.take() }
     }
 }
 
@@ -174,11 +165,7 @@ impl Header {
             alone: false,
         };
         let flags = from.take();
-        Some(Self {
-            init: flags & 1 != 0,
-            alone: flags & 2 != 0,
-            ..header
-        })
+        Some(Self { init: flags & 1 != 0, alone: flags & 2 != 0, ..header })
     }
 }
 
@@ -265,11 +252,7 @@ mod tests {
     use super::*;
 
     fn identity(n: u64) -> Identity {
-        Identity {
-            pid: 4_000 + n as i32,
-            start_time: 1_000 + n,
-            inode: 77 + n,
-        }
+        Identity { pid: 4_000 + n as i32, start_time: 1_000 + n, inode: 77 + n }
     }
 
     #[test]
@@ -289,11 +272,7 @@ mod tests {
             restarted_at: 3,
             exit: Some(Exit::Signal(9)),
         };
-        let signature = Signature {
-            generation: 9,
-            leader: identity(1),
-            parent: identity(2),
-        };
+        let signature = Signature { generation: 9, leader: identity(1), parent: identity(2) };
         let mut slot = [0; SLOT_BYTES];
         slot[..HALF_BYTES].copy_from_slice(&state.encode());
         slot[SIGNATURE_OFFSET..SIGNATURE_OFFSET + SIGNATURE_BYTES]
@@ -315,28 +294,15 @@ mod tests {
 
     #[test]
     fn every_torn_signature_is_no_signature() {
-        let old = Signature {
-            generation: 4,
-            leader: identity(1),
-            parent: identity(2),
-        }
-        .encode();
-        let new = Signature {
-            generation: 5,
-            leader: identity(3),
-            parent: identity(2),
-        }
-        .encode();
+        let old = Signature { generation: 4, leader: identity(1), parent: identity(2) }.encode();
+        let new = Signature { generation: 5, leader: identity(3), parent: identity(2) }.encode();
         for cut in 0..=SIGNATURE_BYTES {
             let mut slot = [0; SLOT_BYTES];
             slot[SIGNATURE_OFFSET..SIGNATURE_OFFSET + cut].copy_from_slice(&new[..cut]);
             slot[SIGNATURE_OFFSET + cut..SIGNATURE_OFFSET + SIGNATURE_BYTES]
                 .copy_from_slice(&old[cut..]);
             let read = Signature::decode(&slot).map(|s| s.generation);
-            assert!(
-                read.is_none() || cut == 0 || new[cut..] == old[cut..],
-                "cut {cut}"
-            );
+            assert!(read.is_none() || cut == 0 || new[cut..] == old[cut..], "cut {cut}");
         }
     }
 

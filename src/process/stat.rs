@@ -51,10 +51,7 @@ impl Stat {
             return None;
         }
         let pid = number(text[..open].trim_ascii())?;
-        let mut fields = Fields {
-            rest: text[close + 1..].split(u8::is_ascii_whitespace),
-            at: 3,
-        };
+        let mut fields = Fields { rest: text[close + 1..].split(u8::is_ascii_whitespace), at: 3 };
         let state = match fields.take(3)? {
             [letter] => *letter,
             _ => return None,
@@ -106,14 +103,8 @@ fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
 pub fn parse_children(text: &[u8], pids: &mut Vec<i32>) -> bool {
     let mut whole = text.last().is_none_or(u8::is_ascii_whitespace);
     // A number without its end may be the beginning of another one, so it is nobody's pid.
-    let end = text
-        .iter()
-        .rposition(u8::is_ascii_whitespace)
-        .map_or(0, |last| last + 1);
-    for word in text[..end]
-        .split(u8::is_ascii_whitespace)
-        .filter(|word| !word.is_empty())
-    {
+    let end = text.iter().rposition(u8::is_ascii_whitespace).map_or(0, |last| last + 1);
+    for word in text[..end].split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()) {
         match number::<i32>(word) {
             Some(pid) if pid > 0 => pids.push(pid),
             _ => whole = false,
@@ -129,19 +120,12 @@ pub fn parse_locks_limit(text: &[u8]) -> Option<(u64, u64)> {
         .split(|&b| b == b'\n')
         .find_map(|line| line.strip_prefix(b"Max file locks"))
         .filter(|rest| rest.first().is_some_and(u8::is_ascii_whitespace))?;
-    let mut values = line
-        .split(u8::is_ascii_whitespace)
-        .filter(|word| !word.is_empty())
-        .map(limit);
+    let mut values = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(limit);
     Some((values.next()??, values.next()??))
 }
 
 fn limit(word: &[u8]) -> Option<u64> {
-    if word == b"unlimited" {
-        Some(u64::MAX)
-    } else {
-        number(word)
-    }
+    if word == b"unlimited" { Some(u64::MAX) } else { number(word) }
 }
 
 /// The value of `name` in `/proc/PID/environ`, the first one if there are several, as getenv
@@ -161,9 +145,7 @@ pub fn parse_cmdline(text: &[u8]) -> Vec<String> {
         return Vec::new();
     }
     let text = text.strip_suffix(b"\0").unwrap_or(text);
-    text.split(|&b| b == 0)
-        .map(|word| String::from_utf8_lossy(word).into_owned())
-        .collect()
+    text.split(|&b| b == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 #[cfg(test)]
@@ -251,13 +233,8 @@ mod tests {
 
     #[test]
     fn negative_memory_counts_as_none() {
-        let text = String::from_utf8(stat_of(b"x"))
-            .expect("ascii")
-            .replace(" 345 ", " -3 ");
-        assert_eq!(
-            Stat::parse(text.as_bytes()).map(|stat| stat.rss_pages),
-            Some(0)
-        );
+        let text = String::from_utf8(stat_of(b"x")).expect("ascii").replace(" 345 ", " -3 ");
+        assert_eq!(Stat::parse(text.as_bytes()).map(|stat| stat.rss_pages), Some(0));
     }
 
     #[test]
@@ -267,14 +244,8 @@ mod tests {
             101482 0 0 18446744073709551615 0 0 0 0 0 0 0 16781312 2 1 0 0 17 0 0 0 0 0 0 0 0 0 0 \
             0 0 0 768\n";
         let stat = Stat::parse(text.as_bytes()).expect("stat");
-        assert_eq!(
-            (stat.pid, stat.state, stat.ppid, stat.pgid),
-            (7617, b'Z', 7576, 7572)
-        );
-        assert_eq!(
-            (stat.sid, stat.num_threads, stat.start_time),
-            (2522, 1, 101_482)
-        );
+        assert_eq!((stat.pid, stat.state, stat.ppid, stat.pgid), (7617, b'Z', 7576, 7572));
+        assert_eq!((stat.sid, stat.num_threads, stat.start_time), (2522, 1, 101_482));
         assert_eq!((stat.rss_pages, stat.exit_code), (0, 3 << 8));
     }
 
@@ -301,14 +272,7 @@ mod tests {
 
     #[test]
     fn what_is_no_pid_is_left_out_and_said() {
-        for text in [
-            "1 x 2 ",
-            "1 -5 2 ",
-            "1 0 2 ",
-            "1 99999999999 2 ",
-            "1 +3 2 ",
-            "1 \0 2 ",
-        ] {
+        for text in ["1 x 2 ", "1 -5 2 ", "1 0 2 ", "1 99999999999 2 ", "1 +3 2 ", "1 \0 2 "] {
             assert_eq!(children(text.as_bytes()), (vec![1, 2], false), "{text:?}");
         }
         assert_eq!(children(b"1 \xff\xfe 2 "), (vec![1, 2], false));
@@ -321,10 +285,7 @@ mod tests {
             Max cpu time              unlimited            unlimited            seconds   \n\
             Max file locks            1234567890123        unlimited            locks     \n\
             Max pending signals       1                    2                    signals   \n";
-        assert_eq!(
-            parse_locks_limit(limits.as_bytes()),
-            Some((1_234_567_890_123, u64::MAX))
-        );
+        assert_eq!(parse_locks_limit(limits.as_bytes()), Some((1_234_567_890_123, u64::MAX)));
     }
 
     #[test]
@@ -360,10 +321,7 @@ mod tests {
         assert_eq!(parse_cmdline(b"node\0server.js\0"), ["node", "server.js"]);
         assert_eq!(parse_cmdline(b"a\0\0b c\n\0\0"), ["a", "", "b c\n", ""]);
         assert_eq!(parse_cmdline(b"\0"), [""]);
-        assert_eq!(
-            parse_cmdline(b"nginx: master process"),
-            ["nginx: master process"]
-        );
+        assert_eq!(parse_cmdline(b"nginx: master process"), ["nginx: master process"]);
         assert_eq!(parse_cmdline(b"\xff\xc3\xa9\0"), ["\u{fffd}é"]);
         assert!(parse_cmdline(b"").is_empty());
     }

@@ -29,9 +29,7 @@ impl Prefix {
             "name" => Ok(Self::Name),
             "time" => Ok(Self::Time),
             "json" => Ok(Self::Json),
-            _ => Err(format!(
-                "'{word}' is not a prefix (none, name, time or json)"
-            )),
+            _ => Err(format!("'{word}' is not a prefix (none, name, time or json)")),
         }
     }
 }

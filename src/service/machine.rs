@@ -84,11 +84,7 @@ pub enum Phase {
     /// Nothing runs, nothing is due.
     Down(Vacancy),
     /// Nothing runs; a restart is due `delay` after `since`.
-    Cooldown {
-        vacancy: Vacancy,
-        since: Time,
-        delay: Time,
-    },
+    Cooldown { vacancy: Vacancy, since: Time, delay: Time },
     /// Nothing runs; it needs the operator.
     Failed(Vacancy),
     /// A spawn was asked for and is not yet answered. `asked`: by the operator.
@@ -96,11 +92,7 @@ pub enum Phase {
     /// The leader runs.
     Up { run: Incarnation, since: Time },
     /// The incarnation must go: it was asked, and is killed from `kill_at` on. Also the drain.
-    Stopping {
-        run: Incarnation,
-        cause: Cause,
-        kill_at: Time,
-    },
+    Stopping { run: Incarnation, cause: Cause, kill_at: Time },
 }
 
 /// What happened.
@@ -184,23 +176,10 @@ impl Machine {
         let phase = match past {
             Past::Down => Phase::Down(Vacancy(())),
             Past::Failed => Phase::Failed(Vacancy(())),
-            Past::Due { delay } => Phase::Cooldown {
-                vacancy: Vacancy(()),
-                since: now,
-                delay,
-            },
-            Past::Alive { generation, since } => Phase::Up {
-                run: Incarnation(generation),
-                since,
-            },
+            Past::Due { delay } => Phase::Cooldown { vacancy: Vacancy(()), since: now, delay },
+            Past::Alive { generation, since } => Phase::Up { run: Incarnation(generation), since },
         };
-        Self {
-            policy,
-            goal,
-            deaths,
-            restarts,
-            phase: Some(phase),
-        }
+        Self { policy, goal, deaths, restarts, phase: Some(phase) }
     }
 
     /// Advances the machine. Total: every input is legal in every phase.
@@ -217,27 +196,16 @@ impl Machine {
         let Some(phase) = self.phase.take() else {
             return;
         };
-        let mut step = Step {
-            machine: self,
-            now,
-            sequence,
-            out,
-        };
+        let mut step = Step { machine: self, now, sequence, out };
         let phase = match phase {
             Phase::Down(vacancy) => step.idle(vacancy, input, Phase::Down),
-            Phase::Cooldown {
-                vacancy,
-                since,
-                delay,
-            } => step.cooldown(vacancy, since, delay, input),
+            Phase::Cooldown { vacancy, since, delay } => {
+                step.cooldown(vacancy, since, delay, input)
+            }
             Phase::Failed(vacancy) => step.idle(vacancy, input, Phase::Failed),
             Phase::Starting { run, asked } => step.starting(run, asked, input),
             Phase::Up { run, since } => step.up(run, since, input),
-            Phase::Stopping {
-                run,
-                cause,
-                kill_at,
-            } => step.stopping(run, cause, kill_at, input),
+            Phase::Stopping { run, cause, kill_at } => step.stopping(run, cause, kill_at, input),
         };
         self.phase = Some(phase);
     }
@@ -334,40 +302,16 @@ pub mod model {
         let phase = match machine.phase() {
             Phase::Down(_) => Phase::Down(Vacancy(())),
             Phase::Failed(_) => Phase::Failed(Vacancy(())),
-            Phase::Cooldown { since, delay, .. } => Phase::Cooldown {
-                vacancy: Vacancy(()),
-                since: time(*since),
-                delay: *delay,
-            },
-            Phase::Starting { run: r, asked } => Phase::Starting {
-                run: run(r),
-                asked: *asked,
-            },
-            Phase::Up { run: r, since } => Phase::Up {
-                run: run(r),
-                since: time(*since),
-            },
-            Phase::Stopping {
-                run: r,
-                cause,
-                kill_at,
-            } => {
-                let kill_at = if *kill_at == Time::MAX {
-                    Time::MAX
-                } else {
-                    time(*kill_at)
-                };
-                Phase::Stopping {
-                    run: run(r),
-                    cause: *cause,
-                    kill_at,
-                }
+            Phase::Cooldown { since, delay, .. } => {
+                Phase::Cooldown { vacancy: Vacancy(()), since: time(*since), delay: *delay }
+            }
+            Phase::Starting { run: r, asked } => Phase::Starting { run: run(r), asked: *asked },
+            Phase::Up { run: r, since } => Phase::Up { run: run(r), since: time(*since) },
+            Phase::Stopping { run: r, cause, kill_at } => {
+                let kill_at = if *kill_at == Time::MAX { Time::MAX } else { time(*kill_at) };
+                Phase::Stopping { run: run(r), cause: *cause, kill_at }
             }
         };
-        Machine {
-            phase: Some(phase),
-            restarts: 0,
-            ..*machine
-        }
+        Machine { phase: Some(phase), restarts: 0, ..*machine }
     }
 }

@@ -13,11 +13,7 @@ pub const CROWDED_DELAY_MS: u64 = 1_000;
 /// doubled for each further death, up to its upper bound.
 pub fn restart_cooldown_delay_ms(delay: Delay, deaths: u32) -> u64 {
     let doublings = deaths.saturating_sub(1).min(63);
-    delay
-        .min_ms
-        .saturating_mul(1 << doublings)
-        .min(delay.max_ms)
-        .max(delay.min_ms)
+    delay.min_ms.saturating_mul(1 << doublings).min(delay.max_ms).max(delay.min_ms)
 }
 
 /// [`restart_cooldown_delay_ms`] in whole seconds, rounded up.
@@ -44,14 +40,8 @@ pub fn is_in_restart_cooldown(last_attempt_ms: Option<u64>, delay_ms: u64, now_m
 mod tests {
     use super::*;
 
-    const FIXED: Delay = Delay {
-        min_ms: 2_000,
-        max_ms: 2_000,
-    };
-    const RANGE: Delay = Delay {
-        min_ms: 2_000,
-        max_ms: 60_000,
-    };
+    const FIXED: Delay = Delay { min_ms: 2_000, max_ms: 2_000 };
+    const RANGE: Delay = Delay { min_ms: 2_000, max_ms: 60_000 };
 
     #[test]
     fn test_restart_cooldown_remaining_none_when_never_attempted() {
@@ -61,19 +51,13 @@ mod tests {
 
     #[test]
     fn test_restart_cooldown_remaining_when_recent_attempt_exists() {
-        assert_eq!(
-            restart_cooldown_remaining_secs(Some(1_000), 2_000, 1_500),
-            Some(2)
-        );
+        assert_eq!(restart_cooldown_remaining_secs(Some(1_000), 2_000, 1_500), Some(2));
         assert!(is_in_restart_cooldown(Some(1_000), 2_000, 2_999));
     }
 
     #[test]
     fn test_restart_cooldown_expired_after_delay() {
-        assert_eq!(
-            restart_cooldown_remaining_secs(Some(1_000), 2_000, 3_000),
-            None
-        );
+        assert_eq!(restart_cooldown_remaining_secs(Some(1_000), 2_000, 3_000), None);
         assert!(!is_in_restart_cooldown(Some(1_000), 2_000, 3_000));
     }
 

@@ -30,15 +30,8 @@ const MORE_NAMES: &[(i32, &str)] = &[
 /// The usual name of a standard signal, without `SIG`.
 fn usual_name(number: i32) -> Option<&'static str> {
     let known = signal_hook::low_level::signal_name(number);
-    let more = || {
-        MORE_NAMES
-            .iter()
-            .find(|(other, _)| *other == number)
-            .map(|(_, name)| *name)
-    };
-    known
-        .map(|name| name.trim_start_matches("SIG"))
-        .or_else(more)
+    let more = || MORE_NAMES.iter().find(|(other, _)| *other == number).map(|(_, name)| *name);
+    known.map(|name| name.trim_start_matches("SIG")).or_else(more)
 }
 
 /// A signal number from 1 to 64. KILL and STOP are among them: who can't use those refuses them.
@@ -67,26 +60,13 @@ impl Signal {
         let bad =
             || format!("bad signal {text:?}: want a name or a number from 1 to 64, such as TERM");
         if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-            return text
-                .parse()
-                .ok()
-                .and_then(Signal::from_number)
-                .ok_or_else(bad);
+            return text.parse().ok().and_then(Signal::from_number).ok_or_else(bad);
         }
         let upper = text.to_ascii_uppercase();
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
         let known = (1..RTMIN).find(|number| usual_name(*number) == Some(name));
-        let alias = || {
-            MORE_NAMES
-                .iter()
-                .find(|(_, other)| *other == name)
-                .map(|(n, _)| *n)
-        };
-        known
-            .or_else(alias)
-            .map(Signal)
-            .or_else(|| real_time(name))
-            .ok_or_else(bad)
+        let alias = || MORE_NAMES.iter().find(|(_, other)| *other == name).map(|(n, _)| *n);
+        known.or_else(alias).map(Signal).or_else(|| real_time(name)).ok_or_else(bad)
     }
 
     /// Its number, from 1 to 64.
@@ -130,9 +110,7 @@ fn real_time(name: &str) -> Option<Signal> {
             rest => SIGNAL_MAX.checked_sub(offset(rest.strip_prefix('-')?)?)?,
         }
     };
-    (RTMIN..=SIGNAL_MAX)
-        .contains(&number)
-        .then_some(Signal(number))
+    (RTMIN..=SIGNAL_MAX).contains(&number).then_some(Signal(number))
 }
 
 impl FromStr for Signal {
@@ -178,12 +156,7 @@ mod tests {
         for number in 1..=64 {
             let signal = Signal::from_number(number).expect("in range");
             assert_eq!(signal.number(), number);
-            assert_eq!(
-                Signal::parse(&signal.name()),
-                Ok(signal),
-                "{}",
-                signal.name()
-            );
+            assert_eq!(Signal::parse(&signal.name()), Ok(signal), "{}", signal.name());
         }
     }
 
@@ -191,10 +164,7 @@ mod tests {
     fn all_classic_signals_are_named() {
         for number in 1..=31 {
             let name = Signal(number).name();
-            assert!(
-                name.starts_with(|c: char| c.is_ascii_uppercase()),
-                "{number} is {name}"
-            );
+            assert!(name.starts_with(|c: char| c.is_ascii_uppercase()), "{number} is {name}");
         }
     }
 
@@ -233,32 +203,18 @@ mod tests {
         ];
         for text in nonsense {
             let error = Signal::parse(text).expect_err(text);
-            assert!(
-                error.contains("bad signal") && !error.contains('\n'),
-                "{error}"
-            );
+            assert!(error.contains("bad signal") && !error.contains('\n'), "{error}");
         }
     }
 
     #[test]
     fn json_is_a_name_and_is_read_from_either() {
-        assert_eq!(
-            serde_json::to_string(&Signal::TERM).expect("json"),
-            "\"TERM\""
-        );
+        assert_eq!(serde_json::to_string(&Signal::TERM).expect("json"), "\"TERM\"");
         for json in ["\"SIGTERM\"", "\"15\"", "15"] {
             let signal: Signal = serde_json::from_str(json).expect(json);
             assert_eq!(signal, Signal::TERM);
         }
-        for json in [
-            "0",
-            "-15",
-            "65",
-            "1.5",
-            "null",
-            "\"NOPE\"",
-            "18446744073709551615",
-        ] {
+        for json in ["0", "-15", "65", "1.5", "null", "\"NOPE\"", "18446744073709551615"] {
             assert!(serde_json::from_str::<Signal>(json).is_err(), "{json}");
         }
     }

@@ -46,9 +46,7 @@ impl Restart {
             "always" => Ok(Self::Always),
             "on-failure" => Ok(Self::OnFailure),
             "never" => Ok(Self::Never),
-            _ => Err(format!(
-                "'{word}' is not a restart policy (always, on-failure or never)"
-            )),
+            _ => Err(format!("'{word}' is not a restart policy (always, on-failure or never)")),
         }
     }
 
@@ -86,10 +84,7 @@ impl Default for Policy {
             restart: Restart::Always,
             max_restarts: 10,
             min_uptime: 10_000,
-            restart_delay: Delay {
-                min_ms: 2_000,
-                max_ms: 2_000,
-            },
+            restart_delay: Delay { min_ms: 2_000, max_ms: 2_000 },
             stop_signal: Signal::TERM,
             stop_timeout: 5_000,
         }
@@ -130,26 +125,13 @@ impl Spec {
         if self.command.len() > WORDS_MAX || self.env.len() > WORDS_MAX {
             return at("too many words");
         }
-        if self
-            .command
-            .iter()
-            .chain([&self.cwd])
-            .any(|word| word.contains('\0'))
-        {
+        if self.command.iter().chain([&self.cwd]).any(|word| word.contains('\0')) {
             return at("a NUL byte in the command or the directory");
         }
-        if self
-            .env
-            .iter()
-            .any(|(k, v)| !is_variable_name(k) || v.contains('\0'))
-        {
+        if self.env.iter().any(|(k, v)| !is_variable_name(k) || v.contains('\0')) {
             return at("an environment variable's name is empty, or has '=' or NUL in it");
         }
-        if let Some((name, _)) = self
-            .env
-            .iter()
-            .find(|(k, _)| RESERVED.contains(&k.as_str()))
-        {
+        if let Some((name, _)) = self.env.iter().find(|(k, _)| RESERVED.contains(&k.as_str())) {
             return at(&format!("{name} is set by opm itself"));
         }
         if self.policy.restart_delay.min_ms > self.policy.restart_delay.max_ms {
@@ -222,14 +204,8 @@ impl Spec {
 
 impl Policy {
     fn of_fields(mut fields: Fields) -> Result<Self, Wrong> {
-        let Self {
-            restart,
-            max_restarts,
-            min_uptime,
-            restart_delay,
-            stop_signal,
-            stop_timeout,
-        } = Self::default();
+        let Self { restart, max_restarts, min_uptime, restart_delay, stop_signal, stop_timeout } =
+            Self::default();
         Ok(Self {
             restart: fields.text_or("restart", Restart::parse, restart)?,
             max_restarts: fields.or("max_restarts", max_restarts)?,

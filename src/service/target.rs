@@ -45,9 +45,7 @@ impl Target {
         }
         if text.len() > TARGET_BYTES_MAX {
             let most = TARGET_BYTES_MAX >> 10;
-            return Err(format!(
-                "the target is over {most} KB (use several, or a glob)"
-            ));
+            return Err(format!("the target is over {most} KB (use several, or a glob)"));
         }
         let mut parts = Vec::new();
         let mut seen = HashSet::new();
@@ -83,10 +81,7 @@ impl Part {
             _ if item.contains(['*', '?', '[']) => Kind::Glob,
             _ => Kind::Name,
         };
-        Part {
-            text: item.to_owned(),
-            kind,
-        }
+        Part { text: item.to_owned(), kind }
     }
 
     /// What was written.
@@ -183,10 +178,7 @@ pub fn check_name(name: &str) -> Result<(), String> {
     } else if length > NAME_CHARS_MAX {
         format!("has {length} characters (at most {NAME_CHARS_MAX})")
     } else if let Some(c) = name.chars().find(|c| !is_printable(*c)) {
-        format!(
-            "has a character that does not print (U+{:04X})",
-            u32::from(c)
-        )
+        format!("has a character that does not print (U+{:04X})", u32::from(c))
     } else if name.contains('/') {
         "has a slash in it".to_owned()
     } else if name.contains(',') {
@@ -257,10 +249,7 @@ fn packed(name: &str) -> String {
     let mut chars = name.chars();
     while let Some(first) = chars.next() {
         let (bits, count) = match chars.next() {
-            Some(second) => (
-                u64::from(u32::from(first)) << 21 | u64::from(u32::from(second)),
-                7,
-            ),
+            Some(second) => (u64::from(u32::from(first)) << 21 | u64::from(u32::from(second)), 7),
             None => (u64::from(u32::from(first)), 4),
         };
         for digit in (0..count).rev() {
@@ -420,10 +409,7 @@ mod tests {
         ];
         for (name, word) in bad {
             let error = check_name(name).expect_err(name);
-            assert!(
-                error.contains(word) && !error.contains('\n'),
-                "{name:?}: {error}"
-            );
+            assert!(error.contains(word) && !error.contains('\n'), "{name:?}: {error}");
         }
     }
 
@@ -452,26 +438,9 @@ mod tests {
     #[test]
     fn different_names_have_different_files() {
         let mut seen: HashMap<String, String> = HashMap::new();
-        let pieces = [
-            "",
-            "%",
-            "%20",
-            " ",
-            "%u",
-            "a",
-            "A",
-            "é",
-            "e\u{301}",
-            "\u{1F600}",
-            "\u{1F601}",
-            "日",
-        ];
-        for long in [
-            "",
-            &"\u{1F600}".repeat(61),
-            &"日".repeat(61),
-            &"%".repeat(61),
-        ] {
+        let pieces =
+            ["", "%", "%20", " ", "%u", "a", "A", "é", "e\u{301}", "\u{1F600}", "\u{1F601}", "日"];
+        for long in ["", &"\u{1F600}".repeat(61), &"日".repeat(61), &"%".repeat(61)] {
             for a in pieces {
                 for b in pieces {
                     let name = format!("{a}{long}{b}");

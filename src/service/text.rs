@@ -6,20 +6,11 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Largest first: the first unit that divides a span gives its shortest form.
-const SPAN_UNITS: &[(&str, u64)] = &[
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
+const SPAN_UNITS: &[(&str, u64)] =
+    &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-const SIZE_UNITS: &[(&str, u64)] = &[
-    ("T", 1 << 40),
-    ("G", 1 << 30),
-    ("M", 1 << 20),
-    ("K", 1 << 10),
-];
+const SIZE_UNITS: &[(&str, u64)] =
+    &[("T", 1 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)];
 
 /// A duration as it is written: `250ms 10s 5m 2h 1d`, or `0`. Held in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,10 +41,7 @@ pub fn parse_span(text: &str) -> Result<u64, String> {
     }
     let want = "want a whole number and a unit, such as 250ms 10s 5m 2h 1d";
     let (number, unit) = number_and_unit(text);
-    let scale = SPAN_UNITS
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .map(|&(_, scale)| scale);
+    let scale = SPAN_UNITS.iter().find(|(name, _)| *name == unit).map(|&(_, scale)| scale);
     match (number, scale) {
         ("", _) | (_, None) => Err(format!("bad duration {text:?}: {want}")),
         (digits, Some(scale)) => {
@@ -64,10 +52,7 @@ pub fn parse_span(text: &str) -> Result<u64, String> {
 
 /// The shortest text that [`parse_span`] reads back as exactly `ms`.
 pub fn format_span(ms: u64) -> String {
-    match SPAN_UNITS
-        .iter()
-        .find(|&&(_, scale)| ms.is_multiple_of(scale))
-    {
+    match SPAN_UNITS.iter().find(|&&(_, scale)| ms.is_multiple_of(scale)) {
         Some((unit, scale)) if ms > 0 => format!("{}{unit}", ms / scale),
         _ => "0s".to_owned(),
     }
@@ -78,21 +63,15 @@ pub fn format_span(ms: u64) -> String {
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let (number, unit) = number_and_unit(text);
     let upper = unit.to_ascii_uppercase();
-    let short = upper
-        .strip_suffix("IB")
-        .or_else(|| upper.strip_suffix('B'))
-        .unwrap_or(&upper);
+    let short = upper.strip_suffix("IB").or_else(|| upper.strip_suffix('B')).unwrap_or(&upper);
     let scale = match short {
         "" if upper != "IB" => Some(1),
-        _ => SIZE_UNITS
-            .iter()
-            .find(|(name, _)| *name == short)
-            .map(|&(_, scale)| scale),
+        _ => SIZE_UNITS.iter().find(|(name, _)| *name == short).map(|&(_, scale)| scale),
     };
     match (number, scale) {
-        ("", _) | (_, None) => Err(format!(
-            "bad size {text:?}: want a whole number and a unit, such as 500K 500M 1G"
-        )),
+        ("", _) | (_, None) => {
+            Err(format!("bad size {text:?}: want a whole number and a unit, such as 500K 500M 1G"))
+        }
         (digits, Some(scale)) => {
             scaled(digits, scale).ok_or_else(|| format!("bad size {text:?}: it is too large"))
         }
@@ -101,19 +80,14 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 
 /// The shortest text that [`parse_size`] reads back as exactly `bytes`.
 pub fn format_size(bytes: u64) -> String {
-    match SIZE_UNITS
-        .iter()
-        .find(|&&(_, scale)| bytes.is_multiple_of(scale))
-    {
+    match SIZE_UNITS.iter().find(|&&(_, scale)| bytes.is_multiple_of(scale)) {
         Some((unit, scale)) if bytes > 0 => format!("{}{unit}", bytes / scale),
         _ => bytes.to_string(),
     }
 }
 
 fn number_and_unit(text: &str) -> (&str, &str) {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -134,12 +108,7 @@ pub fn human_uptime(ms: u64) -> String {
 
 /// Memory with one decimal, as PM2 prints it: `0b 512b 12.3mb 1.0gb`.
 pub fn human_bytes(bytes: u64) -> String {
-    let units = [
-        ("kb", 1u64 << 10),
-        ("mb", 1 << 20),
-        ("gb", 1 << 30),
-        ("tb", 1 << 40),
-    ];
+    let units = [("kb", 1u64 << 10), ("mb", 1 << 20), ("gb", 1 << 30), ("tb", 1 << 40)];
     if bytes < 1 << 10 {
         return format!("{bytes}b");
     }
@@ -165,9 +134,7 @@ impl Delay {
         let (min, max) = text.split_once("..").unwrap_or((text, text));
         let (min_ms, max_ms) = (parse_span(min)?, parse_span(max)?);
         if max_ms < min_ms {
-            return Err(format!(
-                "bad delay {text:?}: its bound is below its beginning"
-            ));
+            return Err(format!("bad delay {text:?}: its bound is below its beginning"));
         }
         Ok(Delay { min_ms, max_ms })
     }
@@ -214,25 +181,16 @@ mod tests {
 
     #[test]
     fn spans_need_a_whole_number_and_a_unit() {
-        for text in [
-            "", "10", "s", "-1s", "+1s", "1.5s", "1 s", " 1s", "1S", "1w", "1s1s", "٣s",
-        ] {
+        for text in ["", "10", "s", "-1s", "+1s", "1.5s", "1 s", " 1s", "1S", "1w", "1s1s", "٣s"] {
             let error = parse_span(text).expect_err(text);
-            assert!(
-                error.contains("bad duration") && error.contains("10s"),
-                "{error}"
-            );
+            assert!(error.contains("bad duration") && error.contains("10s"), "{error}");
         }
     }
 
     #[test]
     fn a_span_past_the_largest_number_is_an_error() {
         assert_eq!(parse_span("18446744073709551615ms"), Ok(u64::MAX));
-        for text in [
-            "18446744073709551616ms",
-            "18446744073709551615s",
-            "213503982335d",
-        ] {
+        for text in ["18446744073709551616ms", "18446744073709551615s", "213503982335d"] {
             assert!(parse_span(text).expect_err(text).contains("too long"));
         }
     }
@@ -259,19 +217,10 @@ mod tests {
     #[test]
     fn spans_and_sizes_parse_back() {
         for shift in 0..64 {
-            for value in [
-                0,
-                1u64 << shift,
-                (1 << shift) - 1,
-                1_000 << (shift / 2),
-                u64::MAX,
-            ] {
+            for value in [0, 1u64 << shift, (1 << shift) - 1, 1_000 << (shift / 2), u64::MAX] {
                 assert_eq!(parse_span(&format_span(value)), Ok(value));
                 assert_eq!(parse_size(&format_size(value)), Ok(value));
-                assert_eq!(
-                    Span { ms: value }.to_string().parse(),
-                    Ok(Span { ms: value })
-                );
+                assert_eq!(Span { ms: value }.to_string().parse(), Ok(Span { ms: value }));
             }
         }
     }
@@ -300,19 +249,7 @@ mod tests {
 
     #[test]
     fn bad_sizes_are_refused() {
-        for text in [
-            "",
-            "K",
-            "B",
-            "iB",
-            "1iB",
-            "1.5G",
-            "-1",
-            "1 K",
-            "1X",
-            "1KBB",
-            "16777216T",
-        ] {
+        for text in ["", "K", "B", "iB", "1iB", "1.5G", "-1", "1 K", "1X", "1KBB", "16777216T"] {
             assert!(parse_size(text).is_err(), "{text}");
         }
     }
@@ -355,20 +292,8 @@ mod tests {
 
     #[test]
     fn a_delay_is_fixed_or_a_range() {
-        assert_eq!(
-            Delay::parse("2s"),
-            Ok(Delay {
-                min_ms: 2_000,
-                max_ms: 2_000
-            })
-        );
-        assert_eq!(
-            Delay::parse("2s..1m"),
-            Ok(Delay {
-                min_ms: 2_000,
-                max_ms: 60_000
-            })
-        );
+        assert_eq!(Delay::parse("2s"), Ok(Delay { min_ms: 2_000, max_ms: 2_000 }));
+        assert_eq!(Delay::parse("2s..1m"), Ok(Delay { min_ms: 2_000, max_ms: 60_000 }));
         for text in ["0s", "2s", "250ms..1m", "0s..1d"] {
             assert_eq!(Delay::parse(text).expect(text).to_string(), text);
         }
@@ -376,16 +301,7 @@ mod tests {
 
     #[test]
     fn a_delay_that_shrinks_or_lacks_an_end_is_refused() {
-        for text in [
-            "",
-            "..",
-            "2s..",
-            "..2s",
-            "1m..2s",
-            "2s...1m",
-            "2s..1m..2m",
-            "2",
-        ] {
+        for text in ["", "..", "2s..", "..2s", "1m..2s", "2s...1m", "2s..1m..2m", "2"] {
             assert!(Delay::parse(text).is_err(), "{text}");
         }
     }

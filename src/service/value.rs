@@ -238,11 +238,7 @@ mod tests {
     #[test]
     fn a_struct_is_read_by_its_keys_in_any_order_and_strange_ones_are_passed_over() {
         let value = json!({"pairs": [["a", 1]], "strange": {}, "x": -3});
-        let point = Point {
-            x: -3,
-            name: None,
-            pairs: vec![("a".to_owned(), 1)],
-        };
+        let point = Point { x: -3, name: None, pairs: vec![("a".to_owned(), 1)] };
         assert_eq!(Point::from_value(value), Ok(point));
     }
 

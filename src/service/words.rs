@@ -96,15 +96,8 @@ impl Splitter {
         let mut shell = false;
         let trimmed = line.trim_end_matches(['\n', ' ', '\t']);
         // A blank that is escaped belongs to the last word: only then the end stays as it is.
-        let text = if trimmed.ends_with('\\') {
-            line
-        } else {
-            trimmed
-        };
-        let mut chars = text
-            .trim_start_matches(['\n', ' ', '\t'])
-            .chars()
-            .peekable();
+        let text = if trimmed.ends_with('\\') { line } else { trimmed };
+        let mut chars = text.trim_start_matches(['\n', ' ', '\t']).chars().peekable();
         while let Some(c) = chars.next() {
             match c {
                 ' ' | '\t' => self.end_word(),
@@ -203,11 +196,7 @@ impl Splitter {
 
     /// At the start of a word by POSIX; after `=` or `:` too in the shells that go further.
     fn tilde_expands(&self) -> bool {
-        !self.quoted
-            && self
-                .word
-                .as_deref()
-                .is_none_or(|word| word.ends_with(['=', ':']))
+        !self.quoted && self.word.as_deref().is_none_or(|word| word.ends_with(['=', ':']))
     }
 
     /// What was read so far is the name of an assignment (`NAME` or, of bash, `NAME+`).
@@ -247,30 +236,18 @@ mod tests {
 
     #[test]
     fn plain_words_are_split_at_blanks() {
-        assert_eq!(
-            argv("  node\tserver.js  --port=80 "),
-            ["node", "server.js", "--port=80"]
-        );
+        assert_eq!(argv("  node\tserver.js  --port=80 "), ["node", "server.js", "--port=80"]);
     }
 
     #[test]
     fn quotes_join_and_vanish() {
-        assert_eq!(
-            argv(r#"a 'b c' "d e"f '' """#),
-            ["a", "b c", "d ef", "", ""]
-        );
-        assert_eq!(
-            argv(r#"a '$x `y` | "' "it's""#),
-            ["a", "$x `y` | \"", "it's"]
-        );
+        assert_eq!(argv(r#"a 'b c' "d e"f '' """#), ["a", "b c", "d ef", "", ""]);
+        assert_eq!(argv(r#"a '$x `y` | "' "it's""#), ["a", "$x `y` | \"", "it's"]);
     }
 
     #[test]
     fn backslash_escapes_outside_quotes() {
-        assert_eq!(
-            argv(r"a b\ c \$HOME \* \\ \'"),
-            ["a", "b c", "$HOME", "*", "\\", "'"]
-        );
+        assert_eq!(argv(r"a b\ c \$HOME \* \\ \'"), ["a", "b c", "$HOME", "*", "\\", "'"]);
         assert_eq!(argv("a b\\\nc"), ["a", "bc"]);
         assert_eq!(argv("a b\\ "), ["a", "b "]);
     }
@@ -313,18 +290,12 @@ mod tests {
 
     #[test]
     fn quoted_syntax_is_plain() {
-        assert_eq!(
-            argv("a '|' '&' \\; '>' '~' '#'"),
-            ["a", "|", "&", ";", ">", "~", "#"]
-        );
+        assert_eq!(argv("a '|' '&' \\; '>' '~' '#'"), ["a", "|", "&", ";", ">", "~", "#"]);
     }
 
     #[test]
     fn hash_and_tilde_inside_a_word_are_plain() {
-        assert_eq!(
-            argv("a http://h/#x b~ !c d!"),
-            ["a", "http://h/#x", "b~", "!c", "d!"]
-        );
+        assert_eq!(argv("a http://h/#x b~ !c d!"), ["a", "http://h/#x", "b~", "!c", "d!"]);
     }
 
     #[test]
@@ -388,9 +359,6 @@ mod tests {
 
     #[test]
     fn other_scripts_survive() {
-        assert_eq!(
-            argv("grüße 'das  日本' \u{a0}x"),
-            ["grüße", "das  日本", "\u{a0}x"]
-        );
+        assert_eq!(argv("grüße 'das  日本' \u{a0}x"), ["grüße", "das  日本", "\u{a0}x"]);
     }
 }

@@ -37,12 +37,7 @@ impl Arena {
         // What the heap holds already stays in children: in a static program the thread's own
         // variables (errno among them) lie at its beginning.
         let heap_end = program_break().next_multiple_of(PAGE_BYTES);
-        Ok(Self {
-            base: map(ARENA_BYTES_MIN)?,
-            size: ARENA_BYTES_MIN,
-            used: 0,
-            heap_end,
-        })
+        Ok(Self { base: map(ARENA_BYTES_MIN)?, size: ARENA_BYTES_MIN, used: 0, heap_end })
     }
 
     /// Empties the arena and makes room for `bytes`.
@@ -112,11 +107,8 @@ impl Arena {
         for _ in 0..=count {
             self.put(&[0; POINTER])?;
         }
-        let pointers: *mut *const c_char = self
-            .base
-            .as_ptr()
-            .wrapping_add(array)
-            .cast::<*const c_char>();
+        let pointers: *mut *const c_char =
+            self.base.as_ptr().wrapping_add(array).cast::<*const c_char>();
         for (at, string) in strings.take(count).enumerate() {
             let string = self.string(&[string])?;
             // SAFETY: `at` is below `count`, for which room was made above, aligned for pointers;
@@ -178,9 +170,7 @@ mod tests {
         for round in 0..3 {
             arena.begin(4096).unwrap();
             let words = [format!("a{round}"), String::new(), "c".to_owned()];
-            let made = arena
-                .strings(3, words.iter().map(String::as_bytes))
-                .unwrap();
+            let made = arena.strings(3, words.iter().map(String::as_bytes)).unwrap();
             for (at, word) in words.iter().enumerate() {
                 // SAFETY: the array has three strings, ended by NUL.
                 let pointer = unsafe { *made.pointers.add(at) };

@@ -19,14 +19,8 @@ const CRASHED_VARIABLE: &str = "OPM_CRASHED_AT";
 const CRASH_LOOP_MS: u64 = 60_000;
 /// What PID 1 waits after a second crash.
 const CRASH_PAUSE_SECS: libc::time_t = 1;
-const FATAL: [c_int; 6] = [
-    libc::SIGSEGV,
-    libc::SIGBUS,
-    libc::SIGILL,
-    libc::SIGFPE,
-    libc::SIGABRT,
-    libc::SIGSYS,
-];
+const FATAL: [c_int; 6] =
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGSYS];
 /// The digits of [`CRASHED_VARIABLE`], written over in place.
 const DIGITS: usize = 20;
 
@@ -63,11 +57,7 @@ impl Image {
             entry.extend_from_slice(std::os::unix::ffi::OsStrExt::as_bytes(value.as_os_str()));
             env.push(CString::new(entry).ok()?.into_raw());
         }
-        env.push(
-            CString::new(format!("{LISTENER_VARIABLE}={listener}"))
-                .ok()?
-                .into_raw(),
-        );
+        env.push(CString::new(format!("{LISTENER_VARIABLE}={listener}")).ok()?.into_raw());
         if let Some(home) = HOME.get() {
             env.push(CString::new(format!("OPM_HOME={home}")).ok()?.into_raw());
         }
@@ -76,9 +66,7 @@ impl Image {
             let entry = CString::new(format!("{ALIVE_VARIABLE}={alive}")).ok()?;
             env.push(entry.into_raw());
         }
-        let crashed = CString::new(format!("{CRASHED_VARIABLE}={:0DIGITS$}", 0))
-            .ok()?
-            .into_raw();
+        let crashed = CString::new(format!("{CRASHED_VARIABLE}={:0DIGITS$}", 0)).ok()?.into_raw();
         env.push(crashed);
         env.push(std::ptr::null_mut());
         let usual = [c"opm", c"daemon", c"start", c"--foreground"].map(CStr::as_ptr);
@@ -127,10 +115,7 @@ impl Image {
 pub fn call_by(words: &[String], home: &str) {
     // Said once, at the start.
     HOME.set(home.to_owned()).ok();
-    let words: Option<Vec<CString>> = words
-        .iter()
-        .map(|w| CString::new(w.as_str()).ok())
-        .collect();
+    let words: Option<Vec<CString>> = words.iter().map(|w| CString::new(w.as_str()).ok()).collect();
     if let Some(words) = words {
         WORDS.set(words).ok();
     }
@@ -175,9 +160,7 @@ pub fn become_again() -> Errno {
 /// From now on a panic or a fatal signal leaves a report and re-execs this program, once.
 pub fn arm(listener: &impl AsRawFd) {
     LISTENER.store(listener.as_raw_fd(), Ordering::Relaxed);
-    let crashed = std::env::var(CRASHED_VARIABLE)
-        .ok()
-        .and_then(|ms| ms.parse().ok());
+    let crashed = std::env::var(CRASHED_VARIABLE).ok().and_then(|ms| ms.parse().ok());
     CRASHED_AT.store(crashed.unwrap_or(0), Ordering::Relaxed);
     let program = std::env::current_exe().unwrap_or_default();
     let fd = listener.as_raw_fd();
@@ -220,10 +203,7 @@ extern "C" fn on_fatal(signal: c_int) {
 
 /// Re-execs once; a second crash within a minute ends the process, services untouched.
 fn recover() {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is writable; clock_gettime is async-signal-safe.
     unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
     let now = now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000;
@@ -235,10 +215,7 @@ fn recover() {
         report("opm: crashed twice within a minute; leaving, services are untouched\n");
     } else {
         if again {
-            let pause = libc::timespec {
-                tv_sec: CRASH_PAUSE_SECS,
-                tv_nsec: 0,
-            };
+            let pause = libc::timespec { tv_sec: CRASH_PAUSE_SECS, tv_nsec: 0 };
             // SAFETY: `pause` is readable; nanosleep is async-signal-safe.
             unsafe { libc::nanosleep(&raw const pause, std::ptr::null_mut()) };
         }

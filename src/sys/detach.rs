@@ -49,16 +49,10 @@ pub fn launch(program: &Path, args: &[&str], home: &Path) -> io::Result<u32> {
         .open(home.join("daemon.log"))?;
     let (mut reader, report) = io::pipe()?;
     let (before_exec, until_exec) = io::pipe()?;
-    let words = args
-        .iter()
-        .map(|a| CString::new(*a))
-        .collect::<Result<Vec<_>, _>>()?;
+    let words = args.iter().map(|a| CString::new(*a)).collect::<Result<Vec<_>, _>>()?;
     let env = environment(home)?;
     let pointers = |list: &[CString]| {
-        list.iter()
-            .map(|s| s.as_ptr())
-            .chain([std::ptr::null()])
-            .collect::<Vec<_>>()
+        list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
     };
     let plan = Plan {
         program: CString::new(program.as_os_str().as_bytes())?,
@@ -208,29 +202,15 @@ fn reset_signals() {
     unsafe {
         let none: *mut u64 = std::ptr::null_mut();
         for signal in 1..=SIGNAL_MAX {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                signal,
-                default.as_ptr(),
-                none,
-                8usize,
-            );
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, 8usize);
         }
         let how = libc::SIG_SETMASK;
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            how,
-            default.as_ptr(),
-            none,
-            8usize,
-        );
+        libc::syscall(libc::SYS_rt_sigprocmask, how, default.as_ptr(), none, 8usize);
     }
 }
 
 fn errno() -> i32 {
-    io::Error::last_os_error()
-        .raw_os_error()
-        .unwrap_or(libc::EIO)
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
 fn say(report: RawFd, tag: u8, value: i32) {

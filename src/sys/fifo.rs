@@ -20,11 +20,7 @@ pub fn open(home: &Home, name: &str) -> Result<OwnedFd> {
     }
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(&home.dir, name, flags, Mode::empty())?;
-    if is_fifo(&fd) {
-        Ok(fd)
-    } else {
-        Err(Errno::EXIST)
-    }
+    if is_fifo(&fd) { Ok(fd) } else { Err(Errno::EXIST) }
 }
 
 /// Whether some process, in whatever PID namespace, has a FIFO of the home open.

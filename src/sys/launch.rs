@@ -89,11 +89,9 @@ pub fn pipe(low: Option<&Low>, shares: bool) -> Result<(Launching, Report)> {
     let (pipe, report) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     let slot = low.filter(|_| shares).and_then(|low| low.take(&report));
     let report = match &slot {
-        Some(slot) => Report {
-            number: slot.as_raw_fd(),
-            descriptors: Descriptors::Shared,
-            _ours: None,
-        },
+        Some(slot) => {
+            Report { number: slot.as_raw_fd(), descriptors: Descriptors::Shared, _ours: None }
+        }
         None => Report {
             number: report.as_raw_fd(),
             descriptors: low.map_or(Descriptors::Copied, Low::copied),
@@ -127,11 +125,7 @@ impl Low {
         if !is_ours || !held.iter().all(|number| is_low(*number)) {
             return Err(Errno::BUSY);
         }
-        Ok(Self(Rc::new(Slots {
-            filler,
-            numbers,
-            taken: Cell::new(0),
-        })))
+        Ok(Self(Rc::new(Slots { filler, numbers, taken: Cell::new(0) })))
     }
 
     /// Puts a child's end into a slot that is free.
@@ -146,11 +140,7 @@ impl Low {
 
     /// What a child has that does not share our table.
     fn copied(&self) -> Descriptors {
-        if self.0.taken.get() == 0 {
-            Descriptors::Copied
-        } else {
-            Descriptors::CopiedWithSlots
-        }
+        if self.0.taken.get() == 0 { Descriptors::Copied } else { Descriptors::CopiedWithSlots }
     }
 }
 

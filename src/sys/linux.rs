@@ -124,11 +124,7 @@ impl Kernel for Linux {
         let start_time = procfs::stat(pid).map_or(0, |stat| stat.start_time);
         let own = pidfd::open(pid).ok();
         let inode = own.and_then(|own| self.inode(&own)).unwrap_or(0);
-        Identity {
-            pid,
-            start_time,
-            inode,
-        }
+        Identity { pid, start_time, inode }
     }
 
     fn own_uid(&self) -> u32 {
@@ -172,11 +168,7 @@ impl Kernel for Linux {
     }
 
     fn inode(&mut self, pidfd: &OwnedFd) -> Option<u64> {
-        if self.tiers.pidfd_inode {
-            pidfd::inode(pidfd)
-        } else {
-            None
-        }
+        if self.tiers.pidfd_inode { pidfd::inode(pidfd) } else { None }
     }
 
     fn is_dead(&mut self, pidfd: &OwnedFd) -> Result<bool> {
@@ -255,9 +247,7 @@ impl Kernel for Linux {
     fn cgroup(&mut self, pid: Pid) -> Option<String> {
         let text = procfs::read(&format!("/proc/{pid}/cgroup")).ok()?;
         let text = String::from_utf8_lossy(&text).into_owned();
-        text.lines()
-            .find_map(|line| line.strip_prefix("0::"))
-            .map(str::to_owned)
+        text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
     }
 
     fn real_path(&mut self, path: &str) -> Result<String> {
@@ -334,13 +324,8 @@ fn milliseconds(time: rustix::time::Timespec) -> u64 {
 }
 
 /// For [`signals`]: what the loop reads them for.
-pub const SIGNALS: [i32; 5] = [
-    libc::SIGCHLD,
-    libc::SIGTERM,
-    libc::SIGINT,
-    libc::SIGHUP,
-    libc::SIGQUIT,
-];
+pub const SIGNALS: [i32; 5] =
+    [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
 
 /// The signalfd of [`SIGNALS`].
 ///

@@ -96,16 +96,8 @@ impl Strings {
 
     /// Each string without its NUL.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let ends = self
-            .starts
-            .iter()
-            .skip(1)
-            .copied()
-            .chain([self.bytes.len()]);
-        self.starts
-            .iter()
-            .zip(ends)
-            .map(|(start, end)| &self.bytes[*start..end - 1])
+        let ends = self.starts.iter().skip(1).copied().chain([self.bytes.len()]);
+        self.starts.iter().zip(ends).map(|(start, end)| &self.bytes[*start..end - 1])
     }
 }
 
@@ -284,8 +276,5 @@ pub fn write_all_at<K: Kernel>(
 /// What an errno means, in words: without std's `(os error N)`.
 pub fn describe(errno: Errno) -> String {
     let text = std::io::Error::from_raw_os_error(errno.raw_os_error()).to_string();
-    text.split(" (os error")
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+    text.split(" (os error").next().unwrap_or_default().to_owned()
 }

@@ -37,18 +37,12 @@ impl Outlet {
         let kind = FileType::from_raw_mode(rustix::fs::fstat(&kept)?.st_mode);
         let most = match kind {
             FileType::Socket => {
-                return Ok(Self {
-                    fd: kept,
-                    way: Way::Socket,
-                });
+                return Ok(Self { fd: kept, way: Way::Socket });
             }
             FileType::Fifo => PIPE_BUF,
             FileType::CharacterDevice => TERMINAL_BUF,
             _ => {
-                return Ok(Self {
-                    fd: kept,
-                    way: Way::Ready,
-                });
+                return Ok(Self { fd: kept, way: Way::Ready });
             }
         };
         // Of its own, so that O_NONBLOCK is ours alone. Refused where the pipe belongs to
@@ -56,14 +50,8 @@ impl Outlet {
         let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let path = format!("/proc/self/fd/{}", kept.as_raw_fd());
         match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(own) => Ok(Self {
-                fd: own,
-                way: Way::Own,
-            }),
-            Err(_) => Ok(Self {
-                fd: kept,
-                way: Way::Asked(most),
-            }),
+            Ok(own) => Ok(Self { fd: own, way: Way::Own }),
+            Err(_) => Ok(Self { fd: kept, way: Way::Asked(most) }),
         }
     }
 

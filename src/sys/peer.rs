@@ -15,20 +15,13 @@ pub struct Peer {
 
 /// Who has connected.
 pub fn peer(stream: &impl AsFd) -> Result<Peer> {
-    let mut found = libc::ucred {
-        pid: 0,
-        uid: u32::MAX,
-        gid: u32::MAX,
-    };
+    let mut found = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
     let mut size = libc::socklen_t::try_from(size_of::<libc::ucred>()).map_err(|_| Errno::INVAL)?;
     let (fd, out) = (stream.as_fd().as_raw_fd(), (&raw mut found).cast());
     let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
     // SAFETY: a ucred is writable at `out`, and `size` says how large it is.
     match unsafe { libc::getsockopt(fd, level, name, out, &raw mut size) } {
-        0 => Ok(Peer {
-            uid: found.uid,
-            pid: found.pid,
-        }),
+        0 => Ok(Peer { uid: found.uid, pid: found.pid }),
         _ => Err(super::last_errno()),
     }
 }

@@ -64,10 +64,7 @@ pub fn inode(pidfd: &OwnedFd) -> Option<u64> {
 /// What poll(2) says.
 pub fn is_dead(pidfd: &OwnedFd) -> Result<bool> {
     let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
-    let zero = rustix::time::Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let zero = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
     loop {
         match rustix::event::poll(&mut fds, Some(&zero)) {
             Ok(_) => return Ok(!fds[0].revents().is_empty()),
@@ -89,13 +86,7 @@ pub fn signal(pidfd: &OwnedFd, signal: i32, reach: Reach) -> Result<()> {
     let null = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: a null siginfo asks the kernel to fill in its own.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            signal,
-            null,
-            flags,
-        )
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, null, flags)
     };
     if result == 0 {
         return Ok(());
@@ -154,10 +145,7 @@ pub fn has_get_info() -> bool {
 }
 
 fn info(pidfd: &OwnedFd) -> Result<PidfdInfo> {
-    let mut info = PidfdInfo {
-        mask: PIDFD_INFO_EXIT,
-        ..PidfdInfo::default()
-    };
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
     // SAFETY: the request's size field says 64 bytes, which is the size of `info`.
     if unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) } == -1 {
         return Err(super::last_errno());

@@ -106,11 +106,7 @@ impl OwnChildren {
     pub fn open() -> Result<Self> {
         let path = format!("/proc/self/task/{}/children", rustix::thread::gettid());
         let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self {
-            fd,
-            text: Vec::new(),
-            place: None,
-        })
+        Ok(Self { fd, text: Vec::new(), place: None })
     }
 
     /// Appends the children from some place up to `known` on, to the last; gives that place.
@@ -178,12 +174,7 @@ pub fn numbers(path: &str) -> Result<Vec<Pid>> {
     let mut found = Vec::new();
     for entry in Dir::new(fd)? {
         let entry = entry?;
-        if let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .ok()
-            .and_then(|name| name.parse().ok())
-        {
+        if let Some(pid) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) {
             found.push(pid);
         }
     }
@@ -193,9 +184,7 @@ pub fn numbers(path: &str) -> Result<Vec<Pid>> {
 /// `processes` of /proc/stat: every fork since boot.
 pub fn forks() -> Option<u64> {
     let text = read("/proc/stat").ok()?;
-    let line = text
-        .split(|b| *b == b'\n')
-        .find_map(|line| line.strip_prefix(b"processes "))?;
+    let line = text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"processes "))?;
     std::str::from_utf8(line).ok()?.trim().parse().ok()
 }
 
@@ -236,10 +225,8 @@ pub fn strangers_in_cgroup() -> Option<bool> {
 /// The boot's random id; 0 without /proc.
 pub fn boot_id() -> u128 {
     let text = read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: String = String::from_utf8_lossy(&text)
-        .chars()
-        .filter(char::is_ascii_hexdigit)
-        .collect();
+    let digits: String =
+        String::from_utf8_lossy(&text).chars().filter(char::is_ascii_hexdigit).collect();
     u128::from_str_radix(&digits, 16).unwrap_or(0)
 }
 

@@ -81,10 +81,7 @@ pub fn reset_dispositions() {
 /// # Errors
 /// EPERM: it would raise the hard limit.
 pub fn set_locks_limit(value: u64) -> Result<()> {
-    let limit = libc::rlimit {
-        rlim_cur: value,
-        rlim_max: value,
-    };
+    let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
     // SAFETY: reads the limit from a valid struct.
     if unsafe { libc::setrlimit(libc::RLIMIT_LOCKS, &raw const limit) } == -1 {
         return Err(last_errno());
@@ -94,10 +91,7 @@ pub fn set_locks_limit(value: u64) -> Result<()> {
 
 /// The hard RLIMIT_LOCKS that we have; `u64::MAX` is none.
 pub fn locks_limit() -> u64 {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is writable.
     unsafe { libc::getrlimit(libc::RLIMIT_LOCKS, &raw mut limit) };
     limit.rlim_max
@@ -110,10 +104,7 @@ static NOFILE_BEFORE: AtomicU64 = AtomicU64::new(0);
 /// should start with. None if it can't be read or is at its top already.
 pub fn raise_nofile() -> Option<libc::rlimit> {
     let limit = nofile()?;
-    let raised = libc::rlimit {
-        rlim_cur: limit.rlim_max,
-        ..limit
-    };
+    let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
     // SAFETY: reads the limit from a valid struct.
     let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) };
     if result == -1 || limit.rlim_cur == limit.rlim_max {
@@ -130,19 +121,13 @@ pub fn lower_nofile() {
     let Some(limit) = nofile().filter(|_| before != 0) else {
         return;
     };
-    let lowered = libc::rlimit {
-        rlim_cur: before,
-        ..limit
-    };
+    let lowered = libc::rlimit { rlim_cur: before, ..limit };
     // SAFETY: reads the limit from a valid struct. Failing leaves the raised one.
     unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const lowered) };
 }
 
 fn nofile() -> Option<libc::rlimit> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is writable.
     let read = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
     (read == 0).then_some(limit)

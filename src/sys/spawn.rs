@@ -51,9 +51,7 @@ fn candidates(arena: &mut Arena, program: &str, path: &str) -> Result<CStrings> 
     if program.contains('/') {
         return arena.strings(1, std::iter::once(program.as_bytes()));
     }
-    let directories = path
-        .split(':')
-        .map(|dir| if dir.is_empty() { "." } else { dir });
+    let directories = path.split(':').map(|dir| if dir.is_empty() { "." } else { dir });
     let files: Vec<String> = directories.map(|dir| format!("{dir}/{program}")).collect();
     arena.strings(files.len(), files.iter().map(String::as_bytes))
 }
@@ -67,15 +65,10 @@ fn room_for(plan: &Plan<'_>) -> usize {
     let program = plan.argv.first().map_or(0, |program| program.len());
     let directories = plan.path.split(':').count();
     let programs = plan.path.len() + directories * (program + 2 + POINTER);
-    let rest = [
-        plan.cwd,
-        plan.log_out,
-        plan.log_error,
-        plan.living.unwrap_or(""),
-    ]
-    .map(string)
-    .iter()
-    .sum::<usize>();
+    let rest = [plan.cwd, plan.log_out, plan.log_error, plan.living.unwrap_or("")]
+        .map(string)
+        .iter()
+        .sum::<usize>();
     argv + env
         + programs
         + string(plan.argv.first().map_or("", String::as_str))
@@ -96,11 +89,7 @@ impl Prepared {
             let rest = entry.strip_prefix(MARK_VARIABLE.as_bytes());
             rest.is_some_and(|rest| rest.starts_with(b"="))
         };
-        let mark = plan
-            .env
-            .iter()
-            .enumerate()
-            .find(|(_, entry)| is_mark(entry));
+        let mark = plan.env.iter().enumerate().find(|(_, entry)| is_mark(entry));
         Ok(Self {
             signature: plan.signature,
             signature_offset: i64::try_from(plan.signature_offset).map_err(|_| Errno::FBIG)?,
@@ -114,10 +103,7 @@ impl Prepared {
             env: arena.strings(plan.env.starts.len(), plan.env.iter())?,
             pid_digits: mark.map(|(at, entry)| (at, entry.len().saturating_sub(PID_DIGITS))),
             cwd: arena.string(&[plan.cwd.as_bytes()])?,
-            living: plan
-                .living
-                .map(|path| arena.string(&[path.as_bytes()]))
-                .transpose()?,
+            living: plan.living.map(|path| arena.string(&[path.as_bytes()])).transpose()?,
             streams: plan.streams,
             logs: [
                 arena.string(&[plan.log_out.as_bytes()])?,
@@ -155,11 +141,8 @@ pub fn spawn(
     let (launch, report) = launch::pipe(parent.low, shares)?;
     let mut prepared = Prepared::new(plan, arena, &report, parent)?;
     arena.keep_heap();
-    let (pid, pidfd) = if parent.tiers.clone3 {
-        clone3(&mut prepared)?
-    } else {
-        fork(&mut prepared)?
-    };
+    let (pid, pidfd) =
+        if parent.tiers.clone3 { clone3(&mut prepared)? } else { fork(&mut prepared)? };
     let launch = Box::new(launch);
     Ok(Child { pid, pidfd, launch })
 }
@@ -318,12 +301,7 @@ fn sign_in(p: &mut Prepared) -> std::result::Result<(), (Stage, c_int)> {
     let bytes = p.signature.encode();
     // SAFETY: the buffer has SIGNATURE_BYTES bytes.
     let wrote = unsafe {
-        libc::pwrite(
-            p.journal,
-            bytes.as_ptr().cast(),
-            SIGNATURE_BYTES,
-            p.signature_offset,
-        )
+        libc::pwrite(p.journal, bytes.as_ptr().cast(), SIGNATURE_BYTES, p.signature_offset)
     };
     match wrote {
         -1 => check(-1, Stage::Sign).map(|_| ()),
@@ -346,9 +324,7 @@ fn own_start_time() -> u64 {
     // SAFETY: fd was opened above and is closed once.
     unsafe { libc::close(fd) };
     let length = usize::try_from(length).unwrap_or(0);
-    text.get(..length)
-        .and_then(Stat::parse)
-        .map_or(0, |stat| stat.start_time)
+    text.get(..length).and_then(Stat::parse).map_or(0, |stat| stat.start_time)
 }
 
 fn own_inode(pid: i32) -> u64 {
@@ -373,10 +349,7 @@ fn set_mark(p: &Prepared) -> std::result::Result<(), (Stage, c_int)> {
     let Some(value) = p.limit_mark else {
         return Ok(());
     };
-    let limit = libc::rlimit {
-        rlim_cur: value,
-        rlim_max: value,
-    };
+    let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
     // SAFETY: reads the limit from a valid struct.
     let set = unsafe { libc::setrlimit(libc::RLIMIT_LOCKS, &raw const limit) };
     check(set, Stage::Setup).map(|_| ())

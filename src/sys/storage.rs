@@ -37,10 +37,7 @@ impl Home {
         if made || stat.st_mode & 0o077 != 0 {
             rustix::fs::fchmod(&dir, private)?;
         }
-        Ok(Self {
-            path: path.to_owned(),
-            dir,
-        })
+        Ok(Self { path: path.to_owned(), dir })
     }
 
     /// Device and inode: a copied home has others.
@@ -73,12 +70,7 @@ impl Home {
             Mode::Fresh => OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC,
         };
         let flags = flags | OFlags::NOFOLLOW;
-        rustix::fs::openat(
-            &self.dir,
-            name,
-            flags,
-            rustix::fs::Mode::from_raw_mode(0o600),
-        )
+        rustix::fs::openat(&self.dir, name, flags, rustix::fs::Mode::from_raw_mode(0o600))
     }
 
     /// Reads one of the home's files whole; none if there is none.
@@ -171,10 +163,7 @@ fn make_path(path: &str, mode: rustix::fs::Mode) -> Result<bool> {
         Ok(()) => Ok(true),
         Err(super::Errno::EXIST) => Ok(false),
         Err(super::Errno::NOENT) => {
-            let parent = path
-                .trim_end_matches('/')
-                .rsplit_once('/')
-                .map_or("", |(dir, _)| dir);
+            let parent = path.trim_end_matches('/').rsplit_once('/').map_or("", |(dir, _)| dir);
             if parent.is_empty() {
                 return Err(super::Errno::NOENT);
             }
@@ -205,10 +194,7 @@ mod tests {
         let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
         std::fs::write(path.join("somebody's"), "").unwrap();
         let open = || Home::open(path.to_str().unwrap()).map(drop);
-        assert_eq!(
-            (open(), mode()),
-            (Err(super::super::Errno::NOTEMPTY), 0o1777)
-        );
+        assert_eq!((open(), mode()), (Err(super::super::Errno::NOTEMPTY), 0o1777));
         std::fs::remove_file(path.join("somebody's")).unwrap();
         std::fs::write(path.join("daemon.log"), "").unwrap();
         assert_eq!((open(), mode()), (Ok(()), 0o700));

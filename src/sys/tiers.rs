@@ -15,12 +15,8 @@ pub struct Tiers {
 }
 
 impl Tiers {
-    pub const ALL: Self = Self {
-        pidfd_inode: true,
-        pgroup_signal: true,
-        get_info: true,
-        clone3: true,
-    };
+    pub const ALL: Self =
+        Self { pidfd_inode: true, pgroup_signal: true, get_info: true, clone3: true };
 
     /// Those of `self` that the comma list `without` doesn't name. Unknown words do nothing.
     pub fn without(mut self, without: &str) -> Self {

@@ -34,11 +34,7 @@ pub fn parse(text: &[u8], file: &str, directory: &Path) -> Result<ProcessFile, S
     let mut found = ProcessFile::default();
     let mut names = HashSet::new();
     for (n, value) in services.list.into_iter().enumerate() {
-        let mut reader = Reader {
-            file,
-            label: format!("services[{n}]"),
-            warnings: Vec::new(),
-        };
+        let mut reader = Reader { file, label: format!("services[{n}]"), warnings: Vec::new() };
         let spec = reader.spec(value, directory)?;
         if !names.insert(spec.name.clone()) {
             return Err(format!("{file}: {}: the name is there twice", spec.name));
@@ -47,9 +43,7 @@ pub fn parse(text: &[u8], file: &str, directory: &Path) -> Result<ProcessFile, S
         found.specs.push(spec);
     }
     for key in services.strange {
-        found
-            .warnings
-            .push(format!("{file}: unknown key '{}'", key.escape_debug()));
+        found.warnings.push(format!("{file}: unknown key '{}'", key.escape_debug()));
     }
     Ok(found)
 }
@@ -86,10 +80,9 @@ fn services_of(top: Value) -> Result<Services, String> {
         return Err(format!("{SHAPE}, found {}", kind(&top)));
     };
     match top.remove("services") {
-        Some(Value::Array(list)) => Ok(Services {
-            list,
-            strange: top.into_iter().map(|(key, _)| key).collect(),
-        }),
+        Some(Value::Array(list)) => {
+            Ok(Services { list, strange: top.into_iter().map(|(key, _)| key).collect() })
+        }
         Some(other) => Err(format!("services: expected a list, found {}", kind(&other))),
         None if top.contains_key("apps") => {
             Err("PM2's {\"apps\": [...]} is not supported yet (use \"services\")".to_owned())
@@ -144,8 +137,7 @@ impl Reader<'_> {
                 key.escape_debug()
             ));
         }
-        spec.check()
-            .map_err(|reason| format!("{}: {reason}", self.file))?;
+        spec.check().map_err(|reason| format!("{}: {reason}", self.file))?;
         Ok(spec)
     }
 
@@ -157,15 +149,8 @@ impl Reader<'_> {
         if let Some(most) = map.remove("max_restarts") {
             let whole = most.as_u64().and_then(|most| u32::try_from(most).ok());
             policy.max_restarts = whole.ok_or_else(|| {
-                let found = if most.is_number() {
-                    most.to_string()
-                } else {
-                    kind(&most).into()
-                };
-                self.wrong(
-                    "max_restarts",
-                    &format!("expected a whole number, found {found}"),
-                )
+                let found = if most.is_number() { most.to_string() } else { kind(&most).into() };
+                self.wrong("max_restarts", &format!("expected a whole number, found {found}"))
             })?;
         }
         if let Some(span) = self.span(map, "min_uptime", parse_span)? {
@@ -201,10 +186,9 @@ impl Reader<'_> {
         match map.remove(key) {
             None => Ok(false),
             Some(Value::Bool(is)) => Ok(is),
-            Some(other) => Err(self.wrong(
-                key,
-                &format!("expected true or false, found {}", kind(&other)),
-            )),
+            Some(other) => {
+                Err(self.wrong(key, &format!("expected true or false, found {}", kind(&other))))
+            }
         }
     }
 
@@ -217,9 +201,7 @@ impl Reader<'_> {
         let Some(text) = self.text(map, key)? else {
             return Ok(None);
         };
-        parse(&text)
-            .map(Some)
-            .map_err(|reason| self.wrong(key, &reason))
+        parse(&text).map(Some).map_err(|reason| self.wrong(key, &reason))
     }
 
     /// A bare number could mean seconds or milliseconds, and PM2 and systemd differ: refused.
@@ -257,10 +239,9 @@ impl Reader<'_> {
                 }
                 Ok(command)
             }
-            Some(other) => wrong(&format!(
-                "expected a string or a list of strings, found {}",
-                kind(&other)
-            )),
+            Some(other) => {
+                wrong(&format!("expected a string or a list of strings, found {}", kind(&other)))
+            }
         }
     }
 
@@ -292,17 +273,13 @@ impl Reader<'_> {
 
     fn directory(&self, base: &Path, cwd: &str) -> Result<String, String> {
         let path = tidy(&base.join(cwd));
-        path.into_os_string()
-            .into_string()
-            .map_err(|_| self.wrong("cwd", "the path is not UTF-8"))
+        path.into_os_string().into_string().map_err(|_| self.wrong("cwd", "the path is not UTF-8"))
     }
 }
 
 /// Without `.` and double slashes. `..` stays: after a symbolic link it isn't the parent.
 fn tidy(path: &Path) -> PathBuf {
-    path.components()
-        .filter(|part| *part != Component::CurDir)
-        .collect()
+    path.components().filter(|part| *part != Component::CurDir).collect()
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -170,14 +170,8 @@ pub enum Status {
 }
 
 impl Status {
-    const ALL: [Self; 6] = [
-        Self::Online,
-        Self::Starting,
-        Self::Stopping,
-        Self::Waiting,
-        Self::Stopped,
-        Self::Errored,
-    ];
+    const ALL: [Self; 6] =
+        [Self::Online, Self::Starting, Self::Stopping, Self::Waiting, Self::Stopped, Self::Errored];
 
     /// The status word of the contract.
     pub fn word(self) -> &'static str {
@@ -233,10 +227,7 @@ impl Row {
         let or_dash = |number: Option<u64>| number.map_or("-".to_owned(), |n| n.to_string());
         let pid = self.pid.map(|pid| u64::from(pid.unsigned_abs()));
         // In tenths: reading numbers with a point in them is 15 kB of tables and code.
-        let cpu = or_dash(
-            self.cpu_percent
-                .map(|percent| (percent * 10.0).round() as u64),
-        );
+        let cpu = or_dash(self.cpu_percent.map(|percent| (percent * 10.0).round() as u64));
         // Writing to a String can't fail.
         writeln!(
             out,
@@ -264,14 +255,9 @@ impl Row {
             restarts: next()?.parse().ok()?,
             status: {
                 let word = next()?;
-                Status::ALL
-                    .into_iter()
-                    .find(|status| status.word() == word)?
+                Status::ALL.into_iter().find(|status| status.word() == word)?
             },
-            cpu_percent: next()?
-                .parse()
-                .ok()
-                .map(|tenths: u32| f64::from(tenths) / 10.0),
+            cpu_percent: next()?.parse().ok().map(|tenths: u32| f64::from(tenths) / 10.0),
             memory_bytes: next()?.parse().ok(),
             watching: false,
             processes: None,

@@ -12,9 +12,7 @@ use crate::service::value::{Fields, FromValue, WHOLE, Wrong, by_value, from_fiel
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::Value;
 
-by_value!(
-    Reply, Outcome, Row, Info, LastExit, Identity, LogFiles, Event, Health, Finding
-);
+by_value!(Reply, Outcome, Row, Info, LastExit, Identity, LogFiles, Event, Health, Finding);
 from_fields!(Row {
     id,
     name,
@@ -32,45 +30,11 @@ from_fields!(Row {
     cwd,
 });
 from_fields!(LastExit { code, signal, at });
-from_fields!(Identity {
-    boot_id,
-    pid_namespace,
-    pid,
-    start_time,
-    pidfd_inode
-});
-from_fields!(LogFiles {
-    id,
-    name,
-    out,
-    error
-});
-from_fields!(Event {
-    at,
-    event,
-    service,
-    id,
-    generation,
-    pid,
-    code,
-    signal,
-    reason
-});
-from_fields!(Health {
-    pid,
-    uptime_ms,
-    memory_bytes,
-    services,
-    online,
-    version,
-    home
-});
-from_fields!(Finding {
-    level,
-    subject,
-    text,
-    advice
-});
+from_fields!(Identity { boot_id, pid_namespace, pid, start_time, pidfd_inode });
+from_fields!(LogFiles { id, name, out, error });
+from_fields!(Event { at, event, service, id, generation, pid, code, signal, reason });
+from_fields!(Health { pid, uptime_ms, memory_bytes, services, online, version, home });
+from_fields!(Finding { level, subject, text, advice });
 
 impl FromValue for Outcome {
     fn from_value(value: Value) -> Result<Self, Wrong> {
@@ -141,18 +105,16 @@ impl FromValue for Reply {
             kind => {
                 let mut fields = Fields::of(value)?;
                 match kind {
-                    "progress" => Self::Progress {
-                        done: fields.take("done")?,
-                        total: fields.take("total")?,
-                    },
+                    "progress" => {
+                        Self::Progress { done: fields.take("done")?, total: fields.take("total")? }
+                    }
                     "outcomes" => Self::Outcomes {
                         outcomes: fields.take("outcomes")?,
                         summary: fields.take("summary")?,
                     },
-                    "failed" => Self::Failed {
-                        code: fields.take("code")?,
-                        text: fields.take("text")?,
-                    },
+                    "failed" => {
+                        Self::Failed { code: fields.take("code")?, text: fields.take("text")? }
+                    }
                     _ => return Err(WHOLE),
                 }
             }
@@ -197,18 +159,8 @@ impl<'de> Visitor<'de> for OneRequest {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Request, A::Error> {
         let kind: String = map.next_key()?.ok_or_else(|| A::Error::custom("empty"))?;
         if kind == "define" {
-            let Define {
-                specs,
-                base,
-                force,
-                keep,
-            } = map.next_value()?;
-            return Ok(Request::Define {
-                specs,
-                base,
-                force,
-                keep,
-            });
+            let Define { specs, base, force, keep } = map.next_value()?;
+            return Ok(Request::Define { specs, base, force, keep });
         }
         of_fields(&kind, map.next_value()?).map_err(A::Error::custom)
     }
@@ -226,10 +178,7 @@ fn of_fields(kind: &str, value: Value) -> Result<Request, Wrong> {
         "env" => Request::Env { target: target()? },
         "logs" => Request::Logs { target: target()? },
         "flush" => Request::Flush { target: target()? },
-        "start" => Request::Start {
-            target: target()?,
-            force: fields.take("force")?,
-        },
+        "start" => Request::Start { target: target()?, force: fields.take("force")? },
         "signal" => Request::Signal {
             target: target()?,
             signal: fields.take("signal")?,
@@ -240,22 +189,11 @@ fn of_fields(kind: &str, value: Value) -> Result<Request, Wrong> {
             until: fields.take("until")?,
             timeout_ms: fields.take("timeout_ms")?,
         },
-        "list" => Request::List {
-            usage: fields.take("usage")?,
-            table: fields.take("table")?,
-        },
-        "events" => Request::Events {
-            follow: fields.take("follow")?,
-        },
-        "restore" => Request::Restore {
-            force: fields.take("force")?,
-        },
-        "leave" => Request::Leave {
-            services: fields.take("services")?,
-        },
-        "upgrade" => Request::Upgrade {
-            binary: fields.take("binary")?,
-        },
+        "list" => Request::List { usage: fields.take("usage")?, table: fields.take("table")? },
+        "events" => Request::Events { follow: fields.take("follow")? },
+        "restore" => Request::Restore { force: fields.take("force")? },
+        "leave" => Request::Leave { services: fields.take("services")? },
+        "upgrade" => Request::Upgrade { binary: fields.take("binary")? },
         _ => return Err(WHOLE),
     })
 }
@@ -272,21 +210,14 @@ mod tests {
             cwd: "/srv".into(),
             env: vec![("K".into(), "v".into())],
             critical: true,
-            policy: Policy {
-                max_restarts: 3,
-                min_uptime: 1,
-                ..Policy::default()
-            },
+            policy: Policy { max_restarts: 3, min_uptime: 1, ..Policy::default() },
         }
     }
 
     fn requests() -> Vec<Request> {
         let target = || "web".to_owned();
         vec![
-            Request::Start {
-                target: target(),
-                force: true,
-            },
+            Request::Start { target: target(), force: true },
             Request::Define {
                 specs: vec![spec(), spec()],
                 base: vec![("A".into(), "ü\u{0}\"".into())],
@@ -296,40 +227,23 @@ mod tests {
             Request::Stop { target: target() },
             Request::Restart { target: target() },
             Request::Remove { target: target() },
-            Request::Signal {
-                target: target(),
-                signal: 15,
-                tree: true,
-            },
+            Request::Signal { target: target(), signal: 15, tree: true },
             Request::Reset { target: target() },
-            Request::List {
-                usage: true,
-                table: false,
-            },
+            Request::List { usage: true, table: false },
             Request::Info { target: target() },
             Request::Env { target: target() },
             Request::Logs { target: target() },
             Request::Flush { target: target() },
             Request::Events { follow: true },
-            Request::Wait {
-                target: target(),
-                until: Until::Errored,
-                timeout_ms: None,
-            },
-            Request::Wait {
-                target: target(),
-                until: Until::Online,
-                timeout_ms: Some(1 << 40),
-            },
+            Request::Wait { target: target(), until: Until::Errored, timeout_ms: None },
+            Request::Wait { target: target(), until: Until::Online, timeout_ms: Some(1 << 40) },
             Request::Save,
             Request::Restore { force: true },
             Request::Health,
             Request::Doctor,
             Request::Leave { services: true },
             Request::Upgrade { binary: None },
-            Request::Upgrade {
-                binary: Some("/opm".into()),
-            },
+            Request::Upgrade { binary: Some("/opm".into()) },
         ]
     }
 
@@ -357,11 +271,7 @@ mod tests {
             row: row(),
             pids: vec![12, 13],
             started_at: Some("then".into()),
-            last_exit: Some(LastExit {
-                code: None,
-                signal: Some("KILL".into()),
-                at: None,
-            }),
+            last_exit: Some(LastExit { code: None, signal: Some("KILL".into()), at: None }),
             ready: true,
             pattern: "a".into(),
             policy: spec().policy,
@@ -397,30 +307,18 @@ mod tests {
     }
 
     fn replies() -> Vec<Reply> {
-        let outcome = |warnings| Outcome {
-            code: 3,
-            text: "t".into(),
-            warnings,
-        };
+        let outcome = |warnings| Outcome { code: 3, text: "t".into(), warnings };
         let outcomes = vec![outcome(vec![]), outcome(vec!["w".into()])];
         let [name, out, error] = ["n", "o", "e"].map(String::from);
         let [level, subject, text, advice] = ["l", "s", "t", "a"].map(String::from);
         vec![
             Reply::Progress { done: 1, total: 2 },
             Reply::Event(event()),
-            Reply::Outcomes {
-                outcomes,
-                summary: Some("s".into()),
-            },
+            Reply::Outcomes { outcomes, summary: Some("s".into()) },
             Reply::List(vec![row(), row()]),
             Reply::Info(vec![info()]),
             Reply::Env(vec![("web".into(), vec![("K".into(), "v".into())])]),
-            Reply::Logs(vec![LogFiles {
-                id: 1,
-                name,
-                out,
-                error,
-            }]),
+            Reply::Logs(vec![LogFiles { id: 1, name, out, error }]),
             Reply::Events(vec![event()]),
             Reply::Health(Health {
                 pid: 1,
@@ -431,16 +329,8 @@ mod tests {
                 version: "6".into(),
                 home: "7".into(),
             }),
-            Reply::Doctor(vec![Finding {
-                level,
-                subject,
-                text,
-                advice,
-            }]),
-            Reply::Failed {
-                code: 4,
-                text: "t".into(),
-            },
+            Reply::Doctor(vec![Finding { level, subject, text, advice }]),
+            Reply::Failed { code: 4, text: "t".into() },
         ]
     }
 
@@ -460,23 +350,10 @@ mod tests {
 
     #[test]
     fn what_is_neither_is_refused_and_never_a_panic() {
-        for text in [
-            "{}",
-            "[]",
-            "null",
-            "1",
-            "\"nope\"",
-            "{\"nope\":{}}",
-            "{\"stop\":{}}",
-        ] {
+        for text in ["{}", "[]", "null", "1", "\"nope\"", "{\"nope\":{}}", "{\"stop\":{}}"] {
             assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");
         }
-        for text in [
-            "{\"list\":[{}]}",
-            "{\"health\":null}",
-            "{\"failed\":[]}",
-            "\"event\"",
-        ] {
+        for text in ["{\"list\":[{}]}", "{\"health\":null}", "{\"failed\":[]}", "\"event\""] {
             assert!(serde_json::from_str::<Reply>(text).is_err(), "{text}");
         }
     }

@@ -78,25 +78,15 @@ pub(crate) fn event(event: &str) -> Event {
 }
 
 pub(crate) fn outcome(code: u8, text: &str) -> Outcome {
-    Outcome {
-        code,
-        text: text.into(),
-        warnings: vec![],
-    }
+    Outcome { code, text: text.into(), warnings: vec![] }
 }
 
 pub(crate) fn done(outcomes: Vec<Outcome>) -> Vec<Reply> {
-    vec![Reply::Outcomes {
-        outcomes,
-        summary: None,
-    }]
+    vec![Reply::Outcomes { outcomes, summary: None }]
 }
 
 pub(crate) fn no_such(target: &str) -> Vec<Reply> {
-    done(vec![outcome(
-        3,
-        &format!("no such service: {target} (try 'opm ls')"),
-    )])
+    done(vec![outcome(3, &format!("no such service: {target} (try 'opm ls')"))])
 }
 
 /// Answers every request about `web` well, and knows no other service.
@@ -123,25 +113,20 @@ pub(crate) fn answer(request: &Request) -> Vec<Reply> {
             outcome(0, "web: stopped"),
             outcome(3, "no such service: nope (try 'opm ls')"),
         ]),
-        Request::Wait {
-            until: Until::Errored,
-            ..
-        } => done(vec![outcome(6, "web: still online after 1s")]),
+        Request::Wait { until: Until::Errored, .. } => {
+            done(vec![outcome(6, "web: still online after 1s")])
+        }
         Request::Wait { .. } => done(vec![outcome(0, "web: online")]),
-        Request::Signal { signal: 9, .. } => done(vec![Outcome {
-            warnings: vec!["it dies".into()],
-            ..outcome(0, "web: sent KILL")
-        }]),
+        Request::Signal { signal: 9, .. } => {
+            done(vec![Outcome { warnings: vec!["it dies".into()], ..outcome(0, "web: sent KILL") }])
+        }
         Request::Restore { .. } => vec![Reply::Outcomes {
             outcomes: vec![outcome(0, "web: already running (pid 4242)")],
             summary: Some("restored 1: 1 already running, 0 started".into()),
         }],
         Request::Leave { .. } => done(vec![outcome(0, "daemon: stopped; 1 service keeps running")]),
         Request::Upgrade { binary: Some(_) } => {
-            vec![Reply::Failed {
-                code: 1,
-                text: "daemon: that is no opm".into(),
-            }]
+            vec![Reply::Failed { code: 1, text: "daemon: that is no opm".into() }]
         }
         Request::Upgrade { binary: None } => vec![],
         Request::Save => done(vec![outcome(0, "saved 3 services")]),
@@ -175,10 +160,7 @@ fn tell(request: &Request, target: &str) -> Vec<Reply> {
             vec![Reply::Events(vec![event("exited"), event("drained")])]
         }
         Request::Events { follow: true } => {
-            vec![
-                Reply::Event(event("exited")),
-                Reply::Event(event("drained")),
-            ]
+            vec![Reply::Event(event("exited")), Reply::Event(event("drained"))]
         }
         Request::Health => vec![Reply::Health(Health {
             pid: 77,

@@ -24,9 +24,7 @@ impl Scratch {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let root = std::env::temp_dir().join(format!("opm-cli-{}-{count}", std::process::id()));
         std::fs::create_dir_all(root.join("work")).unwrap();
-        Self {
-            root: root.canonicalize().unwrap(),
-        }
+        Self { root: root.canonicalize().unwrap() }
     }
 
     pub(crate) fn home(&self) -> PathBuf {
@@ -84,11 +82,7 @@ impl Scratch {
             let text = String::from_utf8(text).unwrap();
             text.replace(self.root.to_str().unwrap(), "ROOT")
         };
-        Ran {
-            out: clean(out.join().unwrap()),
-            err: clean(err.join().unwrap()),
-            code,
-        }
+        Ran { out: clean(out.join().unwrap()), err: clean(err.join().unwrap()), code }
     }
 
     /// A run as a block of a golden file.
@@ -144,9 +138,7 @@ pub(crate) fn end_of(child: &mut Child) -> i32 {
     let end = Instant::now() + RUN_TIME_MAX;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
-            return status
-                .code()
-                .unwrap_or_else(|| 128 + status.signal().unwrap());
+            return status.code().unwrap_or_else(|| 128 + status.signal().unwrap());
         }
         if Instant::now() > end {
             child.kill().unwrap();
@@ -179,29 +171,19 @@ fn read_request(stream: &mut UnixStream) -> Option<Request> {
 
 /// Runs as blocks of a golden file.
 pub(crate) fn transcripts(scratch: &Scratch, lines: &[&[&str]]) -> String {
-    lines
-        .iter()
-        .map(|words| scratch.transcript(words))
-        .collect()
+    lines.iter().map(|words| scratch.transcript(words)).collect()
 }
 
 /// Compares with a file of `golden/`, or writes it if `OPM_GOLDEN=write`.
 pub(crate) fn golden(name: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/cli/golden")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/golden").join(name);
     if std::env::var_os("OPM_GOLDEN").is_some_and(|word| word == "write") {
         std::fs::write(&path, text).unwrap();
         return;
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     for (n, (now, then)) in text.lines().zip(written.lines()).enumerate() {
-        assert_eq!(
-            now,
-            then,
-            "{name}, line {} (refresh with OPM_GOLDEN=write)",
-            n + 1
-        );
+        assert_eq!(now, then, "{name}, line {} (refresh with OPM_GOLDEN=write)", n + 1);
     }
     assert_eq!(text, written, "{name} (refresh with OPM_GOLDEN=write)");
 }

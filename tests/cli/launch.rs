@@ -12,12 +12,7 @@ fn seen(scratch: &Scratch, script: &str) -> String {
     std::fs::create_dir_all(scratch.home()).unwrap();
     let script =
         format!("{{ {script}; }} > $OPM_HOME/seen.new; mv $OPM_HOME/seen.new $OPM_HOME/seen");
-    launch(
-        Path::new("/bin/sh"),
-        &["opm", "-c", &script],
-        &scratch.home(),
-    )
-    .unwrap();
+    launch(Path::new("/bin/sh"), &["opm", "-c", &script], &scratch.home()).unwrap();
     let path = scratch.home().join("seen");
     let end = Instant::now() + WAIT_MAX;
     while !path.exists() {
@@ -36,14 +31,10 @@ fn a_launched_daemon_has_no_descriptor_of_the_command() {
     rustix::io::fcntl_setfd(&kept, rustix::io::FdFlags::empty()).unwrap();
     let text = seen(&scratch, "ls -l /proc/$$/fd");
     let links = text.lines().filter_map(|line| line.split_once(" -> "));
-    let open: Vec<(&str, &str)> = links
-        .map(|(left, path)| (left.rsplit(' ').next().unwrap(), path))
-        .collect();
+    let open: Vec<(&str, &str)> =
+        links.map(|(left, path)| (left.rsplit(' ').next().unwrap(), path)).collect();
     let log = format!("{}/daemon.log", scratch.home().display());
-    assert!(
-        open.contains(&("0", "/dev/null")) && open.contains(&("2", &log)),
-        "{text}"
-    );
+    assert!(open.contains(&("0", "/dev/null")) && open.contains(&("2", &log)), "{text}");
     // The shell's stdout is the file that it writes; it keeps the old one, the log, above 9.
     let known = |path: &str| path == "/dev/null" || path == log || path.ends_with("/seen.new");
     assert!(open.iter().all(|(_, path)| known(path)), "{text}");
@@ -73,10 +64,7 @@ fn a_launched_daemon_ignores_and_blocks_no_signal() {
     let scratch = Scratch::new();
     // The test's own process ignores SIGPIPE, as every Rust program does.
     let text = seen(&scratch, "grep -E '^Sig(Ign|Blk)' /proc/self/status");
-    assert_eq!(
-        text,
-        "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"
-    );
+    assert_eq!(text, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
 }
 
 #[test]

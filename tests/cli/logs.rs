@@ -34,11 +34,7 @@ fn logs_follow_what_is_written_a_flush_and_a_rotation_until_the_reader_leaves() 
         id: 0,
         name: "web".into(),
         out: path.to_str().unwrap().into(),
-        error: path
-            .with_file_name("web-error.log")
-            .to_str()
-            .unwrap()
-            .into(),
+        error: path.with_file_name("web-error.log").to_str().unwrap().into(),
     };
     let _requests = scratch.daemon(move |_| vec![Reply::Logs(vec![files.clone()])]);
     let mut child = scratch.command(&["logs", "web", "-f"]).spawn().unwrap();
@@ -47,22 +43,13 @@ fn logs_follow_what_is_written_a_flush_and_a_rotation_until_the_reader_leaves() 
     assert!(next().starts_with("==> web out ("));
     assert_eq!(next(), "old");
     let write = |text: &str| {
-        let mut file = std::fs::File::options()
-            .append(true)
-            .create(true)
-            .open(&path)
-            .unwrap();
+        let mut file = std::fs::File::options().append(true).create(true).open(&path).unwrap();
         file.write_all(text.as_bytes()).unwrap();
     };
     write("new");
     write("er\n");
     assert_eq!(next(), "web | newer");
-    std::fs::File::options()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .set_len(0)
-        .unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
     write("z\n");
     assert_eq!(next(), "web | z");
     std::fs::rename(&path, path.with_extension("1")).unwrap();

@@ -29,14 +29,8 @@ fn help_is_as_written() {
 #[test]
 fn help_explains_init_too() {
     let scratch = Scratch::new();
-    let (asked, own) = (
-        scratch.run(&["help", "init"]),
-        scratch.run(&["init", "--help"]),
-    );
-    assert_eq!(
-        (asked.code, asked.out, asked.err),
-        (0, own.out, String::new())
-    );
+    let (asked, own) = (scratch.run(&["help", "init"]), scratch.run(&["init", "--help"]));
+    assert_eq!((asked.code, asked.out, asked.err), (0, own.out, String::new()));
 }
 
 #[test]
@@ -80,17 +74,10 @@ fn errors_of_usage_are_one_line_and_exit_2() {
     ];
     for words in lines {
         let ran = scratch.run(words);
-        assert_eq!(
-            (ran.code, ran.out.as_str(), ran.err.lines().count()),
-            (2, "", 1),
-            "{words:?}"
-        );
+        assert_eq!((ran.code, ran.out.as_str(), ran.err.lines().count()), (2, "", 1), "{words:?}");
     }
     golden("usage.txt", &transcripts(&scratch, lines));
-    assert!(
-        !scratch.home().exists(),
-        "no error of usage makes a home or a daemon"
-    );
+    assert!(!scratch.home().exists(), "no error of usage makes a home or a daemon");
 }
 
 #[test]
@@ -181,14 +168,9 @@ fn what_the_daemon_answers_is_said_as_written() {
 #[test]
 fn a_process_file_with_an_error_reaches_no_daemon() {
     let scratch = Scratch::new();
-    scratch.write(
-        "work/bad.json",
-        r#"{"services": [{"name": "a", "command": "x", "cwd": 3}]}"#,
-    );
-    scratch.write(
-        "work/gone.json",
-        r#"{"services": [{"name": "a", "command": "x", "cwd": "no"}]}"#,
-    );
+    scratch.write("work/bad.json", r#"{"services": [{"name": "a", "command": "x", "cwd": 3}]}"#);
+    scratch
+        .write("work/gone.json", r#"{"services": [{"name": "a", "command": "x", "cwd": "no"}]}"#);
     scratch.write("work/pm2.json", r#"{"apps": []}"#);
     scratch.write("work/empty.json", r#"{"services": [], "x": 1}"#);
     scratch.write("work/not.json", "nonsense");
@@ -225,16 +207,10 @@ fn a_reader_that_has_gone_ends_a_command_quietly() {
 fn a_full_disk_is_an_error() {
     let scratch = Scratch::new();
     let _requests = scratch.daemon(answer);
-    let full = std::fs::File::options()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let output = scratch.command(&["ls"]).stdout(full).output().unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(
-        err,
-        "opm: cannot write to stdout: No space left on device\n"
-    );
+    assert_eq!(err, "opm: cannot write to stdout: No space left on device\n");
     assert_eq!(output.status.code(), Some(1));
 }
 
@@ -247,12 +223,7 @@ fn a_daemon_that_leaves_or_babbles_is_exit_4() {
     });
     for words in [&["ls"][..], &["stop", "web"], &["daemon", "health"]] {
         let ran = scratch.run(words);
-        assert_eq!(
-            (ran.code, ran.err.lines().count()),
-            (4, 1),
-            "{words:?} {}",
-            ran.err
-        );
+        assert_eq!((ran.code, ran.err.lines().count()), (4, 1), "{words:?} {}", ran.err);
     }
 }
 
@@ -261,16 +232,9 @@ fn a_home_that_cannot_be_is_exit_4() {
     let scratch = Scratch::new();
     scratch.write("file", "");
     let mut command = scratch.command(&["start", "--", "sleep", "1"]);
-    let output = command
-        .env("OPM_HOME", scratch.root.join("file/home"))
-        .output()
-        .unwrap();
+    let output = command.env("OPM_HOME", scratch.root.join("file/home")).output().unwrap();
     assert_eq!(output.status.code(), Some(4));
-    assert!(
-        String::from_utf8(output.stderr)
-            .unwrap()
-            .ends_with(": Not a directory\n")
-    );
+    assert!(String::from_utf8(output.stderr).unwrap().ends_with(": Not a directory\n"));
 }
 
 #[test]
@@ -291,11 +255,7 @@ fn events_end_when_the_reader_leaves_though_nothing_happens() {
     std::fs::create_dir(scratch.home()).unwrap();
     let socket = scratch.home().join("opm.sock");
     let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
-    let mut child = scratch
-        .command(&["events", "-f"])
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = scratch.command(&["events", "-f"]).stdin(Stdio::null()).spawn().unwrap();
     let (mut stream, _) = listener.accept().unwrap();
     let frame = opm::wire::frame::encode(&Reply::Event(event("ready"))).unwrap();
     stream.write_all(&frame).unwrap();

@@ -12,16 +12,10 @@ fn defined(scratch: &Scratch, words: &[&str]) -> (Vec<Spec>, Vec<(String, String
         _ => no_such("x"),
     });
     let ran = scratch.run(words);
-    assert_eq!(
-        (ran.code, ran.out.as_str(), ran.err.as_str()),
-        (0, "web: online (pid 1)\n", "")
-    );
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, "web: online (pid 1)\n", ""));
     std::fs::remove_file(scratch.home().join("opm.sock")).unwrap();
     loop {
-        if let Request::Define {
-            specs, base, keep, ..
-        } = requests.recv().unwrap()
-        {
+        if let Request::Define { specs, base, keep, .. } = requests.recv().unwrap() {
             return (specs, base, keep);
         }
     }
@@ -79,19 +73,12 @@ fn every_option_of_start_reaches_the_daemon() {
         restart: Restart::OnFailure,
         max_restarts: 3,
         min_uptime: 1_000,
-        restart_delay: Delay {
-            min_ms: 1_000,
-            max_ms: 60_000,
-        },
+        restart_delay: Delay { min_ms: 1_000, max_ms: 60_000 },
         stop_signal: Signal::INT,
         stop_timeout: 250,
     };
     assert_eq!(spec.policy, policy);
-    assert_eq!(
-        base,
-        [("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
-        "no OPM_*"
-    );
+    assert_eq!(base, [("PATH".to_owned(), "/usr/bin:/bin".to_owned())], "no OPM_*");
 }
 
 #[test]
@@ -100,31 +87,16 @@ fn what_names_no_service_is_a_script_a_program_or_a_line() {
     scratch.write("work/job.sh", "#!/bin/bash\n");
     for (words, command, name) in [
         (&["start", "job.sh"][..], &["bash", "job.sh"][..], "job"),
-        (
-            &["start", "job.sh", "--", "-x", "y"],
-            &["bash", "job.sh", "-x", "y"],
-            "job",
-        ),
+        (&["start", "job.sh", "--", "-x", "y"], &["bash", "job.sh", "-x", "y"], "job"),
         (&["start", "sleep"], &["sleep"], "sleep"),
         (&["start", "sleep '1 2'"], &["sleep", "1 2"], "sleep"),
-        (
-            &["start", "-n", "w", "sleep 1; true"],
-            &["/bin/sh", "-c", "sleep 1; true"],
-            "w",
-        ),
-        (
-            &["start", "--no-autorestart", "--", "sleep", "a b"],
-            &["sleep", "a b"],
-            "sleep",
-        ),
+        (&["start", "-n", "w", "sleep 1; true"], &["/bin/sh", "-c", "sleep 1; true"], "w"),
+        (&["start", "--no-autorestart", "--", "sleep", "a b"], &["sleep", "a b"], "sleep"),
     ] {
         let (specs, _, keep) = defined(&scratch, words);
         assert_eq!(
             (&specs[0].command[..], keep),
-            (
-                &command.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>()[..],
-                false
-            )
+            (&command.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>()[..], false)
         );
         assert_eq!(specs[0].name, name);
         let never = words.contains(&"--no-autorestart");
@@ -144,25 +116,11 @@ fn a_process_file_is_imported_whole_by_start_and_by_import() {
         assert!(keep);
         let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
-        assert!(
-            specs
-                .iter()
-                .all(|spec| spec.cwd == scratch.work().join("conf").to_str().unwrap())
-        );
+        assert!(specs.iter().all(|spec| spec.cwd == scratch.work().join("conf").to_str().unwrap()));
         let env = |vars: &[(&str, &str)]| -> Vec<(String, String)> {
-            vars.iter()
-                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-                .collect()
+            vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
         };
-        assert_eq!(
-            specs[0].env,
-            env(&[("N", "0"), ("M", "2")]),
-            "the .env of its directory"
-        );
-        assert_eq!(
-            specs[1].env,
-            env(&[("M", "2"), ("N", "1")]),
-            "the file's own come later"
-        );
+        assert_eq!(specs[0].env, env(&[("N", "0"), ("M", "2")]), "the .env of its directory");
+        assert_eq!(specs[1].env, env(&[("M", "2"), ("N", "1")]), "the file's own come later");
     }
 }

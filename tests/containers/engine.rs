@@ -58,14 +58,8 @@ impl Engine {
         let mut command = Command::new(words[0]);
         command
             .args(&words[1..])
-            .env(
-                "CONTAINERS_CONF",
-                format!("{}/containers.conf", self.folder),
-            )
-            .env(
-                "CONTAINERS_STORAGE_CONF",
-                format!("{}/storage.conf", self.folder),
-            );
+            .env("CONTAINERS_CONF", format!("{}/containers.conf", self.folder))
+            .env("CONTAINERS_STORAGE_CONF", format!("{}/storage.conf", self.folder));
         command
     }
 

@@ -35,26 +35,13 @@ fn several(id: &str, services: &str, adjust: impl Fn(&mut Value)) -> Container {
 /// Starts it; `script` runs `runc run ID` as often as it likes.
 fn start(container: &Container, script: &str) -> Live {
     let script = format!("{WITH_ROOT}\n{}", script.replace("ID", &container.id));
-    Live::start(&[
-        "unshare",
-        "-m",
-        "sh",
-        "-c",
-        &script,
-        "sh",
-        &container.bundle,
-        opm(),
-    ])
+    Live::start(&["unshare", "-m", "sh", "-c", &script, "sh", &container.bundle, opm()])
 }
 
 /// `docker exec`. stdout and exit code.
 fn exec(container: &Container, options: &[&str], words: &[&str]) -> (String, Option<i32>) {
     let mut command = Command::new("runc");
-    command
-        .arg("exec")
-        .args(options)
-        .arg(&container.id)
-        .args(words);
+    command.arg("exec").args(options).arg(&container.id).args(words);
     let output = command.output().unwrap();
     let out = String::from_utf8_lossy(&output.stdout).into_owned();
     println!("{}", String::from_utf8_lossy(&output.stderr));
@@ -175,10 +162,7 @@ fn a_container_that_was_killed_is_started_again_on_its_root() {
         container.kill("TERM");
         let end = live.end();
         assert_eq!(end.code, Some(0), "{end:?}");
-        assert!(
-            !end.rest.iter().any(|line| line.contains("clash")),
-            "{end:?}"
-        );
+        assert!(!end.rest.iter().any(|line| line.contains("clash")), "{end:?}");
         assert!(began.elapsed() < Duration::from_secs(3));
     }
 }
@@ -204,8 +188,6 @@ fn all_online_after_restart(container: &Container, live: &mut Live) -> Vec<Value
     eventually("the restart of what was killed", || {
         assert!(live.is_alive(), "the container ended");
         let rows = all_online(container, &[]);
-        rows.iter()
-            .any(|row| row["name"] == "eats" && row["restarts"] == 1)
-            .then_some(rows)
+        rows.iter().any(|row| row["name"] == "eats" && row["restarts"] == 1).then_some(rows)
     })
 }

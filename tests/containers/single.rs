@@ -22,19 +22,14 @@ impl Container {
     /// A container that runs these words; `adjust` changes its configuration.
     pub(crate) fn new(id: &str, words: &[&str], adjust: impl Fn(&mut Value)) -> Container {
         assert!(
-            ["/usr/sbin/runc", "/usr/bin/runc"]
-                .iter()
-                .any(|path| exists(path)),
+            ["/usr/sbin/runc", "/usr/bin/runc"].iter().any(|path| exists(path)),
             "THE PACKAGE `runc` IS MISSING (apt-get install runc): containers can't be tested"
         );
         let bundle = scratch(id);
         for folder in ["root", "layers"] {
             std::fs::create_dir_all(format!("{bundle}/{folder}")).unwrap();
         }
-        let made = Command::new("runc")
-            .args(["spec", "-b", &bundle])
-            .status()
-            .unwrap();
+        let made = Command::new("runc").args(["spec", "-b", &bundle]).status().unwrap();
         assert!(made.success(), "runc spec");
         let path = format!("{bundle}/config.json");
         let text = std::fs::read_to_string(&path).unwrap();
@@ -46,19 +41,12 @@ impl Container {
         config["root"] = json!({"path": "root", "readonly": false});
         adjust(&mut config);
         std::fs::write(&path, config.to_string()).unwrap();
-        Container {
-            id: format!("opm-{}-{id}", std::process::id()),
-            bundle,
-        }
+        Container { id: format!("opm-{}-{id}", std::process::id()), bundle }
     }
 
     fn words(&self) -> Vec<&str> {
         let runc = ["runc", "run", &self.id];
-        [
-            &["unshare", "-m", "sh", "-c", WITH_ROOT, "sh", &self.bundle],
-            &runc[..],
-        ]
-        .concat()
+        [&["unshare", "-m", "sh", "-c", WITH_ROOT, "sh", &self.bundle], &runc[..]].concat()
     }
 
     pub(crate) fn start(&self) -> Live {
@@ -166,11 +154,7 @@ fn a_program_that_ignores_term_ends_before_the_runtime_kills() {
     let began = Instant::now();
     container.kill("TERM");
     assert_eq!(live.end().code, Some(137));
-    assert!(
-        began.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -61,11 +61,7 @@ fn a_step_of_the_machine_costs_the_recorded_instructions() {
     if std::env::var_os("OPM_GOLDEN").is_some() {
         std::fs::write(&record, format!("{found}\n")).unwrap();
     }
-    let recorded: u64 = std::fs::read_to_string(&record)
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
+    let recorded: u64 = std::fs::read_to_string(&record).unwrap().trim().parse().unwrap();
     let most = recorded * TOLERANCE_PERCENT / 100;
     assert!(
         found.abs_diff(recorded) <= most,

@@ -27,13 +27,8 @@ const PROGRAM: [&str; 2] = ["/bin/sleep", "1000000"];
 const CWD: &str = "/usr";
 
 /// Whether the heap grows or shrinks just now is malloc's business.
-const HEAP: &[Cost] = &[
-    ("brk", 0..=2),
-    ("madvise", 0..=2),
-    ("mmap", 0..=2),
-    ("mremap", 0..=2),
-    ("munmap", 0..=2),
-];
+const HEAP: &[Cost] =
+    &[("brk", 0..=2), ("madvise", 0..=2), ("mmap", 0..=2), ("mremap", 0..=2), ("munmap", 0..=2)];
 
 /// From the death of a leader without children to the exec of the next.
 ///
@@ -190,11 +185,7 @@ fn assert_cost(what: &str, calls: &[Call], tables: &[&[Cost]]) {
             wrong.push(format!("{name}: {count}, not {range:?}"));
         }
     }
-    wrong.extend(
-        found
-            .iter()
-            .map(|(name, count)| format!("{name}: {count}, not 0")),
-    );
+    wrong.extend(found.iter().map(|(name, count)| format!("{name}: {count}, not 0")));
     let lines: Vec<&str> = calls.iter().map(|call| call.line.as_str()).collect();
     assert!(wrong.is_empty(), "{what}: {wrong:#?}\nin {lines:#?}");
 }
@@ -207,11 +198,7 @@ fn costs_are_as_listed(others: usize) {
         let leader = traced.leader("web");
         assert_cost("a death", &traced.death(&leader), &[DEATH, launch]);
         assert_cost("stop", &traced.command(&["stop", "web"]), &[STOP]);
-        assert_cost(
-            "start",
-            &traced.command(&["start", "web"]),
-            &[START, launch],
-        );
+        assert_cost("start", &traced.command(&["start", "web"]), &[START, launch]);
         assert_cost("ls", &traced.command(&["ls", "--no-usage"]), &[LS]);
     }
 }

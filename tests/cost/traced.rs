@@ -37,16 +37,11 @@ impl Call {
             "fstat" | "fstatat64" | "stat" => "newfstatat",
             other => other,
         };
-        is_name.then(|| Self {
-            name: name.to_owned(),
-            line: line.to_owned(),
-        })
+        is_name.then(|| Self { name: name.to_owned(), line: line.to_owned() })
     }
 
     fn returned(&self, value: &str) -> bool {
-        self.line
-            .rsplit_once(" = ")
-            .is_some_and(|(_, r)| r == value)
+        self.line.rsplit_once(" = ").is_some_and(|(_, r)| r == value)
     }
 
     /// The launch pipe's end of file: the child has exec'd.
@@ -100,9 +95,7 @@ impl Traced {
         match follow {
             Follow::Daemon => drop(command.arg("-o").arg(dir.join("trace"))),
             Follow::Children => {
-                command
-                    .args(["-ff", "-bexecve", "-o"])
-                    .arg(dir.join("trace"));
+                command.args(["-ff", "-bexecve", "-o"]).arg(dir.join("trace"));
             }
         }
         command
@@ -114,13 +107,7 @@ impl Traced {
             .stderr(std::fs::File::create(dir.join("err")).unwrap());
         let unshare = command.spawn().expect("unshare(1) of util-linux");
         let pid = unshare.id().cast_signed();
-        let mut traced = Self {
-            dir,
-            follow,
-            unshare,
-            strace: 0,
-            rest: 0,
-        };
+        let mut traced = Self { dir, follow, unshare, strace: 0, rest: 0 };
         traced.strace = traced.until("strace to begin", || {
             let children = format!("/proc/{pid}/task/{pid}/children");
             let text = std::fs::read_to_string(children).ok()?;
@@ -178,13 +165,7 @@ impl Traced {
             command.args(["--user", "--preserve-credentials"]);
         }
         command
-            .args([
-                "--pid",
-                "--mount",
-                "--target",
-                &self.strace.to_string(),
-                "--",
-            ])
+            .args(["--pid", "--mount", "--target", &self.strace.to_string(), "--"])
             .args(words)
             .current_dir("/")
             .env("OPM_HOME", self.dir.join("home"))
@@ -218,11 +199,7 @@ impl Traced {
         let out = self.opm(&["ls", "--no-usage", "--format", "json"]);
         self.cost(|calls| calls.iter().any(Call::is_farewell));
         let rows: serde_json::Value = serde_json::from_str(&out).unwrap();
-        let row = rows
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|row| row["name"] == name);
+        let row = rows.as_array().unwrap().iter().find(|row| row["name"] == name);
         row.unwrap()["pid"].to_string()
     }
 

@@ -28,19 +28,12 @@ fn leave(words: &[&str]) -> (crate::rig::End, Duration) {
 fn what_is_left_gets_term_and_is_waited_for() {
     let answer = compare("the program exits, others live", Reach::Group, |init| {
         let (end, _) = leave(&as_first(init, &["sh", "-c", POLITE]));
-        format!(
-            "{}, bye {}",
-            end.answer(),
-            end.rest.iter().any(|line| line == "bye")
-        )
+        format!("{}, bye {}", end.answer(), end.rest.iter().any(|line| line == "bye"))
     });
     assert_eq!(answer, "3, bye true");
     // As a subreaper, too: not PID 1.
     let (end, _) = leave(&[OPM, "init", "-s", "sh", "-c", POLITE]);
-    assert!(
-        end.code == Some(3) && end.rest.iter().any(|line| line == "bye"),
-        "{end:?}"
-    );
+    assert!(end.code == Some(3) && end.rest.iter().any(|line| line == "bye"), "{end:?}");
 }
 
 #[test]
@@ -56,10 +49,7 @@ fn what_ignores_term_is_killed_when_the_grace_is_over() {
 
 #[test]
 fn a_grace_of_0_says_term_and_goes() {
-    let (end, took) = leave(&as_first(
-        &[OPM, "init", "--grace", "0"],
-        &["sh", "-c", STUBBORN],
-    ));
+    let (end, took) = leave(&as_first(&[OPM, "init", "--grace", "0"], &["sh", "-c", STUBBORN]));
     assert_eq!(end.code, Some(3));
     assert!(took < Duration::from_secs(3), "{took:?}");
 }
@@ -88,10 +78,7 @@ fn without_a_subreaper_the_group_is_ended() {
 fn stopped_leftovers_see_the_term_too() {
     let script = r#"setsid sh -c 'trap "echo bye; exit" TERM; echo set; kill -STOP $$; sleep 60' & read x; exit 3"#;
     let (end, took) = leave(&as_first(&[OPM, "init"], &["sh", "-c", script]));
-    assert!(
-        end.code == Some(3) && end.rest.iter().any(|line| line == "bye"),
-        "{end:?}"
-    );
+    assert!(end.code == Some(3) && end.rest.iter().any(|line| line == "bye"), "{end:?}");
     assert!(took < Duration::from_secs(5));
 }
 
@@ -104,10 +91,7 @@ fn a_program_that_ignores_term_is_killed_before_docker_would() {
     live.kill("TERM");
     assert_eq!(live.end().code, Some(137));
     let took = began.elapsed();
-    assert!(
-        took > Duration::from_secs(7) && took < Duration::from_millis(9900),
-        "{took:?}"
-    );
+    assert!(took > Duration::from_secs(7) && took < Duration::from_millis(9900), "{took:?}");
 }
 
 #[test]
@@ -189,11 +173,7 @@ signal.pause()
 fn reaped_orphans_are_named_on_request() {
     let script = "(sh -c 'exit 0' & echo $!)";
     let end = run(&as_first(&[OPM, "init", "-w"], &["sh", "-c", script]));
-    let pid = end
-        .rest
-        .iter()
-        .find(|line| line.parse::<u32>().is_ok())
-        .unwrap();
+    let pid = end.rest.iter().find(|line| line.parse::<u32>().is_ok()).unwrap();
     let line = format!("opm: Reaped zombie process with pid={pid}");
     assert!(end.rest.contains(&line), "{end:?}");
 }
@@ -203,8 +183,6 @@ fn nothing_but_the_program_is_started() {
     let live = Live::start(&[OPM, "init", "-s", "sh", "-c", "echo up; exec sleep 60"]);
     live.expect("up");
     assert_eq!(children(live.pid()).len(), 1);
-    let threads = std::fs::read_dir(format!("/proc/{}/task", live.pid()))
-        .unwrap()
-        .count();
+    let threads = std::fs::read_dir(format!("/proc/{}/task", live.pid())).unwrap().count();
     assert_eq!(threads, 1);
 }

@@ -64,9 +64,7 @@ pub(crate) fn compare(edge: &str, reach: Reach, probe: impl Fn(&[&str]) -> Strin
 
 fn installed(program: &str) -> bool {
     program.contains('/')
-        || ["/usr/bin/", "/bin/"]
-            .iter()
-            .any(|dir| exists(&format!("{dir}{program}")))
+        || ["/usr/bin/", "/bin/"].iter().any(|dir| exists(&format!("{dir}{program}")))
 }
 
 pub(crate) fn exists(path: &str) -> bool {
@@ -128,8 +126,7 @@ pub(crate) struct End {
 
 impl End {
     pub(crate) fn answer(&self) -> String {
-        self.code
-            .map_or("hangs".to_owned(), |code| code.to_string())
+        self.code.map_or("hangs".to_owned(), |code| code.to_string())
     }
 }
 
@@ -150,19 +147,14 @@ impl Live {
             .spawn()
             .expect("the init starts");
         let (sender, lines) = channel();
-        let out: [Box<dyn Read + Send>; 2] = [
-            Box::new(child.stdout.take().unwrap()),
-            Box::new(child.stderr.take().unwrap()),
-        ];
+        let out: [Box<dyn Read + Send>; 2] =
+            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
         for pipe in out {
             let sender = sender.clone();
             thread::spawn(move || {
                 let mut pipe = BufReader::new(pipe);
                 let mut line = Vec::new();
-                while pipe
-                    .read_until(b'\n', &mut line)
-                    .is_ok_and(|count| count > 0)
-                {
+                while pipe.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
                     let text = String::from_utf8_lossy(&line).trim_end().to_owned();
                     line.clear();
                     if sender.send(text).is_err() {
@@ -171,11 +163,7 @@ impl Live {
                 }
             });
         }
-        Live {
-            child,
-            lines,
-            sweep: Some(sweep),
-        }
+        Live { child, lines, sweep: Some(sweep) }
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -184,16 +172,14 @@ impl Live {
 
     /// The first line that holds the text; panics when none comes.
     pub(crate) fn expect(&self, text: &str) -> String {
-        self.seek(text, PATIENCE)
-            .unwrap_or_else(|seen| panic!("no {text:?} in {seen:?}"))
+        self.seek(text, PATIENCE).unwrap_or_else(|seen| panic!("no {text:?} in {seen:?}"))
     }
 
     pub(crate) fn seek(&self, text: &str, patience: Duration) -> Result<String, Vec<String>> {
         let deadline = Instant::now() + patience;
         let mut seen = Vec::new();
-        while let Ok(line) = self
-            .lines
-            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        while let Ok(line) =
+            self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now()))
         {
             if line.contains(text) {
                 return Ok(line);
@@ -271,10 +257,7 @@ pub(crate) fn kill(pid: i32, signal: &str) {
 
 pub(crate) fn children(pid: i32) -> Vec<i32> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    text.unwrap_or_default()
-        .split_whitespace()
-        .map(|word| word.parse().unwrap())
-        .collect()
+    text.unwrap_or_default().split_whitespace().map(|word| word.parse().unwrap()).collect()
 }
 
 /// The child of the init; waits until there is one.
@@ -284,9 +267,7 @@ pub(crate) fn child_of(pid: i32) -> i32 {
 
 /// The state letter, `X` when it is gone.
 pub(crate) fn state(pid: i32) -> char {
-    stat(pid, 0)
-        .and_then(|word| word.chars().next())
-        .unwrap_or('X')
+    stat(pid, 0).and_then(|word| word.chars().next()).unwrap_or('X')
 }
 
 /// A word of /proc/PID/stat, counted from the state.

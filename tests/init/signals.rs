@@ -37,9 +37,7 @@ fn every_signal_that_somebody_sends_reaches_the_program() {
     // KILL and STOP can't be caught, CHLD is init's own, the terminal's stops are told apart
     // elsewhere, 32 and 33 can't be waited for by a Python program, 64 is the marker.
     let left_out = [9, 19, 17, 20, 21, 22, 32, 33, 64];
-    let sent: BTreeSet<i32> = (1..=64)
-        .filter(|number| !left_out.contains(number))
-        .collect();
+    let sent: BTreeSet<i32> = (1..=64).filter(|number| !left_out.contains(number)).collect();
     let missing = compare("not forwarded of 1..64", Reach::Group, |init| {
         let live = witness(init);
         for number in &sent {
@@ -99,16 +97,7 @@ fn signals_reach_the_group_or_the_child_alone() {
 
 #[test]
 fn a_signal_can_be_rewritten_and_dropped() {
-    let live = witness(&[
-        OPM,
-        "init",
-        "-s",
-        "-r",
-        "15:3",
-        "--rewrite",
-        "HUP:0",
-        "-rUSR1:RTMIN+1",
-    ]);
+    let live = witness(&[OPM, "init", "-s", "-r", "15:3", "--rewrite", "HUP:0", "-rUSR1:RTMIN+1"]);
     for signal in ["HUP", "TERM", "USR1"] {
         live.kill(signal);
     }
@@ -119,16 +108,9 @@ fn a_signal_can_be_rewritten_and_dropped() {
 }
 
 fn masks(prefix: &[&str]) -> String {
-    let wrapped = [
-        "env",
-        "--ignore-signal=HUP,CHLD",
-        "--block-signal=USR1,TSTP,64",
-    ];
+    let wrapped = ["env", "--ignore-signal=HUP,CHLD", "--block-signal=USR1,TSTP,64"];
     let words = ["grep", "-E", "^Sig(Blk|Ign|Cgt)", "/proc/self/status"];
-    run(&[&wrapped[..], prefix, &words[..]].concat())
-        .rest
-        .join(" ")
-        .replace('\t', "")
+    run(&[&wrapped[..], prefix, &words[..]].concat()).rest.join(" ").replace('\t', "")
 }
 
 #[test]
@@ -139,10 +121,7 @@ fn blocked_and_ignored_signals_are_handed_on_exactly() {
     assert_eq!(masks(&[OPM, "init", "-s"]), direct);
     // SIGPIPE, which Rust's start-up would leave ignored.
     let plain = run(&["grep", "SigIgn", "/proc/self/status"]).rest;
-    assert_eq!(
-        run(&[OPM, "init", "-s", "grep", "SigIgn", "/proc/self/status"]).rest,
-        plain
-    );
+    assert_eq!(run(&[OPM, "init", "-s", "grep", "SigIgn", "/proc/self/status"]).rest, plain);
 }
 
 #[test]
@@ -168,28 +147,22 @@ fn blocked_signals_are_forwarded_all_the_same() {
 #[test]
 fn no_early_signal_is_lost() {
     const ROUNDS: u64 = 120;
-    let lost = compare(
-        "TERM in the first 6 ms, lost of 120",
-        Reach::Group,
-        |init| {
-            let mut lost = 0;
-            for round in 0..ROUNDS {
-                let mut live = Live::start(&join(init, &["sleep", "60"]));
-                let until =
-                    std::time::Instant::now() + Duration::from_micros(6000 * round / ROUNDS);
-                while std::time::Instant::now() < until {
-                    std::hint::spin_loop();
-                }
-                let pid = rustix::process::Pid::from_raw(live.pid()).unwrap();
-                rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-                let ended = within(Duration::from_millis(1500), &mut || {
-                    (!live.is_alive()).then_some(())
-                });
-                lost += i32::from(ended.is_none());
+    let lost = compare("TERM in the first 6 ms, lost of 120", Reach::Group, |init| {
+        let mut lost = 0;
+        for round in 0..ROUNDS {
+            let mut live = Live::start(&join(init, &["sleep", "60"]));
+            let until = std::time::Instant::now() + Duration::from_micros(6000 * round / ROUNDS);
+            while std::time::Instant::now() < until {
+                std::hint::spin_loop();
             }
-            lost.to_string()
-        },
-    );
+            let pid = rustix::process::Pid::from_raw(live.pid()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+            let ended =
+                within(Duration::from_millis(1500), &mut || (!live.is_alive()).then_some(()));
+            lost += i32::from(ended.is_none());
+        }
+        lost.to_string()
+    });
     assert_eq!(lost, "0");
 }
 

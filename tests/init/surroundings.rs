@@ -6,17 +6,12 @@ use std::time::Duration;
 
 #[test]
 fn closed_standard_descriptors_are_no_obstacle_and_stay_closed() {
-    for (which, script) in [
-        ("stdin", r#"exec <&-; exec "$@""#),
-        ("all three", r#"exec <&- >&- 2>&-; exec "$@""#),
-    ] {
+    for (which, script) in
+        [("stdin", r#"exec <&-; exec "$@""#), ("all three", r#"exec <&- >&- 2>&-; exec "$@""#)]
+    {
         let code = compare(&format!("{which} closed"), Reach::Group, |init| {
             let words = join(&["sh", "-c", script, "sh"], init);
-            run(&join(
-                &words,
-                &["sh", "-c", "[ -e /proc/$$/fd/0 ] && exit 1; exit 5"],
-            ))
-            .answer()
+            run(&join(&words, &["sh", "-c", "[ -e /proc/$$/fd/0 ] && exit 1; exit 5"])).answer()
         });
         assert_eq!(code, "5");
     }
@@ -26,10 +21,7 @@ fn closed_standard_descriptors_are_no_obstacle_and_stay_closed() {
 fn the_program_starts_where_the_caller_was_and_init_stands_in_the_root() {
     let answer = compare("cwd of init, of the program", Reach::Group, |init| {
         let mut command = Command::new(init[0]);
-        command
-            .args(&init[1..])
-            .args(["sh", "-c", "pwd; read x"])
-            .current_dir("/usr/lib");
+        command.args(&init[1..]).args(["sh", "-c", "pwd; read x"]).current_dir("/usr/lib");
         let live = Live::from(command);
         let theirs = live.expect("/");
         let own = std::fs::read_link(format!("/proc/{}/cwd", live.pid())).unwrap();
@@ -41,10 +33,7 @@ fn the_program_starts_where_the_caller_was_and_init_stands_in_the_root() {
 #[test]
 fn inherited_descriptors_reach_the_program_and_init_keeps_none() {
     let answer = compare("fd 7 in init, in the program", Reach::Group, |init| {
-        let words = join(
-            &["sh", "-c", r#"exec 7</etc/passwd; exec "$@""#, "sh"],
-            init,
-        );
+        let words = join(&["sh", "-c", r#"exec 7</etc/passwd; exec "$@""#, "sh"], init);
         let live = Live::start(&join(&words, &["sh", "-c", "echo up; read x"]));
         live.expect("up");
         let has = |pid: i32| crate::rig::exists(&format!("/proc/{pid}/fd/7"));
@@ -63,18 +52,7 @@ fn sockets_meant_for_init_are_meant_for_the_program() {
     });
     assert_eq!(answer, "ours");
     let foreign = r#"export LISTEN_PID=1; exec "$@""#;
-    let words = [
-        "sh",
-        "-c",
-        foreign,
-        "sh",
-        OPM,
-        "init",
-        "-s",
-        "sh",
-        "-c",
-        "echo $LISTEN_PID",
-    ];
+    let words = ["sh", "-c", foreign, "sh", OPM, "init", "-s", "sh", "-c", "echo $LISTEN_PID"];
     assert_eq!(run(&words).rest, ["1"]);
 }
 
@@ -115,20 +93,8 @@ fn no_proc_no_home_no_environment_no_rights_are_no_obstacle() {
     });
     // unshare's -f makes the shell PID 1, and it execs.
     assert_eq!(code, "8");
-    let user = [
-        "setpriv",
-        "--reuid=1000",
-        "--clear-groups",
-        "env",
-        "-i",
-        OPM,
-        "init",
-        "-s",
-    ];
-    assert_eq!(
-        run(&join(&user, &["/bin/sh", "-c", "exit 9"])).code,
-        Some(9)
-    );
+    let user = ["setpriv", "--reuid=1000", "--clear-groups", "env", "-i", OPM, "init", "-s"];
+    assert_eq!(run(&join(&user, &["/bin/sh", "-c", "exit 9"])).code, Some(9));
 }
 
 #[test]
@@ -139,10 +105,7 @@ fn nothing_of_proc_is_read_on_the_way_to_the_program() {
     let trace = std::fs::read_to_string(&log).unwrap();
     std::fs::remove_file(&log).unwrap();
     assert_eq!(end.code, Some(0), "{end:?}");
-    let touched: Vec<_> = trace
-        .lines()
-        .filter(|line| line.contains("/proc"))
-        .collect();
+    let touched: Vec<_> = trace.lines().filter(|line| line.contains("/proc")).collect();
     assert_eq!(touched, [""; 0]);
 }
 

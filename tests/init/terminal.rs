@@ -5,15 +5,7 @@ use std::time::Duration;
 
 /// Runs a shell command in a terminal of its own; `write` types.
 fn in_terminal(command: &str) -> Live {
-    Live::start(&[
-        "env",
-        "SHELL=/bin/sh",
-        "TERM=dumb",
-        "script",
-        "-qefc",
-        command,
-        "/dev/null",
-    ])
+    Live::start(&["env", "SHELL=/bin/sh", "TERM=dumb", "script", "-qefc", command, "/dev/null"])
 }
 
 /// An interactive bash in a terminal; the pid is the bash's.
@@ -59,10 +51,7 @@ fn an_interrupt_from_the_terminal_arrives_once() {
 fn a_job_can_be_stopped_and_brought_back() {
     let answer = compare("^Z, fg, ^C in a shell", Reach::Group, |init| {
         let (mut live, bash) = in_bash();
-        live.write(&format!(
-            "{} sh -c \"echo u''p; exec sleep 60\"\n",
-            init.join(" ")
-        ));
+        live.write(&format!("{} sh -c \"echo u''p; exec sleep 60\"\n", init.join(" ")));
         live.expect("up");
         let job = child_of(bash);
         let program = child_of(job);
@@ -78,9 +67,7 @@ fn a_job_can_be_stopped_and_brought_back() {
         });
         live.write("\x03");
         live.write("echo code=$?\n");
-        let code = live
-            .seek("code=1", Duration::from_secs(4))
-            .unwrap_or_default();
+        let code = live.seek("code=1", Duration::from_secs(4)).unwrap_or_default();
         crate::rig::kill(program, "KILL");
         format!("stopped, in front again {}, {code}", back.is_some())
     });
@@ -107,10 +94,7 @@ fn a_background_job_does_not_take_the_terminal_and_gets_it_when_it_reads_after_f
         let reads = live.seek("got=hello", Duration::from_secs(3)).is_ok();
         std::fs::remove_file(&flag).unwrap();
         crate::rig::kill(program, "KILL");
-        format!(
-            "steals the foreground {steals}, reads after fg {}",
-            in_front && reads
-        )
+        format!("steals the foreground {steals}, reads after fg {}", in_front && reads)
     });
     assert_eq!(answer, "steals the foreground false, reads after fg true");
 }
@@ -121,13 +105,9 @@ fn a_background_read_stops_the_job_as_a_shell_expects() {
     live.write(&format!("{OPM} init -s cat &\n"));
     let job = child_of(bash);
     let program = child_of(job);
-    eventually("both stop", || {
-        (state(job) == 'T' && state(program) == 'T').then_some(())
-    });
+    eventually("both stop", || (state(job) == 'T' && state(program) == 'T').then_some(()));
     live.write("fg\n");
-    eventually("both run", || {
-        (state(job) == 'S' && state(program) == 'S').then_some(())
-    });
+    eventually("both run", || (state(job) == 'S' && state(program) == 'S').then_some(()));
     live.write("hello\n");
     // The terminal's echo, and cat's.
     live.expect("hello");
@@ -143,8 +123,7 @@ fn the_terminal_returns_to_the_script_around_it() {
         let script = format!("{} true; read x; echo read=$x; exit", init.join(" "));
         let mut live = in_terminal(&script);
         live.write("hello\n");
-        live.seek("read=hello", Duration::from_secs(3))
-            .unwrap_or("hangs or fails".to_owned())
+        live.seek("read=hello", Duration::from_secs(3)).unwrap_or("hangs or fails".to_owned())
     });
     assert_eq!(answer, "read=hello");
 }
@@ -152,9 +131,7 @@ fn the_terminal_returns_to_the_script_around_it() {
 /// As a container's PID 1 is: leader of the terminal's session.
 fn as_first(init: &[&str], program: &str) -> Live {
     let init = init.join(" ");
-    in_terminal(&format!(
-        "exec unshare -pf --mount-proc setsid -c {init} {program}"
-    ))
+    in_terminal(&format!("exec unshare -pf --mount-proc setsid -c {init} {program}"))
 }
 
 #[test]
@@ -199,10 +176,7 @@ fn a_stop_that_nobody_could_undo_is_undone() {
 
 #[test]
 fn a_hangup_reaches_the_program() {
-    let mut live = as_first(
-        &[OPM, "init"],
-        r#"sh -c "echo u''p; read x; exec sleep 60""#,
-    );
+    let mut live = as_first(&[OPM, "init"], r#"sh -c "echo u''p; read x; exec sleep 60""#);
     live.expect("up");
     live.write("go\n");
     let first = child_of(child_of(live.pid()));

@@ -32,10 +32,7 @@ fn what_runs_is_adopted_as_it_is(rig: &Rig) {
     let rest = rig.note("web", "rest");
     rig.ok(&["restart", "web"]);
     let rest = rig.until("the second tree", || {
-        rig.noted("web", "rest")
-            .last()
-            .copied()
-            .filter(|pid| *pid != rest)
+        rig.noted("web", "rest").last().copied().filter(|pid| *pid != rest)
     });
     rig.ok(&["remove", "first"]);
     let before = rig.row("web");
@@ -62,15 +59,9 @@ fn the_exit_of_an_adopted_leader_is_noticed_at_once(rig: &Rig) {
     let leader = rig.start("web", "await:go exit:7");
     replace_daemon(rig);
     std::fs::write(rig.lock("web") + ".go", "").unwrap();
-    rig.until("a second start", || {
-        (rig.starts("web").len() > 1).then_some(())
-    });
+    rig.until("a second start", || (rig.starts("web").len() > 1).then_some(()));
     rig.ok(&["stop", "web"]);
-    let exited = rig
-        .events("web")
-        .into_iter()
-        .find(|event| event.event == "exited")
-        .unwrap();
+    let exited = rig.events("web").into_iter().find(|event| event.event == "exited").unwrap();
     // Who can't be waited for may end with an unknown status, but never with a wrong one.
     assert!(matches!(exited.code, None | Some(7)), "{exited:?}");
     assert!(!proc::alive(leader));
@@ -84,9 +75,7 @@ fn the_exit_code_of_an_adopted_leader_is_known_where_the_kernel_tells() {
         replace_daemon(rig);
         std::fs::write(rig.lock("web") + ".go", "").unwrap();
         let exited = rig.until("its exit", || {
-            rig.events("web")
-                .into_iter()
-                .find(|event| event.event == "exited")
+            rig.events("web").into_iter().find(|event| event.event == "exited")
         });
         assert_eq!(exited.code, Some(7), "{exited:?}, {doctor}");
         rig.ok(&["stop", "web"]);
@@ -117,9 +106,7 @@ fn an_unmarked_looking_grandchild_born_after_the_daemons_death_is_drained(rig: &
     std::fs::write(rig.lock("web") + ".go", "").unwrap();
     let rest = rig.note("web", "rest");
     rig.until("it to belong to init", || {
-        proc::process(rest)
-            .is_some_and(|process| process.parent == 1)
-            .then_some(())
+        proc::process(rest).is_some_and(|process| process.parent == 1).then_some(())
     });
     rig.kill(leader, Signal::KILL);
     rig.until_gone(leader);
@@ -132,19 +119,10 @@ fn a_stranger_with_a_dead_leaders_pid_is_left_alone(rig: &Rig) {
     let leader = rig.start("web", "sleep");
     rig.kill_daemon();
     rig.kill(leader, Signal::KILL);
-    rig.until("its pid to be free", || {
-        proc::process(leader).is_none().then_some(())
-    });
+    rig.until("its pid to be free", || proc::process(leader).is_none().then_some(()));
     let noted = rig.dir.join("second-stranger");
     let (program, number) = (fixture().display().to_string(), leader.to_string());
-    let words = [
-        "--occupy",
-        &number,
-        "setsid",
-        &program,
-        "--stranger",
-        noted.to_str().unwrap(),
-    ];
+    let words = ["--occupy", &number, "setsid", &program, "--stranger", noted.to_str().unwrap()];
     assert!(rig.fixture(&words).wait().unwrap().success());
     let stranger = rig.until("the stranger", || {
         let lead = proc::process(leader).filter(|p| p.session == leader && p.group == leader);
@@ -157,11 +135,7 @@ fn a_stranger_with_a_dead_leaders_pid_is_left_alone(rig: &Rig) {
     }
     let now = proc::process(leader).expect("the stranger was killed");
     assert_eq!(now.start, stranger.start);
-    assert_eq!(
-        std::fs::read_to_string(&noted).unwrap(),
-        "",
-        "the stranger was signalled"
-    );
+    assert_eq!(std::fs::read_to_string(&noted).unwrap(), "", "the stranger was signalled");
     rig.kill(leader, Signal::KILL);
 }
 
@@ -179,9 +153,7 @@ fn a_dead_leaders_pid_that_is_now_a_thread_stands_in_nobodys_way(rig: &Rig) {
     rig.until("a thread with its number", || {
         std::fs::write("/proc/sys/kernel/ns_last_pid", (leader - 1).to_string()).unwrap();
         let waits = std::sync::Arc::clone(&waits);
-        threads.push(std::thread::spawn(move || {
-            waits.lock().unwrap().recv().is_ok()
-        }));
+        threads.push(std::thread::spawn(move || waits.lock().unwrap().recv().is_ok()));
         std::path::Path::new(&task).exists().then_some(())
     });
     let row = rig.until_replaced("web", leader);
@@ -284,18 +256,11 @@ fn with_the_journal_deleted_what_lost_its_leader_is_found_by_its_marks() {
         rig.until_gone(leader);
         std::fs::remove_file(rig.home.join("journal")).unwrap();
         // Its environment is empty, so nobody can say whose it is: it stands in the way of all.
-        for command in [
-            ["restore"].as_slice(),
-            &["start", "web"],
-            &["restart", "web"],
-        ] {
+        for command in [["restore"].as_slice(), &["start", "web"], &["restart", "web"]] {
             let ran = rig.opm(command);
             if proc::alive(rest) {
                 assert_eq!(ran.code, Some(5), "{ran:?}");
-                assert!(
-                    one_line(&ran, command).contains(&rest.to_string()),
-                    "{ran:?}"
-                );
+                assert!(one_line(&ran, command).contains(&rest.to_string()), "{ran:?}");
                 rig.assert_starts("web", 1);
             }
         }
@@ -330,10 +295,7 @@ fn a_lost_tree_without_its_leader_waits_for_no_stranger() {
 
 #[test]
 fn zombies_that_an_init_leaves_lying_are_nobodys_lost_incarnations() {
-    let setting = Setting {
-        lazy_init_ms: 3_000,
-        ..Setting::default()
-    };
+    let setting = Setting { lazy_init_ms: 3_000, ..Setting::default() };
     isolated_in(setting, here!(), |rig| {
         rig.start("web", "child [ setsid clean [ note:rest sleep ] ] sleep");
         let rest = rig.note("web", "rest");
@@ -411,9 +373,7 @@ fn with_all_of_the_home_lost_a_second_one_is_refused() {
         let start = ["start", "--name", "web", "--", script.to_str().unwrap()];
         rig.ok(&start);
         let leader = rig.row("web").pid.unwrap();
-        rig.until("it to run", || {
-            (!rig.starts("web").is_empty()).then_some(())
-        });
+        rig.until("it to run", || (!rig.starts("web").is_empty()).then_some(()));
         rig.kill_daemon();
         std::fs::remove_dir_all(&rig.home).unwrap();
         let line = rig.refused(5, &start);
@@ -465,11 +425,7 @@ fn adopted_trees_that_die_together_are_replaced_together() {
             };
             (rows.iter().filter(|row| fresh(row)).count() == 20).then_some(())
         });
-        assert!(
-            began.elapsed() < Duration::from_secs(10),
-            "{:?}",
-            began.elapsed()
-        );
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
         for row in rig.rows() {
             assert_eq!((row.restarts, row.adopted), (1, false));
         }

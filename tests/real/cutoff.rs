@@ -46,17 +46,11 @@ fn a_start_that_is_cut_off_is_whole_or_not_at_all() {
                 }
             } else {
                 assert_ne!(ran.code, Some(0), "it was told to be done: {ran:?}");
-                assert_eq!(
-                    running(rig, &name),
-                    Vec::<i32>::new(),
-                    "{name} runs unlisted"
-                );
+                assert_eq!(running(rig, &name), Vec::<i32>::new(), "{name} runs unlisted");
                 rig.ok(&words);
             }
             let row = rig.until_status(&name, "online");
-            rig.until("one process", || {
-                (running(rig, &name) == [row.pid.unwrap()]).then_some(())
-            });
+            rig.until("one process", || (running(rig, &name) == [row.pid.unwrap()]).then_some(()));
             assert_eq!(row.id, u32::try_from(round).unwrap() + 1);
         }
         println!("{kept} of 40 kept");
@@ -106,10 +100,7 @@ fn crowded(rig: &Rig) {
     std::fs::write("/proc/sys/kernel/pid_max", "400").expect("a pid_max of the namespace's own");
     let names = ["a", "b", "c", "d"];
     for name in names {
-        rig.start(
-            name,
-            "child [ setsid rabbits:1 ] child [ setsid note:rest sleep ] sleep",
-        );
+        rig.start(name, "child [ setsid rabbits:1 ] child [ setsid note:rest sleep ] sleep");
     }
     let stranger = rig.fixture(&["-", "rabbits:0"]).id().cast_signed();
     for round in 0..25 {
@@ -125,12 +116,8 @@ fn crowded(rig: &Rig) {
         std::thread::sleep(Duration::from_millis(20));
         if round % 2 == 0 {
             let notes = rig.noted(name, "rest").len();
-            rig.until("another tree", || {
-                (rig.row(name).status == "online").then_some(())
-            });
-            rig.until("its note", || {
-                (rig.noted(name, "rest").len() > notes).then_some(())
-            });
+            rig.until("another tree", || (rig.row(name).status == "online").then_some(()));
+            rig.until("its note", || (rig.noted(name, "rest").len() > notes).then_some(()));
         } else {
             assert_eq!(rig.row(name).pid, Some(before));
             assert!(proc::alive(rest));
@@ -150,9 +137,6 @@ fn where_pids_are_soon_used_again_nobody_is_mistaken() {
 
 #[test]
 fn where_pids_are_soon_used_again_start_times_tell_too() {
-    let setting = Setting {
-        without: "pidfd-inode,pgroup-signal",
-        ..Setting::default()
-    };
+    let setting = Setting { without: "pidfd-inode,pgroup-signal", ..Setting::default() };
     isolated_in(setting, here!(), crowded);
 }

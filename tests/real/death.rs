@@ -20,9 +20,7 @@ impl Chance {
     fn new() -> Self {
         let clock = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
         let random = u64::from(clock.subsec_nanos()) ^ u64::from(std::process::id()) << 32;
-        let given = std::env::var("OPM_REAL_SEED")
-            .ok()
-            .and_then(|seed| seed.parse().ok());
+        let given = std::env::var("OPM_REAL_SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = given.unwrap_or(random | 1);
         println!("OPM_REAL_SEED={seed}");
         Self(seed)
@@ -52,20 +50,13 @@ fn ops(n: usize) -> &'static str {
 /// What goes on when the daemon is killed: commands, and the services that they may touch.
 fn disturb(rig: &Rig, chance: &mut Chance, names: &[String]) -> (Vec<String>, Vec<String>) {
     let one = names[chance.below(names.len())].clone();
-    let some: Vec<String> = names
-        .iter()
-        .filter(|_| chance.below(4) == 0)
-        .cloned()
-        .collect();
+    let some: Vec<String> = names.iter().filter(|_| chance.below(4) == 0).cloned().collect();
     let targets = some.join(",");
     let say = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     match chance.below(9) {
         0 => (names.to_vec(), say(&["restart all"])),
         1 if !some.is_empty() => (some, vec![format!("restart {targets}")]),
-        2 => (
-            vec![one.clone()],
-            vec![format!("stop {one}"), format!("start {one}")],
-        ),
+        2 => (vec![one.clone()], vec![format!("stop {one}"), format!("start {one}")]),
         // Leaders die by themselves, so that drains are under way.
         3 | 4 => {
             for name in &some {
@@ -89,17 +80,13 @@ fn is_leader(pid: i32) -> bool {
 }
 
 fn by_name(rows: Vec<Row>) -> HashMap<String, Row> {
-    rows.into_iter()
-        .map(|row| (row.name.clone(), row))
-        .collect()
+    rows.into_iter().map(|row| (row.name.clone(), row)).collect()
 }
 
 fn wait_for_quiet(rig: &Rig) -> HashMap<String, Row> {
     rig.until("every service to be online", || {
         let rows = rig.rows();
-        let up = rows
-            .iter()
-            .all(|row| row.status == "online" && row.pid.is_some());
+        let up = rows.iter().all(|row| row.status == "online" && row.pid.is_some());
         (up && rows.len() == SERVICES).then(|| by_name(rows))
     })
 }
@@ -123,10 +110,7 @@ fn round(rig: &Rig, chance: &mut Chance, names: &[String], before: &HashMap<Stri
     // Whatever they say: they end, and say it in one line.
     for (line, command) in commands {
         let ran = finish(command, &[line]);
-        assert!(
-            ran.code.is_some() && ran.err.lines().count() <= 2,
-            "{ran:?}"
-        );
+        assert!(ran.code.is_some() && ran.err.lines().count() <= 2, "{ran:?}");
     }
     rig.until_gone(daemon);
     let commands_took = began.elapsed();
@@ -136,10 +120,7 @@ fn round(rig: &Rig, chance: &mut Chance, names: &[String], before: &HashMap<Stri
     }
     let after = wait_for_quiet(rig);
     let took = began.elapsed();
-    println!(
-        "{} touched, commands {commands_took:?}, quiet {took:?}",
-        touched.len()
-    );
+    println!("{} touched, commands {commands_took:?}, quiet {took:?}", touched.len());
     for (name, was) in before {
         let now = &after[name];
         assert_eq!(now.id, was.id, "{name}");
@@ -150,10 +131,7 @@ fn round(rig: &Rig, chance: &mut Chance, names: &[String], before: &HashMap<Stri
                 "{name} was touched by nobody"
             );
         }
-        assert!(
-            now.restarts >= was.restarts && now.generation >= was.generation,
-            "{name}"
-        );
+        assert!(now.restarts >= was.restarts && now.generation >= was.generation, "{name}");
         let pid = now.pid.unwrap();
         assert!(proc::alive(pid), "{name}");
         // Unless it has overwritten its arguments, they say who it is.
@@ -163,18 +141,14 @@ fn round(rig: &Rig, chance: &mut Chance, names: &[String], before: &HashMap<Stri
         // The last to exec is the one that lives, and no other start does.
         let starts = rig.starts(name);
         let lives: Vec<_> = starts.iter().filter(|pid| is_leader(**pid)).collect();
-        assert!(
-            lives.iter().all(|alive| **alive == pid),
-            "{name}: {lives:?} and {pid}"
-        );
+        assert!(lives.iter().all(|alive| **alive == pid), "{name}: {lives:?} and {pid}");
     }
 }
 
 #[test]
 fn no_moment_is_wrong_for_the_daemons_death() {
-    let rounds: Option<usize> = std::env::var("OPM_REAL_ROUNDS")
-        .ok()
-        .and_then(|rounds| rounds.parse().ok());
+    let rounds: Option<usize> =
+        std::env::var("OPM_REAL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
     let setting = Setting {
         time: rounds.map(|rounds| Duration::from_secs(120 + 10 * rounds as u64)),
         ..Setting::default()
@@ -190,9 +164,7 @@ fn no_moment_is_wrong_for_the_daemons_death() {
         let mut before = wait_for_quiet(rig);
         let began = Instant::now();
         let mut done = 0;
-        while rounds.map_or(done < ROUNDS_MIN || began.elapsed() < BUDGET, |all| {
-            done < all
-        }) {
+        while rounds.map_or(done < ROUNDS_MIN || began.elapsed() < BUDGET, |all| done < all) {
             round(rig, &mut chance, &names, &before);
             before = wait_for_quiet(rig);
             done += 1;
@@ -235,10 +207,7 @@ fn a_daemon_that_is_killed_in_its_adoption_changes_nothing() {
         let after = wait_for_quiet(rig);
         for (name, was) in before {
             let now = &after[&name];
-            assert_eq!(
-                (now.id, now.pid, now.generation),
-                (was.id, was.pid, was.generation)
-            );
+            assert_eq!((now.id, now.pid, now.generation), (was.id, was.pid, was.generation));
         }
     });
 }

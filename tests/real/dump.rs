@@ -31,11 +31,7 @@ fn reboot(rig: &Rig) {
 fn restore_brings_back_what_was_up_under_its_names_and_ids() {
     isolated(here!(), |rig| {
         saved(rig);
-        let before: Vec<_> = rig
-            .rows()
-            .into_iter()
-            .map(|r| (r.id, r.name, r.status))
-            .collect();
+        let before: Vec<_> = rig.rows().into_iter().map(|r| (r.id, r.name, r.status)).collect();
         reboot(rig);
         let ran = rig.opm(&["restore"]);
         assert_eq!(ran.code, Some(0), "{ran:?}");
@@ -54,8 +50,7 @@ fn restore_beside_a_running_daemon_changes_nothing_twice() {
         rig.ok(&["restart", "a"]);
         let picture = |rig: &Rig| -> Vec<_> {
             let rows = rig.rows().into_iter();
-            rows.map(|r| (r.name, r.pid, r.generation, r.restarts))
-                .collect()
+            rows.map(|r| (r.name, r.pid, r.generation, r.restarts)).collect()
         };
         let before = picture(rig);
         for _ in 0..2 {
@@ -82,9 +77,7 @@ fn restores_at_the_same_time_start_each_service_once() {
                 assert_eq!(ran.code, Some(0), "{ran:?}");
             }
             for name in ["a", "b"] {
-                rig.until("its start", || {
-                    (rig.starts(name).len() >= round).then_some(())
-                });
+                rig.until("its start", || (rig.starts(name).len() >= round).then_some(()));
                 rig.assert_starts(name, round);
                 assert_eq!(rig.starts(name).last().copied(), rig.row(name).pid);
             }
@@ -100,10 +93,7 @@ fn what_was_stopped_since_the_save_comes_up() {
         rig.ok(&["remove", "b"]);
         rig.ok(&["restore"]);
         assert_eq!(rig.row("a").status, "online");
-        assert_eq!(
-            (rig.row("b").status.as_str(), rig.row("b").id),
-            ("online", 1)
-        );
+        assert_eq!((rig.row("b").status.as_str(), rig.row("b").id), ("online", 1));
         assert_eq!(rig.row("down").status, "stopped");
     });
 }
@@ -138,9 +128,7 @@ fn a_damaged_dump_is_kept_and_the_one_before_is_taken() {
         assert_eq!(rig.row("b").status, "online");
         let summary = "restored 2: 0 already running, 2 started";
         assert!(ran.out.contains(summary), "{ran:?}");
-        let entries = std::fs::read_dir(&rig.home)
-            .unwrap()
-            .map(|entry| entry.unwrap().path());
+        let entries = std::fs::read_dir(&rig.home).unwrap().map(|entry| entry.unwrap().path());
         let kept = entries
             .filter(|path| path.is_file())
             .any(|path| std::fs::read(path).is_ok_and(|bytes| bytes == damaged));
@@ -168,10 +156,7 @@ fn with_both_dumps_damaged_restore_says_so_and_keeps_them() {
 fn restore_without_a_dump_says_so() {
     isolated(here!(), |rig| {
         let line = rig.refused(1, &["restore"]);
-        assert!(
-            line.contains("dump.json") || line.contains("save"),
-            "{line}"
-        );
+        assert!(line.contains("dump.json") || line.contains("save"), "{line}");
     });
 }
 
@@ -192,10 +177,7 @@ fn what_is_on_disk_is_private() {
             }
         }
         for name in ["dump.json", "dump.json.bak"] {
-            let mode = std::fs::metadata(rig.home.join(name))
-                .unwrap()
-                .permissions()
-                .mode();
+            let mode = std::fs::metadata(rig.home.join(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
     });
@@ -204,10 +186,7 @@ fn what_is_on_disk_is_private() {
 /// Somebody runs the same program by hand in the same directory.
 fn look_alike(rig: &Rig, words: &[&str]) -> std::process::Child {
     let mut command = Command::new(words[0]);
-    command
-        .args(&words[1..])
-        .current_dir(&rig.dir)
-        .stdin(Stdio::null());
+    command.args(&words[1..]).current_dir(&rig.dir).stdin(Stdio::null());
     command.spawn().unwrap()
 }
 
@@ -219,9 +198,7 @@ fn a_start_beside_a_look_alike_is_refused_unless_forced() {
         let mut other = look_alike(rig, &words);
         let pid = other.id().to_string();
         rig.until("its exec", || {
-            proc::arguments(other.id().cast_signed())
-                .ends_with("- sleep")
-                .then_some(())
+            proc::arguments(other.id().cast_signed()).ends_with("- sleep").then_some(())
         });
         let mut start = vec!["start", "--name", "web", "--"];
         start.extend(words);
@@ -258,9 +235,7 @@ fn a_restart_of_what_is_down_heeds_a_look_alike_as_a_start_does() {
         let mut other = look_alike(rig, &words);
         let pid = other.id();
         rig.until("its exec", || {
-            proc::arguments(pid.cast_signed())
-                .ends_with("- sleep")
-                .then_some(())
+            proc::arguments(pid.cast_signed()).ends_with("- sleep").then_some(())
         });
         for command in [["start", "web"], ["restart", "web"]] {
             let line = rig.refused(5, &command);
@@ -278,9 +253,7 @@ fn a_restore_beside_a_look_alike_refuses_that_service_alone() {
         saved(rig);
         reboot(rig);
         let (program, lock) = (fixture().display().to_string(), rig.lock("a"));
-        let words = [
-            &program, &lock, "child", "[", "setsid", "sleep", "]", "sleep",
-        ];
+        let words = [&program, &lock, "child", "[", "setsid", "sleep", "]", "sleep"];
         let mut other = look_alike(rig, &words);
         rig.until("its lock", || (rig.starts("a").len() == 2).then_some(()));
         let ran = rig.opm(&["restore"]);

@@ -36,10 +36,7 @@ fn unkillable(rig: &Rig, of: &str) {
     rig.kill_daemon();
     // A leader that lives while the goal is up may be called online: it is the one there is.
     let status = rig.row("web").status;
-    assert!(
-        status == "stopping" || held == leader && status == "online",
-        "{status}"
-    );
+    assert!(status == "stopping" || held == leader && status == "online", "{status}");
     rig.assert_starts("web", 1);
     start.kill().unwrap();
     start.wait().unwrap();
@@ -66,10 +63,7 @@ fn an_escapee_that_cannot_be_killed_is_named_and_never_doubled() {
 /// A child that became root, of an opm that is nobody: it can be seen, not signalled.
 #[test]
 fn a_member_that_may_not_be_signalled_is_named_and_waited_for() {
-    let setting = Setting {
-        user: User::Nobody,
-        ..Setting::default()
-    };
+    let setting = Setting { user: User::Nobody, ..Setting::default() };
     isolated_in(setting, here!(), |rig| {
         let privileged = "/mnt/privileged";
         std::fs::copy(fixture(), privileged).unwrap();
@@ -79,15 +73,7 @@ fn a_member_that_may_not_be_signalled_is_named_and_waited_for() {
         let script = format!(
             "setsid {privileged} --held {lock} uid:0 note:rest sleep & {program} {lock} sleep"
         );
-        let words = [
-            "start",
-            "--name",
-            "web",
-            "--min-uptime",
-            "0s",
-            "--stop-timeout",
-            "100ms",
-        ];
+        let words = ["start", "--name", "web", "--min-uptime", "0s", "--stop-timeout", "100ms"];
         let mut words = words.to_vec();
         words.extend(["--", "bash", "-c", &script]);
         rig.ok(&words);
@@ -115,19 +101,9 @@ fn a_member_that_may_not_be_signalled_is_named_and_waited_for() {
 fn a_child_in_a_pid_namespace_of_its_own_is_waited_for() {
     isolated(here!(), |rig| {
         let (lock, program) = (rig.lock("web"), fixture().display().to_string());
-        let words = [
-            "start",
-            "--name",
-            "web",
-            "--min-uptime",
-            "0s",
-            "--stop-timeout",
-            "300ms",
-        ];
+        let words = ["start", "--name", "web", "--min-uptime", "0s", "--stop-timeout", "300ms"];
         let mut words = words.to_vec();
-        words.extend([
-            "--", "unshare", "--pid", "--fork", &program, &lock, "child", "[",
-        ]);
+        words.extend(["--", "unshare", "--pid", "--fork", &program, &lock, "child", "["]);
         words.extend(["setsid", "sleep", "]", "sleep"]);
         rig.ok(&words);
         let inside = |rig: &Rig| -> Vec<i32> {
@@ -136,17 +112,13 @@ fn a_child_in_a_pid_namespace_of_its_own_is_waited_for() {
             pids.retain(|pid| proc::arguments(*pid).contains(&rig.lock("web")));
             pids
         };
-        let first = rig.until("the inner ones", || {
-            Some(inside(rig)).filter(|all| all.len() == 2)
-        });
+        let first = rig.until("the inner ones", || Some(inside(rig)).filter(|all| all.len() == 2));
         let leader = rig.row("web").pid.unwrap();
         rig.kill(leader, Signal::KILL);
         rig.until_replaced("web", leader);
         assert!(first.iter().all(|pid| !proc::alive(*pid)));
         rig.kill_daemon();
-        let second = rig.until("the inner ones", || {
-            Some(inside(rig)).filter(|all| all.len() == 2)
-        });
+        let second = rig.until("the inner ones", || Some(inside(rig)).filter(|all| all.len() == 2));
         rig.ok(&["restart", "web"]);
         assert!(second.iter().all(|pid| !proc::alive(*pid)));
         rig.ok(&["stop", "web"]);
@@ -191,10 +163,7 @@ fn copied_home(test: &str, change: fn(&std::path::Path)) {
         let rest = rig.note("web", "rest");
         rig.ok(&["save"]);
         let copy = rig.dir.join("c");
-        let copied = Command::new("cp")
-            .arg("-a")
-            .args([&rig.home, &copy])
-            .status();
+        let copied = Command::new("cp").arg("-a").args([&rig.home, &copy]).status();
         assert!(copied.unwrap().success());
         change(&copy);
         for args in [["ls"].as_slice(), &["restore"], &["start", "all"]] {
@@ -238,19 +207,10 @@ fn two_homes_have_nothing_to_do_with_each_other() {
 /// Each process of another user is invisible, its own are not.
 #[test]
 fn where_proc_hides_others_nothing_is_doubled() {
-    let setting = Setting {
-        user: User::Nobody,
-        ..Setting::default()
-    };
+    let setting = Setting { user: User::Nobody, ..Setting::default() };
     isolated_in(setting, here!(), |rig| {
         let hidden = ["-o", "remount,hidepid=2", "/proc"];
-        assert!(
-            Command::new("mount")
-                .args(hidden)
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("mount").args(hidden).status().unwrap().success());
         let leader = rig.start("web", "child [ setsid note:rest sleep ] sleep");
         let rest = rig.note("web", "rest");
         rig.kill_daemon();
@@ -274,15 +234,10 @@ fn without_proc_opm_promises_nothing_and_says_so() {
         let opm = rig.command(&[]);
         let script = "mount -t tmpfs none /proc && exec \"$@\"";
         let mut command = Command::new("unshare");
-        command
-            .args(["--mount", "sh", "-c", script, "sh"])
-            .arg(opm.get_program());
+        command.args(["--mount", "sh", "-c", script, "sh"]).arg(opm.get_program());
         command.args(["start", "--name", "web", "--", "sleep", "1000"]);
         command.envs(opm.get_envs().filter_map(|(k, v)| Some((k, v?))));
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let ran = finish(command.current_dir(&rig.dir).spawn().unwrap(), &["start"]);
         if ran.code == Some(0) {
             // Then it must be able to keep its word.
@@ -315,17 +270,10 @@ fn a_client_that_only_asks_keeps_nobody_waiting() {
             let (mut asks, mut answered) =
                 (client.try_clone().unwrap(), client.try_clone().unwrap());
             let frames = frames.clone();
-            threads.push(std::thread::spawn(
-                move || {
-                    while asks.write_all(&frames).is_ok() {}
-                },
-            ));
+            threads.push(std::thread::spawn(move || while asks.write_all(&frames).is_ok() {}));
             if reads {
                 threads.push(std::thread::spawn(move || {
-                    while answered
-                        .read(&mut [0; 65_536])
-                        .is_ok_and(|length| length > 0)
-                    {}
+                    while answered.read(&mut [0; 65_536]).is_ok_and(|length| length > 0) {}
                 }));
             }
             clients.push(client);
@@ -335,12 +283,7 @@ fn a_client_that_only_asks_keeps_nobody_waiting() {
         }
         let status = std::fs::read_to_string(format!("/proc/{}/status", rig.daemon())).unwrap();
         let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kb: u64 = memory
-            .unwrap()
-            .trim()
-            .trim_end_matches(" kB")
-            .parse()
-            .unwrap();
+        let kb: u64 = memory.unwrap().trim().trim_end_matches(" kB").parse().unwrap();
         assert!(kb < 32 << 10, "{kb} kB");
         for client in clients {
             client.shutdown(std::net::Shutdown::Both).unwrap();

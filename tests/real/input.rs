@@ -15,11 +15,7 @@ pub(crate) fn with_witness(rig: &Rig, test: impl FnOnce(&Rig)) {
     test(rig);
     let row = rig.row("witness");
     assert_eq!((row.pid, row.status.as_str()), (Some(pid), "online"));
-    assert_eq!(
-        (rig.daemon(), row.adopted),
-        (daemon, false),
-        "the daemon was replaced"
-    );
+    assert_eq!((rig.daemon(), row.adopted), (daemon, false), "the daemon was replaced");
 }
 
 /// Runs a start; it must fail with this code and leave no service `name`.
@@ -158,9 +154,7 @@ fn a_start_without_descriptors_fails_clearly_and_works_again_with_them() {
             let limit = |n: usize| {
                 let pid = daemon.to_string();
                 let limit = format!("--nofile={n}:");
-                let prlimit = Command::new("prlimit")
-                    .args(["--pid", &pid, &limit])
-                    .status();
+                let prlimit = Command::new("prlimit").args(["--pid", &pid, &limit]).status();
                 assert!(prlimit.unwrap().success());
             };
             // Room for the client's connection and no more.
@@ -192,13 +186,7 @@ fn a_death_without_descriptors_is_repaired_when_there_are_some() {
             let open = proc::descriptors(daemon);
             let prlimit = |n: i32| {
                 let words = [format!("--pid={daemon}"), format!("--nofile={n}:")];
-                assert!(
-                    Command::new("prlimit")
-                        .args(words)
-                        .status()
-                        .unwrap()
-                        .success()
-                );
+                assert!(Command::new("prlimit").args(words).status().unwrap().success());
             };
             prlimit(open.len() as i32);
             rig.kill(pid, Signal::KILL);
@@ -258,9 +246,7 @@ pub(crate) fn mount(args: &[&str]) {
 
 fn connect(rig: &Rig) -> UnixStream {
     let stream = UnixStream::connect(rig.home.join("opm.sock")).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     stream
 }
 
@@ -276,10 +262,7 @@ fn a_frame_of_a_gigabyte_is_answered_or_hung_up_on_at_once() {
             }
             let daemon = rig.daemon();
             let text = std::fs::read_to_string(format!("/proc/{daemon}/status")).unwrap();
-            let rss = text
-                .lines()
-                .find_map(|line| line.strip_prefix("VmHWM:"))
-                .unwrap();
+            let rss = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
             let kb: u64 = rss.trim().trim_end_matches(" kB").parse().unwrap();
             assert!(kb < 100_000, "{kb} kB");
         });
@@ -290,14 +273,7 @@ fn a_frame_of_a_gigabyte_is_answered_or_hung_up_on_at_once() {
 fn garbage_is_answered_or_hung_up_on() {
     isolated(here!(), |rig| {
         with_witness(rig, |rig| {
-            for body in [
-                b"{".as_slice(),
-                b"",
-                b"[]",
-                b"\"nope\"",
-                b"{\"stop\":7}",
-                &[0xff; 64],
-            ] {
+            for body in [b"{".as_slice(), b"", b"[]", b"\"nope\"", b"{\"stop\":7}", &[0xff; 64]] {
                 let mut stream = connect(rig);
                 let length = u32::try_from(body.len()).unwrap();
                 stream.write_all(&length.to_le_bytes()).unwrap();
@@ -332,16 +308,12 @@ fn half_a_frame_and_a_silent_end_hold_nobody_up() {
 fn a_thousand_silent_clients_keep_nobody_out() {
     isolated(here!(), |rig| {
         let most = getrlimit(Resource::Nofile).maximum;
-        let limit = Rlimit {
-            current: most,
-            maximum: most,
-        };
+        let limit = Rlimit { current: most, maximum: most };
         setrlimit(Resource::Nofile, limit).unwrap();
         with_witness(rig, |rig| {
             let path = rig.home.join("opm.sock");
-            let silent: Vec<UnixStream> = (0..1_000)
-                .filter_map(|_| UnixStream::connect(&path).ok())
-                .collect();
+            let silent: Vec<UnixStream> =
+                (0..1_000).filter_map(|_| UnixStream::connect(&path).ok()).collect();
             let pid = rig.start("web", "sleep");
             rig.kill(pid, Signal::KILL);
             rig.until_replaced("web", pid);
@@ -377,9 +349,7 @@ fn a_client_that_follows_and_never_reads_holds_nobody_up() {
             let mut follower = rig.spawn(&["events", "-f", "--format", "json"]);
             let words = rig.start_words("web", &["--min-uptime", "0s"], "exit:0");
             rig.opm(&words.iter().map(String::as_str).collect::<Vec<_>>());
-            rig.until("many events", || {
-                (rig.starts("web").len() > 800).then_some(())
-            });
+            rig.until("many events", || (rig.starts("web").len() > 800).then_some(()));
             rig.ok(&["stop", "web"]);
             follower.kill().unwrap();
             follower.wait().unwrap();
@@ -428,17 +398,9 @@ fn a_full_disk_loses_nothing_and_restarts_go_on() {
             }
             rig.ok(&["save"]);
         });
-        let before: Vec<_> = rig
-            .rows()
-            .into_iter()
-            .map(|r| (r.id, r.name, r.pid))
-            .collect();
+        let before: Vec<_> = rig.rows().into_iter().map(|r| (r.id, r.name, r.pid)).collect();
         rig.kill_daemon();
-        let after: Vec<_> = rig
-            .rows()
-            .into_iter()
-            .map(|r| (r.id, r.name, r.pid))
-            .collect();
+        let after: Vec<_> = rig.rows().into_iter().map(|r| (r.id, r.name, r.pid)).collect();
         assert_eq!(before, after);
     });
 }
@@ -449,10 +411,8 @@ fn a_home_that_cannot_be_written_is_said_so() {
         std::fs::create_dir(&rig.home).unwrap();
         let home = rig.home.display().to_string();
         mount(&["-t", "tmpfs", "-o", "ro", "none", &home]);
-        for args in [
-            ["daemon", "start"].as_slice(),
-            &["start", "--name", "x", "--", "sleep", "9"],
-        ] {
+        for args in [["daemon", "start"].as_slice(), &["start", "--name", "x", "--", "sleep", "9"]]
+        {
             let ran = rig.opm(args);
             assert!(matches!(ran.code, Some(1 | 4)), "{ran:?}");
             let line = one_line(&ran, args);

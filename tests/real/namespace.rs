@@ -168,22 +168,14 @@ pub(crate) fn publish() {
     for program in programs {
         let public = Path::new(PUBLIC).join(program.file_name().unwrap());
         std::fs::write(&public, "").unwrap();
-        mount(&[
-            "--bind",
-            program.to_str().unwrap(),
-            public.to_str().unwrap(),
-        ]);
+        mount(&["--bind", program.to_str().unwrap(), public.to_str().unwrap()]);
     }
 }
 
 /// The opm that is tested.
 pub(crate) fn opm() -> PathBuf {
     let public = Path::new(PUBLIC).join("opm");
-    if public.exists() {
-        public
-    } else {
-        env!("CARGO_BIN_EXE_opm").into()
-    }
+    if public.exists() { public } else { env!("CARGO_BIN_EXE_opm").into() }
 }
 
 /// target/PROFILE, where this test binary is.

@@ -31,9 +31,7 @@ fn free_port() -> u16 {
 fn get(port: u16) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    stream
-        .write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
-        .ok()?;
+    stream.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     answer.contains("200 OK").then_some(answer)
@@ -61,20 +59,14 @@ fn live(rig: &Rig, name: &str, options: &[&str], command: &[&str], serves: impl 
     let mut leader = rig.row(name).pid.unwrap();
     rig.kill(leader, Signal::KILL);
     let row = rig.until_replaced(name, leader);
-    assert!(
-        old.iter().all(|pid| !proc::alive(*pid)),
-        "{name}: {old:?} outlived the kill"
-    );
+    assert!(old.iter().all(|pid| !proc::alive(*pid)), "{name}: {old:?} outlived the kill");
     served("to serve again");
     for _ in 0..3 {
         leader = rig.row(name).pid.unwrap();
         old = rig.tree(name);
         assert!(old.contains(&leader));
         rig.ok(&["restart", name]);
-        assert!(
-            old.iter().all(|pid| !proc::alive(*pid)),
-            "{name}: {old:?} outlived a restart"
-        );
+        assert!(old.iter().all(|pid| !proc::alive(*pid)), "{name}: {old:?} outlived a restart");
         served("to serve after a restart");
     }
     assert!(row.generation < rig.row(name).generation);
@@ -85,17 +77,11 @@ fn live(rig: &Rig, name: &str, options: &[&str], command: &[&str], serves: impl 
     old = rig.tree(name);
     rig.kill(leader, Signal::KILL);
     rig.until_replaced(name, leader);
-    assert!(
-        old.iter().all(|pid| !proc::alive(*pid)),
-        "{name}: {old:?} outlived its leader"
-    );
+    assert!(old.iter().all(|pid| !proc::alive(*pid)), "{name}: {old:?} outlived its leader");
     served("to serve after its adoption");
     old = rig.tree(name);
     rig.ok(&["stop", name]);
-    assert!(
-        old.iter().all(|pid| !proc::alive(*pid)),
-        "{name}: {old:?} outlived the stop"
-    );
+    assert!(old.iter().all(|pid| !proc::alive(*pid)), "{name}: {old:?} outlived the stop");
     assert!(!serves(), "{name} still serves");
 }
 
@@ -119,20 +105,12 @@ fn node_never_finds_its_port_in_use_over_fifty_restarts_under_load() {
         program("nodejs", &["/usr/bin/node", "/usr/local/bin/node"]);
         write(rig, "server/server.js", SERVER_JS);
         let port = free_port();
-        let words = [
-            "start",
-            "--env",
-            &format!("PORT={port}"),
-            "node server/server.js",
-        ];
+        let words = ["start", "--env", &format!("PORT={port}"), "node server/server.js"];
         rig.ok(&words);
         // Named after what the command is about.
         let log = rig.info("server")["log_error"].as_str().unwrap().to_owned();
         rig.until("node to serve", || get(port));
-        let (stop, served) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicUsize::new(0)),
-        );
+        let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let load: Vec<_> = (0..2)
             .map(|_| {
                 let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
@@ -148,10 +126,7 @@ fn node_never_finds_its_port_in_use_over_fifty_restarts_under_load() {
             rig.ok(&["restart", "server"]);
             let pid = rig.row("server").pid.unwrap();
             let answered = rig.until("the new node", || get(port));
-            assert!(
-                answered.contains(&format!("pid {pid}\n")),
-                "{n}: not {pid}: {answered}"
-            );
+            assert!(answered.contains(&format!("pid {pid}\n")), "{n}: not {pid}: {answered}");
         }
         stop.store(true, Ordering::Relaxed);
         for thread in load {
@@ -195,15 +170,7 @@ fn redis_serves_one_port() {
         let port = free_port();
         let number = port.to_string();
         let dir = rig.dir.display().to_string();
-        let command = [
-            &redis,
-            "--port",
-            &number,
-            "--bind",
-            "127.0.0.1",
-            "--dir",
-            &dir,
-        ];
+        let command = [&redis, "--port", &number, "--bind", "127.0.0.1", "--dir", &dir];
         live(rig, "redis", &[], &command, || {
             let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
                 return false;
@@ -220,62 +187,34 @@ fn redis_serves_one_port() {
 #[test]
 fn a_postgres_cluster_is_never_opened_twice() {
     isolated(here!(), |rig| {
-        let versions = std::fs::read_dir("/usr/lib/postgresql")
-            .into_iter()
-            .flatten();
-        let bin = versions
-            .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
-            .next();
+        let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+        let bin = versions.filter_map(|entry| Some(entry.ok()?.path().join("bin"))).next();
         let bin = bin.unwrap_or_else(|| panic!("postgresql is missing (apt-get install it)"));
         // It refuses to run as root; its directory must be within its reach.
         let data = rig.dir.join("data");
         std::fs::create_dir(&data).unwrap();
         let run = |words: &[&str]| {
-            assert!(
-                Command::new(words[0])
-                    .args(&words[1..])
-                    .status()
-                    .unwrap()
-                    .success()
-            )
+            assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success())
         };
         run(&["chmod", "755", rig.dir.to_str().unwrap()]);
         run(&["chown", "postgres:", data.to_str().unwrap()]);
-        let as_postgres = [
-            "setpriv",
-            "--reuid=postgres",
-            "--regid=postgres",
-            "--clear-groups",
-        ];
+        let as_postgres = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"];
         let initdb = bin.join("initdb").display().to_string();
         let mut init = Command::new(as_postgres[0]);
-        init.args(&as_postgres[1..])
-            .arg(initdb)
-            .args(["-N", "-D"])
-            .arg(&data);
+        init.args(&as_postgres[1..]).arg(initdb).args(["-N", "-D"]).arg(&data);
         let output = init.current_dir("/").output().unwrap();
         assert!(output.status.success(), "{output:?}");
         let port = free_port().to_string();
-        let (postgres, data) = (
-            bin.join("postgres").display().to_string(),
-            data.display().to_string(),
-        );
+        let (postgres, data) =
+            (bin.join("postgres").display().to_string(), data.display().to_string());
         let mut command = as_postgres.to_vec();
         command.extend([&*postgres, "-D", &data, "-p", &port, "-k", &data]);
         let ready = bin.join("pg_isready").display().to_string();
         // A crashed postmaster's shared memory is in use until its last backend is gone.
-        live(
-            rig,
-            "postgres",
-            &["--stop-signal", "INT", "--stop-timeout", "10s"],
-            &command,
-            || {
-                let output = Command::new(&ready)
-                    .args(["-q", "-h", "127.0.0.1", "-p", &port])
-                    .status();
-                output.is_ok_and(|status| status.success()) && processes("postgres:").len() >= 4
-            },
-        );
+        live(rig, "postgres", &["--stop-signal", "INT", "--stop-timeout", "10s"], &command, || {
+            let output = Command::new(&ready).args(["-q", "-h", "127.0.0.1", "-p", &port]).status();
+            output.is_ok_and(|status| status.success()) && processes("postgres:").len() >= 4
+        });
         let log = std::fs::read_to_string(rig.info("postgres")["log_error"].as_str().unwrap());
         let log = log.unwrap();
         assert!(!log.contains("another server might be running"), "{log}");
@@ -306,13 +245,9 @@ fn a_shell_script_is_ended_with_its_background_children() {
                     nohup setsid sleep 4711 >/dev/null 2>&1 &\nsleep 4711\n";
         let script = write(rig, "start.sh", text);
         let command = ["bash", script.to_str().unwrap()];
-        live(
-            rig,
-            "script",
-            &["--stop-timeout", "500ms"],
-            &command,
-            || processes("sleep 4711").len() == 4,
-        );
+        live(rig, "script", &["--stop-timeout", "500ms"], &command, || {
+            processes("sleep 4711").len() == 4
+        });
         assert_eq!(processes("4711"), Vec::<i32>::new());
     });
 }

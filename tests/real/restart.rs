@@ -27,20 +27,12 @@ fn a_killed_leader_is_replaced_when_its_tree_is_gone(rig: &Rig) {
     assert!(after.generation > before.generation);
     assert_eq!(after.restarts, 1);
     let row_pid = after.pid.unwrap();
-    rig.until("the second start", || {
-        (rig.starts("web").len() == 2).then_some(())
-    });
+    rig.until("the second start", || (rig.starts("web").len() == 2).then_some(()));
     assert_eq!(rig.starts("web"), [pid, row_pid]);
-    assert_eq!(
-        order(rig, "web"),
-        ["spawned", "exited", "drained", "spawned"]
-    );
+    assert_eq!(order(rig, "web"), ["spawned", "exited", "drained", "spawned"]);
     let events = rig.events("web");
     let exited = events.iter().find(|event| event.event == "exited").unwrap();
-    assert!(
-        exited.signal.as_ref().is_some_and(|s| s.ends_with("KILL")),
-        "{exited:?}"
-    );
+    assert!(exited.signal.as_ref().is_some_and(|s| s.ends_with("KILL")), "{exited:?}");
     assert_eq!(exited.generation, before.generation);
 }
 
@@ -50,18 +42,11 @@ fn restart_waits_for_what_ignores_the_stop_signal_then_starts_one(rig: &Rig) {
     rig.note("web", "up");
     let began = Instant::now();
     rig.ok(&["restart", "web"]);
-    assert!(
-        began.elapsed() >= Duration::from_millis(400),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
     let row = rig.row("web");
     assert_eq!((row.status.as_str(), row.restarts), ("online", 1));
     assert!(!proc::alive(old) && row.pid != Some(old));
-    assert_eq!(
-        order(rig, "web"),
-        ["spawned", "exited", "drained", "spawned"]
-    );
+    assert_eq!(order(rig, "web"), ["spawned", "exited", "drained", "spawned"]);
 }
 
 fn twenty_restarts_of_all_at_once_leave_one_of_each(rig: &Rig) {
@@ -95,22 +80,15 @@ fn nothing_leaks_into_a_service(rig: &Rig) {
     let mut shell = rig.command(&[]);
     shell = {
         let mut outer = std::process::Command::new("bash");
-        outer
-            .envs(shell.get_envs().filter_map(|(k, v)| Some((k, v?))))
-            .current_dir(&rig.dir);
-        outer
-            .args(["-c", script, "bash"])
-            .arg(opm.get_program())
-            .args(opm.get_args());
+        outer.envs(shell.get_envs().filter_map(|(k, v)| Some((k, v?)))).current_dir(&rig.dir);
+        outer.args(["-c", script, "bash"]).arg(opm.get_program()).args(opm.get_args());
         outer.args(["start", "--name", "web", "--", "sleep", "1000"]);
         outer
     };
     assert!(shell.status().unwrap().success());
     let pid = rig.row("web").pid.unwrap();
     // The program's loader opens and closes libraries first.
-    rig.until("its own three descriptors", || {
-        (proc::descriptors(pid) == [0, 1, 2]).then_some(())
-    });
+    rig.until("its own three descriptors", || (proc::descriptors(pid) == [0, 1, 2]).then_some(()));
     for mask in ["SigBlk", "SigIgn", "SigCgt"] {
         assert_eq!(proc::status_mask(pid, mask), 0, "{mask}");
     }
@@ -146,27 +124,16 @@ fn a_quick_death_waits_for_the_cooldown() {
         rig.until_status("web", "waiting");
         assert_eq!(rig.row("web").pid, None);
         rig.until_replaced("web", pid);
-        assert!(
-            began.elapsed() >= Duration::from_millis(600),
-            "{:?}",
-            began.elapsed()
-        );
-        assert!(
-            rig.events("web")
-                .iter()
-                .any(|event| event.event == "waiting")
-        );
+        assert!(began.elapsed() >= Duration::from_millis(600), "{:?}", began.elapsed());
+        assert!(rig.events("web").iter().any(|event| event.event == "waiting"));
     });
 }
 
 #[test]
 fn too_many_quick_deaths_in_a_row_are_an_error_until_somebody_starts_it() {
     isolated(here!(), |rig| {
-        let words = rig.start_words(
-            "web",
-            &["--max-restarts", "3", "--restart-delay", "10ms"],
-            "exit:3",
-        );
+        let words =
+            rig.start_words("web", &["--max-restarts", "3", "--restart-delay", "10ms"], "exit:3");
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         rig.opm(&words);
         rig.until_status("web", "errored");
@@ -187,9 +154,7 @@ fn a_program_that_ends_in_a_millisecond_is_never_doubled() {
     isolated(here!(), |rig| {
         let words = rig.start_words("web", &["--min-uptime", "0s"], "ms:1 exit:1");
         rig.opm(&words.iter().map(String::as_str).collect::<Vec<_>>());
-        rig.until("two hundred starts", || {
-            (rig.starts("web").len() >= 200).then_some(())
-        });
+        rig.until("two hundred starts", || (rig.starts("web").len() >= 200).then_some(()));
         rig.ok(&["stop", "web"]);
         let starts = rig.starts("web");
         assert!(starts.iter().all(|pid| !proc::alive(*pid)));
@@ -211,27 +176,14 @@ fn the_restart_policy_decides_what_an_exit_means() {
         for (policy, code, again) in cases {
             let name = format!("{policy}-{code}");
             let ops = format!("ms:50 exit:{code}");
-            let options = [
-                "--restart",
-                policy,
-                "--restart-delay",
-                "10ms",
-                "--max-restarts",
-                "2",
-            ];
+            let options = ["--restart", policy, "--restart-delay", "10ms", "--max-restarts", "2"];
             let words = rig.start_words(&name, &options, &ops);
             rig.ok(&words.iter().map(String::as_str).collect::<Vec<_>>());
             let status = rig.until("it to come to rest", || {
                 let status = rig.row(&name).status;
-                ["stopped", "errored"]
-                    .contains(&status.as_str())
-                    .then_some(status)
+                ["stopped", "errored"].contains(&status.as_str()).then_some(status)
             });
-            let expected = if policy != "never" && !again {
-                "stopped"
-            } else {
-                &status
-            };
+            let expected = if policy != "never" && !again { "stopped" } else { &status };
             assert_eq!(status, expected, "{name}");
             assert_eq!(rig.starts(&name).len() > 1, again, "{name}");
         }
@@ -255,46 +207,27 @@ fn a_stopped_member_is_continued_after_the_stop_signal() {
         let options = ["--stop-timeout", "10s"];
         let pid = rig.start_with("web", &options, "note:up stop sleep");
         rig.until("it to stop itself", || {
-            proc::process(pid)
-                .is_some_and(|p| p.state == 'T')
-                .then_some(())
+            proc::process(pid).is_some_and(|p| p.state == 'T').then_some(())
         });
         let began = Instant::now();
         rig.ok(&["stop", "web"]);
-        assert!(
-            began.elapsed() < Duration::from_secs(5),
-            "it was killed, not continued"
-        );
-        let exited = rig
-            .events("web")
-            .into_iter()
-            .find(|e| e.event == "exited")
-            .unwrap();
-        assert!(
-            exited.signal.as_ref().is_some_and(|s| s.ends_with("TERM")),
-            "{exited:?}"
-        );
+        assert!(began.elapsed() < Duration::from_secs(5), "it was killed, not continued");
+        let exited = rig.events("web").into_iter().find(|e| e.event == "exited").unwrap();
+        assert!(exited.signal.as_ref().is_some_and(|s| s.ends_with("TERM")), "{exited:?}");
     });
 }
 
 #[test]
 fn a_program_that_daemonizes_is_an_error_with_a_reason() {
     isolated(here!(), |rig| {
-        let words = rig.start_words(
-            "web",
-            &[],
-            "child [ setsid note:daemon sleep ] ms:100 exit:0",
-        );
+        let words = rig.start_words("web", &[], "child [ setsid note:daemon sleep ] ms:100 exit:0");
         rig.opm(&words.iter().map(String::as_str).collect::<Vec<_>>());
         rig.until_status("web", "errored");
         rig.assert_starts("web", 1);
         let daemon = rig.note("web", "daemon");
         assert!(!proc::alive(daemon), "the escapee lives on");
         let note = rig.info("web")["note"].to_string();
-        assert!(
-            note.contains("daemon") && note.contains("foreground"),
-            "{note}"
-        );
+        assert!(note.contains("daemon") && note.contains("foreground"), "{note}");
     });
 }
 
@@ -340,10 +273,7 @@ fn a_signal_reaches_the_leader_and_with_tree_every_member() {
         rig.note("web", "ready");
         let heard = |rig: &Rig| {
             let notes = rig.notes("web");
-            notes
-                .iter()
-                .filter(|line| line.starts_with("signal 10"))
-                .count()
+            notes.iter().filter(|line| line.starts_with("signal 10")).count()
         };
         rig.ok(&["signal", "web", "USR1"]);
         rig.until("the leader to hear it", || (heard(rig) == 1).then_some(()));
@@ -358,14 +288,9 @@ fn a_start_whose_output_is_piped_returns() {
         let opm = env!("CARGO_BIN_EXE_opm");
         let mut shell = std::process::Command::new("sh");
         let line = format!("{opm} start --name web -- sleep 1000 2>&1 | cat");
-        shell
-            .args(["-c", &line])
-            .env("OPM_HOME", &rig.home)
-            .current_dir(&rig.dir);
-        let child = shell
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
-            .spawn();
+        shell.args(["-c", &line]).env("OPM_HOME", &rig.home).current_dir(&rig.dir);
+        let child =
+            shell.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn();
         let ran = finish(child.unwrap(), &["start", "|", "cat"]);
         assert!(ran.out.contains("web"), "{ran:?}");
     });
@@ -400,10 +325,7 @@ fn wait_says_when_it_is_true_and_gives_up_in_time() {
     isolated(here!(), |rig| {
         let pid = rig.start("web", "sleep");
         rig.ok(&["wait", "web", "--for", "online", "--timeout", "5s"]);
-        let line = rig.refused(
-            6,
-            &["wait", "web", "--for", "stopped", "--timeout", "200ms"],
-        );
+        let line = rig.refused(6, &["wait", "web", "--for", "stopped", "--timeout", "200ms"]);
         assert!(line.contains("web"), "{line}");
         let words = ["wait", "web", "--for", "stopped"];
         let wait = rig.spawn(&words);

@@ -65,10 +65,7 @@ impl Rig {
         }
         let mut command = Command::new(fixture());
         // Under another name, or every start would warn of something alike.
-        command
-            .arg0("bystander")
-            .arg("--stranger")
-            .arg(dir.join("stranger"));
+        command.arg0("bystander").arg("--stranger").arg(dir.join("stranger"));
         let stranger = command.current_dir(dir).spawn().unwrap().id().cast_signed();
         Self {
             dir: dir.to_owned(),
@@ -181,17 +178,11 @@ impl Rig {
 
     /// Starts the fixture with `ops` as service `name` under these options.
     pub(crate) fn start_with(&self, name: &str, options: &[&str], ops: &str) -> i32 {
-        self.ok(&self
-            .start_words(name, options, ops)
-            .iter()
-            .map(|s| &**s)
-            .collect::<Vec<_>>());
+        self.ok(&self.start_words(name, options, ops).iter().map(|s| &**s).collect::<Vec<_>>());
         let row = self.row(name);
         let pid = row.pid.unwrap_or_else(|| panic!("started, but {row:?}"));
         // It is told to have exec'd; now it holds its lock.
-        self.until(&format!("{name} to run"), || {
-            self.starts(name).contains(&pid).then_some(pid)
-        })
+        self.until(&format!("{name} to run"), || self.starts(name).contains(&pid).then_some(pid))
     }
 
     /// The words of such a start.
@@ -249,17 +240,13 @@ impl Rig {
     /// The pids that noted `word`, oldest first.
     pub(crate) fn noted(&self, name: &str, word: &str) -> Vec<i32> {
         let notes = self.notes(name);
-        let pids = notes
-            .iter()
-            .filter_map(|line| line.strip_prefix(word)?.trim().parse().ok());
+        let pids = notes.iter().filter_map(|line| line.strip_prefix(word)?.trim().parse().ok());
         pids.collect()
     }
 
     /// The pid of the latest process of `name` that noted `word`.
     pub(crate) fn note(&self, name: &str, word: &str) -> i32 {
-        self.until(&format!("{name} to note {word}"), || {
-            self.noted(name, word).last().copied()
-        })
+        self.until(&format!("{name} to note {word}"), || self.noted(name, word).last().copied())
     }
 
     /// Wherever a process met a living predecessor.
@@ -293,9 +280,7 @@ impl Rig {
     }
 
     pub(crate) fn until_gone(&self, pid: i32) {
-        self.until(&format!("{pid} to be gone"), || {
-            (!proc::alive(pid)).then_some(())
-        });
+        self.until(&format!("{pid} to be gone"), || (!proc::alive(pid)).then_some(()));
     }
 
     pub(crate) fn until_status(&self, name: &str, status: &str) -> Row {
@@ -382,9 +367,7 @@ impl Rig {
 /// `opm` as a user who owns nothing here.
 pub(crate) fn as_nobody() -> Command {
     let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-        .arg(opm());
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(opm());
     command
 }
 
@@ -409,18 +392,8 @@ pub(crate) fn finish(mut child: Child, args: &[&str]) -> Ran {
             String::from_utf8_lossy(&bytes).into_owned()
         })
     };
-    let out = drain(
-        child
-            .stdout
-            .take()
-            .map(|s| Box::new(s) as Box<dyn Read + Send>),
-    );
-    let err = drain(
-        child
-            .stderr
-            .take()
-            .map(|s| Box::new(s) as Box<dyn Read + Send>),
-    );
+    let out = drain(child.stdout.take().map(|s| Box::new(s) as Box<dyn Read + Send>));
+    let err = drain(child.stderr.take().map(|s| Box::new(s) as Box<dyn Read + Send>));
     let deadline = Instant::now() + PATIENCE;
     let mut code = None;
     loop {

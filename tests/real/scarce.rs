@@ -12,9 +12,7 @@ fn start_with_descriptors(rig: &Rig, most: u32) -> Ran {
     let args = ["daemon", "start"];
     let opm = rig.command(&args);
     let mut command = Command::new("prlimit");
-    command
-        .arg(format!("--nofile={most}"))
-        .arg(opm.get_program());
+    command.arg(format!("--nofile={most}")).arg(opm.get_program());
     command.args(args);
     command.envs(opm.get_envs().filter_map(|(k, v)| Some((k, v?))));
     command.stdin(std::process::Stdio::null());
@@ -32,9 +30,8 @@ fn silent_clients_without_end_leave_descriptors_for_services() {
             // One that has asked is no silent one.
             let mut waiter = rig.spawn(&["wait", "witness", "--for", "stopped"]);
             let path = rig.home.join("opm.sock");
-            let silent: Vec<UnixStream> = (0..400)
-                .filter_map(|_| UnixStream::connect(&path).ok())
-                .collect();
+            let silent: Vec<UnixStream> =
+                (0..400).filter_map(|_| UnixStream::connect(&path).ok()).collect();
             assert_eq!(silent.len(), 400);
             let pid = rig.start("web", "sleep");
             rig.kill(pid, Signal::KILL);

@@ -10,11 +10,7 @@ use std::process::Stdio;
 fn elsewhere(rig: &Rig, args: &[&str]) -> crate::rig::Ran {
     let opm = rig.command(args);
     let mut command = unshare();
-    command
-        .arg(fixture())
-        .arg("--init")
-        .arg(opm.get_program())
-        .args(args);
+    command.arg(fixture()).arg("--init").arg(opm.get_program()).args(args);
     command.envs(opm.get_envs().filter_map(|(k, v)| Some((k, v?))));
     command.current_dir(&rig.dir).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -94,9 +90,7 @@ fn a_daemon_that_becomes_another_image_while_a_child_hangs_stays_the_daemon() {
         // A crash can't wait for that.
         rig.kill(daemon, Signal::ABORT);
         let text = || std::fs::read_to_string(rig.home.join("daemon.log")).unwrap_or_default();
-        rig.until("the new image to wait", || {
-            text().contains("waiting for pid").then_some(())
-        });
+        rig.until("the new image to wait", || text().contains("waiting for pid").then_some(()));
         assert!(proc::alive(daemon));
         let _reader = std::fs::File::open(&log).unwrap();
         start.wait().unwrap();
@@ -136,9 +130,7 @@ fn a_stop_of_what_has_not_yet_execd_is_obeyed() {
 
 fn tracer_of(pid: i32) -> i32 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("TracerPid:"));
+    let line = text.lines().find_map(|line| line.strip_prefix("TracerPid:"));
     line.and_then(|line| line.trim().parse().ok()).unwrap_or(0)
 }
 
@@ -152,10 +144,7 @@ fn a_leader_that_is_traced_is_replaced_when_its_tracer_lets_go() {
         rig.until("the tracer", || (tracer_of(leader) == tracer).then_some(()));
         rig.kill(leader, Signal::KILL);
         rig.until_gone(leader);
-        assert!(
-            proc::process(leader).is_some(),
-            "reaped in spite of its tracer"
-        );
+        assert!(proc::process(leader).is_some(), "reaped in spite of its tracer");
         // Another death and another answer: the daemon has had its chance to err.
         let other = rig.start("other", "sleep");
         rig.kill(other, Signal::KILL);
@@ -191,10 +180,7 @@ fn a_daemon_started_from_inside_a_service_outlives_it() {
         assert!(proc::alive(daemon));
         assert_eq!(proc::variable(daemon, "OPM_MARK"), None);
         assert_ne!(proc::process(daemon).unwrap().session, shell);
-        assert!(
-            !rig.tree("shell").contains(&daemon),
-            "the daemon counts as its member"
-        );
+        assert!(!rig.tree("shell").contains(&daemon), "the daemon counts as its member");
         rig.ok(&["restart", "shell"]);
         rig.ok(&["stop", "shell"]);
         assert_eq!(rig.daemon(), daemon);
@@ -213,10 +199,7 @@ fn a_daemon_of_another_home_started_from_inside_a_service_outlives_it() {
         let lock = std::fs::File::create(inner.join("lock")).unwrap();
         let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
         rustix::fs::flock(&lock, exclusive).unwrap();
-        let script = format!(
-            "OPM_HOME={} {opm} daemon start; exec sleep 1000",
-            inner.display()
-        );
+        let script = format!("OPM_HOME={} {opm} daemon start; exec sleep 1000", inner.display());
         rig.ok(&["start", "--name", "shell", "--", "bash", "-c", &script]);
         let outer = rig.daemon();
         let daemon = rig.until("the inner daemon", || {
@@ -229,13 +212,8 @@ fn a_daemon_of_another_home_started_from_inside_a_service_outlives_it() {
         rig.kill(other, Signal::KILL);
         rig.until_replaced("other", other);
         drop(lock);
-        rig.until("it to begin", || {
-            inner.join("opm.sock").exists().then_some(())
-        });
-        assert!(
-            !rig.tree("shell").contains(&daemon),
-            "it counts as a member"
-        );
+        rig.until("it to begin", || inner.join("opm.sock").exists().then_some(()));
+        assert!(!rig.tree("shell").contains(&daemon), "it counts as a member");
         rig.ok(&["restart", "shell"]);
         rig.ok(&["stop", "shell"]);
         assert!(proc::alive(daemon));
@@ -265,11 +243,7 @@ fn an_opm_within_a_service_is_stopped_with_it_or_left_whole() {
         rig.ok(&["stop", "outer"]);
         let daemon = std::fs::read_to_string(inner.join("opm.pid")).unwrap();
         let daemon: i32 = daemon.trim().parse().unwrap();
-        assert_eq!(
-            proc::alive(start),
-            proc::alive(daemon),
-            "half of it was ended"
-        );
+        assert_eq!(proc::alive(start), proc::alive(daemon), "half of it was ended");
         assert_eq!(rig.row("outer").status, "stopped");
         // A second run of the outer one meets the inner one or nothing, never a double.
         rig.ok(&["start", "outer"]);
@@ -311,11 +285,7 @@ fn a_leader_that_wiped_its_environment_is_adopted() {
 fn a_stopped_leader_is_adopted_stopped() {
     isolated(here!(), |rig| {
         let leader = rig.start("web", "stop sleep");
-        let stopped = || {
-            proc::process(leader)
-                .is_some_and(|p| p.state == 'T')
-                .then_some(())
-        };
+        let stopped = || proc::process(leader).is_some_and(|p| p.state == 'T').then_some(());
         rig.until("it to stop itself", stopped);
         rig.kill_daemon();
         assert_eq!(rig.row("web").pid, Some(leader));
@@ -350,9 +320,7 @@ fn a_daemon_start_that_met_a_dying_daemon_starts_the_next() {
         rig.until("the command to have asked", || {
             let links = std::fs::read_dir(&descriptors).ok()?.flatten();
             let mut links = links.filter_map(|entry| std::fs::read_link(entry.path()).ok());
-            links
-                .any(|link| link.to_string_lossy().starts_with("socket:"))
-                .then_some(())
+            links.any(|link| link.to_string_lossy().starts_with("socket:")).then_some(())
         });
         rig.kill(daemon, Signal::KILL);
         let ran = finish(start, &["daemon", "start"]);

@@ -22,10 +22,7 @@ fn drains(rig: &Rig, ops: &str) {
     let rest = rig.note("web", "rest");
     rig.kill(leader, Signal::KILL);
     let row = rig.until_replaced("web", leader);
-    assert!(
-        !proc::alive(rest),
-        "{rest} outlived the replacement of its leader"
-    );
+    assert!(!proc::alive(rest), "{rest} outlived the replacement of its leader");
     rig.until("the new leader's note", || {
         (rig.starts("web").len() == 2 && rig.noted("web", "rest").len() == 2).then_some(())
     });
@@ -45,17 +42,11 @@ fn an_escapee_with_a_session_of_its_own_is_waited_for(rig: &Rig) {
 }
 
 fn a_grandchild_that_was_forked_away_is_waited_for(rig: &Rig) {
-    drains(
-        rig,
-        "child [ setsid child [ setsid note:rest sleep ] exit:0 ] wait sleep",
-    );
+    drains(rig, "child [ setsid child [ setsid note:rest sleep ] exit:0 ] wait sleep");
 }
 
 fn a_grandchild_with_a_cleared_environment_is_waited_for(rig: &Rig) {
-    drains(
-        rig,
-        "child [ setsid child [ setsid clean [ note:rest sleep ] ] exit:0 ] wait sleep",
-    );
+    drains(rig, "child [ setsid child [ setsid clean [ note:rest sleep ] ] exit:0 ] wait sleep");
 }
 
 fn an_escapee_that_ignores_the_stop_signal_is_killed_in_time(rig: &Rig) {
@@ -83,9 +74,7 @@ fn a_leader_whose_main_thread_is_gone_is_alive(rig: &Rig) {
     rig.until_replaced("other", other);
     assert_eq!(rig.row("web").pid, Some(leader));
     rig.ok(&["restart", "web"]);
-    rig.until("the second start", || {
-        (rig.starts("web").len() == 2).then_some(())
-    });
+    rig.until("the second start", || (rig.starts("web").len() == 2).then_some(()));
     assert!(proc::process(leader).is_none(), "still there");
 }
 
@@ -103,11 +92,7 @@ fn the_stop_signal_comes_before_the_kill() {
         rig.kill(leader, Signal::KILL);
         rig.until_replaced("web", leader);
         assert!(!proc::alive(rest));
-        let heard = rig
-            .notes("web")
-            .iter()
-            .filter(|l| l.starts_with("signal 15"))
-            .count();
+        let heard = rig.notes("web").iter().filter(|l| l.starts_with("signal 15")).count();
         assert_eq!(heard, 1, "{:?}", rig.notes("web"));
     });
 }
@@ -116,24 +101,15 @@ fn the_stop_signal_comes_before_the_kill() {
 fn stopped_escapees_do_not_hold_a_drain_up() {
     isolated(here!(), |rig| {
         let options = ["--min-uptime", "0s", "--stop-timeout", "15s"];
-        let leader = rig.start_with(
-            "web",
-            &options,
-            "child [ setsid note:rest stop sleep ] sleep",
-        );
+        let leader = rig.start_with("web", &options, "child [ setsid note:rest stop sleep ] sleep");
         let rest = rig.note("web", "rest");
         rig.until("it to stop itself", || {
-            proc::process(rest)
-                .is_some_and(|p| p.state == 'T')
-                .then_some(())
+            proc::process(rest).is_some_and(|p| p.state == 'T').then_some(())
         });
         let began = Instant::now();
         rig.kill(leader, Signal::KILL);
         rig.until_replaced("web", leader);
-        assert!(
-            began.elapsed() < Duration::from_secs(10),
-            "it was killed, not continued"
-        );
+        assert!(began.elapsed() < Duration::from_secs(10), "it was killed, not continued");
     });
 }
 
@@ -156,9 +132,7 @@ fn short_lived_children_do_not_confuse_the_gate() {
 fn left(rig: &Rig, op: &str) -> Vec<String> {
     let all = proc::pids().into_iter().filter(|pid| proc::alive(*pid));
     let lines = all.map(proc::arguments);
-    lines
-        .filter(|line| line.contains(&rig.lock("web")) && line.contains(op))
-        .collect()
+    lines.filter(|line| line.contains(&rig.lock("web")) && line.contains(op)).collect()
 }
 
 #[test]
@@ -183,9 +157,7 @@ fn a_meteor_that_ignores_the_stop_signal_is_caught() {
         rig.note("web", "rest");
         rig.kill(leader, Signal::KILL);
         rig.until_replaced("web", leader);
-        rig.until("the second meteor", || {
-            (rig.noted("web", "rest").len() == 2).then_some(())
-        });
+        rig.until("the second meteor", || (rig.noted("web", "rest").len() == 2).then_some(()));
         rig.ok(&["stop", "web"]);
         assert_eq!(left(rig, "meteor:"), Vec::<String>::new());
     });
@@ -249,45 +221,29 @@ fn a_member_of_another_user_and_one_that_is_not_dumpable_are_waited_for() {
         for extension in [".notes", ".starts"] {
             std::fs::remove_file(rig.lock("web") + extension).unwrap();
         }
-        drains(
-            rig,
-            "undumpable child [ setsid undumpable note:rest sleep ] sleep",
-        );
+        drains(rig, "undumpable child [ setsid undumpable note:rest sleep ] sleep");
     });
 }
 
 #[test]
 fn members_with_groups_of_their_own_are_waited_for() {
     isolated(here!(), |rig| {
-        drains(
-            rig,
-            "child [ group child [ group note:rest sleep ] sleep ] child [ sleep ] sleep",
-        );
+        drains(rig, "child [ group child [ group note:rest sleep ] sleep ] child [ sleep ] sleep");
     });
 }
 
 #[test]
 fn zombies_that_an_init_leaves_lying_hold_no_gate_up() {
-    let setting = Setting {
-        lazy_init_ms: 1_200,
-        ..Setting::default()
-    };
+    let setting = Setting { lazy_init_ms: 1_200, ..Setting::default() };
     isolated_in(setting, here!(), |rig| {
-        let leader = rig.start(
-            "web",
-            "child [ setsid note:rest sleep ] child [ sleep ] sleep",
-        );
+        let leader = rig.start("web", "child [ setsid note:rest sleep ] child [ sleep ] sleep");
         rig.note("web", "rest");
         rig.kill_daemon();
         assert_eq!(rig.row("web").pid, Some(leader));
         let began = Instant::now();
         rig.kill(leader, Signal::KILL);
         rig.until_replaced("web", leader);
-        assert!(
-            began.elapsed() < Duration::from_secs(10),
-            "{:?}",
-            began.elapsed()
-        );
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     });
 }
 
@@ -295,10 +251,7 @@ fn zombies_that_an_init_leaves_lying_hold_no_gate_up() {
 fn three_hundred_escapees_are_drained() {
     isolated(here!(), |rig| {
         let many = "child [ setsid sleep ] ".repeat(300);
-        let leader = rig.start(
-            "web",
-            &format!("{many} child [ setsid note:rest sleep ] sleep"),
-        );
+        let leader = rig.start("web", &format!("{many} child [ setsid note:rest sleep ] sleep"));
         rig.note("web", "rest");
         rig.kill(leader, Signal::KILL);
         rig.until_replaced("web", leader);

@@ -7,8 +7,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 /// Pid, generation and restarts of each.
 fn picture(rig: &Rig) -> Vec<(String, Option<i32>, u64, u64)> {
     let rows = rig.rows().into_iter();
-    rows.map(|row| (row.name, row.pid, row.generation, row.restarts))
-        .collect()
+    rows.map(|row| (row.name, row.pid, row.generation, row.restarts)).collect()
 }
 
 fn some_services(rig: &Rig) {
@@ -157,11 +156,7 @@ fn a_daemon_that_stops_with_its_services_leaves_nothing() {
 #[test]
 fn a_daemon_whose_services_are_started_meanwhile_does_not_leave_them() {
     isolated(here!(), |rig| {
-        rig.start_with(
-            "web",
-            &["--stop-timeout", "1s"],
-            "ignore:TERM note:up sleep",
-        );
+        rig.start_with("web", &["--stop-timeout", "1s"], "ignore:TERM note:up sleep");
         rig.note("web", "up");
         let words = ["daemon", "stop", "--services"];
         let stop = rig.spawn(&words);
@@ -169,10 +164,7 @@ fn a_daemon_whose_services_are_started_meanwhile_does_not_leave_them() {
         rig.ok(&["start", "web"]);
         let ran = finish(stop, &words);
         assert_eq!(ran.code, Some(1), "{ran:?}");
-        assert!(
-            one_line(&ran, &words).contains("web: was started"),
-            "{ran:?}"
-        );
+        assert!(one_line(&ran, &words).contains("web: was started"), "{ran:?}");
         assert_eq!(rig.row("web").status, "online");
         assert!(!rig.row("web").adopted, "the daemon left");
     });
@@ -298,9 +290,7 @@ fn an_image_whose_socket_is_gone_binds_another() {
 
 /// Whether a process has this file open.
 fn holds(pid: i32, path: &std::path::Path) -> bool {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd"))
-        .into_iter()
-        .flatten();
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
     let mut links = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
     links.any(|link| link == path)
 }

@@ -34,15 +34,10 @@ fn scan(doubles: &mut Vec<String>) {
         let Some((service, incarnation)) = mark(pid) else {
             continue;
         };
-        let (earlier, other) = seen
-            .entry(service)
-            .or_insert((incarnation.clone(), pid))
-            .clone();
+        let (earlier, other) = seen.entry(service).or_insert((incarnation.clone(), pid)).clone();
         // The earlier one is read again, after this one was seen alive.
         if earlier != incarnation && mark(other).is_some_and(|(_, again)| again == earlier) {
-            doubles.push(format!(
-                "{earlier} (pid {other}) beside {incarnation} (pid {pid})"
-            ));
+            doubles.push(format!("{earlier} (pid {other}) beside {incarnation} (pid {pid})"));
         }
     }
 }
@@ -57,10 +52,7 @@ impl Watch {
                 std::thread::sleep(Duration::from_millis(1));
             }
         });
-        Self {
-            shared,
-            thread: Mutex::new(Some(thread)),
-        }
+        Self { shared, thread: Mutex::new(Some(thread)) }
     }
 
     /// Ends it and says what it saw.

@@ -40,11 +40,7 @@ fn a_critical_service_that_is_errored_ends_all_with_its_last_code() {
     let services = format!("{FOREVER}, {}", service("c", "exit 9", rest));
     assert_eq!(code_of(As::First, &services), 9);
     let services = format!("{FOREVER}, {}", service("c", "exit 0", rest));
-    assert_eq!(
-        code_of(As::First, &services),
-        1,
-        "0 would say that all is well"
-    );
+    assert_eq!(code_of(As::First, &services), 1, "0 would say that all is well");
 }
 
 #[test]
@@ -86,10 +82,7 @@ fn a_stop_that_all_obey_is_0() {
         for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT] {
             let scratch = Scratch::new();
             let deep = "(sleep 1000 & sleep 1000 & wait) & setsid sleep 1000 & wait";
-            let file = scratch.file(&format!(
-                "{FOREVER}, {}",
-                service("d", deep, r#""env": {}"#)
-            ));
+            let file = scratch.file(&format!("{FOREVER}, {}", service("d", deep, r#""env": {}"#)));
             let mut run = scratch.run(how, &[&file]);
             run.online(2);
             run.signal(signal);
@@ -111,10 +104,7 @@ fn the_stubborn_is_killed_within_the_time_and_that_is_137() {
         assert_eq!(run.end(), 137);
         let took = began.elapsed();
         assert!(took < Duration::from_secs(2), "{how:?} took {took:?}");
-        assert!(
-            took > Duration::from_secs(1),
-            "{how:?} took {took:?}: it had no time to obey"
-        );
+        assert!(took > Duration::from_secs(1), "{how:?} took {took:?}: it had no time to obey");
     }
 }
 
@@ -149,10 +139,8 @@ fn an_interrupt_that_is_repeated_kills_at_once() {
 fn what_an_operator_stops_ends_nothing() {
     for how in BOTH {
         let scratch = Scratch::new();
-        let file = scratch.file(&format!(
-            "{FOREVER}, {}",
-            service("o", "sleep 1000", r#""env": {}"#)
-        ));
+        let file =
+            scratch.file(&format!("{FOREVER}, {}", service("o", "sleep 1000", r#""env": {}"#)));
         let mut run = scratch.run(how, &[&file]);
         run.online(2);
         assert_eq!(run.beside(&["stop", "all"]).2, 0);
@@ -183,10 +171,7 @@ fn the_file_counts_when_a_run_begins_on_a_home_with_services() {
     let both = |env: u32| {
         let lock =
             format!("exec 9>>DIR/lock; flock -n 9 || echo clash >>DIR/clash; exec sleep 1{env}00");
-        format!(
-            "{FOREVER}, {}",
-            service("changes", &lock, &format!(r#""env": {{"N": {env}}}"#))
-        )
+        format!("{FOREVER}, {}", service("changes", &lock, &format!(r#""env": {{"N": {env}}}"#)))
     };
     let mut run = scratch.run(As::Plain, &[&scratch.file(&both(1))]);
     let before = run.online(2);
@@ -202,11 +187,7 @@ fn the_file_counts_when_a_run_begins_on_a_home_with_services() {
     let pid = |list: &[serde_json::Value], name: &str| {
         list.iter().find(|row| row["name"] == name).unwrap()["pid"].clone()
     };
-    assert_eq!(
-        pid(&before, "ever"),
-        pid(&after, "ever"),
-        "it was not touched"
-    );
+    assert_eq!(pid(&before, "ever"), pid(&after, "ever"), "it was not touched");
     assert_ne!(pid(&before, "changes"), pid(&after, "changes"));
     assert_eq!(scratch.read("clash"), "", "never two at once");
     run.signal(libc::SIGTERM);
@@ -222,10 +203,7 @@ fn a_home_that_is_served_already_is_an_error() {
     let second = scratch.command(As::Plain, &[&file]).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     let err = String::from_utf8(second.stderr).unwrap();
-    assert!(
-        err.starts_with("opm: a daemon serves") && err.lines().count() == 1,
-        "{err}"
-    );
+    assert!(err.starts_with("opm: a daemon serves") && err.lines().count() == 1, "{err}");
     run.online(1);
 }
 
@@ -287,16 +265,10 @@ fn a_command_in_a_container_finds_the_daemon_outside() {
 fn without_proc_it_says_so_and_exits_4() {
     let scratch = Scratch::new();
     let file = scratch.file(FOREVER);
-    let script = format!(
-        "mount -t tmpfs none /proc && exec {} run {file}",
-        crate::rig::OPM
-    );
+    let script = format!("mount -t tmpfs none /proc && exec {} run {file}", crate::rig::OPM);
     let mut command = std::process::Command::new("unshare");
     command.args(["-pfm", "--kill-child", "sh", "-c", &script]);
-    let output = command
-        .env("OPM_HOME", scratch.path("home"))
-        .output()
-        .unwrap();
+    let output = command.env("OPM_HOME", scratch.path("home")).output().unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(4), "{err}");
     assert_eq!(err.lines().count(), 1, "{err}");

@@ -25,8 +25,7 @@ fn a_crash_re_execs_and_no_service_notices() {
                 (scratch.read("err").matches("re-executing").count() > started).then_some(())
             });
             let after = run.when("adoption", |list| {
-                list.iter()
-                    .all(|row| row["adopted"] == true && row["status"] == "online")
+                list.iter().all(|row| row["adopted"] == true && row["status"] == "online")
             });
             assert_eq!(pids(&before), pids(&after));
         }
@@ -42,19 +41,9 @@ fn the_root_of_the_namespace_cannot_end_it_by_a_fatal_signal() {
     let before = run.online(3);
     let target = run.opm.to_string();
     let mut enter = std::process::Command::new("nsenter");
-    let done = enter.args([
-        "-t",
-        &target,
-        "-p",
-        "-m",
-        "sh",
-        "-c",
-        "kill -KILL 1; kill -SEGV 1",
-    ]);
+    let done = enter.args(["-t", &target, "-p", "-m", "sh", "-c", "kill -KILL 1; kill -SEGV 1"]);
     assert!(done.status().unwrap().success());
-    let after = run.when("adoption", |list| {
-        list.iter().all(|row| row["adopted"] == true)
-    });
+    let after = run.when("adoption", |list| list.iter().all(|row| row["adopted"] == true));
     assert_eq!(pids(&before), pids(&after));
     run.signal(libc::SIGTERM);
     assert_eq!(run.end(), 0);
@@ -85,9 +74,7 @@ fn a_process_file_that_has_gone_does_not_end_a_run_that_crashes() {
     std::fs::remove_file(&file).unwrap();
     run.signal(libc::SIGSEGV);
     scratch.expect("err", "going on with what is known");
-    let after = run.when("adoption", |list| {
-        list.iter().all(|row| row["adopted"] == true)
-    });
+    let after = run.when("adoption", |list| list.iter().all(|row| row["adopted"] == true));
     assert_eq!(pids(&before), pids(&after));
     let ticks = scratch.read("out").matches("tick").count();
     eventually("more output", || {
@@ -109,9 +96,7 @@ fn an_image_that_cannot_begin_tries_again_and_no_service_notices() {
     scratch.expect("err", "trying again");
     std::fs::remove_file(scratch.dir.join("home")).unwrap();
     std::fs::rename(scratch.dir.join("away"), scratch.dir.join("home")).unwrap();
-    let after = run.when("adoption", |list| {
-        list.iter().all(|row| row["adopted"] == true)
-    });
+    let after = run.when("adoption", |list| list.iter().all(|row| row["adopted"] == true));
     assert_eq!(pids(&before), pids(&after));
     run.signal(libc::SIGTERM);
     assert_eq!(run.end(), 0);
@@ -127,12 +112,8 @@ fn a_storm_of_orphans_is_reaped_while_services_run() {
     );
     let services = format!(r#"{{"name": "storm", "command": ["sh", "-c", "{storm}"]}}"#);
     let mut run = scratch.run(As::First, &["--prefix=name", &scratch.file(&services)]);
-    eventually("every orphan", || {
-        (scratch.read("count").lines().count() == ORPHANS).then_some(())
-    });
-    eventually("none but the service", || {
-        (children(run.opm).len() == 1).then_some(())
-    });
+    eventually("every orphan", || (scratch.read("count").lines().count() == ORPHANS).then_some(()));
+    eventually("none but the service", || (children(run.opm).len() == 1).then_some(()));
     assert_eq!(run.online(1)[0]["restarts"], 0);
     run.signal(libc::SIGTERM);
     assert_eq!(run.end(), 0);
@@ -148,9 +129,7 @@ fn what_came_in_from_outside_holds_no_service_up() {
     let mut enter = std::process::Command::new("nsenter");
     let enter = enter.args(["-t", &target, "-p", "-m", "sh", "-c", "setsid sleep 2000 &"]);
     assert!(enter.status().unwrap().success());
-    eventually("the stranger to be ours", || {
-        (children(run.opm).len() == 4).then_some(())
-    });
+    eventually("the stranger to be ours", || (children(run.opm).len() == 4).then_some(()));
     assert_eq!(run.beside(&["restart", "a"]).2, 0);
     run.online(3);
     run.signal(libc::SIGTERM);
@@ -166,20 +145,9 @@ fn leftovers_are_asked_to_end_and_then_killed() {
     let script = "setsid sh -c 'trap \"echo asked >>$0\" TERM; echo ready >>$0; \
                   while :; do sleep 0.1; done' $0 &";
     let mut enter = std::process::Command::new("nsenter");
-    let enter = enter.args([
-        "-t",
-        &target,
-        "-p",
-        "-m",
-        "sh",
-        "-c",
-        script,
-        &scratch.path("asked"),
-    ]);
+    let enter = enter.args(["-t", &target, "-p", "-m", "sh", "-c", script, &scratch.path("asked")]);
     assert!(enter.status().unwrap().success());
-    eventually("the stranger to be ours", || {
-        (children(run.opm).len() == 4).then_some(())
-    });
+    eventually("the stranger to be ours", || (children(run.opm).len() == 4).then_some(()));
     scratch.expect("asked", "ready");
     run.signal(libc::SIGTERM);
     assert_eq!(run.end(), 137);
@@ -195,9 +163,7 @@ fn a_term_right_after_the_start_is_not_lost() {
         eventually("opm", || {
             let words = std::fs::read(format!("/proc/{}/status", run.opm)).ok()?;
             let text = String::from_utf8(words).ok()?;
-            let blocked = text
-                .lines()
-                .find_map(|line| line.strip_prefix("SigBlk:\t"))?;
+            let blocked = text.lines().find_map(|line| line.strip_prefix("SigBlk:\t"))?;
             let blocked = u64::from_str_radix(blocked, 16).ok()?;
             (text.starts_with("Name:\topm\n") && blocked >> 14 & 1 == 1).then_some(())
         });
@@ -211,10 +177,7 @@ fn a_term_right_after_the_start_is_not_lost() {
 fn a_killed_container_begins_again_on_its_home_and_nothing_runs_twice() {
     begin_again(&["--prefix", "name"], "sleep 1000 & sleep 1000");
     // Neither output nor anything else that is known leads to these.
-    begin_again(
-        &["--prefix", "name"],
-        "exec setsid sleep 1000 >/dev/null 2>&1 </dev/null",
-    );
+    begin_again(&["--prefix", "name"], "exec setsid sleep 1000 >/dev/null 2>&1 </dev/null");
 }
 
 /// Kills a run of three services and begins another, again and again.

@@ -10,10 +10,7 @@ const TWO: &str = r#"
     {"name": "worker", "command": ["sh", "-c", "echo two; cat"], "restart": "never"}"#;
 
 fn lines(text: &str) -> Vec<&str> {
-    let mut lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.starts_with("opm: "))
-        .collect();
+    let mut lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("opm: ")).collect();
     lines.sort_unstable();
     lines
 }
@@ -24,10 +21,7 @@ fn lines_of_several_bear_their_names_and_go_where_they_went() {
         let scratch = Scratch::new();
         assert_eq!(scratch.run(how, &[&scratch.file(TWO)]).end(), 0);
         let out = scratch.read("out");
-        assert_eq!(
-            lines(&out),
-            ["web    | out", "web    | part", "worker | two"]
-        );
+        assert_eq!(lines(&out), ["web    | out", "web    | part", "worker | two"]);
         assert_eq!(lines(&scratch.read("err")), ["web    | err"]);
     }
 }
@@ -37,20 +31,13 @@ fn prefixes_are_as_asked() {
     let text = |prefix: &str| {
         let scratch = Scratch::new();
         let file = scratch.file(TWO);
-        assert_eq!(
-            scratch.run(As::First, &["--prefix", prefix, &file]).end(),
-            0
-        );
+        assert_eq!(scratch.run(As::First, &["--prefix", prefix, &file]).end(), 0);
         scratch.read("out")
     };
     assert_eq!(lines(&text("none")), ["out", "part", "two"]);
     let time = text("time");
-    let (at, line) = time
-        .lines()
-        .find(|line| line.contains("out"))
-        .unwrap()
-        .split_once(' ')
-        .unwrap();
+    let (at, line) =
+        time.lines().find(|line| line.contains("out")).unwrap().split_once(' ').unwrap();
     assert!(at.starts_with("20") && at.ends_with('Z'), "{time}");
     assert_eq!(line, "web    | out");
     for line in text("json").lines() {
@@ -72,12 +59,7 @@ fn a_single_service_has_our_stdin_and_writes_as_it_likes() {
         stdin.write_all(b"no newline").unwrap();
         drop(stdin);
         let mut out = String::new();
-        run.child
-            .stdout
-            .take()
-            .unwrap()
-            .read_to_string(&mut out)
-            .unwrap();
+        run.child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
         assert_eq!(out, "no newline");
         assert_eq!(run.end(), 0);
     }
@@ -86,17 +68,8 @@ fn a_single_service_has_our_stdin_and_writes_as_it_likes() {
 #[test]
 fn a_command_is_run_as_given() {
     let scratch = Scratch::new();
-    let mut run = scratch.run(
-        As::First,
-        &[
-            "--",
-            "sh",
-            "-c",
-            "echo \"$0 $1\"; exec sleep 1000",
-            "a b",
-            "c",
-        ],
-    );
+    let mut run =
+        scratch.run(As::First, &["--", "sh", "-c", "echo \"$0 $1\"; exec sleep 1000", "a b", "c"]);
     scratch.expect("out", "a b c\n");
     run.signal(libc::SIGTERM);
     assert_eq!(run.end(), 0);
@@ -109,10 +82,7 @@ fn closed_streams_harm_nothing() {
     let script = format!("exec \"$0\" run {file} <&- >&- 2>&-");
     let mut command = std::process::Command::new("sh");
     command.args(["-c", &script, crate::rig::OPM]);
-    let status = command
-        .env("OPM_HOME", scratch.path("home"))
-        .status()
-        .unwrap();
+    let status = command.env("OPM_HOME", scratch.path("home")).status().unwrap();
     assert_eq!(status.code(), Some(4));
 }
 
@@ -159,11 +129,7 @@ fn a_reader_that_stops_reading_hangs_nothing() {
         let began = Instant::now();
         run.signal(libc::SIGTERM);
         assert_eq!(run.end(), 0);
-        assert!(
-            began.elapsed() < Duration::from_secs(5),
-            "{:?}",
-            began.elapsed()
-        );
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         drop(reader);
     }
 }
@@ -189,11 +155,7 @@ fn a_hundred_megabytes_arrive_whole() {
         let (name, number) = line.split_once(" | ").unwrap();
         let at = usize::from(name == "b");
         assert_eq!(number.len(), 198);
-        assert_eq!(
-            number.parse::<u64>().unwrap(),
-            next[at],
-            "{name}: in order, none missing"
-        );
+        assert_eq!(number.parse::<u64>().unwrap(), next[at], "{name}: in order, none missing");
         next[at] += 1;
         bytes += line.len() + 1;
     }
@@ -218,20 +180,14 @@ fn a_crash_loses_no_output() {
     let mut line = String::new();
     loop {
         line.clear();
-        assert!(
-            out.read_line(&mut line).unwrap() > 0,
-            "the end after {}",
-            numbers.len()
-        );
+        assert!(out.read_line(&mut line).unwrap() > 0, "the end after {}", numbers.len());
         if let Some(number) = line.trim_end().strip_prefix("a | ") {
             numbers.push(number.parse::<u32>().unwrap_or(0));
         }
         if numbers.len() == 500 {
             // The pipe is full, and opm is in the middle of a batch.
             run.signal(libc::SIGSEGV);
-            run.when("adoption", |list| {
-                list.iter().all(|row| row["adopted"] == true)
-            });
+            run.when("adoption", |list| list.iter().all(|row| row["adopted"] == true));
         }
         if line.trim_end() == format!("a | {LINES}") {
             break;

@@ -75,11 +75,7 @@ impl Scratch {
     pub(crate) fn run(&self, how: As, words: &[&str]) -> Run {
         let file = |name| {
             let mut options = std::fs::File::options();
-            options
-                .append(true)
-                .create(true)
-                .open(self.dir.join(name))
-                .unwrap()
+            options.append(true).create(true).open(self.dir.join(name)).unwrap()
         };
         let mut command = self.command(how, words);
         command.stdout(file("out")).stderr(file("err"));
@@ -97,12 +93,7 @@ impl Scratch {
                 over.or_else(|| children(pid).first().copied())
             }),
         };
-        Run {
-            home: self.path("home"),
-            child,
-            opm,
-            how,
-        }
+        Run { home: self.path("home"), child, opm, how }
     }
 
     /// Waits for this text in a file.
@@ -110,10 +101,7 @@ impl Scratch {
         let deadline = Instant::now() + PATIENCE;
         while !self.read(name).contains(text) {
             let (out, err) = (self.read("out"), self.read("err"));
-            assert!(
-                Instant::now() < deadline,
-                "no {text:?} in {name}:\n{out}\n--- err\n{err}"
-            );
+            assert!(Instant::now() < deadline, "no {text:?} in {name}:\n{out}\n--- err\n{err}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -156,9 +144,7 @@ impl Run {
         use std::os::unix::process::ExitStatusExt;
         let child = &mut self.child;
         let status = eventually("the end of the run", || child.try_wait().unwrap());
-        status
-            .code()
-            .unwrap_or_else(|| 128 + status.signal().unwrap())
+        status.code().unwrap_or_else(|| 128 + status.signal().unwrap())
     }
 
     /// A command beside it. stdout, stderr, code.
@@ -171,17 +157,9 @@ impl Run {
         all.push(OPM);
         all.extend(words);
         let mut command = Command::new(all[0]);
-        let output = command
-            .args(&all[1..])
-            .env("OPM_HOME", &self.home)
-            .output()
-            .unwrap();
+        let output = command.args(&all[1..]).env("OPM_HOME", &self.home).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        (
-            text(output.stdout),
-            text(output.stderr),
-            output.status.code().unwrap_or(-1),
-        )
+        (text(output.stdout), text(output.stderr), output.status.code().unwrap_or(-1))
     }
 
     /// The services by name, when opm answers and this is true of them.
@@ -220,9 +198,7 @@ pub(crate) fn signal(pid: i32, number: i32) {
 pub(crate) fn children(pid: i32) -> Vec<i32> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     let text = text.unwrap_or_default();
-    text.split_whitespace()
-        .map(|pid| pid.parse().unwrap())
-        .collect()
+    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 /// Polls until there is something.

@@ -86,12 +86,7 @@ impl World {
         let (key, pid, tag, ended) = (p.key, p.pid, p.tag, p.ended);
         self.procs[at].stubborn = self.fault(|f| f.stubborn);
         let Some(tag) = tag else { return };
-        note!(
-            self,
-            "exec {pid} of {} generation {}",
-            NAMES[tag.service],
-            tag.generation
-        );
+        note!(self, "exec {pid} of {} generation {}", NAMES[tag.service], tag.generation);
         self.execs.push((tag.service, pid));
         self.asked[tag.service] = self.downs[tag.service] || ended;
         let others = |p: &&Proc| {

@@ -77,9 +77,7 @@ impl World {
         }
         let odds = |w: &mut Self, rate: u32| w.rng.odds(rate);
         if odds(self, f.exits) {
-            let exit = self
-                .rng
-                .pick(&[Exit::Code(0), Exit::Code(1), Exit::Signal(11)]);
+            let exit = self.rng.pick(&[Exit::Code(0), Exit::Code(1), Exit::Signal(11)]);
             self.procs[at].traced = self.rng.odds(f.traced);
             self.die(key, exit);
         } else if odds(self, f.forks) {
@@ -88,11 +86,7 @@ impl World {
             self.escape(key);
         } else if odds(self, f.clone_parent) {
             let parent = self.procs[at].parent;
-            let parent = if self.at(parent).is_some() {
-                parent
-            } else {
-                INIT
-            };
+            let parent = if self.at(parent).is_some() { parent } else { INIT };
             self.fork_some(key, parent);
         } else if odds(self, f.comets) {
             if self.fork(Some(key), key).is_some() {
@@ -156,12 +150,7 @@ impl World {
             return;
         };
         self.setsid(child);
-        let foreign = EnvMark {
-            home_key: 0x0f0f_0f0f_0f0f,
-            id: 0,
-            generation: 5,
-            pid: 3,
-        };
+        let foreign = EnvMark { home_key: 0x0f0f_0f0f_0f0f, id: 0, generation: 5, pid: 3 };
         let mut env =
             format!("OPM_NAME=inner\0OPM_MARK={}\0OPM_OUTER=", foreign.value()).into_bytes();
         env.extend_from_slice(&outer);

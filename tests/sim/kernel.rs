@@ -46,11 +46,7 @@ impl Fake {
 
     fn handle(&self, world: &mut World, key: Key) -> Handle {
         world.fd += 1;
-        Handle {
-            fd: world.fd,
-            key,
-            world: self.world.clone(),
-        }
+        Handle { fd: world.fd, key, world: self.world.clone() }
     }
 
     fn of<T>(&self, pid: Pid, read: impl Fn(&Proc) -> Result<T>) -> Result<T> {
@@ -91,10 +87,7 @@ impl Kernel for Fake {
 
     fn own_identity(&mut self) -> Identity {
         let world = self.enter();
-        let own = world
-            .daemon
-            .and_then(|key| world.at(key))
-            .map(|at| &world.procs[at]);
+        let own = world.daemon.and_then(|key| world.at(key)).map(|at| &world.procs[at]);
         own.map_or(Identity::default(), |own| Identity {
             pid: own.pid,
             start_time: own.start,
@@ -113,22 +106,12 @@ impl Kernel for Fake {
             return Err(pause(&mut world, errno));
         }
         let daemon = world.daemon.ok_or(Errno::SRCH)?;
-        let env: Vec<u8> = plan
-            .env
-            .iter()
-            .flat_map(|e| e.iter().copied().chain([0]))
-            .collect();
+        let env: Vec<u8> = plan.env.iter().flat_map(|e| e.iter().copied().chain([0])).collect();
         let name = environ_value(&env, "OPM_NAME").unwrap_or_default();
         let service = NAMES.iter().position(|n| n.as_bytes() == name).unwrap_or(0);
         let key = world.fork(Some(daemon), daemon).ok_or(Errno::AGAIN)?;
         let fails = world.fault(|f| f.exec).then(|| {
-            let stages = [
-                Stage::Sign,
-                Stage::Setup,
-                Stage::Directory,
-                Stage::Log,
-                Stage::Exec,
-            ];
+            let stages = [Stage::Sign, Stage::Setup, Stage::Directory, Stage::Log, Stage::Exec];
             let stage = world.rng.pick(&stages);
             let errno = match stage {
                 Stage::Sign => Errno::NOSPC,
@@ -141,18 +124,10 @@ impl Kernel for Fake {
         let launch = world.fd;
         world.launches.insert(launch, (Launch::Pending, None));
         let generation = plan.signature.generation;
-        let cmdline = plan
-            .argv
-            .iter()
-            .flat_map(|w| w.bytes().chain([0]))
-            .collect();
+        let cmdline = plan.argv.iter().flat_map(|w| w.bytes().chain([0])).collect();
         let at = world.procs.len() - 1;
         let p = &mut world.procs[at];
-        p.tag = Some(Tag {
-            service,
-            generation,
-            born: daemon,
-        });
+        p.tag = Some(Tag { service, generation, born: daemon });
         p.pre = Some(Pre {
             stage: 0,
             launch,
@@ -166,11 +141,7 @@ impl Kernel for Fake {
             fails,
         });
         let pid = p.pid;
-        note!(
-            world,
-            "spawn {pid} for {} generation {generation}",
-            NAMES[service]
-        );
+        note!(world, "spawn {pid} for {} generation {generation}", NAMES[service]);
         let pidfd = self.handle(&mut world, key);
         Ok(Child { pid, pidfd, launch })
     }
@@ -195,9 +166,7 @@ impl Kernel for Fake {
 
     fn is_dead(&mut self, pidfd: &Handle) -> Result<bool> {
         let world = self.enter();
-        Ok(world
-            .at(pidfd.key)
-            .is_none_or(|at| !world.procs[at].is_alive()))
+        Ok(world.at(pidfd.key).is_none_or(|at| !world.procs[at].is_alive()))
     }
 
     fn signal(&mut self, pidfd: &Handle, signal: i32, reach: Reach) -> Result<()> {
@@ -371,10 +340,7 @@ impl Kernel for Fake {
             return Err(Errno::EXIST);
         }
         world.watched.push((pidfd.fd, pidfd.key, wake));
-        if world
-            .at(pidfd.key)
-            .is_none_or(|at| !world.procs[at].is_alive())
-        {
+        if world.at(pidfd.key).is_none_or(|at| !world.procs[at].is_alive()) {
             world.wakes.push(wake);
         }
         Ok(())
@@ -469,11 +435,7 @@ impl Kernel for Fake {
 
     fn sync(&mut self, _file: &u64) -> Result<()> {
         let mut world = self.enter();
-        if world.fault(|f| f.disk) {
-            Err(Errno::IO)
-        } else {
-            Ok(())
-        }
+        if world.fault(|f| f.disk) { Err(Errno::IO) } else { Ok(()) }
     }
 
     fn rename(&mut self, from: &str, to: &str) -> Result<()> {

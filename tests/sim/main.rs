@@ -27,9 +27,7 @@ fn run(seed: u64, trace: bool) -> Result<Sim, String> {
     let mut sim = Sim::new(seed, trace);
     match sim.run() {
         Ok(()) => Ok(sim),
-        Err(text) => Err(format!(
-            "seed {seed}: {text}\n  replay: SEED={seed} make sim"
-        )),
+        Err(text) => Err(format!("seed {seed}: {text}\n  replay: SEED={seed} make sim")),
     }
 }
 
@@ -60,10 +58,7 @@ fn the_law_holds_whatever_goes_wrong() {
     }
     eprintln!("{seeds} seeds: {execs} execs, {deaths} daemons ended, {excused} stated limits met");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-    assert!(
-        execs as u64 > seeds && deaths > seeds / 2,
-        "nothing happened"
-    );
+    assert!(execs as u64 > seeds && deaths > seeds / 2, "nothing happened");
 }
 
 /// Seeds in which each wrong daemon must be caught. The rarest shows up once in thousands, and

@@ -21,10 +21,7 @@ impl Sim {
         };
         let request = match kind {
             0..=7 => self.definition(service, extra),
-            8..=12 => Request::Start {
-                target,
-                force: extra & 64 != 0,
-            },
+            8..=12 => Request::Start { target, force: extra & 64 != 0 },
             13..=17 => Request::Stop { target },
             18..=22 => Request::Restart { target },
             23 | 24 => Request::Remove { target },
@@ -34,10 +31,7 @@ impl Sim {
                 tree: extra & 128 != 0,
             },
             26 => Request::Reset { target },
-            27 => Request::List {
-                usage: true,
-                table: false,
-            },
+            27 => Request::List { usage: true, table: false },
             28 => Request::Info { target },
             29 | 30 => Request::Wait {
                 target,
@@ -46,16 +40,10 @@ impl Sim {
             },
             31 => Request::Flush { target },
             32 | 33 => Request::Save,
-            34 | 35 => Request::Restore {
-                force: extra & 64 != 0,
-            },
+            34 | 35 => Request::Restore { force: extra & 64 != 0 },
             36 => Request::Doctor,
-            37 => Request::Leave {
-                services: extra & 192 == 0,
-            },
-            38 => Request::Upgrade {
-                binary: Some("/usr/bin/opm".to_owned()),
-            },
+            37 => Request::Leave { services: extra & 192 == 0 },
+            38 => Request::Upgrade { binary: Some("/usr/bin/opm".to_owned()) },
             _ => Request::Events { follow: false },
         };
         self.open(request)
@@ -64,18 +52,11 @@ impl Sim {
     fn definition(&mut self, service: usize, extra: u64) -> Request {
         let name = NAMES[service].to_owned();
         let policy = Policy {
-            restart: [
-                Restart::Always,
-                Restart::Always,
-                Restart::OnFailure,
-                Restart::Never,
-            ][extra as usize / 16 % 4],
+            restart: [Restart::Always, Restart::Always, Restart::OnFailure, Restart::Never]
+                [extra as usize / 16 % 4],
             max_restarts: (extra / 64 % 4) as u32,
             min_uptime: extra / 256 % 3 * 500,
-            restart_delay: Delay {
-                min_ms: 100,
-                max_ms: 100 + extra / 1024 % 2 * 900,
-            },
+            restart_delay: Delay { min_ms: 100, max_ms: 100 + extra / 1024 % 2 * 900 },
             stop_signal: Signal::TERM,
             stop_timeout: extra / 4096 % 3 * 1_000,
         };
@@ -90,18 +71,10 @@ impl Sim {
         let filler = if self.big_env { 20_000 } else { 1 };
         let base = vec![
             ("PATH".to_owned(), "/bin".to_owned()),
-            (
-                "FILL".to_owned(),
-                format!("{extra}").repeat(filler / 16 + 1),
-            ),
+            ("FILL".to_owned(), format!("{extra}").repeat(filler / 16 + 1)),
         ];
         let keep = extra & 1 << 40 != 0;
-        Request::Define {
-            specs: vec![spec],
-            base,
-            force: extra & 1 << 41 != 0,
-            keep,
-        }
+        Request::Define { specs: vec![spec], base, force: extra & 1 << 41 != 0, keep }
     }
 
     /// A new client sends a request; what it changes is wanted from now on.
@@ -150,17 +123,9 @@ impl Sim {
             Request::Stop { target } => {
                 for service in named(target) {
                     let kept = matches!(self.wants[service], Want::Gone);
-                    let want = if exact(target) && !kept {
-                        Want::Down
-                    } else {
-                        Want::Any
-                    };
+                    let want = if exact(target) && !kept { Want::Down } else { Want::Any };
                     // Nobody knows whether it is there at all.
-                    let want = if self.ids[service].is_none() {
-                        Want::Any
-                    } else {
-                        want
-                    };
+                    let want = if self.ids[service].is_none() { Want::Any } else { want };
                     self.wish(service, want, client);
                     self.world.borrow_mut().downs[service] = true;
                     self.world.borrow_mut().ask_end(service);
@@ -199,14 +164,7 @@ impl Sim {
         }
         let what = format!("{request:?}");
         let what = what.chars().take(120).collect();
-        self.clients.insert(
-            client,
-            Open {
-                what,
-                finals: 0,
-                raises,
-            },
-        );
+        self.clients.insert(client, Open { what, finals: 0, raises });
         (client, request)
     }
 

@@ -33,10 +33,7 @@ impl Sim {
     fn check_reply(&mut self, client: ClientId, reply: &Reply) -> Result<(), String> {
         if self.world.borrow().trace {
             let text = format!("{reply:?}");
-            eprintln!(
-                "  -> {client}: {}",
-                text.chars().take(300).collect::<String>()
-            );
+            eprintln!("  -> {client}: {}", text.chars().take(300).collect::<String>());
         }
         if let Reply::Event(event) = reply {
             return self.check_event(event);
@@ -102,32 +99,23 @@ impl Sim {
             };
             let lives = live.find(|p| is_old(p) && !world.is_excused(p) && !lost(p));
             if let Some(p) = lives {
-                return Err(format!(
-                    "'{}' was said while pid {} lives",
-                    outcome.text, p.pid
-                ));
+                return Err(format!("'{}' was said while pid {} lives", outcome.text, p.pid));
             }
         }
-        let pid = rest
-            .rsplit_once("pid ")
-            .and_then(|(_, pid)| pid.trim_end_matches(')').parse().ok());
+        let pid =
+            rest.rsplit_once("pid ").and_then(|(_, pid)| pid.trim_end_matches(')').parse().ok());
         let online = rest.starts_with("online") || rest.starts_with("already online");
         if let Some(pid) = pid.filter(|_| online)
             && !self.unsure[service]
             && !world.execs.contains(&(service, pid))
         {
-            return Err(format!(
-                "'{}' was said but pid {pid} never was it",
-                outcome.text
-            ));
+            return Err(format!("'{}' was said but pid {pid} never was it", outcome.text));
         }
         drop(world);
         if rest == "removed" && client >= self.removed_by[service] {
             self.removing[service] = false;
         }
-        let id = rest
-            .split_once("(id ")
-            .and_then(|(_, id)| id.split_once(','));
+        let id = rest.split_once("(id ").and_then(|(_, id)| id.split_once(','));
         if let Some(id) = id.and_then(|(id, _)| id.parse().ok())
             && online
             && client > self.removed_by[service]
@@ -139,10 +127,7 @@ impl Sim {
             }
         }
         if online && !self.removing[service] {
-            let open = self
-                .clients
-                .get(&client)
-                .is_some_and(|open| open.raises.is_some());
+            let open = self.clients.get(&client).is_some_and(|open| open.raises.is_some());
             if open && self.raised[service] <= client {
                 self.world.borrow_mut().downs[service] = false;
             }
@@ -172,10 +157,7 @@ impl Sim {
                 if event.generation <= seen.newest {
                     return Err(format!("event: generation {} came again", event.generation));
                 }
-                *seen = Followed {
-                    live: Some(event.generation),
-                    newest: event.generation,
-                };
+                *seen = Followed { live: Some(event.generation), newest: event.generation };
                 let world = self.world.borrow();
                 let pid = event.pid.unwrap_or(0);
                 if !world.execs.contains(&(service, pid)) {

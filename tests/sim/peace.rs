@@ -45,23 +45,14 @@ impl Sim {
         let deadline = self.daemon.as_ref().and_then(Daemon::deadline);
         let rows = self.rows();
         let states: Vec<_> = rows.iter().map(|row| (&row.name, row.status)).collect();
-        Err(format!(
-            "does not come to rest: deadline {deadline:?}, {states:?}"
-        ))
+        Err(format!("does not come to rest: deadline {deadline:?}, {states:?}"))
     }
 
     fn rows(&mut self) -> Vec<opm::wire::Row> {
         let Some(daemon) = self.daemon.as_mut() else {
             return Vec::new();
         };
-        daemon.request(
-            0,
-            0,
-            Request::List {
-                usage: false,
-                table: false,
-            },
-        );
+        daemon.request(0, 0, Request::List { usage: false, table: false });
         match daemon.outbox.pop() {
             Some((0, Reply::List(rows))) => rows,
             _ => Vec::new(),

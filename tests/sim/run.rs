@@ -126,11 +126,7 @@ impl Sim {
         let mut world = World::new(rng, tiers, faults, trace);
         world.pids = pids;
         world.counts_forks = counts_forks;
-        note!(
-            world,
-            "{tiers:?} {:?} pids {pids} kills {kill_rate}",
-            world.faults
-        );
+        note!(world, "{tiers:?} {:?} pids {pids} kills {kill_rate}", world.faults);
         Self {
             world: Rc::new(RefCell::new(world)),
             daemon: None,
@@ -165,14 +161,9 @@ impl Sim {
         }
         self.world.borrow_mut().calm();
         self.rest()?;
-        self.ask_now(Request::Start {
-            target: "all".to_owned(),
-            force: true,
-        })?;
+        self.ask_now(Request::Start { target: "all".to_owned(), force: true })?;
         self.rest()?;
-        self.ask_now(Request::Stop {
-            target: "all".to_owned(),
-        })?;
+        self.ask_now(Request::Stop { target: "all".to_owned() })?;
         self.rest()
     }
 
@@ -227,8 +218,7 @@ impl Sim {
         if self.world.borrow_mut().rng.odds(300) {
             let fuse = {
                 let rng = &mut self.world.borrow_mut().rng;
-                rng.odds(self.kill_rate * 2)
-                    .then(|| 1 + rng.below(80) as u64)
+                rng.odds(self.kill_rate * 2).then(|| 1 + rng.below(80) as u64)
             };
             self.world.borrow_mut().fuse = fuse;
             self.begin()?;
@@ -257,9 +247,7 @@ impl Sim {
     /// Removed, or an old copy put back: of the journal, of the definitions, or of both.
     fn lose_files(&mut self) {
         let mut world = self.world.borrow_mut();
-        let lost = world
-            .rng
-            .pick(&[[true, false], [true, false], [true, true], [false, true]]);
+        let lost = world.rng.pick(&[[true, false], [true, false], [true, true], [false, true]]);
         let puts_back = world.rng.odds(400);
         note!(world, "LOST: {lost:?}, old copies: {puts_back}");
         for ((name, copy), lost) in FILES.iter().zip(&self.copies).zip(lost) {
@@ -353,11 +341,7 @@ impl Sim {
             return Ok(());
         }
         let text = payload.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| {
-            payload
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-        });
+        let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(format!("the daemon panicked: {}", text.unwrap_or_default()))
     }
 
@@ -374,10 +358,7 @@ impl Sim {
             world.reap(own);
         }
         world.watched.clear();
-        world
-            .launches
-            .values_mut()
-            .for_each(|launch| launch.1 = None);
+        world.launches.values_mut().for_each(|launch| launch.1 = None);
         world.wakes.clear();
         world.sigchld = false;
     }
@@ -474,10 +455,7 @@ impl Sim {
             let mut world = self.world.borrow_mut();
             world.fuse = None;
             world.watched.clear();
-            world
-                .launches
-                .values_mut()
-                .for_each(|launch| launch.1 = None);
+            world.launches.values_mut().for_each(|launch| launch.1 = None);
             world.wakes.clear();
         }
         self.begin()

@@ -359,11 +359,7 @@ impl World {
         self.procs[at].cmdline = Rc::new(Vec::new());
         if let Some(pre) = self.procs[at].pre.take() {
             // The pipe's only writer is gone. End of file, unless it reported before.
-            if self
-                .launches
-                .get(&pre.launch)
-                .is_some_and(|l| l.0 == Launch::Pending)
-            {
+            if self.launches.get(&pre.launch).is_some_and(|l| l.0 == Launch::Pending) {
                 self.decide_launch(pre.launch, Launch::Done);
                 // Killed before its exec: from outside it looks like an exec and a quick death.
                 if let Some(tag) = self.procs[at].tag {

@@ -76,23 +76,14 @@ fn extract_search_pattern_from_command_never_panics() {
     let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
     for _ in 0..40_000 {
         let length = dice.below(14);
-        let text: String = (0..length)
-            .map(|_| NASTY[dice.below(NASTY.len())])
-            .collect();
+        let text: String = (0..length).map(|_| NASTY[dice.below(NASTY.len())]).collect();
         let pattern = extract_search_pattern_from_command(&text);
         assert_eq!(pattern.is_empty(), text.trim().is_empty(), "{text:?}");
-        assert!(
-            pattern == "/" || !pattern.contains('/'),
-            "{text:?} gave {pattern:?}"
-        );
+        assert!(pattern == "/" || !pattern.contains('/'), "{text:?} gave {pattern:?}");
 
         let words: Vec<&str> = text.split(' ').collect();
         let pattern = pattern_of_argv(&words);
-        assert_eq!(
-            pattern.is_empty(),
-            words.iter().all(|word| word.is_empty()),
-            "{words:?}"
-        );
+        assert_eq!(pattern.is_empty(), words.iter().all(|word| word.is_empty()), "{words:?}");
         assert_valid_name(&default_name(&words));
     }
 }
@@ -101,9 +92,7 @@ fn extract_search_pattern_from_command_never_panics() {
 fn extract_search_pattern_from_command_bounds_its_depth() {
     let wrappers = "nice ".repeat(200_000) + "caddy";
     assert_eq!(extract_search_pattern_from_command(&wrappers), "caddy");
-    for opening in [
-        "sh -c ", "env -S ", "eval ", "$(", "${", "\"$(", "(", "`", "'", "\"", "{ ",
-    ] {
+    for opening in ["sh -c ", "env -S ", "eval ", "$(", "${", "\"$(", "(", "`", "'", "\"", "{ "] {
         assert!(!extract_search_pattern_from_command(&opening.repeat(20_000)).is_empty());
     }
 }
@@ -113,10 +102,7 @@ fn extract_search_pattern_from_command_bounds_its_depth() {
 pub(super) fn assert_valid_name(name: &str) {
     let length = name.chars().count();
     assert!((1..=64).contains(&length), "{name:?}");
-    assert!(
-        !name.contains(['/', ',', ' ', '\u{202e}', '\u{3164}']),
-        "{name:?}"
-    );
+    assert!(!name.contains(['/', ',', ' ', '\u{202e}', '\u{3164}']), "{name:?}");
     assert!(!name.chars().any(char::is_control), "{name:?}");
     assert!(name != "all" && !name.starts_with(['-', '.']), "{name:?}");
     assert!(!name.bytes().all(|b| b.is_ascii_digit()), "{name:?}");

@@ -17,11 +17,7 @@ pub(super) fn of_java(words: &[&str]) -> Subject {
             _ if tables::JAVA_VALUES.contains(&word) => at += 2,
             _ if word.starts_with(['-', '@']) || !says_something(word) => at += 1,
             _ => {
-                let rank = if jar || is_jar(word) {
-                    Rank::Jar
-                } else {
-                    Rank::Script
-                };
+                let rank = if jar || is_jar(word) { Rank::Jar } else { Rank::Script };
                 return Subject::new(rank, word);
             }
         }
@@ -38,11 +34,7 @@ pub(super) fn of_interpreter(known: &Interpreter, words: &[&str]) -> Subject {
         if options_end || !word.starts_with('-') {
             let verb = at == 2 && known.verbs.contains(&word);
             if !verb && is_run(known, word) {
-                let rank = if is_jar(word) {
-                    Rank::Jar
-                } else {
-                    Rank::Script
-                };
+                let rank = if is_jar(word) { Rank::Jar } else { Rank::Script };
                 return Subject::new(rank, word);
             }
         } else if word == "--" {
@@ -58,11 +50,7 @@ pub(super) fn of_interpreter(known: &Interpreter, words: &[&str]) -> Subject {
                 Short::Code => return itself(),
                 Short::Value => at += 1,
                 Short::Subject(glued) => {
-                    let value = if glued.is_empty() {
-                        words.get(at).copied()
-                    } else {
-                        Some(glued)
-                    };
+                    let value = if glued.is_empty() { words.get(at).copied() } else { Some(glued) };
                     let value = value.filter(|value| says_something(value));
                     return value.map_or_else(itself, |value| Subject::new(Rank::Script, value));
                 }
@@ -104,11 +92,7 @@ fn cluster<'a>(known: &Interpreter, letters: &'a str) -> Short<'a> {
             return Short::Subject(rest);
         }
         if known.values.contains(letter) {
-            return if rest.is_empty() {
-                Short::Value
-            } else {
-                Short::Flags
-            };
+            return if rest.is_empty() { Short::Value } else { Short::Flags };
         }
         if known.glued.contains(letter) {
             return Short::Flags;

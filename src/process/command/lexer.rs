@@ -154,10 +154,7 @@ impl<'a> Lexer<'a> {
     fn end_command(&mut self, next_is_secondary: bool) {
         self.end_word();
         self.redirect = false;
-        let next = Simple {
-            words: Vec::new(),
-            secondary: next_is_secondary,
-        };
+        let next = Simple { words: Vec::new(), secondary: next_is_secondary };
         let ended = std::mem::replace(&mut self.command, next);
         if !ended.words.is_empty() {
             self.done.push(ended);
@@ -170,10 +167,7 @@ mod tests {
     use super::*;
 
     fn words(line: &str) -> Vec<Vec<String>> {
-        simple_commands(line)
-            .into_iter()
-            .map(|simple| simple.words)
-            .collect()
+        simple_commands(line).into_iter().map(|simple| simple.words).collect()
     }
 
     #[test]
@@ -187,10 +181,8 @@ mod tests {
 
     #[test]
     fn only_what_follows_a_pipe_or_an_or_is_secondary() {
-        let flags: Vec<bool> = simple_commands("a | b || c; d && e & f")
-            .iter()
-            .map(|s| s.secondary)
-            .collect();
+        let flags: Vec<bool> =
+            simple_commands("a | b || c; d && e & f").iter().map(|s| s.secondary).collect();
         assert_eq!(flags, [false, true, true, false, false, false]);
     }
 

@@ -17,14 +17,8 @@ pub(super) struct Wrapper {
     pub(super) line: Option<char>,
 }
 
-const PLAIN: Wrapper = Wrapper {
-    names: &[],
-    verbs: &[],
-    values: "",
-    long: &[],
-    skip: 0,
-    line: None,
-};
+const PLAIN: Wrapper =
+    Wrapper { names: &[], verbs: &[], values: "", long: &[], skip: 0, line: None };
 
 /// The `-S` of `env` has code of its own.
 pub(super) const WRAPPERS: &[Wrapper] = &[
@@ -48,52 +42,14 @@ pub(super) const WRAPPERS: &[Wrapper] = &[
         ],
         ..PLAIN
     },
-    Wrapper {
-        names: &["env"],
-        values: "uC",
-        long: &["unset", "chdir"],
-        ..PLAIN
-    },
-    Wrapper {
-        names: &["stdbuf"],
-        values: "ioe",
-        long: &["input", "output", "error"],
-        ..PLAIN
-    },
-    Wrapper {
-        names: &["exec"],
-        values: "a",
-        ..PLAIN
-    },
-    Wrapper {
-        names: &["time", "gtime"],
-        values: "fo",
-        long: &["format", "output"],
-        ..PLAIN
-    },
-    Wrapper {
-        names: &["tini"],
-        values: "pe",
-        ..PLAIN
-    },
-    Wrapper {
-        names: &["dumb-init"],
-        values: "r",
-        long: &["rewrite"],
-        ..PLAIN
-    },
-    Wrapper {
-        names: &["nice"],
-        values: "n",
-        long: &["adjustment"],
-        ..PLAIN
-    },
-    Wrapper {
-        names: &["ionice"],
-        values: "cn",
-        long: &["class", "classdata"],
-        ..PLAIN
-    },
+    Wrapper { names: &["env"], values: "uC", long: &["unset", "chdir"], ..PLAIN },
+    Wrapper { names: &["stdbuf"], values: "ioe", long: &["input", "output", "error"], ..PLAIN },
+    Wrapper { names: &["exec"], values: "a", ..PLAIN },
+    Wrapper { names: &["time", "gtime"], values: "fo", long: &["format", "output"], ..PLAIN },
+    Wrapper { names: &["tini"], values: "pe", ..PLAIN },
+    Wrapper { names: &["dumb-init"], values: "r", long: &["rewrite"], ..PLAIN },
+    Wrapper { names: &["nice"], values: "n", long: &["adjustment"], ..PLAIN },
+    Wrapper { names: &["ionice"], values: "cn", long: &["class", "classdata"], ..PLAIN },
     Wrapper {
         names: &["timeout", "gtimeout"],
         values: "sk",
@@ -101,11 +57,7 @@ pub(super) const WRAPPERS: &[Wrapper] = &[
         skip: 1,
         ..PLAIN
     },
-    Wrapper {
-        names: &["taskset"],
-        skip: 1,
-        ..PLAIN
-    },
+    Wrapper { names: &["taskset"], skip: 1, ..PLAIN },
     Wrapper {
         names: &["chrt"],
         values: "TPD",
@@ -150,23 +102,11 @@ pub(super) const WRAPPERS: &[Wrapper] = &[
         ..PLAIN
     },
     Wrapper {
-        names: &[
-            "chroot",
-            "gosu",
-            "su-exec",
-            "setuidgid",
-            "s6-setuidgid",
-            "envdir",
-            "s6-envdir",
-        ],
+        names: &["chroot", "gosu", "su-exec", "setuidgid", "s6-setuidgid", "envdir", "s6-envdir"],
         skip: 1,
         ..PLAIN
     },
-    Wrapper {
-        names: &["chpst"],
-        values: "uUbepm/onlfcr",
-        ..PLAIN
-    },
+    Wrapper { names: &["chpst"], values: "uUbepm/onlfcr", ..PLAIN },
     Wrapper {
         names: &["su", "runuser", "script"],
         values: "ugGsw",
@@ -183,21 +123,9 @@ pub(super) const WRAPPERS: &[Wrapper] = &[
         line: Some('c'),
         ..PLAIN
     },
-    Wrapper {
-        names: &["strace"],
-        values: "oespaEuSPbIOX",
-        ..PLAIN
-    },
-    Wrapper {
-        names: &["numactl"],
-        values: "NmCipl",
-        ..PLAIN
-    },
-    Wrapper {
-        names: &["cpulimit"],
-        values: "lpe",
-        ..PLAIN
-    },
+    Wrapper { names: &["strace"], values: "oespaEuSPbIOX", ..PLAIN },
+    Wrapper { names: &["numactl"], values: "NmCipl", ..PLAIN },
+    Wrapper { names: &["cpulimit"], values: "lpe", ..PLAIN },
     Wrapper {
         names: &["xvfb-run"],
         values: "nsfewp",
@@ -207,16 +135,7 @@ pub(super) const WRAPPERS: &[Wrapper] = &[
     Wrapper {
         names: &["systemd-run", "systemd-cat", "systemd-inhibit"],
         values: "puEtMHC",
-        long: &[
-            "unit",
-            "property",
-            "slice",
-            "uid",
-            "gid",
-            "setenv",
-            "description",
-            "identifier",
-        ],
+        long: &["unit", "property", "slice", "uid", "gid", "setenv", "description", "identifier"],
         ..PLAIN
     },
     Wrapper {
@@ -235,20 +154,10 @@ pub(super) const WRAPPERS: &[Wrapper] = &[
         ..PLAIN
     },
     Wrapper {
-        names: &[
-            "bundle", "poetry", "pipenv", "uv", "pdm", "hatch", "rye", "pipx", "doppler",
-        ],
+        names: &["bundle", "poetry", "pipenv", "uv", "pdm", "hatch", "rye", "pipx", "doppler"],
         verbs: &["exec", "run"],
         values: "pc",
-        long: &[
-            "with",
-            "python",
-            "env-file",
-            "project",
-            "config",
-            "directory",
-            "extra",
-        ],
+        long: &["with", "python", "env-file", "project", "config", "directory", "extra"],
         ..PLAIN
     },
 ];
@@ -323,28 +232,12 @@ pub(super) const INTERPRETERS: &[Interpreter] = &[
         verbs: &["run", "serve"],
         values: "c",
         code: "e",
-        long: &[
-            "config",
-            "import-map",
-            "preload",
-            "env-file",
-            "cwd",
-            "lock",
-            "cert",
-            "location",
-        ],
+        long: &["config", "import-map", "preload", "env-file", "cwd", "lock", "cert", "location"],
         by_extension: true,
         ..ANY
     },
     Interpreter {
-        names: &[
-            "python",
-            "pypy",
-            "pythonw",
-            "ipython",
-            "micropython",
-            "jython",
-        ],
+        names: &["python", "pypy", "pythonw", "ipython", "micropython", "jython"],
         values: "WXQ",
         subject: "m",
         code: "c",
@@ -359,13 +252,7 @@ pub(super) const INTERPRETERS: &[Interpreter] = &[
         long: &["encoding", "external-encoding", "internal-encoding"],
         ..ANY
     },
-    Interpreter {
-        names: &["perl"],
-        values: "I",
-        glued: "iFCDdMmx0V",
-        code: "eE",
-        ..ANY
-    },
+    Interpreter { names: &["perl"], values: "I", glued: "iFCDdMmx0V", code: "eE", ..ANY },
     Interpreter {
         names: &["php", "php-cgi"],
         values: "Stcdz",
@@ -383,13 +270,7 @@ pub(super) const INTERPRETERS: &[Interpreter] = &[
     Interpreter {
         names: &["dotnet", "mono", "wine"],
         verbs: &["exec"],
-        long: &[
-            "runtimeconfig",
-            "depsfile",
-            "additionalprobingpath",
-            "fx-version",
-            "roll-forward",
-        ],
+        long: &["runtimeconfig", "depsfile", "additionalprobingpath", "fx-version", "roll-forward"],
         by_extension: true,
         ..ANY
     },
@@ -445,9 +326,8 @@ pub(super) const JAVA_VALUES: &[&str] = &[
 ];
 
 /// Reserved words that may stand before a command.
-pub(super) const PREFIXES: &[&str] = &[
-    "!", "{", "}", "do", "done", "elif", "else", "esac", "fi", "if", "then", "until", "while",
-];
+pub(super) const PREFIXES: &[&str] =
+    &["!", "{", "}", "do", "done", "elif", "else", "esac", "fi", "if", "then", "until", "while"];
 
 /// Reserved words that make the words after them something else than a command.
 pub(super) const HEADERS: &[&str] = &["for", "case", "select", "function", "[["];
@@ -469,15 +349,8 @@ pub(super) const MODEST: &[&str] = &[
 ];
 
 /// Options whose value is a file that is only read: `gunicorn -c conf.py` is about gunicorn.
-pub(super) const CONFIG: &[&str] = &[
-    "-c",
-    "-C",
-    "--config",
-    "--conf",
-    "--configuration",
-    "--config-file",
-    "--config-path",
-];
+pub(super) const CONFIG: &[&str] =
+    &["-c", "-C", "--config", "--conf", "--configuration", "--config-file", "--config-path"];
 
 /// Extensions of scripts, in lower case.
 pub(super) const SCRIPT_EXTENSIONS: &[&str] = &[

@@ -4,11 +4,7 @@ use super::*;
 #[track_caller]
 fn about(cases: &[(&str, &str)]) {
     for (command, expected) in cases {
-        assert_eq!(
-            extract_search_pattern_from_command(command),
-            *expected,
-            "{command}"
-        );
+        assert_eq!(extract_search_pattern_from_command(command), *expected, "{command}");
     }
 }
 
@@ -40,14 +36,8 @@ fn extract_search_pattern_from_command_prefers_a_jar_to_a_script() {
 fn extract_search_pattern_from_command_finds_the_main_class() {
     about(&[
         ("java -Xmx1g -cp a:b com.acme.Main", "com.acme.Main"),
-        (
-            "java --module-path mods -m app/com.acme.Main",
-            "com.acme.Main",
-        ),
-        (
-            "java @opts -classpath /x/lib.jar com.acme.Main run.py",
-            "com.acme.Main",
-        ),
+        ("java --module-path mods -m app/com.acme.Main", "com.acme.Main"),
+        ("java @opts -classpath /x/lib.jar com.acme.Main run.py", "com.acme.Main"),
         ("java -version", "java"),
         ("java -jar", "java"),
     ]);
@@ -99,10 +89,7 @@ fn extract_search_pattern_from_command_knows_the_flags_of_node() {
         ("node --max-old-space-size=4096 server.js", "server.js"),
         ("node --max-old-space-size 4096 server.js", "server.js"),
         ("node -r dotenv/config server/server.js", "server.js"),
-        (
-            "node --import tsx --inspect=0.0.0.0:1 src/main.ts",
-            "main.ts",
-        ),
+        ("node --import tsx --inspect=0.0.0.0:1 src/main.ts", "main.ts"),
         ("/usr/bin/node18 bin/www", "www"),
         ("node --stack-size 2000 server.js", "server.js"),
         ("node inspect app.js", "app.js"),
@@ -201,10 +188,7 @@ fn extract_search_pattern_from_command_looks_into_lines_for_a_shell() {
     about(&[
         ("sh -c 'node server.js'", "server.js"),
         ("bash -lc \"cd /srv; exec caddy run\"", "caddy"),
-        (
-            "/bin/sh -ec 'sh -c \"exec python3 -m http.server\"'",
-            "http.server",
-        ),
+        ("/bin/sh -ec 'sh -c \"exec python3 -m http.server\"'", "http.server"),
         ("bash -eo pipefail -c 'caddy run | tee x.log'", "caddy"),
         ("su - web -c 'caddy run'", "caddy"),
         ("su -c 'caddy run' web", "caddy"),
@@ -259,24 +243,12 @@ fn extract_search_pattern_from_command_picks_the_main_command_of_a_line() {
 
 #[test]
 fn extract_search_pattern_from_command_is_a_base_name() {
-    about(&[
-        ("/", "/"),
-        ("/opt/app/", "app"),
-        ("python /opt/app/", "app"),
-        ("///x///", "x"),
-    ]);
+    about(&[("/", "/"), ("/opt/app/", "app"), ("python /opt/app/", "app"), ("///x///", "x")]);
 }
 
 #[test]
 fn extract_search_pattern_from_command_is_empty_only_for_an_empty_command() {
-    about(&[
-        ("", ""),
-        (" \t\n", ""),
-        ("''", "''"),
-        ("&&", "&&"),
-        ("A=b", "A=b"),
-        ("# x", "#"),
-    ]);
+    about(&[("", ""), (" \t\n", ""), ("''", "''"), ("&&", "&&"), ("A=b", "A=b"), ("# x", "#")]);
 }
 
 #[test]
@@ -303,14 +275,8 @@ fn extract_search_pattern_from_command_takes_other_scripts_of_the_world() {
 
 #[test]
 fn split_words_follow_the_same_rule_as_a_line() {
-    assert_eq!(
-        pattern_of_argv(&["nice", "-n", "5", "node", "/x/my server.js"]),
-        "my server.js"
-    );
-    assert_eq!(
-        pattern_of_argv(&["/bin/sh", "-c", "cd /srv && node server.js"]),
-        "server.js"
-    );
+    assert_eq!(pattern_of_argv(&["nice", "-n", "5", "node", "/x/my server.js"]), "my server.js");
+    assert_eq!(pattern_of_argv(&["/bin/sh", "-c", "cd /srv && node server.js"]), "server.js");
     assert_eq!(pattern_of_argv(&["/opt/a;b/run it"]), "run it");
     assert_eq!(pattern_of_argv(&[] as &[&str]), "");
     assert_eq!(pattern_of_argv(&[""]), "");
@@ -357,15 +323,7 @@ fn mentions_never_matches_a_part_of_a_name() {
     let cmdline = ["/usr/bin/node", "/srv/myapp.js", "--file=/x/other.js", ""];
     assert!(mentions(&cmdline, "myapp.js"));
     assert!(mentions(&cmdline, "node"));
-    for pattern in [
-        "app.js",
-        "myapp",
-        "myapp.jsx",
-        "",
-        "srv",
-        "/srv/myapp.js",
-        "Node",
-    ] {
+    for pattern in ["app.js", "myapp", "myapp.jsx", "", "srv", "/srv/myapp.js", "Node"] {
         assert!(!mentions(&cmdline, pattern), "{pattern}");
     }
     assert!(!mentions(&[] as &[&str], "node"));

@@ -34,10 +34,7 @@ pub(super) fn peel(wrapper: &Wrapper, words: &[&str], is_env: bool, depth: usize
                 glued => (glued, at + 1),
             };
             let lines = lexer::simple_commands(text);
-            let split = lines
-                .iter()
-                .flat_map(|simple| &simple.words)
-                .map(String::as_str);
+            let split = lines.iter().flat_map(|simple| &simple.words).map(String::as_str);
             let inner: Vec<&str> = split.chain(words.iter().skip(next).copied()).collect();
             let deeper = depth < DEPTH_MAX;
             return Inner::Is(deeper.then(|| of_words(&inner, depth + 1)).flatten());
@@ -79,8 +76,5 @@ fn split_string(word: &str) -> Option<&str> {
     }
     let cluster = word.strip_prefix('-')?;
     let (flags, text) = cluster.split_once('S')?;
-    flags
-        .chars()
-        .all(|c| matches!(c, 'i' | '0' | 'v'))
-        .then_some(text)
+    flags.chars().all(|c| matches!(c, 'i' | '0' | 'v')).then_some(text)
 }

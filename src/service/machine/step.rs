@@ -60,11 +60,7 @@ impl Step<'_> {
             | Input::Spawned(_)
             | Input::SpawnFailed(..)
             | Input::LeaderExited(..)
-            | Input::Emptied(_) => Phase::Cooldown {
-                vacancy,
-                since,
-                delay,
-            },
+            | Input::Emptied(_) => Phase::Cooldown { vacancy, since, delay },
         }
     }
 
@@ -84,10 +80,7 @@ impl Step<'_> {
                 self.machine.goal = Goal::Down;
                 self.stop(run, Cause::Asked)
             }
-            Input::Spawned(_) => Phase::Up {
-                run,
-                since: self.now,
-            },
+            Input::Spawned(_) => Phase::Up { run, since: self.now },
             Input::SpawnFailed(_, Fault::Program) if asked => Phase::Failed(run.vacate()),
             Input::SpawnFailed(_, Fault::Machine) => self.settle(run, Cause::Crowded),
             Input::SpawnFailed(_, Fault::Program) | Input::Emptied(_) => self.settle(run, QUICK),
@@ -112,25 +105,12 @@ impl Step<'_> {
                 self.stop(run, Cause::Asked)
             }
             Input::LeaderExited(_, ending) => {
-                let cause = Cause::Died {
-                    ending,
-                    quick: self.is_quick(since),
-                };
-                if mutant("skip_drain") {
-                    self.settle(run, cause)
-                } else {
-                    self.stop(run, cause)
-                }
+                let cause = Cause::Died { ending, quick: self.is_quick(since) };
+                if mutant("skip_drain") { self.settle(run, cause) } else { self.stop(run, cause) }
             }
             Input::Emptied(_) => {
                 let quick = self.is_quick(since);
-                self.settle(
-                    run,
-                    Cause::Died {
-                        ending: Ending::Failure,
-                        quick,
-                    },
-                )
+                self.settle(run, Cause::Died { ending: Ending::Failure, quick })
             }
         }
     }
@@ -150,37 +130,23 @@ impl Step<'_> {
             }
             Input::Start | Input::Restart => {
                 self.machine.goal = Goal::Up;
-                Phase::Stopping {
-                    run,
-                    cause: Cause::Asked,
-                    kill_at,
-                }
+                Phase::Stopping { run, cause: Cause::Asked, kill_at }
             }
             Input::Stop => {
                 self.machine.goal = Goal::Down;
-                Phase::Stopping {
-                    run,
-                    cause,
-                    kill_at,
-                }
+                Phase::Stopping { run, cause, kill_at }
             }
             Input::Tick if kill_at <= self.now => {
                 self.out.push(Action::KillTree(run.0));
                 let next = self.now.saturating_add(policy::KILL_INTERVAL_MS);
                 let kill_at = if mutant("kill_once") { Time::MAX } else { next };
-                Phase::Stopping {
-                    run,
-                    cause,
-                    kill_at,
-                }
+                Phase::Stopping { run, cause, kill_at }
             }
             Input::LeaderExited(..) if mutant("leader_is_all") => self.settle(run, cause),
             Input::Emptied(_) | Input::SpawnFailed(..) => self.settle(run, cause),
-            Input::Tick | Input::Spawned(_) | Input::LeaderExited(..) => Phase::Stopping {
-                run,
-                cause,
-                kill_at,
-            },
+            Input::Tick | Input::Spawned(_) | Input::LeaderExited(..) => {
+                Phase::Stopping { run, cause, kill_at }
+            }
         }
     }
 
@@ -198,11 +164,7 @@ impl Step<'_> {
     fn stop(&mut self, run: Incarnation, cause: Cause) -> Phase {
         self.out.push(Action::Terminate(run.0));
         let kill_at = self.now.saturating_add(self.machine.policy.stop_timeout);
-        Phase::Stopping {
-            run,
-            cause,
-            kill_at,
-        }
+        Phase::Stopping { run, cause, kill_at }
     }
 
     /// The only way out of an incarnation: nothing of it is left, so what next?
@@ -216,17 +178,8 @@ impl Step<'_> {
                 self.spawn(vacancy, true)
             }
             (Goal::Up, Cause::Crowded) => {
-                let delay = self
-                    .machine
-                    .policy
-                    .restart_delay
-                    .min_ms
-                    .max(policy::CROWDED_DELAY_MS);
-                Phase::Cooldown {
-                    vacancy,
-                    since: self.now,
-                    delay,
-                }
+                let delay = self.machine.policy.restart_delay.min_ms.max(policy::CROWDED_DELAY_MS);
+                Phase::Cooldown { vacancy, since: self.now, delay }
             }
             (Goal::Up, Cause::Died { ending, quick }) => self.died(vacancy, ending, quick),
         }
@@ -253,17 +206,10 @@ impl Step<'_> {
                 }
                 let delay =
                     policy::restart_cooldown_delay_ms(machine.policy.restart_delay, machine.deaths);
-                Phase::Cooldown {
-                    vacancy,
-                    since: self.now,
-                    delay,
-                }
+                Phase::Cooldown { vacancy, since: self.now, delay }
             }
         }
     }
 }
 
-const QUICK: Cause = Cause::Died {
-    ending: Ending::Failure,
-    quick: true,
-};
+const QUICK: Cause = Cause::Died { ending: Ending::Failure, quick: true };

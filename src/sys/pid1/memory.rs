@@ -31,10 +31,9 @@ unsafe extern "C" fn forget_object(
         unsafe { std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum)) };
     for header in headers {
         let is_constant = header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0;
-        let (Ok(place), Ok(bytes)) = (
-            usize::try_from(header.p_vaddr),
-            usize::try_from(header.p_memsz),
-        ) else {
+        let (Ok(place), Ok(bytes)) =
+            (usize::try_from(header.p_vaddr), usize::try_from(header.p_memsz))
+        else {
             continue;
         };
         if !is_constant {

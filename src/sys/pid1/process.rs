@@ -76,11 +76,7 @@ pub fn signal_group(leader: i32, signal: i32) -> bool {
 
 /// PID 1 only: signals every process of the namespace but ourselves.
 pub fn signal_everyone(signal: i32) {
-    assert_eq!(
-        own_pid(),
-        1,
-        "outside a namespace of our own this would reach strangers"
-    );
+    assert_eq!(own_pid(), 1, "outside a namespace of our own this would reach strangers");
     // SAFETY: integers only; as PID 1 the -1 means what this PID 1 is responsible for.
     unsafe { libc::kill(-1, signal) };
 }
@@ -136,11 +132,7 @@ pub fn children() -> Option<Vec<i32>> {
     }
     let pid = own_pid();
     let text = fs::read_to_string(format!("/proc/self/task/{pid}/children")).ok()?;
-    Some(
-        text.split_ascii_whitespace()
-            .filter_map(|word| word.parse().ok())
-            .collect(),
-    )
+    Some(text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect())
 }
 
 /// Whether a child provably drops this signal: ignored, and not blocked either (a blocked one may

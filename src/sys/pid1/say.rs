@@ -31,21 +31,14 @@ impl Write for Line {
 
 /// Writes `opm: …` and a newline to stderr, or drops it if stderr would block.
 pub fn say(text: fmt::Arguments<'_>) {
-    let mut line = Line {
-        bytes: [0; Line::BYTES_MAX],
-        used: 0,
-    };
+    let mut line = Line { bytes: [0; Line::BYTES_MAX], used: 0 };
     // Line's write_str has no error to give.
     if write!(line, "opm: {text}").is_err() {
         return;
     }
     line.bytes[line.used] = b'\n';
     line.used += 1;
-    let mut poll = libc::pollfd {
-        fd: 2,
-        events: libc::POLLOUT,
-        revents: 0,
-    };
+    let mut poll = libc::pollfd { fd: 2, events: libc::POLLOUT, revents: 0 };
     // SAFETY: one pollfd, and a timeout of 0: returns at once.
     let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
     if ready == 1 && poll.revents & libc::POLLOUT != 0 {

@@ -27,15 +27,7 @@ pub(super) fn block_all() -> u64 {
     let mut before = 0u64;
     let (how, set) = (libc::SIG_SETMASK, &raw const ALL);
     // SAFETY: both sets are 8 bytes, as the last argument says; the process has one thread.
-    unsafe {
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            how,
-            set,
-            &raw mut before,
-            SET_BYTES,
-        )
-    };
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, set, &raw mut before, SET_BYTES) };
     before
 }
 
@@ -43,15 +35,7 @@ pub(super) fn block_all() -> u64 {
 pub(super) fn set_mask(mask: u64) {
     let (how, none) = (libc::SIG_SETMASK, ptr::null_mut::<u64>());
     // SAFETY: the set is 8 bytes, as the last argument says; no old set is asked for.
-    unsafe {
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            how,
-            &raw const mask,
-            none,
-            SET_BYTES,
-        )
-    };
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const mask, none, SET_BYTES) };
 }
 
 pub(super) fn is_ignored(signal: i32) -> bool {
@@ -105,11 +89,7 @@ pub fn next_arrival(timeout: Option<Duration>) -> Option<Arrival> {
         // SAFETY: whatever a process sends (code <= 0) carries the sender at this place.
         false => unsafe { info.si_pid() },
     };
-    Some(Arrival {
-        signal: info.si_signo,
-        sender,
-        is_from_kernel,
-    })
+    Some(Arrival { signal: info.si_signo, sender, is_from_kernel })
 }
 
 /// Whether a signal waits to be taken.

@@ -50,18 +50,11 @@ pub fn reap_one() -> Reaped {
             return Reaped::Quiet;
         }
         return match info.si_code {
-            libc::CLD_EXITED => Reaped::Exited {
-                pid,
-                code: low_byte(status),
-            },
-            libc::CLD_KILLED | libc::CLD_DUMPED => Reaped::Exited {
-                pid,
-                code: low_byte(128 + status),
-            },
-            _ => Reaped::Stopped {
-                pid,
-                signal: status,
-            },
+            libc::CLD_EXITED => Reaped::Exited { pid, code: low_byte(status) },
+            libc::CLD_KILLED | libc::CLD_DUMPED => {
+                Reaped::Exited { pid, code: low_byte(128 + status) }
+            }
+            _ => Reaped::Stopped { pid, signal: status },
         };
     }
 }

@@ -37,12 +37,7 @@ impl Words {
     #[cfg(test)]
     pub(crate) fn of(line: &str) -> Words {
         let words = line.split_whitespace();
-        let words = words.map(|word| {
-            std::ffi::CString::new(word)
-                .unwrap()
-                .into_raw()
-                .cast_const()
-        });
+        let words = words.map(|word| std::ffi::CString::new(word).unwrap().into_raw().cast_const());
         let argv: Vec<_> = words.chain([std::ptr::null()]).collect();
         Words(Box::leak(argv.into_boxed_slice()).as_ptr())
     }

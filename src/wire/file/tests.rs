@@ -12,11 +12,9 @@ fn one(fields: &str) -> Result<Spec, String> {
 
 #[test]
 fn every_key_is_read() {
-    let spec = one(
-        r#""cwd": "sub", "env": {"A": "1", "B": 2, "C": true, "D": 1.5},
+    let spec = one(r#""cwd": "sub", "env": {"A": "1", "B": 2, "C": true, "D": 1.5},
         "restart": "on-failure", "max_restarts": 3, "min_uptime": "1s",
-        "restart_delay": "1s..1m", "stop_signal": "INT", "stop_timeout": "250ms""#,
-    )
+        "restart_delay": "1s..1m", "stop_signal": "INT", "stop_timeout": "250ms""#)
     .unwrap();
     assert_eq!(spec.cwd, "/srv/app/sub");
     let env = [("A", "1"), ("B", "2"), ("C", "true"), ("D", "1.5")];
@@ -24,21 +22,9 @@ fn every_key_is_read() {
     let policy = spec.policy;
     assert_eq!(policy.restart, Restart::OnFailure);
     assert_eq!((policy.max_restarts, policy.min_uptime), (3, 1_000));
-    assert_eq!(
-        policy.restart_delay,
-        Delay {
-            min_ms: 1_000,
-            max_ms: 60_000
-        }
-    );
-    assert_eq!(
-        (policy.stop_signal, policy.stop_timeout),
-        (Signal::INT, 250)
-    );
-    assert_eq!(
-        one(r#""stop_signal": 2"#).unwrap().policy.stop_signal,
-        Signal::INT
-    );
+    assert_eq!(policy.restart_delay, Delay { min_ms: 1_000, max_ms: 60_000 });
+    assert_eq!((policy.stop_signal, policy.stop_timeout), (Signal::INT, 250));
+    assert_eq!(one(r#""stop_signal": 2"#).unwrap().policy.stop_signal, Signal::INT);
 }
 
 #[test]
@@ -47,37 +33,21 @@ fn the_directory_is_the_files_unless_it_says_another() {
     assert_eq!(one(r#""cwd": "/tmp//x/""#).unwrap().cwd, "/tmp/x");
     assert_eq!(one(r#""cwd": "../b""#).unwrap().cwd, "/srv/app/../b");
     let bare = read(r#"{"services": [{"command": "x"}]}"#).unwrap();
-    assert_eq!(
-        (bare.specs[0].cwd.as_str(), bare.specs[0].name.as_str()),
-        ("/srv/app", "x")
-    );
+    assert_eq!((bare.specs[0].cwd.as_str(), bare.specs[0].name.as_str()), ("/srv/app", "x"));
 }
 
 #[test]
 fn a_command_is_words_or_a_line_and_only_shell_syntax_needs_a_shell() {
     let words = |command: &str| {
-        read(&format!(
-            r#"{{"services": [{{"name": "web", "command": {command}}}]}}"#
-        ))
-        .map(|file| file.specs[0].command.clone())
+        read(&format!(r#"{{"services": [{{"name": "web", "command": {command}}}]}}"#))
+            .map(|file| file.specs[0].command.clone())
     };
     assert_eq!(words(r#"["a b", "$c"]"#).unwrap(), ["a b", "$c"]);
     assert_eq!(words(r#""node 'a b'""#).unwrap(), ["node", "a b"]);
     assert_eq!(words(r#""a && b""#).unwrap(), ["/bin/sh", "-c", "a && b"]);
-    for bad in [
-        r#""""#,
-        "[]",
-        r#"[""]"#,
-        "3",
-        "null",
-        r#"["a", 1]"#,
-        r#""'""#,
-    ] {
+    for bad in [r#""""#, "[]", r#"[""]"#, "3", "null", r#"["a", 1]"#, r#""'""#] {
         let error = words(bad).unwrap_err();
-        assert!(
-            error.starts_with("f.json: web: command: "),
-            "{bad}: {error}"
-        );
+        assert!(error.starts_with("f.json: web: command: "), "{bad}: {error}");
     }
 }
 
@@ -86,47 +56,16 @@ fn a_wrong_type_names_file_service_and_key() {
     for (fields, key, reason) in [
         (r#""cwd": 3"#, "cwd", "expected a string, found a number"),
         (r#""env": []"#, "env", "expected an object, found a list"),
-        (
-            r#""env": {"A": null}"#,
-            "env.A",
-            "expected a string, a number or a boolean, found null",
-        ),
-        (
-            r#""max_restarts": -1"#,
-            "max_restarts",
-            "expected a whole number, found -1",
-        ),
-        (
-            r#""max_restarts": 1e300"#,
-            "max_restarts",
-            "expected a whole number, found 1e+300",
-        ),
-        (
-            r#""max_restarts": "3""#,
-            "max_restarts",
-            "expected a whole number, found a string",
-        ),
-        (
-            r#""min_uptime": 5"#,
-            "min_uptime",
-            r#"a number needs a unit, as in "5ms" or "5s""#,
-        ),
-        (
-            r#""restart": true"#,
-            "restart",
-            "expected a string, found a boolean",
-        ),
+        (r#""env": {"A": null}"#, "env.A", "expected a string, a number or a boolean, found null"),
+        (r#""max_restarts": -1"#, "max_restarts", "expected a whole number, found -1"),
+        (r#""max_restarts": 1e300"#, "max_restarts", "expected a whole number, found 1e+300"),
+        (r#""max_restarts": "3""#, "max_restarts", "expected a whole number, found a string"),
+        (r#""min_uptime": 5"#, "min_uptime", r#"a number needs a unit, as in "5ms" or "5s""#),
+        (r#""restart": true"#, "restart", "expected a string, found a boolean"),
     ] {
-        assert_eq!(
-            one(fields).unwrap_err(),
-            format!("f.json: web: {key}: {reason}")
-        );
+        assert_eq!(one(fields).unwrap_err(), format!("f.json: web: {key}: {reason}"));
     }
-    for fields in [
-        r#""restart": "x""#,
-        r#""stop_signal": 99"#,
-        r#""stop_timeout": "5 parsecs""#,
-    ] {
+    for fields in [r#""restart": "x""#, r#""stop_signal": 99"#, r#""stop_timeout": "5 parsecs""#] {
         let error = one(fields).unwrap_err();
         assert!(error.starts_with("f.json: web: "), "{error}");
     }
@@ -145,27 +84,11 @@ fn an_unknown_key_is_a_warning_and_nothing_else() {
 fn a_name_twice_or_a_bad_one_is_an_error() {
     let both = r#"{"name": "a", "command": "x"}, {"name": "a", "command": "y"}"#;
     let twice = format!(r#"{{"services": [{both}]}}"#);
-    assert_eq!(
-        read(&twice).unwrap_err(),
-        "f.json: a: the name is there twice"
-    );
-    for name in [
-        "",
-        "a/b",
-        "all",
-        "7",
-        "-x",
-        ".x",
-        "a,b",
-        "a\\nb",
-        &"x".repeat(65),
-    ] {
+    assert_eq!(read(&twice).unwrap_err(), "f.json: a: the name is there twice");
+    for name in ["", "a/b", "all", "7", "-x", ".x", "a,b", "a\\nb", &"x".repeat(65)] {
         let text = format!(r#"{{"services": [{{"name": "{name}", "command": "x"}}]}}"#);
         let error = read(&text).unwrap_err();
-        assert!(
-            error.starts_with("f.json: ") && !error.contains('\n'),
-            "{error}"
-        );
+        assert!(error.starts_with("f.json: ") && !error.contains('\n'), "{error}");
     }
 }
 
@@ -189,19 +112,12 @@ fn whatever_is_not_a_process_file_is_one_line() {
         &nested,
     ] {
         let error = read(text).unwrap_err();
-        assert!(
-            error.starts_with("f.json: ") && !error.contains('\n'),
-            "{error}"
-        );
+        assert!(error.starts_with("f.json: ") && !error.contains('\n'), "{error}");
         assert!(error.len() < 200, "{error}");
     }
     let error = parse(b"{\"\xff\": 1}", "f.json", Path::new("/")).unwrap_err();
     assert_eq!(error, "f.json: not UTF-8 text");
-    assert!(
-        read("{\"apps\": []}")
-            .unwrap_err()
-            .contains("not supported yet")
-    );
+    assert!(read("{\"apps\": []}").unwrap_err().contains("not supported yet"));
     assert_eq!(read("{\"services\": []}").unwrap(), ProcessFile::default());
 }
 
@@ -230,15 +146,9 @@ fn damage_anywhere_is_one_line_and_no_panic() {
             }
         }
         if let Err(error) = parse(&text, "f.json", Path::new("/srv")) {
-            assert!(
-                error.starts_with("f.json: ") && !error.contains('\n'),
-                "{error:?}"
-            );
+            assert!(error.starts_with("f.json: ") && !error.contains('\n'), "{error:?}");
             refused += 1;
         }
     }
-    assert!(
-        refused > 10_000,
-        "the damage is too small to prove anything: {refused}"
-    );
+    assert!(refused > 10_000, "the damage is too small to prove anything: {refused}");
 }
