@@ -21,6 +21,7 @@ pub mod report;
 pub mod request;
 pub mod scan;
 pub mod serve;
+mod signal;
 pub mod snapshot;
 pub mod sorted;
 pub mod store;
@@ -37,7 +38,7 @@ use crate::process::record::Header;
 use crate::process::{Exit, Identity, Pid};
 use crate::service::machine::{Action, Ending, Generation, Input, Sequence, Time};
 use crate::service::spec::Id;
-use crate::sys::{Kernel, Reach, Streams, Wake};
+use crate::sys::{Kernel, Streams, Wake};
 use crate::wire::{Reply, Status};
 use answer::Pending;
 use events::Events;
@@ -368,39 +369,6 @@ impl<K: Kernel> Daemon<K> {
         let gone = matches!(status, Status::Stopped | Status::Errored);
         if gone && self.unit(id).is_some_and(|unit| unit.removing && unit.run.is_none()) {
             self.forget(id);
-        }
-    }
-
-    /// The stop signal for the whole incarnation.
-    fn terminate(&mut self, id: Id) {
-        let Some(unit) = unit_in(&mut self.units, id) else {
-            return;
-        };
-        let signal = unit.definition.spec.policy.stop_signal.number();
-        let Some(run) = unit.run.as_mut() else { return };
-        run.asked = true;
-        if run.exit.is_none()
-            && let Some(pidfd) = &run.pidfd
-            && self.kernel.tiers().pgroup_signal
-        {
-            // A stopped process would see the signal only when continued.
-            for signal in [signal, libc::SIGCONT] {
-                if let Err(errno) = self.kernel.signal(pidfd, signal, Reach::Group) {
-                    // Not yet a group leader: between fork and setsid. Then it is alone.
-                    let alone = self.kernel.signal(pidfd, signal, Reach::Process);
-                    if alone.is_err() {
-                        self.log
-                            .push(format!("cannot signal {}: {errno}", unit.definition.spec.name));
-                    }
-                }
-            }
-            return;
-        }
-        self.terminate_rest(id);
-        if self.unit(id).is_some_and(|unit| unit.run.as_ref().is_some_and(|run| run.exit.is_none()))
-        {
-            self.signal_tree(id, signal);
-            self.signal_tree(id, libc::SIGCONT);
         }
     }
 
