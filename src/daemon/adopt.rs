@@ -2,11 +2,15 @@
 //! anything start, and only then is anybody answered.
 use super::Daemon;
 use super::events::Events;
+use super::gate::LOOK_AGAIN_MS;
+use super::generations::{self, Generations};
 use super::journal::{self, Found, Journal};
 use super::load::highest;
+use super::recovery;
 use super::request::Refusal;
 use super::sorted::{Map, Set};
 use super::store::Store;
+use super::strays::Loss;
 use super::unit::unit_in;
 use crate::mutant::mutant;
 use crate::process::Exit;
@@ -76,6 +80,19 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal>
     Ok(true)
 }
 
+/// What is on record and was not confirmed gone, whether or not its definition is known.
+fn live_generations(found: &Found) -> Set<u64> {
+    let slots = found.slots.iter();
+    let live = slots.filter_map(|(state, signature)| {
+        let emptied = state.map_or(0, |state| state.emptied);
+        signature.map(|signed| signed.generation).filter(|generation| *generation > emptied)
+    });
+    live.fold(Set::new(), |mut all, generation| {
+        all.insert(generation);
+        all
+    })
+}
+
 impl<K: Kernel> Daemon<K> {
     /// Begins on a home whose lock we hold.
     ///
@@ -90,7 +107,14 @@ impl<K: Kernel> Daemon<K> {
         // Its key is the original's, whose services may run: in whatever boot it was copied.
         let copied = found.header.is_some_and(|h| h.home != place.device_inode);
         let known = found.header.map(|header| header.home_key).or(place.key);
-        let home_key = known.filter(|_| !copied).unwrap_or_else(|| kernel.random());
+        let known = known.filter(|_| !copied);
+        let lost_key = match known {
+            None if !copied => recovery::lost_key(&mut kernel, &place.home),
+            _ => None,
+        };
+        let home_key = known.or(lost_key);
+        let home_key = home_key
+            .unwrap_or_else(|| LimitMark::home_key(kernel.random(), &place.home));
         let own = kernel.own_identity();
         let header = Header {
             machine: place.machine,
@@ -109,8 +133,17 @@ impl<K: Kernel> Daemon<K> {
         let slots = u32::try_from(found.slots.len()).unwrap_or(0);
         let journal =
             Journal::open(&mut kernel, slots).map_err(|errno| cannot(journal::FILE, errno))?;
-        let sequence = Sequence((0..slots).map(|id| highest(&found, id)).max().unwrap_or(0));
-        let mut daemon = Self::empty(kernel, &place, header, (journal, store), sequence);
+        let highest = (0..slots).map(|id| highest(&found, id)).max().unwrap_or(0);
+        let (generations, floor) = Generations::open(&mut kernel)
+            .map_err(|errno| cannot(generations::FILE, errno))?;
+        let sequence = Sequence(highest.max(floor));
+        let is_new = found.header.is_none() && known.is_none() && lost_key.is_none();
+        let loss = Loss {
+            journal: !is_new && (found.header.is_none() || floor > highest),
+            key: lost_key.is_some(),
+            orphaned: if valid { live_generations(&found) } else { Set::new() },
+        };
+        let mut daemon = Self::empty(kernel, &place, header, (journal, store, generations), sequence);
         // Without descriptors or memory "it can't be opened" would read as "it is gone".
         daemon
             .load_units(&found, loaded, valid)
@@ -121,11 +154,10 @@ impl<K: Kernel> Daemon<K> {
             return Err((code::FAILED, text));
         }
         let blind = mutant("adopt_blindly");
-        let searched = if blind { Ok(true) } else { daemon.find_strays() };
+        let searched = if blind { Ok(true) } else { daemon.find_strays(&loss) };
         let searched = searched
             .map_err(|errno| (code::FAILED, format!("cannot adopt: {}", describe(errno))))?;
-        let fresh = found.header.is_none() && place.key.is_none();
-        if !searched && found.header.is_none() && !fresh {
+        if !searched && found.header.is_none() && !is_new {
             let text = format!(
                 "{}: the journal is lost and /proc can't be read whole: what still runs can't be \
                  told",
@@ -143,10 +175,15 @@ impl<K: Kernel> Daemon<K> {
         kernel: K,
         place: &Place,
         header: Header,
-        (journal, store): (Journal<K::File>, Store<K::File>),
+        (journal, store, generations): (
+            Journal<K::File>,
+            Store<K::File>,
+            Generations<K::File>,
+        ),
         sequence: Sequence,
     ) -> Self {
         let now = kernel.now();
+        let own_namespace = kernel.own_namespace();
         Self {
             kernel,
             home: place.home.clone(),
@@ -175,7 +212,12 @@ impl<K: Kernel> Daemon<K> {
             launches: Default::default(),
             strays: Vec::new(),
             actions: Vec::new(),
+            own_namespace,
+            other_pid_namespaces: None,
+            search_pause: LOOK_AGAIN_MS,
+            forged: Set::new(),
             journal,
+            generations,
             store,
             dirty: Default::default(),
             freed: Vec::new(),

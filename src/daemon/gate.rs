@@ -6,13 +6,13 @@
 //! dead orphan may have left its own children to us after the list was read, so that after each
 //! reap the list is read again. Then the leader is reaped, and its group asked once more.
 //!
-//! For an adopted tree orphans went elsewhere: [`super::scan`] looks for marks.
+//! What was put into another PID namespace is not in that list, and of an adopted tree orphans
+//! went elsewhere: there [`super::proof`] asks the kernel whether the tree's time namespace is
+//! empty, or looks for it and for marks.
 use super::Daemon;
 use super::unit::{Orphan, Owner, unit_in};
 use crate::mutant::mutant;
-use crate::process::Pid;
-use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
-use crate::process::stat::environ_value;
+use crate::process::{Namespace, Pid};
 use crate::service::machine::{Generation, Input};
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, Reach, Wake};
@@ -93,7 +93,7 @@ impl<K: Kernel> Daemon<K> {
         if self.kernel.is_dead(&pidfd)? && self.kernel.wait(&pidfd, true)?.is_some() {
             return Ok(false);
         }
-        let mut owner = self.owner_of(pid)?;
+        let (mut owner, born) = self.owner_of(pid)?;
         if self.kernel.is_dead(&pidfd)? {
             // Its environment may have been read as it died; and what it left behind came to us
             // after the list was read.
@@ -106,10 +106,13 @@ impl<K: Kernel> Daemon<K> {
         if mutant("forget_escapees") {
             return Ok(true);
         }
-        self.orphans.insert(pid, Orphan { pidfd, owner, asked: false });
+        self.orphans.insert(pid, Orphan { pidfd, owner, born, asked: false });
         if let Owner::Run(id, _) = owner {
             self.touched.insert(id);
-            if self.unit(id).and_then(|unit| unit.run.as_ref()).is_some_and(|run| run.is_draining())
+            if self
+                .unit(id)
+                .and_then(|unit| unit.run.as_ref())
+                .is_some_and(|run| run.is_draining())
             {
                 self.terminate_rest(id);
             }
@@ -117,59 +120,12 @@ impl<K: Kernel> Daemon<K> {
         Ok(true)
     }
 
-    /// Whose a live process is, by its marks; then by session and group, whose numbers are
-    /// pinned while our leader is not reaped.
-    ///
-    /// # Errors
-    /// It could not be looked at for want of descriptors or memory: that is no answer.
-    fn owner_of(&mut self, pid: Pid) -> Result<Owner, Errno> {
-        let key = self.header.home_key;
-        let limit = readable(self.kernel.locks_limit(pid))?;
-        if let Some(part) = limit.and_then(|limit| LimitMark::generation_of(limit, key)) {
-            return Ok(self.owner_by(|generation| LimitMark::names(part, generation.0)));
-        }
-        let environ = readable(self.kernel.environ(pid))?.unwrap_or_default();
-        for name in [MARK_VARIABLE, "OPM_OUTER"] {
-            for mark in
-                environ_value(&environ, name).into_iter().flat_map(|v| v.split(|b| *b == b','))
-            {
-                if let Some(mark) = EnvMark::parse(mark).filter(|mark| mark.home_key == key) {
-                    return Ok(self.owner_by(|generation| generation.0 == mark.generation));
-                }
-            }
-        }
-        if let Some(stat) = readable(self.kernel.stat(pid))? {
-            for number in [stat.sid, stat.pgid] {
-                if let Some(id) = self.leaders.get(&number)
-                    && let Some(run) = self.unit(*id).and_then(|unit| unit.run.as_ref())
-                {
-                    return Ok(Owner::Run(*id, run.generation));
-                }
-            }
-        }
-        // Nobody raises the hard limit that we gave to what we start, but with a capability that
-        // is for that; so what has a higher one came into our PID namespace from outside
-        // (`docker exec`) and is no service's.
-        let above = |(_, hard)| self.mark.is_some_and(|mark| hard > mark.value());
-        let entered = self.own.pid == 1 && limit.is_some_and(above);
-        let foreign = entered || limit.is_some_and(LimitMark::is_mark);
-        Ok(if foreign { Owner::Foreign } else { Owner::Unknown })
-    }
-
-    fn owner_by(&self, is: impl Fn(Generation) -> bool) -> Owner {
-        let found = self.all_units().find_map(|unit| {
-            let generation = unit.run.as_ref()?.generation;
-            is(generation).then_some(Owner::Run(unit.id, generation))
-        });
-        found.unwrap_or(Owner::Foreign)
-    }
-
     /// Opens what gates can be opened.
     pub(crate) fn check_gates(&mut self) {
         if self.gates.is_empty() {
             return;
         }
-        let mut adopted = Vec::new();
+        let mut searched = Vec::new();
         for id in self.gates.iter().copied().collect::<Vec<_>>() {
             let Some(run) = self.unit(id).and_then(|unit| unit.run.as_ref()) else {
                 self.gates.remove(&id);
@@ -177,15 +133,17 @@ impl<K: Kernel> Daemon<K> {
             };
             if let Some((stage, errno)) = run.failure {
                 self.end_failed_launch(id, stage, errno);
-            } else if run.lineage {
-                if self.is_own_tree_empty(id) {
+            } else if !run.lineage {
+                searched.push(id);
+            } else if self.is_own_tree_empty(id) {
+                if self.may_live_elsewhere(id) {
+                    searched.push(id);
+                } else {
                     self.emptied(id);
                 }
-            } else {
-                adopted.push(id);
             }
         }
-        for id in self.confirm_adopted(adopted) {
+        for id in self.confirm_by_search(searched) {
             self.emptied(id);
         }
     }
@@ -209,13 +167,65 @@ impl<K: Kernel> Daemon<K> {
         }
         let blocked = self.orphans.values().any(|orphan| match orphan.owner {
             Owner::Run(owner, generation) => owner == id && generation == run.generation,
-            Owner::Unknown => !mutant("ignore_unknown"),
+            Owner::Unknown => orphan.may_be_of(run) && !mutant("ignore_unknown"),
             Owner::Foreign => false,
         });
         if blocked {
             return false;
         }
         self.reap_leader(id) && self.is_group_empty(id)
+    }
+
+    /// Whether something of a tree may live where our list of children can't show it. What was
+    /// put into another PID namespace (nsenter(1), `docker exec`) goes to the init of that one when
+    /// its parent ends, not to us.
+    fn may_live_elsewhere(&mut self, id: Id) -> bool {
+        if mutant("lineage_is_all") {
+            return false;
+        }
+        let namespace = self.namespace_of(id);
+        match self.kernel.is_namespace_alive(namespace) {
+            Some(alive) => alive,
+            None => self.are_there_other_pid_namespaces(),
+        }
+    }
+
+    /// The time namespace of an incarnation's tree, as its leader signed it; none if namespaces
+    /// tell us nothing, whatever they told an earlier daemon.
+    pub(crate) fn namespace_of(&mut self, id: Id) -> Namespace {
+        if self.own_namespace == 0 {
+            return Namespace::default();
+        }
+        let Some(run) = self.units.get_mut(id as usize).and_then(|unit| unit.as_mut()?.run.as_mut())
+        else {
+            return Namespace::default();
+        };
+        *run.namespace.get_or_insert_with(|| {
+            let signature = self.journal.signature(&mut self.kernel, id);
+            let its = signature.filter(|signed| signed.generation == run.generation.0);
+            its.map_or(Namespace::default(), |signed| signed.namespace)
+        })
+    }
+
+    /// Whether anything that we see is in a PID namespace below ours: without one nothing can be
+    /// put into one. Looked up once a turn.
+    fn are_there_other_pid_namespaces(&mut self) -> bool {
+        if let Some(any) = self.other_pid_namespaces {
+            return any;
+        }
+        let mut pids = Vec::new();
+        let mut any = self.kernel.processes(0, &mut pids).is_err();
+        while let Some(last) = pids.last().copied().filter(|_| !any) {
+            let own = self.header.pid_namespace;
+            // Of another user's, which can't be read, none of ours enters.
+            any = pids.drain(..).any(|pid| {
+                let known = self.leaders.contains_key(&pid) || self.orphans.contains_key(&pid);
+                !known && self.kernel.pid_namespace(pid).is_ok_and(|its| its != own)
+            });
+            any |= self.kernel.processes(last, &mut pids).is_err();
+        }
+        self.other_pid_namespaces = Some(any);
+        any
     }
 
     /// The kernel's own word on the leader's process group, race-free: the pidfd names that very

@@ -3,7 +3,7 @@ use super::Daemon;
 use super::gate::LOOK_AGAIN_MS;
 use super::unit::{Run, unit_in};
 use crate::mutant::mutant;
-use crate::process::Identity;
+use crate::process::{Identity, Namespace};
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::record::{SIGNATURE_OFFSET, Signature, slot_offset};
 use crate::service::machine::{Fault, Generation, Input, Phase};
@@ -28,6 +28,10 @@ impl<K: Kernel> Daemon<K> {
 
     /// Launches what is queued, a bounded number.
     pub(crate) fn run_launches(&mut self) {
+        if self.launches.is_empty() {
+            return;
+        }
+        self.note_sequence();
         for _ in 0..LAUNCHES_MAX {
             let Some((id, generation)) = self.launches.pop_front() else {
                 return;
@@ -89,6 +93,7 @@ impl<K: Kernel> Daemon<K> {
                 generation: if mutant("unsigned") { 0 } else { generation.0 },
                 leader: Identity::default(),
                 parent: self.own,
+                namespace: Namespace::default(),
             },
             signature_offset: slot_offset(id) + SIGNATURE_OFFSET as u64,
             limit_mark: self.mark.map(|own: LimitMark| own.of_incarnation(generation.0).value()),

@@ -47,7 +47,7 @@ fn newest_of(found: &Found, loaded: Loaded) -> Map<Id, (u64, Definition)> {
 }
 
 /// What a slot says of a service that it was not written for: only what was signed in since is
-/// its own.
+/// its own. Whether that is to be up is known by its being so.
 fn unrecorded(
     slot: Option<State>,
     signature: Option<Signature>,
@@ -86,7 +86,7 @@ impl<K: Kernel> Daemon<K> {
                     }
                 }
                 let state = State { generation: highest(found, id), ..State::default() };
-                self.load_unit(id, line, definition, state, None)?;
+                self.load_unit(id, line, definition, (state, false), None)?;
             }
             return Ok(());
         }
@@ -113,7 +113,14 @@ impl<K: Kernel> Daemon<K> {
                 }
                 state => unrecorded(state, signature, highest(found, id)),
             };
-            self.load_unit(id, line, definition, state, signature)?;
+            let is_damaged = slot.is_some_and(|slot| slot.0.is_none());
+            if is_damaged {
+                let name = &definition.spec.name;
+                self.log.push(format!(
+                    "{name}: its record is damaged: up if it lives, else down until it is started"
+                ));
+            }
+            self.load_unit(id, line, definition, (state, is_damaged), signature)?;
             if slot.is_some_and(|(state, _)| state == self.unit(id).map(Unit::state)) {
                 // It says so already.
                 self.dirty.remove(&id);
@@ -127,17 +134,22 @@ impl<K: Kernel> Daemon<K> {
         id: Id,
         line: u64,
         definition: Definition,
-        state: State,
+        (state, is_damaged): (State, bool),
         signature: Option<Signature>,
     ) -> Result<(), Errno> {
         let policy = definition.spec.policy;
         let goal = if state.goal_up { Goal::Up } else { Goal::Down };
         let alive = signature.filter(|signature| signature.generation > state.emptied);
+        let mut goal = goal;
         let (run, past) = match alive {
             Some(signature) => {
                 let run = self.take_over(&signature, &state)?;
                 let generation = Generation(signature.generation);
                 let since = run.since;
+                if is_damaged && run.pidfd.is_none() {
+                    // Nobody knows whether an operator had stopped it: then nothing starts.
+                    goal = Goal::Down;
+                }
                 (Some(run), Past::Alive { generation, since })
             }
             None => (None, self.past_of(&state, &policy)),
@@ -207,6 +219,8 @@ impl<K: Kernel> Daemon<K> {
             lineage: signature.parent.is_same(&self.own),
             adopted: true,
             since: since.min(self.now),
+            born: started,
+            namespace: Some(signature.namespace),
             kills: 0,
             asked: false,
             failure: None,

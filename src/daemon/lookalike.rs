@@ -11,7 +11,7 @@ use crate::process::stat::{environ_value, parse_cmdline};
 use crate::service::machine::Generation;
 use crate::service::spec::Id;
 use crate::service::spec::Spec;
-use crate::sys::Kernel;
+use crate::sys::{self, Kernel};
 use crate::wire::{Outcome, code};
 use std::cell::OnceCell;
 
@@ -50,10 +50,7 @@ pub(crate) enum Likeness {
 impl<K: Kernel> Daemon<K> {
     /// One look at all processes, for all services of a request.
     pub(crate) fn passers(&mut self) -> Vec<Passer> {
-        let mut pids = Vec::new();
-        if self.kernel.processes(&mut pids).is_err() {
-            return Vec::new();
-        }
+        let Ok(pids) = self.all_processes() else { return Vec::new() };
         let uid = self.kernel.own_uid();
         let askers = self.askers();
         let mut passers = Vec::new();
@@ -61,7 +58,7 @@ impl<K: Kernel> Daemon<K> {
             if pid == self.own.pid || self.leaders.contains_key(&pid) || askers.contains(&pid) {
                 continue;
             }
-            if self.kernel.uid(pid) != Ok(uid) {
+            if !self.kernel.uids(pid).is_ok_and(|uids| uids.contains(&uid)) {
                 continue;
             }
             if let Ok(cwd) = self.kernel.cwd(pid) {
@@ -70,6 +67,18 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         passers
+    }
+
+    fn all_processes(&mut self) -> sys::Result<Vec<Pid>> {
+        let mut pids = Vec::new();
+        let mut last = 0;
+        loop {
+            self.kernel.processes(last, &mut pids)?;
+            match pids.last() {
+                Some(pid) if *pid != last => last = *pid,
+                _ => return Ok(pids),
+            }
+        }
     }
 
     /// None: it bears a mark of ours, or is gone.

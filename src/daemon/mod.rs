@@ -12,11 +12,14 @@ pub mod door;
 pub mod events;
 pub mod front;
 pub mod gate;
+pub mod generations;
 pub mod journal;
 pub mod launch;
 pub mod load;
 pub mod lookalike;
+mod owner;
 mod proof;
+mod recovery;
 pub mod report;
 pub mod request;
 pub mod scan;
@@ -103,7 +106,16 @@ pub struct Daemon<K: Kernel> {
     pub(crate) launches: VecDeque<(Id, Generation)>,
     pub(crate) strays: Vec<strays::Stray<K>>,
     actions: Vec<Action>,
+    /// The inode of our own time namespace, if incarnations get others; else 0.
+    pub(crate) own_namespace: u64,
+    /// Whether there are PID namespaces below ours, once it was looked up in this turn.
+    pub(crate) other_pid_namespaces: Option<bool>,
+    /// Until passes are tried again that proved nothing.
+    pub(crate) search_pause: u64,
+    /// Processes that bear a mark of this home and can't have it from us.
+    pub(crate) forged: Set<Pid>,
     pub(crate) journal: Journal<K::File>,
+    generations: generations::Generations<K::File>,
     pub(crate) store: Store<K::File>,
     pub(crate) dirty: Set<Id>,
     /// Slots of removed services whose removal could not be written yet.
@@ -135,6 +147,7 @@ impl<K: Kernel> Daemon<K> {
     pub fn gather(&mut self, wakes: &[Wake], child_signal: bool) {
         self.now = self.kernel.now();
         self.counted = false;
+        self.other_pid_namespaces = None;
         let mut leaders: Set<Id> = Set::new();
         let mut changed = child_signal;
         for wake in wakes {
@@ -313,6 +326,7 @@ impl<K: Kernel> Daemon<K> {
         let Some(unit) = unit_in(&mut self.units, id) else {
             return;
         };
+        self.sequence.0 = generations::skipped(self.sequence.0, &self.strays);
         let restarts = unit.machine.restarts();
         match input {
             Input::Stop => unit.halted = true,

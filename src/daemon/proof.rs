@@ -1,4 +1,8 @@
-//! What passes over /proc ([`super::scan`]) prove of trees whose orphans went elsewhere.
+//! What proves that a tree whose orphans went elsewhere is empty.
+//!
+//! Where the kernel has file handles of namespaces, it is asked: a time namespace that is gone has
+//! nobody in it. (A process lets go of it in its exit after its memory and its files.) Elsewhere
+//! passes over /proc ([`super::scan`]) have to prove it.
 //!
 //! # Why a pass can prove that a tree is empty
 //!
@@ -11,8 +15,8 @@
 //! during them than there are free pids, and one is if nothing was.
 use super::Daemon;
 use super::gate::LOOK_AGAIN_MS;
-use super::scan::{Pass, Sighting};
-use super::sorted::Map;
+use super::scan::{Pass, Search, Sighting};
+use super::sorted::{Map, Set};
 use crate::mutant::mutant;
 use crate::process::{Identity, Pid};
 use crate::service::spec::Id;
@@ -20,6 +24,8 @@ use crate::sys::{Errno, Kernel};
 
 /// Passes of one turn. On a machine that forks all the time each may meet one that vanishes.
 const PASSES_MAX: u32 = 8;
+/// The longest pause between turns of passes that proved nothing; the first is [`LOOK_AGAIN_MS`].
+const SEARCH_PAUSE_MAX_MS: u64 = 5_000;
 
 /// The passes so far, towards a proof.
 #[derive(Debug, Default)]
@@ -29,22 +35,44 @@ struct Proof {
 }
 
 impl<K: Kernel> Daemon<K> {
-    /// Of draining trees that an earlier daemon started, those that are confirmed empty.
-    pub(crate) fn confirm_adopted(&mut self, ids: Vec<Id>) -> Vec<Id> {
-        let mut ready = Vec::new();
+    /// Of draining trees that can have members which are no descendants of our children, those that
+    /// are confirmed empty.
+    pub(crate) fn confirm_by_search(&mut self, ids: Vec<Id>) -> Vec<Id> {
+        let (mut empty, mut unproved) = (Vec::new(), Vec::new());
         for id in ids {
-            if self.are_members_dead(id) {
-                ready.push(id);
+            if !self.are_members_dead(id) {
+                continue;
+            }
+            let namespace = self.namespace_of(id);
+            // Held open by somebody, it is alive with nothing in it: then the passes tell.
+            match self.kernel.is_namespace_alive(namespace) {
+                Some(false) => empty.push(id),
+                Some(true) | None => unproved.push(id),
             }
         }
-        if !self.pass_until_clean(&mut ready) {
-            self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
-            return Vec::new();
+        if self.pass_until_clean(&mut unproved) {
+            self.search_pause = LOOK_AGAIN_MS;
+            empty.append(&mut unproved);
+        } else {
+            self.search_later(&unproved);
         }
         // Not the group's own word: zombies of somebody else's count as members there until they
         // are reaped (1.3 s late by some inits), and the passes have seen that none of it lives.
-        ready.retain(|id| self.reap_leader(*id));
-        ready
+        empty.retain(|id| self.reap_leader(*id));
+        empty
+    }
+
+    /// Passes proved nothing: again later, and later each time.
+    fn search_later(&mut self, ids: &[Id]) {
+        self.look_again_at.get_or_insert(self.now + self.search_pause);
+        self.search_pause = (self.search_pause * 2).min(SEARCH_PAUSE_MAX_MS);
+        for id in ids {
+            if let Some(unit) = self.unit_mut(*id) {
+                let why = "waits for a look at /proc that proves its end: processes of others \
+                           come and go";
+                unit.note = Some(why.into());
+            }
+        }
     }
 
     /// Passes until what is left of `ready` is proved to be empty, or too many proved nothing.
@@ -56,20 +84,29 @@ impl<K: Kernel> Daemon<K> {
                 return true;
             }
             let forks = self.kernel.forks();
-            let numbers: Vec<Pid> = ready
-                .iter()
-                .filter_map(|id| Some(self.unit(*id)?.run.as_ref()?.leader.pid))
-                // Of a lost leader, whose number nobody knows; 0 is a session of others.
-                .filter(|pid| *pid != 0)
-                .collect();
-            let Some(mut pass) = self.sightings(&numbers) else {
+            let (mut numbers, mut marks) = (Vec::new(), false);
+            for id in ready.iter() {
+                if self.namespace_of(*id).inode != 0 {
+                    continue;
+                }
+                marks = true;
+                let run = self.unit(*id).and_then(|unit| unit.run.as_ref());
+                // Not of a lost leader, whose number nobody knows; 0 is a session of others.
+                numbers.extend(run.map(|run| run.leader.pid).filter(|pid| *pid != 0));
+            }
+            let Some(mut pass) = self.sightings(Search { numbers: &numbers, marks }) else {
                 return false;
             };
-            let runs = ready.iter().filter_map(|id| self.unit(*id)?.run.as_ref());
-            let waiting: Vec<u64> = runs.map(|run| run.generation.0).collect();
-            ready.retain(|id| !self.take_in_sightings(*id, &pass.found));
-            let named = |sighting: &&Sighting| waiting.iter().any(|g| sighting.names(*g));
-            let seen: Vec<Pid> = pass.found.iter().filter(named).map(|s| s.pid).collect();
+            let mut waiting = Vec::new();
+            for id in ready.iter() {
+                let run = self.unit(*id).and_then(|unit| unit.run.as_ref());
+                let Some(generation) = run.map(|run| run.generation.0) else { continue };
+                waiting.push((generation, self.namespace_of(*id)));
+            }
+            ready.retain(|id| !self.take_in_sightings(*id, &pass));
+            let is_waited_for =
+                |seen: &&Sighting| waiting.iter().any(|(g, n)| pass.is_of(seen, *g, *n));
+            let seen: Vec<Pid> = pass.found.iter().filter(is_waited_for).map(|s| s.pid).collect();
             let dead = pass.corpses.iter().chain(&seen);
             pass.vanished |= self.has_new_zombie(dead, &mut zombies);
             if self.proves(&mut proof, &pass, forks) {
@@ -81,14 +118,15 @@ impl<K: Kernel> Daemon<K> {
 
     /// All that bears a mark of ours and lives, of passes until one is clean; and whether one
     /// was.
-    pub(crate) fn search(&mut self) -> (Vec<Sighting>, bool) {
+    pub(crate) fn search(&mut self) -> (Vec<Sighting>, bool, Set<Pid>) {
         let mut found: Map<Pid, Sighting> = Map::new();
         let mut zombies: Vec<Identity> = Vec::new();
         let mut proof = Proof::default();
         let mut whole = false;
+        let mut forged = Set::new();
         for _ in 0..PASSES_MAX {
             let forks = self.kernel.forks();
-            let Some(mut pass) = self.sightings(&[]) else {
+            let Some(mut pass) = self.sightings(Search::ALL) else {
                 proof = Proof::default();
                 continue;
             };
@@ -97,6 +135,9 @@ impl<K: Kernel> Daemon<K> {
             pass.vanished |= self.has_new_zombie(dead, &mut zombies);
             for sighting in &pass.found {
                 found.insert(sighting.pid, *sighting);
+            }
+            for pid in &pass.forged {
+                forged.insert(*pid);
             }
             whole = self.proves(&mut proof, &pass, forks);
             if whole {
@@ -107,7 +148,7 @@ impl<K: Kernel> Daemon<K> {
         if whole {
             self.leave_out_zombies(&mut found, &zombies);
         }
-        (found, whole)
+        (found, whole, forged)
     }
 
     /// Whether this pass, or it and the one before, prove that nothing was missed. `before`: what
@@ -139,11 +180,11 @@ impl<K: Kernel> Daemon<K> {
     /// Two passes, where no more is to be proved than that what was marked is dead. None: /proc
     /// could not be read whole.
     pub(crate) fn two_passes(&mut self) -> Option<Vec<Sighting>> {
-        let mut found = self.sightings(&[])?.found;
+        let mut found = self.sightings(Search::ALL)?.found;
         let seen: Vec<Pid> = found.iter().map(|sighting| sighting.pid).collect();
         let mut zombies = Vec::new();
         self.has_new_zombie(seen.iter(), &mut zombies);
-        found.extend(self.sightings(&[])?.found);
+        found.extend(self.sightings(Search::ALL)?.found);
         self.leave_out_zombies(&mut found, &zombies);
         Some(found)
     }
@@ -184,14 +225,15 @@ impl<K: Kernel> Daemon<K> {
         any
     }
 
-    /// The generation of each leader that lives, by the pidfds that we hold anyway.
-    pub(crate) fn leaders_alive(&mut self) -> Map<Pid, u64> {
+    /// Generation and time namespace of each leader that lives, by the pidfds that we hold anyway.
+    pub(crate) fn leaders_alive(&mut self) -> Map<Pid, (u64, u64)> {
         let mut alive = Map::new();
         let runs = self.units.iter().flatten();
         for run in runs.filter_map(|unit| unit.run.as_ref()) {
             let lives = |pidfd| self.kernel.is_dead(pidfd) == Ok(false);
             if run.pidfd.as_ref().is_some_and(lives) {
-                alive.insert(run.leader.pid, run.generation.0);
+                let namespace = run.namespace.map_or(0, |namespace| namespace.inode);
+                alive.insert(run.leader.pid, (run.generation.0, namespace));
             }
         }
         alive

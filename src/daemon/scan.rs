@@ -3,11 +3,12 @@
 use super::Daemon;
 use super::door::INITIAL_PID_NAMESPACE;
 use super::gate::{LOOK_AGAIN_MS, readable};
+use super::owner::env_marks;
+use super::sorted::Map;
 use super::unit::{Member, Owner, unit_in};
 use crate::mutant::mutant;
-use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
-use crate::process::stat::environ_value;
-use crate::process::{Identity, Pid};
+use crate::process::mark::{EnvMark, LimitMark};
+use crate::process::{Identity, Namespace, Pid};
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, Wake, describe};
 
@@ -15,27 +16,35 @@ use crate::sys::{Errno, Kernel, Wake, describe};
 const KTHREADD: Pid = 2;
 
 /// What one reading of /proc has shown.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Pass {
     pub(crate) found: Vec<Sighting>,
     /// A process was listed and gone before its mark could be read: it may have left a child
     /// behind that the listing had passed already.
     pub(crate) vanished: bool,
-    /// Zombies of which nobody can tell any more whose they were: their environment is gone, and
-    /// their limit says nothing of ours.
+    /// Zombies, and processes that are about to be, of which nobody can tell any more whose they
+    /// were: their environment is gone, and their limit is one that a process of ours may have.
     pub(crate) corpses: Vec<Pid>,
+    /// What bears a mark of this home and can't have it from here.
+    pub(crate) forged: Vec<Pid>,
     /// Processes that were listed.
     pub(crate) listed: usize,
+    /// The generation that is in each time namespace.
+    owners: Map<u64, u64>,
 }
 
-/// A process that bears a mark of this home, or sits in a group or session that we ask about.
-#[derive(Clone, Copy, Debug)]
+/// A process that may be one of ours.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sighting {
     pub(crate) pid: Pid,
     /// What its limit says, in part.
     pub(crate) part: Option<u64>,
     /// What its environment says.
     pub(crate) mark: Option<EnvMark>,
+    /// The inode of its time namespace; 0: not known, or of no meaning.
+    pub(crate) namespace: u64,
+    /// Its environment can't be read, for its memory does not answer, and might bear a mark.
+    mute: bool,
     sid: Pid,
     pgid: Pid,
 }
@@ -46,11 +55,28 @@ enum Look {
     Seen(Sighting),
     /// See [`Pass::corpses`].
     Corpse,
+    /// See [`Pass::forged`].
+    Forged,
+}
+
+/// What a pass looks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Search<'a> {
+    /// Numbers of dead leaders, whose group or session may live on.
+    pub(crate) numbers: &'a [Pid],
+    /// Marks count: of some incarnation the time namespace is not known.
+    pub(crate) marks: bool,
+}
+
+impl Search<'_> {
+    /// Everything that might be one of ours.
+    pub(crate) const ALL: Self = Self { numbers: &[], marks: true };
 }
 
 impl Sighting {
-    fn of_leader(pid: Pid, generation: u64) -> Self {
-        Self { pid, part: Some(LimitMark::part_of(generation)), mark: None, sid: 0, pgid: 0 }
+    fn of_leader(pid: Pid, generation: u64, namespace: u64) -> Self {
+        let part = Some(LimitMark::part_of(generation));
+        Self { pid, part, namespace, ..Self::default() }
     }
 
     /// What a limit says, or would say, of its generation.
@@ -59,98 +85,176 @@ impl Sighting {
         self.part.or(marked)
     }
 
+    fn is_marked(&self) -> bool {
+        self.part.is_some() || self.mark.is_some()
+    }
+
+    /// Whether its marks name this generation.
     pub(crate) fn names(&self, generation: u64) -> bool {
         self.part.is_some_and(|part| LimitMark::names(part, generation))
             || self.mark.is_some_and(|mark| mark.generation == generation)
     }
 }
 
+impl Pass {
+    /// Whether a process is of an incarnation that is in this time namespace. That is the kernel's
+    /// word, where there is one; a process in our own can't come from there, whatever it bears.
+    pub(crate) fn is_of(&self, seen: &Sighting, generation: u64, namespace: Namespace) -> bool {
+        let owner = self.owners.get(&seen.namespace).copied();
+        let told = seen.namespace != 0 && namespace.inode != 0;
+        if told && seen.namespace == namespace.inode && owner == Some(generation) {
+            return true;
+        }
+        // Of another incarnation, by the kernel's word.
+        let is_others = told && owner.is_some_and(|owner| owner != generation);
+        !is_others && seen.names(generation)
+    }
+}
+
 impl<K: Kernel> Daemon<K> {
-    /// Every live process with a mark of ours, or whose group or session is one of `numbers`.
-    /// None: /proc could not be read whole.
-    pub(crate) fn sightings(&mut self, numbers: &[Pid]) -> Option<Pass> {
-        let mut pids = Vec::new();
-        self.kernel.processes(&mut pids).ok()?;
-        let mut pass =
-            Pass { found: Vec::new(), vanished: false, corpses: Vec::new(), listed: pids.len() };
+    /// Every live process that may be of ours, or whose group or session is asked for. None: /proc
+    /// could not be read whole.
+    pub(crate) fn sightings(&mut self, search: Search<'_>) -> Option<Pass> {
         let leaders = self.leaders_alive();
-        for pid in pids {
-            if pid == self.own.pid {
-                continue;
-            }
-            if let Some(generation) = leaders.get(&pid) {
-                // It is held and lives, so that the number is its own: its marks are known.
-                pass.found.push(Sighting::of_leader(pid, *generation));
-                continue;
-            }
-            match self.sight(pid, numbers) {
-                Ok(Look::Nothing) => {}
-                Ok(Look::Seen(sighting)) => pass.found.push(sighting),
-                Ok(Look::Corpse) => pass.corpses.push(pid),
-                // IO: what was read was cut off by its end.
-                Err(Errno::SRCH | Errno::NOENT | Errno::IO) => pass.vanished = true,
-                // Neither seen nor known to be gone: then the pass proves nothing.
-                Err(errno) => {
-                    self.trouble = Some(format!("cannot read /proc/{pid}: {}", describe(errno)));
-                    return None;
+        let mut pass = Pass { owners: self.namespace_owners(), ..Pass::default() };
+        let mut pids = Vec::new();
+        self.kernel.processes(0, &mut pids).ok()?;
+        while let Some(last) = pids.last().copied() {
+            pass.listed += pids.len();
+            for pid in pids.drain(..) {
+                if pid == self.own.pid {
+                    continue;
+                }
+                if let Some((generation, namespace)) = leaders.get(&pid) {
+                    // It is held and lives, so that the number is its own: its marks are known.
+                    pass.found.push(Sighting::of_leader(pid, *generation, *namespace));
+                    continue;
+                }
+                match self.sight(pid, search) {
+                    Ok(Look::Nothing) => {}
+                    Ok(Look::Seen(sighting)) => pass.found.push(sighting),
+                    Ok(Look::Corpse) => pass.corpses.push(pid),
+                    Ok(Look::Forged) => pass.forged.push(pid),
+                    // IO: what was read was cut off by its end.
+                    Err(Errno::SRCH | Errno::NOENT | Errno::IO) => pass.vanished = true,
+                    // Neither seen nor known to be gone: then the pass proves nothing.
+                    Err(errno) => {
+                        let why = describe(errno);
+                        self.trouble = Some(format!("cannot read /proc/{pid}: {why}"));
+                        return None;
+                    }
                 }
             }
+            self.kernel.processes(last, &mut pids).ok()?;
         }
         Some(pass)
     }
 
-    fn sight(&mut self, pid: Pid, numbers: &[Pid]) -> Result<Look, Errno> {
-        let key = self.header.home_key;
-        let limit = self.kernel.locks_limit(pid)?;
-        let part = LimitMark::generation_of(limit, key);
-        let mut mark = None;
-        if part.is_none() {
-            // Of a daemon inside one of our services too: its services name us as the outer one.
-            let environ = match self.kernel.environ(pid) {
-                Err(Errno::ACCESS | Errno::PERM) => Vec::new(),
-                // No memory: a kernel thread or a zombie never will have, else it is exiting now.
-                Err(errno @ (Errno::SRCH | Errno::NOENT)) => {
-                    let stat = self.kernel.stat(pid)?;
-                    let outside = self.header.pid_namespace == INITIAL_PID_NAMESPACE;
-                    let kernel_thread = outside && (pid == KTHREADD || stat.ppid == KTHREADD);
-                    return match kernel_thread {
-                        true => Ok(Look::Nothing),
-                        false if stat.is_zombie() => Ok(self.look_of_zombie(limit)),
-                        false => Err(errno),
-                    };
-                }
-                other => other?,
-            };
-            let names = [MARK_VARIABLE, "OPM_OUTER"];
-            let values = names.iter().filter_map(|name| environ_value(&environ, name));
-            let parts = values.flat_map(|value| value.split(|b| *b == b','));
-            mark = parts.filter_map(EnvMark::parse).find(|mark| mark.home_key == key);
+    fn sight(&mut self, pid: Pid, search: Search<'_>) -> Result<Look, Errno> {
+        let mut seen = Sighting { pid, ..Sighting::default() };
+        let mut is_outside = false;
+        if self.own_namespace != 0 {
+            // NOENT: it is exiting, or gone, which its limit tells.
+            match self.kernel.time_namespace(pid) {
+                Ok(inode) if inode == self.own_namespace => is_outside = true,
+                Ok(inode) => seen.namespace = inode,
+                Err(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => {}
+                Err(errno) => return Err(errno),
+            }
+            if is_outside && !search.marks && search.numbers.is_empty() {
+                return Ok(Look::Nothing);
+            }
         }
-        let marked = part.is_some() || mark.is_some();
-        let (mut sid, mut pgid) = (0, 0);
-        if !marked {
+        let limit = self.kernel.locks_limit(pid)?;
+        seen.part = LimitMark::generation_of(limit, self.header.home_key);
+        let may_bear = self.may_bear_a_mark(limit);
+        if seen.part.is_none() && may_bear {
+            match self.mark_in_memory(pid)? {
+                Memory::Read(mark) => seen.mark = mark,
+                Memory::Mute => seen.mute = true,
+                Memory::Gone => return self.look_of_exiting(pid, limit),
+            }
+        }
+        if seen.is_marked() && !self.can_be_ours(pid)? {
+            return Ok(Look::Forged);
+        }
+        let told = self.is_told_by_namespace(&seen);
+        if seen.is_marked() && is_outside && told {
+            return Ok(Look::Forged);
+        }
+        if !seen.is_marked() && !search.numbers.is_empty() {
             let stat = self.kernel.stat(pid)?;
             if stat.is_zombie() {
                 return Ok(self.look_of_zombie(limit));
             }
-            if LimitMark::is_mark(limit) {
-                // Another home's, or a daemon.
-                return Ok(Look::Nothing);
-            }
-            (sid, pgid) = (stat.sid, stat.pgid);
+            (seen.sid, seen.pgid) = (stat.sid, stat.pgid);
         }
-        let asked = numbers.contains(&sid) || numbers.contains(&pgid);
-        let sighting = Sighting { pid, part, mark, sid, pgid };
-        Ok(match marked || asked {
-            true => Look::Seen(sighting),
+        let is_near = |number: &Pid| [seen.sid, seen.pgid].contains(number);
+        let asked = search.numbers.iter().any(is_near);
+        Ok(match seen.is_marked() || seen.namespace != 0 || seen.mute || asked {
+            true => Look::Seen(seen),
             false => Look::Nothing,
         })
     }
 
-    /// The daemon before, which was just killed, is no corpse to worry about.
-    fn look_of_zombie(&self, limit: (u64, u64)) -> Look {
+    /// Whether every incarnation that these marks can name is known by its time namespace, or by
+    /// the lack of one, which then decides. What is on no record had one, as all that we start.
+    fn is_told_by_namespace(&mut self, seen: &Sighting) -> bool {
+        let units = self.units.iter().flatten();
+        let runs = units.filter_map(|unit| unit.run.as_ref());
+        let mut named = runs.filter(|run| seen.names(run.generation.0));
+        named.all(|run| run.namespace.is_some_and(|namespace| namespace.inode != 0))
+    }
+
+    /// Whether a limit that names none of ours can be that of a process of ours, whose environment
+    /// then has to tell. A hard limit is lowered by anybody and raised by nobody: so it lies below
+    /// what we give, and is no mark that another home gives beside us.
+    fn may_bear_a_mark(&mut self, (soft, hard): (u64, u64)) -> bool {
+        let Some(own) = self.mark else { return true };
+        if hard > own.value() {
+            return self.own_namespace == 0 && self.kernel.may_raise_limits();
+        }
+        !own.is_beside((soft, hard))
+    }
+
+    fn mark_in_memory(&mut self, pid: Pid) -> Result<Memory, Errno> {
+        match self.kernel.environ(pid) {
+            Err(Errno::ACCESS | Errno::PERM) => Ok(Memory::Read(None)),
+            Err(Errno::TIMEDOUT) => Ok(Memory::Mute),
+            Err(Errno::SRCH | Errno::NOENT) => Ok(Memory::Gone),
+            Err(errno) => Err(errno),
+            Ok(environ) => {
+                let key = self.header.home_key;
+                Ok(Memory::Read(env_marks(&environ).find(|mark| mark.home_key == key)))
+            }
+        }
+    }
+
+    /// No memory: a kernel thread or a zombie never will have, and what is exiting has none any
+    /// more. It forks no more, so that it is as good as a zombie.
+    fn look_of_exiting(&mut self, pid: Pid, limit: (u64, u64)) -> Result<Look, Errno> {
+        let stat = self.kernel.stat(pid)?;
+        let outside = self.header.pid_namespace == INITIAL_PID_NAMESPACE;
+        let is_kernel_thread = outside && (pid == KTHREADD || stat.ppid == KTHREADD);
+        Ok(if is_kernel_thread { Look::Nothing } else { self.look_of_zombie(limit) })
+    }
+
+    /// Whether a process that bears a mark of ours can have it from us: it has our uid, or root's
+    /// by a set-uid program. As root any can.
+    fn can_be_ours(&mut self, pid: Pid) -> Result<bool, Errno> {
+        let own = self.kernel.own_uid();
+        if own == 0 || mutant("any_uid") {
+            return Ok(true);
+        }
+        Ok(self.kernel.uids(pid)?.iter().any(|uid| [own, 0].contains(uid)))
+    }
+
+    /// The daemon before, which was just killed, is no corpse to worry about, nor is what can't
+    /// have been ours.
+    fn look_of_zombie(&mut self, limit: (u64, u64)) -> Look {
         let own = self.mark.map(LimitMark::value);
-        match own.is_some_and(|own| limit == (own, own)) {
+        let is_daemon = own.is_some_and(|own| limit == (own, own));
+        match is_daemon || !self.may_bear_a_mark(limit) {
             true => Look::Nothing,
             false => Look::Corpse,
         }
@@ -197,25 +301,28 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Makes members of what a pass has seen of this unit's tree. Says whether it has seen any.
-    pub(crate) fn take_in_sightings(&mut self, id: Id, found: &[Sighting]) -> bool {
-        let Some(unit) = self.unit(id) else {
-            return true;
-        };
-        let Some(run) = unit.run.as_ref() else {
+    pub(crate) fn take_in_sightings(&mut self, id: Id, pass: &Pass) -> bool {
+        let namespace = self.namespace_of(id);
+        let Some(run) = self.unit(id).and_then(|unit| unit.run.as_ref()) else {
             return true;
         };
         let (generation, leader) = (run.generation.0, run.leader);
-        let numbers_hold = self.is_number_ours(leader);
+        let numbers_hold = namespace.inode == 0 && self.is_number_ours(leader);
         let mut any = false;
-        for sighting in found {
-            let certain = sighting.names(generation);
+        for sighting in &pass.found {
+            let certain = pass.is_of(sighting, generation, namespace);
             let near = sighting.sid == leader.pid || sighting.pgid == leader.pid;
-            let unmarked = sighting.part.is_none() && sighting.mark.is_none();
-            let possible = numbers_hold && near && unmarked;
+            let unmarked = !sighting.is_marked();
+            if sighting.mute && namespace.inode == 0 && !certain {
+                any = true;
+                self.wait_for_mute(id, sighting.pid);
+                continue;
+            }
+            let possible = unmarked && numbers_hold && near;
             if !certain && !possible {
                 continue;
             }
-            any |= self.take_in_member(id, generation, sighting.pid, certain);
+            any |= self.take_in_member(id, pass, sighting, certain);
         }
         any
     }
@@ -235,7 +342,16 @@ impl<K: Kernel> Daemon<K> {
         Identity { pid: leader.pid, start_time, inode }.is_same(&leader)
     }
 
-    fn take_in_member(&mut self, id: Id, generation: u64, pid: Pid, certain: bool) -> bool {
+    /// One that may be of this tree, and whose memory will tell when it answers.
+    fn wait_for_mute(&mut self, id: Id, pid: Pid) {
+        self.look_again_at.get_or_insert(self.now + self.search_pause);
+        if let Some(unit) = self.unit_mut(id) {
+            unit.note = Some(format!("process {pid} may be of it, and does not answer").into());
+        }
+    }
+
+    fn take_in_member(&mut self, id: Id, pass: &Pass, seen: &Sighting, certain: bool) -> bool {
+        let pid = seen.pid;
         let pidfd = match self.kernel.pidfd_open(pid) {
             Ok(pidfd) => pidfd,
             Err(Errno::SRCH) => return false,
@@ -244,9 +360,9 @@ impl<K: Kernel> Daemon<K> {
                 return true;
             }
         };
-        // What was read of the pid was read of this process only if its mark is still there.
+        // What was read of the pid was read of this process only if it still shows the same.
         let trusted = !certain || mutant("trust_numbers");
-        let still = if trusted { Ok(true) } else { self.bears(pid, generation) };
+        let still = if trusted { Ok(true) } else { self.is_member(pid, id, pass) };
         let alive = self.kernel.is_dead(&pidfd).map(|dead| !dead);
         match still.and_then(|still| Ok(still && alive?)) {
             Ok(true) => {}
@@ -281,12 +397,31 @@ impl<K: Kernel> Daemon<K> {
         true
     }
 
+    /// Whether the process of this pid, which the caller holds, is of that unit's incarnation.
+    fn is_member(&mut self, pid: Pid, id: Id, pass: &Pass) -> Result<bool, Errno> {
+        let namespace = self.namespace_of(id);
+        let run = self.unit(id).and_then(|unit| unit.run.as_ref());
+        let generation = run.map_or(0, |run| run.generation.0);
+        let look = readable(self.sight(pid, Search::ALL))?;
+        Ok(matches!(look, Some(Look::Seen(seen)) if pass.is_of(&seen, generation, namespace)))
+    }
+
     /// Whether the process of this pid, which the caller holds, bears that incarnation's mark.
     ///
     /// # Errors
     /// It can't be told.
     pub(crate) fn bears(&mut self, pid: Pid, generation: u64) -> Result<bool, Errno> {
-        let look = readable(self.sight(pid, &[]))?;
+        let look = readable(self.sight(pid, Search::ALL))?;
         Ok(matches!(look, Some(Look::Seen(seen)) if seen.names(generation)))
     }
+}
+
+/// What a process's memory says.
+enum Memory {
+    /// Its mark, if it bears one that we may read.
+    Read(Option<EnvMark>),
+    /// It does not answer.
+    Mute,
+    /// It has none.
+    Gone,
 }

@@ -4,6 +4,7 @@
 //! drains before a service of that name starts. Where not even a name is left, nothing starts.
 use super::Daemon;
 use super::gate::readable;
+use super::owner::env_marks;
 use super::load::TICK_MS;
 use super::scan::Sighting;
 use super::sorted::{Map, Set};
@@ -12,7 +13,7 @@ use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::record::Signature;
 use crate::process::stat::{environ_value, parse_cmdline};
-use crate::process::{Exit, Identity, Pid};
+use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::machine::{Ending, Generation, Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Id, Policy, Spec};
 use crate::sys::{Errno, Kernel};
@@ -30,35 +31,82 @@ pub struct Stray<K: Kernel> {
 /// A marked process that no record names: what its environment says, as far as it can be read.
 type Lost = (Pid, Option<EnvMark>, Option<String>);
 
+/// What of the home's record is missing.
+#[derive(Clone, Debug)]
+pub(crate) struct Loss {
+    /// The journal is lost, or an old copy of it: generations may live that it doesn't know.
+    pub(crate) journal: bool,
+    /// The home's key is lost, too, and was taken from what bears it.
+    pub(crate) key: bool,
+    /// Generations that the journal has, of services whose definition is lost.
+    pub(crate) orphaned: Set<u64>,
+}
+
+impl Loss {
+    /// Whether a mark that no record names is believed. The full key is known to those alone who
+    /// may read our services' environments; the limit to everybody, so that it counts only where
+    /// the record is known to be incomplete.
+    fn believes(&self, seen: &Sighting, environ: &[u8], home_key: u64) -> bool {
+        let agrees = |mark: EnvMark| {
+            let named = seen.part.is_none_or(|part| LimitMark::names(part, mark.generation));
+            mark.home_key == home_key && named
+        };
+        let is_recorded = |part| self.orphaned.iter().any(|g| LimitMark::names(part, *g));
+        self.journal || seen.part.is_some_and(is_recorded) || env_marks(environ).any(agrees)
+    }
+}
+
+/// The generations on record, by what a process shows of its own.
+#[derive(Debug, Default)]
+struct Recorded {
+    owners: Map<u64, u64>,
+    by_part: Map<u64, Vec<u64>>,
+}
+
+impl Recorded {
+    fn generation_of(&self, seen: &Sighting) -> Option<u64> {
+        let owner = self.owners.get(&seen.namespace).copied();
+        let Some(part) = seen.part() else { return owner };
+        let alike = self.by_part.get(&part).into_iter().flatten();
+        let named = alike.copied().find(|known| seen.names(*known));
+        // A namespace's number is given again: where the marks name what is not on record, the
+        // namespace is not that of its recorded owner any more.
+        named.and(owner).or(named)
+    }
+}
+
 impl<K: Kernel> Daemon<K> {
     /// Marked processes of incarnations that no record names. False: /proc could not be read
     /// whole, and some may have been missed.
     ///
     /// # Errors
     /// One that was found could not be looked at for want of descriptors or memory.
-    pub(crate) fn find_strays(&mut self) -> Result<bool, Errno> {
-        let (found, whole) = self.search();
+    pub(crate) fn find_strays(&mut self, loss: &Loss) -> Result<bool, Errno> {
+        let (found, whole, forged) = self.search();
+        self.forged = forged;
         if !whole {
             self.log.push("cannot read /proc whole: marked processes may be missed".to_owned());
         }
-        let mut recorded: Map<u64, Vec<u64>> = Map::new();
-        for run in self.all_units().filter_map(|unit| unit.run.as_ref()) {
-            let generation = run.generation.0;
-            let part = LimitMark::part_of(generation);
-            recorded.or_default(part).push(generation);
-        }
-        let known = |sighting: &Sighting| {
-            let alike = recorded.get(&sighting.part()?)?;
-            alike.iter().copied().find(|known| sighting.names(*known))
-        };
-        let mut lost: Map<u64, Vec<Lost>> = Map::new();
         let mut living: Set<u64> = Set::new();
+        let mut lost: Map<u64, Vec<Lost>> = Map::new();
+        let recorded = self.recorded();
         for sighting in found {
-            if let Some(generation) = known(&sighting) {
+            if let Some(generation) = recorded.generation_of(&sighting) {
                 living.insert(generation);
                 continue;
             }
-            let environ = readable(self.kernel.environ(sighting.pid))?.unwrap_or_default();
+            if sighting.part().is_none() {
+                // In a time namespace of somebody else's; or its memory does not answer.
+                continue;
+            }
+            let environ = match self.kernel.environ(sighting.pid) {
+                Err(Errno::TIMEDOUT) => Vec::new(),
+                other => readable(other)?.unwrap_or_default(),
+            };
+            if !loss.believes(&sighting, &environ, self.header.home_key) {
+                self.forged.insert(sighting.pid);
+                continue;
+            }
             let mark = environ_value(&environ, MARK_VARIABLE).and_then(EnvMark::parse);
             let mark = mark.filter(|mark| mark.home_key == self.header.home_key);
             // With another home's mark the name is that of the service inside ours.
@@ -68,12 +116,32 @@ impl<K: Kernel> Daemon<K> {
                 mark.or(sighting.mark).map(|mark| mark.generation).or(sighting.part).unwrap_or(0);
             lost.or_default(generation).push((sighting.pid, mark, name));
         }
+        self.warn_of_forged();
         for (generation, members) in lost {
-            self.sequence.0 = self.sequence.0.max(generation);
-            self.take_in_lost(Generation(generation), &members, &living)?;
+            self.take_in_lost(Generation(generation), &members, &living, loss)?;
             living.insert(generation);
         }
         Ok(whole)
+    }
+
+    fn recorded(&mut self) -> Recorded {
+        let mut recorded = Recorded { owners: self.namespace_owners(), ..Recorded::default() };
+        for run in self.all_units().filter_map(|unit| unit.run.as_ref()) {
+            let generation = run.generation.0;
+            recorded.by_part.or_default(LimitMark::part_of(generation)).push(generation);
+        }
+        recorded
+    }
+
+    /// Whoever bears a mark that can't come from us is named, and nothing else.
+    fn warn_of_forged(&mut self) {
+        let mut pids: Vec<Pid> = self.forged.iter().copied().collect();
+        pids.retain(|pid| self.kernel.stat(*pid).is_ok_and(|stat| !stat.is_zombie()));
+        if !pids.is_empty() {
+            self.log.push(format!(
+                "pid {pids:?}: bears a mark of this home that no service of it has: copied or forged"
+            ));
+        }
     }
 
     /// `living`: generations of which a process was seen.
@@ -82,6 +150,7 @@ impl<K: Kernel> Daemon<K> {
         generation: Generation,
         members: &[Lost],
         living: &Set<u64>,
+        loss: &Loss,
     ) -> Result<(), Errno> {
         let mark = members.iter().find_map(|(_, mark, _)| *mark);
         let name = members.iter().find_map(|(_, _, name)| name.clone());
@@ -96,7 +165,9 @@ impl<K: Kernel> Daemon<K> {
         let is_free = |unit: &Unit<K>| unit.run.as_ref().is_none_or(is_past);
         let id = match (known, leader, &name, mark) {
             (Some(id), ..) if self.unit(id).is_some_and(is_free) => Some(id),
-            (None, Some(leader), Some(name), Some(mark)) if leads => {
+            (None, Some(leader), Some(name), Some(mark))
+                if leads && self.may_define(leader, loss) =>
+            {
                 self.recover_definition(leader, name, mark.id)
             }
             _ => None,
@@ -124,6 +195,13 @@ impl<K: Kernel> Daemon<K> {
         Ok(())
     }
 
+    /// Whether a process may say which program its service is. Where the key is its own word, too,
+    /// it must be one of our user's: else anybody could have us run what they like.
+    fn may_define(&mut self, leader: Pid, loss: &Loss) -> bool {
+        let own = self.kernel.own_uid();
+        !loss.key || self.kernel.uids(leader).is_ok_and(|uids| uids == [own; 3])
+    }
+
     /// Puts an incarnation on record again that signed in a journal that is lost: the next daemon
     /// may be unable to search for marks.
     fn sign_for(&mut self, id: Id) {
@@ -134,6 +212,7 @@ impl<K: Kernel> Daemon<K> {
             generation: run.generation.0,
             leader: run.leader,
             parent: Identity::default(),
+            namespace: run.namespace.unwrap_or_default(),
         };
         let signed = self.journal.sign(&mut self.kernel, id, &signature);
         if let Err(errno) = signed.and_then(|()| match self.write_slot(id) {
@@ -236,6 +315,7 @@ impl<K: Kernel> Daemon<K> {
         }
         let inode = pidfd.as_ref().and_then(|pidfd| self.kernel.inode(pidfd)).unwrap_or(0);
         let pid = leader.unwrap_or(0);
+        let namespace = self.namespace_of_stray(leader);
         let start_time =
             leader.and_then(|pid| self.kernel.stat(pid).ok()).map_or(0, |stat| stat.start_time);
         let child = pidfd.as_ref().is_some_and(|pidfd| self.kernel.wait(pidfd, false).is_ok());
@@ -249,11 +329,20 @@ impl<K: Kernel> Daemon<K> {
             lineage: false,
             adopted: true,
             since: if start_time > 0 { start_time * TICK_MS } else { self.now },
+            born: start_time * TICK_MS,
+            namespace: Some(namespace),
             kills: 0,
             asked: false,
             failure: None,
             members: Map::new(),
         })
+    }
+
+    /// A living leader's time namespace, if it has one of its own.
+    fn namespace_of_stray(&mut self, leader: Option<Pid>) -> Namespace {
+        let inode = leader.and_then(|pid| self.kernel.time_namespace(pid).ok());
+        let inode = inode.filter(|inode| self.own_namespace != 0 && *inode != self.own_namespace);
+        Namespace { id: 0, inode: inode.unwrap_or(0) }
     }
 
     /// A definition from what the leader itself says: good enough to list, stop and restart it.

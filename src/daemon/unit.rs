@@ -1,7 +1,8 @@
 //! A service as the daemon holds it: what was declared, its machine, and what of it may live.
+use super::load::TICK_MS;
 use super::sorted::Map;
 use crate::process::record::State;
-use crate::process::{Exit, Identity, Pid};
+use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::machine::{Generation, Goal, Machine, Phase, Time};
 use crate::service::spec::{Definition, Id};
 use crate::sys::{Child, Errno, Kernel, Stage};
@@ -61,6 +62,10 @@ pub struct Run<K: Kernel> {
     pub adopted: bool,
     /// When it exec'd, on the loop's clock.
     pub since: Time,
+    /// When it was forked: nothing that began before can descend from it.
+    pub born: Time,
+    /// The time namespace of its tree. None: the leader's signature was not read yet.
+    pub namespace: Option<Namespace>,
     /// SIGKILL rounds so far.
     pub kills: u32,
     /// The stop signal was sent to the group.
@@ -85,6 +90,8 @@ pub struct Member<K: Kernel> {
 pub struct Orphan<K: Kernel> {
     pub pidfd: K::Pidfd,
     pub owner: Owner,
+    /// When it was forked, to a tick of start times; 0: not known.
+    pub born: Time,
     pub asked: bool,
 }
 
@@ -92,9 +99,11 @@ pub struct Orphan<K: Kernel> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     Run(Id, Generation),
-    /// It bears the mark of another opm, or of an incarnation that is past: no gate waits for it.
+    /// It left its service on purpose and is on record for it, or it entered our PID namespace
+    /// from outside: no gate waits for it.
     Foreign,
-    /// Nobody can say: every gate of our own children waits for it, nobody signals it.
+    /// Some service's, for it descends from one, and nobody can say whose: every gate of our own
+    /// children that it can concern waits for it, nobody signals it.
     Unknown,
 }
 
@@ -153,6 +162,13 @@ impl<K: Kernel> Unit<K> {
     }
 }
 
+impl<K: Kernel> Orphan<K> {
+    /// Whether it may descend from this run's leader: if that was forked before.
+    pub fn may_be_of(&self, run: &Run<K>) -> bool {
+        run.lineage && (self.born == 0 || run.born < self.born + TICK_MS)
+    }
+}
+
 impl<K: Kernel> Run<K> {
     /// Of a child that was just forked.
     pub fn launched(generation: Generation, child: Child<K::Pidfd, K::Launch>, now: Time) -> Self {
@@ -166,6 +182,8 @@ impl<K: Kernel> Run<K> {
             lineage: true,
             adopted: false,
             since: now,
+            born: now,
+            namespace: None,
             kills: 0,
             asked: false,
             failure: None,

@@ -6,18 +6,24 @@
 //! RLIMIT_LOCKS, which the kernel has not used since 2.4, survives both, and `setsid`, double
 //! forks and setuid too, and anybody may read it in /proc/P/limits; but it holds 63 bits only.
 //!
-//! Layout of the limit, soft and hard alike, from the top: one zero bit, 10 bits of level, 22 bits
-//! of home, 31 bits of generation. Levels fall from the outer opm to one nested in a service of
-//! it, since an unprivileged process can lower its hard limit but never raise it.
+//! Layout of the limit, soft and hard alike, from the top: one zero bit, 16 bits of level, 22 bits
+//! of home, 25 bits of generation. Levels fall from the outer opm to one nested in a service of
+//! it, since an unprivileged process can lower its hard limit but never raise it. Generations
+//! beyond 25 bits repeat, so that nothing may start while another lives that looks like it
+//! ([`LimitMark::names`]).
+
+use super::record::checksum;
 
 /// The environment variable that names the incarnation.
 pub const MARK_VARIABLE: &str = "OPM_MARK";
 
-const LEVEL_TOP: u64 = 1023;
+const LEVEL_TOP: u64 = 0xffff;
 const HOME_BITS: u32 = 22;
-const GENERATION_BITS: u32 = 31;
+const GENERATION_BITS: u32 = 25;
 const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
 const HOME_MASK: u64 = (1 << HOME_BITS) - 1;
+/// Bits of a key that say which path.
+const PATH_MASK: u64 = (1 << 12) - 1;
 
 /// A value of RLIMIT_LOCKS that opm gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,14 +36,48 @@ pub struct LimitMark {
 impl LimitMark {
     /// The mark of a daemon itself, below whatever it inherited: generation 0 names no
     /// incarnation, so that a daemon started from inside a service leaves that service's mark.
-    /// None when the levels are used up (a thousand opm-s inside one another).
+    /// An exec in place finds its own home's mark, and one that was started from inside a service
+    /// what [`LimitMark::before_daemon`] left: neither eats a level.
+    /// None when the levels are used up (ten thousands of opm-s inside one another).
     pub fn of_daemon(inherited: u64, home_key: u64) -> Option<Self> {
-        let level = if inherited == u64::MAX {
-            LEVEL_TOP
-        } else {
-            (inherited >> (HOME_BITS + GENERATION_BITS)).min(LEVEL_TOP).checked_sub(1)?
-        };
-        (level > 0).then_some(Self { level, home: home_key & HOME_MASK, generation: 0 })
+        let at = |level| Self { level, home: home_key & HOME_MASK, generation: 0 };
+        let level = (inherited >> (HOME_BITS + GENERATION_BITS)).min(LEVEL_TOP);
+        let same = at(level);
+        let home = (inherited >> GENERATION_BITS) & HOME_MASK;
+        let is_own = inherited == u64::MAX || home == same.home || home == HOME_MASK;
+        let fits = is_own && same.value() <= inherited;
+        let mark = if fits { same } else { at(level.checked_sub(1)?) };
+        (mark.level > LEVEL_TOP / 2 + 1).then_some(mark)
+    }
+
+    /// A random key for a home at `path`: its low bits say which path, so that what bears marks of
+    /// a home that was lost whole is known again by the next one there.
+    pub fn home_key(random: u64, path: &str) -> u64 {
+        random & !PATH_MASK | checksum(path.as_bytes()) & PATH_MASK
+    }
+
+    /// Of a process whose home is lost: its home's bits, if they may be those of one at `path`, and
+    /// an incarnation bears them.
+    pub fn lost_home((soft, hard): (u64, u64), path: &str) -> Option<u64> {
+        let home = (hard >> GENERATION_BITS) & HOME_MASK;
+        let is_there = home & PATH_MASK == checksum(path.as_bytes()) & PATH_MASK;
+        let names_any = Self::part_of(hard) != 0;
+        (Self::is_mark((soft, hard)) && names_any && is_there).then_some(home)
+    }
+
+    /// A key that has the bits of a lost home.
+    pub fn key_of_lost(random: u64, home: u64) -> u64 {
+        random & !HOME_MASK | home
+    }
+
+    /// The home's bits of any mark.
+    pub fn home_of(limit: (u64, u64)) -> Option<u64> {
+        Self::is_mark(limit).then_some((limit.1 >> GENERATION_BITS) & HOME_MASK)
+    }
+
+    /// Whether a mark of a home with this key.
+    pub fn is_home(home: u64, home_key: u64) -> bool {
+        home == home_key & HOME_MASK
     }
 
     /// For a daemon that is about to be exec'd from inside a service, before it knows its home:
@@ -50,6 +90,13 @@ impl LimitMark {
     /// The mark of an incarnation that this daemon starts: one level below the daemon's.
     pub fn of_incarnation(self, generation: u64) -> Self {
         Self { level: self.level - 1, generation: generation & GENERATION_MASK, ..self }
+    }
+
+    /// Whether a limit is a mark that a daemon of another home gives which does not run inside one
+    /// of this daemon's services: then it would lie further below.
+    pub fn is_beside(self, limit: (u64, u64)) -> bool {
+        let level = limit.1 >> (HOME_BITS + GENERATION_BITS);
+        Self::is_mark(limit) && level + 1 >= self.level
     }
 
     /// Soft and hard limit.
@@ -140,6 +187,31 @@ mod tests {
         }
         assert!(depth > 300, "{depth}");
         assert_eq!(LimitMark::before_daemon(u64::MAX), None);
+    }
+
+    #[test]
+    fn a_daemon_that_finds_its_own_mark_keeps_it() {
+        let own = LimitMark::of_daemon(u64::MAX, 77).unwrap();
+        assert_eq!(LimitMark::of_daemon(own.value(), 77), Some(own));
+        // From inside its own service, as often as it may be: two levels each, and many of them.
+        let mut inherited = u64::MAX;
+        for _ in 0..10_000 {
+            let daemon = LimitMark::of_daemon(inherited, 77).unwrap();
+            let service = daemon.of_incarnation(5).value();
+            inherited = LimitMark::before_daemon(service).unwrap().value();
+        }
+    }
+
+    #[test]
+    fn a_lost_home_is_known_by_its_path() {
+        let key = LimitMark::home_key(0x0123_4567_89ab_cdef, "/srv/a");
+        let daemon = LimitMark::of_daemon(u64::MAX, key).unwrap();
+        let value = daemon.of_incarnation(3).value();
+        let home = LimitMark::lost_home((value, value), "/srv/a").unwrap();
+        assert_eq!(LimitMark::lost_home((value, value), "/srv/b"), None);
+        assert_eq!(LimitMark::lost_home((daemon.value(), daemon.value()), "/srv/a"), None);
+        let again = LimitMark::key_of_lost(99, home);
+        assert_eq!(LimitMark::generation_of((value, value), again), Some(3));
     }
 
     #[test]

@@ -40,6 +40,19 @@ impl Identity {
     }
 }
 
+/// A time namespace of an incarnation's own, by what the kernel calls it.
+///
+/// Whatever descends from the leader is in it: it survives setsid, double forks, `env -i`, a whole
+/// PAM session, and a user or PID namespace of its own; only CAP_SYS_ADMIN leaves it, and without
+/// offsets no program sees a difference (time_namespaces(7)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Namespace {
+    /// Unique for the boot (Linux 6.18); 0 if unknown.
+    pub id: u64,
+    /// Given again once nothing is in the namespace; 0: there is none.
+    pub inode: u64,
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Exit {

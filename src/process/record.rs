@@ -3,7 +3,7 @@
 //! A slot has two halves with a checksum each. The daemon writes the first (goal, counters, what
 //! is confirmed gone); the pre-exec child signs the second with its own identity. Fixed places
 //! that were written before they are needed can't run out of disk when it counts.
-use super::{Exit, Identity};
+use super::{Exit, Identity, Namespace};
 
 /// Bytes of the header, and of one slot.
 pub const HEADER_BYTES: usize = 256;
@@ -11,9 +11,9 @@ pub const SLOT_BYTES: usize = 256;
 /// Where in its slot the child signs.
 pub const SIGNATURE_OFFSET: usize = 128;
 /// Bytes of a signature.
-pub const SIGNATURE_BYTES: usize = 64;
+pub const SIGNATURE_BYTES: usize = 80;
 const HALF_BYTES: usize = 128;
-const MAGIC: u64 = u64::from_le_bytes(*b"opm-jrn1");
+const MAGIC: u64 = u64::from_le_bytes(*b"opm-jrn2");
 
 /// Where slot `id` begins in the journal.
 pub fn slot_offset(id: u32) -> u64 {
@@ -73,6 +73,8 @@ pub struct Signature {
     /// The daemon that forked it, by pidfd inode (or start time): while it is the same one, every
     /// orphan of the tree came to it.
     pub parent: Identity,
+    /// The time namespace that its tree alone is in, if it has one.
+    pub namespace: Namespace,
 }
 
 /// FNV-1a, 64 bits: against torn writes, not against an adversary.
@@ -232,17 +234,24 @@ impl Signature {
             .put(self.generation)
             .put_identity(&self.leader)
             .put_identity(&self.parent)
+            .put(self.namespace.id)
+            .put(self.namespace.inode)
             .seal()
     }
 
     /// None if nobody signed yet, or the signature is torn: then its child never exec'd.
     pub fn decode(slot: &[u8]) -> Option<Self> {
-        let half = slot.get(SIGNATURE_OFFSET..SIGNATURE_OFFSET + SIGNATURE_BYTES)?;
+        Self::decode_half(slot.get(SIGNATURE_OFFSET..SIGNATURE_OFFSET + SIGNATURE_BYTES)?)
+    }
+
+    /// [`Signature::decode`] of its own bytes alone.
+    pub fn decode_half(half: &[u8]) -> Option<Self> {
         let mut from = Reader::open(half)?;
         Some(Self {
             generation: from.take(),
             leader: from.take_identity(),
             parent: from.take_identity(),
+            namespace: Namespace { id: from.take(), inode: from.take() },
         })
     }
 }
@@ -250,6 +259,8 @@ impl Signature {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NAMESPACE: Namespace = Namespace { id: 6, inode: 5 };
 
     fn identity(n: u64) -> Identity {
         Identity { pid: 4_000 + n as i32, start_time: 1_000 + n, inode: 77 + n }
@@ -272,7 +283,7 @@ mod tests {
             restarted_at: 3,
             exit: Some(Exit::Signal(9)),
         };
-        let signature = Signature { generation: 9, leader: identity(1), parent: identity(2) };
+        let signature = Signature { generation: 9, leader: identity(1), parent: identity(2), namespace: NAMESPACE };
         let mut slot = [0; SLOT_BYTES];
         slot[..HALF_BYTES].copy_from_slice(&state.encode());
         slot[SIGNATURE_OFFSET..SIGNATURE_OFFSET + SIGNATURE_BYTES]
@@ -294,8 +305,8 @@ mod tests {
 
     #[test]
     fn every_torn_signature_is_no_signature() {
-        let old = Signature { generation: 4, leader: identity(1), parent: identity(2) }.encode();
-        let new = Signature { generation: 5, leader: identity(3), parent: identity(2) }.encode();
+        let old = Signature { generation: 4, leader: identity(1), parent: identity(2), namespace: NAMESPACE }.encode();
+        let new = Signature { generation: 5, leader: identity(3), parent: identity(2), namespace: NAMESPACE }.encode();
         for cut in 0..=SIGNATURE_BYTES {
             let mut slot = [0; SLOT_BYTES];
             slot[SIGNATURE_OFFSET..SIGNATURE_OFFSET + cut].copy_from_slice(&new[..cut]);

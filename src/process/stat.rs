@@ -113,6 +113,14 @@ pub fn parse_children(text: &[u8], pids: &mut Vec<i32>) -> bool {
     whole
 }
 
+/// Real, effective and saved uid of the text of `/proc/PID/status`.
+pub fn parse_uids(text: &[u8]) -> Option<[u32; 3]> {
+    let line = text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
+    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let mut next = || std::str::from_utf8(words.next()?).ok()?.parse().ok();
+    Some([next()?, next()?, next()?])
+}
+
 /// The soft and the hard limit of `Max file locks` in `/proc/PID/limits`; `unlimited` is
 /// `u64::MAX`. The kernel enforces nothing with it since 2.4, which is why it can carry a mark.
 pub fn parse_locks_limit(text: &[u8]) -> Option<(u64, u64)> {
@@ -286,6 +294,14 @@ mod tests {
             Max file locks            1234567890123        unlimited            locks     \n\
             Max pending signals       1                    2                    signals   \n";
         assert_eq!(parse_locks_limit(limits.as_bytes()), Some((1_234_567_890_123, u64::MAX)));
+    }
+
+    #[test]
+    fn uids_are_found_by_their_name() {
+        let text = b"Name:\tx\nUid:\t1000\t0\t7\t0\nGid:\t5\t5\t5\t5\n";
+        assert_eq!(parse_uids(text), Some([1000, 0, 7]));
+        assert_eq!(parse_uids(b"Name:\tx\nUid:\t1000\t0\n"), None);
+        assert_eq!(parse_uids(b""), None);
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! [`Kernel`] on Linux.
 use super::arena::Arena;
 use super::launch::{Launching, Low, MANY};
-use super::procfs::OwnChildren;
+use super::procfs::{OwnChildren, ProcessList};
 use super::storage::Home;
 use super::{
-    Child, Errno, Kernel, Launch, Mode, Plan, Reach, Result, Tiers, Wake, pidfd, procfs, signals,
-    spawn,
+    Child, Errno, Kernel, Launch, Mode, Plan, Reach, Result, Tiers, Wake, guarded, namespace, pidfd,
+    procfs, signals, spawn,
 };
 use crate::process::stat::Stat;
-use crate::process::{Exit, Identity, Pid};
+use crate::process::{Exit, Identity, Namespace, Pid};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -20,6 +20,7 @@ pub struct Linux {
     registry: Registry,
     pub home: Home,
     own_children: Option<OwnChildren>,
+    processes: Option<ProcessList>,
     nofile: Option<libc::rlimit>,
     /// None: there was no memory for it at the start; then nothing can be spawned.
     arena: Option<Arena>,
@@ -28,6 +29,8 @@ pub struct Linux {
     /// Pidfds that the loop watches: about as many descriptors as there are.
     watched: usize,
     tiers: Tiers,
+    /// The inode of our own, if incarnations get others; else 0.
+    time_namespace: u64,
 }
 
 /// Tokens of the loop: the kind above, the id or pid below.
@@ -72,18 +75,23 @@ impl Linux {
             pgroup_signal: pidfd::has_group_signal(),
             get_info: pidfd::has_get_info(),
             clone3: true,
+            time_namespace: namespace::can_make(),
+            namespace_handle: namespace::has_handles(),
         };
+        let tiers = has.without(without);
         let own_children = OwnChildren::open().ok();
         let low = Low::reserve(&[lock.as_raw_fd(), home.dir.as_raw_fd()]).ok();
         Self {
             registry,
             home,
             own_children,
+            processes: None,
             nofile,
             arena: Arena::new().ok(),
             low,
             watched: 0,
-            tiers: has.without(without),
+            tiers,
+            time_namespace: if tiers.time_namespace { namespace::of_self().inode } else { 0 },
         }
     }
 
@@ -147,10 +155,12 @@ impl Kernel for Linux {
             many: self.watched >= MANY,
             nofile: self.nofile,
             tiers: self.tiers,
+            time_namespace: self.time_namespace,
         };
         match spawn::spawn(plan, arena, parent) {
             // Seccomp filters of older container runtimes.
             Err(Errno::NOSYS | Errno::PERM) if self.tiers.clone3 => {
+                // Or of its namespace: a child that may not have one goes without.
                 self.tiers.clone3 = false;
                 parent.tiers = self.tiers;
                 spawn::spawn(plan, arena, parent)
@@ -193,7 +203,7 @@ impl Kernel for Linux {
         // who may not know, so that 0 is believed only of our own uid.
         match procfs::stat(pid) {
             Ok(stat)
-                if matches!(stat.state, b'Z' | b'X') && self.uid(pid) == Ok(self.own_uid()) =>
+                if matches!(stat.state, b'Z' | b'X') && self.uids(pid).is_ok_and(|uids| uids == [self.own_uid(); 3]) =>
             {
                 Exit::from_wait_status(stat.exit_code)
             }
@@ -211,9 +221,12 @@ impl Kernel for Linux {
         procfs::children(pid, out)
     }
 
-    fn processes(&mut self, out: &mut Vec<Pid>) -> Result<()> {
-        out.extend(procfs::processes()?);
-        Ok(())
+    fn processes(&mut self, after: Pid, out: &mut Vec<Pid>) -> Result<()> {
+        let list = match self.processes.take() {
+            Some(list) => list,
+            None => ProcessList::open()?,
+        };
+        self.processes.insert(list).next(after, out)
     }
 
     fn forks(&mut self) -> Option<u64> {
@@ -237,7 +250,30 @@ impl Kernel for Linux {
     }
 
     fn cmdline(&mut self, pid: Pid) -> Result<Vec<u8>> {
-        procfs::read(&format!("/proc/{pid}/cmdline"))
+        guarded::read(&format!("/proc/{pid}/cmdline"))
+    }
+
+    fn own_namespace(&self) -> u64 {
+        self.time_namespace
+    }
+
+    fn time_namespace(&mut self, pid: Pid) -> Result<u64> {
+        namespace::inode(pid)
+    }
+
+    fn pid_namespace(&mut self, pid: Pid) -> Result<u64> {
+        rustix::fs::stat(format!("/proc/{pid}/ns/pid")).map(|stat| stat.st_ino)
+    }
+
+    fn is_namespace_alive(&mut self, namespace: Namespace) -> Option<bool> {
+        if !self.tiers.namespace_handle || namespace.id == 0 {
+            return None;
+        }
+        namespace::is_alive(namespace)
+    }
+
+    fn may_raise_limits(&mut self) -> bool {
+        namespace::may_raise_limits()
     }
 
     fn cwd(&mut self, pid: Pid) -> Result<String> {
@@ -251,13 +287,16 @@ impl Kernel for Linux {
     }
 
     fn real_path(&mut self, path: &str) -> Result<String> {
-        let path = std::fs::canonicalize(path);
-        path.map(|path| path.to_string_lossy().into_owned())
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        use rustix::fs::{CWD, OFlags, ResolveFlags};
+        // EAGAIN where a file system would have to be asked (openat2(2), 5.12; EINVAL before).
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let mode = rustix::fs::Mode::empty();
+        let fd = rustix::fs::openat2(CWD, path, flags, mode, ResolveFlags::CACHED)?;
+        procfs::link(&format!("/proc/self/fd/{}", fd.as_raw_fd()))
     }
 
-    fn uid(&mut self, pid: Pid) -> Result<u32> {
-        rustix::fs::stat(format!("/proc/{pid}")).map(|stat| stat.st_uid)
+    fn uids(&mut self, pid: Pid) -> Result<[u32; 3]> {
+        procfs::uids(pid)
     }
 
     fn watch(&mut self, pidfd: &OwnedFd, wake: Wake) -> Result<()> {
@@ -289,6 +328,10 @@ impl Kernel for Linux {
 
     fn load(&mut self, name: &str) -> Result<Option<Vec<u8>>> {
         self.home.load(name)
+    }
+
+    fn read_at(&mut self, file: &OwnedFd, offset: u64, bytes: &mut [u8]) -> Result<usize> {
+        rustix::io::pread(file, bytes, offset)
     }
 
     fn write_at(&mut self, file: &OwnedFd, offset: u64, bytes: &[u8]) -> Result<usize> {

@@ -8,8 +8,10 @@ pub mod ask;
 pub mod crash;
 pub mod detach;
 pub mod fifo;
+pub mod guarded;
 pub mod launch;
 pub mod linux;
+pub mod namespace;
 pub mod outlet;
 pub mod peer;
 pub mod pid1;
@@ -22,7 +24,7 @@ pub mod tiers;
 
 use crate::process::record::Signature;
 use crate::process::stat::Stat;
-use crate::process::{Exit, Identity, Pid};
+use crate::process::{Exit, Identity, Namespace, Pid};
 pub use rustix::io::Errno;
 pub use tiers::Tiers;
 
@@ -210,8 +212,9 @@ pub trait Kernel {
     fn own_children(&mut self, known: usize, out: &mut Vec<Pid>) -> Result<usize>;
     /// The children of any process, of all its threads. May miss some while they change.
     fn children(&mut self, pid: Pid, out: &mut Vec<Pid>) -> Result<()>;
-    /// Every process in /proc.
-    fn processes(&mut self, out: &mut Vec<Pid>) -> Result<()>;
+    /// Of the processes in /proc, in the order of their pids, the next few after `after`; none:
+    /// that was all. Few, so that they are read before they are gone.
+    fn processes(&mut self, after: Pid, out: &mut Vec<Pid>) -> Result<()>;
     /// How many processes and threads were ever forked on this machine.
     fn forks(&mut self) -> Option<u64>;
     /// How many pids no process or thread has.
@@ -219,17 +222,32 @@ pub trait Kernel {
     fn stat(&mut self, pid: Pid) -> Result<Stat>;
     /// Soft and hard RLIMIT_LOCKS.
     fn locks_limit(&mut self, pid: Pid) -> Result<(u64, u64)>;
+    /// What its memory holds is read with a bound: ETIMEDOUT, it does not answer.
     fn environ(&mut self, pid: Pid) -> Result<Vec<u8>>;
+    /// As [`Kernel::environ`].
     fn cmdline(&mut self, pid: Pid) -> Result<Vec<u8>>;
+    /// The inode of our own time namespace, if what we start gets others; else 0.
+    fn own_namespace(&self) -> u64;
+    /// The inode of its time namespace. ENOENT: it is gone, or exiting. EACCES.
+    fn time_namespace(&mut self, pid: Pid) -> Result<u64>;
+    /// The inode of its PID namespace.
+    fn pid_namespace(&mut self, pid: Pid) -> Result<u64>;
+    /// Whether anything is in a time namespace, or holds it open. None: it can't be asked.
+    fn is_namespace_alive(&mut self, namespace: Namespace) -> Option<bool>;
+    /// Whether what this daemon starts could raise a hard limit again.
+    fn may_raise_limits(&mut self) -> bool {
+        false
+    }
     fn cwd(&mut self, pid: Pid) -> Result<String>;
     /// Its cgroup v2, for people to see.
     fn cgroup(&mut self, _pid: Pid) -> Option<String> {
         None
     }
-    /// A path without symbolic links.
+    /// A path without symbolic links, as far as the kernel has it in memory: a file system that
+    /// doesn't answer is never asked.
     fn real_path(&mut self, path: &str) -> Result<String>;
-    /// Real uid.
-    fn uid(&mut self, pid: Pid) -> Result<u32>;
+    /// Real, effective and saved uid.
+    fn uids(&mut self, pid: Pid) -> Result<[u32; 3]>;
     /// Wakes the loop when the process has exited, and again when it is reaped.
     fn watch(&mut self, pidfd: &Self::Pidfd, wake: Wake) -> Result<()>;
     fn unwatch(&mut self, pidfd: &Self::Pidfd);
@@ -240,6 +258,8 @@ pub trait Kernel {
     fn open(&mut self, name: &str, mode: Mode) -> Result<Self::File>;
     /// Reads a file of the home whole; none if there is none.
     fn load(&mut self, name: &str) -> Result<Option<Vec<u8>>>;
+    /// Reads at a place; may read less than there is room for.
+    fn read_at(&mut self, file: &Self::File, offset: u64, bytes: &mut [u8]) -> Result<usize>;
     /// Writes at a place; may write less than it was given.
     fn write_at(&mut self, file: &Self::File, offset: u64, bytes: &[u8]) -> Result<usize>;
     fn set_len(&mut self, file: &Self::File, len: u64) -> Result<()>;

@@ -1,6 +1,6 @@
 //! Reading /proc. What is read of a pid may be of another process by the time it is used:
 //! callers hold a pidfd and see that it is still alive after the reading.
-use super::{Errno, Result};
+use super::{Errno, Result, guarded};
 use crate::process::Pid;
 use crate::process::stat::{self, Stat};
 use rustix::fd::OwnedFd;
@@ -64,19 +64,27 @@ pub fn locks_limit(pid: Pid) -> Result<(u64, u64)> {
     stat::parse_locks_limit(&read_record(&format!("/proc/{pid}/limits"))?).ok_or(Errno::IO)
 }
 
+/// Real, effective and saved uid. World-readable.
+///
+/// # Errors
+/// As [`read`]; EIO for text that doesn't parse.
+pub fn uids(pid: Pid) -> Result<[u32; 3]> {
+    stat::parse_uids(&read_record(&format!("/proc/{pid}/status"))?).ok_or(Errno::IO)
+}
+
 /// The environment of a process. Its first thread may have exited and have no memory any more
 /// (pthread_exit(3) in `main`): then any other thread's is the same.
 ///
 /// # Errors
 /// As [`read`]; ESRCH: no thread of it has memory.
 pub fn environ(pid: Pid) -> Result<Vec<u8>> {
-    let first = read(&format!("/proc/{pid}/environ"));
+    let first = guarded::read(&format!("/proc/{pid}/environ"));
     if !matches!(first, Err(Errno::SRCH)) {
         return first;
     }
     let threads = numbers(&format!("/proc/{pid}/task"))?.into_iter();
     for thread in threads.filter(|thread| *thread != pid) {
-        match read(&format!("/proc/{pid}/task/{thread}/environ")) {
+        match guarded::read(&format!("/proc/{pid}/task/{thread}/environ")) {
             Err(Errno::SRCH | Errno::NOENT) => {}
             other => return other,
         }
@@ -162,6 +170,58 @@ pub fn children(pid: Pid, out: &mut Vec<Pid>) -> Result<()> {
 /// What open(2) and getdents(2) say.
 pub fn processes() -> Result<Vec<Pid>> {
     numbers("/proc")
+}
+
+/// The list of processes, read a few at a time: what is read of a process at once after it was
+/// listed is seldom gone.
+#[derive(Debug)]
+pub struct ProcessList {
+    fd: OwnedFd,
+    /// The last one that was given; 0 at the beginning.
+    last: Pid,
+}
+
+/// Room for some ten entries of /proc.
+const LIST_BYTES: usize = 256;
+
+impl ProcessList {
+    /// # Errors
+    /// What open(2) says.
+    pub fn open() -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self { fd: rustix::fs::open("/proc", flags, Mode::empty())?, last: 0 })
+    }
+
+    /// Appends the next few after `after`; none: that was all.
+    ///
+    /// # Errors
+    /// What getdents64(2) says.
+    pub fn next(&mut self, after: Pid, out: &mut Vec<Pid>) -> Result<()> {
+        if after == 0 || after != self.last {
+            rustix::fs::seek(&self.fd, rustix::fs::SeekFrom::Start(0))?;
+        }
+        let mut room = [std::mem::MaybeUninit::uninit(); LIST_BYTES];
+        let before = out.len();
+        // The first entries of /proc are no processes.
+        while out.len() == before {
+            let mut list = rustix::fs::RawDir::new(&self.fd, &mut room);
+            let mut any = false;
+            while let Some(entry) = list.next() {
+                any = true;
+                let entry = entry?;
+                let pid = entry.file_name().to_str().ok().and_then(|name| name.parse().ok());
+                out.extend(pid.filter(|pid: &Pid| *pid > after));
+                if list.is_buffer_empty() {
+                    break;
+                }
+            }
+            if !any {
+                break;
+            }
+        }
+        self.last = out.get(before..).and_then(|new| new.last()).copied().unwrap_or(0);
+        Ok(())
+    }
 }
 
 /// The numeric names in a directory.

@@ -10,7 +10,8 @@
 //! is on record or dead.
 use super::arena::{Arena, CStrings};
 use super::launch::{self, Descriptors, Launching, Low, Report};
-use super::{Child, Errno, Plan, Result, Stage, Streams, Tiers, last_errno};
+use super::{Child, Errno, Plan, Result, Stage, Streams, Tiers, last_errno, namespace};
+use crate::process::Namespace;
 use crate::process::mark::{MARK_VARIABLE, PID_DIGITS};
 use crate::process::record::{SIGNATURE_BYTES, Signature};
 use crate::process::stat::Stat;
@@ -44,6 +45,10 @@ struct Prepared {
     logs: [*const c_char; 2],
     with_inode: bool,
     clear_handlers: bool,
+    /// The time namespace is to be entered by hand.
+    enters_namespace: bool,
+    /// The parent's time namespace.
+    outer_namespace: u64,
 }
 
 /// The files that execvp(3) would try for `program`.
@@ -111,6 +116,8 @@ impl Prepared {
             ],
             with_inode: parent.tiers.pidfd_inode,
             clear_handlers: !parent.tiers.clone3,
+            enters_namespace: parent.tiers.time_namespace,
+            outer_namespace: parent.time_namespace,
         })
     }
 }
@@ -126,6 +133,8 @@ pub struct Parent<'a> {
     /// The RLIMIT_NOFILE that it was started with, if it has raised its own.
     pub nofile: Option<libc::rlimit>,
     pub tiers: Tiers,
+    /// The inode of its time namespace.
+    pub time_namespace: u64,
 }
 
 /// Forks the child of `plan`.
@@ -157,11 +166,21 @@ fn clone3(prepared: &mut Prepared) -> Result<(i32, OwnedFd)> {
     }
     args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
+    if std::mem::take(&mut prepared.enters_namespace) {
+        args.flags |= namespace::CLONE_NEWTIME;
+    }
     let size = size_of::<libc::clone_args>();
     // SAFETY: without CLONE_VM the child has a copy of this thread's memory and stack, like
     // fork(2); the process has one thread, so no lock is held by another. `args` and `pidfd`
     // outlive the call.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) };
+    let mut pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) };
+    if pid == -1 && args.flags & namespace::CLONE_NEWTIME != 0 && last_errno() == Errno::INVAL {
+        // Before 6.3 the flag is none of clone3's.
+        args.flags &= !namespace::CLONE_NEWTIME;
+        prepared.enters_namespace = true;
+        // SAFETY: as above.
+        pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) };
+    }
     match pid {
         -1 => Err(last_errno()),
         0 => child(prepared),
@@ -219,6 +238,9 @@ fn prepare_and_exec(p: &mut Prepared) -> std::result::Result<Never, (Stage, c_in
     p.report = own.map_err(|errno| (Stage::Setup, errno.raw_os_error()))?;
     // SAFETY: setsid has no memory arguments.
     check(unsafe { libc::setsid() }, Stage::Setup)?;
+    if p.enters_namespace {
+        namespace::enter_new();
+    }
     sign_in(p)?;
     set_mark(p)?;
     // SAFETY: cwd is NUL-terminated.
@@ -287,6 +309,11 @@ fn sign_in(p: &mut Prepared) -> std::result::Result<(), (Stage, c_int)> {
     p.signature.leader.start_time = own_start_time();
     if p.with_inode {
         p.signature.leader.inode = own_inode(pid);
+    }
+    if p.outer_namespace != 0 {
+        let own = namespace::of_self();
+        let is_own = own.inode != p.outer_namespace;
+        p.signature.namespace = if is_own { own } else { Namespace::default() };
     }
     if let Some((at, start)) = p.pid_digits {
         // SAFETY: the array has the mark at this index.

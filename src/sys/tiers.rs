@@ -12,11 +12,22 @@ pub struct Tiers {
     pub get_info: bool,
     /// clone3 with CLONE_CLEAR_SIGHAND (5.5). Else: fork, and each disposition reset.
     pub clone3: bool,
+    /// A time namespace for each incarnation, which takes CAP_SYS_ADMIN (5.6). Else: marks alone.
+    pub time_namespace: bool,
+    /// File handles of namespaces: whether anything is in one is asked of the kernel (6.18). Else:
+    /// passes over /proc.
+    pub namespace_handle: bool,
 }
 
 impl Tiers {
-    pub const ALL: Self =
-        Self { pidfd_inode: true, pgroup_signal: true, get_info: true, clone3: true };
+    pub const ALL: Self = Self {
+        pidfd_inode: true,
+        pgroup_signal: true,
+        get_info: true,
+        clone3: true,
+        time_namespace: true,
+        namespace_handle: true,
+    };
 
     /// Those of `self` that the comma list `without` doesn't name. Unknown words do nothing.
     pub fn without(mut self, without: &str) -> Self {
@@ -26,6 +37,8 @@ impl Tiers {
                 "pgroup-signal" => self.pgroup_signal = false,
                 "get-info" => self.get_info = false,
                 "clone3" => self.clone3 = false,
+                "time-namespace" => self.time_namespace = false,
+                "namespace-handle" => self.namespace_handle = false,
                 _ => {}
             }
         }
@@ -33,12 +46,14 @@ impl Tiers {
     }
 
     /// Each by its name in `OPM_WITHOUT`.
-    pub fn each(self) -> [(&'static str, bool); 4] {
+    pub fn each(self) -> [(&'static str, bool); 6] {
         [
             ("pidfd-inode", self.pidfd_inode),
             ("pgroup-signal", self.pgroup_signal),
             ("get-info", self.get_info),
             ("clone3", self.clone3),
+            ("time-namespace", self.time_namespace),
+            ("namespace-handle", self.namespace_handle),
         ]
     }
 }

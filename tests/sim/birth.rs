@@ -1,6 +1,6 @@
 //! A child's life between fork and exec, in pieces, as the real one lives it.
 use crate::world::{Key, NAMES, Pre, Proc, World, note};
-use opm::process::{Exit, Identity};
+use opm::process::{Exit, Identity, Namespace};
 use opm::sys::{Errno, Launch, Stage};
 use std::rc::Rc;
 
@@ -57,6 +57,10 @@ impl World {
             start_time: p.start,
             inode: if self.tiers.pidfd_inode { p.key } else { 0 },
         };
+        if self.tiers.time_namespace {
+            let id = if self.tiers.namespace_handle { p.namespace.id } else { 0 };
+            pre.signature.namespace = Namespace { id, ..p.namespace };
+        }
         let text = format!("{:010}", p.pid);
         if let Some(mark) = pre.env.windows(9).position(|w| w == b"OPM_MARK=") {
             let end = pre.env[mark..].iter().position(|b| *b == 0).unwrap_or(0) + mark;

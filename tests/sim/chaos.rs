@@ -1,5 +1,5 @@
 //! What processes, tracers, init and strangers do while nobody looks.
-use crate::world::{INIT, Key, NAMES, Proc, State, World, note};
+use crate::world::{INIT, Key, NAMES, PID_NAMESPACES, Proc, State, UNLIMITED, World, note};
 use opm::process::Exit;
 use opm::process::mark::EnvMark;
 use opm::process::stat::environ_value;
@@ -96,11 +96,19 @@ impl World {
             self.procs[at].state = State::Stopped;
         } else if odds(self, f.stuck) {
             self.procs[at].stuck = true;
-        } else if !self.procs[at].nested && odds(self, f.env_lost) {
+        } else if odds(self, f.env_lost) {
             self.procs[at].env = Rc::new(Vec::new());
         } else if odds(self, f.limit_lost) {
             self.procs[at].limit = (3, 3);
             self.procs[at].limit_lost = true;
+        } else if odds(self, f.pam) {
+            self.procs[at].env = Rc::new(b"HOME=/\0".to_vec());
+            self.procs[at].limit = UNLIMITED;
+            self.procs[at].limit_lost = true;
+        } else if odds(self, f.enters) {
+            self.enter_elsewhere(key);
+        } else if odds(self, f.mute) {
+            self.procs[at].mute = !self.procs[at].mute;
         } else if odds(self, f.nested) {
             self.nest(key);
         } else if odds(self, f.half_dead) {
@@ -164,6 +172,31 @@ impl World {
         self.procs[at].nested = true;
     }
 
+    /// A child is put into a PID namespace that is there already, and its parent ends.
+    fn enter_elsewhere(&mut self, key: Key) {
+        let Some(child) = self.fork(Some(key), INIT) else { return };
+        let Some(at) = self.at(child) else { return };
+        self.procs[at].pid_namespace = PID_NAMESPACES[1];
+        note!(self, "entered {}", self.procs[at].pid);
+    }
+
+    /// A stranger that copies what it sees of a limit, and changes it.
+    fn forge(&mut self, at: usize) {
+        let limits = self.procs.iter().filter(|p| p.tag.is_some()).map(|p| p.limit);
+        let limits: Vec<_> = limits.filter(|limit| *limit != UNLIMITED).collect();
+        if limits.is_empty() {
+            return;
+        }
+        let (limit, _) = self.rng.pick(&limits);
+        let other = [limit | 0x1ff_ffff, limit & !0xfff | 0x777, limit & !0x1ff_ffff];
+        let is_other_user = self.rng.odds(500);
+        let limit = if is_other_user && self.rng.odds(500) { limit } else { self.rng.pick(&other) };
+        let p = &mut self.procs[at];
+        p.limit = (limit, limit);
+        p.uid = if is_other_user { 2000 } else { 1000 };
+        note!(self, "forger {} {limit:x}", self.procs[at].pid);
+    }
+
     fn stranger(&mut self) {
         if !self.fault(|f| f.strangers) {
             return;
@@ -176,6 +209,10 @@ impl World {
             self.procs[at].cmdline = Rc::new(format!("/bin/{}\0x\0", NAMES[0]).into_bytes());
         }
         note!(self, "stranger {} key {key}", self.procs[at].pid);
+        self.procs[at].mute = self.fault(|f| f.mute);
+        if self.fault(|f| f.forged) {
+            self.forge(at);
+        }
     }
 
     /// From now on nothing goes wrong by itself, and what is not ours goes away.
@@ -188,6 +225,7 @@ impl World {
         for p in &mut self.procs {
             p.stuck = false;
             p.half_dead = false;
+            p.mute = false;
             let stays = p.pre.is_some() || (p.tag.is_some() && !p.is_unmarked());
             if Some(p.key) != daemon && !stays {
                 leaving.push(p.key);

@@ -1,8 +1,8 @@
 //! [`Kernel`] over the [`World`]: it can fail at every call, and the daemon can die at any.
 use crate::handle::Handle;
-use crate::world::{Key, NAMES, Pre, Proc, State, Tag, World, note};
+use crate::world::{Key, NAMES, OUTSIDE, Pre, Proc, State, Tag, World, note};
 use opm::process::stat::{Stat, environ_value};
-use opm::process::{Exit, Identity, Pid};
+use opm::process::{Exit, Identity, Namespace, Pid};
 use opm::sys::{Child, Errno, Kernel, Launch, Mode, Plan, Reach, Result, Stage, Tiers, Wake};
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
@@ -126,6 +126,9 @@ impl Kernel for Fake {
         let generation = plan.signature.generation;
         let cmdline = plan.argv.iter().flat_map(|w| w.bytes().chain([0])).collect();
         let at = world.procs.len() - 1;
+        if world.tiers.time_namespace {
+            world.procs[at].namespace = world.new_namespace();
+        }
         let p = &mut world.procs[at];
         p.tag = Some(Tag { service, generation, born: daemon });
         p.pre = Some(Pre {
@@ -253,14 +256,15 @@ impl Kernel for Fake {
         Ok(())
     }
 
-    fn processes(&mut self, out: &mut Vec<Pid>) -> Result<()> {
+    fn processes(&mut self, after: Pid, out: &mut Vec<Pid>) -> Result<()> {
         let mut world = self.enter();
         if let Some(errno) = world.shortage() {
             return Err(errno);
         }
         let mut pids: Vec<Pid> = world.procs.iter().map(|p| p.pid).collect();
         pids.sort_unstable();
-        out.extend(pids);
+        let few = 1 + world.rng.below(3);
+        out.extend(pids.into_iter().filter(|pid| *pid > after).take(few));
         Ok(())
     }
 
@@ -311,6 +315,7 @@ impl Kernel for Fake {
     fn environ(&mut self, pid: Pid) -> Result<Vec<u8>> {
         self.of(pid, |p| match p.env_hidden {
             true => Err(Errno::ACCESS),
+            false if p.mute => Err(Errno::TIMEDOUT),
             false => Ok((*p.env).clone()),
         })
     }
@@ -327,8 +332,33 @@ impl Kernel for Fake {
         Ok(path.to_owned())
     }
 
-    fn uid(&mut self, pid: Pid) -> Result<u32> {
-        self.of(pid, |p| Ok(p.uid))
+    fn uids(&mut self, pid: Pid) -> Result<[u32; 3]> {
+        self.of(pid, |p| Ok([p.uid; 3]))
+    }
+
+    fn own_namespace(&self) -> u64 {
+        if self.world.borrow().tiers.time_namespace { OUTSIDE.inode } else { 0 }
+    }
+
+    fn time_namespace(&mut self, pid: Pid) -> Result<u64> {
+        self.of(pid, |p| match p.is_alive() && !p.half_dead {
+            true => Ok(p.namespace.inode),
+            false => Err(Errno::NOENT),
+        })
+    }
+
+    fn pid_namespace(&mut self, pid: Pid) -> Result<u64> {
+        self.of(pid, |p| Ok(p.pid_namespace))
+    }
+
+    fn is_namespace_alive(&mut self, namespace: Namespace) -> Option<bool> {
+        let mut world = self.enter();
+        if !world.tiers.namespace_handle || namespace.id == 0 {
+            return None;
+        }
+        let is_in = |p: &Proc| p.is_alive() && p.namespace.id == namespace.id;
+        let any = world.procs.iter().any(is_in);
+        Some(any || world.fault(|f| f.pinned))
     }
 
     fn watch(&mut self, pidfd: &Handle, wake: Wake) -> Result<()> {
@@ -401,6 +431,15 @@ impl Kernel for Fake {
         }
         let id = world.files.names.get(name).copied();
         Ok(id.map(|id| world.files.data.get(&id).cloned().unwrap_or_default()))
+    }
+
+    fn read_at(&mut self, file: &u64, offset: u64, bytes: &mut [u8]) -> Result<usize> {
+        let world = self.enter();
+        let data = world.files.data.get(file).and_then(|data| data.get(offset as usize..));
+        let data = data.unwrap_or_default();
+        let length = data.len().min(bytes.len());
+        bytes[..length].copy_from_slice(&data[..length]);
+        Ok(length)
     }
 
     fn write_at(&mut self, file: &u64, offset: u64, bytes: &[u8]) -> Result<usize> {

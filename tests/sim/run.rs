@@ -3,7 +3,7 @@
 use crate::kernel::{Fake, Killed, Shared};
 use crate::oracle::Followed;
 use crate::rng::Rng;
-use crate::world::{Faults, INIT, NAMES, World, note};
+use crate::world::{Faults, INIT, NAMES, PID_NAMESPACES, World, note};
 use opm::daemon::adopt::Place;
 use opm::daemon::{ClientId, Daemon, Leave};
 use opm::service::spec::{Id, Restart};
@@ -72,7 +72,7 @@ const FILES: [&str; 2] = ["journal", "services"];
 
 fn faults(rng: &mut Rng) -> Faults {
     let mut f = Faults::default();
-    let rates: [&mut u32; 23] = [
+    let rates: [&mut u32; 28] = [
         &mut f.descriptors,
         &mut f.spawn,
         &mut f.disk,
@@ -96,6 +96,11 @@ fn faults(rng: &mut Rng) -> Faults {
         &mut f.strangers,
         &mut f.half_dead,
         &mut f.oom,
+        &mut f.pam,
+        &mut f.enters,
+        &mut f.forged,
+        &mut f.mute,
+        &mut f.pinned,
     ];
     for rate in rates {
         *rate = rng.pick(&[0, 0, 10, 40, 120]);
@@ -107,6 +112,8 @@ fn faults(rng: &mut Rng) -> Faults {
     f.traced *= 3;
     f.comets *= 3;
     f.strangers *= 2;
+    f.forged *= 3;
+    f.pam = rng.pick(&[0, 0, 0, 20]);
     f.limit_lost = rng.pick(&[0, 0, 0, 20]);
     f
 }
@@ -118,6 +125,8 @@ impl Sim {
         tiers.pidfd_inode = !rng.odds(250);
         tiers.pgroup_signal = !rng.odds(250);
         tiers.get_info = !rng.odds(250);
+        tiers.time_namespace = !rng.odds(500);
+        tiers.namespace_handle = !rng.odds(400);
         let faults = faults(&mut rng);
         let pids = 4 + rng.below(5) as i32;
         let counts_forks = !rng.odds(200);
@@ -299,7 +308,7 @@ impl Sim {
                 device_inode: (1, 2),
                 machine: 7,
                 boot: world.boot,
-                pid_namespace: 9,
+                pid_namespace: PID_NAMESPACES[0],
                 key: self.key,
                 inherited_limit: u64::MAX,
                 outer: None,

@@ -2,7 +2,7 @@
 use crate::rng::Rng;
 use opm::process::mark::LimitMark;
 use opm::process::record::Signature;
-use opm::process::{Exit, Pid};
+use opm::process::{Exit, Namespace, Pid};
 use opm::sys::{Errno, Launch, Stage, Tiers, Wake};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -13,6 +13,11 @@ pub(crate) type Key = u64;
 pub(crate) const INIT: Key = 1;
 /// Milliseconds of a tick of start times.
 pub(crate) const TICK_MS: u64 = 10;
+pub(crate) const UNLIMITED: (u64, u64) = (u64::MAX, u64::MAX);
+/// The time namespace of the daemon and of strangers.
+pub(crate) const OUTSIDE: Namespace = Namespace { id: 1, inode: 1 };
+/// The PID namespaces of the daemon, and of containers.
+pub(crate) const PID_NAMESPACES: [u64; 2] = [9, 10];
 /// Names of the services; the truth counts incarnations by name.
 pub(crate) const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
 
@@ -73,6 +78,11 @@ pub(crate) struct Proc {
     pub(crate) cmdline: Rc<Vec<u8>>,
     pub(crate) cwd: Rc<str>,
     pub(crate) uid: u32,
+    /// Its time namespace.
+    pub(crate) namespace: Namespace,
+    pub(crate) pid_namespace: u64,
+    /// Its memory does not answer.
+    pub(crate) mute: bool,
     pub(crate) stubborn: bool,
     /// In D state: fatal signals wait.
     pub(crate) stuck: bool,
@@ -89,9 +99,10 @@ impl Proc {
         !matches!(self.state, State::Zombie(_))
     }
 
-    /// Neither mark can be read: with its ancestry cut nobody can know it.
+    /// Nothing tells whose it is: with its ancestry cut nobody can know it.
     pub(crate) fn is_unmarked(&self) -> bool {
-        self.limit_lost && (self.env.is_empty() || self.env_hidden)
+        let env_lost = self.env.is_empty() || self.env_hidden || self.limit == UNLIMITED;
+        self.namespace == OUTSIDE && self.limit_lost && env_lost
     }
 }
 
@@ -121,6 +132,14 @@ pub(crate) struct Faults {
     pub(crate) strangers: u32,
     pub(crate) half_dead: u32,
     pub(crate) oom: u32,
+    /// A PAM session takes both marks off.
+    pub(crate) pam: u32,
+    /// Into another PID namespace.
+    pub(crate) enters: u32,
+    pub(crate) forged: u32,
+    pub(crate) mute: u32,
+    /// Somebody holds a namespace open.
+    pub(crate) pinned: u32,
 }
 
 #[derive(Debug, Default)]
@@ -305,7 +324,7 @@ impl World {
                 pre: None,
                 state: State::Running,
                 half_dead: false,
-                limit: (u64::MAX, u64::MAX),
+                limit: UNLIMITED,
                 env: Rc::new(b"HOME=/\0".to_vec()),
                 env_hidden: false,
                 limit_lost: false,
@@ -313,6 +332,9 @@ impl World {
                 cmdline: Rc::new(b"stranger\0".to_vec()),
                 cwd: "/".into(),
                 uid: 1000,
+                namespace: OUTSIDE,
+                pid_namespace: PID_NAMESPACES[0],
+                mute: false,
                 stubborn: false,
                 stuck: false,
                 doom: None,
@@ -336,6 +358,14 @@ impl World {
         note!(self, "fork {pid} key {key} of {parent} tag {:?}", child.tag);
         self.procs.push(child);
         Some(key)
+    }
+
+    /// A new time namespace. A number is given again once nothing is in the namespace.
+    pub(crate) fn new_namespace(&mut self) -> Namespace {
+        let used = |inode| self.procs.iter().any(|p| p.is_alive() && p.namespace.inode == inode);
+        let inode = (2..).find(|inode| !used(*inode)).unwrap_or(0);
+        self.next_key += 1;
+        Namespace { id: self.next_key, inode }
     }
 
     pub(crate) fn setsid(&mut self, key: Key) {

@@ -1,0 +1,89 @@
+//! The highest generation that was ever given, in a file of its own: with it an older copy of the
+//! journal is told from the newest one, and a lost journal takes no number with it.
+use super::Daemon;
+use super::strays::Stray;
+use crate::process::mark::LimitMark;
+use crate::process::record::checksum;
+use crate::sys::{Kernel, Mode, Result, write_all_at};
+
+/// The file's name in the home.
+pub const FILE: &str = "generations";
+const BYTES: usize = 16;
+
+/// The open file.
+#[derive(Debug)]
+pub struct Generations<F> {
+    file: F,
+    written: u64,
+}
+
+impl<F: std::fmt::Debug> Generations<F> {
+    /// Opens it, and what it says; 0 if it is new, lost or damaged.
+    ///
+    /// # Errors
+    /// What open(2) and read(2) say.
+    pub fn open<K: Kernel<File = F>>(kernel: &mut K) -> Result<(Self, u64)> {
+        let bytes = kernel.load(FILE)?.unwrap_or_default();
+        let file = kernel.open(FILE, Mode::InPlace)?;
+        let written = decode(&bytes).unwrap_or(0);
+        Ok((Self { file, written }, written))
+    }
+
+    fn write<K: Kernel<File = F>>(&mut self, kernel: &mut K, generation: u64) -> Result<()> {
+        if self.written < generation {
+            write_all_at(kernel, &self.file, 0, &encode(generation))?;
+            self.written = generation;
+        }
+        Ok(())
+    }
+}
+
+impl<K: Kernel> Daemon<K> {
+    /// Before anything is forked: what it will be called is given from now on.
+    pub(crate) fn note_sequence(&mut self) {
+        if let Err(errno) = self.generations.write(&mut self.kernel, self.sequence.0) {
+            self.trouble = Some(format!("cannot write {}/{FILE}: {errno}", self.home));
+        }
+    }
+}
+
+/// The generation after which the next may be given: not one whose mark would name no incarnation,
+/// nor one that lives without a record.
+pub(crate) fn skipped<K: Kernel>(mut last: u64, strays: &[Stray<K>]) -> u64 {
+    let is_taken = |part| strays.iter().any(|s| LimitMark::names(part, s.run.generation.0));
+    loop {
+        let part = LimitMark::part_of(last + 1);
+        if part != 0 && !is_taken(part) {
+            return last;
+        }
+        last += 1;
+    }
+}
+
+fn encode(generation: u64) -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    bytes[..8].copy_from_slice(&generation.to_le_bytes());
+    let sum = checksum(&bytes[..8]);
+    bytes[8..].copy_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<u64> {
+    let (number, sum) = bytes.get(..BYTES)?.split_first_chunk::<8>()?;
+    (checksum(number).to_le_bytes() == *sum).then(|| u64::from_le_bytes(*number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_reads_back_and_a_torn_one_is_none() {
+        assert_eq!(decode(&encode(77)), Some(77));
+        let mut torn = encode(77);
+        torn[3] = 1;
+        assert_eq!(decode(&torn), None);
+        assert_eq!(decode(&encode(1)[..12]), None);
+        assert_eq!(decode(b""), None);
+    }
+}

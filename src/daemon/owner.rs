@@ -1,0 +1,184 @@
+//! Whose an orphan is that has come to us.
+//!
+//! It is our unreaped child, so it descends from a leader that we forked: it is some service's,
+//! whatever marks it bears, has lost or has forged. Which service, is told by what is hardest to
+//! change: session and group of a leader that is not reaped yet, whose numbers nobody else can
+//! have; the time namespace; then marks. What is left belongs to the only service that can own it,
+//! or to nobody that can be named.
+use super::Daemon;
+use super::gate::readable;
+use super::load::TICK_MS;
+use super::sorted::Map;
+use super::unit::Owner;
+use crate::mutant::mutant;
+use crate::process::Pid;
+use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
+use crate::process::stat::{Stat, environ_value};
+use crate::service::machine::{Generation, Time};
+use crate::service::spec::Id;
+use crate::sys::{Errno, Kernel};
+
+impl<K: Kernel> Daemon<K> {
+    /// The owner of a live child that we did not start, and when that was forked.
+    ///
+    /// # Errors
+    /// It could not be looked at for want of descriptors or memory: that is no answer.
+    pub(crate) fn owner_of(&mut self, pid: Pid) -> Result<(Owner, Time), Errno> {
+        let stat = readable(self.kernel.stat(pid))?;
+        let born = stat.map_or(0, |stat| stat.start_time * TICK_MS);
+        if self.is_departed(pid) {
+            return Ok((Owner::Foreign, born));
+        }
+        if let Some(owner) = stat.and_then(|stat| self.owner_by_numbers(&stat)) {
+            return Ok((owner, born));
+        }
+        let limit = readable(self.kernel.locks_limit(pid))?;
+        let marked = self.owner_by_marks(pid, limit)?;
+        let namespace = self.namespace_if_told(pid)?;
+        let owner = match namespace {
+            Some(inode) if marked.is_none_or(|owner| !self.is_in(owner, inode)) => {
+                self.owner_by_namespace(inode).or(marked)
+            }
+            _ => marked,
+        };
+        if let Some(owner) = owner {
+            return Ok((owner, born));
+        }
+        let is_outer = |stat: Stat| stat.sid == 0 || stat.pgid == 0;
+        if self.own.pid == 1 && (stat.is_some_and(is_outer) || self.has_entered(limit, namespace)) {
+            return Ok((Owner::Foreign, born));
+        }
+        // As PID 1 a child may be a stranger that entered, where nothing tells the two apart.
+        let may_be_stranger = self.own.pid == 1 && namespace.is_none();
+        let owner = if may_be_stranger && self.kernel.may_raise_limits() {
+            Owner::Unknown
+        } else {
+            self.only_candidate(born)
+        };
+        Ok((owner, born))
+    }
+
+    /// By session and group: they are inherited alone, and pinned while our leader is not reaped.
+    fn owner_by_numbers(&self, stat: &Stat) -> Option<Owner> {
+        let leads = |number: &Pid| self.leaders.get(number).copied();
+        let id = [stat.sid, stat.pgid].iter().find_map(leads)?;
+        let run = self.unit(id)?.run.as_ref()?;
+        Some(Owner::Run(id, run.generation))
+    }
+
+    fn owner_by_marks(
+        &mut self,
+        pid: Pid,
+        limit: Option<(u64, u64)>,
+    ) -> Result<Option<Owner>, Errno> {
+        let key = self.header.home_key;
+        if let Some(part) = limit.and_then(|limit| LimitMark::generation_of(limit, key)) {
+            return Ok(self.owner_of_generation(|generation| LimitMark::names(part, generation)));
+        }
+        if mutant("foreign_marks") && limit.is_some_and(LimitMark::is_mark) {
+            return Ok(Some(Owner::Foreign));
+        }
+        let environ = match self.kernel.environ(pid) {
+            // It does not answer, and what it would say is no more than a hint.
+            Err(Errno::TIMEDOUT) => Vec::new(),
+            other => readable(other)?.unwrap_or_default(),
+        };
+        let marks = env_marks(&environ).filter(|mark| mark.home_key == key);
+        let generations: Vec<u64> = marks.map(|mark| mark.generation).collect();
+        Ok(self.owner_of_generation(|generation| generations.contains(&generation)))
+    }
+
+    /// The live incarnation, recorded or not, of a generation.
+    fn owner_of_generation(&self, is: impl Fn(u64) -> bool) -> Option<Owner> {
+        let found = self.all_units().find_map(|unit| {
+            let generation = unit.run.as_ref()?.generation;
+            is(generation.0).then_some(Owner::Run(unit.id, generation))
+        });
+        // What has no record is looked for by its marks before its service starts.
+        let is_stray = || self.strays.iter().any(|stray| is(stray.run.generation.0));
+        found.or_else(|| is_stray().then_some(Owner::Foreign))
+    }
+
+    /// The inode of its time namespace, where that tells anything.
+    fn namespace_if_told(&mut self, pid: Pid) -> Result<Option<u64>, Errno> {
+        if self.own_namespace == 0 {
+            return Ok(None);
+        }
+        readable(self.kernel.time_namespace(pid))
+    }
+
+    fn is_in(&mut self, owner: Owner, inode: u64) -> bool {
+        match owner {
+            Owner::Run(id, _) => self.namespace_of(id).inode == inode,
+            Owner::Foreign | Owner::Unknown => false,
+        }
+    }
+
+    fn owner_by_namespace(&mut self, inode: u64) -> Option<Owner> {
+        let owners = self.namespace_owners();
+        let generation = Generation(*owners.get(&inode)?);
+        let is = |generation_of: u64| generation_of == generation.0;
+        self.owner_of_generation(is)
+    }
+
+    /// The generation that is in each time namespace. An inode whose namespace has ended is given
+    /// again, so that the newest of its owners is the one.
+    pub(crate) fn namespace_owners(&mut self) -> Map<u64, u64> {
+        let ids: Vec<Id> =
+            self.all_units().filter(|unit| unit.run.is_some()).map(|unit| unit.id).collect();
+        let mut owners = Map::new();
+        if self.own_namespace == 0 {
+            return owners;
+        }
+        for id in ids {
+            let namespace = self.namespace_of(id);
+            if self.kernel.is_namespace_alive(namespace) == Some(false) {
+                continue;
+            }
+            let inode = namespace.inode;
+            let run = self.unit(id).and_then(|unit| unit.run.as_ref());
+            let generation = run.map_or(0, |run| run.generation.0);
+            if inode != 0 && owners.get(&inode).is_none_or(|other| *other < generation) {
+                owners.insert(inode, generation);
+            }
+        }
+        owners
+    }
+
+    /// Whether it came into our PID namespace from outside (`docker exec`): it has a higher limit
+    /// than what we start, and that nobody could raise who descends from it.
+    fn has_entered(&mut self, limit: Option<(u64, u64)>, namespace: Option<u64>) -> bool {
+        let own = self.mark.map_or(u64::MAX, LimitMark::value);
+        let is_above = limit.is_some_and(|(_, hard)| hard > own);
+        let is_outside = self.own_namespace != 0 && namespace == Some(self.own_namespace);
+        is_above && (is_outside || !self.kernel.may_raise_limits())
+    }
+
+    /// The only incarnation that a child forked then can descend from; else nobody knows.
+    fn only_candidate(&self, born: Time) -> Owner {
+        let runs = self.all_units().filter_map(|unit| Some((unit.id, unit.run.as_ref()?)));
+        let may = |run: &super::unit::Run<K>| {
+            run.lineage && (born == 0 || run.born < born + TICK_MS)
+        };
+        let mut candidates = runs.filter(|(_, run)| may(run));
+        match (candidates.next(), candidates.next()) {
+            (Some((id, run)), None) if !mutant("ignore_unknown") => {
+                Owner::Run(id, run.generation)
+            }
+            _ => Owner::Unknown,
+        }
+    }
+
+    fn is_departed(&mut self, _pid: Pid) -> bool {
+        false
+    }
+}
+
+/// The marks that an environment bears: a service's own, and those of services around it.
+pub(crate) fn env_marks(environ: &[u8]) -> impl Iterator<Item = EnvMark> {
+    [MARK_VARIABLE, "OPM_OUTER"]
+        .into_iter()
+        .filter_map(|name| environ_value(environ, name))
+        .flat_map(|value| value.split(|b| *b == b','))
+        .filter_map(EnvMark::parse)
+}

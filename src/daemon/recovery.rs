@@ -1,0 +1,55 @@
+//! A home that was lost whole, its key too: what still bears the key tells it.
+use crate::process::Pid;
+use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
+use crate::process::stat::environ_value;
+use crate::sys::Kernel;
+
+/// The key of the home that was at this path before, as its services have it: in full if one says
+/// in its environment that it is of a home here, else as far as their limits say.
+///
+/// Only processes of our own user are asked: nobody else can stop our services from starting.
+pub(crate) fn lost_key<K: Kernel>(kernel: &mut K, path: &str) -> Option<u64> {
+    let mut pids = Vec::new();
+    let mut of_limit = None;
+    kernel.processes(0, &mut pids).ok()?;
+    while let Some(last) = pids.last().copied() {
+        for pid in pids.drain(..) {
+            let Some(home) = lost_home(kernel, pid, path) else { continue };
+            match key_of(kernel, pid, path) {
+                Said::Key(key) if LimitMark::is_home(home, key) => return Some(key),
+                Said::Key(_) => {}
+                Said::Nothing => of_limit = Some(home),
+                Said::Elsewhere => {}
+            }
+        }
+        kernel.processes(last, &mut pids).ok()?;
+    }
+    of_limit.map(|home| LimitMark::key_of_lost(kernel.random(), home))
+}
+
+fn lost_home<K: Kernel>(kernel: &mut K, pid: Pid, path: &str) -> Option<u64> {
+    let home = LimitMark::lost_home(kernel.locks_limit(pid).ok()?, path)?;
+    let own = kernel.own_uid();
+    kernel.uids(pid).ok()?.contains(&own).then_some(home)
+}
+
+/// What a process says of its home.
+enum Said {
+    Key(u64),
+    /// It lost its environment.
+    Nothing,
+    /// It is of a home at another path.
+    Elsewhere,
+}
+
+fn key_of<K: Kernel>(kernel: &mut K, pid: Pid, path: &str) -> Said {
+    let environ = kernel.environ(pid).unwrap_or_default();
+    match environ_value(&environ, "OPM_HOME") {
+        None => Said::Nothing,
+        Some(home) if home != path.as_bytes() => Said::Elsewhere,
+        Some(_) => {
+            let mark = environ_value(&environ, MARK_VARIABLE).and_then(EnvMark::parse);
+            mark.map_or(Said::Nothing, |mark| Said::Key(mark.home_key))
+        }
+    }
+}
