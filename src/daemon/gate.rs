@@ -10,6 +10,7 @@
 //! went elsewhere: there [`super::proof`] asks the kernel whether the tree's time namespace is
 //! empty, or looks for it and for marks.
 use super::Daemon;
+use super::owner::Attribution;
 use super::unit::{Orphan, Owner, unit_in};
 use crate::mutant::mutant;
 use crate::process::{Namespace, Pid};
@@ -93,7 +94,7 @@ impl<K: Kernel> Daemon<K> {
         if self.kernel.is_dead(&pidfd)? && self.kernel.wait(&pidfd, true)?.is_some() {
             return Ok(false);
         }
-        let (mut owner, born) = self.owner_of(pid)?;
+        let Attribution { mut owner, born, mute } = self.owner_of(pid)?;
         if self.kernel.is_dead(&pidfd)? {
             // Its environment may have been read as it died; and what it left behind came to us
             // after the list was read.
@@ -106,18 +107,19 @@ impl<K: Kernel> Daemon<K> {
         if mutant("forget_escapees") {
             return Ok(true);
         }
-        self.orphans.insert(pid, Orphan { pidfd, owner, born, asked: false });
-        if let Owner::Run(id, _) = owner {
-            self.touched.insert(id);
-            if self
-                .unit(id)
-                .and_then(|unit| unit.run.as_ref())
-                .is_some_and(|run| run.is_draining())
-            {
-                self.terminate_rest(id);
-            }
-        }
+        self.orphans.insert(pid, Orphan { pidfd, owner, born, mute, asked: false });
+        self.meet(owner);
         Ok(true)
+    }
+
+    /// Somebody turned up: if its tree is to go, it is told.
+    pub(crate) fn meet(&mut self, owner: Owner) {
+        let Owner::Run(id, _) = owner else { return };
+        self.touched.insert(id);
+        let run = self.unit(id).and_then(|unit| unit.run.as_ref());
+        if run.is_some_and(|run| run.is_draining()) {
+            self.terminate_rest(id);
+        }
     }
 
     /// Opens what gates can be opened.
@@ -171,6 +173,9 @@ impl<K: Kernel> Daemon<K> {
             Owner::Foreign => false,
         });
         if blocked {
+            if self.orphans.values().any(|orphan| orphan.mute) {
+                self.look_again_at.get_or_insert(self.now + self.search_pause);
+            }
             return false;
         }
         self.reap_leader(id) && self.is_group_empty(id)

@@ -166,6 +166,7 @@ impl<K: Kernel> Daemon<K> {
         }
         if self.look_again_at.is_some_and(|at| at <= self.now) {
             self.look_again_at = None;
+            self.ask_mute_orphans();
             leaders.append(&mut self.traced);
             for id in std::mem::take(&mut self.unwatched) {
                 self.watch_run(id);

@@ -9,7 +9,7 @@ use super::Daemon;
 use super::gate::readable;
 use super::load::TICK_MS;
 use super::sorted::Map;
-use super::unit::Owner;
+use super::unit::{Orphan, Owner};
 use crate::mutant::mutant;
 use crate::process::Pid;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
@@ -18,22 +18,33 @@ use crate::service::machine::{Generation, Time};
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel};
 
+/// What is known of an orphan.
+pub(crate) struct Attribution {
+    pub(crate) owner: Owner,
+    /// When it was forked; 0 if not known.
+    pub(crate) born: Time,
+    /// Its memory did not answer.
+    pub(crate) mute: bool,
+}
+
 impl<K: Kernel> Daemon<K> {
-    /// The owner of a live child that we did not start, and when that was forked.
+    /// Whose a live child is that we did not start.
     ///
     /// # Errors
     /// It could not be looked at for want of descriptors or memory: that is no answer.
-    pub(crate) fn owner_of(&mut self, pid: Pid) -> Result<(Owner, Time), Errno> {
+    pub(crate) fn owner_of(&mut self, pid: Pid) -> Result<Attribution, Errno> {
         let stat = readable(self.kernel.stat(pid))?;
         let born = stat.map_or(0, |stat| stat.start_time * TICK_MS);
+        let told = |owner| Ok(Attribution { owner, born, mute: false });
         if self.is_departed(pid) {
-            return Ok((Owner::Foreign, born));
+            return told(Owner::Foreign);
         }
         if let Some(owner) = stat.and_then(|stat| self.owner_by_numbers(&stat)) {
-            return Ok((owner, born));
+            return told(owner);
         }
         let limit = readable(self.kernel.locks_limit(pid))?;
-        let marked = self.owner_by_marks(pid, limit)?;
+        let mut mute = false;
+        let marked = self.owner_by_marks(pid, limit, &mut mute)?;
         let namespace = self.namespace_if_told(pid)?;
         let owner = match namespace {
             Some(inode) if marked.is_none_or(|owner| !self.is_in(owner, inode)) => {
@@ -42,11 +53,11 @@ impl<K: Kernel> Daemon<K> {
             _ => marked,
         };
         if let Some(owner) = owner {
-            return Ok((owner, born));
+            return told(owner);
         }
         let is_outer = |stat: Stat| stat.sid == 0 || stat.pgid == 0;
         if self.own.pid == 1 && (stat.is_some_and(is_outer) || self.has_entered(limit, namespace)) {
-            return Ok((Owner::Foreign, born));
+            return told(Owner::Foreign);
         }
         // As PID 1 a child may be a stranger that entered, where nothing tells the two apart.
         let may_be_stranger = self.own.pid == 1 && namespace.is_none();
@@ -55,7 +66,20 @@ impl<K: Kernel> Daemon<K> {
         } else {
             self.only_candidate(born)
         };
-        Ok((owner, born))
+        Ok(Attribution { owner, born, mute })
+    }
+
+    /// Asks those again that did not answer.
+    pub(crate) fn ask_mute_orphans(&mut self) {
+        let is_mute = |(_, orphan): &(&Pid, &Orphan<K>)| orphan.mute;
+        let mute: Vec<Pid> = self.orphans.iter().filter(is_mute).map(|(pid, _)| *pid).collect();
+        for pid in mute {
+            let Ok(found) = self.owner_of(pid) else { continue };
+            if let Some(orphan) = self.orphans.value_mut(&pid) {
+                (orphan.owner, orphan.mute) = (found.owner, found.mute);
+            }
+            self.meet(found.owner);
+        }
     }
 
     /// By session and group: they are inherited alone, and pinned while our leader is not reaped.
@@ -70,6 +94,7 @@ impl<K: Kernel> Daemon<K> {
         &mut self,
         pid: Pid,
         limit: Option<(u64, u64)>,
+        mute: &mut bool,
     ) -> Result<Option<Owner>, Errno> {
         let key = self.header.home_key;
         if let Some(part) = limit.and_then(|limit| LimitMark::generation_of(limit, key)) {
@@ -79,8 +104,10 @@ impl<K: Kernel> Daemon<K> {
             return Ok(Some(Owner::Foreign));
         }
         let environ = match self.kernel.environ(pid) {
-            // It does not answer, and what it would say is no more than a hint.
-            Err(Errno::TIMEDOUT) => Vec::new(),
+            Err(Errno::TIMEDOUT) => {
+                *mute = true;
+                Vec::new()
+            }
             other => readable(other)?.unwrap_or_default(),
         };
         let marks = env_marks(&environ).filter(|mark| mark.home_key == key);

@@ -43,8 +43,10 @@ pub(crate) struct Sighting {
     pub(crate) mark: Option<EnvMark>,
     /// The inode of its time namespace; 0: not known, or of no meaning.
     pub(crate) namespace: u64,
+    /// Its time namespace was read, which decides for all that have one.
+    told: bool,
     /// Its environment can't be read, for its memory does not answer, and might bear a mark.
-    mute: bool,
+    pub(crate) mute: bool,
     sid: Pid,
     pgid: Pid,
 }
@@ -83,6 +85,11 @@ impl Sighting {
     pub(crate) fn part(&self) -> Option<u64> {
         let marked = self.mark.map(|mark| LimitMark::part_of(mark.generation));
         self.part.or(marked)
+    }
+
+    /// It bears a mark, or nobody can say.
+    pub(crate) fn may_be_ours(&self) -> bool {
+        self.is_marked() || self.mute
     }
 
     fn is_marked(&self) -> bool {
@@ -156,8 +163,11 @@ impl<K: Kernel> Daemon<K> {
         if self.own_namespace != 0 {
             // NOENT: it is exiting, or gone, which its limit tells.
             match self.kernel.time_namespace(pid) {
-                Ok(inode) if inode == self.own_namespace => is_outside = true,
-                Ok(inode) => seen.namespace = inode,
+                Ok(inode) => {
+                    seen.told = true;
+                    is_outside = inode == self.own_namespace;
+                    seen.namespace = if is_outside { 0 } else { inode };
+                }
                 Err(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => {}
                 Err(errno) => return Err(errno),
             }
@@ -241,7 +251,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Whether a process that bears a mark of ours can have it from us: it has our uid, or root's
     /// by a set-uid program. As root any can.
-    fn can_be_ours(&mut self, pid: Pid) -> Result<bool, Errno> {
+    pub(crate) fn can_be_ours(&mut self, pid: Pid) -> Result<bool, Errno> {
         let own = self.kernel.own_uid();
         if own == 0 || mutant("any_uid") {
             return Ok(true);
@@ -313,7 +323,8 @@ impl<K: Kernel> Daemon<K> {
             let certain = pass.is_of(sighting, generation, namespace);
             let near = sighting.sid == leader.pid || sighting.pgid == leader.pid;
             let unmarked = !sighting.is_marked();
-            if sighting.mute && namespace.inode == 0 && !certain {
+            let undecided = namespace.inode == 0 || !sighting.told;
+            if sighting.mute && undecided && !certain {
                 any = true;
                 self.wait_for_mute(id, sighting.pid);
                 continue;

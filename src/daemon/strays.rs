@@ -31,6 +31,9 @@ pub struct Stray<K: Kernel> {
 /// A marked process that no record names: what its environment says, as far as it can be read.
 type Lost = (Pid, Option<EnvMark>, Option<String>);
 
+/// In place of the generation of what may be of any.
+const MUTE: u64 = 0;
+
 /// What of the home's record is missing.
 #[derive(Clone, Debug)]
 pub(crate) struct Loss {
@@ -96,7 +99,11 @@ impl<K: Kernel> Daemon<K> {
                 continue;
             }
             if sighting.part().is_none() {
-                // In a time namespace of somebody else's; or its memory does not answer.
+                // In a time namespace of somebody else's; or its memory does not answer, and with
+                // a journal to lose it could have been on record.
+                if loss.journal && sighting.mute && self.can_be_ours(sighting.pid)? {
+                    lost.or_default(MUTE).push((sighting.pid, None, None));
+                }
                 continue;
             }
             let environ = match self.kernel.environ(sighting.pid) {
@@ -276,7 +283,10 @@ impl<K: Kernel> Daemon<K> {
             }
             let generation = stray.run.generation.0;
             let before = alive.len();
-            alive.extend(stray.held.iter().map(|(pid, _)| *pid));
+            let held = stray.held.iter().map(|(pid, _)| *pid);
+            // One that did not answer is no stray once it has, and bears no mark of ours.
+            let is_open = |pid: &Pid| found.iter().any(|seen| seen.pid == *pid && seen.may_be_ours());
+            alive.extend(held.filter(|pid| generation != MUTE || is_open(pid)));
             let named = found.iter().filter(|sighting| sighting.names(generation));
             alive.extend(named.map(|sighting| sighting.pid));
             alive.len() > before

@@ -92,6 +92,8 @@ pub struct Orphan<K: Kernel> {
     pub owner: Owner,
     /// When it was forked, to a tick of start times; 0: not known.
     pub born: Time,
+    /// Its memory did not answer, and may tell later whose it is.
+    pub mute: bool,
     pub asked: bool,
 }
 

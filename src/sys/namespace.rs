@@ -1,6 +1,6 @@
 //! Time namespaces: the witness of a tree that no program takes off by accident
 //! ([`crate::process::Namespace`]).
-use super::Result;
+use super::{Errno, Result};
 use crate::process::{Namespace, Pid};
 use rustix::fd::{FromRawFd, OwnedFd};
 use std::ffi::c_int;
@@ -54,12 +54,21 @@ pub fn has_handles() -> bool {
     own.id != 0 && is_alive(own) == Some(true)
 }
 
-/// The inode of a process's time namespace.
+/// The inode of a process's time namespace. Its first thread may have exited and be in none any
+/// more: then any other thread's is the same.
 ///
 /// # Errors
 /// EACCES: not ours to read. ENOENT: it is gone, or exiting. ESRCH.
 pub fn inode(pid: Pid) -> Result<u64> {
-    rustix::fs::stat(format!("/proc/{pid}/ns/time")).map(|stat| stat.st_ino)
+    let of = |path: String| rustix::fs::stat(path).map(|stat| stat.st_ino);
+    let first = of(format!("/proc/{pid}/ns/time"));
+    if first != Err(Errno::NOENT) {
+        return first;
+    }
+    let threads = super::procfs::numbers(&format!("/proc/{pid}/task"))?.into_iter();
+    let mut others = threads.filter(|thread| *thread != pid);
+    let found = others.find_map(|thread| of(format!("/proc/{pid}/task/{thread}/ns/time")).ok());
+    found.ok_or(Errno::NOENT)
 }
 
 /// Our own time namespace; none where it can't be told. For a child between fork and exec, too:
@@ -109,7 +118,7 @@ pub fn is_alive(namespace: Namespace) -> Option<bool> {
         drop(unsafe { OwnedFd::from_raw_fd(c_int::try_from(fd).ok()?) });
         return Some(true);
     }
-    (super::last_errno() == super::Errno::STALE).then_some(false)
+    (super::last_errno() == Errno::STALE).then_some(false)
 }
 
 /// Puts this process into a time namespace of its own where clone3(2) could not: before Linux 6.3.

@@ -341,7 +341,7 @@ impl Kernel for Fake {
     }
 
     fn time_namespace(&mut self, pid: Pid) -> Result<u64> {
-        self.of(pid, |p| match p.is_alive() && !p.half_dead {
+        self.of(pid, |p| match p.is_alive() {
             true => Ok(p.namespace.inode),
             false => Err(Errno::NOENT),
         })

@@ -99,7 +99,7 @@ impl Sim {
             };
             let lives = live.find(|p| is_old(p) && !world.is_excused(p) && !lost(p));
             if let Some(p) = lives {
-                return Err(format!("'{}' was said while pid {} lives", outcome.text, p.pid));
+                return Err(format!("'{}' was said while {p:?} lives", outcome.text));
             }
         }
         let pid =

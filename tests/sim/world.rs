@@ -101,7 +101,8 @@ impl Proc {
 
     /// Nothing tells whose it is: with its ancestry cut nobody can know it.
     pub(crate) fn is_unmarked(&self) -> bool {
-        let env_lost = self.env.is_empty() || self.env_hidden || self.limit == UNLIMITED;
+        let bears_one = self.env.windows(4).any(|word| word == b"OPM_");
+        let env_lost = !bears_one || self.env_hidden || self.limit == UNLIMITED;
         self.namespace == OUTSIDE && self.limit_lost && env_lost
     }
 }
@@ -509,7 +510,9 @@ impl World {
     /// service of an opm inside of ours that lost its environment is one, too: it could be
     /// anybody's, and hide what it forked before. None of those here.)
     pub(crate) fn is_excused(&self, p: &Proc) -> bool {
-        p.is_unmarked() && p.tag.map(|tag| tag.born) != self.daemon
+        let is_ours_by_lineage = p.tag.map(|tag| tag.born) == self.daemon;
+        let is_elsewhere = p.pid_namespace != PID_NAMESPACES[0];
+        p.is_unmarked() && (is_elsewhere || !is_ours_by_lineage)
     }
 
     /// The mark of a daemon of another home, inside of a service.
