@@ -125,6 +125,7 @@ impl<K: Kernel> Daemon<K> {
             daemon: own,
             init: own.pid == 1,
             alone: kernel.is_alone_in_cgroup(),
+            incomplete: false,
         };
         let (mut store, loaded) =
             Store::open(&mut kernel).map_err(|errno| cannot("services", errno))?;
@@ -139,7 +140,8 @@ impl<K: Kernel> Daemon<K> {
         let sequence = Sequence(highest.max(floor));
         let is_new = found.header.is_none() && known.is_none() && lost_key.is_none();
         let loss = Loss {
-            journal: !is_new && (found.header.is_none() || floor > highest),
+            journal: !is_new
+                && found.header.is_none_or(|header| header.incomplete || floor > highest),
             key: lost_key.is_some(),
             orphaned: if valid { live_generations(&found) } else { Set::new() },
         };
@@ -165,6 +167,8 @@ impl<K: Kernel> Daemon<K> {
             );
             return Err((code::FAILED, text));
         }
+        let incomplete = loss.journal && (!daemon.strays.is_empty() || !searched);
+        let header = Header { incomplete, ..header };
         let claimed = daemon.journal.claim(&mut daemon.kernel, &header);
         claimed.map_err(|errno| cannot(journal::FILE, errno))?;
         daemon.adopt();

@@ -89,7 +89,7 @@ impl Sighting {
 
     /// It bears a mark, or nobody can say.
     pub(crate) fn may_be_ours(&self) -> bool {
-        self.is_marked() || self.mute
+        self.is_marked() || self.mute || self.namespace != 0
     }
 
     fn is_marked(&self) -> bool {

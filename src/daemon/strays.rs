@@ -32,7 +32,7 @@ pub struct Stray<K: Kernel> {
 type Lost = (Pid, Option<EnvMark>, Option<String>);
 
 /// In place of the generation of what may be of any.
-const MUTE: u64 = 0;
+const UNMARKED: u64 = 0;
 
 /// What of the home's record is missing.
 #[derive(Clone, Debug)]
@@ -99,10 +99,10 @@ impl<K: Kernel> Daemon<K> {
                 continue;
             }
             if sighting.part().is_none() {
-                // In a time namespace of somebody else's; or its memory does not answer, and with
-                // a journal to lose it could have been on record.
-                if loss.journal && sighting.mute && self.can_be_ours(sighting.pid)? {
-                    lost.or_default(MUTE).push((sighting.pid, None, None));
+                // It bears no mark, but its memory does not answer, or it is in a time namespace that
+                // is not ours: the journal that is lost could have named it.
+                if loss.journal && self.can_be_ours(sighting.pid)? {
+                    lost.or_default(UNMARKED).push((sighting.pid, None, None));
                 }
                 continue;
             }
@@ -286,7 +286,7 @@ impl<K: Kernel> Daemon<K> {
             let held = stray.held.iter().map(|(pid, _)| *pid);
             // One that did not answer is no stray once it has, and bears no mark of ours.
             let is_open = |pid: &Pid| found.iter().any(|seen| seen.pid == *pid && seen.may_be_ours());
-            alive.extend(held.filter(|pid| generation != MUTE || is_open(pid)));
+            alive.extend(held.filter(|pid| generation != UNMARKED || is_open(pid)));
             let named = found.iter().filter(|sighting| sighting.names(generation));
             alive.extend(named.map(|sighting| sighting.pid));
             alive.len() > before

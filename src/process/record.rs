@@ -37,6 +37,8 @@ pub struct Header {
     pub init: bool,
     /// When it began, its cgroup held no process of another PID namespace.
     pub alone: bool,
+    /// Something may live of which this journal knows nothing: an earlier one was lost.
+    pub incomplete: bool,
 }
 
 /// The daemon's half of a slot.
@@ -146,7 +148,11 @@ impl Header {
             .put(self.home.0)
             .put(self.home.1)
             .put_identity(&self.daemon)
-            .put(u64::from(self.init) | u64::from(self.alone) << 1)
+            .put(
+                u64::from(self.init)
+                    | u64::from(self.alone) << 1
+                    | u64::from(self.incomplete) << 2,
+            )
             .seal()
     }
 
@@ -165,9 +171,15 @@ impl Header {
             daemon: from.take_identity(),
             init: false,
             alone: false,
+            incomplete: false,
         };
         let flags = from.take();
-        Some(Self { init: flags & 1 != 0, alone: flags & 2 != 0, ..header })
+        Some(Self {
+            init: flags & 1 != 0,
+            alone: flags & 2 != 0,
+            incomplete: flags & 4 != 0,
+            ..header
+        })
     }
 }
 
@@ -299,6 +311,7 @@ mod tests {
             daemon: identity(3),
             init: true,
             alone: true,
+            incomplete: true,
         };
         assert_eq!(Header::decode(&header.encode()), Some(header));
     }
