@@ -217,7 +217,6 @@ impl<K: Kernel> Daemon<K> {
             strays: Vec::new(),
             actions: Vec::new(),
             own_namespace,
-            other_pid_namespaces: None,
             search_pause: LOOK_AGAIN_MS,
             forged: Set::new(),
             journal,

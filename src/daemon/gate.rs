@@ -127,7 +127,7 @@ impl<K: Kernel> Daemon<K> {
         if self.gates.is_empty() {
             return;
         }
-        let mut searched = Vec::new();
+        let (mut searched, mut childless) = (Vec::new(), Vec::new());
         for id in self.gates.iter().copied().collect::<Vec<_>>() {
             let Some(run) = self.unit(id).and_then(|unit| unit.run.as_ref()) else {
                 self.gates.remove(&id);
@@ -138,11 +138,16 @@ impl<K: Kernel> Daemon<K> {
             } else if !run.lineage {
                 searched.push(id);
             } else if self.is_own_tree_empty(id) {
-                if self.may_live_elsewhere(id) {
-                    searched.push(id);
-                } else {
-                    self.emptied(id);
-                }
+                childless.push(id);
+            }
+        }
+        // Only now: what none of a tree is left to do, none of it does.
+        let mut others = None;
+        for id in childless {
+            if self.may_live_elsewhere(id, &mut others) {
+                searched.push(id);
+            } else {
+                self.emptied(id);
             }
         }
         for id in self.confirm_by_search(searched) {
@@ -183,15 +188,17 @@ impl<K: Kernel> Daemon<K> {
 
     /// Whether something of a tree may live where our list of children can't show it. What was
     /// put into another PID namespace (nsenter(1), `docker exec`) goes to the init of that one when
-    /// its parent ends, not to us.
-    fn may_live_elsewhere(&mut self, id: Id) -> bool {
+    /// its parent ends, not to us. `others`: whether there are other namespaces, once it is known.
+    fn may_live_elsewhere(&mut self, id: Id, others: &mut Option<bool>) -> bool {
         if mutant("lineage_is_all") {
             return false;
         }
         let namespace = self.namespace_of(id);
         match self.kernel.is_namespace_alive(namespace) {
             Some(alive) => alive,
-            None => self.are_there_other_pid_namespaces(),
+            None => {
+                *others.get_or_insert_with(|| self.are_there_other_pid_namespaces())
+            }
         }
     }
 
@@ -213,11 +220,8 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Whether anything that we see is in a PID namespace below ours: without one nothing can be
-    /// put into one. Looked up once a turn.
+    /// put into one. One that can't be looked at any more may have been.
     fn are_there_other_pid_namespaces(&mut self) -> bool {
-        if let Some(any) = self.other_pid_namespaces {
-            return any;
-        }
         let mut pids = Vec::new();
         let mut any = self.kernel.processes(0, &mut pids).is_err();
         while let Some(last) = pids.last().copied().filter(|_| !any) {
@@ -225,11 +229,14 @@ impl<K: Kernel> Daemon<K> {
             // Of another user's, which can't be read, none of ours enters.
             any = pids.drain(..).any(|pid| {
                 let known = self.leaders.contains_key(&pid) || self.orphans.contains_key(&pid);
-                !known && self.kernel.pid_namespace(pid).is_ok_and(|its| its != own)
+                !known
+                    && match self.kernel.pid_namespace(pid) {
+                        Ok(its) => its != own,
+                        Err(errno) => !matches!(errno, Errno::ACCESS | Errno::PERM),
+                    }
             });
             any |= self.kernel.processes(last, &mut pids).is_err();
         }
-        self.other_pid_namespaces = Some(any);
         any
     }
 

@@ -108,8 +108,6 @@ pub struct Daemon<K: Kernel> {
     actions: Vec<Action>,
     /// The inode of our own time namespace, if incarnations get others; else 0.
     pub(crate) own_namespace: u64,
-    /// Whether there are PID namespaces below ours, once it was looked up in this turn.
-    pub(crate) other_pid_namespaces: Option<bool>,
     /// Until passes are tried again that proved nothing.
     pub(crate) search_pause: u64,
     /// Processes that bear a mark of this home and can't have it from us.
@@ -147,7 +145,6 @@ impl<K: Kernel> Daemon<K> {
     pub fn gather(&mut self, wakes: &[Wake], child_signal: bool) {
         self.now = self.kernel.now();
         self.counted = false;
-        self.other_pid_namespaces = None;
         let mut leaders: Set<Id> = Set::new();
         let mut changed = child_signal;
         for wake in wakes {

@@ -159,16 +159,16 @@ impl<K: Kernel> Daemon<K> {
 
     fn sight(&mut self, pid: Pid, search: Search<'_>) -> Result<Look, Errno> {
         let mut seen = Sighting { pid, ..Sighting::default() };
-        let mut is_outside = false;
+        let (mut is_outside, mut is_exiting) = (false, false);
         if self.own_namespace != 0 {
-            // NOENT: it is exiting, or gone, which its limit tells.
             match self.kernel.time_namespace(pid) {
                 Ok(inode) => {
                     seen.told = true;
                     is_outside = inode == self.own_namespace;
                     seen.namespace = if is_outside { 0 } else { inode };
                 }
-                Err(Errno::NOENT | Errno::SRCH | Errno::ACCESS | Errno::PERM) => {}
+                Err(Errno::NOENT | Errno::SRCH) => is_exiting = true,
+                Err(Errno::ACCESS | Errno::PERM) => {}
                 Err(errno) => return Err(errno),
             }
             if is_outside && !search.marks && search.numbers.is_empty() {
@@ -177,8 +177,10 @@ impl<K: Kernel> Daemon<K> {
         }
         let limit = self.kernel.locks_limit(pid)?;
         seen.part = LimitMark::generation_of(limit, self.header.home_key);
-        let may_bear = self.may_bear_a_mark(limit);
-        if seen.part.is_none() && may_bear {
+        if seen.part.is_none() && is_exiting {
+            return self.look_of_exiting(pid, limit);
+        }
+        if seen.part.is_none() && self.may_bear_a_mark(limit) {
             match self.mark_in_memory(pid)? {
                 Memory::Read(mark) => seen.mark = mark,
                 Memory::Mute => seen.mute = true,
@@ -233,6 +235,10 @@ impl<K: Kernel> Daemon<K> {
             Err(Errno::TIMEDOUT) => Ok(Memory::Mute),
             Err(Errno::SRCH | Errno::NOENT) => Ok(Memory::Gone),
             Err(errno) => Err(errno),
+            // A zombie's reads as empty, too.
+            Ok(environ) if environ.is_empty() && self.kernel.stat(pid)?.is_zombie() => {
+                Ok(Memory::Gone)
+            }
             Ok(environ) => {
                 let key = self.header.home_key;
                 Ok(Memory::Read(env_marks(&environ).find(|mark| mark.home_key == key)))
@@ -264,10 +270,8 @@ impl<K: Kernel> Daemon<K> {
     fn look_of_zombie(&mut self, limit: (u64, u64)) -> Look {
         let own = self.mark.map(LimitMark::value);
         let is_daemon = own.is_some_and(|own| limit == (own, own));
-        match is_daemon || !self.may_bear_a_mark(limit) {
-            true => Look::Nothing,
-            false => Look::Corpse,
-        }
+        let may_be_ours = self.may_bear_a_mark(limit) || self.kernel.may_raise_limits();
+        if is_daemon || !may_be_ours { Look::Nothing } else { Look::Corpse }
     }
 
     /// Whether a dead leader is reaped as far as that is ours to do: it may be our child, by our

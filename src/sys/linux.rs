@@ -31,6 +31,7 @@ pub struct Linux {
     tiers: Tiers,
     /// The inode of our own, if incarnations get others; else 0.
     time_namespace: u64,
+    may_raise_limits: bool,
 }
 
 /// Tokens of the loop: the kind above, the id or pid below.
@@ -91,6 +92,7 @@ impl Linux {
             low,
             watched: 0,
             tiers,
+            may_raise_limits: namespace::may_raise_limits(),
             time_namespace: if tiers.time_namespace { namespace::of_self().inode } else { 0 },
         }
     }
@@ -273,7 +275,7 @@ impl Kernel for Linux {
     }
 
     fn may_raise_limits(&mut self) -> bool {
-        namespace::may_raise_limits()
+        self.may_raise_limits
     }
 
     fn cwd(&mut self, pid: Pid) -> Result<String> {

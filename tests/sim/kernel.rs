@@ -336,6 +336,10 @@ impl Kernel for Fake {
         self.of(pid, |p| Ok([p.uid; 3]))
     }
 
+    fn may_raise_limits(&mut self) -> bool {
+        self.world.borrow().may_raise
+    }
+
     fn own_namespace(&self) -> u64 {
         if self.world.borrow().tiers.time_namespace { OUTSIDE.inode } else { 0 }
     }

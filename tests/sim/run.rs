@@ -135,6 +135,7 @@ impl Sim {
         let mut world = World::new(rng, tiers, faults, trace);
         world.pids = pids;
         world.counts_forks = counts_forks;
+        world.may_raise = world.faults.pam > 0;
         note!(world, "{tiers:?} {:?} pids {pids} kills {kill_rate}", world.faults);
         Self {
             world: Rc::new(RefCell::new(world)),

@@ -174,6 +174,8 @@ pub(crate) struct World {
     pub(crate) boot: u128,
     pub(crate) tiers: Tiers,
     pub(crate) counts_forks: bool,
+    /// Processes may raise their limits again.
+    pub(crate) may_raise: bool,
     pub(crate) pids: i32,
     last_pid: i32,
     last_start: HashMap<Pid, u64>,
@@ -228,6 +230,7 @@ impl World {
             boot: 1,
             tiers,
             counts_forks: true,
+            may_raise: false,
             pids: 6,
             last_pid: 2,
             last_start: HashMap::new(),
