@@ -80,20 +80,27 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal>
     Ok(true)
 }
 
-/// What is on record and was not confirmed gone, whether or not its definition is known.
-fn live_generations(found: &Found) -> Set<u64> {
-    let slots = found.slots.iter();
-    let live = slots.filter_map(|(state, signature)| {
+/// The highest generation that signed, or is known to have ended. What was given and did neither
+/// was cut off by the end of its daemon; or it signed in a newer journal than this.
+fn signed(found: &Found) -> u64 {
+    let of = |(state, signature): &(Option<State>, Option<Signature>)| {
         let emptied = state.map_or(0, |state| state.emptied);
-        signature.map(|signed| signed.generation).filter(|generation| *generation > emptied)
-    });
-    live.fold(Set::new(), |mut all, generation| {
-        all.insert(generation);
-        all
-    })
+        emptied.max(signature.map_or(0, |signature| signature.generation))
+    };
+    found.slots.iter().map(of).max().unwrap_or(0)
 }
 
 impl<K: Kernel> Daemon<K> {
+    /// Whether the journal has what may live of services whose definition is lost.
+    fn has_lost_definitions(&self, found: &Found, valid: bool) -> bool {
+        let may_live = |(id, (state, signature)): (Id, &(Option<State>, Option<Signature>))| {
+            let emptied = state.map_or(0, |state| state.emptied);
+            let signed = signature.map_or(0, |signature| signature.generation);
+            signed > emptied && self.unit(id).is_none()
+        };
+        valid && (0..).zip(&found.slots).any(may_live)
+    }
+
     /// Begins on a home whose lock we hold.
     ///
     /// # Errors
@@ -139,17 +146,17 @@ impl<K: Kernel> Daemon<K> {
             .map_err(|errno| cannot(generations::FILE, errno))?;
         let sequence = Sequence(highest.max(floor));
         let is_new = found.header.is_none() && known.is_none() && lost_key.is_none();
-        let loss = Loss {
-            journal: !is_new
-                && found.header.is_none_or(|header| header.incomplete || floor > highest),
+        let lacks = |header: Header| header.incomplete || floor > signed(&found);
+        let mut loss = Loss {
+            record: !is_new && found.header.is_none_or(lacks),
             key: lost_key.is_some(),
-            orphaned: if valid { live_generations(&found) } else { Set::new() },
         };
         let mut daemon = Self::empty(kernel, &place, header, (journal, store, generations), sequence);
         // Without descriptors or memory "it can't be opened" would read as "it is gone".
         daemon
             .load_units(&found, loaded, valid)
             .map_err(|errno| (code::FAILED, format!("cannot adopt: {}", describe(errno))))?;
+        loss.record |= daemon.has_lost_definitions(&found, valid);
         daemon.write_dirty();
         if !valid && !daemon.dirty.is_empty() {
             let text = daemon.trouble.unwrap_or_default();
@@ -167,7 +174,7 @@ impl<K: Kernel> Daemon<K> {
             );
             return Err((code::FAILED, text));
         }
-        let incomplete = loss.journal && (!daemon.strays.is_empty() || !searched);
+        let incomplete = !daemon.strays.is_empty() || loss.record && !searched;
         let header = Header { incomplete, ..header };
         let claimed = daemon.journal.claim(&mut daemon.kernel, &header);
         claimed.map_err(|errno| cannot(journal::FILE, errno))?;

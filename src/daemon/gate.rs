@@ -212,11 +212,13 @@ impl<K: Kernel> Daemon<K> {
         else {
             return Namespace::default();
         };
-        *run.namespace.get_or_insert_with(|| {
+        if run.namespace.is_none() {
+            // Of a child that has not signed yet there is none to be known, either.
             let signature = self.journal.signature(&mut self.kernel, id);
             let its = signature.filter(|signed| signed.generation == run.generation.0);
-            its.map_or(Namespace::default(), |signed| signed.namespace)
-        })
+            run.namespace = its.map(|signed| signed.namespace);
+        }
+        run.namespace.unwrap_or_default()
     }
 
     /// Whether anything that we see is in a PID namespace below ours: without one nothing can be

@@ -417,8 +417,11 @@ impl<K: Kernel> Daemon<K> {
         let namespace = self.namespace_of(id);
         let run = self.unit(id).and_then(|unit| unit.run.as_ref());
         let generation = run.map_or(0, |run| run.generation.0);
-        let look = readable(self.sight(pid, Search::ALL))?;
-        Ok(matches!(look, Some(Look::Seen(seen)) if pass.is_of(&seen, generation, namespace)))
+        match readable(self.sight(pid, Search::ALL))? {
+            Some(Look::Seen(seen)) if pass.is_of(&seen, generation, namespace) => Ok(true),
+            Some(Look::Seen(seen)) if seen.mute => Err(Errno::TIMEDOUT),
+            _ => Ok(false),
+        }
     }
 
     /// Whether the process of this pid, which the caller holds, bears that incarnation's mark.
@@ -426,8 +429,11 @@ impl<K: Kernel> Daemon<K> {
     /// # Errors
     /// It can't be told.
     pub(crate) fn bears(&mut self, pid: Pid, generation: u64) -> Result<bool, Errno> {
-        let look = readable(self.sight(pid, Search::ALL))?;
-        Ok(matches!(look, Some(Look::Seen(seen)) if seen.names(generation)))
+        match readable(self.sight(pid, Search::ALL))? {
+            Some(Look::Seen(seen)) if seen.names(generation) => Ok(true),
+            Some(Look::Seen(seen)) if seen.mute => Err(Errno::TIMEDOUT),
+            _ => Ok(false),
+        }
     }
 }
 

@@ -26,10 +26,17 @@ pub struct Stray<K: Kernel> {
     pub(crate) name: Option<String>,
     pub(crate) run: Run<K>,
     held: Vec<(Pid, Option<K::Pidfd>)>,
+    /// The time namespaces that it was seen in.
+    namespaces: Set<u64>,
 }
 
 /// A marked process that no record names: what its environment says, as far as it can be read.
-type Lost = (Pid, Option<EnvMark>, Option<String>);
+struct Lost {
+    pid: Pid,
+    mark: Option<EnvMark>,
+    name: Option<String>,
+    namespace: u64,
+}
 
 /// In place of the generation of what may be of any.
 const UNMARKED: u64 = 0;
@@ -37,12 +44,11 @@ const UNMARKED: u64 = 0;
 /// What of the home's record is missing.
 #[derive(Clone, Debug)]
 pub(crate) struct Loss {
-    /// The journal is lost, or an old copy of it: generations may live that it doesn't know.
-    pub(crate) journal: bool,
+    /// The journal is lost, or an old copy of it, or it has services whose definitions are:
+    /// generations may live that nothing on record is known of.
+    pub(crate) record: bool,
     /// The home's key is lost, too, and was taken from what bears it.
     pub(crate) key: bool,
-    /// Generations that the journal has, of services whose definition is lost.
-    pub(crate) orphaned: Set<u64>,
 }
 
 impl Loss {
@@ -54,8 +60,7 @@ impl Loss {
             let named = seen.part.is_none_or(|part| LimitMark::names(part, mark.generation));
             mark.home_key == home_key && named
         };
-        let is_recorded = |part| self.orphaned.iter().any(|g| LimitMark::names(part, *g));
-        self.journal || seen.part.is_some_and(is_recorded) || env_marks(environ).any(agrees)
+        self.record || env_marks(environ).any(agrees)
     }
 }
 
@@ -101,8 +106,10 @@ impl<K: Kernel> Daemon<K> {
             if sighting.part().is_none() {
                 // It bears no mark, but its memory does not answer, or it is in a time namespace that
                 // is not ours: the journal that is lost could have named it.
-                if loss.journal && self.can_be_ours(sighting.pid)? {
-                    lost.or_default(UNMARKED).push((sighting.pid, None, None));
+                if loss.record && readable(self.can_be_ours(sighting.pid))? == Some(true) {
+                    let namespace = sighting.namespace;
+                    let pid = sighting.pid;
+                    lost.or_default(UNMARKED).push(Lost { pid, mark: None, name: None, namespace });
                 }
                 continue;
             }
@@ -121,7 +128,8 @@ impl<K: Kernel> Daemon<K> {
             let name = name.map(|name| String::from_utf8_lossy(name).into_owned());
             let generation =
                 mark.or(sighting.mark).map(|mark| mark.generation).or(sighting.part).unwrap_or(0);
-            lost.or_default(generation).push((sighting.pid, mark, name));
+            let (pid, namespace) = (sighting.pid, sighting.namespace);
+            lost.or_default(generation).push(Lost { pid, mark, name, namespace });
         }
         self.warn_of_forged();
         for (generation, members) in lost {
@@ -159,10 +167,11 @@ impl<K: Kernel> Daemon<K> {
         living: &Set<u64>,
         loss: &Loss,
     ) -> Result<(), Errno> {
-        let mark = members.iter().find_map(|(_, mark, _)| *mark);
-        let name = members.iter().find_map(|(_, _, name)| name.clone());
-        let leader = mark.map(|mark| mark.pid).filter(|pid| members.iter().any(|m| m.0 == *pid));
-        let run = self.run_of_lost(generation, leader)?;
+        let mark = members.iter().find_map(|lost| lost.mark);
+        let name = members.iter().find_map(|lost| lost.name.clone());
+        let leader = mark.map(|mark| mark.pid).filter(|pid| members.iter().any(|lost| lost.pid == *pid));
+        let namespace = members.iter().map(|lost| lost.namespace).find(|inode| *inode != 0);
+        let run = self.run_of_lost(generation, leader, namespace.unwrap_or(0))?;
         let leads = run.pidfd.is_some();
         let known = name.as_ref().and_then(|name| self.id_of(name));
         // A later one would not be there if all of the recorded one were not confirmed gone: the
@@ -233,7 +242,7 @@ impl<K: Kernel> Daemon<K> {
     /// Nothing can take these in now: a service of their name does when it is defined, and where
     /// not even a name is left, nothing starts while they live.
     fn note_stray(&mut self, name: Option<String>, run: Run<K>, members: &[Lost]) {
-        let pids: Vec<Pid> = members.iter().map(|member| member.0).collect();
+        let pids: Vec<Pid> = members.iter().map(|lost| lost.pid).collect();
         let whose = name.clone().unwrap_or_else(|| "an unknown service".to_owned());
         self.log.push(format!("pid {pids:?} of {whose} has no record"));
         let mut held = Vec::new();
@@ -246,7 +255,11 @@ impl<K: Kernel> Daemon<K> {
             }
             held.push((pid, pidfd.ok()));
         }
-        self.strays.push(Stray { name, run, held });
+        let mut namespaces = Set::new();
+        for lost in members.iter().filter(|lost| lost.namespace != 0) {
+            namespaces.insert(lost.namespace);
+        }
+        self.strays.push(Stray { name, run, held, namespaces });
     }
 
     /// Live processes of lost incarnations of which not even the service's name is known: any
@@ -283,12 +296,14 @@ impl<K: Kernel> Daemon<K> {
             }
             let generation = stray.run.generation.0;
             let before = alive.len();
-            let held = stray.held.iter().map(|(pid, _)| *pid);
             // One that did not answer is no stray once it has, and bears no mark of ours.
             let is_open = |pid: &Pid| found.iter().any(|seen| seen.pid == *pid && seen.may_be_ours());
+            let held = stray.held.iter().map(|(pid, _)| *pid);
             alive.extend(held.filter(|pid| generation != UNMARKED || is_open(pid)));
-            let named = found.iter().filter(|sighting| sighting.names(generation));
-            alive.extend(named.map(|sighting| sighting.pid));
+            let is_its = |seen: &&Sighting| {
+                seen.names(generation) || stray.namespaces.contains(&seen.namespace)
+            };
+            alive.extend(found.iter().filter(is_its).map(|seen| seen.pid));
             alive.len() > before
         });
         alive
@@ -314,6 +329,7 @@ impl<K: Kernel> Daemon<K> {
         &mut self,
         generation: Generation,
         leader: Option<Pid>,
+        namespace: u64,
     ) -> Result<Run<K>, Errno> {
         let mut pidfd = None;
         if let Some(pid) = leader {
@@ -325,7 +341,6 @@ impl<K: Kernel> Daemon<K> {
         }
         let inode = pidfd.as_ref().and_then(|pidfd| self.kernel.inode(pidfd)).unwrap_or(0);
         let pid = leader.unwrap_or(0);
-        let namespace = self.namespace_of_stray(leader);
         let start_time =
             leader.and_then(|pid| self.kernel.stat(pid).ok()).map_or(0, |stat| stat.start_time);
         let child = pidfd.as_ref().is_some_and(|pidfd| self.kernel.wait(pidfd, false).is_ok());
@@ -340,19 +355,12 @@ impl<K: Kernel> Daemon<K> {
             adopted: true,
             since: if start_time > 0 { start_time * TICK_MS } else { self.now },
             born: start_time * TICK_MS,
-            namespace: Some(namespace),
+            namespace: Some(Namespace { id: 0, inode: namespace }),
             kills: 0,
             asked: false,
             failure: None,
             members: Map::new(),
         })
-    }
-
-    /// A living leader's time namespace, if it has one of its own.
-    fn namespace_of_stray(&mut self, leader: Option<Pid>) -> Namespace {
-        let inode = leader.and_then(|pid| self.kernel.time_namespace(pid).ok());
-        let inode = inode.filter(|inode| self.own_namespace != 0 && *inode != self.own_namespace);
-        Namespace { id: 0, inode: inode.unwrap_or(0) }
     }
 
     /// A definition from what the leader itself says: good enough to list, stop and restart it.

@@ -1,6 +1,6 @@
 //! What must be true of what the daemon says, by the world's truth.
 use crate::run::{Sim, Want};
-use crate::world::{NAMES, Proc};
+use crate::world::{NAMES, Proc, note};
 use opm::daemon::ClientId;
 use opm::service::spec::Restart;
 use opm::wire::{Event, Outcome, Reply, Row, Status};
@@ -22,7 +22,9 @@ impl Sim {
         let Some(daemon) = self.daemon.as_mut() else {
             return Ok(());
         };
-        daemon.log.clear();
+        for line in daemon.log.drain(..) {
+            note!(self.world.borrow(), "log: {line}");
+        }
         for (client, reply) in std::mem::take(&mut daemon.outbox) {
             self.check_reply(client, &reply)?;
         }
