@@ -120,8 +120,8 @@ impl<K: Kernel> Daemon<K> {
             _ => None,
         };
         let home_key = known.or(lost_key);
-        let home_key = home_key
-            .unwrap_or_else(|| LimitMark::home_key(kernel.random(), &place.home));
+        let home_key =
+            home_key.unwrap_or_else(|| LimitMark::home_key(kernel.random(), &place.home));
         let own = kernel.own_identity();
         let header = Header {
             machine: place.machine,
@@ -142,16 +142,15 @@ impl<K: Kernel> Daemon<K> {
         let journal =
             Journal::open(&mut kernel, slots).map_err(|errno| cannot(journal::FILE, errno))?;
         let highest = (0..slots).map(|id| highest(&found, id)).max().unwrap_or(0);
-        let (generations, floor) = Generations::open(&mut kernel)
-            .map_err(|errno| cannot(generations::FILE, errno))?;
+        let (generations, floor) =
+            Generations::open(&mut kernel).map_err(|errno| cannot(generations::FILE, errno))?;
         let sequence = Sequence(highest.max(floor));
         let is_new = found.header.is_none() && known.is_none() && lost_key.is_none();
         let lacks = |header: Header| header.incomplete || floor > signed(&found);
-        let mut loss = Loss {
-            record: !is_new && found.header.is_none_or(lacks),
-            key: lost_key.is_some(),
-        };
-        let mut daemon = Self::empty(kernel, &place, header, (journal, store, generations), sequence);
+        let mut loss =
+            Loss { record: !is_new && found.header.is_none_or(lacks), key: lost_key.is_some() };
+        let mut daemon =
+            Self::empty(kernel, &place, header, (journal, store, generations), sequence);
         // Without descriptors or memory "it can't be opened" would read as "it is gone".
         daemon
             .load_units(&found, loaded, valid)
@@ -186,11 +185,7 @@ impl<K: Kernel> Daemon<K> {
         kernel: K,
         place: &Place,
         header: Header,
-        (journal, store, generations): (
-            Journal<K::File>,
-            Store<K::File>,
-            Generations<K::File>,
-        ),
+        (journal, store, generations): (Journal<K::File>, Store<K::File>, Generations<K::File>),
         sequence: Sequence,
     ) -> Self {
         let now = kernel.now();

@@ -196,9 +196,7 @@ impl<K: Kernel> Daemon<K> {
         let namespace = self.namespace_of(id);
         match self.kernel.is_namespace_alive(namespace) {
             Some(alive) => alive,
-            None => {
-                *others.get_or_insert_with(|| self.are_there_other_pid_namespaces())
-            }
+            None => *others.get_or_insert_with(|| self.are_there_other_pid_namespaces()),
         }
     }
 
@@ -208,7 +206,8 @@ impl<K: Kernel> Daemon<K> {
         if self.own_namespace == 0 {
             return Namespace::default();
         }
-        let Some(run) = self.units.get_mut(id as usize).and_then(|unit| unit.as_mut()?.run.as_mut())
+        let Some(run) =
+            self.units.get_mut(id as usize).and_then(|unit| unit.as_mut()?.run.as_mut())
         else {
             return Namespace::default();
         };

@@ -184,14 +184,11 @@ impl<K: Kernel> Daemon<K> {
     /// The only incarnation that a child forked then can descend from; else nobody knows.
     fn only_candidate(&self, born: Time) -> Owner {
         let runs = self.all_units().filter_map(|unit| Some((unit.id, unit.run.as_ref()?)));
-        let may = |run: &super::unit::Run<K>| {
-            run.lineage && (born == 0 || run.born < born + TICK_MS)
-        };
+        let may =
+            |run: &super::unit::Run<K>| run.lineage && (born == 0 || run.born < born + TICK_MS);
         let mut candidates = runs.filter(|(_, run)| may(run));
         match (candidates.next(), candidates.next()) {
-            (Some((id, run)), None) if !mutant("ignore_unknown") => {
-                Owner::Run(id, run.generation)
-            }
+            (Some((id, run)), None) if !mutant("ignore_unknown") => Owner::Run(id, run.generation),
             _ => Owner::Unknown,
         }
     }

@@ -253,7 +253,8 @@ impl<K: Kernel> Daemon<K> {
         let tiers = self.kernel.tiers().each();
         let mut findings: Vec<Finding> = tiers.map(|(name, has)| tier(name, has)).into();
         // With hidepid=2 those of others are not even listed: PID 1 is always there.
-        let whole = self.kernel.stat(1).is_ok() && self.sightings(super::scan::Search::ALL).is_some();
+        let whole =
+            self.kernel.stat(1).is_ok() && self.sightings(super::scan::Search::ALL).is_some();
         findings.push(if whole {
             finding("ok", "/proc", "shows every process".to_owned(), "")
         } else {

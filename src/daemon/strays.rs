@@ -4,8 +4,8 @@
 //! drains before a service of that name starts. Where not even a name is left, nothing starts.
 use super::Daemon;
 use super::gate::readable;
-use super::owner::env_marks;
 use super::load::TICK_MS;
+use super::owner::env_marks;
 use super::scan::Sighting;
 use super::sorted::{Map, Set};
 use super::unit::{Run, Unit};
@@ -169,7 +169,8 @@ impl<K: Kernel> Daemon<K> {
     ) -> Result<(), Errno> {
         let mark = members.iter().find_map(|lost| lost.mark);
         let name = members.iter().find_map(|lost| lost.name.clone());
-        let leader = mark.map(|mark| mark.pid).filter(|pid| members.iter().any(|lost| lost.pid == *pid));
+        let leader =
+            mark.map(|mark| mark.pid).filter(|pid| members.iter().any(|lost| lost.pid == *pid));
         let namespace = members.iter().map(|lost| lost.namespace).find(|inode| *inode != 0);
         let run = self.run_of_lost(generation, leader, namespace.unwrap_or(0))?;
         let leads = run.pidfd.is_some();
@@ -289,6 +290,7 @@ impl<K: Kernel> Daemon<K> {
         let Some(found) = self.two_passes() else {
             return self.strays.iter().map(|stray| stray.run.leader.pid).collect();
         };
+        let recorded = self.recorded();
         let mut alive = Vec::new();
         self.strays.retain(|stray| {
             if !is_asked(stray) {
@@ -296,12 +298,15 @@ impl<K: Kernel> Daemon<K> {
             }
             let generation = stray.run.generation.0;
             let before = alive.len();
-            // One that did not answer is no stray once it has, and bears no mark of ours.
-            let is_open = |pid: &Pid| found.iter().any(|seen| seen.pid == *pid && seen.may_be_ours());
+            // One that did not answer is no stray once it has, and bears no mark of ours; what it
+            // forked until then, which bears one, is.
+            let is_open =
+                |seen: &Sighting| seen.may_be_ours() && recorded.generation_of(seen).is_none();
             let held = stray.held.iter().map(|(pid, _)| *pid);
-            alive.extend(held.filter(|pid| generation != UNMARKED || is_open(pid)));
-            let is_its = |seen: &&Sighting| {
-                seen.names(generation) || stray.namespaces.contains(&seen.namespace)
+            alive.extend(held.filter(|_| generation != UNMARKED));
+            let is_its = |seen: &&Sighting| match generation {
+                UNMARKED => is_open(seen),
+                _ => seen.names(generation) || stray.namespaces.contains(&seen.namespace),
             };
             alive.extend(found.iter().filter(is_its).map(|seen| seen.pid));
             alive.len() > before

@@ -149,9 +149,7 @@ impl Header {
             .put(self.home.1)
             .put_identity(&self.daemon)
             .put(
-                u64::from(self.init)
-                    | u64::from(self.alone) << 1
-                    | u64::from(self.incomplete) << 2,
+                u64::from(self.init) | u64::from(self.alone) << 1 | u64::from(self.incomplete) << 2,
             )
             .seal()
     }
@@ -295,7 +293,12 @@ mod tests {
             restarted_at: 3,
             exit: Some(Exit::Signal(9)),
         };
-        let signature = Signature { generation: 9, leader: identity(1), parent: identity(2), namespace: NAMESPACE };
+        let signature = Signature {
+            generation: 9,
+            leader: identity(1),
+            parent: identity(2),
+            namespace: NAMESPACE,
+        };
         let mut slot = [0; SLOT_BYTES];
         slot[..HALF_BYTES].copy_from_slice(&state.encode());
         slot[SIGNATURE_OFFSET..SIGNATURE_OFFSET + SIGNATURE_BYTES]
@@ -318,8 +321,20 @@ mod tests {
 
     #[test]
     fn every_torn_signature_is_no_signature() {
-        let old = Signature { generation: 4, leader: identity(1), parent: identity(2), namespace: NAMESPACE }.encode();
-        let new = Signature { generation: 5, leader: identity(3), parent: identity(2), namespace: NAMESPACE }.encode();
+        let old = Signature {
+            generation: 4,
+            leader: identity(1),
+            parent: identity(2),
+            namespace: NAMESPACE,
+        }
+        .encode();
+        let new = Signature {
+            generation: 5,
+            leader: identity(3),
+            parent: identity(2),
+            namespace: NAMESPACE,
+        }
+        .encode();
         for cut in 0..=SIGNATURE_BYTES {
             let mut slot = [0; SLOT_BYTES];
             slot[SIGNATURE_OFFSET..SIGNATURE_OFFSET + cut].copy_from_slice(&new[..cut]);

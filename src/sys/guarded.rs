@@ -42,9 +42,8 @@ pub fn read(path: &str) -> Result<Vec<u8>> {
     }
     let mut status: c_int = 0;
     // SAFETY: the same child; `status` is writable.
-    while unsafe { libc::waitpid(child, &raw mut status, 0) } == -1
-        && last_errno() == Errno::INTR
-    {}
+    while unsafe { libc::waitpid(child, &raw mut status, 0) } == -1 && last_errno() == Errno::INTR {
+    }
     ended?;
     match libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)) {
         Some(0) => Ok(bytes),
@@ -57,10 +56,7 @@ fn drain(reader: &OwnedFd, bytes: &mut Vec<u8>) -> Result<()> {
     let until = Instant::now() + PATIENCE;
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        let wait = rustix::time::Timespec {
-            tv_sec: 0,
-            tv_nsec: i64::from(left.subsec_nanos()),
-        };
+        let wait = rustix::time::Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) };
         let mut fds = [PollFd::from_borrowed_fd(reader.as_fd(), PollFlags::IN)];
         match rustix::event::poll(&mut fds, Some(&wait)) {
             Ok(0) => return Err(Errno::TIMEDOUT),

@@ -4,8 +4,8 @@ use super::launch::{Launching, Low, MANY};
 use super::procfs::{OwnChildren, ProcessList};
 use super::storage::Home;
 use super::{
-    Child, Errno, Kernel, Launch, Mode, Plan, Reach, Result, Tiers, Wake, guarded, namespace, pidfd,
-    procfs, signals, spawn,
+    Child, Errno, Kernel, Launch, Mode, Plan, Reach, Result, Tiers, Wake, guarded, namespace,
+    pidfd, procfs, signals, spawn,
 };
 use crate::process::stat::Stat;
 use crate::process::{Exit, Identity, Namespace, Pid};
@@ -205,7 +205,8 @@ impl Kernel for Linux {
         // who may not know, so that 0 is believed only of our own uid.
         match procfs::stat(pid) {
             Ok(stat)
-                if matches!(stat.state, b'Z' | b'X') && self.uids(pid).is_ok_and(|uids| uids == [self.own_uid(); 3]) =>
+                if matches!(stat.state, b'Z' | b'X')
+                    && self.uids(pid).is_ok_and(|uids| uids == [self.own_uid(); 3]) =>
             {
                 Exit::from_wait_status(stat.exit_code)
             }

@@ -40,9 +40,8 @@ pub fn can_make() -> bool {
 /// Whether CAP_SYS_RESOURCE is within reach of what this process starts. It counts in the initial
 /// user namespace alone (prlimit(2): capable(), not ns_capable()).
 pub fn may_raise_limits() -> bool {
-    let bound = rustix::thread::capability_is_in_bounding_set(
-        rustix::thread::CapabilitySet::SYS_RESOURCE,
-    );
+    let bound =
+        rustix::thread::capability_is_in_bounding_set(rustix::thread::CapabilitySet::SYS_RESOURCE);
     let initial = super::procfs::read("/proc/self/uid_map").unwrap_or_default();
     let initial = String::from_utf8_lossy(&initial);
     bound.unwrap_or(true) && initial.split_whitespace().eq(["0", "0", "4294967295"])
@@ -74,8 +73,7 @@ pub fn inode(pid: Pid) -> Result<u64> {
 /// Our own time namespace; none where it can't be told. For a child between fork and exec, too:
 /// it allocates nothing.
 pub fn of_self() -> Namespace {
-    let mut handle =
-        Handle { bytes: HANDLE_BYTES, kind: 0, id: [0; 2], ns_type: 0, inode: 0 };
+    let mut handle = Handle { bytes: HANDLE_BYTES, kind: 0, id: [0; 2], ns_type: 0, inode: 0 };
     let mut mount: c_int = 0;
     // SAFETY: the path is a NUL-terminated literal, `handle` has room for the bytes that it says,
     // and `mount` is writable.
@@ -110,9 +108,8 @@ pub fn is_alive(namespace: Namespace) -> Option<bool> {
     };
     let flags = libc::O_RDONLY | libc::O_CLOEXEC;
     // SAFETY: `handle` is as long as it says and outlives the call.
-    let fd = unsafe {
-        libc::syscall(libc::SYS_open_by_handle_at, NSFS_ROOT, &raw mut handle, flags)
-    };
+    let fd =
+        unsafe { libc::syscall(libc::SYS_open_by_handle_at, NSFS_ROOT, &raw mut handle, flags) };
     if fd >= 0 {
         // SAFETY: a new descriptor that nothing else owns.
         drop(unsafe { OwnedFd::from_raw_fd(c_int::try_from(fd).ok()?) });
