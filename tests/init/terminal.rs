@@ -175,6 +175,26 @@ fn a_stop_that_nobody_could_undo_is_undone() {
 }
 
 #[test]
+fn a_late_init_does_not_take_the_foreground_from_a_job_of_the_program() {
+    let strace = "strace -qq -o /dev/null -e trace=setpgid -e inject=setpgid:delay_exit=700000";
+    let shell = r#"bash --norc -mc 'sh -c "echo u\"\"p; read x"; exit 4'"#;
+    let mut live = in_terminal(&format!("{strace} {OPM} init -s -v -- {shell}"));
+    live.expect("up");
+    // Said when nothing of the start is left to do.
+    live.expect("runs bash");
+    let bash = eventually("the program", || {
+        let mut pid = live.pid();
+        while name(pid) != "bash\n" {
+            pid = *children(pid).first()?;
+        }
+        Some(pid)
+    });
+    assert!(is_in_front(child_of(bash)));
+    live.write("go\n");
+    live.expect("code 4");
+}
+
+#[test]
 fn a_hangup_reaches_the_program() {
     let mut live = as_first(&[OPM, "init"], r#"sh -c "echo u''p; read x; exec sleep 60""#);
     live.expect("up");
