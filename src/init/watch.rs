@@ -205,10 +205,11 @@ impl Watch {
             self.send(libc::SIGCONT);
             return;
         }
-        let is_ours_to_undo = terminal.is_some() && Terminal::is_led_by_us();
+        // ^Z where nobody could ever say `fg`.
+        let is_ours_to_undo = terminal.is_some() && !Terminal::has_shell_above();
         if is_ours_to_undo && !self.has_forwarded_stop {
-            // ^Z where nobody could ever say `fg`: the kernel drops it in an orphaned group, and
-            // so do we. Only for TSTP: a TTIN would come back for ever.
+            // The kernel drops it in an orphaned group, and so do we. Only for TSTP: a TTIN would
+            // come back for ever.
             if signal == libc::SIGTSTP && in_foreground {
                 self.send(libc::SIGCONT);
             }
@@ -249,7 +250,7 @@ impl Watch {
         };
         // Somebody else's by now, such as the shell's after `bg`, is not to be taken.
         let is_stale = |group| group == self.child || !signal_group(group, 0);
-        if terminal.foreground().is_none_or(is_stale) {
+        if terminal.foreground().is_some_and(is_stale) {
             terminal.take_back();
         }
     }

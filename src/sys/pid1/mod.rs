@@ -25,6 +25,6 @@ pub use say::{Line, say, tell};
 pub use signal::{
     Arrival, REAL_TIME_FIRST, REAL_TIME_LAST, SIGNAL_MAX, is_pending, next_arrival, stop_oneself,
 };
-pub use terminal::Terminal;
+pub use terminal::{Terminal, is_terminal};
 pub use wait::{Reaped, reap_one};
 pub use words::Words;
