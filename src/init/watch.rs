@@ -106,11 +106,28 @@ impl Watch {
         if is_our_own_affair(arrival) {
             return;
         }
-        let signal = match self.options.rewrite(arrival.signal) {
-            Rewrite::Drop => return,
-            Rewrite::To(other) => other,
-            Rewrite::Unchanged => self.translate(arrival.signal),
-        };
+        if let Some(signal) = self.outgoing(arrival.signal) {
+            self.pass_on(arrival.signal, signal);
+        }
+        // dumb-init's rule: what the program alone gets, or gets as something else, need not stop
+        // it, so its being stopped is not waited for.
+        let is_for_program = self.options.reach == Reach::Child
+            || self.options.rewrite(arrival.signal) != Rewrite::Unchanged;
+        if is_terminal_stop(arrival.signal) && is_for_program {
+            self.stop();
+        }
+    }
+
+    /// What a signal goes on as, if it does.
+    fn outgoing(&self, signal: i32) -> Option<i32> {
+        match self.options.rewrite(signal) {
+            Rewrite::Drop => None,
+            Rewrite::To(other) => Some(other),
+            Rewrite::Unchanged => Some(self.translate(signal)),
+        }
+    }
+
+    fn pass_on(&mut self, arrived: i32, signal: i32) {
         match signal {
             libc::SIGCONT => {
                 self.has_forwarded_stop = false;
@@ -122,10 +139,10 @@ impl Watch {
             _ => {}
         }
         if self.options.verbosity > 1 {
-            say(format_args!("init: signal {} goes on as {signal}", arrival.signal));
+            say(format_args!("init: signal {arrived} goes on as {signal}"));
         }
         self.send(signal);
-        if arrival.signal == libc::SIGTERM && self.asked_at.is_none() && self.code.is_none() {
+        if arrived == libc::SIGTERM && self.asked_at.is_none() && self.code.is_none() {
             let now = Instant::now();
             self.asked_at = Some(now);
             // A grace of 0 waits for nothing and bounds nothing.
@@ -134,12 +151,12 @@ impl Watch {
     }
 
     /// In a session of its own the program's group is orphaned, and there the kernel drops the
-    /// three stop signals of terminals. STOP is what they were meant to do.
+    /// three stop signals of terminals. STOP is what they were meant to do. The program alone may
+    /// handle them.
     fn translate(&self, signal: i32) -> i32 {
-        let is_terminal_stop = matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
-        match self.footing {
-            Footing::OwnSession if is_terminal_stop => libc::SIGSTOP,
-            Footing::OwnSession | Footing::SharedSession { .. } => signal,
+        match (self.footing, self.options.reach) {
+            (Footing::OwnSession, Reach::Group) if is_terminal_stop(signal) => libc::SIGSTOP,
+            (Footing::OwnSession | Footing::SharedSession { .. }, _) => signal,
         }
     }
 
@@ -189,12 +206,15 @@ impl Watch {
 
     /// The program has been stopped. Our own stop is how the shell above learns of it.
     fn share_stop(&mut self, signal: i32) {
+        if is_pending(libc::SIGCONT) {
+            // It is about to be passed on.
+            return;
+        }
         let terminal = match self.footing {
             Footing::SharedSession { .. } => Terminal::find(),
             Footing::OwnSession => None,
         };
         let in_foreground = terminal.as_ref().and_then(Terminal::foreground) == Some(self.child);
-        let is_terminal_stop = matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
         // After `fg` of a job that runs no CONT comes: the shell just puts our group in front.
         let wants_terminal = matches!(signal, libc::SIGTTIN | libc::SIGTTOU);
         if let Some(terminal) =
@@ -215,15 +235,17 @@ impl Watch {
             }
             return;
         }
-        // PID 1 can't be stopped, and nobody waits for it to be.
-        if own_pid() == 1 {
-            return;
-        }
         // A STOP from elsewhere to the program alone is between those two: whoever sent it will
         // continue it without telling us, and we must not be stopped then.
-        let is_meant_for_us = is_terminal_stop || self.has_forwarded_stop || in_foreground;
+        if is_terminal_stop(signal) || self.has_forwarded_stop || in_foreground {
+            self.stop();
+        }
+    }
+
+    /// Stops us, which has no effect on a PID 1.
+    fn stop(&self) {
         // A stop drops a pending CONT, which would be the one that is to resume us.
-        if is_meant_for_us && !is_pending(libc::SIGCONT) {
+        if !is_pending(libc::SIGCONT) {
             stop_oneself();
         }
     }
@@ -326,6 +348,11 @@ impl Watch {
             self.turn(Some(next));
         }
     }
+}
+
+/// The three that a terminal stops a job by.
+fn is_terminal_stop(signal: i32) -> bool {
+    matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU)
 }
 
 /// What is neither forwarded nor acted on: SIGPIPE that our own writing caused, and a terminal's
