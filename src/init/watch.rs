@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::args::{Options, Reach, Rewrite};
 use super::left::Left;
 use crate::sys::pid1::{
-    Arrival, Reaped, Terminal, ignores, is_pending, next_arrival, own_pid, reap_one, say,
+    Arrival, Reaped, Terminal, drops, is_pending, next_arrival, own_pid, reap_one, say,
     signal_group, signal_one, stop_oneself,
 };
 
@@ -297,11 +297,7 @@ impl Watch {
     }
 
     fn drops_term(&self) -> bool {
-        let sent = match self.options.rewrite(libc::SIGTERM) {
-            Rewrite::To(other) => other,
-            Rewrite::Unchanged | Rewrite::Drop => libc::SIGTERM,
-        };
-        ignores(self.child, sent) == Some(true)
+        self.outgoing(libc::SIGTERM).is_some_and(|sent| drops(self.child, sent) == Some(true))
     }
 
     fn end_what_is_left(&mut self) {

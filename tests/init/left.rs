@@ -93,22 +93,71 @@ fn a_program_that_ignores_term_is_killed_before_docker_would() {
     assert!(took > Duration::from_secs(7) && took < Duration::from_millis(9900), "{took:?}");
 }
 
+/// Ignores TERM, and blocks it but for a moment now and then, as a shell does that starts one
+/// command after the other.
+const BLINKING: &str = "
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+while True:
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    time.sleep(0.3)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+    time.sleep(0.003)
+    print('up', flush=True)
+";
+
+/// Ignores TERM too, but blocks it for good and reads it from a descriptor.
+const READING: &str = "
+import ctypes, os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+fd = ctypes.CDLL(None).signalfd(-1, (ctypes.c_ulong * 16)(1 << signal.SIGTERM - 1), 0)
+print('up', flush=True)
+os.read(fd, 128)
+print('handled', flush=True)
+while True: time.sleep(60)
+";
+
+#[test]
+fn a_program_that_ignores_term_is_killed_whatever_it_blocks_just_then() {
+    let init = [OPM, "init", "-s"];
+    let spawning = r#"trap "" TERM; echo up; while :; do /bin/true; done"#;
+    let programs = [["python3", "-c", BLINKING], ["sh", "-c", spawning]];
+    let lives: Vec<Live> = [programs, programs]
+        .as_flattened()
+        .iter()
+        .map(|program| {
+            let live = Live::start(&[&init[..], program].concat());
+            live.expect("up");
+            live
+        })
+        .collect();
+    lives.iter().for_each(|live| live.kill("TERM"));
+    for live in lives {
+        assert_eq!(live.end_within(Duration::from_secs(20)).code, Some(137));
+    }
+}
+
 #[test]
 fn a_program_that_handles_term_is_not_killed_unless_a_grace_was_asked_for() {
     let script = r#"trap "echo handled" TERM; echo up; while :; do sleep 0.1; done"#;
-    let mut patient = Live::start(&[OPM, "init", "-s", "-c", "sh", "-c", script]);
-    let bounded = Live::start(&[OPM, "init", "-s", "-c", "--grace=1s", "sh", "-c", script]);
-    patient.expect("up");
-    bounded.expect("up");
-    patient.kill("TERM");
-    bounded.kill("TERM");
-    patient.expect("handled");
+    let init = [OPM, "init", "-s", "-c"];
+    let programs = [["sh", "-c", script], ["python3", "-c", READING]];
+    let mut patient = programs.map(|program| Live::start(&[&init[..], &program].concat()));
+    let bounded = Live::start(&[&init[..], &["--grace=1s", "sh", "-c", script]].concat());
+    for live in patient.iter().chain([&bounded]) {
+        live.expect("up");
+        live.kill("TERM");
+    }
+    patient.iter().for_each(|live| drop(live.expect("handled")));
     assert_eq!(bounded.end().code, Some(137));
     // Not a hope: the claim is that nothing happens for longer than the default grace.
     std::thread::sleep(Duration::from_secs(9));
-    assert!(patient.is_alive());
-    patient.kill("KILL");
-    eventually("the init is gone", || (!patient.is_alive()).then_some(()));
+    for live in &mut patient {
+        assert!(live.is_alive());
+        live.kill("KILL");
+        eventually("the init is gone", || (!live.is_alive()).then_some(()));
+    }
 }
 
 /// Makes orphans as fast as fork goes and then counts what is left of them.
