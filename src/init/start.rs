@@ -3,13 +3,12 @@
 use std::env;
 
 use super::args::{Options, Reach};
-use super::left::Left;
+use super::left::{Left, Scope};
 use super::watch::{Footing, Watch};
 use crate::sys::Result;
 use crate::sys::pid1::{
-    Entry, Group, Place, Terminal, Words, close_inherited, forget_start, is_subreaper_set,
-    is_terminal, own_pid, parent_pid, say, set_parent_death_signal, set_subreaper, signal_one,
-    spawn,
+    Entry, Place, Terminal, Words, close_inherited, forget_start, is_subreaper_set, is_terminal,
+    own_pid, parent_pid, say, set_parent_death_signal, set_subreaper, signal_one, spawn,
 };
 
 /// Starts the program.
@@ -36,12 +35,13 @@ pub(super) fn start(options: Options, program: &Words, entry: &Entry) -> Result<
     // Looked for anew when it is needed: it may be a descriptor, and none is kept.
     drop(terminal);
     close_inherited();
-    let left = match (options.reach, is_first) {
-        (Reach::Child, _) => Left::Unwatched,
-        (Reach::Group, true) => Left::Everyone,
-        (Reach::Group, false) if reaps => Left::Children(Group::of(child), Vec::new()),
-        (Reach::Group, false) => Left::Members(Group::of(child)),
+    let scope = match (options.reach, is_first) {
+        (Reach::Child, _) => Scope::Nobody,
+        (Reach::Group, true) => Scope::Everyone,
+        (Reach::Group, false) if reaps => Scope::Children,
+        (Reach::Group, false) => Scope::Members,
     };
+    let left = Left::of(child, scope);
     if options.verbosity > 0 {
         say(format_args!("init: pid={child} runs {}", program.name()));
     }

@@ -103,7 +103,9 @@ impl Watch {
     }
 
     fn forward(&mut self, arrival: Arrival) {
-        if is_our_own_affair(arrival) {
+        // Once the program has gone, what is left is asked to stop as it is, once each.
+        let is_asked_already = arrival.signal == libc::SIGTERM && self.code.is_some();
+        if is_our_own_affair(arrival) || is_asked_already {
             return;
         }
         if let Some(signal) = self.outgoing(arrival.signal) {
@@ -141,8 +143,11 @@ impl Watch {
         if self.options.verbosity > 1 {
             say(format_args!("init: signal {arrived} goes on as {signal}"));
         }
+        if arrived == libc::SIGTERM {
+            self.left.note_asked(signal);
+        }
         self.send(signal);
-        if arrived == libc::SIGTERM && self.asked_at.is_none() && self.code.is_none() {
+        if arrived == libc::SIGTERM && self.asked_at.is_none() {
             let now = Instant::now();
             self.asked_at = Some(now);
             // A grace of 0 waits for nothing and bounds nothing.
@@ -184,6 +189,7 @@ impl Watch {
                     self.code = Some(code);
                 }
                 Reaped::Exited { pid, .. } => {
+                    self.left.forget(pid);
                     if self.options.warn_reap {
                         say(format_args!("Reaped zombie process with pid={pid}"));
                     }
@@ -304,9 +310,7 @@ impl Watch {
         if self.left.is_gone(self.childless) {
             return;
         }
-        self.left.signal(libc::SIGTERM);
-        // What is stopped never sees the TERM.
-        self.left.signal(libc::SIGCONT);
+        self.left.ask();
         let grace = self.options.grace();
         if grace.is_zero() {
             return;
@@ -314,21 +318,24 @@ impl Watch {
         let now = Instant::now();
         let rest = self.asked_at.map_or(grace, |at| (at + grace).saturating_duration_since(now));
         let least = LAST_WORDS.min(grace);
-        if self.wait_for_what_is_left(now + rest.max(least), libc::SIGTERM) {
+        let until = now + rest.max(least);
+        let ask = |left: &mut Left| left.ask_newcomers(Instant::now() + least >= until);
+        if self.wait_for_what_is_left(until, ask) {
             return;
         }
         if self.options.verbosity > 0 {
             say(format_args!("init: the grace is over: KILL to what is left"));
         }
-        self.left.signal(libc::SIGKILL);
-        self.wait_for_what_is_left(Instant::now() + KILL_WAIT_MAX, libc::SIGKILL);
+        self.wait_for_what_is_left(Instant::now() + KILL_WAIT_MAX, |left| {
+            left.signal(libc::SIGKILL);
+        });
     }
 
-    /// Whether all were gone in time. Who becomes ours meanwhile gets the signal too.
-    fn wait_for_what_is_left(&mut self, until: Instant, signal: i32) -> bool {
+    /// Whether all were gone in time. Who becomes ours meanwhile is told, too.
+    fn wait_for_what_is_left(&mut self, until: Instant, tell: impl Fn(&mut Left)) -> bool {
         let mut look = LOOK_MIN;
         loop {
-            self.left.signal_new(signal);
+            tell(&mut self.left);
             if self.left.is_gone(self.childless) {
                 return true;
             }

@@ -18,7 +18,7 @@ mod words;
 pub use child::{Place, exit_code_of, spawn};
 pub use entry::{Door, Entry, first_instant};
 pub use memory::forget_start;
-pub use others::{children, drops};
+pub use others::{Moment, Other, children, drops, everybody};
 pub use process::{
     Group, close_inherited, is_subreaper_set, own_pid, parent_pid, set_parent_death_signal,
     set_subreaper, signal_everyone, signal_group, signal_one,

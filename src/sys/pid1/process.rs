@@ -98,6 +98,11 @@ impl Group {
         Group { leader, pin }
     }
 
+    /// By its number alone, which is its own while it has members.
+    pub fn unpinned(leader: i32) -> Group {
+        Group { leader, pin: None }
+    }
+
     /// Signals it (0 only asks). False once no member is left, zombies included.
     pub fn signal(&self, signal: i32) -> bool {
         if let Some(pin) = &self.pin {
