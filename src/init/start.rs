@@ -3,12 +3,12 @@
 use std::env;
 
 use super::args::{Options, Reach};
-use super::left::Left;
+use super::left::{Left, Scope};
 use super::watch::{Footing, Watch};
 use crate::sys::Result;
 use crate::sys::pid1::{
-    Entry, Group, Place, Terminal, Words, close_inherited, forget_start, is_subreaper_set, own_pid,
-    parent_pid, say, set_parent_death_signal, set_subreaper, signal_one, spawn,
+    Entry, Place, Terminal, Words, close_inherited, forget_start, is_subreaper_set, is_terminal,
+    own_pid, parent_pid, say, set_parent_death_signal, set_subreaper, signal_one, spawn,
 };
 
 /// Starts the program.
@@ -21,24 +21,27 @@ pub(super) fn start(options: Options, program: &Words, entry: &Entry) -> Result<
     let terminal = Terminal::find();
     // Only if it is ours to give: a job in the background must not take it from the shell.
     let gives_terminal = terminal.as_ref().is_some_and(Terminal::is_ours);
-    let place = match &terminal {
-        Some(terminal) => Place::Group(gives_terminal.then_some(terminal)),
-        None => Place::Session,
+    // In a session of its own a program that doesn't handle TSTP could not be stopped by it. That
+    // is worth it only for a terminal that nobody has: as its leader the program may take it.
+    let own_session = terminal.is_none() && (options.reach == Reach::Group || is_terminal(0));
+    let (place, footing) = match own_session {
+        true => (Place::Session, Footing::OwnSession),
+        false => {
+            let front = terminal.as_ref().filter(|_| gives_terminal);
+            (Place::Group(front), Footing::SharedSession { given: gives_terminal })
+        }
     };
     let child = spawn(program, entry, place)?;
-    let footing = match &terminal {
-        None => Footing::OwnSession,
-        Some(_) => Footing::SharedSession { given: gives_terminal },
-    };
     // Looked for anew when it is needed: it may be a descriptor, and none is kept.
     drop(terminal);
     close_inherited();
-    let left = match (options.reach, is_first) {
-        (Reach::Child, _) => Left::Unwatched,
-        (Reach::Group, true) => Left::Everyone,
-        (Reach::Group, false) if reaps => Left::Children(Group::of(child), Vec::new()),
-        (Reach::Group, false) => Left::Members(Group::of(child)),
+    let scope = match (options.reach, is_first) {
+        (Reach::Child, _) => Scope::Nobody,
+        (Reach::Group, true) => Scope::Everyone,
+        (Reach::Group, false) if reaps => Scope::Children,
+        (Reach::Group, false) => Scope::Members,
     };
+    let left = Left::of(child, scope);
     if options.verbosity > 0 {
         say(format_args!("init: pid={child} runs {}", program.name()));
     }

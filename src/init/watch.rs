@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::args::{Options, Reach, Rewrite};
 use super::left::Left;
 use crate::sys::pid1::{
-    Arrival, Reaped, Terminal, ignores, is_pending, next_arrival, own_pid, reap_one, say,
+    Arrival, Reaped, Terminal, drops, is_pending, next_arrival, own_pid, reap_one, say,
     signal_group, signal_one, stop_oneself,
 };
 
@@ -103,14 +103,33 @@ impl Watch {
     }
 
     fn forward(&mut self, arrival: Arrival) {
-        if is_our_own_affair(arrival) {
+        // Once the program has gone, what is left is asked to stop as it is, once each.
+        let is_asked_already = arrival.signal == libc::SIGTERM && self.code.is_some();
+        if is_our_own_affair(arrival) || is_asked_already {
             return;
         }
-        let signal = match self.options.rewrite(arrival.signal) {
-            Rewrite::Drop => return,
-            Rewrite::To(other) => other,
-            Rewrite::Unchanged => self.translate(arrival.signal),
-        };
+        if let Some(signal) = self.outgoing(arrival.signal) {
+            self.pass_on(arrival.signal, signal);
+        }
+        // dumb-init's rule: what the program alone gets, or gets as something else, need not stop
+        // it, so its being stopped is not waited for.
+        let is_for_program = self.options.reach == Reach::Child
+            || self.options.rewrite(arrival.signal) != Rewrite::Unchanged;
+        if is_terminal_stop(arrival.signal) && is_for_program {
+            self.stop();
+        }
+    }
+
+    /// What a signal goes on as, if it does.
+    fn outgoing(&self, signal: i32) -> Option<i32> {
+        match self.options.rewrite(signal) {
+            Rewrite::Drop => None,
+            Rewrite::To(other) => Some(other),
+            Rewrite::Unchanged => Some(self.translate(signal)),
+        }
+    }
+
+    fn pass_on(&mut self, arrived: i32, signal: i32) {
         match signal {
             libc::SIGCONT => {
                 self.has_forwarded_stop = false;
@@ -122,10 +141,13 @@ impl Watch {
             _ => {}
         }
         if self.options.verbosity > 1 {
-            say(format_args!("init: signal {} goes on as {signal}", arrival.signal));
+            say(format_args!("init: signal {arrived} goes on as {signal}"));
+        }
+        if arrived == libc::SIGTERM {
+            self.left.note_asked(signal);
         }
         self.send(signal);
-        if arrival.signal == libc::SIGTERM && self.asked_at.is_none() && self.code.is_none() {
+        if arrived == libc::SIGTERM && self.asked_at.is_none() {
             let now = Instant::now();
             self.asked_at = Some(now);
             // A grace of 0 waits for nothing and bounds nothing.
@@ -134,12 +156,12 @@ impl Watch {
     }
 
     /// In a session of its own the program's group is orphaned, and there the kernel drops the
-    /// three stop signals of terminals. STOP is what they were meant to do.
+    /// three stop signals of terminals. STOP is what they were meant to do. The program alone may
+    /// handle them.
     fn translate(&self, signal: i32) -> i32 {
-        let is_terminal_stop = matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
-        match self.footing {
-            Footing::OwnSession if is_terminal_stop => libc::SIGSTOP,
-            Footing::OwnSession | Footing::SharedSession { .. } => signal,
+        match (self.footing, self.options.reach) {
+            (Footing::OwnSession, Reach::Group) if is_terminal_stop(signal) => libc::SIGSTOP,
+            (Footing::OwnSession | Footing::SharedSession { .. }, _) => signal,
         }
     }
 
@@ -167,6 +189,7 @@ impl Watch {
                     self.code = Some(code);
                 }
                 Reaped::Exited { pid, .. } => {
+                    self.left.forget(pid);
                     if self.options.warn_reap {
                         say(format_args!("Reaped zombie process with pid={pid}"));
                     }
@@ -189,12 +212,15 @@ impl Watch {
 
     /// The program has been stopped. Our own stop is how the shell above learns of it.
     fn share_stop(&mut self, signal: i32) {
+        if is_pending(libc::SIGCONT) {
+            // It is about to be passed on.
+            return;
+        }
         let terminal = match self.footing {
             Footing::SharedSession { .. } => Terminal::find(),
             Footing::OwnSession => None,
         };
         let in_foreground = terminal.as_ref().and_then(Terminal::foreground) == Some(self.child);
-        let is_terminal_stop = matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
         // After `fg` of a job that runs no CONT comes: the shell just puts our group in front.
         let wants_terminal = matches!(signal, libc::SIGTTIN | libc::SIGTTOU);
         if let Some(terminal) =
@@ -205,24 +231,27 @@ impl Watch {
             self.send(libc::SIGCONT);
             return;
         }
-        let is_ours_to_undo = terminal.is_some() && Terminal::is_led_by_us();
+        // ^Z where nobody could ever say `fg`.
+        let is_ours_to_undo = terminal.is_some() && !Terminal::has_shell_above();
         if is_ours_to_undo && !self.has_forwarded_stop {
-            // ^Z where nobody could ever say `fg`: the kernel drops it in an orphaned group, and
-            // so do we. Only for TSTP: a TTIN would come back for ever.
+            // The kernel drops it in an orphaned group, and so do we. Only for TSTP: a TTIN would
+            // come back for ever.
             if signal == libc::SIGTSTP && in_foreground {
                 self.send(libc::SIGCONT);
             }
             return;
         }
-        // PID 1 can't be stopped, and nobody waits for it to be.
-        if own_pid() == 1 {
-            return;
-        }
         // A STOP from elsewhere to the program alone is between those two: whoever sent it will
         // continue it without telling us, and we must not be stopped then.
-        let is_meant_for_us = is_terminal_stop || self.has_forwarded_stop || in_foreground;
+        if is_terminal_stop(signal) || self.has_forwarded_stop || in_foreground {
+            self.stop();
+        }
+    }
+
+    /// Stops us, which has no effect on a PID 1.
+    fn stop(&self) {
         // A stop drops a pending CONT, which would be the one that is to resume us.
-        if is_meant_for_us && !is_pending(libc::SIGCONT) {
+        if !is_pending(libc::SIGCONT) {
             stop_oneself();
         }
     }
@@ -249,7 +278,7 @@ impl Watch {
         };
         // Somebody else's by now, such as the shell's after `bg`, is not to be taken.
         let is_stale = |group| group == self.child || !signal_group(group, 0);
-        if terminal.foreground().is_none_or(is_stale) {
+        if terminal.foreground().is_some_and(is_stale) {
             terminal.take_back();
         }
     }
@@ -274,20 +303,14 @@ impl Watch {
     }
 
     fn drops_term(&self) -> bool {
-        let sent = match self.options.rewrite(libc::SIGTERM) {
-            Rewrite::To(other) => other,
-            Rewrite::Unchanged | Rewrite::Drop => libc::SIGTERM,
-        };
-        ignores(self.child, sent) == Some(true)
+        self.outgoing(libc::SIGTERM).is_some_and(|sent| drops(self.child, sent) == Some(true))
     }
 
     fn end_what_is_left(&mut self) {
         if self.left.is_gone(self.childless) {
             return;
         }
-        self.left.signal(libc::SIGTERM);
-        // What is stopped never sees the TERM.
-        self.left.signal(libc::SIGCONT);
+        self.left.ask();
         let grace = self.options.grace();
         if grace.is_zero() {
             return;
@@ -295,21 +318,24 @@ impl Watch {
         let now = Instant::now();
         let rest = self.asked_at.map_or(grace, |at| (at + grace).saturating_duration_since(now));
         let least = LAST_WORDS.min(grace);
-        if self.wait_for_what_is_left(now + rest.max(least), libc::SIGTERM) {
+        let until = now + rest.max(least);
+        let ask = |left: &mut Left| left.ask_newcomers(Instant::now() + least >= until);
+        if self.wait_for_what_is_left(until, ask) {
             return;
         }
         if self.options.verbosity > 0 {
             say(format_args!("init: the grace is over: KILL to what is left"));
         }
-        self.left.signal(libc::SIGKILL);
-        self.wait_for_what_is_left(Instant::now() + KILL_WAIT_MAX, libc::SIGKILL);
+        self.wait_for_what_is_left(Instant::now() + KILL_WAIT_MAX, |left| {
+            left.signal(libc::SIGKILL);
+        });
     }
 
-    /// Whether all were gone in time. Who becomes ours meanwhile gets the signal too.
-    fn wait_for_what_is_left(&mut self, until: Instant, signal: i32) -> bool {
+    /// Whether all were gone in time. Who becomes ours meanwhile is told, too.
+    fn wait_for_what_is_left(&mut self, until: Instant, tell: impl Fn(&mut Left)) -> bool {
         let mut look = LOOK_MIN;
         loop {
-            self.left.signal_new(signal);
+            tell(&mut self.left);
             if self.left.is_gone(self.childless) {
                 return true;
             }
@@ -325,6 +351,11 @@ impl Watch {
             self.turn(Some(next));
         }
     }
+}
+
+/// The three that a terminal stops a job by.
+fn is_terminal_stop(signal: i32) -> bool {
+    matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU)
 }
 
 /// What is neither forwarded nor acted on: SIGPIPE that our own writing caused, and a terminal's

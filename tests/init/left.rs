@@ -20,7 +20,6 @@ fn leave(words: &[&str]) -> (crate::rig::End, Duration) {
     let began = std::time::Instant::now();
     live.write("go\n");
     let end = live.end();
-    // The last 300 ms are end()'s own listening.
     (end, began.elapsed())
 }
 
@@ -61,8 +60,8 @@ fn with_c_what_is_left_is_let_be() {
     let child = child_of(live.pid());
     let orphan = child_of(child);
     live.write("go\n");
-    let end = live.end();
-    assert_eq!(end.code, Some(3));
+    let (code, _sweep) = live.leave();
+    assert_eq!(code, Some(3));
     assert!(!matches!(state(orphan), 'Z' | 'X'));
 }
 
@@ -94,22 +93,164 @@ fn a_program_that_ignores_term_is_killed_before_docker_would() {
     assert!(took > Duration::from_secs(7) && took < Duration::from_millis(9900), "{took:?}");
 }
 
+/// Ignores TERM, and blocks it but for a moment now and then, as a shell does that starts one
+/// command after the other.
+const BLINKING: &str = "
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+while True:
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    time.sleep(0.3)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+    time.sleep(0.003)
+    print('up', flush=True)
+";
+
+/// Ignores TERM too, but blocks it for good and reads it from a descriptor.
+const READING: &str = "
+import ctypes, os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+fd = ctypes.CDLL(None).signalfd(-1, (ctypes.c_ulong * 16)(1 << signal.SIGTERM - 1), 0)
+print('up', flush=True)
+os.read(fd, 128)
+print('handled', flush=True)
+while True: time.sleep(60)
+";
+
+#[test]
+fn a_program_that_ignores_term_is_killed_whatever_it_blocks_just_then() {
+    let init = [OPM, "init", "-s"];
+    let spawning = r#"trap "" TERM; echo up; while :; do /bin/true; done"#;
+    let programs = [["python3", "-c", BLINKING], ["sh", "-c", spawning]];
+    let lives: Vec<Live> = [programs, programs]
+        .as_flattened()
+        .iter()
+        .map(|program| {
+            let live = Live::start(&[&init[..], program].concat());
+            live.expect("up");
+            live
+        })
+        .collect();
+    lives.iter().for_each(|live| live.kill("TERM"));
+    for live in lives {
+        assert_eq!(live.end_within(Duration::from_secs(20)).code, Some(137));
+    }
+}
+
 #[test]
 fn a_program_that_handles_term_is_not_killed_unless_a_grace_was_asked_for() {
     let script = r#"trap "echo handled" TERM; echo up; while :; do sleep 0.1; done"#;
-    let mut patient = Live::start(&[OPM, "init", "-s", "-c", "sh", "-c", script]);
-    let bounded = Live::start(&[OPM, "init", "-s", "-c", "--grace=1s", "sh", "-c", script]);
-    patient.expect("up");
-    bounded.expect("up");
-    patient.kill("TERM");
-    bounded.kill("TERM");
-    patient.expect("handled");
+    let init = [OPM, "init", "-s", "-c"];
+    let programs = [["sh", "-c", script], ["python3", "-c", READING]];
+    let mut patient = programs.map(|program| Live::start(&[&init[..], &program].concat()));
+    let bounded = Live::start(&[&init[..], &["--grace=1s", "sh", "-c", script]].concat());
+    for live in patient.iter().chain([&bounded]) {
+        live.expect("up");
+        live.kill("TERM");
+    }
+    patient.iter().for_each(|live| drop(live.expect("handled")));
     assert_eq!(bounded.end().code, Some(137));
     // Not a hope: the claim is that nothing happens for longer than the default grace.
     std::thread::sleep(Duration::from_secs(9));
-    assert!(patient.is_alive());
-    patient.kill("KILL");
-    eventually("the init is gone", || (!patient.is_alive()).then_some(()));
+    for live in &mut patient {
+        assert!(live.is_alive());
+        live.kill("KILL");
+        eventually("the init is gone", || (!live.is_alive()).then_some(()));
+    }
+}
+
+/// Members of a group, one in a session of its own, and one that only a TERM brings into being;
+/// each takes the first TERM for "put your data away" and says how many came in all.
+const COUNTING: &str = "
+import os, signal, sys
+counted = [signal.SIGTERM, signal.SIGQUIT, signal.SIGCONT]
+signal.pthread_sigmask(signal.SIG_BLOCK, counted)
+def count(name):
+    got = []
+    while taken := signal.sigtimedwait(counted, 0.7 if set(got) - {18} else 60):
+        got.append(taken.si_signo)
+    os.write(1, b'%s: %s\\n' % (name, b' '.join(b'%d' % number for number in got)))
+    os._exit(0)
+if os.fork() == 0: count(b'member')
+if os.fork() == 0: os.setsid(); os.write(1, b'up\\n'); count(b'elsewhere')
+go = int(sys.argv[1])
+if go:
+    signal.sigwait([go])
+else:
+    sys.stdin.readline()
+if os.fork() == 0: count(b'newcomer')
+sys.exit(3)
+";
+
+/// What each of them got, when the program exits of itself (0) or of a signal that `init` gets.
+fn counted(init: &[&str], go: &str) -> Vec<String> {
+    let mut live = Live::start(&[init, &["python3", "-c", COUNTING, go]].concat());
+    live.expect("up");
+    match (go, init[0]) {
+        ("0", _) => live.write("go\n"),
+        (_, "unshare") => crate::rig::kill(child_of(live.pid()), "TERM"),
+        _ => live.kill("TERM"),
+    }
+    let end = live.end();
+    assert_eq!(end.code, Some(3), "{end:?}");
+    let mut got: Vec<String> = end.rest.into_iter().filter(|line| line.contains(": ")).collect();
+    got.retain(|line| !line.starts_with("opm: "));
+    got.sort();
+    got
+}
+
+#[test]
+fn one_stop_is_one_term_for_each_and_what_is_not_stopped_is_not_continued() {
+    let all = ["elsewhere: 15", "member: 15", "newcomer: 15"];
+    for go in ["0", "15"] {
+        assert_eq!(counted(&as_first(&[OPM, "init"], &[]), go), all, "PID 1, {go}");
+        assert_eq!(counted(&[OPM, "init", "-s"], go), all, "subreaper, {go}");
+        // Who is elsewhere is out of its reach.
+        assert_eq!(counted(&[OPM, "init"], go), all[1..], "neither, {go}");
+    }
+}
+
+#[test]
+fn a_rewritten_stop_is_the_one_stop_but_for_who_ignores_it() {
+    let rewritten = [OPM, "init", "-s", "-r", "TERM:QUIT"];
+    let all = ["elsewhere: 15", "member: 3", "newcomer: 15"];
+    assert_eq!(counted(&rewritten, "3"), all);
+    // A shell's background job ignores QUIT.
+    let job = r#"sh -c 'trap "echo job; exit" TERM; echo up; sleep 60 & wait' & exec sleep 60"#;
+    let live = Live::start(&[&rewritten[..], &["sh", "-c", job]].concat());
+    live.expect("up");
+    live.kill("TERM");
+    live.expect("job");
+    assert_eq!(live.end().code, Some(131));
+}
+
+#[test]
+fn without_proc_nobody_is_told_twice_before_the_last_second() {
+    let script = r#"mount -t tmpfs none /proc && exec "$@""#;
+    let init = ["unshare", "-pfm", "sh", "-c", script, "sh", OPM, "init", "--grace", "4s"];
+    // Who is not stopped can't be told, so all are continued.
+    let got: Vec<String> =
+        counted(&init, "15").iter().map(|line| line.replace(" 18", "")).collect();
+    assert_eq!(got, ["elsewhere: 15", "member: 15", "newcomer: 15"]);
+}
+
+#[test]
+fn a_term_that_comes_while_what_is_left_ends_is_not_another_stop() {
+    let script = r#"setsid python3 -c "$1" 0 & read x; exit 3"#;
+    let program = COUNTING.replace("sys.stdin.readline()", "count(b'leader')");
+    let mut live = Live::start(&[OPM, "init", "-s", "sh", "-c", script, "sh", &program]);
+    live.expect("up");
+    let program = child_of(live.pid());
+    live.write("go\n");
+    // Then its leader is asked, and the two others when that has gone.
+    eventually("the program is reaped", || (state(program) == 'X').then_some(()));
+    live.kill("TERM");
+    let end = live.end();
+    assert_eq!(end.code, Some(3));
+    let mut got: Vec<String> = end.rest.into_iter().filter(|line| line.contains(": ")).collect();
+    got.sort();
+    assert_eq!(got, ["elsewhere: 15", "leader: 15", "member: 15"]);
 }
 
 /// Makes orphans as fast as fork goes and then counts what is left of them.
@@ -171,7 +312,9 @@ signal.pause()
 
 #[test]
 fn reaped_orphans_are_named_on_request() {
-    let script = "(sh -c 'exit 0' & echo $!)";
+    // It is gone from /proc once it has been reaped.
+    let script = "pid=$(sh -c 'sleep 0.1 >&- & echo $!')
+        while [ -e /proc/$pid ]; do sleep 0.01; done; echo $pid";
     let end = run(&as_first(&[OPM, "init", "-w"], &["sh", "-c", script]));
     let pid = end.rest.iter().find(|line| line.parse::<u32>().is_ok()).unwrap();
     let line = format!("opm: Reaped zombie process with pid={pid}");

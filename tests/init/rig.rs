@@ -121,7 +121,6 @@ pub(crate) struct End {
     pub(crate) code: Option<i32>,
     /// What it had still to say, stderr's lines among them.
     pub(crate) rest: Vec<String>,
-    _sweep: Option<Sweep>,
 }
 
 impl End {
@@ -210,16 +209,19 @@ impl Live {
             code = self.child.try_wait().unwrap();
             thread::sleep(Duration::from_millis(1));
         }
-        // Until both pipes end, or whoever outlives the init and holds one has said nothing.
-        let mut rest = Vec::new();
-        while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(300)) {
-            rest.push(line);
-        }
+        // Then nobody holds the pipes any more, so both end, and all that was said is in them.
+        drop(self.sweep.take());
+        let next = || self.lines.recv_timeout(PATIENCE).ok();
         End {
             code: code.map(|status| status.code().unwrap_or(-1)),
-            rest,
-            _sweep: self.sweep.take(),
+            rest: std::iter::from_fn(next).collect(),
         }
+    }
+
+    /// Its exit code, with whatever it has let be still there until the sweep is dropped.
+    pub(crate) fn leave(mut self) -> (Option<i32>, Sweep) {
+        let ended = within(PATIENCE, &mut || self.child.try_wait().unwrap());
+        (ended.and_then(|status| status.code()), self.sweep.take().unwrap())
     }
 
     pub(crate) fn is_alive(&mut self) -> bool {

@@ -187,6 +187,70 @@ fn a_forwarded_tstp_stops_both_and_cont_resumes_both() {
     }
 }
 
+/// Says which of them come, and is stopped by none.
+const HANDLER: &str = "
+import os, signal
+for number in [1, 18, 20, 21, 22]:
+    signal.signal(number, lambda number, _: os.write(1, b'%d\\n' % number))
+os.write(1, b'up\\n')
+while True: signal.pause()
+";
+
+/// What the program hears, and both states, after a stop and after the CONT that follows.
+fn stopped_and_resumed(init: &[&str], signal: &str) -> String {
+    let live = Live::start(&join(init, &["python3", "-c", HANDLER]));
+    live.expect("up");
+    let child = child_of(live.pid());
+    live.kill(signal);
+    let first = live.seek("", Duration::from_secs(3)).unwrap_or_default();
+    let halted = || (state(live.pid()) == 'T').then_some(());
+    let halted = within(Duration::from_secs(3), &mut { halted }).is_some();
+    let is_theirs = state(child) == 'T';
+    live.kill("CONT");
+    let second = live.seek("", Duration::from_secs(3)).unwrap_or_default();
+    let runs = || (state(live.pid()) != 'T').then_some(());
+    let runs = within(Duration::from_secs(3), &mut { runs }).is_some();
+    kill(child, "KILL");
+    format!("{first} stops {halted}, program {is_theirs}, {second} resumes {runs}")
+}
+
+#[test]
+fn with_c_the_program_gets_the_terminals_stops_as_they_are_and_init_stops() {
+    for (signal, number) in [("TSTP", 20), ("TTIN", 21), ("TTOU", 22)] {
+        let edge = format!("{signal}, handled, child");
+        let answer = compare(&edge, Reach::Child, |init| stopped_and_resumed(init, signal));
+        assert_eq!(answer, format!("{number} stops true, program false, 18 resumes true"));
+    }
+    // Its default does what it is there for.
+    let live = Live::start(&[OPM, "init", "-s", "-c", "sh", "-c", "echo up; exec sleep 60"]);
+    live.expect("up");
+    let child = child_of(live.pid());
+    for _ in 0..2 {
+        live.kill("TSTP");
+        eventually("both stop", || (state(live.pid()) == 'T' && state(child) == 'T').then_some(()));
+        live.kill("CONT");
+        eventually("both run", || (state(live.pid()) == 'S' && state(child) == 'S').then_some(()));
+    }
+    live.kill("TERM");
+    assert_eq!(live.end().code, Some(143));
+}
+
+#[test]
+fn a_rewritten_stop_of_a_terminal_is_sent_so_and_stops_init() {
+    for (reach, name) in [(Reach::Group, "group"), (Reach::Child, "child")] {
+        let edge = format!("TSTP:HUP, {name}");
+        let answer = compare(&edge, reach, |init| match init[0] {
+            "tini" => "no such flag".to_owned(),
+            _ => {
+                let flags = init.iter().filter(|flag| **flag != "--").copied();
+                let flags: Vec<_> = flags.chain(["-r", "20:1", "--"]).collect();
+                stopped_and_resumed(&flags, "TSTP")
+            }
+        });
+        assert_eq!(answer, "1 stops true, program false, 18 resumes true");
+    }
+}
+
 #[test]
 fn a_stop_that_was_meant_for_the_program_alone_leaves_init_running() {
     let live = Live::start(&[OPM, "init", "-s", "sh", "-c", "echo up; exec sleep 60"]);

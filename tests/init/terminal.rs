@@ -174,6 +174,76 @@ fn a_stop_that_nobody_could_undo_is_undone() {
     assert_eq!(answer, "true");
 }
 
+/// In a PID namespace on the terminal of a shell outside, which neither leads nor sees.
+fn in_namespace(init: &[&str], program: &str) -> String {
+    format!("unshare -pf --mount-proc {} {program}", init.join(" "))
+}
+
+#[test]
+fn in_a_namespace_on_somebody_elses_terminal_the_program_has_the_foreground() {
+    for (reach, name) in [(Reach::Group, "group"), (Reach::Child, "child")] {
+        let answer = compare(&format!("a shell's terminal, {name}"), reach, |init| {
+            let program = r#"sh -c 'echo u""p; read x; echo got=$x; read x; echo got=$x'"#;
+            let mut live = in_terminal(&in_namespace(init, program));
+            live.expect("up");
+            live.write("one\n");
+            let first = live.seek("got=one", Duration::from_secs(3)).is_ok();
+            // Nobody outside can resume it, so it isn't stopped either.
+            live.write("\x1a");
+            live.write("two\n");
+            let second = live.seek("got=two", Duration::from_secs(3)).is_ok();
+            format!("reads {first}, after ^Z {second}")
+        });
+        assert_eq!(answer, "reads true, after ^Z true");
+    }
+}
+
+#[test]
+fn in_a_namespace_in_the_background_the_program_has_not_the_foreground() {
+    let (mut live, bash) = in_bash();
+    // Only the standard error is the terminal, open for writing alone.
+    let shell = r#"sh -c "echo u''p >&2; exec sleep 60" </dev/null >/dev/null 2>$T"#;
+    live.write("T=$(tty)\n");
+    let command = in_namespace(&[OPM, "init"], shell);
+    live.write(&format!("{command} &\n"));
+    live.expect("up");
+    let unshare = child_of(bash);
+    let program = child_of(child_of(unshare));
+    assert!(!is_in_front(program));
+    assert!(is_in_front(bash));
+    crate::rig::kill(program, "KILL");
+    // And in front.
+    live.write(&format!("{command}\n"));
+    live.expect("up");
+    eventually("in front", || {
+        let unshare = children(bash).into_iter().find(|pid| *pid != unshare)?;
+        is_in_front(child_of(child_of(unshare))).then_some(())
+    });
+    live.write("\x03");
+    live.write("echo code=$?\n");
+    live.expect("code=130");
+}
+
+#[test]
+fn a_late_init_does_not_take_the_foreground_from_a_job_of_the_program() {
+    let strace = "strace -qq -o /dev/null -e trace=setpgid -e inject=setpgid:delay_exit=700000";
+    let shell = r#"bash --norc -mc 'sh -c "echo u\"\"p; read x"; exit 4'"#;
+    let mut live = in_terminal(&format!("{strace} {OPM} init -s -v -- {shell}"));
+    live.expect("up");
+    // Said when nothing of the start is left to do.
+    live.expect("runs bash");
+    let bash = eventually("the program", || {
+        let mut pid = live.pid();
+        while name(pid) != "bash\n" {
+            pid = *children(pid).first()?;
+        }
+        Some(pid)
+    });
+    assert!(is_in_front(child_of(bash)));
+    live.write("go\n");
+    live.expect("code 4");
+}
+
 #[test]
 fn a_hangup_reaches_the_program() {
     let mut live = as_first(&[OPM, "init"], r#"sh -c "echo u''p; read x; exec sleep 60""#);

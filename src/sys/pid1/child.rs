@@ -1,8 +1,9 @@
 //! From fork to exec.
 //!
 //! Signals stay blocked across the fork: the child would else run, for a moment, with signals
-//! open that nobody meant for it. Group and foreground are set on both sides, so that whoever
-//! comes second finds it done. It must never return in the child.
+//! open that nobody meant for it. The group is set on both sides, so that whoever comes second
+//! finds it done; the foreground by the child alone: when we come second, a shell may have given
+//! it to a job. It must never return in the child.
 //!
 //! fork and not vfork: on idle cores vfork saves 0.07 ms, but on busy ones the program started
 //! 2 ms later, and no signal would be forwarded while an exec hangs.
@@ -56,13 +57,10 @@ pub fn spawn(program: &Words, entry: &Entry, place: Place<'_>) -> Result<i32> {
             exec(program, entry)
         }
         _ => {
-            if let Place::Group(terminal) = place {
+            if let Place::Group(_) = place {
                 // SAFETY: integers only. EACCES: it has exec'd, so it has done this itself. Never
                 // for a session: a group leader could not begin one.
                 unsafe { libc::setpgid(pid, pid) };
-                if let Some(terminal) = terminal {
-                    terminal.give_to(pid);
-                }
             }
             Ok(pid)
         }

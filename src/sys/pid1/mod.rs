@@ -2,11 +2,12 @@
 //!
 //! Signals are held in a mask and taken out of it one by one: no handler, no descriptor, so that
 //! nothing runs behind the loop's back and nothing needs closing. It must never decide anything
-//! (that is `init`'s work), never allocate once the program runs, and never block on output.
+//! (that is `init`'s work), never allocate before a stop begins, and never block on output.
 
 mod child;
 mod entry;
 mod memory;
+mod others;
 mod process;
 mod say;
 mod signal;
@@ -17,14 +18,15 @@ mod words;
 pub use child::{Place, exit_code_of, spawn};
 pub use entry::{Door, Entry, first_instant};
 pub use memory::forget_start;
+pub use others::{Moment, Other, children, drops, everybody};
 pub use process::{
-    Group, children, close_inherited, ignores, is_subreaper_set, own_pid, parent_pid,
-    set_parent_death_signal, set_subreaper, signal_everyone, signal_group, signal_one,
+    Group, close_inherited, is_subreaper_set, own_pid, parent_pid, set_parent_death_signal,
+    set_subreaper, signal_everyone, signal_group, signal_one,
 };
 pub use say::{Line, say, tell};
 pub use signal::{
     Arrival, REAL_TIME_FIRST, REAL_TIME_LAST, SIGNAL_MAX, is_pending, next_arrival, stop_oneself,
 };
-pub use terminal::Terminal;
+pub use terminal::{Terminal, is_terminal};
 pub use wait::{Reaped, reap_one};
 pub use words::Words;

@@ -1,9 +1,8 @@
-//! Ourselves and others: numbers, groups, signals to them, and the little of /proc that helps.
+//! Ourselves and others: numbers, groups, signals to them.
 //!
 //! It must never signal a number that may have been given to somebody else meanwhile: an own
 //! child's is pinned until we reap it, a group's by its leader's pidfd.
 
-use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// Since Linux 6.9: the group of the pidfd's process, even when that is gone.
@@ -99,6 +98,11 @@ impl Group {
         Group { leader, pin }
     }
 
+    /// By its number alone, which is its own while it has members.
+    pub fn unpinned(leader: i32) -> Group {
+        Group { leader, pin: None }
+    }
+
     /// Signals it (0 only asks). False once no member is left, zombies included.
     pub fn signal(&self, signal: i32) -> bool {
         if let Some(pin) = &self.pin {
@@ -118,34 +122,4 @@ impl Group {
         }
         signal_group(self.leader, signal)
     }
-}
-
-/// Whether /proc is there and speaks of our PID namespace, not of one outside.
-fn proc_is_ours() -> bool {
-    fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own_pid().to_string().as_str())
-}
-
-/// Our direct children, living and dead; `None` if /proc can't tell.
-pub fn children() -> Option<Vec<i32>> {
-    if !proc_is_ours() {
-        return None;
-    }
-    let pid = own_pid();
-    let text = fs::read_to_string(format!("/proc/self/task/{pid}/children")).ok()?;
-    Some(text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect())
-}
-
-/// Whether a child provably drops this signal: ignored, and not blocked either (a blocked one may
-/// be read from a signalfd). `None` if /proc can't tell.
-pub fn ignores(pid: i32, signal: i32) -> Option<bool> {
-    if !proc_is_ours() {
-        return None;
-    }
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let has = |field: &str| {
-        let set = text.lines().find_map(|line| line.strip_prefix(field))?;
-        let set = u64::from_str_radix(set.trim(), 16).ok()?;
-        Some(set >> (signal - 1) & 1 == 1)
-    };
-    Some(has("SigIgn:")? && !has("SigBlk:")?)
 }
