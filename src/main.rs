@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     ExitCode::from(match first.as_slice() {
         [Some("daemon"), Some("start"), Some("--foreground")] => match opm::cli::home_or_complain()
         {
-            Ok(home) => opm::daemon::door(&home),
+            Ok(home) => opm::daemon::door(&home, false),
             Err(code) => code,
         },
         [Some("run"), ..] => match opm::cli::order_or_complain(&words[1..]) {

@@ -41,7 +41,7 @@ pub const ENTRIES: &[Entry] = &[
     entry("signal", &[], "send a signal to services", signal),
     entry("reset", &[], "set the counters of services to 0", target),
     entry("logs", &[], "the last lines that services wrote", logs),
-    entry("flush", &["clean"], "empty the log files of services", target),
+    entry("flush", &["clean"], "empty the log files of services", optional_target),
     entry("events", &[], "what happened to services", events),
     entry("wait", &[], "wait until services are in a state", wait),
     entry("import", &["add"], "define and start the services of a file", import),
@@ -88,7 +88,8 @@ fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
 }
 
 fn target_arg() -> Arg {
-    Arg::new("target").value_name("TARGET").help("id, name, list (1,web), all or glob (api-*)")
+    let help = "id, name, list (1,web), all or glob (api-*)";
+    Arg::new("target").value_name("TARGET").num_args(1..).help(help)
 }
 
 fn plain(command: Command) -> Command {
@@ -100,17 +101,19 @@ fn target(command: Command) -> Command {
 }
 
 fn optional_target(command: Command) -> Command {
-    command.arg(target_arg())
+    command.arg(target_arg().help("id, name, list (1,web) or glob (api-*) [default: all]"))
 }
 
 fn formatted(command: Command) -> Command {
-    command.arg(
-        option("format", "FORMAT", "default or json")
-            .value_parser(["default", "json"])
-            .default_value("default")
-            .hide_default_value(true)
-            .hide_possible_values(true),
-    )
+    command
+        .arg(
+            option("format", "FORMAT", "default or json")
+                .value_parser(["default", "json"])
+                .default_value("default")
+                .hide_default_value(true)
+                .hide_possible_values(true),
+        )
+        .arg(switch("json", "the same as --format json"))
 }
 
 fn listed(command: Command) -> Command {
@@ -118,7 +121,8 @@ fn listed(command: Command) -> Command {
 }
 
 fn list(command: Command) -> Command {
-    formatted(command).arg(switch("no-usage", "without cpu and memory: reads nothing of /proc"))
+    formatted(optional_target(command))
+        .arg(switch("no-usage", "without cpu and memory: reads nothing of /proc"))
 }
 
 fn force() -> Arg {
@@ -126,12 +130,12 @@ fn force() -> Arg {
 }
 
 fn start(command: Command) -> Command {
-    let usage = "opm start [OPTIONS] TARGET [-- ARGS...]\n       \
+    let usage = "opm start [OPTIONS] TARGET... [-- ARGS...]\n       \
                  opm start [OPTIONS] -- COMMAND [ARGS...]";
     let target = "a service (id, name, list, all, glob), a process file\n\
                   (.json), a script, a program, or a command line";
     let words = "arguments; without TARGET: the command, exec'd as given";
-    let target = Arg::new("target").value_name("TARGET").help(target);
+    let target = Arg::new("target").value_name("TARGET").num_args(1..).help(target);
     let words = Arg::new("words").value_name("ARGS").help(words);
     let command = command.override_usage(usage).arg(target).arg(words.last(true).num_args(1..));
     policy(shape(command)).arg(force())
@@ -207,7 +211,7 @@ fn signal(command: Command) -> Command {
 }
 
 fn logs(command: Command) -> Command {
-    target(command)
+    optional_target(command)
         .arg(
             option("lines", "N", "how many of each file")
                 .short('n')
@@ -220,7 +224,8 @@ fn logs(command: Command) -> Command {
 }
 
 fn events(command: Command) -> Command {
-    formatted(command).arg(switch("follow", "go on until the daemon ends").short('f'))
+    let follow = switch("follow", "go on until the daemon ends").short('f');
+    formatted(optional_target(command)).arg(follow)
 }
 
 fn wait(command: Command) -> Command {
@@ -272,9 +277,11 @@ fn daemon(command: Command) -> Command {
     let sub = |name: &'static str, about: &'static str| {
         Command::new(name).bin_name(format!("opm daemon {name}")).about(about).override_help(name)
     };
+    let forget = "what ran on another machine or in another PID\nnamespace is gone: I say so";
     command.subcommand_required(true).disable_help_subcommand(true).subcommands([
         sub("start", "start it, if it isn't running")
-            .arg(switch("foreground", "stay in the foreground, for systemd")),
+            .arg(switch("foreground", "stay in the foreground, for systemd"))
+            .arg(switch("forget-elsewhere", forget)),
         sub("stop", "it leaves; services keep running [alias: kill]")
             .alias("kill")
             .arg(switch("services", "stop the services first")),

@@ -7,19 +7,38 @@ use crate::wire::{Reply, Request, code};
 use std::collections::HashSet;
 use std::hash::Hash;
 
+/// What stands on stderr where there is nothing to list: an empty answer might be a fault.
+pub(super) const NO_SERVICES: &str = "no services (try 'opm start COMMAND')";
+
 /// What was found, and the worst exit code.
 pub(super) type Found<T> = (Vec<T>, u8);
 
-/// A request that ends with outcomes. Without a record every name is unknown, and `all` is
-/// none.
-pub(super) fn act(call: &Call, request: &Request) -> Done {
-    let target = call.text("target");
-    let parsed = Target::parse(target).map_err(Failure::usage)?;
-    match call.client.ask(Need::Record, request)? {
-        Some(reply) => outcomes(&reply),
-        None if parsed.parts().iter().all(|part| part.is_all()) => Ok(code::DONE),
-        None => Err(Failure::no_such(target)),
+/// A request about the target that ends with outcomes. Without a record every name is unknown,
+/// and `all` is none.
+pub(super) fn act(call: &Call, request: impl FnOnce(String) -> Request) -> Done {
+    let target = call.target();
+    let parsed = Target::parse(&target).map_err(Failure::usage)?;
+    match call.client.ask(Need::Record, &request(target))? {
+        Some(Reply::Outcomes { outcomes, summary: None }) if outcomes.is_empty() => {}
+        Some(reply) => return outcomes(&reply),
+        None => {
+            let unknown = parsed.parts().iter().filter(|part| !part.is_all());
+            let unknown = unknown.map(|part| Failure::no_such(part.text()));
+            if let Some(failure) = each(unknown) {
+                return Err(failure);
+            }
+        }
     }
+    complain(NO_SERVICES);
+    Ok(code::DONE)
+}
+
+/// Says all failures but the last, which is given back.
+fn each(failures: impl Iterator<Item = Failure>) -> Option<Failure> {
+    failures.reduce(|said, next| {
+        complain(&said.text);
+        next
+    })
 }
 
 /// Asks about each item of the target, so that one that names nothing hides no other. `take`
@@ -30,7 +49,7 @@ pub(super) fn collect<K: Eq + Hash, T>(
     request: impl Fn(String) -> Request,
     take: impl Fn(&mut Reply) -> Option<Vec<(K, T)>>,
 ) -> Result<Found<T>, Failure> {
-    let parsed = Target::parse(call.text("target")).map_err(Failure::usage)?;
+    let parsed = Target::parse(&call.target()).map_err(Failure::usage)?;
     let mut found = Vec::new();
     let mut seen = HashSet::new();
     let mut worst = code::DONE;
@@ -61,6 +80,9 @@ pub(super) fn collect<K: Eq + Hash, T>(
     // Nothing at all is an error without a document, not an empty one.
     if worst != code::DONE && found.is_empty() {
         return Err(Failure::new(worst, ""));
+    }
+    if found.is_empty() {
+        complain(NO_SERVICES);
     }
     Ok((found, worst))
 }

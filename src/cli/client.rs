@@ -135,6 +135,11 @@ impl Client {
 
     /// Starts a daemon and waits until it, or another one that was faster, answers.
     pub(crate) fn start(&self) -> Result<Connection, Failure> {
+        self.start_with(&[])
+    }
+
+    /// The same with more options of `daemon start`.
+    pub(crate) fn start_with(&self, more: &[&str]) -> Result<Connection, Failure> {
         if !Path::new("/proc/self").exists() {
             let text = "daemon: cannot supervise without /proc (mount it; 'opm init' does without)";
             return Err(Failure::new(code::UNREACHABLE, text));
@@ -143,7 +148,7 @@ impl Client {
         let log = self.home.join("daemon.log");
         let told = std::fs::metadata(&log).map_or(0, |m| m.len());
         let program = own_program();
-        let words = ["opm", "daemon", "start", "--foreground"];
+        let words = [&["opm", "daemon", "start", "--foreground"], more].concat();
         for _ in 0..LAUNCHES_MAX {
             let contested = home::lock_holder(&self.home).is_some();
             let pid = crate::sys::detach::launch(&program, &words, &self.home).map_err(|e| {
@@ -304,11 +309,19 @@ impl Connection {
         }
     }
 
-    /// Waits until the daemon has closed the connection, as an exec does, or for `most`.
-    pub(crate) fn wait_for_close(mut self, most: Duration) {
-        // Where it can't be set nothing is waited for: the next command finds out.
-        if self.stream.set_read_timeout(Some(most)).is_ok() {
-            while matches!(self.next(), Ok(Some(_))) {}
+    /// Waits until the daemon has closed the connection, as an exec does, or for `most`. Whether
+    /// it has.
+    pub(crate) fn wait_for_close(mut self, most: Duration) -> bool {
+        // Where it can't be set nothing is waited for.
+        if self.stream.set_read_timeout(Some(most)).is_err() {
+            return false;
+        }
+        loop {
+            match self.next() {
+                Ok(Some(_)) => {}
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
         }
     }
 

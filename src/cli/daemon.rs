@@ -1,9 +1,10 @@
 //! The commands about the daemon itself.
 use super::ask::{outcomes, strange};
 use super::client::{Client, Connection, Need};
+use super::launched::{last_line, own_program};
 use super::output::{Done, Failure, put, say, say_json};
 use super::{Call, home, render, wants_json};
-use crate::wire::{Health, Reply, Request, code};
+use crate::wire::{Health, Reply, Request, Status, code};
 use clap::ArgMatches;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ const CHECK_TIME_MAX: Duration = Duration::from_secs(5);
 const EXIT_TIME_MAX: Duration = Duration::from_secs(10);
 /// An exec lets go of the lock for an instant; after this long it is nobody's.
 const LET_GO: Duration = Duration::from_millis(300);
+/// The option that takes what ran elsewhere for gone.
+const FORGET: &str = "forget-elsewhere";
 const RETRY: Duration = Duration::from_millis(2);
 
 pub(super) fn daemon(call: &Call) -> Done {
@@ -31,21 +34,26 @@ pub(super) fn daemon(call: &Call) -> Done {
 }
 
 fn start(client: &Client, options: &ArgMatches) -> Done {
+    let forget = options.get_flag(FORGET);
     if options.get_flag("foreground") {
-        return Ok(crate::daemon::door(&client.home));
+        return Ok(crate::daemon::door(&client.home, forget));
     }
-    // One that is just ending may still take a connection: it is not running.
-    let present = match client.try_connect()? {
-        Some(connection) => word_of(connection)?,
-        None => None,
-    };
-    let (health, how) = match present {
+    let (health, how) = match present(client)? {
         Some(health) => (health, "already running"),
         None if !client.may_start => return Err(client.away()),
-        None => (health_of(client, client.start()?)?, "started"),
+        None => {
+            let option = format!("--{FORGET}");
+            let more: &[&str] = if forget { &[&option] } else { &[] };
+            (health_of(client, client.start_with(more)?)?, "started")
+        }
     };
     say(&format!("daemon: {how} (pid {})", health.pid))?;
     Ok(code::DONE)
+}
+
+/// The daemon, if one runs. One that is just ending may still take a connection: it does not.
+fn present(client: &Client) -> Result<Option<Health>, Failure> {
+    client.try_connect()?.map_or(Ok(None), word_of)
 }
 
 fn health_of(client: &Client, connection: Connection) -> Result<Health, Failure> {
@@ -105,8 +113,8 @@ fn health(client: &Client, options: &ArgMatches) -> Done {
 }
 
 fn restart(client: &Client) -> Done {
-    match client.try_connect()? {
-        Some(connection) => replace(client, connection, None, "restarted"),
+    match present(client)? {
+        Some(before) => replace(client, &before, None, "restarted"),
         None if !client.may_start => Err(client.away()),
         None => {
             let health = health_of(client, client.start()?)?;
@@ -133,10 +141,8 @@ fn upgrade(client: &Client, binary: Option<&String>) -> Done {
         }
     };
     check_binary(&binary)?;
-    let Some(connection) = client.try_connect()? else {
-        return Err(client.away());
-    };
-    replace(client, connection, Some(binary), "upgraded")
+    let before = present(client)?.ok_or_else(|| client.away())?;
+    replace(client, &before, Some(binary), "upgraded")
 }
 
 /// The new binary's own word that it can take over: a bad one would end the daemon for good.
@@ -151,9 +157,11 @@ fn check_binary(binary: &str) -> Result<(), Failure> {
 }
 
 /// Either the daemon says that it will not, or the connection ends with its exec, or it says
-/// that it is done. In the two last cases the new daemon is asked whether it is there.
-fn replace(client: &Client, mut old: Connection, binary: Option<String>, how: &str) -> Done {
-    old.send(&Request::Upgrade { binary })?;
+/// that it will. In the two last cases it is asked whether it is another one now.
+fn replace(client: &Client, before: &Health, binary: Option<String>, how: &str) -> Done {
+    let mut old = client.try_connect()?.ok_or_else(|| client.away())?;
+    let told = log_length(client);
+    old.send(&Request::Upgrade { binary: binary.clone() })?;
     loop {
         match old.next() {
             Ok(Some(Reply::Failed { code, text })) => return Err(Failure::new(code, text)),
@@ -164,14 +172,16 @@ fn replace(client: &Client, mut old: Connection, binary: Option<String>, how: &s
             Ok(Some(_) | None) | Err(_) => break,
         }
     }
-    // Else the old image could still answer for the new one.
-    old.wait_for_close(EXIT_TIME_MAX);
+    let has_closed = old.wait_for_close(EXIT_TIME_MAX);
     let began = Instant::now();
     loop {
         if let Some(new) = client.try_connect()?
             && let Ok(health) = health_of(client, new)
         {
-            let Health { pid, version, .. } = health;
+            let Health { pid, version, image, .. } = health;
+            if image.is_some() && (pid, image) == (before.pid, before.image) {
+                return Err(not_replaced(client, how, has_closed, told));
+            }
             say(&format!("daemon: {how} (pid {pid}, version {version})"))?;
             return Ok(code::DONE);
         }
@@ -181,11 +191,39 @@ fn replace(client: &Client, mut old: Connection, binary: Option<String>, how: &s
         if began.elapsed() > LET_GO && home::lock_holder(&client.home).is_none() {
             // It died on the way: what was wished for is a running daemon all the same.
             let health = health_of(client, client.start()?)?;
-            say(&format!("daemon: it was gone; started (pid {})", health.pid))?;
-            return Ok(code::DONE);
+            let text = format!("daemon: it was gone; started (pid {})", health.pid);
+            return match binary.filter(|binary| Path::new(binary) != own_program()) {
+                Some(binary) => Err(Failure::plain(format!("{text}, not {binary}"))),
+                None => say(&text).map(|()| code::DONE),
+            };
         }
         std::thread::sleep(RETRY);
     }
+}
+
+fn log_length(client: &Client) -> u64 {
+    std::fs::metadata(client.home.join("daemon.log")).map_or(0, |log| log.len())
+}
+
+/// The same image answers: it has closed the connection for an exec that failed, or it waits.
+fn not_replaced(client: &Client, how: &str, has_closed: bool, told: u64) -> Failure {
+    let log = client.home.join("daemon.log");
+    if has_closed {
+        let last = last_line(&log, told).unwrap_or_default();
+        let why = last.find("cannot execute").and_then(|at| last.get(at..));
+        let why = why.map_or_else(|| format!("see {}", log.display()), str::to_owned);
+        return Failure::plain(format!("daemon: not {how}: {why}"));
+    }
+    let request = Request::List { usage: false, table: false };
+    let rows = match client.ask(Need::Running, &request) {
+        Ok(Some(Reply::List(rows))) => rows,
+        _ => Vec::new(),
+    };
+    let starting = rows.iter().filter(|row| row.pid.is_some() && row.status != Status::Online);
+    let names: Vec<&str> = starting.map(|row| row.name.as_str()).collect();
+    let whom = if names.is_empty() { "a service".to_owned() } else { names.join(", ") };
+    let text = format!("daemon: not {how} yet: {whom} was not exec'd so far (stop it, or wait)");
+    Failure::new(code::TIMED_OUT, text)
 }
 
 pub(super) fn doctor(call: &Call) -> Done {

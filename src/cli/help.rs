@@ -71,12 +71,13 @@ fn section(text: &mut String, title: &str, rows: Vec<(String, String)>) {
     }
 }
 
-/// `<TARGET>`, `[TARGET]`, `[ARGS]...`.
+/// `<FILE>`, `<TARGET>...`, `[BINARY]`, `[ARGS]...`.
 fn word(arg: &Arg) -> String {
     let name = value_name(arg);
     let many = arg.get_num_args().is_some_and(|n| n.max_values() > 1);
     match (arg.is_required_set(), many) {
-        (true, _) => format!("<{name}>"),
+        (true, false) => format!("<{name}>"),
+        (true, true) => format!("<{name}>..."),
         (false, false) => format!("[{name}]"),
         (false, true) => format!("[{name}]..."),
     }

@@ -1,8 +1,9 @@
 //! Where the state of this user's opm lies, and what may be learned there without a daemon.
 //! Nothing here writes but [`create`].
-use super::output::{Failure, why};
+use super::output::{Failure, warn, why};
 use crate::wire::code;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -13,11 +14,38 @@ const SYSTEM_HOME: &str = "/run/opm";
 /// PID 1 or a root without HOME. Beside an `opm run` as PID 1: where that one is.
 pub(crate) fn find() -> Result<PathBuf, Failure> {
     let home = choose(variable("OPM_HOME"), variable("HOME"), is_first(), is_root());
-    let beside = variable("OPM_HOME").is_none() && !is_first() && is_run(1);
-    if beside && let Some(served) = candidates().into_iter().find(|home| is_served(home)) {
-        return Ok(served);
+    if variable("OPM_HOME").is_none()
+        && !is_first()
+        && let Some(program) = run_of(1)
+    {
+        let is_opm = program.ends_with("opm");
+        if let Some(served) = home_of_first(is_opm) {
+            return Ok(served);
+        }
+        if is_opm {
+            warn("PID 1 is an opm run, whose home was not found (set OPM_HOME)");
+        }
     }
     absolute(home.ok_or_else(homeless)?)
+}
+
+/// The home of the `opm run` that is PID 1: it may have been told another one than we were, and
+/// be another user's, whom root may look at.
+fn home_of_first(is_opm: bool) -> Option<PathBuf> {
+    let user = std::fs::metadata("/proc/1").ok()?.uid();
+    // Readable for that user and root.
+    let environ = if is_opm { std::fs::read("/proc/1/environ").ok() } else { None };
+    let environ = environ.unwrap_or_default();
+    let told = |name: &str| {
+        let mut entries = environ.split(|byte| *byte == 0);
+        let value = entries.find_map(|e| e.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+        let path = PathBuf::from(OsStr::from_bytes(value));
+        path.is_absolute().then_some(path)
+    };
+    let first = told("OPM_HOME").into_iter();
+    let first = first.chain(told("HOME").map(|home| home.join(".opm")));
+    let usual = [SYSTEM_HOME.into(), format!("/tmp/opm-{user}").into()];
+    first.chain(candidates()).chain(usual).find(|home| is_served(home, user))
 }
 
 /// Where the home of `opm run` may be: as [`find`] says; but where nobody said `OPM_HOME`, the
@@ -37,19 +65,23 @@ fn candidates() -> Vec<PathBuf> {
     home.into_iter().chain([SYSTEM_HOME.into(), format!("/tmp/opm-{user}").into()]).collect()
 }
 
-/// Whether a socket is there in a directory that is ours, or root's.
-fn is_served(home: &Path) -> bool {
+/// Whether a socket is there in a directory that is ours, or root's; or this user's, if we are
+/// root.
+fn is_served(home: &Path, theirs: u32) -> bool {
     let user = rustix::process::geteuid().as_raw();
-    let trusted = std::fs::symlink_metadata(home)
-        .is_ok_and(|meta| meta.is_dir() && [user, 0].contains(&meta.uid()));
+    let trusted = std::fs::symlink_metadata(home).is_ok_and(|meta| {
+        meta.is_dir() && ([user, 0].contains(&meta.uid()) || user == 0 && meta.uid() == theirs)
+    });
     trusted && home.join("opm.sock").exists()
 }
 
-/// Whether a process may be an `opm run`, whatever its program is called: where it is none, no
-/// socket is found.
-fn is_run(pid: i32) -> bool {
+/// The program of a process that may be an `opm run`, whatever it is called: `uv run` is one as
+/// well, and has no socket.
+fn run_of(pid: i32) -> Option<PathBuf> {
     let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    words.split(|byte| *byte == 0).nth(1) == Some(b"run")
+    let mut words = words.split(|byte| *byte == 0);
+    let program = words.next()?;
+    (words.next() == Some(b"run")).then(|| PathBuf::from(OsStr::from_bytes(program)))
 }
 
 fn variable(name: &str) -> Option<OsString> {

@@ -5,15 +5,15 @@
 use super::Call;
 use super::ask::{Found, collect};
 use super::client::Need;
-use super::follow;
-use super::output::{Done, Failure, put, warn, why};
+use super::follow::{self, Removal};
+use super::output::{Done, Failure, complain, put, warn, why};
 use crate::service::target::{Target, file_name_of};
 use crate::wire::{LogFiles, Reply, Request, code};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -32,8 +32,14 @@ struct Stream {
 
 pub(super) fn logs(call: &Call) -> Done {
     let (files, worst) = files(call)?;
+    let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
     let mut streams = Vec::new();
     for LogFiles { name, out, error, .. } in files {
+        let (Some(out), Some(error)) = (out, error) else {
+            let text = "its output is that of opm run (see its terminal or the container's log)";
+            complain(&format!("{name}: {text}"));
+            continue;
+        };
         let pair = [("out", out, call.flag("err")), ("error", error, call.flag("out"))];
         for (kind, path, unwanted) in pair {
             if !unwanted {
@@ -41,7 +47,7 @@ pub(super) fn logs(call: &Call) -> Done {
             }
         }
     }
-    let follow = call.flag("follow");
+    let follow = call.flag("follow") && !streams.is_empty();
     let lines = call.matches.get_one::<u32>("lines").copied().unwrap_or_default();
     // Watched before the first look: what is written in between is then seen twice as an
     // event and once as text, never missed.
@@ -54,14 +60,21 @@ pub(super) fn logs(call: &Call) -> Done {
         tails.push(tail);
     }
     if let Some(watch) = watch {
-        follow_all(&mut tails, &watch, !alone)?;
+        let mut removal = Removal::of(&names);
+        while turn(&mut tails, &watch, !alone, &removal)? {
+            if removal.is_complete(&call.client) {
+                tails.iter_mut().try_for_each(|tail| tail.go_on(&watch, !alone))?;
+                complain(&format!("{}: removed", names.join(", ")));
+                break;
+            }
+        }
     }
     Ok(worst)
 }
 
 /// The log files: what the daemon says, or, while it is away, what their names say.
 fn files(call: &Call) -> Result<Found<LogFiles>, Failure> {
-    let parsed = Target::parse(call.text("target")).map_err(Failure::usage)?;
+    let parsed = Target::parse(&call.target()).map_err(Failure::usage)?;
     let mut need = Need::Running;
     if call.client.try_connect()?.is_none() {
         let directory = call.client.home.join("logs");
@@ -91,7 +104,7 @@ fn by_name(directory: &Path, name: &str) -> Option<LogFiles> {
         return None;
     }
     let text = |path: PathBuf| path.into_os_string().into_string().ok();
-    Some(LogFiles { id: 0, name: name.to_owned(), out: text(out)?, error: text(error)? })
+    Some(LogFiles { id: 0, name: name.to_owned(), out: text(out), error: text(error) })
 }
 
 /// One file that is being read.
@@ -139,7 +152,7 @@ impl Tail {
         };
         let end = file.metadata().map_err(|e| self.wrong(e))?.len();
         let begin = begin_of_last(file, end, count).map_err(|e| self.wrong(e))?;
-        if titled && count > 0 {
+        if titled && begin < end {
             let Stream { service, kind, path } = &self.stream;
             put(format!("==> {service} {kind} ({}) <==\n", path.display()).as_bytes())?;
         }
@@ -174,6 +187,21 @@ impl Tail {
             }
         }
         Ok(last)
+    }
+
+    /// Prints what is new, and watches the file if that is another one.
+    fn go_on(&mut self, watch: &OwnedFd, prefix: bool) -> Result<(), Failure> {
+        let before = self.file.is_some();
+        let label = prefix.then(|| format!("{} | ", self.stream.service));
+        let inode = self.file.as_ref().and_then(|f| f.metadata().ok()).map(|m| m.ino());
+        self.catch_up(label.as_deref())?;
+        let now = self.file.as_ref().and_then(|f| f.metadata().ok()).map(|m| m.ino());
+        if !before || inode != now {
+            watch_file(watch, &self.stream.path);
+            // What was written before the watch.
+            self.catch_up(label.as_deref())?;
+        }
+        Ok(())
     }
 
     /// Prints what is new.
@@ -270,25 +298,19 @@ fn watch_file(watch: &OwnedFd, path: &Path) {
     }
 }
 
-fn follow_all(tails: &mut [Tail], watch: &OwnedFd, prefix: bool) -> Result<(), Failure> {
-    loop {
-        for tail in tails.iter_mut() {
-            let before = tail.file.is_some();
-            let label = prefix.then(|| format!("{} | ", tail.stream.service));
-            let inode = tail.file.as_ref().and_then(|f| f.metadata().ok()).map(|m| m.ino());
-            tail.catch_up(label.as_deref())?;
-            let now = tail.file.as_ref().and_then(|f| f.metadata().ok()).map(|m| m.ino());
-            if !before || inode != now {
-                watch_file(watch, &tail.stream.path);
-                // What was written before the watch.
-                tail.catch_up(label.as_deref())?;
-            }
-        }
-        if !follow::wait(&[watch.as_fd()])? {
-            return Ok(());
-        }
-        drain(watch)?;
-    }
+/// Prints what is new and waits for more, or for news of the services. False: nobody reads.
+fn turn(
+    tails: &mut [Tail],
+    watch: &OwnedFd,
+    prefix: bool,
+    removal: &Removal,
+) -> Result<bool, Failure> {
+    tails.iter_mut().try_for_each(|tail| tail.go_on(watch, prefix))?;
+    let (connection, most) = removal.source();
+    let sources: Vec<BorrowedFd<'_>> = connection.into_iter().chain([watch.as_fd()]).collect();
+    let goes_on = follow::wait(&sources, most)?;
+    drain(watch)?;
+    Ok(goes_on)
 }
 
 /// Takes the events off the queue: they only say that something happened.

@@ -8,6 +8,7 @@ mod client;
 mod daemon;
 mod dotenv;
 mod follow;
+mod foreign;
 mod help;
 mod home;
 mod launched;
@@ -38,6 +39,13 @@ impl Call {
         self.matches.get_one::<String>(name).map_or("", String::as_str)
     }
 
+    /// The words that say which services are meant, as one list; none of them: all.
+    fn target(&self) -> String {
+        let words = self.matches.get_many::<String>("target").into_iter().flatten();
+        let words: Vec<&str> = words.map(String::as_str).collect();
+        if words.is_empty() { "all".to_owned() } else { words.join(",") }
+    }
+
     fn flag(&self, name: &str) -> bool {
         self.matches.get_flag(name)
     }
@@ -48,7 +56,8 @@ impl Call {
 }
 
 fn wants_json(matches: &ArgMatches) -> bool {
-    matches.get_one::<String>("format").is_some_and(|format| format == "json")
+    let format = matches.get_one::<String>("format");
+    matches.get_flag("json") || format.is_some_and(|format| format == "json")
 }
 
 /// Does what `words` (without the program's name) ask for. Returns the exit code.
@@ -74,7 +83,7 @@ fn run(words: Vec<OsString>) -> Done {
         match word.to_str() {
             Some("--no-daemon-start") => may_start = false,
             Some("--help" | "-h") => return overview(),
-            Some("--version" | "-V") => return version(),
+            Some("--version" | "-V" | "-v") => return version(),
             Some(option) if option.starts_with('-') => {
                 let text = format!("unknown option '{option}' (try 'opm --help')");
                 return Err(Failure::usage(text));
@@ -85,6 +94,7 @@ fn run(words: Vec<OsString>) -> Done {
     let mut words: Vec<OsString> = words.collect();
     let name = match (name.as_str(), words.first()) {
         ("help", None) => return overview(),
+        ("version", None) => return version(),
         ("help", Some(_)) => {
             let asked = words.remove(0).to_string_lossy().into_owned();
             words = vec!["--help".into()];
@@ -140,10 +150,12 @@ fn version() -> Done {
 }
 
 fn unknown(name: &str) -> Failure {
-    Failure::usage(match usage::nearest(name) {
-        Some(near) => format!("unknown command '{name}' (did you mean '{near}'?)"),
-        None => format!("unknown command '{name}' (try 'opm --help')"),
-    })
+    let advice = match (usage::same_elsewhere(name), usage::nearest(name)) {
+        (Some(same), _) => same.to_owned(),
+        (None, Some(near)) => format!("did you mean '{near}'?"),
+        (None, None) => "try 'opm --help'".to_owned(),
+    };
+    Failure::usage(format!("unknown command '{name}' ({advice})"))
 }
 
 /// What `opm run` is asked to do, for its door. `words` are those after `run`.

@@ -1,5 +1,6 @@
 //! What a word that names no service may be: a script, an executable file, a program in PATH
 //! or a command line. Looks at files and never runs one.
+use super::foreign;
 use super::output::{Failure, why};
 use crate::wire::file::words_of_line;
 use std::io::Read;
@@ -78,6 +79,7 @@ impl Place {
         if !path.is_file() {
             return Ok(None);
         }
+        foreign::refuse(word)?;
         let executable = is_executable(&path);
         let extension = Path::new(word).extension().and_then(|e| e.to_str()).unwrap_or_default();
         let known = INTERPRETERS.iter().find(|(known, _)| *known == extension);

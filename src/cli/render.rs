@@ -83,15 +83,20 @@ fn info_pairs(info: &Info) -> Vec<(&'static str, String)> {
         ("stop signal", policy.stop_signal.to_string()),
         ("stop timeout", span(policy.stop_timeout)),
         ("pattern", info.pattern.clone()),
-        ("log out", info.log_out.clone()),
-        ("log error", info.log_error.clone()),
+        ("log out", log(&info.log_out)),
+        ("log error", log(&info.log_error)),
         ("environment", format!("{} variables (opm env {})", info.env_keys.len(), row.name)),
         ("cgroup", or_nothing(info.cgroup.clone())),
     ];
+    pairs.extend(row.next_at.clone().map(|at| ("next start", at)));
     if let Some(note) = &info.note {
         pairs.push(("note", note.clone()));
     }
     pairs
+}
+
+fn log(path: &Option<String>) -> String {
+    path.clone().unwrap_or_else(|| "that of opm run".to_owned())
 }
 
 fn last_exit(exit: &LastExit) -> String {

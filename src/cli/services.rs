@@ -3,41 +3,38 @@ use super::Call;
 use super::ask::{Found, act, collect, instead, outcomes, strange};
 use super::client::Need;
 use super::follow;
-use super::output::{Done, Failure, conclude, put, say, say_json};
+use super::output::{Done, Failure, complain, conclude, put, say, say_json};
 use super::render;
 use super::table::Look;
 use crate::service::signal::Signal;
+use crate::service::target::Target;
 use crate::wire::{Event, Info, Reply, Request, Row, Status, Until, code};
 use serde_json::{Map, Value};
 
-fn named(call: &Call) -> String {
-    call.text("target").to_owned()
-}
-
 pub(super) fn stop(call: &Call) -> Done {
-    act(call, &Request::Stop { target: named(call) })
+    act(call, |target| Request::Stop { target })
 }
 
 pub(super) fn restart(call: &Call) -> Done {
-    act(call, &Request::Restart { target: named(call) })
+    act(call, |target| Request::Restart { target })
 }
 
 pub(super) fn remove(call: &Call) -> Done {
-    act(call, &Request::Remove { target: named(call) })
+    act(call, |target| Request::Remove { target })
 }
 
 pub(super) fn reset(call: &Call) -> Done {
-    act(call, &Request::Reset { target: named(call) })
+    act(call, |target| Request::Reset { target })
 }
 
 pub(super) fn flush(call: &Call) -> Done {
-    act(call, &Request::Flush { target: named(call) })
+    act(call, |target| Request::Flush { target })
 }
 
 pub(super) fn signal(call: &Call) -> Done {
     let signal = call.matches.get_one::<Signal>("signal").copied().unwrap_or(Signal::TERM);
-    let tree = call.flag("tree");
-    act(call, &Request::Signal { target: named(call), signal: signal.number(), tree })
+    let (signal, tree) = (signal.number(), call.flag("tree"));
+    act(call, |target| Request::Signal { target, signal, tree })
 }
 
 pub(super) fn wait(call: &Call) -> Done {
@@ -48,17 +45,38 @@ pub(super) fn wait(call: &Call) -> Done {
         _ => Until::Online,
     };
     let timeout_ms = call.matches.get_one::<u64>("timeout").copied();
-    act(call, &Request::Wait { target: named(call), until, timeout_ms })
+    act(call, |target| Request::Wait { target, until, timeout_ms })
 }
 
 pub(super) fn list(call: &Call) -> Done {
     let rows = rows(call, !call.flag("no-usage"), !call.json())?;
+    let (rows, worst) = meant(call, rows)?;
     if call.json() {
         say_json(&rows)?
     } else {
         put(render::list(&rows, look()).as_bytes())?
     }
-    Ok(code::DONE)
+    Ok(worst)
+}
+
+/// Those rows that the target means, all without one.
+fn meant(call: &Call, mut rows: Vec<Row>) -> Result<Found<Row>, Failure> {
+    let target = Target::parse(&call.target()).map_err(Failure::usage)?;
+    let (mut ids, mut worst) = (Vec::new(), code::DONE);
+    for part in target.parts() {
+        let chosen = part.choose(rows.iter().map(|row| (row.id, row.name.as_str())));
+        if chosen.is_empty() && !part.is_all() {
+            let Failure { code, text } = Failure::no_such(part.text());
+            complain(&text);
+            worst = code;
+        }
+        ids.extend(chosen);
+    }
+    rows.retain(|row| ids.contains(&row.id));
+    if worst != code::DONE && rows.is_empty() {
+        return Err(Failure::new(worst, ""));
+    }
+    Ok((rows, worst))
 }
 
 fn rows(call: &Call, usage: bool, table: bool) -> Result<Vec<Row>, Failure> {
@@ -132,31 +150,58 @@ pub(super) fn env(call: &Call) -> Done {
     Ok(worst)
 }
 
+const NO_EVENTS: &str = "no events yet";
+
+/// The names of the services that the target means.
+fn named(call: &Call) -> Result<Found<String>, Failure> {
+    collect(
+        call,
+        Need::Record,
+        |target| Request::Logs { target },
+        |reply| {
+            let Reply::Logs(files) = reply else { return None };
+            Some(files.drain(..).map(|file| (file.id, file.name)).collect())
+        },
+    )
+}
+
 pub(super) fn events(call: &Call) -> Done {
     let (json, follow) = (call.json(), call.flag("follow"));
+    let (wanted, worst) = match call.matches.contains_id("target") {
+        true => named(call).map(|(names, worst)| (Some(names), worst))?,
+        false => (None, code::DONE),
+    };
     let need = if follow { Need::Daemon } else { Need::Record };
     let Some(mut connection) = call.client.connect(need)? else {
+        complain(NO_EVENTS);
         return Ok(code::DONE);
     };
     connection.send(&Request::Events { follow })?;
+    let is_wanted = |event: &Event| wanted.as_ref().is_none_or(|n| n.contains(&event.service));
     let tell = |event: &Event| {
+        if !is_wanted(event) {
+            return Ok(());
+        }
         if json { say_json(event) } else { say(&render::event(event)) }
     };
     loop {
         // A reader that leaves while nothing happens must not keep this command alive.
-        if follow && !connection.has_reply() && !follow::wait(&[connection.fd()])? {
-            return Ok(code::DONE);
+        if follow && !connection.has_reply() && !follow::wait(&[connection.fd()], None)? {
+            return Ok(worst);
         }
         match connection.next()? {
             Some(Reply::Event(event)) => tell(&event)?,
             Some(Reply::Events(events)) => {
                 events.iter().try_for_each(tell)?;
-                return Ok(code::DONE);
+                if !events.iter().any(is_wanted) {
+                    complain(NO_EVENTS);
+                }
+                return Ok(worst);
             }
             Some(Reply::Failed { code, text }) => return Err(Failure::new(code, text)),
             Some(Reply::Progress { .. }) => {}
             Some(reply) => return outcomes(&reply),
-            None if follow => return Ok(code::DONE),
+            None if follow => return Ok(worst),
             None => return Err(call.client.away()),
         }
     }
@@ -183,8 +228,7 @@ pub(super) fn restore(call: &Call) -> Done {
 
 /// A probe: never starts a daemon, since a service without one isn't supervised.
 pub(super) fn health(call: &Call) -> Done {
-    let target = if call.text("target").is_empty() { "all" } else { call.text("target") };
-    let request = Request::Info { target: target.to_owned() };
+    let request = Request::Info { target: call.target() };
     let infos = match call.client.ask(Need::Running, &request)? {
         Some(Reply::Info(infos)) => infos,
         Some(reply) => return Err(instead(&reply)),
@@ -194,10 +238,11 @@ pub(super) fn health(call: &Call) -> Done {
         return Err(Failure::plain("no services"));
     }
     let mut outcomes = Vec::new();
-    for Info { row, ready, .. } in &infos {
+    for Info { row, ready, done, .. } in &infos {
         let (code, state) = match (row.status, ready) {
             (Status::Online, true) => (code::DONE, "online, ready"),
             (Status::Online, false) => (code::FAILED, "online, not ready"),
+            (_, _) if *done => (code::DONE, "has done its work"),
             (status, _) => (code::FAILED, status.word()),
         };
         let text = format!("{}: {state}", row.name);

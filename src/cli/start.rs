@@ -6,7 +6,7 @@ use super::ask::{outcomes, strange};
 use super::client::Need;
 use super::output::{Done, Failure, warn, why};
 use super::program::Place;
-use super::{Call, args, dotenv};
+use super::{Call, args, dotenv, foreign};
 use crate::process::command::default_name;
 use crate::service::signal::Signal;
 use crate::service::spec::{Env, Policy, Restart, Spec};
@@ -36,6 +36,9 @@ pub(super) fn start(call: &Call) -> Done {
     let shaping = args::SHAPING.iter().find(|name| {
         call.matches.value_source(name) == Some(clap::parser::ValueSource::CommandLine)
     });
+    if call.matches.get_many::<String>("target").is_some_and(|words| words.len() > 1) {
+        return start_several(call, shaping.is_some() || !words.is_empty());
+    }
     if target.ends_with(".json") && Path::new(target).is_file() {
         let stray = shaping.map(|name| format!("--{name}"));
         if let Some(stray) = stray.or((!words.is_empty()).then(|| "--".to_owned())) {
@@ -49,12 +52,33 @@ pub(super) fn start(call: &Call) -> Done {
         (None, false) => Some("--".to_owned()),
         (None, true) => None,
     };
-    if !is_plainly_a_line(target)
-        && let Some(done) = start_existing(call, target, stray.as_deref())?
+    // A service may be called like a line with a glob in it; of a list no item is.
+    let exact = is_plainly_a_line(target).then(|| Target::exactly(target));
+    let named = exact.as_deref().unwrap_or(target);
+    if !(exact.is_some() && target.contains(','))
+        && let Some(done) = start_existing(call, named, stray.as_deref())?
     {
         return Ok(done);
     }
     define(call, Command::Target(target, words))
+}
+
+/// Several words are services. Where none of them is, or with what only a new service can have
+/// (`shaped`), they were meant as a command.
+fn start_several(call: &Call, shaped: bool) -> Done {
+    let target = call.target();
+    let request = Request::Start { target: target.clone(), force: call.flag("force") };
+    let reply = if shaped { None } else { call.client.ask(Need::Record, &request)? };
+    match reply {
+        Some(Reply::Outcomes { outcomes: found, .. })
+            if found.iter().all(|one| one.code == code::NO_SUCH) => {}
+        Some(reply) => return outcomes(&reply),
+        None => {}
+    }
+    let words = call.matches.get_many::<String>("target").into_iter().flatten();
+    let line = words.map(String::as_str).collect::<Vec<_>>().join(" ");
+    let text = format!("{line}: no such services (put -- before a command: opm start -- {line})");
+    Err(Failure::new(if shaped { code::USAGE } else { code::NO_SUCH }, text))
 }
 
 /// Starts the services that `target` names; `None` if it names none and may be something
@@ -320,6 +344,9 @@ fn read(name: &str) -> Result<(Vec<u8>, String, PathBuf), Failure> {
         return Ok((bytes, "stdin".to_owned(), directory));
     }
     let path = std::path::absolute(name).map_err(wrong)?;
+    if path.is_file() {
+        foreign::refuse(name)?;
+    }
     let bytes = read_up_to(&path, most).map_err(wrong)?;
     let directory = path.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
     Ok((bytes, name.to_owned(), directory))

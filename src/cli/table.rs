@@ -2,6 +2,8 @@
 //!
 //! A box and colour are for a terminal; anything else gets aligned words.
 
+use crate::service::columns::columns;
+
 /// Narrowest that the column which yields may become.
 const YIELD_WIDTH_MIN: usize = 8;
 
@@ -152,21 +154,6 @@ pub(crate) fn width_of(text: &str) -> usize {
     text.chars().map(columns).sum()
 }
 
-/// The blocks that terminals agree on: marks that combine, and what is wide in East Asian
-/// scripts and emoji. The rest is one column.
-fn columns(c: char) -> usize {
-    match u32::from(c) {
-        0x300..=0x36f | 0x483..=0x489 | 0x591..=0x5bd | 0x610..=0x61a | 0x64b..=0x65f => 0,
-        0x1ab0..=0x1aff | 0x1dc0..=0x1dff | 0x200b..=0x200f | 0x20d0..=0x20ff => 0,
-        0xfe00..=0xfe0f | 0xfe20..=0xfe2f | 0xfeff | 0xe0100..=0xe01ef => 0,
-        0x1100..=0x115f | 0x2e80..=0x303e | 0x3041..=0xa4cf | 0xa960..=0xa97f => 2,
-        0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe30..=0xfe6f | 0xff00..=0xff60 => 2,
-        0xffe0..=0xffe6 | 0x1f300..=0x1f64f | 0x1f680..=0x1f6ff | 0x1f900..=0x1f9ff => 2,
-        0x20000..=0x3fffd => 2,
-        _ => 1,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,7 +178,9 @@ mod tests {
 
     #[test]
     fn every_line_of_a_box_is_as_wide_as_the_others_whatever_the_script() {
-        for name in ["web", "日本語", "a\u{301}b", "🚀"] {
+        for name in
+            ["web", "日本語", "a\u{301}b", "🚀", "\u{1fae0}x", "\u{915}\u{94d}\u{937}\u{93f}"]
+        {
             let text = table(name, Some(80), false);
             let widths: Vec<usize> = text.lines().map(width_of).collect();
             assert!(text.starts_with('┌'));

@@ -59,7 +59,7 @@ fn one_line(about: &str, error: &clap::Error) -> Failure {
     // `--name <NAME>` is `--name` to people, and `<TARGET>` is TARGET.
     let bare = |arg: String| match arg.split_once(' ') {
         Some((option, _)) if option.starts_with('-') => option.to_owned(),
-        _ => arg.replace(['<', '>'], ""),
+        _ => arg.replace(['<', '>'], "").trim_end_matches("...").to_owned(),
     };
     let arg = context(ContextKind::InvalidArg).map(bare).unwrap_or_default();
     let reason = match error.kind() {
@@ -85,7 +85,12 @@ fn one_line(about: &str, error: &clap::Error) -> Failure {
             let value = context(ContextKind::InvalidValue).unwrap_or_default();
             let source = std::error::Error::source(error).map(ToString::to_string);
             let source = source.unwrap_or_default();
-            format!("bad value '{value}' for '{arg}': {source}")
+            // It may say by itself what is bad.
+            if source.starts_with("bad ") {
+                format!("{arg}: {source}")
+            } else {
+                format!("bad value '{value}' for '{arg}': {source}")
+            }
         }
         ErrorKind::ArgumentConflict => {
             let prior = context(ContextKind::PriorArg).map(bare).unwrap_or_default();
@@ -103,6 +108,28 @@ fn one_line(about: &str, error: &clap::Error) -> Failure {
 fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
+/// Commands of other supervisors, and what does the same here.
+const ELSEWHERE: &[(&[&str], &str)] = &[
+    (&["reload", "gracefulReload", "startOrRestart", "startOrReload"], "try 'opm restart'"),
+    (&["monit", "monitor", "top", "jlist", "prettylist"], "try 'opm ls' or 'opm ls --json'"),
+    (
+        &["startup", "unstartup", "enable", "setup"],
+        "put '@reboot opm restore' into your crontab, or see the example opm.service",
+    ),
+    (&["sendSignal"], "try 'opm signal TARGET SIGNAL'"),
+    (&["ping"], "try 'opm daemon health'"),
+    (&["log", "tail"], "try 'opm logs -f'"),
+    (&["id", "pid"], "try 'opm info'"),
+    (&["report"], "try 'opm doctor'"),
+    (&["update"], "try 'opm daemon upgrade'"),
+    (&["scale", "serve", "deploy", "link", "cluster"], "opm has nothing like it, see 'opm --help'"),
+];
+
+/// What to do instead of a command that others have.
+pub(crate) fn same_elsewhere(word: &str) -> Option<&'static str> {
+    ELSEWHERE.iter().find(|(words, _)| words.contains(&word)).map(|(_, advice)| *advice)
 }
 
 /// The command or alias that is written most like `word`, if one is near.

@@ -38,6 +38,8 @@ pub struct Place {
     pub inherited_limit: u64,
     /// Marks of an outer opm, for our services to keep.
     pub outer: Option<String>,
+    /// The operator's word that nothing lives on another machine or in another PID namespace.
+    pub forgets_elsewhere: bool,
     /// Another PID namespace is known to have no process left.
     pub is_namespace_gone: fn(u64) -> bool,
 }
@@ -52,10 +54,14 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal>
     };
     let any_live = found.slots.iter().any(lives);
     let refuse = |whose: &str| {
+        if place.forgets_elsewhere {
+            return Ok(false);
+        }
         Err((
             code::REFUSED,
             format!(
-                "{}: its services may still run {whose} (stop them there, or use another home)",
+                "{}: its services may still run {whose} (stop them there; if nothing of them can \
+                 live, 'opm daemon start --forget-elsewhere')",
                 place.home
             ),
         ))
@@ -101,7 +107,8 @@ impl<K: Kernel> Daemon<K> {
         valid && (0..).zip(&found.slots).any(may_live)
     }
 
-    /// Begins on a home whose lock we hold.
+    /// Begins on a home whose lock we hold. Nothing is launched before the first tick: till then
+    /// it can be said where output goes.
     ///
     /// # Errors
     /// Exit code and line: the home is another machine's or namespace's, or can't be written.
@@ -151,6 +158,9 @@ impl<K: Kernel> Daemon<K> {
             Loss { record: !is_new && found.header.is_none_or(lacks), key: lost_key.is_some() };
         let mut daemon =
             Self::empty(kernel, &place, header, (journal, store, generations), sequence);
+        if place.forgets_elsewhere {
+            daemon.log.push("told to forget what may live elsewhere".to_owned());
+        }
         // Without descriptors or memory "it can't be opened" would read as "it is gone".
         daemon
             .load_units(&found, loaded, valid)
@@ -286,7 +296,6 @@ impl<K: Kernel> Daemon<K> {
             self.adopted_leader_is_dead(id, exit);
         }
         self.check_gates();
-        self.tick();
     }
 
     fn exit_of_adopted(&mut self, id: Id) -> Option<Exit> {

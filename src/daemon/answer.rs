@@ -108,7 +108,9 @@ impl<K: Kernel> Daemon<K> {
             let wish = self.pending.get(&number).and_then(|p| p.waiting.get(&id)).copied();
             let text = format!("{name}: removed");
             match wish {
-                Some(Wish::Gone | Wish::Down(_) | Wish::Status(Until::Stopped)) => {
+                Some(
+                    Wish::Gone | Wish::Down(_) | Wish::Status(Until::Stopped | Until::Removed),
+                ) => {
                     self.fulfil(number, id, done(text));
                 }
                 Some(Wish::Up(_) | Wish::Status(_)) => {

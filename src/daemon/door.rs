@@ -35,8 +35,9 @@ const FORMAT: &str = "journal 1";
 pub(crate) type Failure = (u8, String);
 
 /// Runs the daemon of `home` in the foreground. The exit code of the command.
-pub fn door(home: &Path) -> u8 {
-    through(home, &mut Background)
+/// `forgets_elsewhere`: see [`Place`].
+pub fn door(home: &Path, forgets_elsewhere: bool) -> u8 {
+    through(home, &mut Background { forgets_elsewhere })
 }
 
 /// The same with something in front of it.
@@ -84,8 +85,11 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
         let text = format!("a daemon serves {path} already (stop it, or use another OPM_HOME)");
         return front.if_served_already().map_err(|code| (code, text));
     }
-    home.make_dir("logs").map_err(|errno| cannot("/logs", errno))?;
-    let place = place(&home, &lock).map_err(|errno| cannot("", errno))?;
+    if let Err(errno) = home.make_dir("logs") {
+        log(&cannot("/logs", errno).1);
+    }
+    let forgets = front.forgets_elsewhere();
+    let place = place(&home, &lock, forgets).map_err(|errno| cannot("", errno))?;
     if place.pid_namespace == 0 {
         let text = "cannot supervise without /proc (mount it; 'opm init' does without)";
         return Err((code::UNREACHABLE, text.to_owned()));
@@ -110,7 +114,10 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
         // From here on we bear no service's mark, even if we were started from inside one.
         signals::set_locks_limit(limit).ok();
     }
-    write_pid(&daemon.kernel.home).map_err(|errno| cannot("/opm.pid", errno))?;
+    // For people and monitors only: no reason not to serve.
+    if let Err(errno) = write_pid(&daemon.kernel.home) {
+        log(&cannot("/opm.pid", errno).1);
+    }
     let again = listener.is_some();
     let listener = match listener {
         Some(listener) if is_listened_by_us(&daemon.kernel.home) => listener,
@@ -336,7 +343,7 @@ fn holders_of(file: &str) -> String {
     holders.join(", ")
 }
 
-fn place(home: &Home, lock: &OwnedFd) -> Result<Place, Errno> {
+fn place(home: &Home, lock: &OwnedFd, forgets_elsewhere: bool) -> Result<Place, Errno> {
     let mut text = [0u8; 64];
     let length = rustix::io::pread(lock, &mut text, 0)?;
     let device_inode = home.place()?;
@@ -354,6 +361,7 @@ fn place(home: &Home, lock: &OwnedFd) -> Result<Place, Errno> {
         key: key_of(&text[..length], device_inode),
         inherited_limit: signals::locks_limit(),
         outer: (!outer.is_empty()).then(|| outer.join(",")),
+        forgets_elsewhere,
         is_namespace_gone,
     })
 }
@@ -394,11 +402,7 @@ fn key_of(text: &[u8], (device, inode): (u64, u64)) -> Option<u64> {
 fn write_pid(home: &Home) -> Result<(), Errno> {
     let file = home.open_file(PID_FILE, Mode::Fresh)?;
     let text = format!("{}\n", rustix::process::getpid().as_raw_nonzero());
-    match rustix::io::write(&file, text.as_bytes()) {
-        // For people only: a full disk is no reason not to serve.
-        Ok(_) | Err(Errno::NOSPC | Errno::DQUOT) => Ok(()),
-        Err(errno) => Err(errno),
-    }
+    rustix::io::write(&file, text.as_bytes()).map(drop)
 }
 
 /// Binds by a relative name: a socket's path has room for 107 bytes only.

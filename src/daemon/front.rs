@@ -24,6 +24,10 @@ pub trait Front {
     fn say_end(&self, _code: u8, text: &str) {
         super::serve::log(text);
     }
+    /// See [`Place`](super::adopt::Place).
+    fn forgets_elsewhere(&self) -> bool {
+        false
+    }
     /// Another daemon serves the home.
     ///
     /// # Errors
@@ -53,9 +57,15 @@ pub trait Front {
 
 /// A daemon in the background: signals make it leave, services stay.
 #[derive(Debug)]
-pub struct Background;
+pub struct Background {
+    pub(crate) forgets_elsewhere: bool,
+}
 
 impl Front for Background {
+    fn forgets_elsewhere(&self) -> bool {
+        self.forgets_elsewhere
+    }
+
     fn say(&self, line: &str) {
         super::serve::log(line);
     }
@@ -165,13 +175,13 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
-    /// Whether this end of a service is the end of all: not if it had only one thing to do and
-    /// has done it.
-    pub fn is_fatal(&self, name: &str, code: u8) -> bool {
+    /// Whether this service's end is the end of all: not if it had only one thing to do and has
+    /// done it.
+    pub fn is_fatal(&self, name: &str) -> bool {
         let unit = self.id_of(name).and_then(|id| self.unit(id));
         unit.is_some_and(|unit| {
             let spec = &unit.definition.spec;
-            spec.critical && !(spec.policy.restart == Restart::Never && code == 0)
+            spec.critical && !(spec.policy.restart == Restart::Never && unit.is_done())
         })
     }
 
@@ -218,9 +228,10 @@ impl<K: Kernel> Daemon<K> {
         self.check_gates();
     }
 
-    /// Whether SIGKILL was needed for a service that still lives.
-    pub fn is_killing(&self) -> bool {
-        self.all_units().any(|unit| unit.run.as_ref().is_some_and(|run| run.kills > 0))
+    /// Services that SIGKILL was needed for and of which something still lives, by generation.
+    pub fn killing(&self) -> impl Iterator<Item = (u64, &str)> {
+        let killed = |unit: &&Unit<K>| unit.run.as_ref().is_some_and(|run| run.kills > 0);
+        self.all_units().filter(killed).map(|unit| (unit.generation, unit.name()))
     }
 
     /// Nothing lives: no service and no child.

@@ -11,9 +11,7 @@ use crate::process::command::pattern_of_argv;
 use crate::service::machine::Phase;
 use crate::service::spec::{Env, Id};
 use crate::sys::{Kernel, procfs};
-use crate::wire::{
-    Finding, Health, Identity, Info, LastExit, LogFiles, Reply, Request, Row, Status,
-};
+use crate::wire::{Finding, Health, Identity, Info, LastExit, LogFiles, Reply, Row, Status};
 
 /// Ticks a second of process times (USER_HZ).
 const TICKS: f64 = 100.0;
@@ -28,38 +26,56 @@ struct Usage {
 }
 
 impl<K: Kernel> Daemon<K> {
-    pub(crate) fn report(&mut self, request: Request) -> Result<Reply, Refusal> {
-        Ok(match request {
-            Request::List { usage, table } => {
-                let ids: Vec<Id> = self.all_units().map(|unit| unit.id).collect();
-                let rows = ids.into_iter().filter_map(|id| self.row(id, usage));
-                if table {
-                    let mut text = String::new();
-                    rows.for_each(|row| row.table_line(&mut text));
-                    return Ok(Reply::Table(text));
-                }
-                Reply::List(rows.collect())
-            }
-            Request::Info { target } => {
-                let ids = self.one_or_more(&target)?;
-                Reply::Info(ids.into_iter().filter_map(|id| self.info(id)).collect())
-            }
-            Request::Env { target } => {
-                let ids = self.one_or_more(&target)?;
-                let units = ids.into_iter().filter_map(|id| self.unit(id));
-                Reply::Env(units.map(|u| (u.name().to_owned(), merged_env(u))).collect())
-            }
-            Request::Logs { target } => {
-                let ids = self.one_or_more(&target)?;
-                let units = ids.into_iter().filter_map(|id| self.unit(id));
-                let files = units.map(|unit| {
-                    let (out, error) = log_paths(&self.home, unit.name());
-                    LogFiles { id: unit.id, name: unit.name().to_owned(), out, error }
-                });
-                Reply::Logs(files.collect())
-            }
-            Request::Health => Reply::Health(self.health()),
-            _ => Reply::Doctor(self.doctor()),
+    pub(crate) fn list(&mut self, usage: bool, table: bool) -> Reply {
+        let ids: Vec<Id> = self.all_units().map(|unit| unit.id).collect();
+        let rows = ids.into_iter().filter_map(|id| self.row(id, usage));
+        if table {
+            let mut text = String::new();
+            rows.for_each(|row| row.table_line(&mut text));
+            return Reply::Table(text);
+        }
+        Reply::List(rows.collect())
+    }
+
+    pub(crate) fn infos(&mut self, target: &str) -> Result<Reply, Refusal> {
+        let ids = self.one_or_more(target)?;
+        Ok(Reply::Info(ids.into_iter().filter_map(|id| self.info(id)).collect()))
+    }
+
+    pub(crate) fn envs(&self, target: &str) -> Result<Reply, Refusal> {
+        let ids = self.one_or_more(target)?;
+        let units = ids.into_iter().filter_map(|id| self.unit(id));
+        Ok(Reply::Env(units.map(|u| (u.name().to_owned(), merged_env(u))).collect()))
+    }
+
+    pub(crate) fn log_files(&self, target: &str) -> Result<Reply, Refusal> {
+        let ids = self.one_or_more(target)?;
+        let units = ids.into_iter().filter_map(|id| self.unit(id));
+        let files = units.map(|unit| {
+            let (out, error) = self.logs_of(unit.name());
+            LogFiles { id: unit.id, name: unit.name().to_owned(), out, error }
+        });
+        Ok(Reply::Logs(files.collect()))
+    }
+
+    /// The paths of a service's log files; none where its output is that of a foreground run.
+    fn logs_of(&self, name: &str) -> (Option<String>, Option<String>) {
+        if self.foreground.contains_key(name) {
+            return (None, None);
+        }
+        let (out, error) = log_paths(&self.home, name);
+        (Some(out), Some(error))
+    }
+
+    /// Why what a live service writes can't be read in its log files, if so.
+    fn log_trouble(&self, unit: &Unit<K>) -> Option<String> {
+        unit.pid()?;
+        let (out, error) = self.logs_of(unit.name());
+        let home = format!("{}/", self.home);
+        [out?, error?].iter().find_map(|path| {
+            let errno = self.kernel.log_trouble(path.strip_prefix(&home)?)?;
+            let why = crate::sys::describe(errno);
+            Some(format!("what it writes is lost, for {path} can't be opened: {why}"))
         })
     }
 
@@ -91,7 +107,19 @@ impl<K: Kernel> Daemon<K> {
             let percent = (used.ticks - ticks) as f64 / TICKS / seconds * 100.0;
             (percent * 10.0).round() / 10.0
         });
+        let wall = self.kernel.wall();
         let unit = self.unit(id)?;
+        let next_at = match unit.machine.phase() {
+            Phase::Cooldown { since, delay, .. } => {
+                let left = since.saturating_add(*delay).saturating_sub(now);
+                Some(rfc3339(wall.saturating_add(left)))
+            }
+            Phase::Down(_)
+            | Phase::Failed(_)
+            | Phase::Starting { .. }
+            | Phase::Up { .. }
+            | Phase::Stopping { .. } => None,
+        };
         Some(Row {
             id,
             name: unit.name().to_owned(),
@@ -107,6 +135,7 @@ impl<K: Kernel> Daemon<K> {
             adopted: unit.run.as_ref().is_some_and(|run| run.adopted),
             command: unit.definition.spec.command_line(),
             cwd: unit.definition.spec.cwd.clone(),
+            next_at,
         })
     }
 
@@ -155,12 +184,12 @@ impl<K: Kernel> Daemon<K> {
         let pids = self.usage(id).map(|usage| usage.pids);
         let identity = self.identity(id);
         let cgroup = row.pid.and_then(|pid| self.kernel.cgroup(pid));
-        let home = self.home.clone();
-        let resists = self.stopping_note(id);
         let unit = self.unit(id)?;
+        let note = self.stopping_note(id).or_else(|| unit.reason());
+        let note = note.or_else(|| self.log_trouble(unit));
         let at = |ms: u64| (ms > 0).then(|| rfc3339(ms));
         let (exit_code, signal) = exit_parts(unit.exit);
-        let (log_out, log_error) = log_paths(&home, unit.name());
+        let (log_out, log_error) = self.logs_of(unit.name());
         let mut env_keys: Vec<String> = merged_env(unit).into_iter().map(|(key, _)| key).collect();
         env_keys.sort_unstable();
         Some(Info {
@@ -181,7 +210,8 @@ impl<K: Kernel> Daemon<K> {
             last_restart_at: at(unit.restarted_at),
             env_keys,
             cgroup,
-            note: resists.or_else(|| unit.reason()),
+            done: unit.is_done(),
+            note,
             row,
         })
     }
@@ -219,7 +249,7 @@ impl<K: Kernel> Daemon<K> {
         })
     }
 
-    fn health(&self) -> Health {
+    pub(crate) fn health(&self) -> Health {
         Health {
             pid: self.own.pid,
             uptime_ms: self.now.saturating_sub(self.began),
@@ -228,6 +258,7 @@ impl<K: Kernel> Daemon<K> {
             online: self.all_units().filter(|unit| unit.status() == Status::Online).count(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             home: self.home.clone(),
+            image: Some(self.began),
         }
     }
 
@@ -249,7 +280,7 @@ impl<K: Kernel> Daemon<K> {
         findings
     }
 
-    fn doctor(&mut self) -> Vec<Finding> {
+    pub(crate) fn doctor(&mut self) -> Vec<Finding> {
         let tiers = self.kernel.tiers().each();
         let mut findings: Vec<Finding> = tiers.map(|(name, has)| tier(name, has)).into();
         // With hidepid=2 those of others are not even listed: PID 1 is always there.
@@ -291,6 +322,12 @@ impl<K: Kernel> Daemon<K> {
             let text = format!("something of {name} still runs, but its record is lost");
             let advice = "start it again: what is left drains first";
             findings.push(finding("problem", "stray", text, advice));
+        }
+        for unit in self.all_units() {
+            if let Some(trouble) = self.log_trouble(unit) {
+                let text = format!("{}: {trouble}", unit.name());
+                findings.push(finding("problem", "log", text, "see to that, then restart it"));
+            }
         }
         if let Some(trouble) = self.trouble.clone() {
             findings.push(finding("problem", "disk", trouble, "make room, then change anything"));

@@ -5,6 +5,7 @@ use super::unit::Unit;
 use super::{ClientId, Daemon, Leave};
 use crate::process::Pid;
 use crate::service::machine::{Generation, Input};
+use crate::service::signal::Signal;
 use crate::service::spec::Id;
 use crate::service::target::Target;
 use crate::sys::{Kernel, Reach};
@@ -56,13 +57,19 @@ impl<K: Kernel> Daemon<K> {
                     self.outbox.push((client, Reply::Events(self.events.past())));
                 }
             }
-            Request::List { .. }
-            | Request::Info { .. }
-            | Request::Env { .. }
-            | Request::Logs { .. }
-            | Request::Health
-            | Request::Doctor => {
-                let reply = self.report(request)?;
+            Request::List { usage, table } => {
+                let reply = self.list(usage, table);
+                self.outbox.push((client, reply));
+            }
+            Request::Info { target } => {
+                let reply = self.infos(&target)?;
+                self.outbox.push((client, reply));
+            }
+            Request::Env { target } => self.outbox.push((client, self.envs(&target)?)),
+            Request::Logs { target } => self.outbox.push((client, self.log_files(&target)?)),
+            Request::Health => self.outbox.push((client, Reply::Health(self.health()))),
+            Request::Doctor => {
+                let reply = Reply::Doctor(self.doctor());
                 self.outbox.push((client, reply));
             }
         }
@@ -75,16 +82,13 @@ impl<K: Kernel> Daemon<K> {
         let mut ids = Set::new();
         let mut missing = Vec::new();
         for part in target.parts() {
-            let mut named = false;
-            for unit in self.all_units() {
-                if part.matches(unit.id, unit.name()) {
-                    ids.insert(unit.id);
-                    named = true;
-                }
-            }
-            if !named && !part.is_all() {
+            let chosen = part.choose(self.all_units().map(|unit| (unit.id, unit.name())));
+            if chosen.is_empty() && !part.is_all() {
                 let text = format!("no such service: {} (try 'opm ls')", part.text());
                 missing.push(failed(code::NO_SUCH, text));
+            }
+            for id in chosen {
+                ids.insert(id);
             }
         }
         if ids.is_empty() && missing.len() == 1 {
@@ -248,6 +252,7 @@ impl<K: Kernel> Daemon<K> {
             return Err((code::USAGE, format!("{signal}: no such signal")));
         }
         let (ids, missing) = self.resolve(target)?;
+        let word = Signal::from_number(signal).map_or(signal.to_string(), Signal::name);
         let mut said = Self::said_missing(missing);
         for id in ids {
             let Some(unit) = self.units.get(id as usize).and_then(Option::as_deref) else {
@@ -264,7 +269,7 @@ impl<K: Kernel> Daemon<K> {
             if tree {
                 self.signal_tree(id, signal);
             }
-            said.push((id, told(&name, sent, format!("{name}: sent signal {signal}"))));
+            said.push((id, told(&name, sent, format!("{name}: sent signal {word}"))));
         }
         self.await_all(client, Map::new(), said, Then::Answer);
         Ok(())

@@ -133,6 +133,7 @@ impl Server {
         let mut wakes = Vec::new();
         // What was due at the start, and who was queued before we listened.
         let mut ready: Vec<ClientId> = Vec::new();
+        settle(daemon, front);
         self.accept(&mut ready, daemon);
         loop {
             self.flush(daemon);
@@ -187,10 +188,7 @@ impl Server {
             for signal in asked {
                 front.signal(signal, daemon);
             }
-            daemon.tick();
-            if front.turn(daemon) {
-                daemon.tick();
-            }
+            settle(daemon, front);
         }
     }
 
@@ -366,6 +364,15 @@ impl Server {
             }
             self.clients.retain(|_, client| client.backlog() > 0 && client.write_out());
         }
+    }
+}
+
+/// What is due, until the front asks for nothing more. It has the last word: what is in the
+/// outbox for it would be nobody's afterwards.
+fn settle(daemon: &mut Daemon<Linux>, front: &mut dyn Front) {
+    daemon.tick();
+    while front.turn(daemon) {
+        daemon.tick();
     }
 }
 

@@ -18,6 +18,7 @@ fn place() -> Place {
         key: None,
         inherited_limit: u64::MAX,
         outer: None,
+        forgets_elsewhere: false,
         is_namespace_gone: |_| false,
     }
 }
@@ -53,7 +54,12 @@ fn live_records_of_another_machine_or_namespace_are_refused() {
     for found in [journal(elsewhere), journal(|h| h.pid_namespace = 9)] {
         let (code, text) = valid_slots(&found, &place()).unwrap_err();
         assert_eq!(code, crate::wire::code::REFUSED, "{text}");
+        let place = Place { forgets_elsewhere: true, ..place() };
+        assert_eq!(valid_slots(&found, &place), Ok(false), "the operator's word");
     }
+    // It is no word about what is here.
+    let place = Place { forgets_elsewhere: true, ..place() };
+    assert_eq!(valid_slots(&journal(|_| ()), &place), Ok(true));
 }
 
 /// Its host name was changed, or its /etc/machine-id written, since the last daemon began.

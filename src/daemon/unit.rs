@@ -4,7 +4,7 @@ use super::sorted::Map;
 use crate::process::record::State;
 use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::machine::{Generation, Goal, Machine, Phase, Time};
-use crate::service::spec::{Definition, Id};
+use crate::service::spec::{Definition, Id, Restart};
 use crate::sys::{Child, Errno, Kernel, Stage};
 use crate::wire::Status;
 
@@ -151,6 +151,14 @@ impl<K: Kernel> Unit<K> {
             restarted_at: self.restarted_at,
             exit: self.exit,
         }
+    }
+
+    /// Whether it has ended, and its policy has it so: nobody stopped it, and it did its work.
+    pub fn is_done(&self) -> bool {
+        self.status() == Status::Stopped
+            && !self.halted
+            && self.exit == Some(Exit::Code(0))
+            && self.definition.spec.policy.restart != Restart::Always
     }
 
     /// A copy of the note, to be told.

@@ -16,6 +16,7 @@ mod prefix;
 pub mod run;
 mod signals;
 mod start;
+mod told;
 mod watch;
 
 use crate::sys::describe;

@@ -13,8 +13,9 @@
 //! | INT or QUIT once more | KILL at once | 137 |
 //! | an operator stopped a service | nothing: it is expected back | |
 use super::output::Output;
+use super::told::Told;
 use crate::daemon::events::rfc3339;
-use crate::daemon::front::{Fate, Front};
+use crate::daemon::front::{FRONT, Fate, Front};
 use crate::daemon::serve::{Server, log, log_in_foreground};
 use crate::daemon::{Daemon, Leave};
 use crate::service::foreground::{Order, Prefix};
@@ -23,7 +24,7 @@ use crate::service::spec::Spec;
 use crate::sys::linux::Linux;
 use crate::sys::storage::Home;
 use crate::sys::{Errno, Kernel, Mode, Streams, crash, describe};
-use crate::wire::{Reply, code};
+use crate::wire::{Reply, Request, code};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use std::collections::BTreeMap;
@@ -97,8 +98,9 @@ struct Run {
     /// There is more to pass on at once.
     more: bool,
     stop: Option<Stop>,
-    /// What was said of each service.
+    /// What was said of each service's fate.
     said: BTreeMap<String, Fate>,
+    told: Told,
     now: Time,
     /// It has come to its end, whatever that is.
     is_over: bool,
@@ -115,6 +117,7 @@ impl Run {
             more: false,
             stop: None,
             said: BTreeMap::new(),
+            told: Told::default(),
             now: 0,
             is_over: false,
         }
@@ -193,7 +196,7 @@ impl Run {
             return false;
         };
         daemon.dismiss_orphans();
-        stop.killed |= daemon.is_killing();
+        stop.killed |= daemon.killing().next().is_some();
         let over = stop.end_at <= self.now;
         if daemon.is_quiet() || over {
             if over {
@@ -224,11 +227,12 @@ impl Run {
                 self.said.insert(name, fate);
                 continue;
             };
-            let critical = daemon.is_fatal(&name, *code);
+            let critical = daemon.is_fatal(&name);
             if is_new {
                 let why = why.as_ref().map_or(String::new(), |why| format!(": {why}"));
                 let all = if critical { "; it is critical, stopping all" } else { "" };
-                log(&format!("{name}: ended for good, exit code {code}{why}{all}"));
+                let what = format!("ended for good, exit code {code}{why}{all}");
+                self.told.say_end(&name, &what);
             }
             if critical {
                 return Some(*code);
@@ -255,6 +259,10 @@ impl Run {
                             self.stop(daemon, code::REFUSED, false);
                         }
                     }
+                }
+                Reply::Event(event) => {
+                    let ours = self.names.contains(&event.service);
+                    self.told.hear(event, ours);
                 }
                 _ => {}
             }
@@ -288,6 +296,7 @@ impl Front for Run {
             Streams::Fifos
         };
         daemon.lead_streams(self.names.iter().cloned(), streams);
+        daemon.request(FRONT, 0, Request::Events { follow: true });
         if !again {
             let specs = std::mem::take(&mut self.order.specs);
             self.later = daemon.declare(specs, &self.order.base);
@@ -333,6 +342,7 @@ impl Front for Run {
             acted = true;
         }
         acted |= self.proceed(daemon);
+        self.told.lines(daemon.killing()).iter().for_each(|line| log(line));
         if let Some(output) = &mut self.output {
             output.note_ended(|name| !daemon.is_live(name));
             self.more = output.pump(&rfc3339(daemon.kernel.wall()));

@@ -2,6 +2,7 @@
 //!
 //! Pure text: which services exist is the caller's to know. A name that passed [`check_name`]
 //! can be told from an id, from `all`, from an option and from a list.
+use super::columns::{columns, is_unseen};
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
@@ -15,6 +16,9 @@ pub const STEM_BYTES_MAX: usize = 230;
 /// The longest target, in bytes: what an argument of exec may have. Each item is looked for among
 /// all services.
 const TARGET_BYTES_MAX: usize = 128 << 10;
+
+/// What makes an item a glob.
+const GLOB_SIGNS: [char; 3] = ['*', '?', '['];
 
 /// What a command is asked to act on: an id, a name, a glob, `all`, or a comma list of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,9 +64,16 @@ impl Target {
         Ok(Target { parts })
     }
 
-    /// Whether the service with that id and name is meant.
-    pub fn matches(&self, id: u32, name: &str) -> bool {
-        self.parts.iter().any(|part| part.matches(id, name))
+    /// A target that is no glob for others, and means the service of this name.
+    pub fn exactly(name: &str) -> String {
+        let mut text = String::with_capacity(name.len());
+        for c in name.chars() {
+            if GLOB_SIGNS.contains(&c) || c == '\\' && name.contains(GLOB_SIGNS) {
+                text.push('\\');
+            }
+            text.push(c);
+        }
+        text
     }
 
     /// The items of the list in order, so that one that matched nothing can be named.
@@ -78,7 +89,7 @@ impl Part {
             // Digits past the largest id are no error: there is simply no such service.
             Ok(id) if digits => Kind::Id(id),
             _ if item == "all" => Kind::All,
-            _ if item.contains(['*', '?', '[']) => Kind::Glob,
+            _ if item.contains(GLOB_SIGNS) => Kind::Glob,
             _ => Kind::Name,
         };
         Part { text: item.to_owned(), kind }
@@ -94,15 +105,25 @@ impl Part {
         self.kind == Kind::All
     }
 
-    /// Whether the service with that id and name is meant.
-    pub fn matches(&self, id: u32, name: &str) -> bool {
-        match self.kind {
-            Kind::All => true,
-            Kind::Id(wanted) => wanted == id,
-            Kind::Name => self.text == name,
-            // A name may hold the characters of a glob, and then it means itself too.
-            Kind::Glob => self.text == name || glob_matches(&self.text, name),
+    /// The ids of the services that are meant. What is exactly a name means that service and no
+    /// other, though it may be a glob as well.
+    pub fn choose<'a>(&self, services: impl Iterator<Item = (u32, &'a str)>) -> Vec<u32> {
+        let mut chosen = Vec::new();
+        for (id, name) in services {
+            if self.text == name {
+                return vec![id];
+            }
+            let is_meant = match self.kind {
+                Kind::All => true,
+                Kind::Id(wanted) => wanted == id,
+                Kind::Name => false,
+                Kind::Glob => glob_matches(&self.text, name),
+            };
+            if is_meant {
+                chosen.push(id);
+            }
         }
+        chosen
     }
 }
 
@@ -177,8 +198,10 @@ pub fn check_name(name: &str) -> Result<(), String> {
         "is empty".to_owned()
     } else if length > NAME_CHARS_MAX {
         format!("has {length} characters (at most {NAME_CHARS_MAX})")
-    } else if let Some(c) = name.chars().find(|c| !is_printable(*c)) {
+    } else if let Some(c) = name.chars().find(|c| is_unseen(*c)) {
         format!("has a character that does not print (U+{:04X})", u32::from(c))
+    } else if name.chars().next().is_some_and(|c| columns(c) == 0) {
+        "begins with a mark that combines with what is before it".to_owned()
     } else if name.contains('/') {
         "has a slash in it".to_owned()
     } else if name.contains(',') {
@@ -199,18 +222,6 @@ pub fn check_name(name: &str) -> Result<(), String> {
     // Of a name that is far too long the beginning says which it was.
     let shown: String = name.chars().take(NAME_CHARS_MAX).collect();
     Err(format!("bad name {shown:?}: it {wrong}"))
-}
-
-/// Control characters, blanks that look like a space or like nothing, marks that turn the
-/// direction of text, private and unassigned-for-ever characters: names that use these look
-/// like others, or break a table.
-fn is_printable(c: char) -> bool {
-    let invisible = matches!(u32::from(c),
-        0xAD | 0x034F | 0x061C | 0x115F..=0x1160 | 0x180B..=0x180F | 0x200B..=0x200F
-        | 0x2028..=0x202E | 0x2060..=0x206F | 0x2800 | 0x3164 | 0xFEFF | 0xFFA0
-        | 0xFFF0..=0xFFFB | 0xE000..=0xF8FF | 0xFDD0..=0xFDEF | 0xE0000..);
-    let nonchar = u32::from(c) & 0xFFFE == 0xFFFE;
-    !(c.is_control() || (c.is_whitespace() && c != ' ') || invisible || nonchar)
 }
 
 /// A file name for a service: injective, so that two services never share a file, with nothing
@@ -269,36 +280,42 @@ mod tests {
         Target::parse(text).expect(text)
     }
 
+    /// Whether the target means this service, where there is no other.
+    fn means(text: &str, id: u32, name: &str) -> bool {
+        target(text).parts().iter().any(|part| !part.choose([(id, name)].into_iter()).is_empty())
+    }
+
     #[test]
     fn an_id_matches_only_that_id() {
-        assert!(target("1").matches(1, "web"));
-        assert!(!target("1").matches(11, "1x"));
-        assert!(target("01").matches(1, "web"));
+        assert!(means("1", 1, "web"));
+        assert!(!means("1", 11, "1x"));
+        assert!(means("01", 1, "web"));
     }
 
     #[test]
     fn a_name_matches_only_the_whole_name() {
-        assert!(target("web").matches(0, "web"));
+        assert!(means("web", 0, "web"));
         for other in ["web2", "we", "Web", "aweb"] {
-            assert!(!target("web").matches(0, other), "{other}");
+            assert!(!means("web", 0, other), "{other}");
         }
     }
 
     #[test]
     fn a_list_matches_any_of_its_parts_and_keeps_their_order() {
-        let list = target("3, web,api-*,web");
-        assert!(list.matches(3, "x") && list.matches(9, "web") && list.matches(8, "api-1"));
-        assert!(!list.matches(4, "x"));
+        let list = "3, web,api-*,web";
+        assert!(means(list, 3, "x") && means(list, 9, "web") && means(list, 8, "api-1"));
+        assert!(!means(list, 4, "x"));
+        let list = target(list);
         let texts: Vec<&str> = list.parts().iter().map(Part::text).collect();
         assert_eq!(texts, ["3", "web", "api-*"]);
-        assert!(!list.parts()[0].matches(9, "web"));
+        assert!(list.parts()[0].choose([(9, "web")].into_iter()).is_empty());
     }
 
     #[test]
     fn all_matches_everything() {
-        assert!(target("all").matches(7, "x") && target("web,all").matches(7, "x"));
+        assert!(means("all", 7, "x") && means("web,all", 7, "x"));
         assert!(target("all").parts()[0].is_all());
-        assert!(!target("allx").matches(0, "x"));
+        assert!(!means("allx", 0, "x"));
     }
 
     #[test]
@@ -318,8 +335,8 @@ mod tests {
 
     #[test]
     fn digits_past_the_largest_id_match_nothing() {
-        assert!(!target("99999999999999999999").matches(u32::MAX, "web"));
-        assert!(target("4294967295").matches(u32::MAX, "web"));
+        assert!(!means("99999999999999999999", u32::MAX, "web"));
+        assert!(means("4294967295", u32::MAX, "web"));
     }
 
     #[test]
@@ -343,7 +360,7 @@ mod tests {
             ("x**", "x"),
         ];
         for (glob, name) in hits {
-            assert!(target(glob).matches(0, name), "{glob} {name}");
+            assert!(means(glob, 0, name), "{glob} {name}");
         }
         let misses = [
             ("api-*", "xapi-1"),
@@ -357,8 +374,21 @@ mod tests {
             ("[z-a]", "b"),
         ];
         for (glob, name) in misses {
-            assert!(!target(glob).matches(0, name), "{glob} {name}");
+            assert!(!means(glob, 0, name), "{glob} {name}");
         }
+    }
+
+    #[test]
+    fn what_is_exactly_a_name_means_no_other_service() {
+        let names = ["q", "qr", "[qr]", "q*", "q?", "q\\[", "a\\b", "plain"];
+        let services = || (0..).zip(names);
+        for (id, name) in services() {
+            for text in [name.to_owned(), Target::exactly(name)] {
+                assert_eq!(target(&text).parts()[0].choose(services()), [id], "{text}");
+            }
+        }
+        assert_eq!(target("[p-q]*").parts()[0].choose(services()), [0, 1, 3, 4, 5, 7]);
+        assert_eq!(Target::exactly("plain"), "plain");
     }
 
     #[test]
@@ -377,6 +407,7 @@ mod tests {
             "a b",
             "grüße",
             "日本",
+            "\u{e01}\u{e35}\u{e48}",
             "1a",
             "a.b_c@d+e",
             "a*",
@@ -398,6 +429,11 @@ mod tests {
             ("a\u{7f}", "U+007F"),
             ("a\u{202e}b", "U+202E"),
             ("a\u{a0}b", "U+00A0"),
+            ("web\u{fe0e}", "U+FE0E"),
+            ("\u{17b4}web", "U+17B4"),
+            ("we\u{1d17a}b", "U+1D17A"),
+            ("web\u{e0101}", "U+E0101"),
+            ("\u{302}web", "combines"),
             ("a/b", "slash"),
             ("a,b", "comma"),
             ("all", "every service"),

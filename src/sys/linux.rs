@@ -329,6 +329,10 @@ impl Kernel for Linux {
         self.home.open_file(name, mode)
     }
 
+    fn log_trouble(&self, name: &str) -> Option<Errno> {
+        self.home.try_append(name).err()
+    }
+
     fn load(&mut self, name: &str) -> Result<Option<Vec<u8>>> {
         self.home.load(name)
     }

@@ -256,6 +256,10 @@ pub trait Kernel {
 
     /// Opens a file of the home by its name in it.
     fn open(&mut self, name: &str, mode: Mode) -> Result<Self::File>;
+    /// Why nothing can be appended to a file of the home, if so. Makes none, and never waits.
+    fn log_trouble(&self, _name: &str) -> Option<Errno> {
+        None
+    }
     /// Reads a file of the home whole; none if there is none.
     fn load(&mut self, name: &str) -> Result<Option<Vec<u8>>>;
     /// Reads at a place; may read less than there is room for.

@@ -290,13 +290,33 @@ pub fn boot_id() -> u128 {
     u128::from_str_radix(&digits, 16).unwrap_or(0)
 }
 
-/// A number for this machine: of /etc/machine-id, else of its host name.
+/// A number for this machine: of /etc/machine-id, else of its mainboard, else of its
+/// host name.
 pub fn machine_id() -> u64 {
     let id = read("/etc/machine-id").unwrap_or_default();
     if id.len() >= 32 {
         return crate::process::record::checksum(id.trim_ascii());
     }
+    // An image without that file, and under another host name in each container: the mainboard
+    // is the same, for root.
+    let uuid = read("/sys/class/dmi/id/product_uuid").unwrap_or_default();
+    if is_unique(&uuid) {
+        return crate::process::record::checksum(uuid.trim_ascii());
+    }
     crate::process::record::checksum(rustix::system::uname().nodename().to_bytes())
+}
+
+/// Whether a board's UUID is one. Makers that give none leave zeroes, ones or an example, with
+/// few digits that differ: two such boards would be one machine.
+fn is_unique(uuid: &[u8]) -> bool {
+    const EXAMPLES: [&[u8]; 2] =
+        [b"03000200-0400-0500-0006-000700080009", b"12345678-1234-5678-90ab-cddeefaabbcc"];
+    let uuid = uuid.trim_ascii();
+    let mut digits: Vec<u8> = uuid.iter().copied().filter(u8::is_ascii_hexdigit).collect();
+    let is_whole = digits.len() == 32 && !EXAMPLES.contains(&uuid);
+    digits.sort_unstable();
+    digits.dedup();
+    is_whole && digits.len() > 4
 }
 
 /// Where a symbolic link of /proc leads, as text.

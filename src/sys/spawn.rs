@@ -291,14 +291,46 @@ fn open_streams(p: &Prepared) -> std::result::Result<(), (Stage, c_int)> {
         check(unsafe { libc::dup2(null, 0) }, Stage::Setup)?;
     }
     for (log, onto) in p.logs.into_iter().zip([1, 2]) {
-        let flags = access | libc::O_APPEND | libc::O_CLOEXEC;
-        let mode: libc::mode_t = 0o600;
-        // SAFETY: the path is NUL-terminated.
-        let fd = check(unsafe { libc::open(log, flags, mode) }, Stage::Log)?;
+        let fd = open_log(log, access | libc::O_APPEND | libc::O_CLOEXEC)?;
         // SAFETY: plain descriptors; dup2 clears close-on-exec on the copy.
         check(unsafe { libc::dup2(fd, onto) }, Stage::Setup)?;
     }
     Ok(())
+}
+
+/// A service is not down for its log: the directory is made anew where somebody cleaned up, and
+/// what can't be opened is replaced by nothing at all. `info` and `doctor` look for themselves.
+fn open_log(log: *const c_char, flags: c_int) -> std::result::Result<c_int, (Stage, c_int)> {
+    let mode: libc::mode_t = 0o600;
+    // SAFETY: the path is NUL-terminated.
+    let fd = unsafe { libc::open(log, flags, mode) };
+    if fd != -1 {
+        return Ok(fd);
+    }
+    // SAFETY: errno's location is always valid.
+    let is_missing = unsafe { *libc::__errno_location() } == libc::ENOENT;
+    if is_missing && flags & libc::O_CREAT != 0 {
+        // SAFETY: the path is NUL-terminated.
+        let slash = unsafe { libc::strrchr(log, c_int::from(b'/')) };
+        if !slash.is_null() {
+            // SAFETY: within the path, which lies in the arena: this process's own copy.
+            unsafe { slash.write(0) };
+            // SAFETY: the path ends at the NUL that was its last slash.
+            unsafe { libc::mkdir(log, 0o700) };
+            // SAFETY: as above.
+            unsafe { slash.write(b'/'.cast_signed()) };
+        }
+        // SAFETY: the path is NUL-terminated.
+        let fd = unsafe { libc::open(log, flags, mode) };
+        if fd != -1 {
+            return Ok(fd);
+        }
+    }
+    // SAFETY: the path is a NUL-terminated literal.
+    check(
+        unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) },
+        Stage::Log,
+    )
 }
 
 /// Puts this process on record, and its pid into its environment's mark.

@@ -73,6 +73,15 @@ impl Home {
         rustix::fs::openat(&self.dir, name, flags, rustix::fs::Mode::from_raw_mode(0o600))
     }
 
+    /// Sees whether one of the home's files is there and can be appended to.
+    ///
+    /// # Errors
+    /// What openat(2) says. ENXIO: a FIFO that nobody reads.
+    pub fn try_append(&self, name: &str) -> Result<()> {
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.dir, name, flags, rustix::fs::Mode::empty()).map(drop)
+    }
+
     /// Reads one of the home's files whole; none if there is none.
     ///
     /// # Errors

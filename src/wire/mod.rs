@@ -75,7 +75,7 @@ pub enum Request {
     Events {
         follow: bool,
     },
-    /// `until`: `online`, `ready`, `stopped` or `errored`.
+    /// `until`: `online`, `ready`, `stopped`, `errored` or `removed`.
     Wait {
         target: String,
         until: Until,
@@ -104,6 +104,7 @@ pub enum Until {
     Ready,
     Stopped,
     Errored,
+    Removed,
 }
 
 /// What the daemon answers. Every request ends with exactly one final reply.
@@ -187,15 +188,16 @@ impl Status {
 }
 
 impl Until {
-    const ALL: [Self; 4] = [Self::Online, Self::Ready, Self::Stopped, Self::Errored];
+    const ALL: [Self; 5] = [Self::Online, Self::Ready, Self::Stopped, Self::Errored, Self::Removed];
 
-    /// The word of `--for`.
+    /// The word of `--for`; only `logs -f` waits for `removed`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Online => "online",
             Self::Ready => "ready",
             Self::Stopped => "stopped",
             Self::Errored => "errored",
+            Self::Removed => "removed",
         }
     }
 }
@@ -217,6 +219,8 @@ pub struct Row {
     pub adopted: bool,
     pub command: String,
     pub cwd: String,
+    /// RFC 3339: when it is started again, while it waits for that.
+    pub next_at: Option<String>,
 }
 
 impl Row {
@@ -265,6 +269,7 @@ impl Row {
             adopted: false,
             command: String::new(),
             cwd: String::new(),
+            next_at: None,
         })
     }
 }
@@ -281,8 +286,9 @@ pub struct Info {
     pub ready: bool,
     pub pattern: String,
     pub policy: Policy,
-    pub log_out: String,
-    pub log_error: String,
+    /// None: its output is that of an `opm run`.
+    pub log_out: Option<String>,
+    pub log_error: Option<String>,
     pub identity: Option<Identity>,
     /// Quick deaths in a row so far.
     pub failed_restarts: u32,
@@ -290,6 +296,8 @@ pub struct Info {
     /// Names only: values are secrets.
     pub env_keys: Vec<String>,
     pub cgroup: Option<String>,
+    /// It has ended, as its policy says that it may: nothing is wrong with it.
+    pub done: bool,
     /// Why it is where it is, if there is something to say (errored, stopping for long).
     pub note: Option<String>,
 }
@@ -318,8 +326,9 @@ pub struct Identity {
 pub struct LogFiles {
     pub id: Id,
     pub name: String,
-    pub out: String,
-    pub error: String,
+    /// None: its output is that of an `opm run`.
+    pub out: Option<String>,
+    pub error: Option<String>,
 }
 
 /// One line of `events --format json`, exactly.
@@ -352,6 +361,8 @@ pub struct Health {
     pub online: usize,
     pub version: String,
     pub home: String,
+    /// A number that no other image of the same process has; older daemons don't say.
+    pub image: Option<u64>,
 }
 
 /// One line of `doctor`.

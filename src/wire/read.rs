@@ -28,12 +28,13 @@ from_fields!(Row {
     adopted,
     command,
     cwd,
+    next_at,
 });
 from_fields!(LastExit { code, signal, at });
 from_fields!(Identity { boot_id, pid_namespace, pid, start_time, pidfd_inode });
 from_fields!(LogFiles { id, name, out, error });
 from_fields!(Event { at, event, service, id, generation, pid, code, signal, reason });
-from_fields!(Health { pid, uptime_ms, memory_bytes, services, online, version, home });
+from_fields!(Health { pid, uptime_ms, memory_bytes, services, online, version, home, image });
 from_fields!(Finding { level, subject, text, advice });
 
 impl FromValue for Outcome {
@@ -64,6 +65,7 @@ impl FromValue for Info {
             last_restart_at: fields.take("last_restart_at")?,
             env_keys: fields.take("env_keys")?,
             cgroup: fields.take("cgroup")?,
+            done: fields.or("done", false)?,
             note: fields.take("note")?,
             row: Row::from_value(fields.rest())?,
         })
@@ -263,6 +265,7 @@ mod tests {
             adopted: true,
             command: "node a".into(),
             cwd: "/".into(),
+            next_at: Some("then".into()),
         }
     }
 
@@ -275,8 +278,8 @@ mod tests {
             ready: true,
             pattern: "a".into(),
             policy: spec().policy,
-            log_out: "o".into(),
-            log_error: "e".into(),
+            log_out: Some("o".into()),
+            log_error: None,
             identity: Some(Identity {
                 boot_id: "b".into(),
                 pid_namespace: 1,
@@ -288,6 +291,7 @@ mod tests {
             last_restart_at: None,
             env_keys: vec!["K".into()],
             cgroup: None,
+            done: true,
             note: Some("n".into()),
         }
     }
@@ -309,7 +313,8 @@ mod tests {
     fn replies() -> Vec<Reply> {
         let outcome = |warnings| Outcome { code: 3, text: "t".into(), warnings };
         let outcomes = vec![outcome(vec![]), outcome(vec!["w".into()])];
-        let [name, out, error] = ["n", "o", "e"].map(String::from);
+        let [name, out] = ["n", "o"].map(String::from);
+        let (out, error) = (Some(out), None);
         let [level, subject, text, advice] = ["l", "s", "t", "a"].map(String::from);
         vec![
             Reply::Progress { done: 1, total: 2 },
@@ -328,6 +333,7 @@ mod tests {
                 online: 5,
                 version: "6".into(),
                 home: "7".into(),
+                image: Some(8),
             }),
             Reply::Doctor(vec![Finding { level, subject, text, advice }]),
             Reply::Failed { code: 4, text: "t".into() },

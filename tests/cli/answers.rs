@@ -1,8 +1,13 @@
 //! What the daemon of the tests answers: three services, of which only `web` can be named.
 use opm::service::spec::Policy;
 use opm::wire::{
-    Event, Finding, Health, Identity, Info, LastExit, Outcome, Reply, Request, Row, Status, Until,
+    Event, Finding, Health, Identity, Info, LastExit, LogFiles, Outcome, Reply, Request, Row,
+    Status, Until,
 };
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Another one after each upgrade.
+static IMAGE: AtomicU64 = AtomicU64::new(60_000);
 
 pub(crate) fn row(id: u32, name: &str, status: Status) -> Row {
     let up = status == Status::Online;
@@ -21,6 +26,7 @@ pub(crate) fn row(id: u32, name: &str, status: Status) -> Row {
         adopted: false,
         command: "node server.js".into(),
         cwd: "/srv/app".into(),
+        next_at: (status == Status::Waiting).then(|| "2026-01-02T03:04:07.000Z".into()),
     }
 }
 
@@ -45,8 +51,8 @@ pub(crate) fn info(row: Row) -> Info {
         ready: up,
         pattern: "server.js".into(),
         policy: Policy::default(),
-        log_out: "/home/u/.opm/logs/web-out.log".into(),
-        log_error: "/home/u/.opm/logs/web-error.log".into(),
+        log_out: Some("/home/u/.opm/logs/web-out.log".into()),
+        log_error: Some("/home/u/.opm/logs/web-error.log".into()),
         identity: up.then(|| Identity {
             boot_id: "b".into(),
             pid_namespace: 1,
@@ -58,6 +64,7 @@ pub(crate) fn info(row: Row) -> Info {
         last_restart_at: None,
         env_keys: vec!["PATH".into(), "SECRET".into()],
         cgroup: None,
+        done: false,
         note: (!up).then(|| "too many quick deaths".into()),
         row,
     }
@@ -128,7 +135,10 @@ pub(crate) fn answer(request: &Request) -> Vec<Reply> {
         Request::Upgrade { binary: Some(_) } => {
             vec![Reply::Failed { code: 1, text: "daemon: that is no opm".into() }]
         }
-        Request::Upgrade { binary: None } => vec![],
+        Request::Upgrade { binary: None } => {
+            IMAGE.fetch_add(1, Ordering::Relaxed);
+            vec![]
+        }
         Request::Save => done(vec![outcome(0, "saved 3 services")]),
         _ => tell(request, target),
     }
@@ -151,6 +161,10 @@ fn tell(request: &Request, target: &str) -> Vec<Reply> {
             vec![Reply::Info(rows().into_iter().map(info).collect())]
         }
         Request::Info { .. } => vec![Reply::Info(vec![info(row(0, "web", Status::Online))])],
+        Request::Logs { .. } => {
+            let (out, error) = (Some("/o".into()), Some("/e".into()));
+            vec![Reply::Logs(vec![LogFiles { id: 0, name: "web".into(), out, error }])]
+        }
         Request::Env { .. } => {
             let env = [("PATH", "/bin"), ("SECRET", "two\nlines")];
             let env = env.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
@@ -170,6 +184,7 @@ fn tell(request: &Request, target: &str) -> Vec<Reply> {
             online: 1,
             version: "0.1.0".into(),
             home: "/home/u/.opm".into(),
+            image: Some(IMAGE.load(Ordering::Relaxed)),
         })],
         Request::Doctor => vec![Reply::Doctor(vec![
             Finding {

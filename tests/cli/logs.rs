@@ -33,8 +33,8 @@ fn logs_follow_what_is_written_a_flush_and_a_rotation_until_the_reader_leaves() 
     let files = LogFiles {
         id: 0,
         name: "web".into(),
-        out: path.to_str().unwrap().into(),
-        error: path.with_file_name("web-error.log").to_str().unwrap().into(),
+        out: path.to_str().map(Into::into),
+        error: path.with_file_name("web-error.log").to_str().map(Into::into),
     };
     let _requests = scratch.daemon(move |_| vec![Reply::Logs(vec![files.clone()])]);
     let mut child = scratch.command(&["logs", "web", "-f"]).spawn().unwrap();

@@ -16,7 +16,10 @@ use std::process::Stdio;
 #[test]
 fn help_is_as_written() {
     let scratch = Scratch::new();
-    let mut text = transcripts(&scratch, &[&["--help"], &["--version"], &["help", "ls"]]);
+    let mut text = transcripts(
+        &scratch,
+        &[&["--help"], &["--version"], &["-v"], &["version"], &["help", "ls"]],
+    );
     for entry in ENTRIES {
         text.push_str(&scratch.transcript(&[entry.name, "--help"]));
     }
@@ -39,6 +42,12 @@ fn errors_of_usage_are_one_line_and_exit_2() {
     let lines: &[&[&str]] = &[
         &[],
         &["frobnicate"],
+        &["reload", "web"],
+        &["monit"],
+        &["startup"],
+        &["sendSignal", "HUP", "web"],
+        &["ping"],
+        &["serve"],
         &["strat", "web"],
         &["--frob"],
         &["start", "--frob", "x"],
@@ -50,6 +59,9 @@ fn errors_of_usage_are_one_line_and_exit_2() {
         &["start", "--restart", "never", "--no-autorestart", "sleep"],
         &["start", "--max-restarts", "-1", "sleep"],
         &["start", "--min-uptime", "5", "sleep"],
+        &["start", "--restart-delay", "3000", "sleep"],
+        &["start", "--name", "w\u{feff}eb", "sleep"],
+        &["start", "node", "a.js", "--name", "x"],
         &["start", "--stop-signal", "FOO", "sleep"],
         &["start", "--name", "a/b", "sleep"],
         &["start", "--name", "a", "--name", "b", "sleep"],
@@ -57,7 +69,6 @@ fn errors_of_usage_are_one_line_and_exit_2() {
         &["start", "--", ""],
         &["start", "sleep 'x"],
         &["stop"],
-        &["stop", "web", "api"],
         &["stop", "web,,api"],
         &["stop", ""],
         &["ls", "--format", "xml"],
@@ -90,6 +101,13 @@ fn with_nothing_on_record_no_daemon_is_started_and_the_answers_are_true() {
         &["info", "all", "--format", "json"],
         &["stop", "all"],
         &["stop", "web"],
+        &["stop", "web", "api", "all"],
+        &["restart", "all"],
+        &["ls", "web"],
+        &["logs"],
+        &["flush"],
+        &["events", "web"],
+        &["start", "web", "api"],
         &["remove", "7"],
         &["start", "nope"],
         &["start", "7"],
@@ -135,6 +153,13 @@ fn what_the_daemon_answers_is_said_as_written() {
         &["start", "web", "--name", "x"],
         &["start", "web", "--", "x"],
         &["stop", "web,nope"],
+        &["stop", "web", "nope"],
+        &["ls", "0", "日*", "nope", "--json"],
+        &["status", "nope", "x*"],
+        &["start", "nope", "no"],
+        &["signal", "web", "nope", "HUP"],
+        &["events", "web", "--json"],
+        &["events", "nope"],
         &["kill", "nope"],
         &["restart", "web"],
         &["rm", "web"],

@@ -15,6 +15,7 @@
 #[macro_use]
 mod namespace;
 mod adopt;
+mod commands;
 mod cutoff;
 mod death;
 mod dump;

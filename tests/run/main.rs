@@ -2,6 +2,7 @@
 //!
 //! Needs root and `unshare`, `nsenter`, `flock` for the latter.
 #![allow(clippy::unwrap_used, reason = "a test may end where it fails")]
+mod beside;
 mod ends;
 mod first;
 mod output;

@@ -313,12 +313,13 @@ impl Sim {
                 key: self.key,
                 inherited_limit: u64::MAX,
                 outer: None,
+                forgets_elsewhere: false,
                 is_namespace_gone: |_| false,
             }
         };
         self.followed = [Followed::default(); 3];
         let kernel = Fake::new(self.world.clone());
-        match catch_unwind(AssertUnwindSafe(|| Daemon::begin(kernel, place))) {
+        match catch_unwind(AssertUnwindSafe(|| begun(kernel, place))) {
             Err(payload) => self.killed(payload),
             Ok(Err((code, text))) => {
                 note!(self.world.borrow(), "REFUSED {code} {text}");
@@ -470,4 +471,11 @@ impl Sim {
         }
         self.begin()
     }
+}
+
+/// A daemon after its first tick.
+fn begun(kernel: Fake, place: Place) -> Result<Daemon<Fake>, (u8, String)> {
+    let mut daemon = Daemon::begin(kernel, place)?;
+    daemon.tick();
+    Ok(daemon)
 }

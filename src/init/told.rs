@@ -1,0 +1,117 @@
+//! What `opm run` says of its services on stderr: each exit, restart and kill, and what comes of
+//! it, in one line as long as that is known at once. Pure: events in, lines out.
+use crate::wire::Event;
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// How a service ended, not said yet: what comes of it is not known.
+    exits: BTreeMap<String, String>,
+    /// Services that have ended at least once: the next that comes up is a restart.
+    ended: BTreeSet<String>,
+    lines: Vec<String>,
+    /// Live incarnations of whose kill it was said.
+    killed: BTreeSet<u64>,
+}
+
+impl Told {
+    /// Takes up what happened. `ours`: of its end for good it is said elsewhere.
+    pub(super) fn hear(&mut self, event: Event, ours: bool) {
+        let name = event.service;
+        match event.event.as_str() {
+            "exited" => {
+                let how = match (event.signal, event.code) {
+                    (Some(signal), _) => format!("exited with signal {signal}"),
+                    (None, Some(code)) => format!("exited with code {code}"),
+                    (None, None) => "exited, status unknown".to_owned(),
+                };
+                self.ended.insert(name.clone());
+                self.exits.insert(name, how);
+            }
+            "waiting" => {
+                let when = event.reason.unwrap_or_default();
+                self.say(&name, &when.replacen("restart in", "restarting in", 1));
+            }
+            "spawned" if self.ended.contains(&name) => {
+                let pid = event.pid.unwrap_or(0);
+                self.say(&name, &format!("restarted (pid {pid})"));
+            }
+            "errored" if !ours => {
+                let why = event.reason.map_or(String::new(), |why| format!(": {why}"));
+                self.say(&name, &format!("errored{why}"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Says `what` of a service, behind how it ended if that was not said yet.
+    pub(super) fn say(&mut self, name: &str, what: &str) {
+        self.lines.push(match self.exits.remove(name) {
+            Some(how) => format!("{name}: {how}, {what}"),
+            None => format!("{name}: {what}"),
+        });
+    }
+
+    /// Says that a service has ended for good, with its exit code: so not how it exited with one.
+    pub(super) fn say_end(&mut self, name: &str, what: &str) {
+        if self.exits.get(name).is_some_and(|how| how.contains("code")) {
+            self.exits.remove(name);
+        }
+        self.say(name, what);
+    }
+
+    /// What is known by now, at the end of a turn. `killing`: see `Daemon::killing`.
+    pub(super) fn lines<'a>(
+        &mut self,
+        killing: impl Iterator<Item = (u64, &'a str)>,
+    ) -> Vec<String> {
+        let mut lines = std::mem::take(&mut self.lines);
+        let before = std::mem::take(&mut self.killed);
+        for (generation, name) in killing {
+            if !before.contains(&generation) {
+                lines.push(format!("{name}: did not end in time, killing it"));
+            }
+            self.killed.insert(generation);
+        }
+        let exits = std::mem::take(&mut self.exits);
+        lines.extend(exits.into_iter().map(|(name, how)| format!("{name}: {how}")));
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(kind: &str, code: Option<i32>) -> Event {
+        let reason = (kind == "waiting").then(|| "restart in 2s".to_owned());
+        let (at, event, service) = (String::new(), kind.to_owned(), "w".to_owned());
+        Event { at, event, service, id: 0, generation: 1, pid: Some(7), code, signal: None, reason }
+    }
+
+    #[test]
+    fn an_exit_and_what_comes_of_it_are_one_line_if_they_are_known_together() {
+        let mut told = Told::default();
+        let none = || std::iter::empty();
+        told.hear(event("spawned", None), true);
+        assert!(told.lines(none()).is_empty(), "a first start is no news");
+        told.hear(event("exited", Some(3)), true);
+        told.hear(event("waiting", None), true);
+        assert_eq!(told.lines(none()), ["w: exited with code 3, restarting in 2s"]);
+        told.hear(event("spawned", None), true);
+        told.hear(event("exited", Some(4)), true);
+        assert_eq!(told.lines(none()), ["w: restarted (pid 7)", "w: exited with code 4"]);
+        told.hear(event("exited", Some(5)), true);
+        told.say_end("w", "ended for good, exit code 5");
+        assert_eq!(told.lines(none()), ["w: ended for good, exit code 5"]);
+    }
+
+    #[test]
+    fn a_kill_is_said_once_for_each_incarnation() {
+        let mut told = Told::default();
+        let killing = |generations: &'static [u64]| generations.iter().map(|of| (*of, "w"));
+        assert_eq!(told.lines(killing(&[9])).len(), 1);
+        assert_eq!(told.lines(killing(&[4, 9])).len(), 1);
+        assert_eq!(told.lines(killing(&[4])).len(), 0);
+    }
+}
