@@ -81,6 +81,7 @@ fn info_pairs(info: &Info) -> Vec<(&'static str, String)> {
         ("min uptime", span(policy.min_uptime)),
         ("restart delay", policy.restart_delay.to_string()),
         ("stop signal", policy.stop_signal.to_string()),
+        ("stop reach", policy.stop_reach.word().to_owned()),
         ("stop timeout", span(policy.stop_timeout)),
         ("pattern", info.pattern.clone()),
         ("log out", info.log_out.clone()),

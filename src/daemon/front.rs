@@ -205,12 +205,13 @@ impl<K: Kernel> Daemon<K> {
     /// exec`) or hide their origin. They arrive silently, so this looks for itself.
     pub fn dismiss_orphans(&mut self) {
         self.count_children();
-        for (_, orphan) in self.orphans.iter_mut() {
+        for (pid, orphan) in self.orphans.iter_mut() {
             if orphan.asked || matches!(orphan.owner, Owner::Run(..)) {
                 continue;
             }
             orphan.asked = true;
-            for signal in [libc::SIGTERM, libc::SIGCONT] {
+            let stopped = self.kernel.stat(*pid).is_ok_and(|stat| stat.state == b'T');
+            for signal in [libc::SIGTERM].into_iter().chain(stopped.then_some(libc::SIGCONT)) {
                 // Gone already, at worst.
                 self.kernel.signal(&orphan.pidfd, signal, Reach::Process).ok();
             }

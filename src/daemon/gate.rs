@@ -109,10 +109,7 @@ impl<K: Kernel> Daemon<K> {
         self.orphans.insert(pid, Orphan { pidfd, owner, asked: false });
         if let Owner::Run(id, _) = owner {
             self.touched.insert(id);
-            if self.unit(id).and_then(|unit| unit.run.as_ref()).is_some_and(|run| run.is_draining())
-            {
-                self.terminate_rest(id);
-            }
+            self.terminate_rest(id);
         }
         Ok(true)
     }

@@ -208,7 +208,7 @@ impl<K: Kernel> Daemon<K> {
             adopted: true,
             since: since.min(self.now),
             kills: 0,
-            asked: false,
+            asked: None,
             failure: None,
             members: Map::new(),
         })

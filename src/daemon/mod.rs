@@ -46,7 +46,7 @@ use journal::Journal;
 use sorted::{Map, Set};
 use std::collections::{HashMap, VecDeque};
 use store::Store;
-use unit::{Orphan, Owner, Unit, unit_in};
+use unit::{Orphan, Owner, Run, Unit, unit_in};
 
 /// Who asked; the loop's own numbering.
 pub type ClientId = u64;
@@ -237,6 +237,10 @@ impl<K: Kernel> Daemon<K> {
 
     pub(crate) fn unit_mut(&mut self, id: Id) -> Option<&mut Unit<K>> {
         unit_in(&mut self.units, id)
+    }
+
+    pub(crate) fn run_mut(&mut self, id: Id) -> Option<&mut Run<K>> {
+        self.unit_mut(id)?.run.as_mut()
     }
 
     /// Every service, by id.

@@ -250,7 +250,7 @@ impl<K: Kernel> Daemon<K> {
             adopted: true,
             since: if start_time > 0 { start_time * TICK_MS } else { self.now },
             kills: 0,
-            asked: false,
+            asked: None,
             failure: None,
             members: Map::new(),
         })

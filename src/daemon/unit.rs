@@ -1,5 +1,5 @@
 //! A service as the daemon holds it: what was declared, its machine, and what of it may live.
-use super::sorted::Map;
+use super::sorted::{Map, Set};
 use crate::process::record::State;
 use crate::process::{Exit, Identity, Pid};
 use crate::service::machine::{Generation, Goal, Machine, Phase, Time};
@@ -63,12 +63,24 @@ pub struct Run<K: Kernel> {
     pub since: Time,
     /// SIGKILL rounds so far.
     pub kills: u32,
-    /// The stop signal was sent to the group.
-    pub asked: bool,
+    /// The stop that it is in.
+    pub asked: Option<Asked>,
     /// Why it was not exec'd.
     pub failure: Option<(Stage, Errno)>,
     /// Members beyond the leader and our own orphans: found by marks, in the drain only.
     pub members: Map<Pid, Member<K>>,
+}
+
+/// A stop of an incarnation: who of it has had the stop signal.
+#[derive(Debug)]
+pub struct Asked {
+    /// When it began.
+    pub at: Time,
+    /// When the leader's group had it, on the clock of start times, and the last pid that had been
+    /// given out.
+    pub group: Option<(u64, Pid)>,
+    /// Who was seen then, or had it since: pid and start time.
+    pub seen: Set<(Pid, u64)>,
 }
 
 /// A process of a tree that is not its leader.
@@ -104,6 +116,13 @@ pub(crate) fn unit_in<K: Kernel>(
     id: Id,
 ) -> Option<&mut Unit<K>> {
     units.get_mut(id as usize)?.as_deref_mut()
+}
+
+impl Asked {
+    /// One that begins.
+    pub fn new(at: Time) -> Self {
+        Self { at, group: None, seen: Set::new() }
+    }
 }
 
 impl<K: Kernel> Unit<K> {
@@ -167,10 +186,22 @@ impl<K: Kernel> Run<K> {
             adopted: false,
             since: now,
             kills: 0,
-            asked: false,
+            asked: None,
             failure: None,
             members: Map::new(),
         }
+    }
+
+    /// Whether a process (pid and start time) of this group has had the stop signal already. Within
+    /// one tick of the clock the pids tell who was there: they are given out in rising order.
+    pub fn has_had_stop(&self, identity: (Pid, u64), pgid: Pid) -> bool {
+        let Some(asked) = &self.asked else {
+            return false;
+        };
+        let (pid, start_time) = identity;
+        let was_there = |(tick, last)| (start_time, pid) <= (tick, last);
+        asked.seen.contains(&identity)
+            || pgid == self.leader.pid && asked.group.is_some_and(was_there)
     }
 
     /// The leader is dead and confirmed so; what is left must drain.

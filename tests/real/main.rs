@@ -21,6 +21,7 @@ mod dump;
 mod hostile;
 mod input;
 mod many;
+mod once;
 mod proc;
 mod programs;
 mod restart;

@@ -274,6 +274,10 @@ impl Kernel for Fake {
         world.counts_forks.then(|| world.free_pids())
     }
 
+    fn last_pid(&mut self) -> Option<Pid> {
+        Some(self.enter().last_pid)
+    }
+
     fn stat(&mut self, pid: Pid) -> Result<Stat> {
         let mut world = self.enter();
         if let Some(errno) = world.shortage() {

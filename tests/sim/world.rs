@@ -78,6 +78,8 @@ pub(crate) struct Proc {
     pub(crate) stuck: bool,
     pub(crate) doom: Option<Exit>,
     pub(crate) term_pending: bool,
+    /// The daemon that has sent it the stop signal.
+    pub(crate) termed_by: Option<Key>,
     /// Its end was asked for before its exec.
     pub(crate) ended: bool,
     /// A tracer has its exit status.
@@ -155,7 +157,7 @@ pub(crate) struct World {
     pub(crate) tiers: Tiers,
     pub(crate) counts_forks: bool,
     pub(crate) pids: i32,
-    last_pid: i32,
+    pub(crate) last_pid: i32,
     last_start: HashMap<Pid, u64>,
     pub(crate) next_key: Key,
     pub(crate) fd: u64,
@@ -317,6 +319,7 @@ impl World {
                 stuck: false,
                 doom: None,
                 term_pending: false,
+                termed_by: None,
                 traced: false,
                 ended: false,
             },
@@ -331,6 +334,7 @@ impl World {
         child.stuck = false;
         child.doom = None;
         child.term_pending = false;
+        child.termed_by = None;
         child.traced = false;
         child.half_dead = false;
         note!(self, "fork {pid} key {key} of {parent} tag {:?}", child.tag);
@@ -445,7 +449,18 @@ impl World {
             }
             Some(_) => {}
         }
+        // Where something could not be read, it is asked again rather than not at all.
+        let exact = self.faults.descriptors == 0 && self.faults.children_missing == 0;
+        // Born while the daemon looked around: it may have been in the group already, or not.
+        let exact = exact && self.procs[at].key < self.turn_key;
+        let again = self.procs[at].termed_by == self.daemon && self.daemon.is_some();
+        if signal == libc::SIGTERM && self.wild && again && exact {
+            let text = format!("pid {} has had the stop signal twice", self.procs[at].pid);
+            return self.violate(text);
+        }
+        let (termed, daemon) = (signal == libc::SIGTERM && exact, self.daemon);
         let p = &mut self.procs[at];
+        p.termed_by = daemon.filter(|_| termed).or(p.termed_by);
         match signal {
             libc::SIGKILL => p.doom = Some(Exit::Signal(signal)),
             libc::SIGCONT => {
