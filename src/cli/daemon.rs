@@ -3,7 +3,7 @@ use super::ask::{outcomes, strange};
 use super::client::{Client, Connection, Need};
 use super::output::{Done, Failure, put, say, say_json};
 use super::{Call, home, render, wants_json};
-use crate::wire::{Health, Reply, Request, code};
+use crate::wire::{Health, Outcome, Reply, Request, code};
 use clap::ArgMatches;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -70,7 +70,12 @@ fn stop(client: &Client, services: bool) -> Done {
     let holder = home::lock_holder(&client.home);
     match client.ask(need, &Request::Leave { services })? {
         Some(reply) => {
-            wait_for_exit(client, holder);
+            let refused = |outcome: &Outcome| outcome.code != code::DONE;
+            let stays =
+                matches!(&reply, Reply::Outcomes { outcomes, .. } if outcomes.iter().any(refused));
+            if !stays {
+                wait_for_exit(client, holder);
+            }
             outcomes(&reply)
         }
         None => {

@@ -89,8 +89,9 @@ impl Front for Background {
         None
     }
 
-    fn end(&mut self, _: &mut Daemon<Linux>) -> u8 {
-        super::serve::log("left; services keep running");
+    fn end(&mut self, daemon: &mut Daemon<Linux>) -> u8 {
+        let alive = daemon.all_units().any(|unit| unit.machine.generation().is_some());
+        super::serve::log(if alive { "left; services keep running" } else { "left; nothing runs" });
         code::DONE
     }
 }
