@@ -124,6 +124,8 @@ pub enum Stage {
     Directory,
     Log,
     Exec,
+    /// It ended before its exec, by a signal.
+    Killed,
 }
 
 /// A child between fork and exec, or after it.

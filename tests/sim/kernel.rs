@@ -302,6 +302,7 @@ impl Kernel for Fake {
             utime: 0,
             stime: 0,
             num_threads: if p.half_dead && p.is_alive() { 3 } else { 1 },
+            execed: p.leader || p.tag.is_none(),
             start_time: p.start,
             rss_pages: 1,
             exit_code,

@@ -365,10 +365,6 @@ impl World {
             // The pipe's only writer is gone. End of file, unless it reported before.
             if self.launches.get(&pre.launch).is_some_and(|l| l.0 == Launch::Pending) {
                 self.decide_launch(pre.launch, Launch::Done);
-                // Killed before its exec: from outside it looks like an exec and a quick death.
-                if let Some(tag) = self.procs[at].tag {
-                    self.execs.push((tag.service, self.procs[at].pid));
-                }
             }
         }
         for at in 0..self.procs.len() {
@@ -449,18 +445,11 @@ impl World {
             }
             Some(_) => {}
         }
-        // Where something could not be read, it is asked again rather than not at all.
-        let exact = self.faults.descriptors == 0 && self.faults.children_missing == 0;
-        // Born while the daemon looked around: it may have been in the group already, or not.
-        let exact = exact && self.procs[at].key < self.turn_key;
-        let again = self.procs[at].termed_by == self.daemon && self.daemon.is_some();
-        if signal == libc::SIGTERM && self.wild && again && exact {
+        if signal == libc::SIGTERM && self.has_had_term(at) {
             let text = format!("pid {} has had the stop signal twice", self.procs[at].pid);
             return self.violate(text);
         }
-        let (termed, daemon) = (signal == libc::SIGTERM && exact, self.daemon);
         let p = &mut self.procs[at];
-        p.termed_by = daemon.filter(|_| termed).or(p.termed_by);
         match signal {
             libc::SIGKILL => p.doom = Some(Exit::Signal(signal)),
             libc::SIGCONT => {
