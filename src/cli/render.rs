@@ -101,10 +101,9 @@ fn last_exit(exit: &LastExit) -> String {
         (Some(code), None) => format!("code {code}"),
         (None, None) => "unknown".to_owned(),
     };
-    match &exit.at {
-        Some(at) => format!("{how} at {at}"),
-        None => how,
-    }
+    let at = exit.at.as_ref().map_or(String::new(), |at| format!(" at {at}"));
+    let by = exit.by.as_ref().map_or(String::new(), |by| format!(" (by {by})"));
+    how + &at + &by
 }
 
 fn pairs(pairs: &[(&str, String)]) -> String {
@@ -142,6 +141,9 @@ pub(crate) fn event(event: &Event) -> String {
     }
     if let Some(signal) = &event.signal {
         line.push_str(&format!(" signal={signal}"));
+    }
+    if let Some(by) = &event.by {
+        line.push_str(&format!(" by={by}"));
     }
     if let Some(reason) = &event.reason {
         line.push_str(&format!(": {reason}"));
@@ -189,6 +191,7 @@ mod tests {
             pid: Some(12),
             code: None,
             signal: None,
+            by: None,
             reason: None,
         }
     }
@@ -206,10 +209,11 @@ mod tests {
     #[test]
     fn the_last_exit_says_signal_code_or_unknown() {
         let exit = |code, signal: Option<&str>| {
-            last_exit(&LastExit { code, signal: signal.map(Into::into), at: None })
+            let by = signal.map(|_| "opm".into());
+            last_exit(&LastExit { code, signal: signal.map(Into::into), by, at: None })
         };
         assert_eq!(exit(Some(3), None), "code 3");
-        assert_eq!(exit(None, Some("KILL")), "signal KILL");
+        assert_eq!(exit(None, Some("KILL")), "signal KILL (by opm)");
         assert_eq!(exit(None, None), "unknown");
     }
 

@@ -262,6 +262,7 @@ impl<K: Kernel> Daemon<K> {
         run.exit = Some(exit);
         let (generation, pid) = (run.generation, run.leader.pid);
         unit.exit = Some(exit);
+        unit.by_opm = false;
         unit.exited_at = wall;
         self.gates.insert(id);
         self.announce_exit(id, generation, pid, exit);

@@ -238,7 +238,7 @@ impl<K: Kernel> Daemon<K> {
     /// The gate is open.
     fn emptied(&mut self, id: Id) {
         if let Some(generation) = self.end_run(id) {
-            self.announce(id, generation, "drained", |_| {});
+            self.announce_drained(id, generation);
             self.feed(id, Input::Emptied(generation));
         }
     }

@@ -156,6 +156,8 @@ impl<K: Kernel> Daemon<K> {
             exited_at: state.exited_at,
             restarted_at: state.restarted_at,
             exit: state.exit,
+            by_opm: state.by_opm,
+            killed: None,
             removing: false,
             provisional: false,
             halted: state.halted,

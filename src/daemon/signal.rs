@@ -176,7 +176,10 @@ impl<K: Kernel> Daemon<K> {
     pub(crate) fn kill_tree(&mut self, id: Id) {
         let Some(run) = self.run_mut(id) else { return };
         run.kills += 1;
-        let (leads, draining) = (run.exit.is_none(), run.exit.is_some());
+        let (first, leads) = (run.kills == 1, run.exit.is_none());
+        if first {
+            self.note_kill(id);
+        }
         let groups = self.kernel.tiers().pgroup_signal;
         let roots = self.roots(id, |_| true);
         if let Some(run) = self.units[id as usize].as_deref().and_then(|unit| unit.run.as_ref()) {
@@ -197,7 +200,7 @@ impl<K: Kernel> Daemon<K> {
                 self.send(id, &process, libc::SIGKILL);
             }
         }
-        if draining {
+        if !leads {
             // Where no event comes (somebody else's zombie, a lost edge), the round itself looks.
             self.look_again_at.get_or_insert(self.now);
         }
@@ -212,6 +215,18 @@ impl<K: Kernel> Daemon<K> {
         let orphans = self.orphans.iter().filter(|(_, o)| o.owner == mine && which(o.asked));
         let members = run.members.iter().filter(|(_, m)| m.certain && which(m.asked));
         orphans.map(|(pid, _)| *pid).chain(members.map(|(pid, _)| *pid)).collect()
+    }
+
+    /// The processes of a tree that we hold and know to be of it.
+    pub(crate) fn may_be_signalled(&self, id: Id) -> Vec<Pid> {
+        let leader = self.unit(id).and_then(Unit::pid);
+        leader.into_iter().chain(self.roots(id, |_| true)).collect()
+    }
+
+    /// One of the tree that lives although its leader is gone, and is known.
+    pub(crate) fn survivor(&mut self, id: Id) -> Option<Pid> {
+        let mut rest = self.roots(id, |_| true).into_iter();
+        rest.find(|pid| self.held_process(id, *pid).is_some())
     }
 
     /// A process that we hold, as it is now.

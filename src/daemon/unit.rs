@@ -4,6 +4,7 @@ use crate::process::record::State;
 use crate::process::{Exit, Identity, Pid};
 use crate::service::machine::{Generation, Goal, Machine, Phase, Time};
 use crate::service::spec::{Definition, Id};
+use crate::service::text::format_span;
 use crate::sys::{Child, Errno, Kernel, Stage};
 use crate::wire::Status;
 
@@ -25,6 +26,10 @@ pub struct Unit<K: Kernel> {
     pub exited_at: u64,
     pub restarted_at: u64,
     pub exit: Option<Exit>,
+    /// That was our SIGKILL.
+    pub by_opm: bool,
+    /// The last incarnation that had to be killed, until an operator asks for something else.
+    pub killed: Option<Killed>,
     /// To be forgotten as soon as it is down.
     pub removing: bool,
     /// Its first exec is not yet confirmed and nobody wants it kept if that fails.
@@ -41,6 +46,23 @@ pub struct Unit<K: Kernel> {
     pub sample: Option<(Time, u64)>,
     /// Its status when it was last announced.
     pub announced: Status,
+}
+
+/// What of an incarnation did not end in time.
+#[derive(Clone, Copy, Debug)]
+pub struct Killed {
+    pub generation: Generation,
+    /// How long it had had.
+    pub after: Time,
+    /// Its leader, or what that had left.
+    pub leader: bool,
+}
+
+impl std::fmt::Display for Killed {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let what = if self.leader { "" } else { "what it left was " };
+        write!(to, "{what}killed after {}", format_span(self.after))
+    }
 }
 
 /// An incarnation that may live.
@@ -138,7 +160,7 @@ impl<K: Kernel> Unit<K> {
             Phase::Cooldown { .. } => Status::Waiting,
             Phase::Starting { .. } => Status::Starting,
             Phase::Up { .. } => Status::Online,
-            Phase::Stopping { .. } => Status::Stopping,
+            Phase::Lingering { .. } | Phase::Stopping { .. } => Status::Stopping,
         }
     }
 
@@ -158,7 +180,14 @@ impl<K: Kernel> Unit<K> {
             exited_at: self.exited_at,
             restarted_at: self.restarted_at,
             exit: self.exit,
+            by_opm: self.by_opm,
         }
+    }
+
+    /// What had to be killed of its newest incarnation, in parentheses, or nothing.
+    pub fn kill_words(&self) -> String {
+        let killed = self.killed.filter(|killed| killed.generation.0 == self.generation);
+        killed.map_or(String::new(), |killed| format!(" ({killed})"))
     }
 
     /// A copy of the note, to be told.

@@ -18,6 +18,7 @@ mod adopt;
 mod cutoff;
 mod death;
 mod dump;
+mod ends;
 mod hostile;
 mod input;
 mod many;
