@@ -71,6 +71,8 @@ enum Move {
     Exit(usize),
     /// The daemon looks at the kernel and queues what it sees.
     Sweep(Ending),
+    /// It sees that a leader has left something behind that lives.
+    Judge,
     Deliver(usize),
     Double(usize),
     Elapse,
@@ -93,7 +95,8 @@ fn rank(input: &Input) -> (u8, u64, u8) {
         Input::Spawned(g) => (4, g.0, 0),
         Input::SpawnFailed(g, fault) => (5, g.0, u8::from(fault == Fault::Machine)),
         Input::LeaderExited(g, ending) => (6, g.0, ending as u8),
-        Input::Emptied(g) => (7, g.0, 0),
+        Input::Daemonized(g) => (7, g.0, 0),
+        Input::Emptied(g) => (8, g.0, 0),
     }
 }
 
@@ -129,7 +132,8 @@ impl World {
         }
         moves.extend((0..self.procs.len()).map(Move::Exit));
         if self.inbox.len() < INBOX_MAX {
-            moves.extend([Ending::Clean, Ending::Failure, Ending::Daemonized].map(Move::Sweep));
+            moves.extend([Ending::Clean, Ending::Failure].map(Move::Sweep));
+            moves.push(Move::Judge);
             moves.extend((0..self.inbox.len()).map(Move::Double));
         }
         moves.extend((0..self.inbox.len()).map(Move::Deliver));
@@ -153,6 +157,10 @@ impl World {
             }
             Move::Exit(index) => drop(self.procs.remove(index)),
             Move::Sweep(ending) => self.sweep(ending),
+            Move::Judge => {
+                let left = self.procs.iter().find(|p| !p.leader).map(|p| p.generation);
+                self.inbox.extend(left.map(Input::Daemonized));
+            }
             Move::Deliver(index) => {
                 let input = self.inbox.remove(index);
                 self.feed(input);
@@ -306,6 +314,7 @@ fn renumber(input: Input, g: impl Fn(Generation) -> Generation) -> Input {
         Input::Spawned(n) => Input::Spawned(g(n)),
         Input::SpawnFailed(n, fault) => Input::SpawnFailed(g(n), fault),
         Input::LeaderExited(n, ending) => Input::LeaderExited(g(n), ending),
+        Input::Daemonized(n) => Input::Daemonized(g(n)),
         Input::Emptied(n) => Input::Emptied(g(n)),
         Input::Start | Input::Stop | Input::Restart | Input::Tick => input,
     }
@@ -382,4 +391,5 @@ is_caught! {
     believing_news_of_the_past_is_caught: "accept_stale", by "goal not reached";
     forgetting_a_stop_during_a_spawn_is_caught: "forget_stop", by "goal not reached";
     killing_only_once_is_caught: "kill_once", by "goal not reached";
+    waiting_for_ever_for_what_is_left_is_caught: "linger", by "goal not reached";
 }

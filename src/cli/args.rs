@@ -4,7 +4,7 @@
 //! Never prints a line of help over 80 columns; a test sees to it.
 use crate::service::foreground::Prefix;
 use crate::service::signal::Signal;
-use crate::service::spec::Restart;
+use crate::service::spec::{Restart, StopReach};
 use crate::service::text::{Delay, parse_span};
 use clap::{Arg, ArgAction, Command};
 
@@ -159,6 +159,7 @@ fn policy(command: Command) -> Command {
     let uptime = "a death after this is not quick [default: 10s]";
     let delay = "wait after a quick death; 2s..1m doubles up to the\nbound [default: 2s]";
     let signal = "what asks it to end [default: TERM]";
+    let reach = "who gets it first: tree, or leader alone\n[default: tree]";
     let timeout = "from that signal to KILL [default: 5s]";
     let never = "the same as --restart never";
     command
@@ -168,6 +169,7 @@ fn policy(command: Command) -> Command {
         .arg(option("min-uptime", "TIME", uptime).value_parser(parse_span))
         .arg(option("restart-delay", "TIME", delay).value_parser(Delay::parse))
         .arg(option("stop-signal", "SIGNAL", signal).value_parser(Signal::parse))
+        .arg(option("stop-reach", "REACH", reach).value_parser(StopReach::parse))
         .arg(option("stop-timeout", "TIME", timeout).value_parser(parse_span))
 }
 
@@ -182,6 +184,7 @@ pub(crate) const SHAPING: &[&str] = &[
     "min-uptime",
     "restart-delay",
     "stop-signal",
+    "stop-reach",
     "stop-timeout",
 ];
 

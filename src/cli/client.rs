@@ -79,8 +79,10 @@ impl Client {
             if let Some(reply) = connection.last()? {
                 return Ok(Some(reply));
             }
-            // A daemon that left with requests unread: nobody did it, so the next one may.
-            if !connection.unread {
+            // A daemon that left with requests unread: nobody did it, so the next one may. One that
+            // replaced itself knows nothing of who waited: they ask the new one, if asking twice
+            // does no more than asking once.
+            if !connection.unread && !request.may_be_repeated() {
                 break;
             }
         }

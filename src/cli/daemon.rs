@@ -4,7 +4,7 @@ use super::client::{Client, Connection, Need};
 use super::launched::{last_line, own_program};
 use super::output::{Done, Failure, put, say, say_json};
 use super::{Call, home, render, wants_json};
-use crate::wire::{Health, Reply, Request, Status, code};
+use crate::wire::{Health, Outcome, Reply, Request, Status, code};
 use clap::ArgMatches;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -78,7 +78,12 @@ fn stop(client: &Client, services: bool) -> Done {
     let holder = home::lock_holder(&client.home);
     match client.ask(need, &Request::Leave { services })? {
         Some(reply) => {
-            wait_for_exit(client, holder);
+            let refused = |outcome: &Outcome| outcome.code != code::DONE;
+            let stays =
+                matches!(&reply, Reply::Outcomes { outcomes, .. } if outcomes.iter().any(refused));
+            if !stays {
+                wait_for_exit(client, holder);
+            }
             outcomes(&reply)
         }
         None => {

@@ -81,6 +81,7 @@ fn info_pairs(info: &Info) -> Vec<(&'static str, String)> {
         ("min uptime", span(policy.min_uptime)),
         ("restart delay", policy.restart_delay.to_string()),
         ("stop signal", policy.stop_signal.to_string()),
+        ("stop reach", policy.stop_reach.word().to_owned()),
         ("stop timeout", span(policy.stop_timeout)),
         ("pattern", info.pattern.clone()),
         ("log out", log(&info.log_out)),
@@ -105,10 +106,9 @@ fn last_exit(exit: &LastExit) -> String {
         (Some(code), None) => format!("code {code}"),
         (None, None) => "unknown".to_owned(),
     };
-    match &exit.at {
-        Some(at) => format!("{how} at {at}"),
-        None => how,
-    }
+    let at = exit.at.as_ref().map_or(String::new(), |at| format!(" at {at}"));
+    let by = exit.by.as_ref().map_or(String::new(), |by| format!(" (by {by})"));
+    how + &at + &by
 }
 
 fn pairs(pairs: &[(&str, String)]) -> String {
@@ -146,6 +146,9 @@ pub(crate) fn event(event: &Event) -> String {
     }
     if let Some(signal) = &event.signal {
         line.push_str(&format!(" signal={signal}"));
+    }
+    if let Some(by) = &event.by {
+        line.push_str(&format!(" by={by}"));
     }
     if let Some(reason) = &event.reason {
         line.push_str(&format!(": {reason}"));
@@ -193,6 +196,7 @@ mod tests {
             pid: Some(12),
             code: None,
             signal: None,
+            by: None,
             reason: None,
         }
     }
@@ -210,10 +214,11 @@ mod tests {
     #[test]
     fn the_last_exit_says_signal_code_or_unknown() {
         let exit = |code, signal: Option<&str>| {
-            last_exit(&LastExit { code, signal: signal.map(Into::into), at: None })
+            let by = signal.map(|_| "opm".into());
+            last_exit(&LastExit { code, signal: signal.map(Into::into), by, at: None })
         };
         assert_eq!(exit(Some(3), None), "code 3");
-        assert_eq!(exit(None, Some("KILL")), "signal KILL");
+        assert_eq!(exit(None, Some("KILL")), "signal KILL (by opm)");
         assert_eq!(exit(None, None), "unknown");
     }
 

@@ -9,7 +9,7 @@ use super::program::Place;
 use super::{Call, args, dotenv, foreign};
 use crate::process::command::default_name;
 use crate::service::signal::Signal;
-use crate::service::spec::{Env, Policy, Restart, Spec};
+use crate::service::spec::{Env, Policy, Restart, Spec, StopReach};
 use crate::service::target::{Target, check_name};
 use crate::service::text::Delay;
 use crate::wire::{Reply, Request, code, file};
@@ -292,6 +292,9 @@ fn policy(call: &Call) -> Policy {
     }
     if let Some(signal) = matches.get_one::<Signal>("stop-signal") {
         policy.stop_signal = *signal;
+    }
+    if let Some(reach) = matches.get_one::<StopReach>("stop-reach") {
+        policy.stop_reach = *reach;
     }
     if let Some(span) = matches.get_one::<u64>("stop-timeout") {
         policy.stop_timeout = *span;

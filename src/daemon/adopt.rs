@@ -265,13 +265,14 @@ impl<K: Kernel> Daemon<K> {
     fn adopt(&mut self) {
         let ids: Vec<Id> = self.all_units().filter(|u| u.run.is_some()).map(|u| u.id).collect();
         let mut dead = Vec::new();
+        // All of them before a stop counts our children: none is an orphan.
+        let runs = ids.iter().filter_map(|id| Some((*id, self.unit(*id)?.run.as_ref()?)));
+        let ours = runs.filter(|(_, run)| run.child);
+        self.leaders = ours.map(|(id, run)| (run.leader.pid, id)).collect();
         for id in ids {
             let Some(run) = self.units[id as usize].as_ref().and_then(|u| u.run.as_ref()) else {
                 continue;
             };
-            if run.child {
-                self.leaders.insert(run.leader.pid, id);
-            }
             match &run.pidfd {
                 None => dead.push((id, Exit::Unknown)),
                 Some(pidfd) => {
@@ -317,6 +318,7 @@ impl<K: Kernel> Daemon<K> {
         run.exit = Some(exit);
         let (generation, pid) = (run.generation, run.leader.pid);
         unit.exit = Some(exit);
+        unit.by_opm = false;
         unit.exited_at = wall;
         self.gates.insert(id);
         self.announce_exit(id, generation, pid, exit);

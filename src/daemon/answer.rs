@@ -1,5 +1,7 @@
 //! Requests that wait: a reply is sent when its effect is true.
-use super::sorted::{Map, Set};
+use super::report::unsure_of;
+use super::sorted::Map;
+use super::unit::Unit;
 use super::{ClientId, Daemon, Leave};
 use crate::mutant::mutant;
 use crate::service::machine::{Generation, Goal, Time};
@@ -103,10 +105,10 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Answers whoever waits for a service that is forgotten now.
-    pub(crate) fn answer_forgotten(&mut self, id: Id, name: &str) {
+    pub(crate) fn answer_forgotten(&mut self, id: Id, unit: &Unit<K>) {
         for number in self.waiting.get(&id).cloned().unwrap_or_default() {
             let wish = self.pending.get(&number).and_then(|p| p.waiting.get(&id)).copied();
-            let text = format!("{name}: removed");
+            let text = format!("{}: removed{}", unit.name(), unit.kill_words());
             match wish {
                 Some(
                     Wish::Gone | Wish::Down(_) | Wish::Status(Until::Stopped | Until::Removed),
@@ -248,7 +250,12 @@ impl<K: Kernel> Daemon<K> {
             (Wish::Up(after), Status::Online) => {
                 let run = unit.run.as_ref()?;
                 let again = run.generation > after || mutant("early_reply");
-                again.then(|| done(format!("{name}: online (id {id}, pid {})", run.leader.pid)))
+                let killed = unit.killed.filter(|killed| killed.generation >= after);
+                let text = |killed| format!("{name}: was stopped first ({killed})");
+                again.then(|| Outcome {
+                    warnings: killed.map(text).into_iter().collect(),
+                    ..done(format!("{name}: online (id {id}, pid {})", run.leader.pid))
+                })
             }
             (Wish::Up(after), Status::Errored) if unit.generation > after.0 => fail(),
             (Wish::Up(_), Status::Errored | Status::Stopped)
@@ -258,7 +265,7 @@ impl<K: Kernel> Daemon<K> {
             }
             (Wish::Up(after), Status::Waiting) if unit.generation > after.0 => fail(),
             (Wish::Down(_), Status::Stopped | Status::Errored) => {
-                Some(done(format!("{name}: stopped")))
+                Some(done(format!("{name}: stopped{}", unit.kill_words())))
             }
             (Wish::Down(of), _) if unit.emptied >= of.0 && of.0 > 0 => {
                 Some(done(format!("{name}: stopped, and started again since")))
@@ -286,14 +293,13 @@ impl<K: Kernel> Daemon<K> {
         let Some(unit) = self.unit(id) else {
             return String::new();
         };
-        let mut pids = Set::new();
-        for pid in self.known_members(id) {
-            pids.insert(pid);
-        }
-        let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
-        let what = match pids.is_empty() {
-            true => "it can't be confirmed that all of it is gone (see 'opm doctor')".to_owned(),
-            false => format!("what is left of it survives SIGKILL (pid {})", pids.join(", ")),
+        let (ours, unsure) = self.rest(id);
+        let what = match (ours.is_empty(), unsure.is_empty()) {
+            (false, _) => format!("what is left of it survives SIGKILL (pid {ours})"),
+            (true, false) => unsure_of(&unsure),
+            (true, true) => {
+                "it can't be confirmed that all of it is gone (see 'opm doctor')".to_owned()
+            }
         };
         format!("{}: {what}; it stays stopping and is not started", unit.name())
     }

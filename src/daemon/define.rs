@@ -162,6 +162,8 @@ impl<K: Kernel> Daemon<K> {
             exited_at: 0,
             restarted_at: 0,
             exit: None,
+            by_opm: false,
+            killed: None,
             removing: false,
             provisional: false,
             halted: false,
@@ -204,7 +206,7 @@ impl<K: Kernel> Daemon<K> {
         let Some(unit) = self.units.get_mut(id as usize).and_then(Option::take) else {
             return;
         };
-        self.answer_forgotten(id, unit.name());
+        self.answer_forgotten(id, &unit);
         self.drop_name(unit.name(), id);
         self.touched.insert(id);
         self.dirty.remove(&id);

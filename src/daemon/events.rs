@@ -1,4 +1,5 @@
 //! What happened, as people and scripts follow it: a short memory, and those who listen.
+use super::unit::{Killed, unit_in};
 use super::{ClientId, Daemon};
 use crate::process::{Exit, Pid};
 use crate::service::machine::{Generation, Phase};
@@ -12,6 +13,9 @@ use std::collections::VecDeque;
 /// Events remembered for `opm events`.
 const EVENTS_MAX: usize = 256;
 
+/// Who ended a process, where that was us.
+pub(crate) const BY_OPM: &str = "opm";
+
 /// One event, small: text is made only when somebody asks.
 #[derive(Debug)]
 pub(crate) struct Happening {
@@ -22,6 +26,7 @@ pub(crate) struct Happening {
     generation: u64,
     pub(crate) pid: Option<Pid>,
     pub(crate) exit: Option<Exit>,
+    pub(crate) by_opm: bool,
     pub(crate) reason: Option<String>,
 }
 
@@ -44,6 +49,7 @@ impl Happening {
             pid: self.pid,
             code,
             signal,
+            by: self.by_opm.then(|| BY_OPM.to_owned()),
             reason: self.reason.clone(),
         }
     }
@@ -84,6 +90,7 @@ impl<K: Kernel> Daemon<K> {
             generation: generation.0,
             pid: None,
             exit: None,
+            by_opm: false,
             reason: None,
         };
         more(&mut happening);
@@ -97,11 +104,38 @@ impl<K: Kernel> Daemon<K> {
     }
 
     pub(crate) fn announce_exit(&mut self, id: Id, generation: Generation, pid: Pid, exit: Exit) {
+        let by_opm = self.unit(id).is_some_and(|unit| unit.by_opm);
         self.announce(id, generation, "exited", |happening| {
+            happening.by_opm = by_opm;
             happening.pid = (pid != 0).then_some(pid);
             happening.exit = Some(exit);
             happening.reason = (exit == Exit::Unknown).then(|| "status unknown".to_owned());
         });
+    }
+
+    pub(crate) fn announce_drained(&mut self, id: Id, generation: Generation) {
+        let killed = self.unit(id).and_then(|unit| unit.killed);
+        let left = killed.filter(|killed| killed.generation == generation && !killed.leader);
+        self.announce(id, generation, "drained", |happening| {
+            happening.reason = left.map(|killed| killed.to_string());
+        });
+    }
+
+    /// SIGKILL goes to what did not end in time.
+    pub(crate) fn note_kill(&mut self, id: Id) {
+        let Some(unit) = unit_in(&mut self.units, id) else {
+            return;
+        };
+        let Some(run) = unit.run.as_ref() else { return };
+        let waited = run.asked.as_ref().map_or(0, |asked| self.now.saturating_sub(asked.at));
+        // The turn in which the time is over is a little late. Sooner is the end of all.
+        let after = waited.min(unit.definition.spec.policy.stop_timeout);
+        let killed = Killed { generation: run.generation, after, leader: run.exit.is_none() };
+        unit.killed = Some(killed);
+        let name = unit.name();
+        if self.foreground.contains_key(name) {
+            self.log.push(format!("{name}: {killed}"));
+        }
     }
 
     pub(crate) fn announce_status(&mut self, id: Id, status: Status) {

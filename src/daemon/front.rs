@@ -99,8 +99,9 @@ impl Front for Background {
         None
     }
 
-    fn end(&mut self, _: &mut Daemon<Linux>) -> u8 {
-        super::serve::log("left; services keep running");
+    fn end(&mut self, daemon: &mut Daemon<Linux>) -> u8 {
+        let alive = daemon.all_units().any(|unit| unit.machine.generation().is_some());
+        super::serve::log(if alive { "left; services keep running" } else { "left; nothing runs" });
         code::DONE
     }
 }
@@ -215,12 +216,13 @@ impl<K: Kernel> Daemon<K> {
     /// exec`) or hide their origin. They arrive silently, so this looks for itself.
     pub fn dismiss_orphans(&mut self) {
         self.count_children();
-        for (_, orphan) in self.orphans.iter_mut() {
+        for (pid, orphan) in self.orphans.iter_mut() {
             if orphan.asked || matches!(orphan.owner, Owner::Run(..)) {
                 continue;
             }
             orphan.asked = true;
-            for signal in [libc::SIGTERM, libc::SIGCONT] {
+            let stopped = self.kernel.stat(*pid).is_ok_and(|stat| stat.state == b'T');
+            for signal in [libc::SIGTERM].into_iter().chain(stopped.then_some(libc::SIGCONT)) {
                 // Gone already, at worst.
                 self.kernel.signal(&orphan.pidfd, signal, Reach::Process).ok();
             }

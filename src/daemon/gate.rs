@@ -116,10 +116,7 @@ impl<K: Kernel> Daemon<K> {
     pub(crate) fn meet(&mut self, owner: Owner) {
         let Owner::Run(id, _) = owner else { return };
         self.touched.insert(id);
-        let run = self.unit(id).and_then(|unit| unit.run.as_ref());
-        if run.is_some_and(|run| run.is_draining()) {
-            self.terminate_rest(id);
-        }
+        self.terminate_rest(id);
     }
 
     /// Opens what gates can be opened.
@@ -264,7 +261,7 @@ impl<K: Kernel> Daemon<K> {
     /// The gate is open.
     fn emptied(&mut self, id: Id) {
         if let Some(generation) = self.end_run(id) {
-            self.announce(id, generation, "drained", |_| {});
+            self.announce_drained(id, generation);
             self.feed(id, Input::Emptied(generation));
         }
     }

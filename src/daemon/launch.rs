@@ -144,10 +144,25 @@ impl<K: Kernel> Daemon<K> {
         let Some(unit) = unit_in(&mut self.units, id) else {
             return;
         };
-        let Some(run) = unit.run.as_mut() else { return };
+        let Some(run) = unit.run.as_mut().filter(|run| run.exit.is_none()) else {
+            return;
+        };
         let Some(pipe) = &run.launch else { return };
         let generation = run.generation;
-        match self.kernel.launch(pipe) {
+        let mut fate = self.kernel.launch(pipe);
+        if fate == Launch::Done {
+            // The pipe ends with an exec and with a death.
+            fate = match self.kernel.stat(run.leader.pid) {
+                Ok(stat) if stat.execed => fate,
+                Ok(_) => Launch::Failed(Stage::Killed, Errno::INTR),
+                Err(_) => {
+                    self.unwatched.insert(id);
+                    self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
+                    Launch::Pending
+                }
+            };
+        }
+        match fate {
             Launch::Pending => {}
             Launch::Done => {
                 self.kernel.unwatch_launch(pipe);
@@ -190,7 +205,7 @@ impl<K: Kernel> Daemon<K> {
             errno,
             Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC | Errno::DQUOT
         );
-        let fault = if crowded { Fault::Machine } else { Fault::Program };
+        let fault = if crowded || stage == Stage::Killed { Fault::Machine } else { Fault::Program };
         self.feed(id, Input::SpawnFailed(generation, fault));
         if self.unit(id).is_some_and(|unit| unit.provisional) {
             // Its very first exec: whoever asked is told why, and nothing of it is kept.
@@ -203,6 +218,9 @@ impl<K: Kernel> Daemon<K> {
     fn note_failure(&mut self, id: Id, stage: Stage, errno: Errno) {
         let home = self.home.clone();
         if let Some(unit) = self.unit_mut(id) {
+            if stage == Stage::Killed && matches!(unit.machine.phase(), Phase::Stopping { .. }) {
+                return;
+            }
             let spec = &unit.definition.spec;
             let program = spec.command.first().map_or("", String::as_str);
             let what = match stage {
@@ -212,8 +230,11 @@ impl<K: Kernel> Daemon<K> {
                 Stage::Directory => format!("cannot enter {}", spec.cwd),
                 Stage::Log => format!("cannot open its log in {home}/logs"),
                 Stage::Exec => format!("cannot execute {program}"),
+                Stage::Killed => format!("killed before it could execute {program}"),
             };
-            unit.note = Some(format!("{what}: {}", crate::sys::describe(errno)).into());
+            let why =
+                (stage != Stage::Killed).then(|| format!(": {}", crate::sys::describe(errno)));
+            unit.note = Some((what + &why.unwrap_or_default()).into());
             unit.launch_error = Some(errno);
         }
     }

@@ -168,6 +168,8 @@ impl<K: Kernel> Daemon<K> {
             exited_at: state.exited_at,
             restarted_at: state.restarted_at,
             exit: state.exit,
+            by_opm: state.by_opm,
+            killed: None,
             removing: false,
             provisional: false,
             halted: state.halted,
@@ -222,7 +224,7 @@ impl<K: Kernel> Daemon<K> {
             born: started,
             namespace: Some(signature.namespace),
             kills: 0,
-            asked: false,
+            asked: None,
             failure: None,
             members: Map::new(),
         })

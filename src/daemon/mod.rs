@@ -38,9 +38,10 @@ pub use door::{can_take_over, door, self_check, through};
 use crate::mutant::mutant;
 use crate::process::mark::LimitMark;
 use crate::process::record::Header;
+use crate::process::stat::parse_cmdline;
 use crate::process::{Exit, Identity, Pid};
-use crate::service::machine::{Action, Ending, Generation, Input, Sequence, Time};
-use crate::service::spec::Id;
+use crate::service::machine::{Action, Ending, Generation, Input, Phase, Sequence, Time};
+use crate::service::spec::{Id, join};
 use crate::sys::{Kernel, Streams, Wake};
 use crate::wire::{Reply, Status};
 use answer::Pending;
@@ -49,7 +50,7 @@ use journal::Journal;
 use sorted::{Map, Set};
 use std::collections::{HashMap, VecDeque};
 use store::Store;
-use unit::{Orphan, Owner, Unit, unit_in};
+use unit::{Orphan, Run, Unit, unit_in};
 
 /// Who asked; the loop's own numbering.
 pub type ClientId = u64;
@@ -135,6 +136,8 @@ pub struct Daemon<K: Kernel> {
     pub(crate) foreground: HashMap<String, Streams>,
 }
 
+/// So much of a command is told where it is not asked for.
+const COMMAND_CHARS_MAX: usize = 80;
 /// So many leaders that died in one turn are not the last ones.
 const DEATHS_MANY: usize = 8;
 /// How long deaths are gathered for one count.
@@ -213,7 +216,8 @@ impl<K: Kernel> Daemon<K> {
             if let Some(unit) = self.unit_mut(id) {
                 unit.deadline = None;
             }
-            self.feed(id, Input::Tick);
+            let daemonized = self.daemonized(id).map(Input::Daemonized);
+            self.feed(id, daemonized.unwrap_or(Input::Tick));
         }
         self.check_gates();
         self.run_launches();
@@ -250,6 +254,10 @@ impl<K: Kernel> Daemon<K> {
         unit_in(&mut self.units, id)
     }
 
+    pub(crate) fn run_mut(&mut self, id: Id) -> Option<&mut Run<K>> {
+        self.unit_mut(id)?.run.as_mut()
+    }
+
     /// Every service, by id.
     pub fn all_units(&self) -> impl Iterator<Item = &Unit<K>> {
         self.units.iter().filter_map(Option::as_deref)
@@ -284,8 +292,7 @@ impl<K: Kernel> Daemon<K> {
 
     fn leader_exited(&mut self, id: Id, exit: Exit) {
         self.check_launch(id);
-        let (now, wall) = (self.now, self.kernel.wall());
-        let survivors = self.has_survivors(id);
+        let wall = self.kernel.wall();
         let Some(unit) = unit_in(&mut self.units, id) else {
             return;
         };
@@ -298,19 +305,13 @@ impl<K: Kernel> Daemon<K> {
         if run.failure.is_some() {
             return;
         }
-        let quick = now.saturating_sub(run.since) < unit.definition.spec.policy.min_uptime;
-        let ending = match exit {
-            Exit::Code(0) if quick && survivors => Ending::Daemonized,
-            Exit::Code(0) => Ending::Clean,
-            Exit::Code(_) | Exit::Signal(_) | Exit::Unknown => Ending::Failure,
-        };
+        let ending = if exit == Exit::Code(0) { Ending::Clean } else { Ending::Failure };
+        let kills = unit.definition.spec.policy.stop_signal.number() == libc::SIGKILL;
+        let killed = run.kills > 0 || kills && run.asked.is_some();
         unit.exit = Some(exit);
+        unit.by_opm = killed && exit == Exit::Signal(libc::SIGKILL);
         unit.exited_at = wall;
-        unit.note = (ending == Ending::Daemonized).then(|| {
-            "it daemonizes: it exited with 0 at once and left processes behind; run it in the \
-             foreground"
-                .into()
-        });
+        unit.note = None;
         let pid = run.leader.pid;
         self.announce_exit(id, generation, pid, exit);
         self.feed(id, Input::LeaderExited(generation, ending));
@@ -326,12 +327,16 @@ impl<K: Kernel> Daemon<K> {
         };
         self.sequence.0 = generations::skipped(self.sequence.0, &self.strays);
         let restarts = unit.machine.restarts();
+        if unit.run.is_none() && matches!(input, Input::Start | Input::Stop | Input::Restart) {
+            unit.killed = None;
+        }
         match input {
             Input::Stop => unit.halted = true,
             Input::Start | Input::Restart => unit.halted = false,
             Input::Spawned(_)
             | Input::SpawnFailed(..)
             | Input::LeaderExited(..)
+            | Input::Daemonized(_)
             | Input::Emptied(_)
             | Input::Tick => {}
         }
@@ -428,12 +433,22 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
-    fn has_survivors(&self, id: Id) -> bool {
-        let generation = self.unit(id).and_then(|unit| unit.run.as_ref()).map(|run| run.generation);
-        self.orphans.values().any(|orphan| match orphan.owner {
-            Owner::Run(owner, of) => owner == id && Some(of) == generation,
-            Owner::Foreign | Owner::Unknown => false,
-        })
+    /// A leader ended well, and what it left behind lives on: notes who, and gives its generation.
+    fn daemonized(&mut self, id: Id) -> Option<Generation> {
+        let unit = self.unit(id)?;
+        let Phase::Lingering { .. } = unit.machine.phase() else {
+            return None;
+        };
+        let generation = unit.run.as_ref()?.generation;
+        let pid = self.survivor(id)?;
+        let words = self.kernel.cmdline(pid).map(|text| parse_cmdline(&text)).unwrap_or_default();
+        let command: String = join(&words).chars().take(COMMAND_CHARS_MAX).collect();
+        let text = format!(
+            "it daemonizes: it exited with 0 and left pid {pid} ({command}) behind; run it in the \
+             foreground"
+        );
+        self.unit_mut(id)?.note = Some(text.into());
+        Some(generation)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is true now, for those who ask. Nothing is sampled while nobody does.
 use super::Daemon;
-use super::events::{exit_parts, rfc3339};
+use super::events::{BY_OPM, exit_parts, rfc3339};
 use super::launch::log_paths;
 use super::lookalike::Likeness;
 use super::request::Refusal;
@@ -12,6 +12,7 @@ use crate::service::machine::Phase;
 use crate::service::spec::{Env, Id};
 use crate::sys::{Kernel, procfs};
 use crate::wire::{Finding, Health, Identity, Info, LastExit, LogFiles, Reply, Row, Status};
+use std::collections::BTreeSet;
 
 /// Ticks a second of process times (USER_HZ).
 const TICKS: f64 = 100.0;
@@ -118,6 +119,7 @@ impl<K: Kernel> Daemon<K> {
             | Phase::Failed(_)
             | Phase::Starting { .. }
             | Phase::Up { .. }
+            | Phase::Lingering { .. }
             | Phase::Stopping { .. } => None,
         };
         Some(Row {
@@ -198,6 +200,7 @@ impl<K: Kernel> Daemon<K> {
             last_exit: unit.exit.map(|_| LastExit {
                 code: exit_code,
                 signal,
+                by: unit.by_opm.then(|| BY_OPM.to_owned()),
                 at: at(unit.exited_at),
             }),
             ready: row.status == Status::Online,
@@ -219,11 +222,25 @@ impl<K: Kernel> Daemon<K> {
     fn stopping_note(&self, id: Id) -> Option<String> {
         let unit = self.unit(id)?;
         let run = unit.run.as_ref().filter(|run| run.exit.is_some())?;
-        let pids: Vec<String> = self.known_members(id).iter().map(Pid::to_string).collect();
-        (!pids.is_empty()).then(|| {
-            let killed = if run.kills > 0 { ", killed already" } else { "" };
-            format!("waits for pid {} of its old incarnation{killed}", pids.join(", "))
-        })
+        let killed = if run.kills > 0 { ", killed already" } else { "" };
+        let (ours, unsure) = self.rest(id);
+        match (ours.is_empty(), unsure.is_empty()) {
+            (false, _) => Some(format!("waits for pid {ours} of its old incarnation{killed}")),
+            (true, false) => Some(format!("waits: {}", unsure_of(&unsure))),
+            (true, true) => None,
+        }
+    }
+
+    /// The pids of what is left of a tree and may be signalled, and of what only may be of it.
+    pub(crate) fn rest(&self, id: Id) -> (String, String) {
+        let ours = self.may_be_signalled(id);
+        let all = self.known_members(id);
+        let list = |is_ours: bool| {
+            let pids: BTreeSet<Pid> =
+                all.iter().copied().filter(|pid| ours.contains(pid) == is_ours).collect();
+            pids.iter().map(Pid::to_string).collect::<Vec<_>>().join(", ")
+        };
+        (list(true), list(false))
     }
 
     fn identity(&mut self, id: Id) -> Option<Identity> {
@@ -334,6 +351,11 @@ impl<K: Kernel> Daemon<K> {
         }
         findings
     }
+}
+
+/// What keeps a gate closed and is never signalled.
+pub(crate) fn unsure_of(pids: &str) -> String {
+    format!("pid {pids} may be of it, bears no mark and is not signalled (see 'opm doctor')")
 }
 
 fn finding(level: &str, subject: &str, text: String, advice: &str) -> Finding {

@@ -395,20 +395,15 @@ impl<K: Kernel> Daemon<K> {
         let Some(unit) = unit_in(&mut self.units, id) else {
             return false;
         };
-        let stop = unit.definition.spec.policy.stop_signal.number();
         let Some(run) = unit.run.as_mut() else {
             return false;
         };
-        if certain {
-            let signal = if run.kills > 0 { libc::SIGKILL } else { stop };
-            for signal in [signal, libc::SIGCONT] {
-                self.kernel.signal(&pidfd, signal, crate::sys::Reach::Process).ok();
-            }
-        } else {
+        if !certain {
             let text = format!("process {pid} of its old group or session still lives");
             unit.note = Some(text.into());
         }
-        run.members.insert(pid, Member { pidfd, certain, asked: true });
+        run.members.insert(pid, Member { pidfd, certain, asked: false });
+        self.terminate_rest(id);
         true
     }
 

@@ -226,6 +226,8 @@ impl<K: Kernel> Daemon<K> {
                 running += 1;
                 let (name, pid) = (unit.name(), unit.pid().unwrap_or(0));
                 said.push((id, done(format!("{name}: already running (id {id}, pid {pid})"))));
+                // What was adopted while its end was a tracer's can be on its way down.
+                self.feed(id, Input::Start);
                 continue;
             }
             if unit.removing {

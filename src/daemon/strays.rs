@@ -362,7 +362,7 @@ impl<K: Kernel> Daemon<K> {
             born: start_time * TICK_MS,
             namespace: Some(Namespace { id: 0, inode: namespace }),
             kills: 0,
-            asked: false,
+            asked: None,
             failure: None,
             members: Map::new(),
         })

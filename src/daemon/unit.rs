@@ -1,10 +1,11 @@
 //! A service as the daemon holds it: what was declared, its machine, and what of it may live.
 use super::load::TICK_MS;
-use super::sorted::Map;
+use super::sorted::{Map, Set};
 use crate::process::record::State;
 use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::machine::{Generation, Goal, Machine, Phase, Time};
 use crate::service::spec::{Definition, Id, Restart};
+use crate::service::text::format_span;
 use crate::sys::{Child, Errno, Kernel, Stage};
 use crate::wire::Status;
 
@@ -26,6 +27,10 @@ pub struct Unit<K: Kernel> {
     pub exited_at: u64,
     pub restarted_at: u64,
     pub exit: Option<Exit>,
+    /// That was our SIGKILL.
+    pub by_opm: bool,
+    /// The last incarnation that had to be killed, until an operator asks for something else.
+    pub killed: Option<Killed>,
     /// To be forgotten as soon as it is down.
     pub removing: bool,
     /// Its first exec is not yet confirmed and nobody wants it kept if that fails.
@@ -42,6 +47,23 @@ pub struct Unit<K: Kernel> {
     pub sample: Option<(Time, u64)>,
     /// Its status when it was last announced.
     pub announced: Status,
+}
+
+/// What of an incarnation did not end in time.
+#[derive(Clone, Copy, Debug)]
+pub struct Killed {
+    pub generation: Generation,
+    /// How long it had had.
+    pub after: Time,
+    /// Its leader, or what that had left.
+    pub leader: bool,
+}
+
+impl std::fmt::Display for Killed {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let what = if self.leader { "" } else { "what it left was " };
+        write!(to, "{what}killed after {}", format_span(self.after))
+    }
 }
 
 /// An incarnation that may live.
@@ -68,12 +90,24 @@ pub struct Run<K: Kernel> {
     pub namespace: Option<Namespace>,
     /// SIGKILL rounds so far.
     pub kills: u32,
-    /// The stop signal was sent to the group.
-    pub asked: bool,
+    /// The stop that it is in.
+    pub asked: Option<Asked>,
     /// Why it was not exec'd.
     pub failure: Option<(Stage, Errno)>,
     /// Members beyond the leader and our own orphans: found by marks, in the drain only.
     pub members: Map<Pid, Member<K>>,
+}
+
+/// A stop of an incarnation: who of it has had the stop signal.
+#[derive(Debug)]
+pub struct Asked {
+    /// When it began.
+    pub at: Time,
+    /// When the leader's group had it, on the clock of start times, and the last pid that had been
+    /// given out.
+    pub group: Option<(u64, Pid)>,
+    /// Who was seen then, or had it since: pid and start time.
+    pub seen: Set<(Pid, u64)>,
 }
 
 /// A process of a tree that is not its leader.
@@ -117,6 +151,13 @@ pub(crate) fn unit_in<K: Kernel>(
     units.get_mut(id as usize)?.as_deref_mut()
 }
 
+impl Asked {
+    /// One that begins.
+    pub fn new(at: Time) -> Self {
+        Self { at, group: None, seen: Set::new() }
+    }
+}
+
 impl<K: Kernel> Unit<K> {
     pub fn name(&self) -> &str {
         &self.definition.spec.name
@@ -130,7 +171,7 @@ impl<K: Kernel> Unit<K> {
             Phase::Cooldown { .. } => Status::Waiting,
             Phase::Starting { .. } => Status::Starting,
             Phase::Up { .. } => Status::Online,
-            Phase::Stopping { .. } => Status::Stopping,
+            Phase::Lingering { .. } | Phase::Stopping { .. } => Status::Stopping,
         }
     }
 
@@ -150,6 +191,7 @@ impl<K: Kernel> Unit<K> {
             exited_at: self.exited_at,
             restarted_at: self.restarted_at,
             exit: self.exit,
+            by_opm: self.by_opm,
         }
     }
 
@@ -159,6 +201,12 @@ impl<K: Kernel> Unit<K> {
             && !self.halted
             && self.exit == Some(Exit::Code(0))
             && self.definition.spec.policy.restart != Restart::Always
+    }
+
+    /// What had to be killed of its newest incarnation, in parentheses, or nothing.
+    pub fn kill_words(&self) -> String {
+        let killed = self.killed.filter(|killed| killed.generation.0 == self.generation);
+        killed.map_or(String::new(), |killed| format!(" ({killed})"))
     }
 
     /// A copy of the note, to be told.
@@ -195,14 +243,21 @@ impl<K: Kernel> Run<K> {
             born: now,
             namespace: None,
             kills: 0,
-            asked: false,
+            asked: None,
             failure: None,
             members: Map::new(),
         }
     }
 
-    /// The leader is dead and confirmed so; what is left must drain.
-    pub fn is_draining(&self) -> bool {
-        self.exit.is_some() || self.failure.is_some()
+    /// Whether a process (pid and start time) of this group has had the stop signal already. Within
+    /// one tick of the clock the pids tell who was there: they are given out in rising order.
+    pub fn has_had_stop(&self, identity: (Pid, u64), pgid: Pid) -> bool {
+        let Some(asked) = &self.asked else {
+            return false;
+        };
+        let (pid, start_time) = identity;
+        let was_there = |(tick, last)| (start_time, pid) <= (tick, last);
+        asked.seen.contains(&identity)
+            || pgid == self.leader.pid && asked.group.is_some_and(was_there)
     }
 }

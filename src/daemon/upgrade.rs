@@ -7,9 +7,12 @@ use crate::sys::Kernel;
 use crate::wire::{Reply, code};
 
 impl<K: Kernel> Daemon<K> {
-    /// Whether some child has not exec'd yet.
+    /// Whether some child has not exec'd yet, or is about to be forked.
     pub(crate) fn is_launching(&self) -> bool {
-        self.all_units().any(|unit| unit.run.as_ref().is_some_and(|run| run.launch.is_some()))
+        !self.launches.is_empty()
+            || self
+                .all_units()
+                .any(|unit| unit.run.as_ref().is_some_and(|run| run.launch.is_some()))
     }
 
     pub(crate) fn upgrade(

@@ -65,6 +65,8 @@ pub struct State {
     pub exited_at: u64,
     pub restarted_at: u64,
     pub exit: Option<Exit>,
+    /// That was opm's SIGKILL.
+    pub by_opm: bool,
 }
 
 /// The child's half of a slot.
@@ -196,6 +198,7 @@ impl State {
                     | u64::from(self.failed) << 1
                     | u64::from(self.halted) << 2
                     | u64::from(self.removed) << 3
+                    | u64::from(self.by_opm) << 4
                     | kind << 8,
             )
             .put(u64::from(value.cast_unsigned()))
@@ -221,6 +224,7 @@ impl State {
             failed: flags & 2 != 0,
             halted: flags & 4 != 0,
             removed: flags & 8 != 0,
+            by_opm: flags & 16 != 0,
             generation: from.take(),
             emptied: from.take(),
             restarts: from.take(),
@@ -292,6 +296,7 @@ mod tests {
             exited_at: 2,
             restarted_at: 3,
             exit: Some(Exit::Signal(9)),
+            by_opm: true,
         };
         let signature = Signature {
             generation: 9,

@@ -4,6 +4,10 @@
 //! they like. What does not parse is `None`, never a guess, since a wrong start time or parent
 //! would make a stranger of our own process, or the reverse.
 
+/// Of the kernel's flags of a process: forked, and not exec'd since (include/linux/sched.h). An
+/// exec clears it before it closes what is to be closed.
+const PF_FORKNOEXEC: u64 = 0x40;
+
 /// What opm uses of `/proc/PID/stat`.
 ///
 /// A state of `Z` is not death: it is also what a process shows whose first thread has ended
@@ -20,6 +24,8 @@ pub struct Stat {
     pub pgid: i32,
     /// Its session.
     pub sid: i32,
+    /// It has exec'd since it was forked; known of a zombie, too.
+    pub execed: bool,
     /// Ticks in user mode, without those of its children.
     pub utime: u64,
     /// Ticks in the kernel, without those of its children.
@@ -62,6 +68,7 @@ impl Stat {
             ppid: number(fields.take(4)?)?,
             pgid: number(fields.take(5)?)?,
             sid: number(fields.take(6)?)?,
+            execed: number::<u64>(fields.take(9)?)? & PF_FORKNOEXEC == 0,
             utime: number(fields.take(14)?)?,
             stime: number(fields.take(15)?)?,
             num_threads: number(fields.take(20)?)?,
@@ -179,6 +186,7 @@ mod tests {
             ppid: 7,
             pgid: 42,
             sid: 42,
+            execed: true,
             utime: 50,
             stime: 60,
             num_threads: 9,
@@ -191,6 +199,12 @@ mod tests {
     #[test]
     fn stat_fields_are_where_proc_5_says() {
         assert_eq!(Stat::parse(&stat_of(b"node")), Some(expected()));
+    }
+
+    #[test]
+    fn a_fork_that_never_execs_is_known() {
+        let text = String::from_utf8(stat_of(b"node")).unwrap().replace("4194560", "4194624");
+        assert_eq!(Stat::parse(text.as_bytes()), Some(Stat { execed: false, ..expected() }));
     }
 
     #[test]

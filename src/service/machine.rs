@@ -15,7 +15,8 @@
 //! |---|---|
 //! | Down, Cooldown, Failed | Start, Restart: spawn, tally cleared. Stop: Down. Tick when due: spawn |
 //! | Starting | Spawned: Up. Stop: signal, Stopping. SpawnFailed: Failed if asked for, else settle |
-//! | Up | Stop, Restart: signal, Stopping. LeaderExited: Stopping, since the tree must drain |
+//! | Up | Stop, Restart: signal, Stopping. LeaderExited: Stopping, since the tree must drain; with 0: Lingering |
+//! | Lingering | Emptied: settle. Daemonized, Tick when due, Start, Stop, Restart: signal, Stopping |
 //! | Stopping | Tick at `kill_at`: KillTree, again at an interval. Only Emptied (or SpawnFailed) settles |
 //! | settle | goal Down: Down. Asked for: spawn. Died: spawn, Cooldown, Failed or Down by policy |
 mod step;
@@ -53,6 +54,8 @@ pub enum Cause {
     Asked,
     /// By itself: how it ended, and whether it was young.
     Died { ending: Ending, quick: bool },
+    /// It put itself into the background, where nothing can say which process it is.
+    Daemonized,
     /// The machine had no room for a process; not the service's fault.
     Crowded,
 }
@@ -64,9 +67,6 @@ pub enum Ending {
     Clean,
     /// Another code, a signal, or unknown.
     Failure,
-    /// Exit code 0 at once, with descendants that live on: it put itself into the background,
-    /// where nothing can say which process it is.
-    Daemonized,
 }
 
 /// Why a spawn failed.
@@ -91,6 +91,8 @@ pub enum Phase {
     Starting { run: Incarnation, asked: bool },
     /// The leader runs.
     Up { run: Incarnation, since: Time },
+    /// The leader has ended well, and what it left behind may end by itself until then.
+    Lingering { run: Incarnation, quick: bool, until: Time },
     /// The incarnation must go: it was asked, and is killed from `kill_at` on. Also the drain.
     Stopping { run: Incarnation, cause: Cause, kill_at: Time },
 }
@@ -105,6 +107,8 @@ pub enum Input {
     Spawned(Generation),
     SpawnFailed(Generation, Fault),
     LeaderExited(Generation, Ending),
+    /// What a leader that has ended well left behind goes on living.
+    Daemonized(Generation),
     /// The kernel confirmed that nothing of this generation lives. The last word on it.
     Emptied(Generation),
     /// Time passed. Spurious ticks do nothing.
@@ -205,6 +209,7 @@ impl Machine {
             Phase::Failed(vacancy) => step.idle(vacancy, input, Phase::Failed),
             Phase::Starting { run, asked } => step.starting(run, asked, input),
             Phase::Up { run, since } => step.up(run, since, input),
+            Phase::Lingering { run, quick, until } => step.lingering(run, quick, until, input),
             Phase::Stopping { run, cause, kill_at } => step.stopping(run, cause, kill_at, input),
         };
         self.phase = Some(phase);
@@ -215,6 +220,7 @@ impl Machine {
         match self.phase.as_ref()? {
             Phase::Cooldown { since, delay, .. } => Some(since.saturating_add(*delay)),
             Phase::Stopping { kill_at, .. } => Some(*kill_at),
+            Phase::Lingering { until, .. } => Some(*until),
             Phase::Down(_) | Phase::Failed(_) | Phase::Starting { .. } | Phase::Up { .. } => None,
         }
     }
@@ -253,9 +259,10 @@ impl Machine {
     pub fn generation(&self) -> Option<Generation> {
         match self.phase() {
             Phase::Down(_) | Phase::Cooldown { .. } | Phase::Failed(_) => None,
-            Phase::Starting { run, .. } | Phase::Up { run, .. } | Phase::Stopping { run, .. } => {
-                Some(run.0)
-            }
+            Phase::Starting { run, .. }
+            | Phase::Up { run, .. }
+            | Phase::Lingering { run, .. }
+            | Phase::Stopping { run, .. } => Some(run.0),
         }
     }
 
@@ -268,6 +275,7 @@ impl Machine {
             Input::Spawned(generation)
             | Input::SpawnFailed(generation, _)
             | Input::LeaderExited(generation, _)
+            | Input::Daemonized(generation)
             | Input::Emptied(generation) => self.generation() != Some(generation),
             Input::Start | Input::Stop | Input::Restart | Input::Tick => false,
         }
@@ -307,6 +315,9 @@ pub mod model {
             }
             Phase::Starting { run: r, asked } => Phase::Starting { run: run(r), asked: *asked },
             Phase::Up { run: r, since } => Phase::Up { run: run(r), since: time(*since) },
+            Phase::Lingering { run: r, quick, until } => {
+                Phase::Lingering { run: run(r), quick: *quick, until: time(*until) }
+            }
             Phase::Stopping { run: r, cause, kill_at } => {
                 let kill_at = if *kill_at == Time::MAX { Time::MAX } else { time(*kill_at) };
                 Phase::Stopping { run: run(r), cause: *cause, kill_at }

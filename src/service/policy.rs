@@ -6,6 +6,9 @@ use super::text::Delay;
 
 /// From one SIGKILL round to the next, while a tree resists.
 pub const KILL_INTERVAL_MS: u64 = 1_000;
+/// How long what a leader left behind that ended well may take to end by itself: what lives longer
+/// was put into the background.
+pub const LINGER_MS: u64 = 2_000;
 /// The cooldown after the machine itself had no room for a process (EAGAIN, ENOMEM, EMFILE).
 pub const CROWDED_DELAY_MS: u64 = 1_000;
 

@@ -60,6 +60,38 @@ impl Restart {
     }
 }
 
+/// Whom the stop signal is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopReach {
+    /// Every process of it.
+    Tree,
+    /// The leader; the rest when the leader has gone.
+    Leader,
+}
+
+impl StopReach {
+    /// Parses the value of `--stop-reach`.
+    ///
+    /// # Errors
+    /// One line that lists the valid words.
+    pub fn parse(word: &str) -> Result<Self, String> {
+        match word {
+            "tree" => Ok(Self::Tree),
+            "leader" => Ok(Self::Leader),
+            _ => Err(format!("'{word}' is not whom to ask (tree or leader)")),
+        }
+    }
+
+    /// The word that [`StopReach::parse`] reads.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Tree => "tree",
+            Self::Leader => "leader",
+        }
+    }
+}
+
 /// How a service is stopped and restarted. Times are milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Policy {
@@ -73,6 +105,8 @@ pub struct Policy {
     #[serde(serialize_with = "delay")]
     pub restart_delay: Delay,
     pub stop_signal: Signal,
+    /// Whom that is for.
+    pub stop_reach: StopReach,
     /// From the stop signal to SIGKILL.
     #[serde(serialize_with = "span")]
     pub stop_timeout: u64,
@@ -86,6 +120,7 @@ impl Default for Policy {
             min_uptime: 10_000,
             restart_delay: Delay { min_ms: 2_000, max_ms: 2_000 },
             stop_signal: Signal::TERM,
+            stop_reach: StopReach::Tree,
             stop_timeout: 5_000,
         }
     }
@@ -204,14 +239,22 @@ impl Spec {
 
 impl Policy {
     fn of_fields(mut fields: Fields) -> Result<Self, Wrong> {
-        let Self { restart, max_restarts, min_uptime, restart_delay, stop_signal, stop_timeout } =
-            Self::default();
+        let Self {
+            restart,
+            max_restarts,
+            min_uptime,
+            restart_delay,
+            stop_signal,
+            stop_reach,
+            stop_timeout,
+        } = Self::default();
         Ok(Self {
             restart: fields.text_or("restart", Restart::parse, restart)?,
             max_restarts: fields.or("max_restarts", max_restarts)?,
             min_uptime: fields.text_or("min_uptime", text::parse_span, min_uptime)?,
             restart_delay: fields.text_or("restart_delay", Delay::parse, restart_delay)?,
             stop_signal: fields.or("stop_signal", stop_signal)?,
+            stop_reach: fields.text_or("stop_reach", StopReach::parse, stop_reach)?,
             stop_timeout: fields.text_or("stop_timeout", text::parse_span, stop_timeout)?,
         })
     }

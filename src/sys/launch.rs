@@ -228,8 +228,8 @@ fn say(report: RawFd, bytes: &[u8]) {
 }
 
 impl Launching {
-    /// Looks without waiting. End of file: close-on-exec closed the child's end (or the child was
-    /// killed, which its pidfd tells).
+    /// Looks without waiting. End of file: close-on-exec closed the child's end, or the child was
+    /// killed, which its stat tells.
     pub fn look(&self) -> Launch {
         let mut bytes = [0; LEFT.len() + REPORT_BYTES];
         loop {

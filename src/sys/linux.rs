@@ -240,6 +240,10 @@ impl Kernel for Linux {
         procfs::free_pids()
     }
 
+    fn last_pid(&mut self) -> Option<Pid> {
+        procfs::last_pid()
+    }
+
     fn stat(&mut self, pid: Pid) -> Result<Stat> {
         procfs::stat(pid)
     }

@@ -126,6 +126,8 @@ pub enum Stage {
     Directory,
     Log,
     Exec,
+    /// It ended before its exec, by a signal.
+    Killed,
 }
 
 /// A child between fork and exec, or after it.
@@ -219,6 +221,8 @@ pub trait Kernel {
     fn forks(&mut self) -> Option<u64>;
     /// How many pids no process or thread has.
     fn free_pids(&mut self) -> Option<u64>;
+    /// The pid that was given out last.
+    fn last_pid(&mut self) -> Option<Pid>;
     fn stat(&mut self, pid: Pid) -> Result<Stat>;
     /// Soft and hard RLIMIT_LOCKS.
     fn locks_limit(&mut self, pid: Pid) -> Result<(u64, u64)>;

@@ -146,6 +146,12 @@ impl OwnChildren {
 /// # Errors
 /// As [`read`].
 pub fn children(pid: Pid, out: &mut Vec<Pid>) -> Result<()> {
+    // Two links, and one more for each thread (proc_task_getattr() of the kernel): most have one,
+    // and need no listing.
+    if rustix::fs::stat(format!("/proc/{pid}/task"))?.st_nlink == 3 {
+        let text = read(&format!("/proc/{pid}/task/{pid}/children"))?;
+        return if stat::parse_children(&text, out) { Ok(()) } else { Err(Errno::IO) };
+    }
     for thread in numbers(&format!("/proc/{pid}/task"))? {
         match read(&format!("/proc/{pid}/task/{thread}/children")) {
             Ok(text) if stat::parse_children(&text, out) => {}
@@ -261,6 +267,14 @@ pub fn free_pids() -> Option<u64> {
     let threads = load.split(|b| *b == b'/').nth(1)?;
     let threads = number(threads.split(|b| *b == b' ').next()?)?;
     Some(most.saturating_sub(RESERVED_PIDS + threads))
+}
+
+/// The pid that was given out last in our PID namespace.
+pub fn last_pid() -> Option<Pid> {
+    // `0.00 0.00 0.00 RUNNING/THREADS LAST`
+    let load = read_record("/proc/loadavg").ok()?;
+    let last = load.trim_ascii().rsplit(|b| *b == b' ').next()?;
+    std::str::from_utf8(last).ok()?.parse().ok()
 }
 
 /// The inode of our PID namespace; 0 without /proc.

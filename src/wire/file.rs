@@ -4,7 +4,7 @@
 //! An error names the file, the service and the key; a key that opm doesn't know is a warning.
 use crate::process::command::default_name;
 use crate::service::signal::Signal;
-use crate::service::spec::{Env, Restart, Spec};
+use crate::service::spec::{Env, Restart, Spec, StopReach};
 use crate::service::target::check_name;
 use crate::service::text::{Delay, parse_span};
 use crate::service::words::{self, Line};
@@ -165,6 +165,9 @@ impl Reader<'_> {
         }
         if let Some(signal) = self.parsed(map, "stop_signal", Signal::parse)? {
             policy.stop_signal = signal;
+        }
+        if let Some(reach) = self.parsed(map, "stop_reach", StopReach::parse)? {
+            policy.stop_reach = reach;
         }
         if let Some(span) = self.span(map, "stop_timeout", parse_span)? {
             policy.stop_timeout = span;

@@ -97,6 +97,23 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether it may wait for long, and says what is to be true rather than what is to be done: to
+    /// ask it again brings about nothing else.
+    pub fn may_be_repeated(&self) -> bool {
+        matches!(
+            self,
+            Self::Start { .. }
+                | Self::Stop { .. }
+                | Self::Restart { .. }
+                | Self::Remove { .. }
+                | Self::Wait { .. }
+                | Self::Restore { .. }
+                | Self::Leave { services: true }
+        )
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Until {
@@ -308,6 +325,9 @@ pub struct LastExit {
     pub code: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
+    /// `opm`, if that was its SIGKILL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     pub at: Option<String>,
 }
 
@@ -347,6 +367,9 @@ pub struct Event {
     pub code: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
+    /// `opm`, if that was its SIGKILL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

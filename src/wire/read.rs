@@ -30,10 +30,10 @@ from_fields!(Row {
     cwd,
     next_at,
 });
-from_fields!(LastExit { code, signal, at });
+from_fields!(LastExit { code, signal, by, at });
 from_fields!(Identity { boot_id, pid_namespace, pid, start_time, pidfd_inode });
 from_fields!(LogFiles { id, name, out, error });
-from_fields!(Event { at, event, service, id, generation, pid, code, signal, reason });
+from_fields!(Event { at, event, service, id, generation, pid, code, signal, by, reason });
 from_fields!(Health { pid, uptime_ms, memory_bytes, services, online, version, home, image });
 from_fields!(Finding { level, subject, text, advice });
 
@@ -274,7 +274,12 @@ mod tests {
             row: row(),
             pids: vec![12, 13],
             started_at: Some("then".into()),
-            last_exit: Some(LastExit { code: None, signal: Some("KILL".into()), at: None }),
+            last_exit: Some(LastExit {
+                code: None,
+                signal: Some("KILL".into()),
+                by: Some("opm".into()),
+                at: None,
+            }),
             ready: true,
             pattern: "a".into(),
             policy: spec().policy,
@@ -306,6 +311,7 @@ mod tests {
             pid: Some(3),
             code: Some(-1),
             signal: None,
+            by: None,
             reason: None,
         }
     }

@@ -46,6 +46,7 @@ pub(crate) fn info(row: Row) -> Info {
         last_exit: Some(LastExit {
             code: None,
             signal: Some("KILL".into()),
+            by: Some("opm".into()),
             at: Some("2026-01-02T03:04:04.000Z".into()),
         }),
         ready: up,
@@ -80,6 +81,7 @@ pub(crate) fn event(event: &str) -> Event {
         pid: Some(4242),
         code: (event == "exited").then_some(1),
         signal: None,
+        by: None,
         reason: None,
     }
 }

@@ -2,7 +2,7 @@
 use crate::answers::{done, no_such, outcome};
 use crate::fake::Scratch;
 use opm::service::signal::Signal;
-use opm::service::spec::{Policy, Restart, Spec};
+use opm::service::spec::{Policy, Restart, Spec, StopReach};
 use opm::service::text::Delay;
 use opm::wire::Request;
 
@@ -55,6 +55,8 @@ fn every_option_of_start_reaches_the_daemon() {
         "1s..1m",
         "--stop-signal",
         "int",
+        "--stop-reach",
+        "leader",
         "--stop-timeout",
         "250ms",
         "--",
@@ -75,6 +77,7 @@ fn every_option_of_start_reaches_the_daemon() {
         min_uptime: 1_000,
         restart_delay: Delay { min_ms: 1_000, max_ms: 60_000 },
         stop_signal: Signal::INT,
+        stop_reach: StopReach::Leader,
         stop_timeout: 250,
     };
     assert_eq!(spec.policy, policy);

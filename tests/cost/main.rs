@@ -37,17 +37,19 @@ const HEAP: &[Cost] =
 /// the first time, the list is read from its beginning: one lseek, and a read for every 4 KiB.
 const DEATH: &[Cost] = &[
     ("clone3", 1..=1),
-    // The dead leader's pidfd, both ends of the launch pipe.
-    ("close", 3..=3),
+    // The dead leader's pidfd, both ends of the launch pipe, stat.
+    ("close", 4..=4),
     ("epoll_ctl", 4..=4),
     ("epoll_pwait", 2..=9),
     ("lseek", 0..=1),
+    // Its stat: whether the pipe ended with an exec.
+    ("openat", 1..=1),
     // Whether the group is empty.
     ("pidfd_send_signal", 1..=1),
     ("pipe2", 1..=1),
     ("pwrite64", 1..=1),
-    // The signal, the children, the launch pipe.
-    ("read", 3..=5),
+    // The signal, the children, the launch pipe, stat.
+    ("read", 4..=6),
     // How it ended, and later the reap.
     ("waitid", 2..=2),
 ];
@@ -67,16 +69,22 @@ const LS: &[Cost] = &[
 /// A client, and a death that nothing follows.
 const STOP: &[Cost] = &[
     ("accept4", 2..=2),
-    ("close", 2..=2),
+    // Beside the client and the pidfd: how the leader is (stopped?), its children, the last pid.
+    ("close", 5..=5),
     ("epoll_ctl", 3..=3),
     ("epoll_pwait", 3..=9),
     ("getsockopt", 1..=1),
     ("lseek", 0..=1),
-    // The signal, CONT, and whether the group is empty.
-    ("pidfd_send_signal", 3..=3),
+    // How many threads the leader has.
+    ("newfstatat", 1..=1),
+    ("openat", 3..=3),
+    // The signal, and whether the group is empty.
+    ("pidfd_send_signal", 2..=2),
+    // Whether the leader lives.
+    ("ppoll", 1..=1),
     // Before the signal, and at the end.
     ("pwrite64", 2..=2),
-    ("read", 2..=5),
+    ("read", 6..=9),
     ("recvfrom", 2..=4),
     ("sendto", 1..=1),
     ("waitid", 2..=2),
@@ -88,7 +96,7 @@ const STOP: &[Cost] = &[
 const START: &[Cost] = &[
     ("accept4", 2..=2),
     ("clone3", 1..=1),
-    ("close", 5..=5),
+    ("close", 6..=6),
     ("epoll_ctl", 5..=5),
     ("epoll_pwait", 3..=9),
     // By the length of the list, in buffers that double.
@@ -96,10 +104,10 @@ const START: &[Cost] = &[
     ("geteuid", 1..=1),
     ("getsockopt", 1..=1),
     ("newfstatat", 1..=1),
-    ("openat", 2..=2),
+    ("openat", 3..=3),
     ("pipe2", 1..=1),
     ("pwrite64", 1..=1),
-    ("read", 2..=2),
+    ("read", 3..=3),
     // Where strace is, and what the service's directory really is.
     ("readlinkat", 2..=2),
     ("recvfrom", 2..=4),

@@ -45,6 +45,8 @@ pub(crate) struct Event {
     pub(crate) generation: u64,
     pub(crate) code: Option<i32>,
     pub(crate) signal: Option<String>,
+    pub(crate) by: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
 pub(crate) struct Rig {

@@ -257,6 +257,16 @@ impl World {
         any
     }
 
+    /// Notes that this daemon has sent it the stop signal; whether it had before. Where something
+    /// could not be read, it is asked again rather than not at all; and what was born while the
+    /// daemon looked around may have been in the group already, or not.
+    pub(crate) fn has_had_term(&mut self, at: usize) -> bool {
+        let exact = self.faults.descriptors == 0 && self.faults.children_missing == 0;
+        let p = &mut self.procs[at];
+        let daemon = self.daemon.filter(|_| exact && self.wild && p.key < self.turn_key);
+        daemon.is_some() && std::mem::replace(&mut p.termed_by, daemon) == daemon
+    }
+
     /// Out of descriptors or memory, by chance.
     pub(crate) fn shortage(&mut self) -> Option<Errno> {
         if !self.fault(|f| f.descriptors) {

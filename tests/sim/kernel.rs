@@ -278,6 +278,10 @@ impl Kernel for Fake {
         world.counts_forks.then(|| world.free_pids())
     }
 
+    fn last_pid(&mut self) -> Option<Pid> {
+        Some(self.enter().last_pid)
+    }
+
     fn stat(&mut self, pid: Pid) -> Result<Stat> {
         let mut world = self.enter();
         if let Some(errno) = world.shortage() {
@@ -302,6 +306,7 @@ impl Kernel for Fake {
             utime: 0,
             stime: 0,
             num_threads: if p.half_dead && p.is_alive() { 3 } else { 1 },
+            execed: p.leader || p.tag.is_none(),
             start_time: p.start,
             rss_pages: 1,
             exit_code,

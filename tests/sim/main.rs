@@ -106,4 +106,5 @@ is_caught! {
     taking_an_error_for_an_end_is_caught: "error_is_gone";
     forgetting_the_nameless_is_caught: "forget_nameless";
     dropping_a_wake_up_is_caught: "drop_wake";
+    asking_twice_is_caught: "ask_twice";
 }

@@ -3,7 +3,7 @@ use crate::run::{Open, Sim, Want};
 use crate::world::{NAMES, note};
 use opm::daemon::ClientId;
 use opm::service::signal::Signal;
-use opm::service::spec::{Policy, Restart, Spec};
+use opm::service::spec::{Policy, Restart, Spec, StopReach};
 use opm::service::text::Delay;
 use opm::wire::{Request, Until};
 
@@ -27,7 +27,8 @@ impl Sim {
             23 | 24 => Request::Remove { target },
             25 => Request::Signal {
                 target,
-                signal: if extra & 64 != 0 { 10 } else { 15 },
+                // Not the stop signal, which nobody gets twice.
+                signal: if extra & 64 != 0 { 10 } else { 12 },
                 tree: extra & 128 != 0,
             },
             26 => Request::Reset { target },
@@ -58,6 +59,7 @@ impl Sim {
             min_uptime: extra / 256 % 3 * 500,
             restart_delay: Delay { min_ms: 100, max_ms: 100 + extra / 1024 % 2 * 900 },
             stop_signal: Signal::TERM,
+            stop_reach: if extra & 1 << 42 != 0 { StopReach::Leader } else { StopReach::Tree },
             stop_timeout: extra / 4096 % 3 * 1_000,
         };
         let spec = Spec {

@@ -12,6 +12,9 @@ pub(crate) struct Followed {
     newest: u64,
 }
 
+/// Nothing of it lives.
+const DOWN: [&str; 2] = ["stopped", "removed"];
+
 fn index_of(name: &str) -> Option<usize> {
     NAMES.iter().position(|known| *known == name)
 }
@@ -91,7 +94,8 @@ impl Sim {
             return Ok(());
         };
         let world = self.world.borrow();
-        if alone && (rest == "stopped" || rest == "removed") {
+        if alone && DOWN.iter().any(|down| rest == *down || rest.starts_with(&format!("{down} (")))
+        {
             // What was spawned in the same turn came after.
             let is_old = |p: &Proc| p.key < world.turn_key;
             let mut live = world.live_of(service);
@@ -114,7 +118,7 @@ impl Sim {
             return Err(format!("'{}' was said but pid {pid} never was it", outcome.text));
         }
         drop(world);
-        if rest == "removed" && client >= self.removed_by[service] {
+        if rest.starts_with("removed") && client >= self.removed_by[service] {
             self.removing[service] = false;
         }
         let id = rest.split_once("(id ").and_then(|(_, id)| id.split_once(','));

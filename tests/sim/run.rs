@@ -468,6 +468,8 @@ impl Sim {
             world.watched.clear();
             world.launches.values_mut().for_each(|launch| launch.1 = None);
             world.wakes.clear();
+            // Who was asked is not on record.
+            world.procs.iter_mut().for_each(|p| p.termed_by = None);
         }
         self.begin()
     }

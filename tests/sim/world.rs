@@ -88,6 +88,8 @@ pub(crate) struct Proc {
     pub(crate) stuck: bool,
     pub(crate) doom: Option<Exit>,
     pub(crate) term_pending: bool,
+    /// The daemon that has sent it the stop signal.
+    pub(crate) termed_by: Option<Key>,
     /// Its end was asked for before its exec.
     pub(crate) ended: bool,
     /// A tracer has its exit status.
@@ -177,7 +179,7 @@ pub(crate) struct World {
     /// Processes may raise their limits again.
     pub(crate) may_raise: bool,
     pub(crate) pids: i32,
-    last_pid: i32,
+    pub(crate) last_pid: i32,
     last_start: HashMap<Pid, u64>,
     pub(crate) next_key: Key,
     pub(crate) fd: u64,
@@ -343,6 +345,7 @@ impl World {
                 stuck: false,
                 doom: None,
                 term_pending: false,
+                termed_by: None,
                 traced: false,
                 ended: false,
             },
@@ -357,6 +360,7 @@ impl World {
         child.stuck = false;
         child.doom = None;
         child.term_pending = false;
+        child.termed_by = None;
         child.traced = false;
         child.half_dead = false;
         note!(self, "fork {pid} key {key} of {parent} tag {:?}", child.tag);
@@ -395,10 +399,6 @@ impl World {
             // The pipe's only writer is gone. End of file, unless it reported before.
             if self.launches.get(&pre.launch).is_some_and(|l| l.0 == Launch::Pending) {
                 self.decide_launch(pre.launch, Launch::Done);
-                // Killed before its exec: from outside it looks like an exec and a quick death.
-                if let Some(tag) = self.procs[at].tag {
-                    self.execs.push((tag.service, self.procs[at].pid));
-                }
             }
         }
         for at in 0..self.procs.len() {
@@ -478,6 +478,10 @@ impl World {
                 self.violate(format!("signal {signal} to the leader of {name} unasked"));
             }
             Some(_) => {}
+        }
+        if signal == libc::SIGTERM && self.has_had_term(at) {
+            let text = format!("pid {} has had the stop signal twice", self.procs[at].pid);
+            return self.violate(text);
         }
         let p = &mut self.procs[at];
         match signal {

@@ -39,6 +39,7 @@ impl Step<'_> {
             | Input::Spawned(_)
             | Input::SpawnFailed(..)
             | Input::LeaderExited(..)
+            | Input::Daemonized(_)
             | Input::Emptied(_) => stay(vacancy),
         }
     }
@@ -60,6 +61,7 @@ impl Step<'_> {
             | Input::Spawned(_)
             | Input::SpawnFailed(..)
             | Input::LeaderExited(..)
+            | Input::Daemonized(_)
             | Input::Emptied(_) => Phase::Cooldown { vacancy, since, delay },
         }
     }
@@ -85,7 +87,7 @@ impl Step<'_> {
             Input::SpawnFailed(_, Fault::Machine) => self.settle(run, Cause::Crowded),
             Input::SpawnFailed(_, Fault::Program) | Input::Emptied(_) => self.settle(run, QUICK),
             Input::LeaderExited(..) => self.stop(run, QUICK),
-            Input::Tick => Phase::Starting { run, asked },
+            Input::Tick | Input::Daemonized(_) => Phase::Starting { run, asked },
         }
     }
 
@@ -95,7 +97,9 @@ impl Step<'_> {
                 self.machine.goal = Goal::Up;
                 Phase::Up { run, since }
             }
-            Input::Tick | Input::Spawned(_) | Input::SpawnFailed(..) => Phase::Up { run, since },
+            Input::Tick | Input::Spawned(_) | Input::SpawnFailed(..) | Input::Daemonized(_) => {
+                Phase::Up { run, since }
+            }
             Input::Stop => {
                 self.machine.goal = Goal::Down;
                 self.stop(run, Cause::Asked)
@@ -105,12 +109,47 @@ impl Step<'_> {
                 self.stop(run, Cause::Asked)
             }
             Input::LeaderExited(_, ending) => {
-                let cause = Cause::Died { ending, quick: self.is_quick(since) };
-                if mutant("skip_drain") { self.settle(run, cause) } else { self.stop(run, cause) }
+                let quick = self.is_quick(since);
+                let cause = Cause::Died { ending, quick };
+                match ending {
+                    _ if mutant("skip_drain") => self.settle(run, cause),
+                    Ending::Clean => {
+                        let until = self.now.saturating_add(policy::LINGER_MS);
+                        Phase::Lingering { run, quick, until }
+                    }
+                    Ending::Failure => self.stop(run, cause),
+                }
             }
             Input::Emptied(_) => {
                 let quick = self.is_quick(since);
                 self.settle(run, Cause::Died { ending: Ending::Failure, quick })
+            }
+        }
+    }
+
+    pub(super) fn lingering(
+        &mut self,
+        run: Incarnation,
+        quick: bool,
+        until: Time,
+        input: Input,
+    ) -> Phase {
+        let ended = Cause::Died { ending: Ending::Clean, quick };
+        match input {
+            Input::Emptied(_) => self.settle(run, ended),
+            Input::Daemonized(_) => self.stop(run, Cause::Daemonized),
+            // Nothing of it is known to live, and yet it isn't confirmed.
+            Input::Tick if until <= self.now && !mutant("linger") => self.stop(run, ended),
+            Input::Stop => {
+                self.machine.goal = Goal::Down;
+                self.stop(run, ended)
+            }
+            Input::Start | Input::Restart => {
+                self.machine.goal = Goal::Up;
+                self.stop(run, Cause::Asked)
+            }
+            Input::Tick | Input::Spawned(_) | Input::SpawnFailed(..) | Input::LeaderExited(..) => {
+                Phase::Lingering { run, quick, until }
             }
         }
     }
@@ -144,7 +183,7 @@ impl Step<'_> {
             }
             Input::LeaderExited(..) if mutant("leader_is_all") => self.settle(run, cause),
             Input::Emptied(_) | Input::SpawnFailed(..) => self.settle(run, cause),
-            Input::Tick | Input::Spawned(_) | Input::LeaderExited(..) => {
+            Input::Tick | Input::Spawned(_) | Input::LeaderExited(..) | Input::Daemonized(_) => {
                 Phase::Stopping { run, cause, kill_at }
             }
         }
@@ -181,6 +220,7 @@ impl Step<'_> {
                 let delay = self.machine.policy.restart_delay.min_ms.max(policy::CROWDED_DELAY_MS);
                 Phase::Cooldown { vacancy, since: self.now, delay }
             }
+            (Goal::Up, Cause::Daemonized) => Phase::Failed(vacancy),
             (Goal::Up, Cause::Died { ending, quick }) => self.died(vacancy, ending, quick),
         }
     }
@@ -188,7 +228,7 @@ impl Step<'_> {
     fn died(&mut self, vacancy: Vacancy, ending: Ending, quick: bool) -> Phase {
         let machine = &mut *self.machine;
         match (machine.policy.restart, ending) {
-            (_, Ending::Daemonized) | (Restart::Never, Ending::Failure) => Phase::Failed(vacancy),
+            (Restart::Never, Ending::Failure) => Phase::Failed(vacancy),
             (Restart::Never | Restart::OnFailure, Ending::Clean) => {
                 machine.goal = Goal::Down;
                 Phase::Down(vacancy)

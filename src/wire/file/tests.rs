@@ -14,7 +14,8 @@ fn one(fields: &str) -> Result<Spec, String> {
 fn every_key_is_read() {
     let spec = one(r#""cwd": "sub", "env": {"A": "1", "B": 2, "C": true, "D": 1.5},
         "restart": "on-failure", "max_restarts": 3, "min_uptime": "1s",
-        "restart_delay": "1s..1m", "stop_signal": "INT", "stop_timeout": "250ms""#)
+        "restart_delay": "1s..1m", "stop_signal": "INT", "stop_reach": "leader",
+        "stop_timeout": "250ms""#)
     .unwrap();
     assert_eq!(spec.cwd, "/srv/app/sub");
     let env = [("A", "1"), ("B", "2"), ("C", "true"), ("D", "1.5")];
@@ -24,6 +25,7 @@ fn every_key_is_read() {
     assert_eq!((policy.max_restarts, policy.min_uptime), (3, 1_000));
     assert_eq!(policy.restart_delay, Delay { min_ms: 1_000, max_ms: 60_000 });
     assert_eq!((policy.stop_signal, policy.stop_timeout), (Signal::INT, 250));
+    assert_eq!(policy.stop_reach, StopReach::Leader);
     assert_eq!(one(r#""stop_signal": 2"#).unwrap().policy.stop_signal, Signal::INT);
 }
 
@@ -65,7 +67,12 @@ fn a_wrong_type_names_file_service_and_key() {
     ] {
         assert_eq!(one(fields).unwrap_err(), format!("f.json: web: {key}: {reason}"));
     }
-    for fields in [r#""restart": "x""#, r#""stop_signal": 99"#, r#""stop_timeout": "5 parsecs""#] {
+    for fields in [
+        r#""restart": "x""#,
+        r#""stop_signal": 99"#,
+        r#""stop_reach": "all""#,
+        r#""stop_timeout": "5 parsecs""#,
+    ] {
         let error = one(fields).unwrap_err();
         assert!(error.starts_with("f.json: web: "), "{error}");
     }
