@@ -40,10 +40,14 @@ impl<F: std::fmt::Debug> Generations<F> {
 
 impl<K: Kernel> Daemon<K> {
     /// Before anything is forked: what it will be called is given from now on.
-    pub(crate) fn note_sequence(&mut self) {
-        if let Err(errno) = self.generations.write(&mut self.kernel, self.sequence.0) {
+    ///
+    /// # Errors
+    /// As of the journal: a file of a fixed place, written before.
+    pub(crate) fn note_sequence(&mut self) -> Result<()> {
+        let noted = self.generations.write(&mut self.kernel, self.sequence.0);
+        noted.inspect_err(|errno| {
             self.trouble = Some(format!("cannot write {}/{FILE}: {errno}", self.home));
-        }
+        })
     }
 }
 

@@ -31,7 +31,16 @@ impl<K: Kernel> Daemon<K> {
         if self.launches.is_empty() {
             return;
         }
-        self.note_sequence();
+        if let Err(errno) = self.note_sequence() {
+            // The next daemon could give the same numbers again.
+            let refused: Vec<_> = self.launches.drain(..).collect();
+            for (id, generation) in refused {
+                if !self.is_stopped_before(id, generation) {
+                    self.launch_failed(id, generation, Stage::Sign, errno);
+                }
+            }
+            return;
+        }
         for _ in 0..LAUNCHES_MAX {
             let Some((id, generation)) = self.launches.pop_front() else {
                 return;
