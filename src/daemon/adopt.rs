@@ -102,7 +102,8 @@ impl<K: Kernel> Daemon<K> {
         let may_live = |(id, (state, signature)): (Id, &(Option<State>, Option<Signature>))| {
             let emptied = state.map_or(0, |state| state.emptied);
             let signed = signature.map_or(0, |signature| signature.generation);
-            signed > emptied && self.unit(id).is_none()
+            let is_used = state.is_some_and(|state| state.definition != 0 && !state.removed);
+            (is_used || signed > emptied) && self.unit(id).is_none()
         };
         valid && (0..).zip(&found.slots).any(may_live)
     }
@@ -175,7 +176,7 @@ impl<K: Kernel> Daemon<K> {
         let searched = if blind { Ok(true) } else { daemon.find_strays(&loss) };
         let searched = searched
             .map_err(|errno| (code::FAILED, format!("cannot adopt: {}", describe(errno))))?;
-        if !searched && found.header.is_none() && !is_new {
+        if !searched && loss.record {
             let text = format!(
                 "{}: the journal is lost and /proc can't be read whole: what still runs can't be \
                  told",
@@ -183,8 +184,7 @@ impl<K: Kernel> Daemon<K> {
             );
             return Err((code::FAILED, text));
         }
-        let incomplete = !daemon.strays.is_empty() || loss.record && !searched;
-        let header = Header { incomplete, ..header };
+        let header = Header { incomplete: !daemon.strays.is_empty(), ..header };
         let claimed = daemon.journal.claim(&mut daemon.kernel, &header);
         claimed.map_err(|errno| cannot(journal::FILE, errno))?;
         daemon.adopt();

@@ -28,19 +28,6 @@ impl<K: Kernel> Daemon<K> {
 
     /// Launches what is queued, a bounded number.
     pub(crate) fn run_launches(&mut self) {
-        if self.launches.is_empty() {
-            return;
-        }
-        if let Err(errno) = self.note_sequence() {
-            // The next daemon could give the same numbers again.
-            let refused: Vec<_> = self.launches.drain(..).collect();
-            for (id, generation) in refused {
-                if !self.is_stopped_before(id, generation) {
-                    self.launch_failed(id, generation, Stage::Sign, errno);
-                }
-            }
-            return;
-        }
         for _ in 0..LAUNCHES_MAX {
             let Some((id, generation)) = self.launches.pop_front() else {
                 return;
@@ -75,6 +62,7 @@ impl<K: Kernel> Daemon<K> {
         {
             return Err((Stage::Fork, Errno::BUSY));
         }
+        self.note_sequence().map_err(|errno| (Stage::Sign, errno))?;
         // Room to sign in: what is written past the last whole slot is lost to the next daemon.
         let reserved = self.journal.reserve(&mut self.kernel, id);
         reserved.map_err(|errno| (Stage::Sign, errno))?;
