@@ -168,12 +168,14 @@ fn replace(client: &Client, mut old: Connection, binary: Option<String>, how: &s
     old.wait_for_close(EXIT_TIME_MAX);
     let began = Instant::now();
     loop {
-        if let Some(new) = client.try_connect()?
-            && let Ok(health) = health_of(client, new)
-        {
-            let Health { pid, version, .. } = health;
-            say(&format!("daemon: {how} (pid {pid}, version {version})"))?;
-            return Ok(code::DONE);
+        match client.try_connect()?.map(|new| health_of(client, new)) {
+            Some(Ok(Health { pid, version, .. })) => {
+                say(&format!("daemon: {how} (pid {pid}, version {version})"))?;
+                return Ok(code::DONE);
+            }
+            // It was asked for long enough.
+            Some(Err(failure)) if began.elapsed() > EXIT_TIME_MAX => return Err(failure),
+            Some(Err(_)) | None => {}
         }
         if began.elapsed() > UPGRADE_TIME_MAX {
             return Err(client.away());

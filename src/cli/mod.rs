@@ -9,6 +9,7 @@ mod daemon;
 mod dotenv;
 mod follow;
 mod help;
+mod holder;
 mod home;
 mod launched;
 mod logs;
@@ -102,6 +103,7 @@ fn run(words: Vec<OsString>) -> Done {
     };
     let may_start = may_start && !matches.get_flag("no-daemon-start");
     let client = Client { home: home::find()?, may_start };
+    home::point_to_callers(&client.home);
     dispatch(entry.name, &Call { matches, client })
 }
 

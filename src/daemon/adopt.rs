@@ -187,6 +187,7 @@ impl<K: Kernel> Daemon<K> {
             asker: 0,
             outbox: Vec::new(),
             leave: None,
+            home_lost: false,
             log: Vec::new(),
             trouble: None,
             foreground: HashMap::new(),

@@ -22,7 +22,7 @@ pub trait Front {
     fn say(&self, _line: &str) {}
     /// Says why nothing can be served.
     fn say_end(&self, _code: u8, text: &str) {
-        super::serve::log(text);
+        super::log::log(text);
     }
     /// Another daemon serves the home.
     ///
@@ -39,6 +39,8 @@ pub trait Front {
         registry: &Registry,
         again: bool,
     ) -> Result<(), Failure>;
+    /// The home was removed, and made anew: there is nothing in it that the daemon doesn't know.
+    fn home_is_new(&mut self, _daemon: &mut Daemon<Linux>, _registry: &Registry) {}
     /// A signal came, but SIGCHLD or SIGHUP.
     fn signal(&mut self, signal: i32, daemon: &mut Daemon<Linux>);
     /// A descriptor registered with this number is ready.
@@ -57,12 +59,12 @@ pub struct Background;
 
 impl Front for Background {
     fn say(&self, line: &str) {
-        super::serve::log(line);
+        super::log::log(line);
     }
 
     fn say_end(&self, code: u8, text: &str) {
         // Whoever launched us reads the code and the reason from here.
-        super::serve::log(&format!("opm: exit {code}: {text}"));
+        super::log::log(&format!("opm: exit {code}: {text}"));
     }
 
     fn if_served_already(&self) -> Result<u8, u8> {
@@ -90,7 +92,7 @@ impl Front for Background {
     }
 
     fn end(&mut self, _: &mut Daemon<Linux>) -> u8 {
-        super::serve::log("left; services keep running");
+        super::log::log("left; services keep running");
         code::DONE
     }
 }

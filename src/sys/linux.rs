@@ -19,6 +19,10 @@ use rustix::time::ClockId;
 pub struct Linux {
     registry: Registry,
     pub home: Home,
+    /// Of the home: children hold it until they exec.
+    pub lock: OwnedFd,
+    /// The number of the socket that commands connect to, which children close; -1 is none.
+    pub listener: i32,
     own_children: Option<OwnChildren>,
     nofile: Option<libc::rlimit>,
     /// None: there was no memory for it at the start; then nothing can be spawned.
@@ -63,7 +67,7 @@ impl Linux {
     pub fn new(
         registry: Registry,
         home: Home,
-        lock: &OwnedFd,
+        lock: OwnedFd,
         nofile: Option<libc::rlimit>,
         without: &str,
     ) -> Self {
@@ -78,12 +82,21 @@ impl Linux {
         Self {
             registry,
             home,
+            lock,
+            listener: -1,
             own_children,
             nofile,
             arena: Arena::new().ok(),
             low,
             watched: 0,
             tiers: has.without(without),
+        }
+    }
+
+    /// What is opened from now on children do not keep.
+    pub fn keep_low(&mut self) {
+        if let Some(low) = &mut self.low {
+            low.fill();
         }
     }
 
@@ -143,6 +156,7 @@ impl Kernel for Linux {
         let arena = self.arena.as_mut().ok_or(Errno::NOMEM)?;
         let mut parent = spawn::Parent {
             journal,
+            listener: self.listener,
             low: self.low.as_ref(),
             many: self.watched >= MANY,
             nofile: self.nofile,
@@ -281,6 +295,10 @@ impl Kernel for Linux {
 
     fn unwatch_launch(&mut self, launch: &Box<Launching>) {
         drop(self.registry.deregister(&mut SourceFd(&launch.as_raw_fd())));
+    }
+
+    fn home_is_ours(&mut self) -> bool {
+        self.home.is_here()
     }
 
     fn open(&mut self, name: &str, mode: Mode) -> Result<OwnedFd> {
