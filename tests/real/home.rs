@@ -216,7 +216,7 @@ fn a_dump_that_is_no_file_costs_nobody_anything() {
             std::fs::remove_file(rig.home.join("dump.json.bak")).ok();
             make(&rig.home.join("dump.json.new"), kind);
             let line = rig.refused(1, &["save"]);
-            assert!(line.contains("dump.json"), "{line}");
+            assert!(line.contains("dump.json.new"), "{line}");
             std::fs::remove_file(rig.home.join("dump.json.new")).unwrap();
         }
         // The log of a service, which may well be a link of its owner's.
