@@ -31,6 +31,10 @@ impl<K: Kernel> Daemon<K> {
         if self.launches.is_empty() {
             return;
         }
+        self.home_lost |= !self.kernel.home_is_ours();
+        if self.home_lost {
+            return;
+        }
         self.note_sequence();
         for _ in 0..LAUNCHES_MAX {
             let Some((id, generation)) = self.launches.pop_front() else {

@@ -36,6 +36,7 @@ fn journal(change: impl Fn(&mut Header)) -> Found {
         daemon,
         init: false,
         alone: false,
+        incomplete: false,
     };
     change(&mut header);
     let signature = Signature { generation: 2, ..Signature::default() };
