@@ -100,7 +100,9 @@ demo: $(BUILT)
 static:
 	@sh tests/static.sh "$(CARGO)" "$(TARGET_DIR)"
 
-install: $(BUILT)
+# What make has built: whoever installs may have no cargo, and should not build as root.
+install:
+	@test -x "$(BIN)" || { echo "$(BIN) is not built (run make first)" >&2; exit 1; }
 	$(INSTALL) -d "$(DESTDIR)$(BINDIR)"
 	$(INSTALL) -m 755 "$(BIN)" "$(DESTDIR)$(BINDIR)/opm"
 	for page in $(PAGES); do \

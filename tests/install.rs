@@ -152,3 +152,24 @@ fn the_demo_holds_what_it_says() {
     let complained = String::from_utf8_lossy(&demo.stderr);
     assert!(demo.status.success(), "{said}\n{complained}");
 }
+
+/// As under sudo, whose PATH has no cargo.
+#[test]
+fn install_takes_what_is_built_and_builds_nothing() {
+    let scratch = Scratch::new("built");
+    let target = scratch.0.join("target");
+    let install = || {
+        let mut command = Command::new("make");
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).arg("install").arg("CARGO=/no/cargo");
+        command.arg(format!("CARGO_TARGET_DIR={}", target.display()));
+        command.arg(format!("DESTDIR={}", scratch.0.join("to").display()));
+        command.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").output().unwrap()
+    };
+    let output = install();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("run make first"), "{said}");
+    std::fs::create_dir_all(target.join("release")).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_opm"), target.join("release/opm")).unwrap();
+    assert!(install().status.success());
+    assert!(scratch.0.join("to/usr/local/bin/opm").exists());
+}

@@ -32,10 +32,11 @@ const DOORS: &[(&str, &[&str])] = &[
     ("src/init/output.rs", &["daemon::launch::fifo_paths"]),
     // A new binary is asked before it takes over.
     ("src/cli/daemon.rs", &["daemon::can_take_over", "sys::ask"]),
+    ("src/cli/launched.rs", &["sys::storage::open_regular"]),
     // The fork that puts a daemon behind a command, and whose daemon it is that answers.
     ("src/cli/client.rs", &["sys::detach", "sys::peer"]),
-    // Whether a home can be written to, as the daemon will do it.
-    ("src/cli/home.rs", &["sys::storage::Home", "sys::Mode"]),
+    // A home is made as the daemon makes it, and by the user whose it is.
+    ("src/cli/home.rs", &["sys::storage", "sys::user"]),
     ("src/cli/run.rs", &["sys::crash::LISTENER_VARIABLE"]),
 ];
 

@@ -3,6 +3,7 @@
 //! The daemon answers on its socket only when adoption is complete, so the first answer is
 //! true; whoever connects earlier waits. Only the owner's and root's daemons are believed:
 //! requests carry environments.
+use super::holder::Holder;
 use super::home;
 use super::launched::{Child, last_line, own_program, parting_word};
 use super::output::{Failure, Progress, complain, why};
@@ -18,8 +19,14 @@ use std::time::{Duration, Instant};
 
 /// How long a daemon that was started may take to answer, while nobody holds the lock.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
-/// The same while somebody holds the home's lock: adoption waits for what is on its way.
-const LOCKED_TIME_MAX: Duration = Duration::from_secs(120);
+/// The same while a daemon holds the home's lock, which may have much to adopt.
+const LOCKED_TIME_MAX: Duration = Duration::from_secs(60);
+/// The same while only children hold it that have not exec'd: they may never.
+const STUCK_TIME_MAX: Duration = Duration::from_secs(8);
+/// After this long without an answer it is asked whether somebody is there at all.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// How long that may take where a daemon holds the lock. Where none does, as long as the first.
+const SIGN_TIME_MAX: Duration = Duration::from_secs(8);
 /// How often a daemon is launched where others hold the lock and leave without answering.
 const LAUNCHES_MAX: u32 = 3;
 /// How often a request is sent again where daemons leave without having read it.
@@ -117,19 +124,19 @@ impl Client {
         match open_socket(&self.home) {
             Ok(stream) => {
                 self.check_peer(&stream)?;
-                let inbox = Inbox::default();
-                Ok(Some(Connection { stream, inbox, unread: false }))
+                let (inbox, home) = (Inbox::default(), self.home.clone());
+                Ok(Some(Connection { stream, inbox, unread: false, home: Some(home) }))
             }
             Err(e) if is_nobody(&e) => Ok(None),
             Err(e) => Err(self.unreachable(&why(e))),
         }
     }
 
-    /// Root believes everyone's daemon: it asked for that home.
+    /// In a user's home root is that user by now.
     fn check_peer(&self, stream: &UnixStream) -> Result<(), Failure> {
         let peer = peer(stream).map_err(|e| self.unreachable(&why(e)))?;
         let own = rustix::process::geteuid().as_raw();
-        if [own, peer.uid].contains(&0) || peer.uid == own {
+        if [own, 0].contains(&peer.uid) {
             return Ok(());
         }
         Err(self.unreachable(&format!("it belongs to uid {}, not to you", peer.uid)))
@@ -175,7 +182,7 @@ impl Client {
     ) -> Result<Option<Connection>, Failure> {
         let began = Instant::now();
         let mut pause = RETRY_MIN;
-        let mut said = false;
+        let (mut said, mut looked) = (false, Duration::ZERO);
         loop {
             // Before the connect: a daemon that dies in between has not bound the socket.
             let gone = child.is_gone();
@@ -183,23 +190,38 @@ impl Client {
             // Another daemon may have won the race, and not answer yet: it holds the lock.
             // Looked for before the connect, too: one that lets go has answered or failed.
             let look = gone || waited > PATIENCE;
-            let holder = if look { self.lock_holder() } else { None };
+            let mut holder = if look { Holder::of_lock(&self.home) } else { None };
+            if holder.is_none() && waited > looked + PATIENCE {
+                holder = Holder::of_descriptors(&self.home);
+                looked = waited;
+            }
             if let Some(connection) = self.try_connect()? {
                 return Ok(Some(connection));
             }
-            let bound = if holder.is_some() { LOCKED_TIME_MAX } else { ANSWER_TIME_MAX };
+            let bound = match &holder {
+                Some(holder) if holder.is_stuck() => STUCK_TIME_MAX,
+                Some(_) => LOCKED_TIME_MAX,
+                None => ANSWER_TIME_MAX,
+            };
             if gone && holder.is_none() && contested {
                 return Ok(None);
             }
-            if (gone && holder.is_none()) || waited > bound {
-                return Err(self.start_failed(told, gone));
+            if waited > bound {
+                // Else each command would leave one more behind that waits for the lock.
+                child.dismiss();
+            }
+            match holder {
+                None if gone || waited > bound => return Err(self.start_failed(told, gone)),
+                Some(holder) if waited > bound => return Err(self.in_the_way(&holder)),
+                _ => {}
             }
             contested |= holder.is_some() && gone;
             if let (Some(holder), false) = (&holder, said)
                 && waited > PATIENCE
             {
                 let lock = self.home.join("lock");
-                complain(&format!("waiting for {}, held by {holder}", lock.display()));
+                let name = holder.name();
+                complain(&format!("waiting for {}, held by {name}", lock.display()));
                 said = true;
             }
             std::thread::sleep(pause);
@@ -207,12 +229,10 @@ impl Client {
         }
     }
 
-    fn lock_holder(&self) -> Option<String> {
-        let pid = home::lock_holder(&self.home)?;
-        Some(match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
-            Ok(comm) => format!("pid {pid} ({})", comm.trim_end()),
-            Err(_) => format!("a child of pid {pid}, which is gone"),
-        })
+    fn in_the_way(&self, holder: &Holder) -> Failure {
+        let (name, reason, advice) = (holder.name(), holder.reason(&self.home), holder.advice());
+        let text = format!("daemon: no answer; {name} {reason}: {advice}");
+        Failure::new(code::UNREACHABLE, text)
     }
 
     fn start_failed(&self, told: u64, gone: bool) -> Failure {
@@ -255,6 +275,8 @@ pub(crate) struct Connection {
     inbox: Inbox,
     /// The daemon left before it had read the request.
     unread: bool,
+    /// Where it is, until it has said anything.
+    home: Option<PathBuf>,
 }
 
 impl Connection {
@@ -296,10 +318,19 @@ impl Connection {
                 let reply = serde_json::from_slice(&body).map_err(|e| strange(&e.to_string()))?;
                 return Ok(Some(reply));
             }
+            if let Some(home) = self.home.clone().filter(|_| !is_ready(&self.stream, SILENCE_MAX)) {
+                if !self.is_answered(&home)? {
+                    return Ok(None);
+                }
+                self.home = None;
+            }
             let mut bytes = vec![0; READ_BYTES];
             match self.stream.read(&mut bytes) {
                 Ok(0) => return Ok(None),
-                Ok(n) => self.inbox.push(&bytes[..n]),
+                Ok(n) => {
+                    self.home = None;
+                    self.inbox.push(&bytes[..n]);
+                }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 // How a Unix socket is closed with bytes in it that nobody has read.
                 Err(e) if e.kind() == ErrorKind::ConnectionReset => {
@@ -309,6 +340,25 @@ impl Connection {
                 Err(e) => return Err(lost(e)),
             }
         }
+    }
+
+    /// Whether the daemon answers others: then ours just takes its time. False: there is none any
+    /// more, and somebody keeps the connection open.
+    fn is_answered(&self, home: &Path) -> Result<bool, Failure> {
+        let client = Client { home: home.to_owned(), may_start: false };
+        let Some(mut other) = client.try_connect()? else {
+            return Ok(false);
+        };
+        other.home = None;
+        other.send(&Request::Health)?;
+        let listener = peer(&other.stream).map_or(0, |peer| peer.pid);
+        let holder = Holder::of_lock(home).or_else(|| Holder::of_descriptors(home));
+        let holder = holder.unwrap_or(Holder::Listener(listener));
+        let most = if holder.is_stuck() { SILENCE_MAX } else { SIGN_TIME_MAX };
+        if is_ready(&other.stream, most) || is_ready(&self.stream, Duration::ZERO) {
+            return Ok(true);
+        }
+        Err(client.in_the_way(&holder))
     }
 
     /// Waits until the daemon has closed the connection, as an exec does, or for `most`. Whether
@@ -336,6 +386,15 @@ impl Connection {
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
+}
+
+/// Whether there is something to read, or comes within the time.
+fn is_ready(stream: &UnixStream, most: Duration) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let seconds = i64::try_from(most.as_secs()).unwrap_or(i64::MAX);
+    let most = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    // An error is for the read to tell.
+    poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&most)) != Ok(0)
 }
 
 fn lost(error: std::io::Error) -> Failure {

@@ -180,15 +180,17 @@ fn replace(client: &Client, before: &Health, binary: Option<String>, how: &str) 
     let has_closed = old.wait_for_close(EXIT_TIME_MAX);
     let began = Instant::now();
     loop {
-        if let Some(new) = client.try_connect()?
-            && let Ok(health) = health_of(client, new)
-        {
-            let Health { pid, version, image, .. } = health;
-            if image.is_some() && (pid, image) == (before.pid, before.image) {
-                return Err(not_replaced(client, how, has_closed, told));
+        match client.try_connect()?.map(|new| health_of(client, new)) {
+            Some(Ok(Health { pid, version, image, .. })) => {
+                if image.is_some() && (pid, image) == (before.pid, before.image) {
+                    return Err(not_replaced(client, how, has_closed, told));
+                }
+                say(&format!("daemon: {how} (pid {pid}, version {version})"))?;
+                return Ok(code::DONE);
             }
-            say(&format!("daemon: {how} (pid {pid}, version {version})"))?;
-            return Ok(code::DONE);
+            // It was asked for long enough.
+            Some(Err(failure)) if began.elapsed() > EXIT_TIME_MAX => return Err(failure),
+            Some(Err(_)) | None => {}
         }
         if began.elapsed() > UPGRADE_TIME_MAX {
             return Err(client.away());

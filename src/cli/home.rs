@@ -1,18 +1,36 @@
 //! Where the state of this user's opm lies, and what may be learned there without a daemon.
 //! Nothing here writes but [`create`].
+//!
+//! Root never acts as root in a home of somebody else, who could have put anything there: a link,
+//! a definition, a listener. [`find`] makes root's command that user's before it looks there.
 use super::output::{Failure, warn, why};
+use crate::sys::storage::Home;
+use crate::sys::user::{User, become_user};
 use crate::wire::code;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// The sticky bit: a directory that many write to, and that is nobody's home.
+const S_ISVTX: u32 = 0o1000;
 
 /// The home of PID 1, and of root where nobody said what HOME is.
 const SYSTEM_HOME: &str = "/run/opm";
 
 /// The home directory of opm, absolute: `$OPM_HOME`, else `$HOME/.opm`, else `/run/opm` for
-/// PID 1 or a root without HOME. Beside an `opm run` as PID 1: where that one is.
+/// PID 1 or a root without HOME. Beside an `opm run` as PID 1: where that one is. Root becomes
+/// whoever it belongs to.
 pub(crate) fn find() -> Result<PathBuf, Failure> {
+    let home = behind_own_link(chosen()?);
+    yield_to_owner(&home)?;
+    // One of the user's, that root could not answer for.
+    let home = behind_own_link(home);
+    yield_to_owner(&home)?;
+    Ok(home)
+}
+
+fn chosen() -> Result<PathBuf, Failure> {
     let home = choose(variable("OPM_HOME"), variable("HOME"), is_first(), is_root());
     if variable("OPM_HOME").is_none()
         && !is_first()
@@ -51,10 +69,70 @@ fn home_of_first(is_opm: bool) -> Option<PathBuf> {
 /// Where the home of `opm run` may be: as [`find`] says; but where nobody said `OPM_HOME`, the
 /// first of `$HOME/.opm`, `/run/opm` and `/tmp/opm-UID` that can be written to, because a
 /// container may have a read-only root and any user.
+///
+/// Root's run stays root's, whoever HOME belongs to: it takes the first that is not somebody
+/// else's.
 pub(crate) fn for_run() -> Result<Vec<PathBuf>, Failure> {
-    match variable("OPM_HOME") {
-        Some(own) => Ok(vec![absolute(own.into())?]),
-        None => Ok(candidates()),
+    let is_mine = |home: &PathBuf| !is_root() || owner(home).is_none_or(|(uid, _)| uid == 0);
+    let Some(own) = variable("OPM_HOME") else {
+        let homes = candidates().into_iter().map(behind_own_link);
+        return Ok(homes.filter(is_mine).collect());
+    };
+    let home = behind_own_link(absolute(own.into())?);
+    if is_mine(&home) {
+        return Ok(vec![home]);
+    }
+    let text = format!("{}: it is not root's (choose another OPM_HOME)", home.display());
+    Err(Failure::new(code::UNREACHABLE, text))
+}
+
+/// A home may be a link to where there is room; but only one that nobody else can have planted.
+fn behind_own_link(home: PathBuf) -> PathBuf {
+    let own = rustix::process::geteuid().as_raw();
+    let is_own = std::fs::symlink_metadata(&home)
+        .is_ok_and(|meta| meta.is_symlink() && [own, 0].contains(&meta.uid()));
+    if is_own { std::fs::canonicalize(&home).unwrap_or(home) } else { home }
+}
+
+/// User and group whose home it is, or would be. None: anybody's.
+fn owner(home: &Path) -> Option<(u32, u32)> {
+    let there = std::fs::symlink_metadata(home);
+    if let Ok(meta) = there {
+        return Some((meta.uid(), meta.gid()));
+    }
+    let above = home.ancestors().skip(1).find_map(|dir| std::fs::metadata(dir).ok())?;
+    (above.mode() & S_ISVTX == 0).then(|| (above.uid(), above.gid()))
+}
+
+/// Root acts as the owner of the home from here on.
+fn yield_to_owner(home: &Path) -> Result<(), Failure> {
+    let Some((uid, gid)) = owner(home).filter(|(uid, _)| is_root() && *uid != 0) else {
+        return Ok(());
+    };
+    become_user(uid, gid).map_err(|errno| {
+        let (home, reason) = (home.display(), why(errno));
+        let text = format!(
+            "{home}: it belongs to uid {uid}, whom root can't become: {reason} (run opm as that \
+             user)"
+        );
+        Failure::new(code::UNREACHABLE, text)
+    })
+}
+
+/// `sudo opm` has a home of its own: whoever looks there for the services of the user that called
+/// sudo is told.
+pub(crate) fn point_to_callers(home: &Path) {
+    let caller = variable("SUDO_USER").filter(|_| is_root() && variable("OPM_HOME").is_none());
+    let Some(caller) = caller.filter(|_| !home.join("opm.sock").exists()) else {
+        return;
+    };
+    let Some(user) = User::find(|user| caller.to_str() == Some(&user.name) && user.uid != 0) else {
+        return;
+    };
+    let theirs = Path::new(&user.home).join(".opm");
+    if theirs.join("opm.sock").exists() {
+        let (home, theirs, name) = (home.display(), theirs.display(), user.name);
+        warn(&format!("this is root's opm, in {home}; that of {name} is in {theirs} (no sudo)"));
     }
 }
 
@@ -101,7 +179,9 @@ fn homeless() -> Failure {
 }
 
 fn absolute(home: PathBuf) -> Result<PathBuf, Failure> {
+    // By its components: behind a slash at its end a link would be followed, whoever planted it.
     std::path::absolute(&home)
+        .map(|home| home.components().collect())
         .map_err(|e| Failure::new(code::UNREACHABLE, format!("{}: {}", home.display(), why(e))))
 }
 
@@ -121,10 +201,12 @@ fn choose(
     }
 }
 
-/// Makes the home, for its owner alone.
+/// Makes the home, for its owner alone, or sees that it is one: before anything is put there.
 pub(crate) fn create(home: &Path) -> Result<(), Failure> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(home);
-    made.map_err(|e| Failure::new(code::UNREACHABLE, format!("{}: {}", home.display(), why(e))))
+    let wrong = |text: String| Failure::new(code::UNREACHABLE, text);
+    let path = home.to_str();
+    let path = path.ok_or_else(|| wrong(format!("{}: it is not UTF-8", home.display())))?;
+    Home::open(path).map(drop).map_err(|errno| wrong(Home::refusal(path, errno)))
 }
 
 /// Whether a daemon has ever been here: without one there is no service to speak of. Not asked

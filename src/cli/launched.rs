@@ -1,4 +1,5 @@
 //! A daemon that a command has launched: whether it lives, and what it said when it left.
+use crate::sys::storage::open_regular;
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -13,15 +14,29 @@ impl Child {
         Self(pid.ok_or(Errno::SRCH).and_then(|pid| pidfd_open(pid, PidfdFlags::empty())))
     }
 
+    /// Tells it to end, and waits a moment for that. It harms nothing: a daemon that serves by now
+    /// leaves its services.
+    pub(super) fn dismiss(&self) {
+        if let Ok(fd) = &self.0 {
+            // Gone already, at worst.
+            rustix::process::pidfd_send_signal(fd, rustix::process::Signal::TERM).ok();
+            self.is_gone_within(1);
+        }
+    }
+
     pub(super) fn is_gone(&self) -> bool {
+        self.is_gone_within(0)
+    }
+
+    fn is_gone_within(&self, seconds: i64) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let fd = match &self.0 {
             Ok(fd) => fd,
             // A kernel without pidfds: the time bound decides.
             Err(e) => return *e == Errno::SRCH,
         };
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&now)).is_ok_and(|n| n > 0)
+        let most = Timespec { tv_sec: seconds, tv_nsec: 0 };
+        poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&most)).is_ok_and(|n| n > 0)
     }
 }
 
@@ -40,7 +55,9 @@ pub(super) fn own_program() -> PathBuf {
 /// The last line that `log` got after its first `told` bytes.
 pub(super) fn last_line(log: &Path, told: u64) -> Option<String> {
     use std::os::unix::fs::FileExt;
-    let file = std::fs::File::open(log).ok()?;
+    let flags = rustix::fs::OFlags::RDONLY;
+    let file = open_regular(rustix::fs::CWD, log.to_str()?, flags).ok()?;
+    let file = std::fs::File::from(file);
     let end = file.metadata().ok()?.len();
     let begin = told.min(end).max(end.saturating_sub(4096));
     let mut tail = vec![0; usize::try_from(end - begin).ok()?];

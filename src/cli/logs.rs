@@ -112,13 +112,15 @@ struct Tail {
     stream: Stream,
     file: Option<File>,
     at: u64,
+    /// Something else than a file has its name, and that was said.
+    odd: bool,
     /// The beginning of a line whose end isn't there yet.
     partial: Vec<u8>,
 }
 
 impl Tail {
     fn open(stream: Stream) -> Result<Self, Failure> {
-        let mut tail = Self { stream, file: None, at: 0, partial: Vec::new() };
+        let mut tail = Self { stream, file: None, at: 0, odd: false, partial: Vec::new() };
         tail.reopen()?;
         Ok(tail)
     }
@@ -136,8 +138,16 @@ impl Tail {
         if named.is_none() || named == held {
             return Ok(false);
         }
-        match File::open(&self.stream.path) {
+        match open(&self.stream.path) {
             Ok(file) => self.file = Some(file),
+            // A FIFO would keep us waiting, a device may have no end: what it is now, it was at
+            // the start.
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => {
+                if !std::mem::replace(&mut self.odd, true) {
+                    warn(&format!("{}: it is no regular file", self.stream.path.display()));
+                }
+                return Ok(false);
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(self.wrong(e)),
         }
@@ -220,6 +230,15 @@ impl Tail {
             }
         }
     }
+}
+
+/// Opens a log without waiting for anybody. A link is followed: it is our own, as all that is in
+/// the home.
+fn open(path: &Path) -> std::io::Result<File> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::ErrorKind::InvalidInput.into()) }
 }
 
 /// Where the last `count` lines of the first `end` bytes begin; a last line without a newline

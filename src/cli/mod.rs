@@ -10,6 +10,7 @@ mod dotenv;
 mod follow;
 mod foreign;
 mod help;
+mod holder;
 mod home;
 mod launched;
 mod logs;
@@ -112,6 +113,7 @@ fn run(words: Vec<OsString>) -> Done {
     };
     let may_start = may_start && !matches.get_flag("no-daemon-start");
     let client = Client { home: home::find()?, may_start };
+    home::point_to_callers(&client.home);
     dispatch(entry.name, &Call { matches, client })
 }
 

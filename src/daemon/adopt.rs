@@ -185,6 +185,8 @@ impl<K: Kernel> Daemon<K> {
             return Err((code::FAILED, text));
         }
         let header = Header { incomplete: !daemon.strays.is_empty(), ..header };
+        // As it is on record: a home that is made anew gets it again.
+        daemon.header = header;
         let claimed = daemon.journal.claim(&mut daemon.kernel, &header);
         claimed.map_err(|errno| cannot(journal::FILE, errno))?;
         daemon.adopt();
@@ -244,6 +246,7 @@ impl<K: Kernel> Daemon<K> {
             asker: 0,
             outbox: Vec::new(),
             leave: None,
+            home_lost: false,
             log: Vec::new(),
             trouble: None,
             foreground: HashMap::new(),

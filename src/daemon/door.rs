@@ -1,26 +1,25 @@
 //! From a bare process to a daemon with its home, and out again.
 use super::adopt::Place;
 use super::front::{Background, Front};
-use super::serve::{Server, log};
+use super::log::log;
+use super::serve::Server;
+use super::socket::{self, SOCKET};
 use super::vestige;
 use super::{Daemon, Leave};
 use crate::process::mark::MARK_VARIABLE;
 use crate::sys::linux::{self, Linux};
-use crate::sys::peer::peer;
 use crate::sys::storage::{Home, try_lock};
-use crate::sys::{Errno, Mode, crash, describe, procfs, signals};
+use crate::sys::{Errno, Mode, crash, describe, launch, procfs, signals};
 use crate::wire::code;
 use mio::Poll;
 use mio::net::UnixListener;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsRawFd, OwnedFd};
 use std::io::Write;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-pub(crate) const SOCKET: &str = "opm.sock";
 const PID_FILE: &str = "opm.pid";
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 /// From one try for the lock to the next, at the start only.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// When it takes longer, say who is in the way.
@@ -73,7 +72,7 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     let cannot = |what: &str, errno: Errno| {
         (code::UNREACHABLE, format!("cannot use {path}{what}: {}", describe(errno)))
     };
-    let home = open_home(path)?;
+    let home = Home::open(path).map_err(|errno| (code::UNREACHABLE, Home::refusal(path, errno)))?;
     let lock = home.open_file(LOCK, Mode::InPlace).map_err(|errno| cannot("/lock", errno))?;
     let waiting = match (&listener, front.if_served_already()) {
         (Some(_), Ok(_)) => Waiting::Again,
@@ -101,7 +100,8 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     let registry = poll.registry().try_clone().map_err(io)?;
     let signalfd = linux::signalfd().map_err(|errno| cannot("", errno))?;
     let without = std::env::var("OPM_WITHOUT").unwrap_or_default();
-    let kernel = Linux::new(registry, home, &lock, nofile, &without);
+    let mut kernel = Linux::new(registry, home, lock, nofile, &without);
+    kernel.listener = listener.as_ref().map_or(-1, AsRawFd::as_raw_fd);
     if !kernel.lists_children() {
         let text = "this kernel does not list children (CONFIG_PROC_CHILDREN): nothing could be \
                     confirmed to be gone";
@@ -109,37 +109,36 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     }
     let (inherited, device_inode) = (place.inherited_limit, place.device_inode);
     let mut daemon = Daemon::begin(kernel, place)?;
-    write_key(&lock, daemon.home_key(), device_inode);
+    write_key(&daemon.kernel.lock, daemon.home_key(), device_inode);
     if let Some(limit) = daemon.own_limit().filter(|limit| *limit < inherited) {
         // From here on we bear no service's mark, even if we were started from inside one.
         signals::set_locks_limit(limit).ok();
     }
-    // For people and monitors only: no reason not to serve.
-    if let Err(errno) = write_pid(&daemon.kernel.home) {
-        log(&cannot("/opm.pid", errno).1);
-    }
+    write_pid(&daemon.kernel.home);
+    daemon.kernel.keep_low();
     let again = listener.is_some();
     let listener = match listener {
-        Some(listener) if is_listened_by_us(&daemon.kernel.home) => listener,
-        _ => bind(path)?,
+        Some(listener) if socket::is_listened_by_us(&daemon.kernel.home) => listener,
+        _ => socket::bind(&daemon.kernel.home)?,
     };
+    daemon.kernel.listener = listener.as_raw_fd();
     let removals = daemon.kernel.home.watch_removals().ok();
     let mut server = Server::new(poll, listener, signalfd, removals).map_err(io)?;
     crash::arm(server.listener());
     front.begin(&mut daemon, server.registry(), again)?;
     front.say(&greeting(&daemon));
     turn(&mut server, &mut daemon, front);
-    Ok(leave(daemon, lock, front))
+    Ok(leave(daemon, front))
 }
 
-fn leave(mut daemon: Daemon<Linux>, lock: OwnedFd, front: &mut dyn Front) -> u8 {
+fn leave(mut daemon: Daemon<Linux>, front: &mut dyn Front) -> u8 {
     for name in [SOCKET, PID_FILE] {
         daemon.kernel.home.remove(name).ok();
     }
     let code = front.end(&mut daemon);
     // A child that is still to exec may share our descriptors: closed here, the lock would be lost
     // to it. The end of the process leaves them to it.
-    std::mem::forget((daemon, lock));
+    std::mem::forget(daemon);
     code
 }
 
@@ -153,16 +152,6 @@ fn check_descriptors() -> Result<(), Failure> {
          ulimit -n)"
     );
     Err((code::UNREACHABLE, text))
-}
-
-fn open_home(path: &str) -> Result<Home, Failure> {
-    Home::open(path).map_err(|errno| {
-        let why = match errno {
-            Errno::NOTEMPTY => "others use it too (choose one of its own)".to_owned(),
-            errno => describe(errno),
-        };
-        (code::UNREACHABLE, format!("cannot use {path}: {why}"))
-    })
 }
 
 fn greeting(daemon: &Daemon<Linux>) -> String {
@@ -191,6 +180,7 @@ fn prepare_process() -> Result<(Option<UnixListener>, Option<OwnedFd>), Failure>
     // First of all: PID 1 loses a signal that comes while it is neither blocked nor handled.
     signals::hold(&linux::SIGNALS);
     signals::reset_dispositions();
+    signals::make_private();
     signals::keep_heap_small();
     let inherited = [crash::LISTENER_VARIABLE, crash::ALIVE_VARIABLE].map(|name| {
         let fd = std::env::var(name).ok();
@@ -204,7 +194,7 @@ fn prepare_process() -> Result<(Option<UnixListener>, Option<OwnedFd>), Failure>
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|errno| (code::UNREACHABLE, format!("no subreaper: {}", describe(errno))))?;
     let listener = listener.map(|fd| {
-        let listener = std::os::unix::net::UnixListener::from(fd);
+        let listener = std::os::unix::net::UnixListener::from(launch::move_up(fd));
         drop(listener.set_nonblocking(true));
         UnixListener::from_std(listener)
     });
@@ -216,7 +206,7 @@ fn open_standard_streams() {
     loop {
         let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
         match rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty()) {
-            Ok(fd) if std::os::fd::AsRawFd::as_raw_fd(&fd) <= 2 => {
+            Ok(fd) if fd.as_raw_fd() <= 2 => {
                 // It stays open for good, and for our children.
                 let kept = std::os::fd::IntoRawFd::into_raw_fd(fd);
                 signals::keep_across_exec(&kept).ok();
@@ -246,20 +236,20 @@ fn wait_for_lock(place: &Home, lock: &OwnedFd, waiting: Waiting) -> Result<bool,
     let began = Instant::now();
     let mut told = false;
     loop {
-        match try_lock(lock).and_then(|()| lock_place(place)) {
+        match lock_home(place, lock) {
             Ok(()) => return Ok(true),
             Err(Errno::WOULDBLOCK | Errno::INTR) => {}
             Err(errno) => {
                 return Err((code::UNREACHABLE, format!("{home}/lock: {}", describe(errno))));
             }
         }
-        if waiting == Waiting::Again && is_listened_by_another(place) {
+        if waiting == Waiting::Again && socket::is_listened_by_another(place) {
             log(&format!("another daemon serves {home} by now"));
             return Ok(false);
         }
         if matches!(waiting, Waiting::Brief | Waiting::Patient)
-            && let Ok(daemon) = connect(home)
-            && !(waiting == Waiting::Patient && is_ending(&daemon))
+            && let Ok(daemon) = socket::connect(place)
+            && !(waiting == Waiting::Patient && socket::is_ending(&daemon))
         {
             if waiting == Waiting::Brief {
                 log(&format!("a daemon serves {home} already"));
@@ -284,58 +274,25 @@ fn wait_for_lock(place: &Home, lock: &OwnedFd, waiting: Waiting) -> Result<bool,
 
 /// The lock file may be removed, and then guards nothing: the directory itself is locked too.
 /// (NFS takes no exclusive lock of what is not open for writing: there the file has to do.)
-fn lock_place(home: &Home) -> Result<(), Errno> {
+pub(super) fn lock_home(home: &Home, lock: &OwnedFd) -> Result<(), Errno> {
+    try_lock(lock)?;
     match try_lock(&home.dir) {
         Err(Errno::WOULDBLOCK) => Err(Errno::WOULDBLOCK),
         _ => Ok(()),
     }
 }
 
-/// Who listens on the home's socket. Never waits: the queue may be our own, and full.
-fn listener_of(home: &Home) -> Result<i32, Errno> {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-    let fd = std::os::fd::AsRawFd::as_raw_fd(&home.dir);
-    let address = SocketAddrUnix::new(format!("/proc/self/fd/{fd}/{SOCKET}"))?;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&socket, &address)?;
-    peer(&socket).map(|peer| peer.pid)
-}
-
-fn is_listened_by_another(home: &Home) -> bool {
-    let own = rustix::process::getpid().as_raw_nonzero().get();
-    listener_of(home).is_ok_and(|pid| pid != own)
-}
-
-/// The file of the socket that we inherited may be gone, or another daemon's by now.
-fn is_listened_by_us(home: &Home) -> bool {
-    let own = rustix::process::getpid().as_raw_nonzero().get();
-    match listener_of(home) {
-        Ok(pid) => pid == own,
-        // A full queue has somebody behind it, and we hold the lock.
-        Err(errno) => errno == Errno::AGAIN,
-    }
-}
-
-/// Whether a daemon hangs up without being asked anything: it was killed, and its end takes a
-/// moment in which it seems to listen.
-fn is_ending(daemon: &UnixStream) -> bool {
-    // Setting a timeout fails for zero only.
-    daemon.set_read_timeout(Some(LOCK_PATIENCE)).ok();
-    let mut daemon = daemon;
-    match std::io::Read::read(&mut daemon, &mut [0]) {
-        Ok(_) => true,
-        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
-    }
-}
-
-/// Who holds a file open.
+/// Who shares the open file description that has the file's lock.
 fn holders_of(file: &str) -> String {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     let mut holders = Vec::new();
     for pid in procfs::processes().unwrap_or_default() {
         let fds = procfs::numbers(&format!("/proc/{pid}/fd")).unwrap_or_default();
-        let holds = |fd| procfs::link(&format!("/proc/{pid}/fd/{fd}")).is_ok_and(|l| l == file);
+        let holds = |fd| {
+            let is_file = procfs::link(&format!("/proc/{pid}/fd/{fd}")).is_ok_and(|l| l == file);
+            let info = || procfs::read(&format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
+            is_file && info().windows(5).any(|word| word == b"FLOCK")
+        };
         if pid != own && fds.into_iter().any(holds) {
             holders.push(pid.to_string());
         }
@@ -346,7 +303,7 @@ fn holders_of(file: &str) -> String {
 fn place(home: &Home, lock: &OwnedFd, forgets_elsewhere: bool) -> Result<Place, Errno> {
     let mut text = [0u8; 64];
     let length = rustix::io::pread(lock, &mut text, 0)?;
-    let device_inode = home.place()?;
+    let device_inode = home.place();
     let outer: Vec<String> = ["OPM_OUTER", MARK_VARIABLE]
         .iter()
         .filter_map(|name| std::env::var(name).ok())
@@ -386,7 +343,7 @@ fn is_namespace_gone(namespace: u64) -> bool {
 
 /// The key outlives the journal here, so that marks are known even when that is lost. With it
 /// the home's device and inode: in a copy it is the original's.
-fn write_key(lock: &OwnedFd, key: u64, (device, inode): (u64, u64)) {
+pub(super) fn write_key(lock: &OwnedFd, key: u64, (device, inode): (u64, u64)) {
     let text = format!("{key:016x} {device:016x} {inode:016x}\n");
     rustix::io::pwrite(lock, text.as_bytes(), 0).ok();
 }
@@ -399,39 +356,15 @@ fn key_of(text: &[u8], (device, inode): (u64, u64)) -> Option<u64> {
     is_here.then_some(key)
 }
 
-fn write_pid(home: &Home) -> Result<(), Errno> {
-    let file = home.open_file(PID_FILE, Mode::Fresh)?;
+/// For people only: whatever is odd there is no reason not to serve.
+pub(super) fn write_pid(home: &Home) {
     let text = format!("{}\n", rustix::process::getpid().as_raw_nonzero());
-    rustix::io::write(&file, text.as_bytes()).map(drop)
-}
-
-/// Binds by a relative name: a socket's path has room for 107 bytes only.
-pub(crate) fn bind(home: &str) -> Result<UnixListener, Failure> {
-    let cannot = |error: std::io::Error| {
-        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-        (code::UNREACHABLE, format!("{home}/{SOCKET}: {}", describe(errno)))
-    };
-    std::env::set_current_dir(home).map_err(cannot)?;
-    match std::fs::remove_file(SOCKET) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(cannot(error)),
-        _ => {}
+    // What has the name may be a link, or worse.
+    home.remove(PID_FILE).ok();
+    let file = home.open_file(PID_FILE, Mode::Fresh);
+    if let Err(errno) = file.and_then(|file| rustix::io::write(&file, text.as_bytes())) {
+        log(&format!("{}/{PID_FILE}: {}", home.path, describe(errno)));
     }
-    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let listener = UnixListener::bind(SOCKET);
-    rustix::process::umask(before);
-    drop(std::env::set_current_dir("/"));
-    listener.map_err(cannot)
-}
-
-/// Connects to the daemon of a home, whatever the length of its path.
-fn connect(home: &str) -> std::io::Result<UnixStream> {
-    let directory = rustix::fs::open(
-        home,
-        rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )?;
-    let fd = std::os::fd::AsRawFd::as_raw_fd(&directory);
-    UnixStream::connect(format!("/proc/self/fd/{fd}/{SOCKET}"))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub trait Front {
     fn say(&self, _line: &str) {}
     /// Says why nothing can be served.
     fn say_end(&self, _code: u8, text: &str) {
-        super::serve::log(text);
+        super::log::log(text);
     }
     /// See [`Place`](super::adopt::Place).
     fn forgets_elsewhere(&self) -> bool {
@@ -43,6 +43,8 @@ pub trait Front {
         registry: &Registry,
         again: bool,
     ) -> Result<(), Failure>;
+    /// The home was removed, and made anew: there is nothing in it that the daemon doesn't know.
+    fn home_is_new(&mut self, _daemon: &mut Daemon<Linux>, _registry: &Registry) {}
     /// A signal came, but SIGCHLD or SIGHUP.
     fn signal(&mut self, signal: i32, daemon: &mut Daemon<Linux>);
     /// A descriptor registered with this number is ready.
@@ -67,12 +69,12 @@ impl Front for Background {
     }
 
     fn say(&self, line: &str) {
-        super::serve::log(line);
+        super::log::log(line);
     }
 
     fn say_end(&self, code: u8, text: &str) {
         // Whoever launched us reads the code and the reason from here.
-        super::serve::log(&format!("opm: exit {code}: {text}"));
+        super::log::log(&format!("opm: exit {code}: {text}"));
     }
 
     fn if_served_already(&self) -> Result<u8, u8> {
@@ -101,7 +103,7 @@ impl Front for Background {
 
     fn end(&mut self, daemon: &mut Daemon<Linux>) -> u8 {
         let alive = daemon.all_units().any(|unit| unit.machine.generation().is_some());
-        super::serve::log(if alive { "left; services keep running" } else { "left; nothing runs" });
+        super::log::log(if alive { "left; services keep running" } else { "left; nothing runs" });
         code::DONE
     }
 }

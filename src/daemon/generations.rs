@@ -29,6 +29,11 @@ impl<F: std::fmt::Debug> Generations<F> {
         Ok((Self { file, written }, written))
     }
 
+    /// The open file.
+    pub fn file(&self) -> &F {
+        &self.file
+    }
+
     fn write<K: Kernel<File = F>>(&mut self, kernel: &mut K, generation: u64) -> Result<()> {
         if self.written < generation {
             write_all_at(kernel, &self.file, 0, &encode(generation))?;

@@ -28,6 +28,13 @@ impl<K: Kernel> Daemon<K> {
 
     /// Launches what is queued, a bounded number.
     pub(crate) fn run_launches(&mut self) {
+        if self.launches.is_empty() {
+            return;
+        }
+        self.home_lost |= !self.kernel.home_is_ours();
+        if self.home_lost {
+            return;
+        }
         for _ in 0..LAUNCHES_MAX {
             let Some((id, generation)) = self.launches.pop_front() else {
                 return;

@@ -16,16 +16,19 @@ pub mod generations;
 pub mod journal;
 pub mod launch;
 pub mod load;
+pub mod log;
 pub mod lookalike;
 mod owner;
 mod proof;
 mod recovery;
+mod relocate;
 pub mod report;
 pub mod request;
 pub mod scan;
 pub mod serve;
 mod signal;
 pub mod snapshot;
+mod socket;
 pub mod sorted;
 pub mod store;
 pub mod strays;
@@ -128,6 +131,8 @@ pub struct Daemon<K: Kernel> {
     pub(crate) asker: Pid,
     pub outbox: Vec<(ClientId, Reply)>,
     pub leave: Option<Leave>,
+    /// The home's path leads elsewhere: nothing is launched until it is found again.
+    pub(crate) home_lost: bool,
     /// For daemon.log.
     pub log: Vec<String>,
     /// Writes that failed, for `doctor`; the newest.
@@ -228,7 +233,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// When the next tick or look has something to do.
     pub fn deadline(&self) -> Option<Time> {
-        if !self.launches.is_empty() {
+        if !self.launches.is_empty() && !self.home_lost {
             return Some(self.now);
         }
         let units = self.deadlines.first().map(|(at, _)| *at);

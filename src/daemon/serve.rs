@@ -4,19 +4,22 @@
 //! else. No request is taken from another user.
 use super::client::Client;
 use super::front::Front;
+use super::log::log;
+use super::relocate::Fate;
+use super::socket::{self, SOCKET};
 use super::sorted::{Map, Set};
 use super::{ClientId, Daemon, Leave, door};
+use crate::service::machine::Time;
 use crate::sys::linux::{Linux, wake_of};
 use crate::sys::peer::peer;
-use crate::sys::{Kernel, outlet, signals};
+use crate::sys::{Kernel, signals};
 use crate::wire::frame::{self, FrameError, REQUEST_BYTES_MAX};
 use crate::wire::{Reply, Request, code};
 use mio::net::UnixListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::fd::{AsRawFd, OwnedFd};
-use std::io::{ErrorKind, Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
 const SIGNALS: Token = Token(0);
@@ -28,14 +31,39 @@ const FRONT_KIND: usize = 5 << 32;
 /// Connections at once, as far as they take no more than half of the descriptors: services need
 /// some, too. For one more, the one that has been silent for longest is closed, or else itself.
 const CLIENTS_MAX: usize = 4_096;
-/// A follower that lets more than this pile up is cut off.
+/// A client that lets more than this pile up is cut off: one answer is never more.
 const BACKLOG_BYTES_MAX: usize = 80 << 20;
+/// The same for a follower, whose answer has no end.
+const FOLLOWED_BYTES_MAX: usize = 8 << 20;
+/// What all clients together may have sent of requests that are not taken up yet. Beyond it, the
+/// one that has been silent for longest is closed.
+const UNREAD_BYTES_MAX: usize = 64 << 20;
+/// Less than this of one client is not counted.
+const UNREAD_BYTES_MIN: usize = 16 << 10;
 /// Events of one poll.
 const EVENTS_MAX: usize = 1_024;
 /// When accept(2) had no descriptor left, try again then.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// At the end, how long replies may take to leave.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// After a removal in the home: the first look at it, and for how long there are more.
+const LOOK_FIRST_MS: u64 = 5;
+const QUIET_MS: u64 = 200;
+const BUSY_MS: u64 = 2_000;
+/// From one try to have a home again to the next, for one that can't leave.
+const LOST_MS: u64 = 1_000;
+
+/// Looks at the home that are due.
+#[derive(Clone, Copy)]
+struct Removal {
+    next: Time,
+    pause: u64,
+    /// When nothing more was removed by then, what is missing is made anew.
+    until: Time,
+    /// However much is removed.
+    most: Time,
+}
 
 /// The loop's own state.
 pub struct Server {
@@ -44,6 +72,7 @@ pub struct Server {
     signalfd: OwnedFd,
     /// Says when something in the home is removed.
     removals: Option<OwnedFd>,
+    removal: Option<Removal>,
     clients: Map<ClientId, Client>,
     clients_max: usize,
     next_client: ClientId,
@@ -76,6 +105,7 @@ impl Server {
         Ok(Self {
             clients_max: half.map_or(CLIENTS_MAX, |half| half.min(CLIENTS_MAX)),
             removals,
+            removal: None,
             poll,
             listener,
             signalfd,
@@ -101,24 +131,81 @@ impl Server {
         self.poll.registry()
     }
 
-    /// A daemon without its socket is out of reach, and somebody cleans up everywhere: bind again.
-    /// The descriptor keeps its number, which a crash hands on.
-    fn heal(&mut self, daemon: &mut Daemon<Linux>) {
+    /// Something in the home was removed, or the home itself: looks where it is, now and for a
+    /// moment more, since of the end of the directory itself there is no word.
+    fn note_removal(&mut self, now: Time) {
         let mut buffer = [0u8; 4096];
         while let Some(removals) = &self.removals
             && rustix::io::read(removals, &mut buffer).is_ok_and(|length| length > 0)
         {}
-        if daemon.kernel.home.has(door::SOCKET) {
+        let most = self.removal.map_or(now + BUSY_MS, |removal| removal.most);
+        let until = most.min(now + QUIET_MS);
+        self.removal = Some(Removal { next: now, pause: LOOK_FIRST_MS, until, most });
+    }
+
+    /// Goes after the home. A daemon without its socket is out of reach, and somebody cleans up
+    /// everywhere: it is bound again, but not at once, lest a home is never empty while somebody
+    /// removes it.
+    fn look_after_home(&mut self, daemon: &mut Daemon<Linux>, front: &mut dyn Front) {
+        let now = daemon.kernel.now();
+        let due = self.removal.filter(|removal| removal.next <= now);
+        if due.is_none() && (!daemon.home_lost || self.removal.is_some()) {
             return;
         }
-        let healed = door::bind(&daemon.home).and_then(|fresh| {
+        self.removal = None;
+        match daemon.find_home() {
+            Err(reason) => {
+                let home = &daemon.home;
+                daemon.log.push(format!("{home} is lost: {reason}; launching nothing any more"));
+                if front.if_served_already().is_ok() {
+                    daemon.leave = Some(Leave::Quit);
+                }
+                daemon.home_lost = true;
+                let (next, pause) = (now + LOST_MS, LOST_MS);
+                self.removal = Some(Removal { next, pause, until: now, most: now });
+            }
+            Ok(Fate::Renewed) => {
+                self.watch_home(daemon);
+                door::write_pid(&daemon.kernel.home);
+                self.bind_again(daemon);
+                front.home_is_new(daemon, self.poll.registry());
+            }
+            Ok(Fate::Kept) => {
+                if let Some(removal) = due.filter(|removal| now < removal.until) {
+                    let pause = removal.pause * 2;
+                    let next = (now + pause).min(removal.until);
+                    self.removal = Some(Removal { next, pause, ..removal });
+                    return;
+                }
+                daemon.restore_records();
+                if !daemon.kernel.home.has(SOCKET) {
+                    self.bind_again(daemon);
+                }
+            }
+        }
+    }
+
+    fn watch_home(&mut self, daemon: &Daemon<Linux>) {
+        let registry = self.poll.registry();
+        if let Some(old) = self.removals.take() {
+            // Failing means that it was not registered.
+            registry.deregister(&mut SourceFd(&old.as_raw_fd())).ok();
+        }
+        self.removals = daemon.kernel.home.watch_removals().ok().filter(|fresh| {
+            let fd = fresh.as_raw_fd();
+            registry.register(&mut SourceFd(&fd), REMOVALS, Interest::READABLE).is_ok()
+        });
+    }
+
+    /// The descriptor keeps its number, which a crash hands on.
+    fn bind_again(&mut self, daemon: &mut Daemon<Linux>) {
+        let healed = socket::bind(&daemon.kernel.home).and_then(|fresh| {
             let registry = self.poll.registry();
             // Failing means that it was not registered.
             registry.deregister(&mut self.listener).ok();
             let fresh = OwnedFd::from(std::os::unix::net::UnixListener::from(fresh));
             let replaced = signals::replace(&self.listener, fresh);
-            let interest = Interest::READABLE;
-            registry.register(&mut self.listener, LISTENER, interest).ok();
+            registry.register(&mut self.listener, LISTENER, Interest::READABLE).ok();
             replaced.map_err(|errno| (0, crate::sys::describe(errno)))
         });
         daemon.log.push(match healed {
@@ -175,8 +262,9 @@ impl Server {
             ready.extend(std::mem::take(&mut self.unheard));
             daemon.gather(&wakes, child_signal);
             if removed {
-                self.heal(daemon);
+                self.note_removal(daemon.kernel.now());
             }
+            self.look_after_home(daemon, front);
             if connecting {
                 self.accept(&mut ready, daemon);
             }
@@ -184,6 +272,7 @@ impl Server {
                 if !self.hear(client, daemon) {
                     self.unheard.insert(client);
                 }
+                self.bound_unread(client, daemon);
             }
             for signal in asked {
                 front.signal(signal, daemon);
@@ -199,16 +288,19 @@ impl Server {
             .chain(front.deadline())
             .min()
             .map(|at| Duration::from_millis(at.saturating_sub(daemon.kernel.now())));
+        let lost = daemon.home_lost.then_some(0);
+        let look = self.removal.map(|removal| removal.next).or(lost);
+        let look = look.map(|at| Duration::from_millis(at.saturating_sub(daemon.kernel.now())));
         let accept = self.accept_again.then_some(ACCEPT_AGAIN);
         let answered = |id| self.clients.get(id).is_none_or(|client| client.backlog() == 0);
         let unheard = self.unheard.iter().any(answered).then_some(Duration::ZERO);
-        due.into_iter().chain(accept).chain(unheard).min()
+        due.into_iter().chain(look).chain(accept).chain(unheard).min()
     }
 
     fn accept(&mut self, ready: &mut Vec<ClientId>, daemon: &mut Daemon<Linux>) {
         loop {
             let full = self.clients.len() >= self.clients_max;
-            let full = full && !self.dismiss_silent(daemon);
+            let full = full && !self.dismiss_silent(daemon, |_| true);
             if full && !ready.is_empty() {
                 // Among these may be one that says nothing.
                 self.accept_again = true;
@@ -219,7 +311,7 @@ impl Server {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 // EMFILE, ENFILE.
-                Err(_) if self.dismiss_silent(daemon) => continue,
+                Err(_) if self.dismiss_silent(daemon, |_| true) => continue,
                 Err(_) => {
                     // The edge is spent, so look again by the clock.
                     self.accept_again = true;
@@ -246,13 +338,28 @@ impl Server {
 
     /// Hangs up on whoever has been silent for longest. One of ours that was just slow asks again,
     /// since nobody has taken up its request.
-    fn dismiss_silent(&mut self, daemon: &mut Daemon<Linux>) -> bool {
-        let silent = self.clients.iter().find(|(_, client)| client.is_silent());
+    fn dismiss_silent(
+        &mut self,
+        daemon: &mut Daemon<Linux>,
+        may_be: impl Fn(&Client) -> bool,
+    ) -> bool {
+        let silent = self.clients.iter().find(|(_, client)| client.is_silent() && may_be(client));
         let Some(id) = silent.map(|(id, _)| *id) else {
             return false;
         };
         self.close(id, daemon);
         true
+    }
+
+    /// After this client was listened to: whether all together have said too much.
+    fn bound_unread(&mut self, id: ClientId, daemon: &mut Daemon<Linux>) {
+        let unread = |client: &Client| client.inbox.pending();
+        if self.clients.get(&id).is_none_or(|client| unread(client) < UNREAD_BYTES_MIN) {
+            return;
+        }
+        while self.clients.values().map(unread).sum::<usize>() > UNREAD_BYTES_MAX
+            && self.dismiss_silent(daemon, |client| unread(client) > 0)
+        {}
     }
 
     /// Takes up a client's request, or reads on. One a turn, and none while the one before is
@@ -346,7 +453,9 @@ impl Server {
                 continue;
             };
             let alive = client.write_out();
-            if !alive || client.backlog() > BACKLOG_BYTES_MAX {
+            // Its request goes on: what it gets is what it follows.
+            let most = if client.asking { FOLLOWED_BYTES_MAX } else { BACKLOG_BYTES_MAX };
+            if !alive || client.backlog() > most {
                 self.close(id, daemon);
             }
         }
@@ -396,26 +505,3 @@ fn too_long(bytes: usize) -> String {
 fn parse(frame: &[u8]) -> Result<Request, String> {
     serde_json::from_slice(frame).map_err(|error| format!("request: cannot be understood: {error}"))
 }
-
-/// A line for daemon.log, which is our stderr. A full disk is no reason to stop, and neither is
-/// a container's log that nobody reads: then the line is lost.
-pub fn log(line: &str) {
-    let text = if FOREGROUND.load(Ordering::Relaxed) {
-        format!("opm: {line}\n")
-    } else {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-        let ms = u64::try_from(now.tv_sec).unwrap_or(0) * 1000
-            + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000;
-        format!("{} {line}\n", super::events::rfc3339(ms))
-    };
-    if outlet::is_writable(std::io::stderr(), 0) {
-        drop(std::io::stderr().write_all(text.as_bytes()));
-    }
-}
-
-/// From now on lines are for people who look at a terminal or a container's log.
-pub fn log_in_foreground() {
-    FOREGROUND.store(true, Ordering::Relaxed);
-}
-
-static FOREGROUND: AtomicBool = AtomicBool::new(false);

@@ -6,6 +6,7 @@ use super::{ClientId, Daemon};
 use crate::service::machine::{Generation, Goal, Input};
 use crate::service::spec::{Definition, Env, Id, Spec};
 use crate::service::value::{Fields, FromValue, Wrong, by_value};
+use crate::sys::storage::NOT_REGULAR;
 use crate::sys::{Kernel, Mode, Result, describe, write_all_at};
 use crate::wire::{Outcome, Status, code};
 use serde::{Deserialize, Serialize};
@@ -110,11 +111,10 @@ impl<K: Kernel> Daemon<K> {
             None => Ok(()),
         };
         written.and_then(|()| self.replace(FILE, &bytes)).map_err(|errno| {
-            let text = format!(
-                "cannot write {}/{FILE}: {} (the one before is kept)",
-                self.home,
-                describe(errno)
-            );
+            // What is written to is the fresh one.
+            let file = if errno == NOT_REGULAR { FRESH } else { FILE };
+            let (home, reason) = (&self.home, describe(errno));
+            let text = format!("cannot write {home}/{file}: {reason} (the one before is kept)");
             (code::FAILED, text)
         })?;
         let services = if count == 1 { "service" } else { "services" };

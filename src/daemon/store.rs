@@ -156,6 +156,11 @@ impl<F: std::fmt::Debug> Store<F> {
         Ok((store, loaded))
     }
 
+    /// The open file.
+    pub fn file(&self) -> &F {
+        &self.file
+    }
+
     /// Gives no line number up to this one: a slot speaks of it, and its line may be lost.
     pub fn begin_after(&mut self, line: u64) {
         self.next_line = self.next_line.max(line.saturating_add(1));

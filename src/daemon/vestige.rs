@@ -21,7 +21,7 @@
 //! say ESTALE of live ones too for want of privilege: no proof.)
 use super::adopt::Place;
 use super::launch::LIVING;
-use super::serve::log;
+use super::log::log;
 use super::{door, journal};
 use crate::process::record::{HEADER_BYTES, Header};
 use crate::sys::storage::{Home, try_lock};

@@ -62,21 +62,6 @@ impl Output {
     /// # Errors
     /// What the kernel says of FIFOs, pipes and descriptors.
     pub(super) fn new(home: &Home, names: &[String], prefix: Prefix) -> Result<Self> {
-        let width = names.iter().map(|name| name.chars().count()).max();
-        let mut streams = Vec::new();
-        for name in names {
-            let (out, error) = crate::daemon::launch::fifo_paths("", name);
-            for (sink, (path, stream)) in [(out, "stdout"), (error, "stderr")].iter().enumerate() {
-                streams.push(Stream {
-                    fifo: fifo::open(home, path.trim_start_matches('/'))?,
-                    label: Label { name: name.clone(), width: width.unwrap_or(0), stream },
-                    sink,
-                    // Something may lie there from before.
-                    ready: true,
-                    ended: false,
-                });
-            }
-        }
         let sink = |outlet| Sink {
             outlet,
             writable: true,
@@ -86,7 +71,7 @@ impl Output {
             cuts: VecDeque::new(),
         };
         Ok(Self {
-            streams,
+            streams: open_streams(home, names)?,
             sinks: [
                 sink(Outlet::new(rustix::stdio::stdout())?),
                 sink(Outlet::new(rustix::stdio::stderr())?),
@@ -96,6 +81,16 @@ impl Output {
             buffer: vec![0; LOOK_BYTES],
             next: 0,
         })
+    }
+
+    /// The home was made anew, with nothing in it: what lives writes to the FIFOs that it has, what
+    /// starts from now on opens others.
+    ///
+    /// # Errors
+    /// As [`Output::new`].
+    pub(super) fn add(&mut self, home: &Home, names: &[String]) -> Result<()> {
+        self.streams.extend(open_streams(home, names)?);
+        Ok(())
     }
 
     /// What is to be watched: for being writable, then for being readable. The place in the
@@ -237,4 +232,23 @@ impl Output {
             stuck.outlet.wait(u64::try_from(left.as_millis()).unwrap_or(0).max(1));
         }
     }
+}
+
+fn open_streams(home: &Home, names: &[String]) -> Result<Vec<Stream>> {
+    let width = names.iter().map(|name| name.chars().count()).max();
+    let mut streams = Vec::new();
+    for name in names {
+        let (out, error) = crate::daemon::launch::fifo_paths("", name);
+        for (sink, (path, stream)) in [(out, "stdout"), (error, "stderr")].iter().enumerate() {
+            streams.push(Stream {
+                fifo: fifo::open(home, path.trim_start_matches('/'))?,
+                label: Label { name: name.clone(), width: width.unwrap_or(0), stream },
+                sink,
+                // Something may lie there from before.
+                ready: true,
+                ended: false,
+            });
+        }
+    }
+    Ok(streams)
 }

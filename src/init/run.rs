@@ -16,13 +16,14 @@ use super::output::Output;
 use super::told::Told;
 use crate::daemon::events::rfc3339;
 use crate::daemon::front::{FRONT, Fate, Front};
-use crate::daemon::serve::{Server, log, log_in_foreground};
+use crate::daemon::log::{log, log_in_foreground};
+use crate::daemon::serve::Server;
 use crate::daemon::{Daemon, Leave};
 use crate::service::foreground::{Order, Prefix};
 use crate::service::machine::Time;
 use crate::service::spec::Spec;
 use crate::sys::linux::Linux;
-use crate::sys::storage::Home;
+use crate::sys::storage::{Home, privately};
 use crate::sys::{Errno, Kernel, Mode, Streams, crash, describe};
 use crate::wire::{Reply, Request, code};
 use mio::unix::SourceFd;
@@ -69,12 +70,7 @@ fn begin_again() {
 /// Whether a home is ours and can be written to.
 fn try_home(path: &str) -> Result<(), Errno> {
     let home = Home::open(path)?;
-    let theirs = rustix::fs::fstat(&home.dir)?.st_uid != rustix::process::geteuid().as_raw();
-    if theirs && path.starts_with("/tmp/") {
-        // Whoever made it could look into it, and be believed.
-        return Err(Errno::PERM);
-    }
-    home.open_file("lock", Mode::InPlace).map(drop)
+    privately(|| home.open_file("lock", Mode::InPlace)).map(drop)
 }
 
 /// How it ends.
@@ -131,7 +127,7 @@ impl Run {
         let mut reasons = Vec::new();
         let usable = self.order.homes.iter().find(|home| {
             let tried = try_home(home);
-            reasons.extend(tried.err().map(|errno| format!("{home}: {}", describe(errno))));
+            reasons.extend(tried.err().map(|errno| Home::refusal(home, errno)));
             tried.is_ok()
         });
         let Some(home) = usable.cloned() else {
@@ -153,7 +149,14 @@ impl Run {
         let output = Output::new(home, &self.names, prefix).map_err(|errno| {
             format!("{}/logs: cannot use a FIFO: {}", home.path, describe(errno))
         })?;
-        for (number, fd) in (0..).zip(output.watched()) {
+        self.output = Some(output);
+        self.watch_output(registry, 0)
+    }
+
+    /// Registers what is to be watched, but the first ones.
+    fn watch_output(&self, registry: &Registry, first: u32) -> Result<(), String> {
+        let watched = self.output.as_ref().map_or(Vec::new(), Output::watched);
+        for (number, fd) in (0..).zip(watched).skip(first as usize) {
             let interest = if (number as usize) < Output::SINKS {
                 Interest::WRITABLE
             } else {
@@ -167,7 +170,6 @@ impl Run {
                 Err(error) => return Err(format!("cannot poll: {error}")),
             }
         }
-        self.output = Some(output);
         Ok(())
     }
 
@@ -304,6 +306,17 @@ impl Front for Run {
         // An earlier image of us may have been asked already.
         self.now = daemon.kernel.now();
         Ok(())
+    }
+
+    fn home_is_new(&mut self, daemon: &mut Daemon<Linux>, registry: &Registry) {
+        let Some(output) = &mut self.output else {
+            return;
+        };
+        let known = u32::try_from(output.watched().len()).unwrap_or(0);
+        let added = output.add(&daemon.kernel.home, &self.names).map_err(describe);
+        if let Err(reason) = added.and_then(|()| self.watch_output(registry, known)) {
+            log(&format!("{}/logs: cannot use a FIFO: {reason}", daemon.home));
+        }
     }
 
     fn signal(&mut self, signal: i32, daemon: &mut Daemon<Linux>) {

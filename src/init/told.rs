@@ -86,18 +86,8 @@ mod tests {
     fn event(kind: &str, code: Option<i32>) -> Event {
         let reason = (kind == "waiting").then(|| "restart in 2s".to_owned());
         let (at, event, service) = (String::new(), kind.to_owned(), "w".to_owned());
-        Event {
-            at,
-            event,
-            service,
-            id: 0,
-            generation: 1,
-            pid: Some(7),
-            code,
-            signal: None,
-            by: None,
-            reason,
-        }
+        let (pid, signal, by) = (Some(7), None, None);
+        Event { at, event, service, id: 0, generation: 1, pid, code, signal, by, reason }
     }
 
     #[test]

@@ -5,8 +5,8 @@
 use super::{Errno, signals};
 use rustix::fd::AsRawFd;
 use std::ffi::{CStr, CString, c_char, c_int};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Tells the new image which descriptor is its listener.
 pub const LISTENER_VARIABLE: &str = "OPM_LISTENER";
@@ -33,7 +33,7 @@ struct Image {
 
 static LISTENER: AtomicI32 = AtomicI32::new(-1);
 static ALIVE: AtomicI32 = AtomicI32::new(-1);
-static HOME: OnceLock<String> = OnceLock::new();
+static HOME: Mutex<Option<String>> = Mutex::new(None);
 static WORDS: OnceLock<Vec<CString>> = OnceLock::new();
 static IMAGE: AtomicPtr<Image> = AtomicPtr::new(std::ptr::null_mut());
 static CRASHED_AT: AtomicU64 = AtomicU64::new(0);
@@ -41,6 +41,7 @@ static CRASHED_AT: AtomicU64 = AtomicU64::new(0);
 impl Image {
     fn new(program: &str, listener: c_int) -> Option<Self> {
         let mut env: Vec<*mut c_char> = Vec::new();
+        let home = HOME.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (name, value) in std::env::vars_os() {
             // Any bytes: one name that is no UTF-8 must not cost the daemon its next image.
             if [LISTENER_VARIABLE, ALIVE_VARIABLE, CRASHED_VARIABLE]
@@ -49,7 +50,7 @@ impl Image {
             {
                 continue;
             }
-            if name == "OPM_HOME" && HOME.get().is_some() {
+            if name == "OPM_HOME" && home.is_some() {
                 continue;
             }
             let mut entry = std::os::unix::ffi::OsStringExt::into_vec(name);
@@ -58,7 +59,7 @@ impl Image {
             env.push(CString::new(entry).ok()?.into_raw());
         }
         env.push(CString::new(format!("{LISTENER_VARIABLE}={listener}")).ok()?.into_raw());
-        if let Some(home) = HOME.get() {
+        if let Some(home) = home {
             env.push(CString::new(format!("OPM_HOME={home}")).ok()?.into_raw());
         }
         let alive = ALIVE.load(Ordering::Relaxed);
@@ -97,12 +98,13 @@ impl Image {
             // SAFETY: clears a descriptor's close-on-exec flag; EBADF for none.
             unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
         }
-        signals::lower_nofile();
+        signals::restore_inherited();
         let env = self.env.as_ptr().cast::<*const c_char>();
         // SAFETY: program, argv and environment are NUL-terminated and end in NULL.
         unsafe { libc::execve(self.program.as_ptr(), self.argv.as_ptr(), env) };
         let error = std::io::Error::last_os_error();
         signals::raise_nofile();
+        signals::make_private();
         for fd in kept {
             // SAFETY: sets it again: we go on, and our children must not get them.
             unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
@@ -113,12 +115,17 @@ impl Image {
 
 /// Later images get these words, program first, instead of the daemon's own, and this home.
 pub fn call_by(words: &[String], home: &str) {
-    // Said once, at the start.
-    HOME.set(home.to_owned()).ok();
+    *HOME.lock().unwrap_or_else(PoisonError::into_inner) = Some(home.to_owned());
     let words: Option<Vec<CString>> = words.iter().map(|w| CString::new(w.as_str()).ok()).collect();
     if let Some(words) = words {
         WORDS.set(words).ok();
     }
+}
+
+/// Later images serve this home: ours was moved.
+pub fn move_to(home: &str) {
+    *HOME.lock().unwrap_or_else(PoisonError::into_inner) = Some(home.to_owned());
+    prepare_image();
 }
 
 /// Later images inherit this descriptor, by [`ALIVE_VARIABLE`].
@@ -152,6 +159,7 @@ pub fn become_again() -> Errno {
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::umask(signals::umask_before());
         libc::execv(c"/proc/self/exe".as_ptr(), argv.as_ptr());
     }
     super::last_errno()
@@ -162,12 +170,9 @@ pub fn arm(listener: &impl AsRawFd) {
     LISTENER.store(listener.as_raw_fd(), Ordering::Relaxed);
     let crashed = std::env::var(CRASHED_VARIABLE).ok().and_then(|ms| ms.parse().ok());
     CRASHED_AT.store(crashed.unwrap_or(0), Ordering::Relaxed);
-    let program = std::env::current_exe().unwrap_or_default();
-    let fd = listener.as_raw_fd();
-    let Some(image) = program.to_str().and_then(|p| Image::new(p, fd)) else {
+    if !prepare_image() {
         return;
-    };
-    IMAGE.store(Box::into_raw(Box::new(image)), Ordering::Release);
+    }
     std::panic::set_hook(Box::new(|panic| {
         report(&format!("opm: {panic}\n"));
         recover();
@@ -181,6 +186,17 @@ pub fn arm(listener: &impl AsRawFd) {
         // SAFETY: the handler calls async-signal-safe functions only.
         unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
     }
+}
+
+/// Makes what a crash will become. The one before stays: a handler may hold it.
+fn prepare_image() -> bool {
+    let program = std::env::current_exe().unwrap_or_default();
+    let listener = LISTENER.load(Ordering::Relaxed);
+    let Some(image) = program.to_str().and_then(|p| Image::new(p, listener)) else {
+        return false;
+    };
+    IMAGE.store(Box::into_raw(Box::new(image)), Ordering::Release);
+    true
 }
 
 fn report(text: &str) {

@@ -6,13 +6,14 @@
 //! The command may run inside a service, perhaps of another home, and that one's daemon takes
 //! orphans for members by their marks. So the second child puts off both marks with its exec, and
 //! only then the first leaves and makes an orphan of it.
-use super::signals;
+use super::{Errno, signals, storage};
 use crate::process::mark::LimitMark;
+use rustix::fd::OwnedFd;
+use rustix::fs::OFlags;
 use std::ffi::{CString, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Highest descriptor closed one by one where the kernel has no `close_range` (5.9).
@@ -42,11 +43,10 @@ struct Plan {
 /// What the kernel says about the log, the forks or the exec.
 pub fn launch(program: &Path, args: &[&str], home: &Path) -> io::Result<u32> {
     let null = std::fs::OpenOptions::new().read(true).open("/dev/null")?;
-    let log = std::fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(home.join("daemon.log"))?;
+    let path = home.join("daemon.log");
+    let log = open_log(&path).map_err(|errno| {
+        io::Error::other(format!("{}: {}", path.display(), super::describe(errno)))
+    })?;
     let (mut reader, report) = io::pipe()?;
     let (before_exec, until_exec) = io::pipe()?;
     let words = args.iter().map(|a| CString::new(*a)).collect::<Result<Vec<_>, _>>()?;
@@ -78,6 +78,14 @@ pub fn launch(program: &Path, args: &[&str], home: &Path) -> io::Result<u32> {
     let mut said = Vec::new();
     reader.read_to_end(&mut said)?;
     outcome(&said)
+}
+
+/// Opens daemon.log, made if missing, whatever the caller's umask. Not through a link, and nothing
+/// that could make us wait.
+fn open_log(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
+    let path = path.to_str().ok_or(Errno::INVAL)?;
+    storage::privately(|| storage::open_regular(rustix::fs::CWD, path, flags))
 }
 
 /// What the children reported: a pid (tag 0), then an errno (tag 1) if the exec failed.

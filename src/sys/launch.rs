@@ -6,6 +6,10 @@
 //! descriptors alone (close_range(2), CLOSE_RANGE_UNSHARE): standard streams, lock, journal and
 //! its end of this pipe. Until it has said that it left, that end is the daemon's too, and must
 //! stay open at its number. So it lies in a [`Slot`].
+//!
+//! However it is cloned, a child closes all but the lowest descriptors before anything that may
+//! hang (a log on a FIFO, a directory on a dead file system): listener and clients are not among
+//! those, else commands would connect to a daemon that is dead, and wait for its answer.
 use super::{Errno, Launch, Result, Stage, last_errno};
 use rustix::event::EventfdFlags;
 use rustix::fd::{AsRawFd, OwnedFd, RawFd};
@@ -36,7 +40,7 @@ const LEFT: [u8; 1] = [0];
 
 /// The lowest numbers, kept for slots.
 #[derive(Debug)]
-pub struct Low(Rc<Slots>);
+pub struct Low(Rc<Slots>, Vec<OwnedFd>);
 
 #[derive(Debug)]
 struct Slots {
@@ -58,10 +62,10 @@ struct Slot {
 /// The descriptors of a child between its clone and its exec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Descriptors {
-    /// A copy of all.
+    /// A copy of all, where no numbers are kept.
     Copied,
-    /// A copy of all; among these may be the ends of other children, in their slots.
-    CopiedWithSlots,
+    /// A copy of all; the lowest are what it needs.
+    CopiedWithLow,
     /// Ours, until it leaves.
     Shared,
 }
@@ -94,7 +98,7 @@ pub fn pipe(low: Option<&Low>, shares: bool) -> Result<(Launching, Report)> {
         }
         None => Report {
             number: report.as_raw_fd(),
-            descriptors: low.map_or(Descriptors::Copied, Low::copied),
+            descriptors: low.map_or(Descriptors::Copied, |_| Descriptors::CopiedWithLow),
             _ours: Some(report),
         },
     };
@@ -125,7 +129,7 @@ impl Low {
         if !is_ours || !held.iter().all(|number| is_low(*number)) {
             return Err(Errno::BUSY);
         }
-        Ok(Self(Rc::new(Slots { filler, numbers, taken: Cell::new(0) })))
+        Ok(Self(Rc::new(Slots { filler, numbers, taken: Cell::new(0) }), Vec::new()))
     }
 
     /// Puts a child's end into a slot that is free.
@@ -138,13 +142,23 @@ impl Low {
         Some(Slot { slots, at })
     }
 
-    /// What a child has that does not share our table.
-    fn copied(&self) -> Descriptors {
-        if self.0.taken.get() == 0 { Descriptors::Copied } else { Descriptors::CopiedWithSlots }
+    /// From now on nothing that we open gets a number that children keep. What can't be filled
+    /// is kept by them a little longer.
+    pub fn fill(&mut self) {
+        while let Ok(number) = rustix::io::fcntl_dupfd_cloexec(&self.0.filler, 3)
+            && is_low(number.as_raw_fd())
+        {
+            self.1.push(number);
+        }
     }
 }
 
-/// Whether a child that shares our table keeps this descriptor when it leaves.
+/// Moves a descriptor to where children do not keep it, if there is room.
+pub fn move_up(fd: OwnedFd) -> OwnedFd {
+    rustix::io::fcntl_dupfd_cloexec(&fd, LAST + 1).unwrap_or(fd)
+}
+
+/// Whether a child keeps this descriptor until its exec.
 pub fn is_low(number: RawFd) -> bool {
     number < OWN
 }
@@ -202,7 +216,11 @@ pub fn own_descriptors(descriptors: Descriptors, report: RawFd) -> Result<RawFd>
     let (first, last) = (FIRST.cast_unsigned(), LAST.cast_unsigned());
     match descriptors {
         Descriptors::Copied => Ok(report),
-        Descriptors::CopiedWithSlots => close_range(first, last, 0).map(|()| report),
+        Descriptors::CopiedWithLow => {
+            dup3(report, OWN)?;
+            close_range(first, c_uint::MAX, 0)?;
+            Ok(OWN)
+        }
         Descriptors::Shared => {
             close_range(last + 1, c_uint::MAX, libc::CLOSE_RANGE_UNSHARE)?;
             dup3(report, OWN)?;

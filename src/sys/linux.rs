@@ -19,6 +19,10 @@ use rustix::time::ClockId;
 pub struct Linux {
     registry: Registry,
     pub home: Home,
+    /// Of the home: children hold it until they exec.
+    pub lock: OwnedFd,
+    /// The number of the socket that commands connect to, which children close; -1 is none.
+    pub listener: i32,
     own_children: Option<OwnChildren>,
     processes: Option<ProcessList>,
     nofile: Option<libc::rlimit>,
@@ -67,7 +71,7 @@ impl Linux {
     pub fn new(
         registry: Registry,
         home: Home,
-        lock: &OwnedFd,
+        lock: OwnedFd,
         nofile: Option<libc::rlimit>,
         without: &str,
     ) -> Self {
@@ -85,6 +89,8 @@ impl Linux {
         Self {
             registry,
             home,
+            lock,
+            listener: -1,
             own_children,
             processes: None,
             nofile,
@@ -94,6 +100,13 @@ impl Linux {
             tiers,
             may_raise_limits: namespace::may_raise_limits(),
             time_namespace: if tiers.time_namespace { namespace::of_self().inode } else { 0 },
+        }
+    }
+
+    /// What is opened from now on children do not keep.
+    pub fn keep_low(&mut self) {
+        if let Some(low) = &mut self.low {
+            low.fill();
         }
     }
 
@@ -153,6 +166,7 @@ impl Kernel for Linux {
         let arena = self.arena.as_mut().ok_or(Errno::NOMEM)?;
         let mut parent = spawn::Parent {
             journal,
+            listener: self.listener,
             low: self.low.as_ref(),
             many: self.watched >= MANY,
             nofile: self.nofile,
@@ -327,6 +341,10 @@ impl Kernel for Linux {
 
     fn unwatch_launch(&mut self, launch: &Box<Launching>) {
         drop(self.registry.deregister(&mut SourceFd(&launch.as_raw_fd())));
+    }
+
+    fn home_is_ours(&mut self) -> bool {
+        self.home.is_here()
     }
 
     fn open(&mut self, name: &str, mode: Mode) -> Result<OwnedFd> {

@@ -21,6 +21,7 @@ pub mod signals;
 pub mod spawn;
 pub mod storage;
 pub mod tiers;
+pub mod user;
 
 use crate::process::record::Signature;
 use crate::process::stat::Stat;
@@ -258,6 +259,11 @@ pub trait Kernel {
     fn watch_launch(&mut self, launch: &Self::Launch, wake: Wake) -> Result<()>;
     fn unwatch_launch(&mut self, launch: &Self::Launch);
 
+    /// Whether the home's path still leads to the directory that we hold: asked before anything is
+    /// launched, for a daemon that begins there else knows nothing of us.
+    fn home_is_ours(&mut self) -> bool {
+        true
+    }
     /// Opens a file of the home by its name in it.
     fn open(&mut self, name: &str, mode: Mode) -> Result<Self::File>;
     /// Why nothing can be appended to a file of the home, if so. Makes none, and never waits.
@@ -303,6 +309,9 @@ pub fn write_all_at<K: Kernel>(
 
 /// What an errno means, in words: without std's `(os error N)`.
 pub fn describe(errno: Errno) -> String {
+    if errno == storage::NOT_REGULAR {
+        return "it is no regular file (move it away)".to_owned();
+    }
     let text = std::io::Error::from_raw_os_error(errno.raw_os_error()).to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }

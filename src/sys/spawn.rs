@@ -10,7 +10,7 @@
 //! is on record or dead.
 use super::arena::{Arena, CStrings};
 use super::launch::{self, Descriptors, Launching, Low, Report};
-use super::{Child, Errno, Plan, Result, Stage, Streams, Tiers, last_errno, namespace};
+use super::{Child, Errno, Plan, Result, Stage, Streams, Tiers, last_errno, namespace, signals};
 use crate::process::Namespace;
 use crate::process::mark::{MARK_VARIABLE, PID_DIGITS};
 use crate::process::record::{SIGNATURE_BYTES, Signature};
@@ -31,8 +31,11 @@ struct Prepared {
     /// Its end of the launch pipe.
     report: c_int,
     descriptors: Descriptors,
+    /// -1: there is none yet.
+    listener: c_int,
     limit_mark: Option<u64>,
     nofile: Option<libc::rlimit>,
+    umask: libc::mode_t,
     programs: CStrings,
     argv: CStrings,
     env: CStrings,
@@ -101,8 +104,10 @@ impl Prepared {
             journal: parent.journal.as_raw_fd(),
             report: report.number,
             descriptors: report.descriptors,
+            listener: parent.listener,
             limit_mark: plan.limit_mark,
             nofile: parent.nofile,
+            umask: signals::umask_before(),
             programs: candidates(arena, program, plan.path)?,
             argv: arena.strings(plan.argv.len(), plan.argv.iter().map(String::as_bytes))?,
             env: arena.strings(plan.env.starts.len(), plan.env.iter())?,
@@ -126,6 +131,8 @@ impl Prepared {
 #[derive(Clone, Copy, Debug)]
 pub struct Parent<'a> {
     pub journal: &'a OwnedFd,
+    /// -1: there is none yet.
+    pub listener: c_int,
     /// None where no descriptors can be shared.
     pub low: Option<&'a Low>,
     /// It has many descriptors.
@@ -236,6 +243,10 @@ enum Never {}
 fn prepare_and_exec(p: &mut Prepared) -> std::result::Result<Never, (Stage, c_int)> {
     let own = launch::own_descriptors(p.descriptors, p.report);
     p.report = own.map_err(|errno| (Stage::Setup, errno.raw_os_error()))?;
+    if p.descriptors == Descriptors::Copied {
+        // SAFETY: a copy of the listener's number, which nothing uses here. EBADF does no harm.
+        unsafe { libc::close(p.listener) };
+    }
     // SAFETY: setsid has no memory arguments.
     check(unsafe { libc::setsid() }, Stage::Setup)?;
     if p.enters_namespace {
@@ -246,6 +257,8 @@ fn prepare_and_exec(p: &mut Prepared) -> std::result::Result<Never, (Stage, c_in
     // SAFETY: cwd is NUL-terminated.
     check(unsafe { libc::chdir(p.cwd) }, Stage::Directory)?;
     open_streams(p)?;
+    // SAFETY: umask can't fail. Only now: the log was made for us alone.
+    unsafe { libc::umask(p.umask) };
     lower_nofile(p)?;
     reset_signals(p.clear_handlers)?;
     let mut reason = libc::ENOENT;
@@ -426,10 +439,12 @@ fn lower_nofile(p: &Prepared) -> std::result::Result<(), (Stage, c_int)> {
 }
 
 /// Every disposition that exec would hand on becomes the default, and nothing stays blocked.
-/// Ignored signals survive exec and CLONE_CLEAR_SIGHAND; the daemon ignores SIGPIPE only.
+/// Ignored signals survive exec and CLONE_CLEAR_SIGHAND.
 fn reset_signals(all: bool) -> std::result::Result<(), (Stage, c_int)> {
-    // SAFETY: sets a default disposition.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    for signal in signals::IGNORED {
+        // SAFETY: sets a default disposition.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
     if all {
         for signal in 1..=64 {
             // SAFETY: sets a default disposition; EINVAL for KILL, STOP and libc's own is fine.

@@ -1,52 +1,112 @@
 //! Files of the home, by their name in it. 0600; directories 0700.
-use super::{Mode, Result};
-use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, FlockOperation, OFlags};
+use super::{Errno, Mode, Result};
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fs::{AtFlags, FileType, FlockOperation, OFlags};
 use std::os::fd::AsFd;
 
 /// The sticky bit: a directory that many write to.
 const S_ISVTX: u32 = 0o1000;
+/// Largest file of the home that is read: 16,384 services with large environments fit.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+/// What is said of a file of the home that is none: no system call says this of a file.
+pub const NOT_REGULAR: Errno = Errno::MEDIUMTYPE;
 
 /// The home directory, open.
 #[derive(Debug)]
 pub struct Home {
     pub path: String,
     pub dir: OwnedFd,
+    /// Device and inode: a copied home has others.
+    place: (u64, u64),
+}
+
+/// Where the directory that is held is by now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    Here,
+    /// It was renamed.
+    Moved(String),
+    /// Removed, unmounted, or under another mount.
+    Lost,
 }
 
 impl Home {
-    /// Opens the home, made if missing, private.
+    /// Opens the home, made if missing, private. Its last component is no symbolic link: in a
+    /// directory of many whoever plants one chooses which directory of ours becomes a home.
     ///
     /// # Errors
     /// What mkdir(2) and open(2) say; EPERM: it belongs to somebody else; ENOTEMPTY: it is a
     /// directory of many, such as /tmp, which nobody else could use if it were private.
     pub fn open(path: &str) -> Result<Self> {
-        let private = rustix::fs::Mode::from_raw_mode(0o700);
-        let made = make_path(path, private)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let made = privately(|| make_path(path, rustix::fs::Mode::from_raw_mode(0o700)))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let dir = rustix::fs::open(path, flags, rustix::fs::Mode::empty())?;
         let stat = rustix::fs::fstat(&dir)?;
-        let uid = rustix::process::geteuid().as_raw();
-        if stat.st_uid != uid && uid != 0 {
-            return Err(super::Errno::PERM);
+        if stat.st_uid != rustix::process::geteuid().as_raw() {
+            return Err(Errno::PERM);
         }
         let is_common = stat.st_mode & S_ISVTX != 0 || path.trim_end_matches('/').is_empty();
         if is_common && holds_more(&dir)? {
-            return Err(super::Errno::NOTEMPTY);
+            return Err(Errno::NOTEMPTY);
         }
         if made || stat.st_mode & 0o077 != 0 {
-            rustix::fs::fchmod(&dir, private)?;
+            rustix::fs::fchmod(&dir, rustix::fs::Mode::from_raw_mode(0o700))?;
         }
-        Ok(Self { path: path.to_owned(), dir })
+        Ok(Self { path: path.to_owned(), dir, place: (stat.st_dev, stat.st_ino) })
+    }
+
+    /// Why [`Home::open`] refuses, for people.
+    pub fn refusal(path: &str, errno: Errno) -> String {
+        let why = match errno {
+            Errno::NOTEMPTY => "others use it too (choose one of its own)".to_owned(),
+            Errno::PERM => "it is somebody else's (choose one of your own)".to_owned(),
+            Errno::NOTDIR | Errno::LOOP => "it is no directory (choose another)".to_owned(),
+            errno => super::describe(errno),
+        };
+        format!("cannot use {path}: {why}")
+    }
+
+    /// A path to a file of the home by the directory that we hold, whatever its own path leads to
+    /// by now. Short, as a socket's must be.
+    pub fn path_by_descriptor(&self, name: &str) -> String {
+        format!("/proc/self/fd/{}/{name}", self.dir.as_raw_fd())
+    }
+
+    /// Whether the path leads to the directory that we hold. What can't be told counts as ours:
+    /// where not even we may look, no other daemon can begin.
+    pub fn is_here(&self) -> bool {
+        match rustix::fs::lstat(self.path.as_str()) {
+            Ok(stat) => (stat.st_dev, stat.st_ino) == self.place,
+            Err(errno) => !matches!(errno, Errno::NOENT | Errno::NOTDIR),
+        }
+    }
+
+    /// Where the directory is, by the kernel's word for the one that we hold.
+    pub fn whereabouts(&self) -> Whereabouts {
+        if self.is_here() {
+            return Whereabouts::Here;
+        }
+        let link = rustix::fs::readlink(self.path_by_descriptor("").trim_end_matches('/'), []);
+        let path = link.ok().and_then(|link| link.into_string().ok()).unwrap_or_default();
+        match rustix::fs::lstat(path.as_str()) {
+            Ok(stat) if (stat.st_dev, stat.st_ino) == self.place => Whereabouts::Moved(path),
+            _ => Whereabouts::Lost,
+        }
     }
 
     /// Device and inode: a copied home has others.
+    pub fn place(&self) -> (u64, u64) {
+        self.place
+    }
+
+    /// Becomes the other one. The descriptor keeps its number.
     ///
     /// # Errors
-    /// What fstat(2) says.
-    pub fn place(&self) -> Result<(u64, u64)> {
-        let stat = rustix::fs::fstat(&self.dir)?;
-        Ok((stat.st_dev, stat.st_ino))
+    /// What dup3(2) says; then it is as it was.
+    pub fn replace(&mut self, other: Self) -> Result<()> {
+        super::signals::replace(&self.dir, other.dir)?;
+        (self.path, self.place) = (other.path, other.place);
+        Ok(())
     }
 
     /// Makes a directory in the home.
@@ -54,23 +114,28 @@ impl Home {
     /// # Errors
     /// What mkdirat(2) says, but EEXIST.
     pub fn make_dir(&self, name: &str) -> Result<()> {
-        match rustix::fs::mkdirat(&self.dir, name, rustix::fs::Mode::from_raw_mode(0o700)) {
-            Err(super::Errno::EXIST) => Ok(()),
+        let private = rustix::fs::Mode::from_raw_mode(0o700);
+        match rustix::fs::mkdirat(&self.dir, name, private) {
+            Err(Errno::EXIST) => Ok(()),
             other => other,
         }
     }
 
-    /// Opens one of the home's files.
+    /// Opens one of the home's files, a regular one: without waiting for anybody.
     ///
     /// # Errors
-    /// What openat(2) says.
+    /// What openat(2) says; [`NOT_REGULAR`].
     pub fn open_file(&self, name: &str, mode: Mode) -> Result<OwnedFd> {
-        let flags = match mode {
-            Mode::InPlace => OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC,
-            Mode::Fresh => OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC,
-        };
-        let flags = flags | OFlags::NOFOLLOW;
-        rustix::fs::openat(&self.dir, name, flags, rustix::fs::Mode::from_raw_mode(0o600))
+        let file = self.open_regular(name, OFlags::RDWR | OFlags::CREATE)?;
+        if mode == Mode::Fresh {
+            // Not by O_TRUNC: first it is seen what it is.
+            rustix::fs::ftruncate(&file, 0)?;
+        }
+        Ok(file)
+    }
+
+    fn open_regular(&self, name: &str, flags: OFlags) -> Result<OwnedFd> {
+        open_regular(self.dir.as_fd(), name, flags)
     }
 
     /// Sees whether one of the home's files is there and can be appended to.
@@ -85,28 +150,17 @@ impl Home {
     /// Reads one of the home's files whole; none if there is none.
     ///
     /// # Errors
-    /// What openat(2) and read(2) say.
+    /// What openat(2) and read(2) say; [`NOT_REGULAR`]; EFBIG.
     pub fn load(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let fd = match rustix::fs::openat(&self.dir, name, flags, rustix::fs::Mode::empty()) {
-            Err(super::Errno::NOENT) => return Ok(None),
-            other => other?,
-        };
-        let size = rustix::fs::fstat(&fd)?.st_size;
-        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-        loop {
-            if bytes.len() == bytes.capacity() {
-                bytes.reserve(4096);
-            }
-            match rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut bytes)) {
-                Ok(0) => return Ok(Some(bytes)),
-                Ok(_) | Err(super::Errno::INTR) => {}
-                Err(errno) => return Err(errno),
-            }
+        match self.open_regular(name, OFlags::RDONLY) {
+            Err(Errno::NOENT) => Ok(None),
+            file => read_whole(&file?).map(Some),
         }
     }
 
-    /// A descriptor that becomes readable when something in the home is removed or renamed.
+    /// A descriptor that becomes readable when something in the home, or the home itself, is
+    /// removed or renamed. Of the end of a directory that somebody holds open the kernel says
+    /// nothing, only of what was in it.
     ///
     /// # Errors
     /// EMFILE, ENOSPC: no more watches.
@@ -114,8 +168,11 @@ impl Home {
         use rustix::fs::inotify;
         let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
         let watch = inotify::init(flags)?;
-        let removals = inotify::WatchFlags::DELETE | inotify::WatchFlags::MOVED_FROM;
-        inotify::add_watch(&watch, self.path.as_str(), removals)?;
+        let removals = inotify::WatchFlags::DELETE
+            | inotify::WatchFlags::MOVED_FROM
+            | inotify::WatchFlags::DELETE_SELF
+            | inotify::WatchFlags::MOVE_SELF;
+        inotify::add_watch(&watch, self.path_by_descriptor(""), removals)?;
         Ok(watch)
     }
 
@@ -138,7 +195,7 @@ impl Home {
     /// What unlinkat(2) says.
     pub fn remove(&self, name: &str) -> Result<()> {
         match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
-            Err(super::Errno::NOENT) => Ok(()),
+            Err(Errno::NOENT) => Ok(()),
             other => other,
         }
     }
@@ -166,20 +223,74 @@ pub fn try_lock(file: impl AsFd) -> Result<()> {
     rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)
 }
 
+/// Opens a regular file without following a link and without waiting for whoever should be at
+/// the other end of it. `flags` may create it.
+///
+/// # Errors
+/// What openat(2) says; [`NOT_REGULAR`].
+pub fn open_regular(dir: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd> {
+    let always = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    match rustix::fs::openat(dir, path, flags | always, mode) {
+        Ok(file) if is_regular(&file) => Ok(file),
+        // LOOP: a link. NXIO: a socket, or a FIFO that nobody reads. ISDIR: written to.
+        Ok(_) | Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => Err(NOT_REGULAR),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn is_regular(file: &OwnedFd) -> bool {
+    rustix::fs::fstat(file)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+}
+
+/// Reads an open file from its beginning, within a bound.
+///
+/// # Errors
+/// What pread(2) says; EFBIG.
+pub fn read_whole(file: &OwnedFd) -> Result<Vec<u8>> {
+    let size = rustix::fs::fstat(file)?.st_size.unsigned_abs();
+    if size > FILE_BYTES_MAX {
+        return Err(Errno::FBIG);
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+    loop {
+        if bytes.len() == bytes.capacity() {
+            bytes.reserve(4096);
+        }
+        let offset = bytes.len() as u64;
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), offset) {
+            Ok(0) => return Ok(bytes),
+            Ok(_) if bytes.len() as u64 > FILE_BYTES_MAX => return Err(Errno::FBIG),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Does `make` under a umask that leaves the owner everything and others nothing, whatever the
+/// caller's is.
+pub fn privately<T>(make: impl FnOnce() -> T) -> T {
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let made = make();
+    rustix::process::umask(before);
+    made
+}
+
 /// mkdir -p, private directories. Says whether the last one was made.
 fn make_path(path: &str, mode: rustix::fs::Mode) -> Result<bool> {
     match rustix::fs::mkdir(path, mode) {
         Ok(()) => Ok(true),
-        Err(super::Errno::EXIST) => Ok(false),
-        Err(super::Errno::NOENT) => {
+        Err(Errno::EXIST) => Ok(false),
+        Err(Errno::NOENT) => {
             let parent = path.trim_end_matches('/').rsplit_once('/').map_or("", |(dir, _)| dir);
             if parent.is_empty() {
-                return Err(super::Errno::NOENT);
+                return Err(Errno::NOENT);
             }
             make_path(parent, mode)?;
             match rustix::fs::mkdir(path, mode) {
                 // Another daemon of this home begins at the same moment.
-                Err(super::Errno::EXIST) => Ok(false),
+                Err(Errno::EXIST) => Ok(false),
                 made => made.map(|()| true),
             }
         }
@@ -203,7 +314,7 @@ mod tests {
         let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
         std::fs::write(path.join("somebody's"), "").unwrap();
         let open = || Home::open(path.to_str().unwrap()).map(drop);
-        assert_eq!((open(), mode()), (Err(super::super::Errno::NOTEMPTY), 0o1777));
+        assert_eq!((open(), mode()), (Err(Errno::NOTEMPTY), 0o1777));
         std::fs::remove_file(path.join("somebody's")).unwrap();
         std::fs::write(path.join("daemon.log"), "").unwrap();
         assert_eq!((open(), mode()), (Ok(()), 0o700));

@@ -7,7 +7,7 @@ pub mod frame;
 mod read;
 
 use crate::service::spec::{Env, Id, Policy, Spec};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Exit codes of the command, and the codes of outcomes on the wire. See `opm(1)`.
 pub mod code {
@@ -21,8 +21,8 @@ pub mod code {
 }
 
 /// What a command asks of the daemon. A `target` is text as the operator wrote it.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// Make existing services up. Answers when exec'd or failed.
     Start {
@@ -32,7 +32,9 @@ pub enum Request {
     /// Define services and start them. `base` is the caller's environment.
     /// `keep`: keep a service whose first exec failed (an imported file), else forget it.
     Define {
+        #[serde(deserialize_with = "read::specs")]
         specs: Vec<Spec>,
+        #[serde(deserialize_with = "read::env")]
         base: Env,
         force: bool,
         keep: bool,
@@ -114,7 +116,7 @@ impl Request {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Until {
     Online,
@@ -205,8 +207,6 @@ impl Status {
 }
 
 impl Until {
-    const ALL: [Self; 5] = [Self::Online, Self::Ready, Self::Stopped, Self::Errored, Self::Removed];
-
     /// The word of `--for`; only `logs -f` waits for `removed`.
     pub fn word(self) -> &'static str {
         match self {

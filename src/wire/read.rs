@@ -1,16 +1,16 @@
-//! How requests and replies are read from JSON; serde derives how they are written.
+//! How replies, and the services in requests, are read from JSON; serde derives the rest.
 //!
-//! All of it through [`FromValue`], which is a tenth of the code. Only what can be thousands of
-//! services long and ends in the daemon is read piece by piece, since what a tree of values
-//! leaves behind in the heap would stay there.
+//! Replies are read through [`FromValue`], which is a tenth of the code. What the daemon reads may
+//! cost it a few times its size and no more, whoever wrote it: requests are derived, and their
+//! services read one at a time.
 use super::{
-    Event, Finding, Health, Identity, Info, LastExit, LogFiles, Outcome, Reply, Request, Row,
-    Status, Until,
+    Event, Finding, Health, Identity, Info, LastExit, LogFiles, Outcome, Reply, Row, Status,
 };
-use crate::service::spec::{Env, Spec};
+use crate::service::spec::{Env, Spec, WORDS_MAX};
 use crate::service::value::{Fields, FromValue, WHOLE, Wrong, by_value, from_fields};
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+use std::fmt;
 
 by_value!(Reply, Outcome, Row, Info, LastExit, Identity, LogFiles, Event, Health, Finding);
 from_fields!(Row {
@@ -85,12 +85,6 @@ impl FromValue for Status {
     }
 }
 
-impl FromValue for Until {
-    fn from_value(value: Value) -> Result<Self, Wrong> {
-        by_word(value, &Self::ALL, Self::word)
-    }
-}
-
 impl FromValue for Reply {
     fn from_value(value: Value) -> Result<Self, Wrong> {
         let (kind, value) = Fields::only(value)?;
@@ -124,84 +118,126 @@ impl FromValue for Reply {
     }
 }
 
-impl<'de> Deserialize<'de> for Request {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(OneRequest)
-    }
-}
+/// Most values of one service: its words and variables, each with what is around it.
+const SPEC_VALUES_MAX: usize = 5 * WORDS_MAX;
 
-/// `"save"`, or `{"start": {…}}`.
-struct OneRequest;
+/// The services of a request, one by one: a tree of values takes many times the text, so that it
+/// is made for one at a time, and of a bounded size.
+pub(super) fn specs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Spec>, D::Error> {
+    struct Specs;
+    impl<'de> Visitor<'de> for Specs {
+        type Value = Vec<Spec>;
 
-/// [`Request::Define`], of which an import may bring thousands.
-#[derive(serde::Deserialize)]
-struct Define {
-    specs: Vec<Spec>,
-    base: Env,
-    force: bool,
-    keep: bool,
-}
-
-impl<'de> Visitor<'de> for OneRequest {
-    type Value = Request;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a request")
-    }
-
-    fn visit_str<E: Error>(self, word: &str) -> Result<Request, E> {
-        Ok(match word {
-            "save" => Request::Save,
-            "health" => Request::Health,
-            "doctor" => Request::Doctor,
-            _ => return Err(E::custom("no such request")),
-        })
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Request, A::Error> {
-        let kind: String = map.next_key()?.ok_or_else(|| A::Error::custom("empty"))?;
-        if kind == "define" {
-            let Define { specs, base, force, keep } = map.next_value()?;
-            return Ok(Request::Define { specs, base, force, keep });
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("services")
         }
-        of_fields(&kind, map.next_value()?).map_err(A::Error::custom)
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Vec<Spec>, A::Error> {
+            let mut specs = Vec::new();
+            let mut left = SPEC_VALUES_MAX;
+            while let Some(value) = all.next_element_seed(Bounded(&mut left))? {
+                specs.push(Spec::from_value(value).map_err(A::Error::custom)?);
+                left = SPEC_VALUES_MAX;
+            }
+            Ok(specs)
+        }
+    }
+    from.deserialize_seq(Specs)
+}
+
+/// An environment, of a bounded number of variables.
+pub(super) fn env<'de, D: Deserializer<'de>>(from: D) -> Result<Env, D::Error> {
+    struct Variables;
+    impl<'de> Visitor<'de> for Variables {
+        type Value = Env;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an environment")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Env, A::Error> {
+            let mut env = Env::new();
+            while let Some(pair) = all.next_element()? {
+                env.push(pair);
+                if env.len() > WORDS_MAX {
+                    return Err(A::Error::custom("too many variables"));
+                }
+            }
+            Ok(env)
+        }
+    }
+    from.deserialize_seq(Variables)
+}
+
+/// A [`Value`] of so many values at most.
+struct Bounded<'a>(&'a mut usize);
+
+impl<'de> DeserializeSeed<'de> for Bounded<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+        from.deserialize_any(self)
     }
 }
 
-fn of_fields(kind: &str, value: Value) -> Result<Request, Wrong> {
-    let mut fields = Fields::of(value)?;
-    let mut target = || fields.take("target");
-    Ok(match kind {
-        "stop" => Request::Stop { target: target()? },
-        "restart" => Request::Restart { target: target()? },
-        "remove" => Request::Remove { target: target()? },
-        "reset" => Request::Reset { target: target()? },
-        "info" => Request::Info { target: target()? },
-        "env" => Request::Env { target: target()? },
-        "logs" => Request::Logs { target: target()? },
-        "flush" => Request::Flush { target: target()? },
-        "start" => Request::Start { target: target()?, force: fields.take("force")? },
-        "signal" => Request::Signal {
-            target: target()?,
-            signal: fields.take("signal")?,
-            tree: fields.take("tree")?,
-        },
-        "wait" => Request::Wait {
-            target: target()?,
-            until: fields.take("until")?,
-            timeout_ms: fields.take("timeout_ms")?,
-        },
-        "list" => Request::List { usage: fields.take("usage")?, table: fields.take("table")? },
-        "events" => Request::Events { follow: fields.take("follow")? },
-        "restore" => Request::Restore { force: fields.take("force")? },
-        "leave" => Request::Leave { services: fields.take("services")? },
-        "upgrade" => Request::Upgrade { binary: fields.take("binary")? },
-        _ => return Err(WHOLE),
-    })
+impl<'de> Visitor<'de> for Bounded<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = all.next_element_seed(Bounded(self.0))? {
+            take_one(self.0)?;
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<Value, A::Error> {
+        let mut values = serde_json::Map::new();
+        while let Some(key) = all.next_key::<String>()? {
+            take_one(self.0)?;
+            values.insert(key, all.next_value_seed(Bounded(self.0))?);
+        }
+        Ok(Value::Object(values))
+    }
+}
+
+fn take_one<E: Error>(left: &mut usize) -> Result<(), E> {
+    *left = left.checked_sub(1).ok_or_else(|| E::custom("too many words"))?;
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Request, Until};
     use super::*;
     use crate::service::spec::Policy;
 
@@ -365,6 +401,15 @@ mod tests {
         for text in ["{}", "[]", "null", "1", "\"nope\"", "{\"nope\":{}}", "{\"stop\":{}}"] {
             assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");
         }
+        let long = |count: usize| {
+            let words = vec!["\"\""; count].join(",");
+            let spec = format!(r#"{{"name":"a","cwd":"/","command":[{words}]}}"#);
+            format!(r#"{{"define":{{"specs":[{spec}],"base":[],"force":false,"keep":true}}}}"#)
+        };
+        assert!(serde_json::from_str::<Request>(&long(WORDS_MAX)).is_ok());
+        assert!(serde_json::from_str::<Request>(&long(SPEC_VALUES_MAX)).is_err());
+        let strange = r#"{"stop":{"target":"web","tree":true}}"#;
+        assert!(serde_json::from_str::<Request>(strange).is_err(), "dropped in silence");
         for text in ["{\"list\":[{}]}", "{\"health\":null}", "{\"failed\":[]}", "\"event\""] {
             assert!(serde_json::from_str::<Reply>(text).is_err(), "{text}");
         }

@@ -42,6 +42,8 @@ const DEATH: &[Cost] = &[
     ("epoll_ctl", 4..=4),
     ("epoll_pwait", 2..=9),
     ("lseek", 0..=1),
+    // Whether the home is still ours, before the launch.
+    ("newfstatat", 1..=1),
     // Its stat: whether the pipe ended with an exec.
     ("openat", 1..=1),
     // Whether the group is empty.
@@ -103,7 +105,8 @@ const START: &[Cost] = &[
     ("getdents64", 3..=6),
     ("geteuid", 1..=1),
     ("getsockopt", 1..=1),
-    ("newfstatat", 1..=1),
+    // The owner of strace, and the home.
+    ("newfstatat", 2..=2),
     ("openat", 3..=3),
     ("pipe2", 1..=1),
     ("pwrite64", 1..=1),
@@ -120,6 +123,9 @@ const SHARING: &[Cost] = &[("dup3", 2..=2), ("epoll_pwait", 0..=1), ("read", 1..
 
 /// What a child does between its fork and its program, in order.
 const CHILD: &[&str] = &[
+    // It keeps the lowest descriptors alone.
+    "dup3",
+    "close_range",
     "setsid",
     // It signs in: pid, start time, inode.
     "getpid",
@@ -140,9 +146,11 @@ const CHILD: &[&str] = &[
     "dup3",
     "openat",
     "dup3",
+    "umask",
     // The limit of open files as the daemon found it: after the last open.
     "prlimit64",
-    // SIGPIPE alone was ignored; nothing stays blocked.
+    // SIGPIPE and SIGXFSZ were ignored; nothing stays blocked.
+    "rt_sigaction",
     "rt_sigaction",
     "rt_sigprocmask",
     "execve",

@@ -219,7 +219,7 @@ impl Traced {
             };
             let calls = calls(&read(&path));
             // The daemon's own begins with what a loader does.
-            if calls.first().is_some_and(|call| call.name == "setsid") {
+            if calls.first().is_some_and(|call| call.name == "dup3") {
                 found.push((pid.parse::<i32>().unwrap(), calls));
             }
         }

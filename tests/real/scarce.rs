@@ -71,3 +71,68 @@ fn a_full_disk_is_the_reason_that_the_first_daemon_does_not_begin() {
         assert!(line.contains("no space left"), "{line}");
     });
 }
+
+/// A field of the daemon's status, in MB.
+fn daemon_mb(rig: &Rig, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", rig.daemon())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+}
+
+fn frame(body: &str) -> Vec<u8> {
+    let mut frame = u32::try_from(body.len()).unwrap().to_le_bytes().to_vec();
+    frame.extend_from_slice(body.as_bytes());
+    frame
+}
+
+/// Whatever its shape: what is small in JSON may be large in memory.
+#[test]
+fn a_request_of_16_mb_costs_a_few_times_its_size() {
+    isolated(here!(), |rig| {
+        rig.ok(&["daemon", "start"]);
+        const ROOM: usize = (16 << 20) - 200;
+        let zeros = vec!["0"; ROOM / 2].join(",");
+        let words = vec!["\"\""; ROOM / 3].join(",");
+        let pairs = vec!["[\"\",\"\"]"; ROOM / 8].join(",");
+        let define = |specs: &str, base: &str| {
+            format!(
+                r#"{{"define":{{"specs":[{specs}],"base":[{base}],"force":false,"keep":true}}}}"#
+            )
+        };
+        for body in [
+            format!(r#"{{"stop":{{"target":[{zeros}]}}}}"#),
+            format!(r#"{{"stop":{{"target":"web","more":[{words}]}}}}"#),
+            define(&format!(r#"{{"name":"a","cwd":"/","command":[{words}]}}"#), ""),
+            define(&format!(r#"{{"name":"a","cwd":"/","command":["a"],"env":[{pairs}]}}"#), ""),
+            define("", &pairs),
+            define(&format!(r#"{{"more":[{zeros}]}}"#), ""),
+        ] {
+            let mut client = UnixStream::connect(rig.home.join("opm.sock")).unwrap();
+            client.write_all(&frame(&body)).unwrap();
+            let mut reply = Vec::new();
+            std::io::Read::read_to_end(&mut client, &mut reply).unwrap();
+            assert!(String::from_utf8_lossy(&reply).contains("failed"), "{}", &body[..40]);
+            let (shape, peak) = (&body[..60], daemon_mb(rig, "VmHWM"));
+            assert!(peak < 100, "{peak} MB for {shape}");
+        }
+    });
+}
+
+#[test]
+fn requests_that_are_never_whole_are_bounded_together() {
+    isolated(here!(), |rig| {
+        rig.start("web", "sleep");
+        let mut clients = Vec::new();
+        for _ in 0..20 {
+            let mut client = UnixStream::connect(rig.home.join("opm.sock")).unwrap();
+            let mut head = (16u32 << 20).to_le_bytes().to_vec();
+            head.resize(10 << 20, b' ');
+            // The last ones may be hung up on while they speak.
+            client.write_all(&head).ok();
+            clients.push(client);
+        }
+        assert_eq!(rig.row("web").status, "online");
+        let (now, peak) = (daemon_mb(rig, "VmRSS"), daemon_mb(rig, "VmHWM"));
+        assert!(now < 100 && peak < 130, "{now} MB, {peak} MB at its peak");
+    });
+}

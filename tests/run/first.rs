@@ -89,13 +89,17 @@ fn an_image_that_cannot_begin_tries_again_and_no_service_notices() {
     let scratch = Scratch::new();
     let mut run = scratch.run(As::First, &[&scratch.file(THREE)]);
     let before = run.online(3);
-    // No home for a while: a file is where it was.
-    std::fs::rename(scratch.dir.join("home"), scratch.dir.join("away")).unwrap();
-    std::fs::write(scratch.dir.join("home"), "").unwrap();
+    // No lock for a while: at once a directory is where it was, so that nobody makes it anew.
+    let (lock, away) = (scratch.dir.join("home/lock"), scratch.dir.join("away"));
+    std::fs::create_dir(&away).unwrap();
+    let exchange = || {
+        let (cwd, flags) = (rustix::fs::CWD, rustix::fs::RenameFlags::EXCHANGE);
+        rustix::fs::renameat_with(cwd, &lock, cwd, &away, flags).unwrap();
+    };
+    exchange();
     run.signal(libc::SIGSEGV);
     scratch.expect("err", "trying again");
-    std::fs::remove_file(scratch.dir.join("home")).unwrap();
-    std::fs::rename(scratch.dir.join("away"), scratch.dir.join("home")).unwrap();
+    exchange();
     let after = run.when("adoption", |list| list.iter().all(|row| row["adopted"] == true));
     assert_eq!(pids(&before), pids(&after));
     run.signal(libc::SIGTERM);

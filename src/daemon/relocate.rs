@@ -1,0 +1,212 @@
+//! A home that is moved, removed or unmounted under its daemon.
+//!
+//! A path that no longer leads to our directory is anybody's: another daemon could begin there,
+//! and knows nothing of what we supervise. So nothing is launched until the daemon has followed
+//! its home, or has made it anew and holds its locks, with all that is on record in it. Where
+//! neither can be, it never launches anything again: services live on, marked.
+use super::door::{LOCK, lock_home, write_key};
+use super::{Daemon, generations, journal, store};
+use crate::process::record::{Header, Signature};
+use crate::process::{Identity, Namespace, Pid};
+use crate::service::spec::Id;
+use crate::sys::linux::Linux;
+use crate::sys::storage::{self, Home, Whereabouts};
+use crate::sys::{Errno, Kernel, Mode, crash, describe, signals, write_all_at};
+use rustix::fd::OwnedFd;
+
+/// What is on record, in the files of the home that stay open.
+const RECORDS: [&str; 3] = [journal::FILE, store::FILE, generations::FILE];
+
+/// What became of the home.
+pub(super) enum Fate {
+    /// It is where we think it is.
+    Kept,
+    /// It was made anew: there is no socket in it, and nobody watches it.
+    Renewed,
+}
+
+impl Daemon<Linux> {
+    /// Goes after the home.
+    ///
+    /// # Errors
+    /// Why there is none any more.
+    pub(super) fn find_home(&mut self) -> Result<Fate, String> {
+        let fate = match self.kernel.home.whereabouts() {
+            Whereabouts::Here => Fate::Kept,
+            Whereabouts::Moved(path) => {
+                self.log.push(format!("{} was moved: it is {path} now", self.home));
+                self.home.clone_from(&path);
+                crash::move_to(&path);
+                self.kernel.home.path = path;
+                Fate::Kept
+            }
+            Whereabouts::Lost => {
+                self.renew_home()?;
+                self.log.push(format!("{} was removed: made it anew", self.home));
+                Fate::Renewed
+            }
+        };
+        self.home_lost = false;
+        Ok(fate)
+    }
+
+    /// Makes the home again, and everything that is on record, from the files that are still open,
+    /// whether or not they have a name.
+    fn renew_home(&mut self) -> Result<(), String> {
+        let why = |errno: Errno| describe(errno);
+        let home = Home::open(&self.home).map_err(why)?;
+        let lock = home.open_file(LOCK, Mode::InPlace).map_err(why)?;
+        lock_home(&home, &lock).map_err(|errno| match errno {
+            Errno::WOULDBLOCK => "another daemon serves it".to_owned(),
+            errno => describe(errno),
+        })?;
+        if RECORDS.iter().any(|file| home.has(file)) {
+            return Err("it is another home by now".to_owned());
+        }
+        home.make_dir("logs").map_err(why)?;
+        let header = Header { home: home.place(), ..self.header };
+        // First of all: by the key what bears our marks is known, whatever fails from here on.
+        write_key(&lock, header.home_key, header.home);
+        let copies = self.copy_records(&home, &header).map_err(|errno| {
+            // Half a journal says that the other half does not live.
+            for file in RECORDS {
+                home.remove(file).ok();
+            }
+            describe(errno)
+        })?;
+        reopen_log(&home);
+        // The numbers stay: children that share our descriptors rely on them.
+        let swap = |old: &OwnedFd, new| signals::replace(old, new).map_err(why);
+        for (file, copy) in self.record_files().into_iter().zip(copies) {
+            swap(file, copy)?;
+        }
+        swap(&self.kernel.lock, lock)?;
+        self.kernel.home.replace(home).map_err(why)?;
+        self.header = header;
+        // As PID 1 we say there, too, that we live; without it only a later PID 1 can't tell.
+        super::vestige::hold_alive(&self.kernel.home, None).ok();
+        self.sign_for_launching();
+        Ok(())
+    }
+
+    /// Puts back what somebody has removed from the home, from the files that are still open.
+    pub(super) fn restore_records(&mut self) {
+        let restored = self.try_restore();
+        match restored {
+            Ok(false) => {}
+            Ok(true) => self.log.push(format!("{}: files were removed: made anew", self.home)),
+            Err(errno) => {
+                let reason = describe(errno);
+                self.trouble = Some(format!("{}: files were removed: {reason}", self.home));
+            }
+        }
+    }
+
+    fn try_restore(&mut self) -> Result<bool, Errno> {
+        let home = &self.kernel.home;
+        let mut any = false;
+        if !home.has("logs") {
+            home.make_dir("logs")?;
+            any = true;
+        }
+        if !home.has(LOCK) {
+            let lock = home.open_file(LOCK, Mode::InPlace)?;
+            storage::try_lock(&lock)?;
+            write_key(&lock, self.header.home_key, self.header.home);
+            signals::replace(&self.kernel.lock, lock)?;
+            any = true;
+        }
+        for (name, file) in RECORDS.into_iter().zip(self.record_files()) {
+            if !home.has(name) {
+                signals::replace(file, copy(file, home, name)?)?;
+                any = true;
+            }
+        }
+        if any {
+            reopen_log(home);
+            self.sign_for_launching();
+        }
+        Ok(any)
+    }
+
+    /// As [`RECORDS`] names them.
+    fn record_files(&self) -> [&OwnedFd; 3] {
+        [self.journal.file(), self.store.file(), self.generations.file()]
+    }
+
+    fn copy_records(&mut self, home: &Home, header: &Header) -> Result<[OwnedFd; 3], Errno> {
+        let records = copy(self.journal.file(), home, journal::FILE)?;
+        let definitions = copy(self.store.file(), home, store::FILE)?;
+        let generations = copy(self.generations.file(), home, generations::FILE)?;
+        write_all_at(&mut self.kernel, &records, 0, &header.encode())?;
+        Ok([records, definitions, generations])
+    }
+
+    /// A child that has not exec'd yet signs where the journal was when it was forked, if it has
+    /// not done so already.
+    fn sign_for_launching(&mut self) {
+        let launching = self.all_units().filter_map(|unit| {
+            let run = unit.run.as_ref().filter(|run| run.launch.is_some())?;
+            Some((unit.id, run.generation.0, run.leader.pid))
+        });
+        for (id, generation, pid) in launching.collect::<Vec<(Id, u64, Pid)>>() {
+            let signed = self.journal.signature(&mut self.kernel, id);
+            if signed.is_some_and(|signed| signed.generation == generation) {
+                continue;
+            }
+            let leader = self.identity_of_child(id, pid);
+            let namespace = self.namespace_of_child(pid);
+            let signature = Signature { generation, leader, parent: self.own, namespace };
+            if let Err(errno) = self.journal.sign(&mut self.kernel, id, &signature) {
+                let reason = describe(errno);
+                self.trouble = Some(format!("cannot write {}/journal: {reason}", self.home));
+            }
+        }
+    }
+
+    fn identity_of_child(&mut self, id: Id, pid: Pid) -> Identity {
+        let start_time = self.kernel.stat(pid).map_or(0, |stat| stat.start_time);
+        let run = self.units.get(id as usize).and_then(Option::as_deref);
+        let pidfd = run.and_then(|unit| unit.run.as_ref()).and_then(|run| run.pidfd.as_ref());
+        let inode = pidfd.and_then(|pidfd| self.kernel.inode(pidfd)).unwrap_or(0);
+        Identity { pid, start_time, inode }
+    }
+
+    fn namespace_of_child(&mut self, pid: Pid) -> Namespace {
+        let own = self.own_namespace;
+        let inode = if own == 0 { 0 } else { self.kernel.time_namespace(pid).unwrap_or(0) };
+        Namespace { id: 0, inode: if inode == own { 0 } else { inode } }
+    }
+}
+
+/// Copies a file, whether or not it has a name, into the home. Gives the copy.
+fn copy(from: &OwnedFd, home: &Home, name: &str) -> Result<OwnedFd, Errno> {
+    let bytes = storage::read_whole(from)?;
+    let file = home.open_file(name, Mode::Fresh)?;
+    let mut rest = bytes.as_slice();
+    while !rest.is_empty() {
+        match rustix::io::write(&file, rest) {
+            Ok(0) => return Err(Errno::NOSPC),
+            Ok(length) => rest = &rest[length..],
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(file)
+}
+
+/// The log goes on in the new home, if it was in the old one.
+fn reopen_log(home: &Home) {
+    let is_removed = rustix::fs::fstat(rustix::stdio::stderr())
+        .is_ok_and(|stat| stat.st_nlink == 0 && stat.st_mode & 0o170_000 == 0o100_000);
+    if !is_removed {
+        return;
+    }
+    let flags =
+        rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::APPEND | rustix::fs::OFlags::CREATE;
+    if let Ok(log) = storage::open_regular(&home.dir, "daemon.log", flags) {
+        // Failing leaves the old one, which nobody sees.
+        rustix::stdio::dup2_stdout(&log).ok();
+        rustix::stdio::dup2_stderr(&log).ok();
+    }
+}
