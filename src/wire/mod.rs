@@ -5,6 +5,7 @@
 pub mod file;
 pub mod frame;
 mod read;
+mod unique;
 
 use crate::service::spec::{Env, Id, Policy, Spec};
 use serde::Serialize;
