@@ -6,6 +6,7 @@
 use super::home;
 use super::launched::{Child, last_line, own_program, parting_word};
 use super::output::{Failure, Progress, complain, why};
+use crate::sys::attributes;
 use crate::sys::peer::peer;
 use crate::wire::frame::{self, Inbox, REPLY_BYTES_MAX};
 use crate::wire::{Reply, Request, code};
@@ -135,6 +136,14 @@ impl Client {
 
     /// Starts a daemon and waits until it, or another one that was faster, answers.
     pub(crate) fn start(&self) -> Result<Connection, Failure> {
+        // A umask such as 277 would make a home that its own daemon can't use.
+        let umask = attributes::private();
+        let started = self.start_privately();
+        attributes::public(umask);
+        started
+    }
+
+    fn start_privately(&self) -> Result<Connection, Failure> {
         if !Path::new("/proc/self").exists() {
             let text = "daemon: cannot supervise without /proc (mount it; 'opm init' does without)";
             return Err(Failure::new(code::UNREACHABLE, text));

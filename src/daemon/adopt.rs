@@ -104,6 +104,11 @@ impl<K: Kernel> Daemon<K> {
         };
         let (mut store, loaded) =
             Store::open(&mut kernel).map_err(|errno| cannot("services", errno))?;
+        if let Some(reason) = &loaded.unknown {
+            let text =
+                format!("{}/services: {reason} (a later opm wrote it: use that one)", place.home);
+            return Err((code::UNREACHABLE, text));
+        }
         let states = found.slots.iter().filter_map(|(state, _)| *state);
         store.begin_after(states.map(|state| state.definition).max().unwrap_or(0));
         let slots = u32::try_from(found.slots.len()).unwrap_or(0);

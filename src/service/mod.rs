@@ -1,4 +1,5 @@
 //! PURE. What should happen: no file, socket, process or clock.
+pub mod context;
 pub mod foreground;
 pub mod machine;
 pub mod policy;

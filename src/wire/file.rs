@@ -3,7 +3,6 @@
 //! Pure: text in, specs out. All or nothing: one error and no service of the file is defined.
 //! An error names the file, the service and the key; a key that opm doesn't know is a warning.
 use super::unique;
-use crate::process::command::default_name;
 use crate::service::signal::Signal;
 use crate::service::spec::{Env, Restart, Spec};
 use crate::service::target::check_name;
@@ -26,6 +25,9 @@ const PROMISED: &str = "cap_drop cpu_affinity cpu_max cron depends_on env_file e
     oom_score pids_max port_range ready ready_timeout reset_env stop_exit_codes stop_reach \
     umask user wait watch";
 
+/// What names a service that has no name: its words, and the directory that it runs in.
+pub type Naming<'a> = &'a dyn Fn(&[String], &Path) -> String;
+
 /// What a process file declares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessFile {
@@ -35,18 +37,23 @@ pub struct ProcessFile {
 }
 
 /// Reads the process file `text`. `file` is what the operator calls it, `directory` the
-/// absolute directory that it lies in, which relative `cwd`s are relative to.
+/// absolute directory that it lies in, which relative `cwd`s are relative to; links in it stay.
 ///
 /// # Errors
 /// One line that names the file and, where there is one, the service and the key.
-pub fn parse(text: &[u8], file: &str, directory: &Path) -> Result<ProcessFile, String> {
+pub fn parse(
+    text: &[u8],
+    file: &str,
+    directory: &Path,
+    naming: Naming<'_>,
+) -> Result<ProcessFile, String> {
     let top = parse_json(text).map_err(|reason| format!("{file}: {reason}"))?;
     let services = services_of(top).map_err(|reason| format!("{file}: {reason}"))?;
     let mut found = ProcessFile::default();
     let mut names = HashSet::new();
     for (n, value) in services.list.into_iter().enumerate() {
         let mut reader = Reader { file, label: format!("services[{n}]"), warnings: Vec::new() };
-        let spec = reader.spec(value, directory)?;
+        let spec = reader.spec(value, directory, naming)?;
         if !names.insert(spec.name.clone()) {
             return Err(format!("{file}: {}: the name is there twice", spec.name));
         }
@@ -115,7 +122,7 @@ impl Reader<'_> {
         format!("{}: {}: {key}: {reason}", self.file, self.label)
     }
 
-    fn spec(&mut self, value: Value, directory: &Path) -> Result<Spec, String> {
+    fn spec(&mut self, value: Value, directory: &Path, naming: Naming<'_>) -> Result<Spec, String> {
         let Value::Object(mut map) = value else {
             let found = kind(&value);
             return Err(format!(
@@ -131,11 +138,13 @@ impl Reader<'_> {
         }
         let command = self.command(&mut map)?;
         let cwd = self.text(&mut map, "cwd")?.unwrap_or_default();
+        let cwd = self.directory(directory, &cwd)?;
         let mut spec = Spec {
-            name: name.unwrap_or_else(|| default_name(&command)),
+            name: name.unwrap_or_else(|| naming(&command, Path::new(&cwd))),
             command,
-            cwd: self.directory(directory, &cwd)?,
+            cwd,
             env: self.env(&mut map)?,
+            dotenv: Env::new(),
             critical: self.flag(&mut map, "critical")?,
             policy: crate::service::spec::Policy::default(),
         };
@@ -293,7 +302,7 @@ impl Reader<'_> {
 }
 
 /// Without `.` and double slashes. `..` stays: after a symbolic link it isn't the parent.
-fn tidy(path: &Path) -> PathBuf {
+pub fn tidy(path: &Path) -> PathBuf {
     path.components().filter(|part| *part != Component::CurDir).collect()
 }
 

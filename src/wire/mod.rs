@@ -7,8 +7,13 @@ pub mod frame;
 mod read;
 mod unique;
 
+use crate::service::context::{Attributes, Context};
 use crate::service::spec::{Env, Id, Policy, Spec};
 use serde::Serialize;
+
+/// What goes over the socket and into the home's files. Rises with each key that is added: a
+/// side that knows less refuses what it does not know.
+pub const PROTOCOL: u32 = 1;
 
 /// Exit codes of the command, and the codes of outcomes on the wire. See `opm(1)`.
 pub mod code {
@@ -30,13 +35,19 @@ pub enum Request {
         target: String,
         force: bool,
     },
-    /// Define services and start them. `base` is the caller's environment.
+    /// Define services and start them. `base` is what the caller has.
     /// `keep`: keep a service whose first exec failed (an imported file), else forget it.
     Define {
         specs: Vec<Spec>,
-        base: Env,
+        base: Box<Context>,
         force: bool,
         keep: bool,
+    },
+    /// Services get this environment of a caller's, and each the `.env` of its directory, from
+    /// their next start on.
+    Update {
+        services: Vec<(String, Env)>,
+        env: Env,
     },
     Stop {
         target: String,
@@ -282,6 +293,9 @@ pub struct Info {
     pub ready: bool,
     pub pattern: String,
     pub policy: Policy,
+    /// Of the definer's limits those that are not the daemon's own.
+    #[serde(flatten)]
+    pub attributes: Attributes,
     pub log_out: String,
     pub log_error: String,
     pub identity: Option<Identity>,
@@ -352,6 +366,8 @@ pub struct Health {
     pub services: usize,
     pub online: usize,
     pub version: String,
+    /// [`PROTOCOL`]; 0 before it was said.
+    pub protocol: u32,
     pub home: String,
 }
 

@@ -17,6 +17,7 @@ mod namespace;
 mod adopt;
 mod cutoff;
 mod death;
+mod definition;
 mod dump;
 mod hostile;
 mod input;

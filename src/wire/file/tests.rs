@@ -1,8 +1,9 @@
 //! Every key, every wrong type, and what isn't a process file at all.
 use super::*;
+use crate::process::command::default_name;
 
 fn read(text: &str) -> Result<ProcessFile, String> {
-    parse(text.as_bytes(), "f.json", Path::new("/srv/app"))
+    parse(text.as_bytes(), "f.json", Path::new("/srv/app"), &|words, _| default_name(words))
 }
 
 fn one(fields: &str) -> Result<Spec, String> {
@@ -106,6 +107,14 @@ fn a_key_twice_is_an_error_wherever_it_is() {
 }
 
 #[test]
+fn a_service_without_a_name_is_named_by_its_words_and_its_directory() {
+    let text = r#"{"services": [{"command": "npm start", "cwd": "web"}]}"#;
+    let naming = |words: &[String], cwd: &Path| format!("{}+{}", words.len(), cwd.display());
+    let file = parse(text.as_bytes(), "f.json", Path::new("/"), &naming);
+    assert!(file.unwrap_err().contains("2+/web"), "the name has slashes in it");
+}
+
+#[test]
 fn a_name_twice_or_a_bad_one_is_an_error() {
     let both = r#"{"name": "a", "command": "x"}, {"name": "a", "command": "y"}"#;
     let twice = format!(r#"{{"services": [{both}]}}"#);
@@ -140,7 +149,8 @@ fn whatever_is_not_a_process_file_is_one_line() {
         assert!(error.starts_with("f.json: ") && !error.contains('\n'), "{error}");
         assert!(error.len() < 200, "{error}");
     }
-    let error = parse(b"{\"\xff\": 1}", "f.json", Path::new("/")).unwrap_err();
+    let error =
+        parse(b"{\"\xff\": 1}", "f.json", Path::new("/"), &|_, _| String::new()).unwrap_err();
     assert_eq!(error, "f.json: not UTF-8 text");
     assert!(read("{\"apps\": []}").unwrap_err().contains("not supported yet"));
     assert_eq!(read("{\"services\": []}").unwrap(), ProcessFile::default());
@@ -170,7 +180,9 @@ fn damage_anywhere_is_one_line_and_no_panic() {
                 _ => text.truncate(at.max(3)),
             }
         }
-        if let Err(error) = parse(&text, "f.json", Path::new("/srv")) {
+        if let Err(error) =
+            parse(&text, "f.json", Path::new("/srv"), &|words, _| default_name(words))
+        {
             assert!(error.starts_with("f.json: ") && !error.contains('\n'), "{error:?}");
             refused += 1;
         }
