@@ -33,7 +33,9 @@ const DOORS: &[(&str, &[&str])] = &[
     // A new binary is asked before it takes over.
     ("src/cli/daemon.rs", &["daemon::can_take_over", "sys::ask"]),
     // The fork that puts a daemon behind a command, and whose daemon it is that answers.
-    ("src/cli/client.rs", &["sys::detach", "sys::peer"]),
+    ("src/cli/client.rs", &["sys::detach", "sys::peer", "sys::attributes"]),
+    // What the definer of a service has; what the daemon will give.
+    ("src/cli/environment.rs", &["sys::attributes"]),
     // Whether a home can be written to, as the daemon will do it.
     ("src/cli/home.rs", &["sys::storage::Home", "sys::Mode"]),
     ("src/cli/run.rs", &["sys::crash::LISTENER_VARIABLE"]),

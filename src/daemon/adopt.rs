@@ -96,6 +96,9 @@ fn signed(found: &Found) -> u64 {
     found.slots.iter().map(of).max().unwrap_or(0)
 }
 
+/// The files that a daemon keeps open.
+type Files<F> = (Journal<F>, Store<F>, Generations<F>);
+
 impl<K: Kernel> Daemon<K> {
     /// Whether the journal has what may live of services whose definition is lost.
     fn has_lost_definitions(&self, found: &Found, valid: bool) -> bool {
@@ -143,6 +146,11 @@ impl<K: Kernel> Daemon<K> {
         };
         let (mut store, loaded) =
             Store::open(&mut kernel).map_err(|errno| cannot("services", errno))?;
+        if let Some(reason) = &loaded.unknown {
+            let text =
+                format!("{}/services: {reason} (a later opm wrote it: use that one)", place.home);
+            return Err((code::UNREACHABLE, text));
+        }
         let states = found.slots.iter().filter_map(|(state, _)| *state);
         store.begin_after(states.map(|state| state.definition).max().unwrap_or(0));
         let slots = u32::try_from(found.slots.len()).unwrap_or(0);
@@ -195,7 +203,7 @@ impl<K: Kernel> Daemon<K> {
         kernel: K,
         place: &Place,
         header: Header,
-        (journal, store, generations): (Journal<K::File>, Store<K::File>, Generations<K::File>),
+        (journal, store, generations): Files<K::File>,
         sequence: Sequence,
     ) -> Self {
         let now = kernel.now();

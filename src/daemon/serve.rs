@@ -394,7 +394,9 @@ fn too_long(bytes: usize) -> String {
 }
 
 fn parse(frame: &[u8]) -> Result<Request, String> {
-    serde_json::from_slice(frame).map_err(|error| format!("request: cannot be understood: {error}"))
+    serde_json::from_slice(frame).map_err(|error| {
+        format!("request: cannot be understood: {error} (try 'opm daemon upgrade')")
+    })
 }
 
 /// A line for daemon.log, which is our stderr. A full disk is no reason to stop, and neither is

@@ -378,10 +378,17 @@ impl<K: Kernel> Daemon<K> {
             (!key.is_empty() && !key.starts_with("OPM_"))
                 .then(|| (key.to_owned(), value.to_owned()))
         });
-        let base = Rc::new(pairs.collect::<Vec<_>>());
+        let base = Rc::new(pairs.collect::<Vec<_>>().into());
         let policy = Policy::default();
-        let spec =
-            Spec { name: name.to_owned(), command, cwd, env: Vec::new(), critical: false, policy };
+        let spec = Spec {
+            name: name.to_owned(),
+            command,
+            cwd,
+            env: vec![],
+            dotenv: vec![],
+            critical: false,
+            policy,
+        };
         spec.check().ok()?;
         let ids = self.define_all(vec![(Some(id), Definition { spec, base })]);
         let id = ids.ok()?.first().copied()?;

@@ -7,7 +7,8 @@ use super::{
     Event, Finding, Health, Identity, Info, LastExit, LogFiles, Outcome, Reply, Request, Row,
     Status, Until,
 };
-use crate::service::spec::{Env, Spec};
+use crate::service::context::{Attributes, Context};
+use crate::service::spec::Spec;
 use crate::service::value::{Fields, FromValue, WHOLE, Wrong, by_value, from_fields};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::Value;
@@ -34,7 +35,6 @@ from_fields!(LastExit { code, signal, at });
 from_fields!(Identity { boot_id, pid_namespace, pid, start_time, pidfd_inode });
 from_fields!(LogFiles { id, name, out, error });
 from_fields!(Event { at, event, service, id, generation, pid, code, signal, reason });
-from_fields!(Health { pid, uptime_ms, memory_bytes, services, online, version, home, image });
 from_fields!(Finding { level, subject, text, advice });
 
 impl FromValue for Outcome {
@@ -48,10 +48,28 @@ impl FromValue for Outcome {
     }
 }
 
+impl FromValue for Health {
+    fn from_value(value: Value) -> Result<Self, Wrong> {
+        let mut fields = Fields::of(value)?;
+        Ok(Self {
+            pid: fields.take("pid")?,
+            uptime_ms: fields.take("uptime_ms")?,
+            memory_bytes: fields.take("memory_bytes")?,
+            services: fields.take("services")?,
+            online: fields.take("online")?,
+            version: fields.take("version")?,
+            protocol: fields.or("protocol", 0)?,
+            home: fields.take("home")?,
+            image: fields.take("image")?,
+        })
+    }
+}
+
 impl FromValue for Info {
     fn from_value(value: Value) -> Result<Self, Wrong> {
         let mut fields = Fields::of(value)?;
         Ok(Self {
+            attributes: Attributes::take(&mut fields)?,
             pids: fields.take("pids")?,
             started_at: fields.take("started_at")?,
             last_exit: fields.take("last_exit")?,
@@ -135,9 +153,10 @@ struct OneRequest;
 
 /// [`Request::Define`], of which an import may bring thousands.
 #[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Define {
     specs: Vec<Spec>,
-    base: Env,
+    base: Box<Context>,
     force: bool,
     keep: bool,
 }
@@ -171,7 +190,7 @@ impl<'de> Visitor<'de> for OneRequest {
 fn of_fields(kind: &str, value: Value) -> Result<Request, Wrong> {
     let mut fields = Fields::of(value)?;
     let mut target = || fields.take("target");
-    Ok(match kind {
+    let request = match kind {
         "stop" => Request::Stop { target: target()? },
         "restart" => Request::Restart { target: target()? },
         "remove" => Request::Remove { target: target()? },
@@ -196,8 +215,13 @@ fn of_fields(kind: &str, value: Value) -> Result<Request, Wrong> {
         "restore" => Request::Restore { force: fields.take("force")? },
         "leave" => Request::Leave { services: fields.take("services")? },
         "upgrade" => Request::Upgrade { binary: fields.take("binary")? },
+        "update" => {
+            Request::Update { services: fields.take("services")?, env: fields.take("env")? }
+        }
         _ => return Err(WHOLE),
-    })
+    };
+    fields.end()?;
+    Ok(request)
 }
 
 #[cfg(test)]
@@ -211,6 +235,7 @@ mod tests {
             command: vec!["node".into(), "a b".into()],
             cwd: "/srv".into(),
             env: vec![("K".into(), "v".into())],
+            dotenv: vec![("D".into(), "d".into())],
             critical: true,
             policy: Policy { max_restarts: 3, min_uptime: 1, ..Policy::default() },
         }
@@ -222,9 +247,13 @@ mod tests {
             Request::Start { target: target(), force: true },
             Request::Define {
                 specs: vec![spec(), spec()],
-                base: vec![("A".into(), "ü\u{0}\"".into())],
+                base: Box::new(vec![("A".into(), "ü\u{0}\"".into())].into()),
                 force: false,
                 keep: true,
+            },
+            Request::Update {
+                services: vec![("web".into(), vec![("D".into(), "d".into())])],
+                env: vec![("A".into(), "b".into())],
             },
             Request::Stop { target: target() },
             Request::Restart { target: target() },
@@ -278,6 +307,7 @@ mod tests {
             ready: true,
             pattern: "a".into(),
             policy: spec().policy,
+            attributes: Attributes { umask: 0o77, nice: -1, ..Attributes::default() },
             log_out: Some("o".into()),
             log_error: None,
             identity: Some(Identity {
@@ -332,6 +362,7 @@ mod tests {
                 services: 4,
                 online: 5,
                 version: "6".into(),
+                protocol: 8,
                 home: "7".into(),
                 image: Some(8),
             }),
@@ -359,6 +390,9 @@ mod tests {
         for text in ["{}", "[]", "null", "1", "\"nope\"", "{\"nope\":{}}", "{\"stop\":{}}"] {
             assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");
         }
+        let text = r#"{"restart": {"target": "web", "gently": true}}"#;
+        let error = serde_json::from_str::<Request>(text).unwrap_err().to_string();
+        assert!(error.contains("'gently'"), "{error}");
         for text in ["{\"list\":[{}]}", "{\"health\":null}", "{\"failed\":[]}", "\"event\""] {
             assert!(serde_json::from_str::<Reply>(text).is_err(), "{text}");
         }

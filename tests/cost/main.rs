@@ -11,6 +11,7 @@
 mod machine;
 mod traced;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -132,7 +133,8 @@ const CHILD: &[&str] = &[
     "dup3",
     "openat",
     "dup3",
-    // The limit of open files as the daemon found it: after the last open.
+    // As the definer had it, after the last open: the umask, and what limits are not ours.
+    "umask",
     "prlimit64",
     // SIGPIPE alone was ignored; nothing stays blocked.
     "rt_sigaction",
@@ -226,6 +228,9 @@ fn a_daemon_with_200_services_that_has_nothing_to_do_does_nothing() {
 
 #[test]
 fn a_child_makes_the_listed_calls_before_its_exec() {
+    // Else the daemon has no limit that its services are not to have.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(1024), maximum }).unwrap();
     let traced = Traced::new(Follow::Children);
     let mut words = vec!["start", "--name", "web", "--cwd", CWD, "--"];
     words.extend(PROGRAM);
