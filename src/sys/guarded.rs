@@ -84,6 +84,9 @@ fn copy_and_exit(path: &[u8; PATH_BYTES], pipe: RawFd) -> ! {
         libc::dup2(pipe, 0);
         libc::syscall(libc::SYS_close_range, 1u32, u32::MAX, 0u32);
         let fd = libc::open(path.as_ptr().cast(), libc::O_RDONLY);
+        if fd == -1 {
+            libc::_exit(*libc::__errno_location());
+        }
         loop {
             let length = libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len());
             let Ok(length) = usize::try_from(length) else {
