@@ -104,8 +104,8 @@ impl<K: Kernel> Daemon<K> {
                 continue;
             }
             if sighting.part().is_none() {
-                // It bears no mark, but its memory does not answer, or it is in a time namespace that
-                // is not ours: the journal that is lost could have named it.
+                // It bears no mark, but its memory does not answer, or it is in a time namespace
+                // that is not ours: the journal that is lost could have named it.
                 if loss.record && readable(self.can_be_ours(sighting.pid))? == Some(true) {
                     let namespace = sighting.namespace;
                     let pid = sighting.pid;
@@ -153,9 +153,8 @@ impl<K: Kernel> Daemon<K> {
         let mut pids: Vec<Pid> = self.forged.iter().copied().collect();
         pids.retain(|pid| self.kernel.stat(*pid).is_ok_and(|stat| !stat.is_zombie()));
         if !pids.is_empty() {
-            self.log.push(format!(
-                "pid {pids:?}: bears a mark of this home that no service of it has: copied or forged"
-            ));
+            let text = "bears a mark of this home that no service of it has: copied or forged";
+            self.log.push(format!("pid {pids:?}: {text}"));
         }
     }
 
