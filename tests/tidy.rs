@@ -34,9 +34,11 @@ const DOORS: &[(&str, &[&str])] = &[
     ("src/cli/daemon.rs", &["daemon::can_take_over", "sys::ask"]),
     ("src/cli/launched.rs", &["sys::storage::open_regular"]),
     // The fork that puts a daemon behind a command, and whose daemon it is that answers.
-    ("src/cli/client.rs", &["sys::detach", "sys::peer"]),
+    ("src/cli/client.rs", &["sys::detach", "sys::peer", "sys::attributes"]),
+    // What the definer of a service has; what the daemon will give.
+    ("src/cli/environment.rs", &["sys::attributes"]),
     // A home is made as the daemon makes it, and by the user whose it is.
-    ("src/cli/home.rs", &["sys::storage", "sys::user"]),
+    ("src/cli/home.rs", &["sys::storage", "sys::user", "sys::Mode"]),
     ("src/cli/run.rs", &["sys::crash::LISTENER_VARIABLE"]),
 ];
 

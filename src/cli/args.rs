@@ -32,7 +32,7 @@ const fn entry(
 pub const ENTRIES: &[Entry] = &[
     entry("start", &[], "start services, or define a new one", start),
     entry("stop", &["kill"], "stop services; returns when all of it is gone", target),
-    entry("restart", &[], "stop, then start again", target),
+    entry("restart", &[], "stop, then start again", restart),
     entry("remove", &["rm", "del", "delete"], "stop services and forget them", target),
     entry("list", &["ls", "status", "ps"], "list the services", list),
     entry("info", &["details", "describe", "show"], "all about services", listed),
@@ -138,7 +138,15 @@ fn start(command: Command) -> Command {
     let target = Arg::new("target").value_name("TARGET").num_args(1..).help(target);
     let words = Arg::new("words").value_name("ARGS").help(words);
     let command = command.override_usage(usage).arg(target).arg(words.last(true).num_args(1..));
-    policy(shape(command)).arg(force())
+    policy(shape(command)).arg(update_env()).arg(force())
+}
+
+fn update_env() -> Arg {
+    switch("update-env", "take the environment and the .env anew")
+}
+
+fn restart(command: Command) -> Command {
+    target(command).arg(update_env())
 }
 
 /// What a new service is.
@@ -192,7 +200,7 @@ fn count(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| format!("expected a whole number up to {}", u32::MAX))
 }
 
-fn variable(text: &str) -> Result<(String, String), String> {
+pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if crate::service::spec::is_variable_name(name) => {
             Ok((name.to_owned(), value.to_owned()))
@@ -258,6 +266,8 @@ fn run(command: Command) -> Command {
         "before each line: none, name, time or json\n[default: name, none for one service]";
     let timeout = "from a stop to the end of everything, KILL included\n[default: 9s]";
     let file = "process file (.json): all of it is started";
+    let restart = "always, on-failure or never [default: always]";
+    let env = "set a variable of COMMAND (repeatable)";
     command
         .override_usage(usage)
         .arg(Arg::new("file").value_name("FILE").help(file))
@@ -268,6 +278,9 @@ fn run(command: Command) -> Command {
                 .last(true)
                 .num_args(1..),
         )
+        .arg(option("name", "NAME", "name of COMMAND's service [default: of it]").short('n'))
+        .arg(option("env", "K=V", env).action(ArgAction::Append).value_parser(variable))
+        .arg(option("restart", "WHEN", restart).value_parser(Restart::parse))
         .arg(option("prefix", "PREFIX", prefix).value_parser(Prefix::parse))
         .arg(option("stop-timeout", "TIME", timeout).value_parser(parse_span))
 }

@@ -7,6 +7,7 @@ use super::holder::Holder;
 use super::home;
 use super::launched::{Child, last_line, own_program, parting_word};
 use super::output::{Failure, Progress, complain, why};
+use crate::sys::attributes;
 use crate::sys::peer::peer;
 use crate::wire::frame::{self, Inbox, REPLY_BYTES_MAX};
 use crate::wire::{Reply, Request, code};
@@ -149,6 +150,14 @@ impl Client {
 
     /// The same with more options of `daemon start`.
     pub(crate) fn start_with(&self, more: &[&str]) -> Result<Connection, Failure> {
+        // A umask such as 277 would make a home that its own daemon can't use.
+        let umask = attributes::private();
+        let started = self.start_privately(more);
+        attributes::public(umask);
+        started
+    }
+
+    fn start_privately(&self, more: &[&str]) -> Result<Connection, Failure> {
         if !Path::new("/proc/self").exists() {
             let text = "daemon: cannot supervise without /proc (mount it; 'opm init' does without)";
             return Err(Failure::new(code::UNREACHABLE, text));

@@ -7,6 +7,7 @@ mod ask;
 mod client;
 mod daemon;
 mod dotenv;
+mod environment;
 mod follow;
 mod foreign;
 mod help;

@@ -63,14 +63,47 @@ impl Place {
         Ok(words)
     }
 
-    /// Sees that the program of words that are exec'd as given is there.
+    /// Sees that the program of words that are exec'd as given is there, and what it says itself
+    /// that it is run by: of that the kernel would only say that there is no such file.
     pub(super) fn check(&self, program: &str) -> Result<(), Failure> {
-        if self.has_program(program) {
-            return Ok(());
+        if let Some(path) = self.find(program) {
+            // What can be executed need not be readable.
+            let line = first_line(&path).ok().flatten();
+            return line.map_or(Ok(()), |line| self.check_interpreter(program, &line));
         }
         let found = program.contains('/') && self.cwd.join(program).exists();
         let reason = if found { "not an executable file" } else { "no such program" };
         Err(Failure::plain(format!("{program}: {reason}")))
+    }
+
+    /// `line` is what stands behind the `#!` of `script`.
+    fn check_interpreter(&self, script: &str, line: &str) -> Result<(), Failure> {
+        let blank = [' ', '\t'];
+        let line = line.trim_matches(blank);
+        let (interpreter, rest) = line.split_once(blank).unwrap_or((line, ""));
+        let rest = rest.trim_start_matches(blank);
+        let missing = if interpreter.is_empty() || self.cwd.join(interpreter).exists() {
+            // env(1) gets the rest as one word, unless it is told to split it.
+            let split = rest.strip_prefix("-S").map(|words| words.split_whitespace().next());
+            let program = split.unwrap_or(Some(rest)).unwrap_or_default();
+            let odd = program.is_empty() || program.starts_with('-') || program.contains('=');
+            let is_env = Path::new(interpreter).file_name().is_some_and(|name| name == "env");
+            if !is_env || odd || self.has_program(program) {
+                return Ok(());
+            }
+            program
+        } else {
+            interpreter
+        };
+        let advice = if line.ends_with('\r') {
+            format!("its lines end in CRLF: sed -i 's/\\r$//' {script}")
+        } else {
+            "install it, or change the first line".to_owned()
+        };
+        Err(Failure::plain(format!(
+            "{script}: its interpreter \"{}\" does not exist ({advice})",
+            missing.escape_debug()
+        )))
     }
 
     /// How to run the file `word`, if it is one.
@@ -99,6 +132,10 @@ impl Place {
         match shebang {
             Some(_) if executable => return Ok(Some(vec![as_path(word)])),
             Some(line) if extension == "sh" => {
+                if line.ends_with('\r') {
+                    // Its shell would be found, and then each of its lines would end in a CR.
+                    self.check_interpreter(word, &line)?;
+                }
                 let shell = shell_of(&line).unwrap_or("sh").to_owned();
                 return Ok(Some(vec![shell, as_operand(word)]));
             }
@@ -115,15 +152,20 @@ impl Place {
         Ok(Some(vec![(*interpreter).to_owned(), as_operand(word)]))
     }
 
-    /// As execvp(3) finds it.
     fn has_program(&self, word: &str) -> bool {
+        self.find(word).is_some()
+    }
+
+    /// As execvp(3) finds it.
+    fn find(&self, word: &str) -> Option<PathBuf> {
         if word.is_empty() {
-            return false;
+            return None;
         }
         if word.contains('/') {
-            return is_executable(&self.cwd.join(word));
+            return Some(self.cwd.join(word)).filter(|path| is_executable(path));
         }
-        self.path.split(':').any(|directory| is_executable(&self.cwd.join(directory).join(word)))
+        let mut files = self.path.split(':').map(|dir| self.cwd.join(dir).join(word));
+        files.find(|path| is_executable(path))
     }
 }
 

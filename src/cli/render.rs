@@ -1,6 +1,7 @@
 //! Replies as text for people. Pure; JSON for programs is the wire types themselves.
 use super::output::visible;
 use super::table::{Cell, Hue, Look, lay_out};
+use crate::service::context::{Attributes, format_limit, format_umask, named};
 use crate::service::spec::Env;
 use crate::service::text::{human_bytes, human_uptime};
 use crate::wire::{Event, Finding, Health, Info, LastExit, Row, Status};
@@ -89,6 +90,19 @@ fn info_pairs(info: &Info) -> Vec<(&'static str, String)> {
         ("environment", format!("{} variables (opm env {})", info.env_keys.len(), row.name)),
         ("cgroup", or_nothing(info.cgroup.clone())),
     ];
+    let attributes = &info.attributes;
+    let usual = Attributes::default();
+    if attributes.umask != usual.umask {
+        pairs.push(("umask", format_umask(attributes.umask)));
+    }
+    if attributes.nice != usual.nice {
+        pairs.push(("nice", attributes.nice.to_string()));
+    }
+    if attributes.limits != usual.limits {
+        let limits = named(&attributes.limits);
+        let limits = limits.map(|(name, limit)| format!("{name} {}", format_limit(limit)));
+        pairs.push(("limits", limits.collect::<Vec<_>>().join(", ")));
+    }
     pairs.extend(row.next_at.clone().map(|at| ("next start", at)));
     if let Some(note) = &info.note {
         pairs.push(("note", note.clone()));

@@ -1,14 +1,15 @@
 //! What `opm run` is asked to do. Read by hand, so that what lives long pays for nothing of
 //! clap, which says only what is wrong, or helps.
+use super::environment::{absolute, captured, current_directory, dotenv_of, last_of_each};
 use super::output::{Failure, put};
 use super::{args, home, start, usage};
-use crate::process::command::default_name;
 use crate::service::foreground::{Order, Prefix, STOP_TIMEOUT_MS};
-use crate::service::spec::{Policy, Spec};
+use crate::service::spec::{Env, Policy, Restart, Spec};
 use crate::service::target::check_name;
 use crate::service::text::parse_span;
 use crate::wire::code;
 use std::ffi::OsString;
+use std::path::Path;
 
 /// The words of the command line, sorted.
 #[derive(Debug, Default)]
@@ -16,8 +17,21 @@ struct Words {
     options: Vec<String>,
     prefix: Option<Prefix>,
     stop_timeout_ms: Option<u64>,
+    /// What only the one command can be given; a file says it itself.
+    name: Option<String>,
+    restart: Option<Restart>,
+    env: Env,
     file: Option<String>,
     command: Vec<String>,
+}
+
+impl Words {
+    /// An option that has no meaning for a process file.
+    fn stray(&self) -> Option<&'static str> {
+        let name = self.name.as_ref().map(|_| "--name");
+        let restart = self.restart.map(|_| "--restart");
+        name.or(restart).or((!self.env.is_empty()).then_some("--env"))
+    }
 }
 
 /// Understands `words`, those after `run`.
@@ -25,6 +39,11 @@ pub(super) fn order(words: &[OsString]) -> Result<Order, Failure> {
     let Some(found) = parse(words) else {
         return Err(explain(words));
     };
+    if let (Some(file), Some(stray)) = (&found.file, found.stray()) {
+        let text = format!("{stray}: not with a process file (write it into {file})");
+        return Err(Failure::usage(text));
+    }
+    let base = captured();
     let homes = home::for_run()?.into_iter();
     let homes = homes.map(|home| home.into_os_string().into_string());
     let homes = homes.collect::<Result<Vec<_>, _>>();
@@ -34,11 +53,11 @@ pub(super) fn order(words: &[OsString]) -> Result<Order, Failure> {
     let mut trouble = None;
     let specs = match &found.file {
         Some(file) => {
-            let path = std::path::absolute(file).map_err(|e| Failure::plain(e.to_string()))?;
+            let path = absolute(Path::new(file)).map_err(|e| Failure::plain(e.to_string()))?;
             known.push(path.to_string_lossy().into_owned());
             match start::declared(file) {
-                Ok(specs) if specs.is_empty() => return Err(Failure::new(code::FAILED, "")),
-                Ok(specs) => specs,
+                Ok((specs, _)) if specs.is_empty() => return Err(Failure::new(code::FAILED, "")),
+                Ok((specs, _)) => specs,
                 Err(failure) => {
                     trouble = Some((failure.code, failure.text));
                     Vec::new()
@@ -48,7 +67,7 @@ pub(super) fn order(words: &[OsString]) -> Result<Order, Failure> {
         None => {
             known.push("--".to_owned());
             known.extend(found.command.iter().cloned());
-            match single(found.command) {
+            match single(&found) {
                 Ok(spec) => vec![spec],
                 Err(failure) => {
                     trouble = Some((failure.code, failure.text));
@@ -60,7 +79,7 @@ pub(super) fn order(words: &[OsString]) -> Result<Order, Failure> {
     Ok(Order {
         homes,
         specs,
-        base: start::captured(),
+        base,
         prefix: found.prefix,
         stop_timeout_ms: found.stop_timeout_ms.unwrap_or(STOP_TIMEOUT_MS),
         words: known,
@@ -94,6 +113,21 @@ fn parse(words: &[OsString]) -> Option<Words> {
                 found.stop_timeout_ms = Some(parse_span(value).ok()?);
                 found.options.push(format!("--stop-timeout={value}"));
             }
+            "--name" | "-n" if found.name.is_none() => {
+                let value = value.or_else(|| words.next()?)?;
+                found.name = Some(value.to_owned());
+                found.options.push(format!("--name={value}"));
+            }
+            "--restart" if found.restart.is_none() => {
+                let value = value.or_else(|| words.next()?)?;
+                found.restart = Some(Restart::parse(value).ok()?);
+                found.options.push(format!("--restart={value}"));
+            }
+            "--env" => {
+                let value = value.or_else(|| words.next()?)?;
+                found.env.push(args::variable(value).ok()?);
+                found.options.push(format!("--env={value}"));
+            }
             _ if !word.starts_with('-') && !word.is_empty() && found.file.is_none() => {
                 found.file = Some(word.to_owned());
             }
@@ -123,17 +157,19 @@ fn explain(words: &[OsString]) -> Failure {
 }
 
 /// The one service of `opm run -- COMMAND`.
-fn single(command: Vec<String>) -> Result<Spec, Failure> {
+fn single(found: &Words) -> Result<Spec, Failure> {
+    let command = found.command.clone();
     if command.first().is_none_or(String::is_empty) {
         return Err(Failure::usage("the command is empty"));
     }
-    let name = default_name(&command);
-    check_name(&name).map_err(|e| Failure::usage(format!("{e} (use a process file)")))?;
-    let cwd = std::env::current_dir().unwrap_or_else(|_| "/".into());
-    let env = start::layered(&cwd, Vec::new())?;
-    let cwd = cwd.into_os_string().into_string();
-    let cwd = cwd.map_err(|_| Failure::plain("the working directory's path is not UTF-8"))?;
-    let spec = Spec { name, command, cwd, env, critical: false, policy: Policy::default() };
+    let cwd = current_directory().unwrap_or_else(|_| "/".into());
+    let name = found.name.clone().unwrap_or_else(|| start::name_of(&command, &cwd));
+    check_name(&name).map_err(|e| Failure::usage(format!("{e} (try --name)")))?;
+    let (dotenv, env) = (dotenv_of(&cwd)?, last_of_each(found.env.clone()));
+    let cwd = start::text_of(cwd)?;
+    let restart = found.restart.unwrap_or(Policy::default().restart);
+    let policy = Policy { restart, ..Policy::default() };
+    let spec = Spec { name, command, cwd, env, dotenv, critical: false, policy };
     spec.check().map_err(Failure::usage)?;
     Ok(spec)
 }
@@ -156,9 +192,17 @@ mod tests {
         assert_eq!(found.options, ["--prefix=json", "--stop-timeout=3s"]);
         let found = read("--prefix none -- sh -c --prefix").unwrap();
         assert_eq!(found.command, ["sh", "-c", "--prefix"]);
+        let found = read("-n web --restart on-failure --env A=1 --env=B=2 -- x").unwrap();
+        assert_eq!((found.name.as_deref(), found.restart), (Some("web"), Some(Restart::OnFailure)));
+        assert_eq!(found.env, [("A", "1"), ("B", "2")].map(|(k, v)| (k.into(), v.into())));
+        assert_eq!(found.options, ["--name=web", "--restart=on-failure", "--env=A=1", "--env=B=2"]);
+        assert_eq!(read("--restart never a.json").unwrap().stray(), Some("--restart"));
         for line in [
             "",
             "--",
+            "--restart maybe -- x",
+            "--env A -- x",
+            "--name a --name b -- x",
             "-h",
             "a b",
             "a -- b",

@@ -2,6 +2,7 @@
 use super::Call;
 use super::ask::{Found, act, collect, instead, outcomes, strange};
 use super::client::Need;
+use super::environment;
 use super::follow;
 use super::output::{Done, Failure, complain, conclude, put, say, say_json};
 use super::render;
@@ -16,6 +17,9 @@ pub(super) fn stop(call: &Call) -> Done {
 }
 
 pub(super) fn restart(call: &Call) -> Done {
+    if call.flag("update-env") {
+        environment::update(call, &call.target(), |_| true)?;
+    }
     act(call, |target| Request::Restart { target })
 }
 

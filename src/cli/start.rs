@@ -1,24 +1,24 @@
 //! `start` and `import`: which service is meant, or which one is to be made.
 //!
-//! A service that exists comes first; only what names none is looked for among files and
-//! programs. The environment of the caller is captured here and nowhere else.
+//! A service that exists comes first; only what names none, or is given a name, is looked for
+//! among files and programs.
 use super::ask::{outcomes, strange};
 use super::client::Need;
+use super::environment::{
+    absolute, captured, current_directory, dotenv_of, last_of_each, package_name, read_up_to,
+    search_path,
+};
 use super::output::{Done, Failure, warn, why};
 use super::program::Place;
-use super::{Call, args, dotenv, foreign};
-use crate::process::command::default_name;
+use super::{Call, args, environment, foreign};
+use crate::process::command::{clean_name, default_name, pattern_of_argv};
 use crate::service::signal::Signal;
-use crate::service::spec::{Env, Policy, Restart, Spec, StopReach};
+use crate::service::spec::{Policy, Restart, Spec, StopReach};
 use crate::service::target::{Target, check_name};
 use crate::service::text::Delay;
-use crate::wire::{Reply, Request, code, file};
-use std::collections::HashSet;
+use crate::wire::{Reply, Request, Status, code, file};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-
-/// Largest `.env`: what it holds has to fit beside the words of a command.
-const DOTENV_BYTES_MAX: u64 = 1 << 20;
 
 pub(super) fn start(call: &Call) -> Done {
     let target = call.text("target");
@@ -33,13 +33,17 @@ pub(super) fn start(call: &Call) -> Done {
     if target.is_empty() {
         return Err(Failure::usage("the target is empty (try 'opm start --help')"));
     }
-    let shaping = args::SHAPING.iter().find(|name| {
-        call.matches.value_source(name) == Some(clap::parser::ValueSource::CommandLine)
-    });
+    let is_given =
+        |name| call.matches.value_source(name) == Some(clap::parser::ValueSource::CommandLine);
+    let shaping = args::SHAPING.iter().find(|name| is_given(name)).copied();
     if call.matches.get_many::<String>("target").is_some_and(|words| words.len() > 1) {
         return start_several(call, shaping.is_some() || !words.is_empty());
     }
     if target.ends_with(".json") && Path::new(target).is_file() {
+        if is_given("update-env") {
+            let text = "--update-env: not with a process file (name the services)";
+            return Err(Failure::usage(text));
+        }
         let stray = shaping.map(|name| format!("--{name}"));
         if let Some(stray) = stray.or((!words.is_empty()).then(|| "--".to_owned())) {
             let text = format!("{stray}: not with a process file (write it into {target})");
@@ -55,18 +59,41 @@ pub(super) fn start(call: &Call) -> Done {
     // A service may be called like a line with a glob in it; of a list no item is.
     let exact = is_plainly_a_line(target).then(|| Target::exactly(target));
     let named = exact.as_deref().unwrap_or(target);
-    if !(exact.is_some() && target.contains(','))
-        && let Some(done) = start_existing(call, named, stray.as_deref())?
-    {
-        return Ok(done);
+    // What has a name of its own is to be a new service: npm may be one already.
+    let is_new = call.matches.contains_id("name") && is_command(call, target);
+    if !(is_new || exact.is_some() && target.contains(',')) {
+        if stray.is_none() {
+            update_those_down(call, named)?;
+        }
+        if let Some(done) = start_existing(call, named, stray.as_deref())? {
+            return Ok(done);
+        }
     }
     define(call, Command::Target(target, words))
+}
+
+/// With `--update-env`: what is online goes on as it is.
+fn update_those_down(call: &Call, target: &str) -> Result<(), Failure> {
+    if !call.flag("update-env") {
+        return Ok(());
+    }
+    environment::update(call, target, |row| {
+        let is_down = row.status != Status::Online;
+        if !is_down {
+            let advice = format!("try 'opm restart {} --update-env'", row.name);
+            warn(&format!("{}: goes on in its old environment ({advice})", row.name));
+        }
+        is_down
+    })
 }
 
 /// Several words are services. Where none of them is, or with what only a new service can have
 /// (`shaped`), they were meant as a command.
 fn start_several(call: &Call, shaped: bool) -> Done {
     let target = call.target();
+    if !shaped {
+        update_those_down(call, &target)?;
+    }
     let request = Request::Start { target: target.clone(), force: call.flag("force") };
     let reply = if shaped { None } else { call.client.ask(Need::Record, &request)? };
     match reply {
@@ -147,6 +174,16 @@ fn meaning(target: &str) -> Meaning {
     }
 }
 
+/// Package managers that run what a `package.json` says: their own name would say nothing.
+const PACKAGE_RUNNERS: &[&str] = &["npm", "pnpm", "yarn", "bun"];
+
+/// The name of a service that was given none.
+pub(super) fn name_of(words: &[String], cwd: &Path) -> String {
+    let runs_package = PACKAGE_RUNNERS.contains(&pattern_of_argv(words).as_str());
+    let package = if runs_package { package_name(cwd) } else { None };
+    package.map_or_else(|| default_name(words), |name| clean_name(&name))
+}
+
 enum Command<'a> {
     /// What stood behind `--`.
     Given(Vec<String>),
@@ -154,21 +191,25 @@ enum Command<'a> {
     Target(&'a str, Vec<String>),
 }
 
+/// Whether `target` can be run in the directory of the new service.
+fn is_command(call: &Call, target: &str) -> bool {
+    let Ok(cwd) = directory(call) else { return false };
+    let path = search_path(&[&captured().env]);
+    Place { cwd, path }.command(target).is_ok()
+}
+
 fn define(call: &Call, command: Command<'_>) -> Done {
     let cwd = directory(call)?;
-    let base = captured();
+    let base = Box::new(captured());
     let by_hand = call.matches.get_many("env").into_iter().flatten().cloned();
-    let env = layered(&cwd, by_hand.collect())?;
-    let path = [&env, &base].iter().find_map(|env| {
-        env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone())
-    });
-    let place = Place { cwd, path: path.unwrap_or_else(|| "/usr/bin:/bin".to_owned()) };
+    let (dotenv, env) = (dotenv_of(&cwd)?, last_of_each(by_hand.collect()));
+    let path = search_path(&[&env, &dotenv, &base.env]);
+    let place = Place { cwd, path };
     let words = match command {
         Command::Given(words) => {
             if words[0].is_empty() {
                 return Err(Failure::usage("the command is empty"));
             }
-            place.check(&words[0])?;
             words
         }
         Command::Target(target, rest) => {
@@ -181,95 +222,44 @@ fn define(call: &Call, command: Command<'_>) -> Done {
             words
         }
     };
+    place.check(&words[0])?;
     let name = match call.matches.get_one::<String>("name") {
         Some(name) => name.clone(),
-        None => default_name(&words),
+        None => name_of(&words, &place.cwd),
     };
     check_name(&name).map_err(|e| Failure::usage(format!("{e} (try --name)")))?;
-    let cwd = place.cwd.into_os_string().into_string();
-    let cwd = cwd.map_err(|_| Failure::plain("the working directory's path is not UTF-8"))?;
-    let spec = Spec { name, command: words, cwd, env, critical: false, policy: policy(call) };
+    let cwd = text_of(place.cwd)?;
+    let policy = policy(call);
+    let spec = Spec { name, command: words, cwd, env, dotenv, critical: false, policy };
     spec.check().map_err(Failure::usage)?;
     let force = call.flag("force");
     let request = Request::Define { specs: vec![spec], base, force, keep: false };
     outcomes(&call.client.demand(&request)?)
 }
 
+/// A directory's path, as it is kept.
+pub(super) fn text_of(cwd: PathBuf) -> Result<String, Failure> {
+    let text = cwd.into_os_string().into_string();
+    text.map_err(|_| Failure::plain("the working directory's path is not UTF-8"))
+}
+
 /// The working directory of the new service.
 fn directory(call: &Call) -> Result<PathBuf, Failure> {
     let Some(cwd) = call.matches.get_one::<String>("cwd") else {
-        return std::env::current_dir()
+        return current_directory()
             .map_err(|e| Failure::plain(format!("the current directory: {}", why(e))));
     };
     let wrong = |reason: String| Failure::plain(format!("{cwd}: {reason}"));
     if cwd.is_empty() {
         return Err(Failure::usage("--cwd: the directory's name is empty"));
     }
-    let path = std::path::absolute(cwd).map_err(|e| wrong(why(e)))?;
+    let path = absolute(Path::new(cwd)).map_err(|e| wrong(why(e)))?;
     let found = std::fs::metadata(&path).map_err(|e| wrong(why(e)))?;
     if !found.is_dir() {
         return Err(wrong("Not a directory".to_owned()));
     }
     rustix::fs::access(&path, rustix::fs::Access::EXEC_OK).map_err(|e| wrong(why(e)))?;
     Ok(path)
-}
-
-/// The environment of this command, as every incarnation will see it. `OPM_*` would be the
-/// marks of the service that this command was started from.
-pub(super) fn captured() -> Env {
-    let mut env = Env::new();
-    let mut dropped = Vec::new();
-    for (name, value) in std::env::vars_os() {
-        match (name.into_string(), value.into_string()) {
-            (Ok(name), _) if name.starts_with("OPM_") => {}
-            (Ok(name), Ok(value)) => env.push((name, value)),
-            (Ok(name), Err(_)) => dropped.push(name),
-            (Err(name), _) => dropped.push(name.to_string_lossy().into_owned()),
-        }
-    }
-    if !dropped.is_empty() {
-        warn(&format!("left out of the environment, not UTF-8: {}", dropped.join(" ")));
-    }
-    env
-}
-
-fn read_up_to(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(most).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// `.env` of the working directory, then what was given by hand: the later one counts.
-pub(super) fn layered(cwd: &Path, by_hand: Env) -> Result<Env, Failure> {
-    let path = cwd.join(".env");
-    let mut env = Env::new();
-    match read_up_to(&path, DOTENV_BYTES_MAX + 1) {
-        Ok(bytes) if bytes.len() as u64 > DOTENV_BYTES_MAX => {
-            let most = DOTENV_BYTES_MAX >> 20;
-            let text = format!("{}: it is over {most} MB", path.display());
-            return Err(Failure::plain(text));
-        }
-        Ok(bytes) => {
-            let text = String::from_utf8(bytes)
-                .map_err(|_| Failure::plain(format!("{}: not UTF-8 text", path.display())))?;
-            let (vars, bad) = dotenv::parse(&text);
-            for line in bad {
-                warn(&format!("{}: line {line} is not NAME=VALUE, left out", path.display()));
-            }
-            env = vars;
-            // What opm itself is told there is nothing for the service.
-            env.retain(|(name, _)| !name.starts_with("OPM_"));
-        }
-        // A directory of that name is a virtual environment of Python's.
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound || path.is_dir() => {}
-        Err(e) => warn(&format!("{}: {}, left out", path.display(), why(e))),
-    }
-    env.extend(by_hand);
-    let mut seen = HashSet::new();
-    let last: Vec<bool> = env.iter().rev().map(|(name, _)| seen.insert(name.clone())).collect();
-    let mut last = last.into_iter().rev();
-    env.retain(|_| last.next().unwrap_or(true));
-    Ok(env)
 }
 
 fn policy(call: &Call) -> Policy {
@@ -306,10 +296,11 @@ pub(super) fn import(call: &Call) -> Done {
     import_file(call, call.text("file"))
 }
 
-/// What a process file declares, complete.
-pub(super) fn declared(name: &str) -> Result<Vec<Spec>, Failure> {
+/// What a process file declares, complete, and what the file is called.
+pub(super) fn declared(name: &str) -> Result<(Vec<Spec>, String), Failure> {
     let (bytes, label, directory) = read(name)?;
-    let mut found = file::parse(&bytes, &label, &directory).map_err(Failure::plain)?;
+    let found = file::parse(&bytes, &label, &directory, &name_of);
+    let mut found = found.map_err(Failure::plain)?;
     for warning in &found.warnings {
         warn(warning);
     }
@@ -318,20 +309,30 @@ pub(super) fn declared(name: &str) -> Result<Vec<Spec>, Failure> {
             let text = format!("{label}: {}: cwd: no such directory: {}", spec.name, spec.cwd);
             return Err(Failure::plain(text));
         }
-        spec.env = layered(Path::new(&spec.cwd), std::mem::take(&mut spec.env))?;
+        spec.dotenv = dotenv_of(Path::new(&spec.cwd))?;
+        spec.check().map_err(|reason| Failure::plain(format!("{label}: {reason}")))?;
     }
     if found.specs.is_empty() {
         warn(&format!("{label}: no services in it"));
     }
-    Ok(found.specs)
+    Ok((found.specs, label))
 }
 
+/// All or nothing: what can't be executed is found out before anything is kept.
 fn import_file(call: &Call, name: &str) -> Done {
-    let specs = declared(name)?;
+    let (specs, label) = declared(name)?;
+    let base = Box::new(captured());
+    for spec in &specs {
+        let path = search_path(&[&spec.env, &spec.dotenv, &base.env]);
+        let place = Place { cwd: PathBuf::from(&spec.cwd), path };
+        place.check(&spec.command[0]).map_err(|failure| {
+            Failure::plain(format!("{label}: {}: command: {}", spec.name, failure.text))
+        })?;
+    }
     if specs.is_empty() {
         return Ok(code::DONE);
     }
-    let (force, base) = (call.flag("force"), captured());
+    let force = call.flag("force");
     let request = Request::Define { specs, base, force, keep: true };
     outcomes(&call.client.demand(&request)?)
 }
@@ -343,10 +344,10 @@ fn read(name: &str) -> Result<(Vec<u8>, String, PathBuf), Failure> {
     if name == "-" {
         let mut bytes = Vec::new();
         std::io::stdin().lock().take(most).read_to_end(&mut bytes).map_err(wrong)?;
-        let directory = std::env::current_dir().map_err(wrong)?;
+        let directory = current_directory().map_err(wrong)?;
         return Ok((bytes, "stdin".to_owned(), directory));
     }
-    let path = std::path::absolute(name).map_err(wrong)?;
+    let path = absolute(Path::new(name)).map_err(wrong)?;
     if path.is_file() {
         foreign::refuse(name)?;
     }

@@ -96,6 +96,33 @@ fn signed(found: &Found) -> u64 {
     found.slots.iter().map(of).max().unwrap_or(0)
 }
 
+/// What a daemon of this place says of itself.
+fn header_of<K: Kernel>(kernel: &mut K, place: &Place, home_key: u64) -> Header {
+    let daemon = kernel.own_identity();
+    Header {
+        machine: place.machine,
+        boot: place.boot,
+        pid_namespace: place.pid_namespace,
+        home_key,
+        home: place.device_inode,
+        daemon,
+        init: daemon.pid == 1,
+        alone: kernel.is_alone_in_cgroup(),
+        incomplete: false,
+    }
+}
+
+fn cannot_tell(place: &Place) -> Refusal {
+    let text = format!(
+        "{}: the journal is lost and /proc can't be read whole: what still runs can't be told",
+        place.home
+    );
+    (code::FAILED, text)
+}
+
+/// The files that a daemon keeps open.
+type Files<F> = (Journal<F>, Store<F>, Generations<F>);
+
 impl<K: Kernel> Daemon<K> {
     /// Whether the journal has what may live of services whose definition is lost.
     fn has_lost_definitions(&self, found: &Found, valid: bool) -> bool {
@@ -130,20 +157,14 @@ impl<K: Kernel> Daemon<K> {
         let home_key = known.or(lost_key);
         let home_key =
             home_key.unwrap_or_else(|| LimitMark::home_key(kernel.random(), &place.home));
-        let own = kernel.own_identity();
-        let header = Header {
-            machine: place.machine,
-            boot: place.boot,
-            pid_namespace: place.pid_namespace,
-            home_key,
-            home: place.device_inode,
-            daemon: own,
-            init: own.pid == 1,
-            alone: kernel.is_alone_in_cgroup(),
-            incomplete: false,
-        };
+        let header = header_of(&mut kernel, &place, home_key);
         let (mut store, loaded) =
             Store::open(&mut kernel).map_err(|errno| cannot("services", errno))?;
+        if let Some(reason) = &loaded.unknown {
+            let text =
+                format!("{}/services: {reason} (a later opm wrote it: use that one)", place.home);
+            return Err((code::UNREACHABLE, text));
+        }
         let states = found.slots.iter().filter_map(|(state, _)| *state);
         store.begin_after(states.map(|state| state.definition).max().unwrap_or(0));
         let slots = u32::try_from(found.slots.len()).unwrap_or(0);
@@ -177,12 +198,7 @@ impl<K: Kernel> Daemon<K> {
         let searched = searched
             .map_err(|errno| (code::FAILED, format!("cannot adopt: {}", describe(errno))))?;
         if !searched && loss.record {
-            let text = format!(
-                "{}: the journal is lost and /proc can't be read whole: what still runs can't be \
-                 told",
-                place.home
-            );
-            return Err((code::FAILED, text));
+            return Err(cannot_tell(&place));
         }
         let header = Header { incomplete: !daemon.strays.is_empty(), ..header };
         // As it is on record: a home that is made anew gets it again.
@@ -197,7 +213,7 @@ impl<K: Kernel> Daemon<K> {
         kernel: K,
         place: &Place,
         header: Header,
-        (journal, store, generations): (Journal<K::File>, Store<K::File>, Generations<K::File>),
+        (journal, store, generations): Files<K::File>,
         sequence: Sequence,
     ) -> Self {
         let now = kernel.now();

@@ -2,10 +2,12 @@
 use super::answer::{Then, Wish, warned};
 use super::request::Refusal;
 use super::sorted::{Map, Set};
+use super::store::Change;
 use super::strays::Stray;
 use super::unit::Unit;
 use super::{ClientId, Daemon};
 use crate::process::record::checksum;
+use crate::service::context::Context;
 use crate::service::machine::{Generation, Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Env, Id, Spec};
 use crate::sys::{Kernel, describe};
@@ -15,15 +17,25 @@ use std::rc::Rc;
 /// Most services of one daemon.
 pub const SERVICES_MAX: usize = 16_384;
 
+/// Most keys that are named in one line.
+const KEYS_NAMED_MAX: usize = 8;
+
 /// In a file (`keep`) the name stands for the service, and its definition has changed.
-fn taken(name: &str, id: Id, keep: bool) -> Refusal {
-    let advice = if keep {
-        format!("its definition is another; 'opm remove {name}' first")
-    } else {
-        "choose another with --name".to_owned()
+fn taken(name: &str, id: Id, keep: bool, differ: &[String]) -> Refusal {
+    let mut keys = differ.iter().take(KEYS_NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
+    if differ.len() > KEYS_NAMED_MAX {
+        keys.push_str(&format!(" and {} more", differ.len() - KEYS_NAMED_MAX));
+    }
+    let file_alone = differ.iter().all(|key| key.starts_with(".env:"));
+    let advice = match (differ, keep) {
+        ([], _) => format!("try 'opm start {name}'"),
+        (_, true) if file_alone => {
+            format!("it differs in {keys}; try 'opm restart {name} --update-env'")
+        }
+        (_, true) => format!("it differs in {keys}; 'opm remove {name}' first"),
+        (_, false) => format!("it differs in {keys}; choose another with --name"),
     };
-    let text = format!("{name}: the name is taken by id {id} ({advice})");
-    (code::FAILED, text)
+    (code::FAILED, format!("{name}: the name is taken by id {id} ({advice})"))
 }
 
 impl<K: Kernel> Daemon<K> {
@@ -31,7 +43,7 @@ impl<K: Kernel> Daemon<K> {
         &mut self,
         client: ClientId,
         specs: Vec<Spec>,
-        base: Env,
+        base: Context,
         force: bool,
         keep: bool,
     ) -> Result<(), Refusal> {
@@ -41,23 +53,20 @@ impl<K: Kernel> Daemon<K> {
         let mut fresh = Vec::new();
         let mut known = Vec::new();
         for spec in specs {
-            match self.id_of(&spec.name) {
-                None => fresh.push(spec),
+            let Some(unit) = self.id_of(&spec.name).and_then(|id| self.unit(id)) else {
+                fresh.push(spec);
+                continue;
+            };
+            if unit.removing {
                 // Made up now it would come up to be forgotten at its next stop.
-                Some(id) if self.unit(id).is_some_and(|unit| unit.removing) => {
-                    return Err((code::FAILED, format!("{}: is being removed", spec.name)));
-                }
-                // An import that is repeated makes up what is there already.
-                Some(id)
-                    if keep
-                        && self
-                            .unit(id)
-                            .is_some_and(|u| u.definition.spec == spec && !u.removing) =>
-                {
-                    known.push(id);
-                }
-                Some(id) => return Err(taken(&spec.name, id, keep)),
+                return Err((code::FAILED, format!("{}: is being removed", spec.name)));
             }
+            let differ = unit.definition.spec.differences(&spec);
+            if !keep || !differ.is_empty() {
+                return Err(taken(&spec.name, unit.id, keep, &differ));
+            }
+            // An import that is repeated makes up what is there already.
+            known.push(unit.id);
         }
         let passers = self.passers();
         let mut said = Vec::new();
@@ -69,11 +78,21 @@ impl<K: Kernel> Daemon<K> {
                 Ok(warnings) => allowed.push((spec, warnings)),
             }
         }
+        let lacking = self.kernel.lacking(&base.attributes);
         let base = self.store.intern(base);
         let (specs, warnings): (Vec<_>, Vec<_>) = allowed.into_iter().unzip();
         let ids = self.define(specs, &base)?;
         let mut wishes = Map::new();
-        for (id, warnings) in ids.into_iter().zip(warnings) {
+        for (id, mut warnings) in ids.into_iter().zip(warnings) {
+            if let Some(lacking) = &lacking {
+                let name = self.unit(id).map_or("", |unit| unit.name());
+                let text = format!(
+                    "{name}: it gets {lacking} (more than the daemon may give: start that where \
+                     the limits are higher)"
+                );
+                self.log.push(text.clone());
+                warnings.push(text);
+            }
             if !warnings.is_empty() {
                 said.push((id, warned(warnings)));
             }
@@ -92,7 +111,11 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Puts services on record, all or none.
-    pub(crate) fn define(&mut self, specs: Vec<Spec>, base: &Rc<Env>) -> Result<Vec<Id>, Refusal> {
+    pub(crate) fn define(
+        &mut self,
+        specs: Vec<Spec>,
+        base: &Rc<Context>,
+    ) -> Result<Vec<Id>, Refusal> {
         let wanted = specs.into_iter().map(|spec| (None, Definition { spec, base: base.clone() }));
         self.define_all(wanted.collect())
     }
@@ -145,6 +168,54 @@ impl<K: Kernel> Daemon<K> {
             ids.push(id);
         }
         Ok(ids)
+    }
+
+    /// Changes the environment that services get from their next start on, all or none. What was
+    /// given by hand stays.
+    pub(crate) fn update(
+        &mut self,
+        client: ClientId,
+        services: Vec<(String, Env)>,
+        env: &Env,
+    ) -> Result<(), Refusal> {
+        let mut bases: Vec<Rc<Context>> = Vec::new();
+        let mut changed: Vec<Change> = Vec::new();
+        for (name, dotenv) in services {
+            let Some(unit) = self.id_of(&name).and_then(|id| self.unit(id)) else {
+                return Err((code::NO_SUCH, format!("no such service: {name} (try 'opm ls')")));
+            };
+            let (line, id, old) = (unit.line, unit.id, unit.definition.clone());
+            let attributes = old.base.attributes;
+            let spec = Spec { dotenv, ..old.spec.clone() };
+            spec.check().map_err(|text| (code::USAGE, text))?;
+            let known = bases.iter().find(|base| base.attributes == attributes).cloned();
+            let base = known.unwrap_or_else(|| {
+                let base = self.store.intern(Context { env: env.clone(), attributes });
+                bases.push(base.clone());
+                base
+            });
+            changed.push(Change { line, id, new: Definition { spec, base }, old });
+        }
+        self.store.replace(&mut self.kernel, &changed).map_err(|errno| {
+            let reason = describe(errno);
+            let text =
+                format!("cannot write {}/services: {reason} (nothing was changed)", self.home);
+            (code::FAILED, text)
+        })?;
+        let mut past: Vec<Rc<Context>> = Vec::new();
+        for Change { id, new, old, .. } in changed {
+            if let Some(unit) = self.unit_mut(id) {
+                unit.definition = new;
+            }
+            if !past.iter().any(|base| Rc::ptr_eq(base, &old.base)) {
+                past.push(old.base);
+            }
+        }
+        for base in past.iter().filter(|base| Rc::strong_count(base) == 1) {
+            self.store.forget(base);
+        }
+        self.await_all(client, Map::new(), Vec::new(), Then::Answer);
+        Ok(())
     }
 
     fn insert_new(&mut self, id: Id, definition: Definition, line: u64) {

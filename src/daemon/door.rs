@@ -9,8 +9,8 @@ use super::{Daemon, Leave};
 use crate::process::mark::MARK_VARIABLE;
 use crate::sys::linux::{self, Linux};
 use crate::sys::storage::{Home, try_lock};
-use crate::sys::{Errno, Mode, crash, describe, launch, procfs, signals};
-use crate::wire::code;
+use crate::sys::{Errno, Mode, attributes, crash, describe, launch, procfs, signals};
+use crate::wire::{PROTOCOL, code};
 use mio::Poll;
 use mio::net::UnixListener;
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -30,6 +30,7 @@ const DESCRIPTORS_MIN: u64 = 32;
 pub(crate) const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// What this build can take over: journal and definitions of this format.
 const FORMAT: &str = "journal 1";
+const PROTOCOL_WORD: &str = "protocol";
 
 pub(crate) type Failure = (u8, String);
 
@@ -52,13 +53,18 @@ pub fn through(home: &Path, front: &mut dyn Front) -> u8 {
 
 /// `opm daemon self-check`: says what this binary can take over. The exit code.
 pub fn self_check() -> u8 {
-    let line = format!("opm {} {FORMAT}\n", env!("CARGO_PKG_VERSION"));
+    let line = format!("opm {} {PROTOCOL_WORD} {PROTOCOL} {FORMAT}\n", env!("CARGO_PKG_VERSION"));
     u8::from(std::io::stdout().write_all(line.as_bytes()).is_err())
 }
 
-/// Whether the output of another binary's self-check says that it can take over from us.
+/// Whether the output of another binary's self-check says that it can take over from us: that it
+/// understands all that we may have written.
 pub fn can_take_over(self_check: &str) -> bool {
-    self_check.starts_with("opm ") && self_check.trim_end().ends_with(FORMAT)
+    let mut words = self_check.split_whitespace().skip_while(|word| *word != PROTOCOL_WORD).skip(1);
+    let protocol = words.next().and_then(|number| number.parse::<u32>().ok());
+    self_check.starts_with("opm ")
+        && self_check.trim_end().ends_with(FORMAT)
+        && protocol.is_some_and(|protocol| protocol >= PROTOCOL)
 }
 
 fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
@@ -180,7 +186,7 @@ fn prepare_process() -> Result<(Option<UnixListener>, Option<OwnedFd>), Failure>
     // First of all: PID 1 loses a signal that comes while it is neither blocked nor handled.
     signals::hold(&linux::SIGNALS);
     signals::reset_dispositions();
-    signals::make_private();
+    attributes::neutral();
     signals::keep_heap_small();
     let inherited = [crash::LISTENER_VARIABLE, crash::ALIVE_VARIABLE].map(|name| {
         let fd = std::env::var(name).ok();
@@ -370,6 +376,20 @@ pub(super) fn write_pid(home: &Home) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_understands_all_that_we_write_takes_over() {
+        for (says, can) in [
+            (format!("opm 0.1.0 protocol {PROTOCOL} journal 1\n"), true),
+            (format!("opm 9.0.0 protocol {} journal 1\n", PROTOCOL + 1), true),
+            (format!("opm 0.0.1 protocol {} journal 1\n", PROTOCOL - 1), false),
+            ("opm 0.0.1 journal 1\n".to_owned(), false),
+            (format!("opm 0.1.0 protocol {PROTOCOL} journal 2\n"), false),
+            (format!("omp 0.1.0 protocol {PROTOCOL} journal 1\n"), false),
+        ] {
+            assert_eq!(can_take_over(&says), can, "{says}");
+        }
+    }
 
     #[test]
     fn a_key_counts_only_where_it_was_written() {

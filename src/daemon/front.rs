@@ -6,8 +6,9 @@ use super::door::Failure;
 use super::unit::{Owner, Unit};
 use super::{ClientId, Daemon, Leave};
 use crate::process::Exit;
+use crate::service::context::Context;
 use crate::service::machine::{Input, Time};
-use crate::service::spec::{Env, Id, Restart, Spec};
+use crate::service::spec::{Id, Restart, Spec};
 use crate::sys::linux::Linux;
 use crate::sys::{Errno, Kernel, Reach, Streams};
 use crate::wire::{Reply, Request, Status, code};
@@ -127,7 +128,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Asks for these services, as they are declared here: what is known by another definition
     /// is removed first. Gives back those whose old incarnations have to drain before.
-    pub fn declare(&mut self, specs: Vec<Spec>, base: &Env) -> Vec<Spec> {
+    pub fn declare(&mut self, specs: Vec<Spec>, base: &Context) -> Vec<Spec> {
         let (mut ready, mut later) = (Vec::new(), Vec::new());
         for spec in specs {
             if let Some(id) = self.id_of(&spec.name)
@@ -145,8 +146,12 @@ impl<K: Kernel> Daemon<K> {
             ready.push(spec);
         }
         if !ready.is_empty() {
-            let request =
-                Request::Define { specs: ready, base: base.clone(), force: false, keep: true };
+            let request = Request::Define {
+                specs: ready,
+                base: Box::new(base.clone()),
+                force: false,
+                keep: true,
+            };
             self.request(FRONT, 0, request);
         }
         later
@@ -249,9 +254,10 @@ impl<K: Kernel> Daemon<K> {
 
 /// A live service goes on in the environment that it was started in; one that has to be started
 /// anyway gets the one of now.
-fn is_as_declared<K: Kernel>(unit: &Unit<K>, spec: &Spec, base: &Env) -> bool {
+fn is_as_declared<K: Kernel>(unit: &Unit<K>, spec: &Spec, base: &Context) -> bool {
     let live = unit.run.is_some() || unit.machine.generation().is_some();
-    !unit.removing && unit.definition.spec == *spec && (live || *unit.definition.base == *base)
+    let same = || unit.definition.spec.differences(spec).is_empty();
+    !unit.removing && same() && (live || *unit.definition.base == *base)
 }
 
 /// As a shell has it: 128+n for a signal, 127 not found, 126 could not be started.

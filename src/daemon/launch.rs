@@ -6,8 +6,9 @@ use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::record::{SIGNATURE_OFFSET, Signature, slot_offset};
 use crate::process::{Identity, Namespace};
+use crate::service::context::DEFAULT_PATH;
 use crate::service::machine::{Fault, Generation, Input, Phase};
-use crate::service::spec::{Definition, Id, RESERVED};
+use crate::service::spec::{Definition, Id};
 use crate::service::target::file_name_of;
 use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Streams, Strings, Wake};
 
@@ -15,8 +16,6 @@ use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Streams, Strings, Wake};
 pub(crate) const LIVING: &str = "logs/.living.fifo";
 /// Launches in one turn: then the loop looks at its events again.
 const LAUNCHES_MAX: usize = 32;
-/// Where a service's program is looked for if its environment has no PATH.
-const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 impl<K: Kernel> Daemon<K> {
     pub(crate) fn queue_launch(&mut self, id: Id, generation: Generation) {
@@ -105,6 +104,7 @@ impl<K: Kernel> Daemon<K> {
             env: environment(&unit.definition, &self.home, &mark, self.outer.as_deref()),
             path: &path,
             cwd: &unit.definition.spec.cwd,
+            attributes: &unit.definition.base.attributes,
             streams,
             living: living.as_deref(),
             log_out: &out,
@@ -235,6 +235,7 @@ impl<K: Kernel> Daemon<K> {
                 Stage::Log => format!("cannot open its log in {home}/logs"),
                 Stage::Exec => format!("cannot execute {program}"),
                 Stage::Killed => format!("killed before it could execute {program}"),
+                Stage::Interpreter => format!("cannot execute {program}: its interpreter"),
             };
             let why =
                 (stage != Stage::Killed).then(|| format!(": {}", crate::sys::describe(errno)));
@@ -270,30 +271,19 @@ pub fn fifo_paths(home: &str, name: &str) -> (String, String) {
 
 /// The value of a variable in what a service gets.
 pub fn variable<'a>(definition: &'a Definition, name: &str) -> Option<&'a str> {
-    let own = definition.spec.env.iter().rev().find(|(key, _)| key == name);
-    own.or_else(|| definition.base.iter().rev().find(|(key, _)| key == name))
-        .map(|(_, value)| value.as_str())
+    definition.variables().filter(|(key, _)| *key == name).last().map(|(_, value)| value)
 }
 
+/// All that an incarnation finds in its environment.
 pub(crate) fn environment(
     definition: &Definition,
     home: &str,
     mark: &EnvMark,
     outer: Option<&str>,
 ) -> Strings {
-    let own = &definition.spec.env;
     let mut env = Strings::default();
-    for (name, value) in definition.base.iter() {
-        let replaced = own.iter().any(|(key, _)| key == name);
-        if !replaced && !name.starts_with("OPM_") {
-            env.push(&[name, "=", value]);
-        }
-    }
-    for (at, (name, value)) in own.iter().enumerate() {
-        let replaced = own[at + 1..].iter().any(|(key, _)| key == name);
-        if !replaced && !RESERVED.contains(&name.as_str()) {
-            env.push(&[name, "=", value]);
-        }
+    for (name, value) in definition.variables() {
+        env.push(&[name, "=", value]);
     }
     env.push(&["OPM_HOME=", home]);
     env.push(&["OPM_NAME=", &definition.spec.name]);

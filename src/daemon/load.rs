@@ -268,13 +268,14 @@ mod tests {
                 command: vec!["/bin/true".to_owned()],
                 cwd: "/".to_owned(),
                 env: Vec::new(),
+                dotenv: Vec::new(),
                 critical: false,
                 policy: Policy::default(),
             },
             base: Rc::default(),
         };
         let services = all.iter().map(|(line, id, name)| (*line, (*id, definition(name))));
-        Loaded { services: services.collect(), damaged: 0 }
+        Loaded { services: services.collect(), ..Loaded::default() }
     }
 
     fn slot(definition: u64, removed: bool) -> (Option<State>, Option<Signature>) {

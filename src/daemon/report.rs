@@ -1,17 +1,20 @@
 //! What is true now, for those who ask. Nothing is sampled while nobody does.
 use super::Daemon;
 use super::events::{BY_OPM, exit_parts, rfc3339};
-use super::launch::log_paths;
+use super::launch::{environment, log_paths};
 use super::lookalike::Likeness;
 use super::request::Refusal;
 use super::sorted::Set;
 use super::unit::{Owner, Unit, unit_in};
 use crate::process::Pid;
 use crate::process::command::pattern_of_argv;
+use crate::process::mark::EnvMark;
 use crate::service::machine::Phase;
 use crate::service::spec::{Env, Id};
 use crate::sys::{Kernel, procfs};
-use crate::wire::{Finding, Health, Identity, Info, LastExit, LogFiles, Reply, Row, Status};
+use crate::wire::{
+    Finding, Health, Identity, Info, LastExit, LogFiles, PROTOCOL, Reply, Row, Status,
+};
 use std::collections::BTreeSet;
 
 /// Ticks a second of process times (USER_HZ).
@@ -46,7 +49,7 @@ impl<K: Kernel> Daemon<K> {
     pub(crate) fn envs(&self, target: &str) -> Result<Reply, Refusal> {
         let ids = self.one_or_more(target)?;
         let units = ids.into_iter().filter_map(|id| self.unit(id));
-        Ok(Reply::Env(units.map(|u| (u.name().to_owned(), merged_env(u))).collect()))
+        Ok(Reply::Env(units.map(|u| (u.name().to_owned(), self.env_of(u))).collect()))
     }
 
     pub(crate) fn log_files(&self, target: &str) -> Result<Reply, Refusal> {
@@ -187,12 +190,15 @@ impl<K: Kernel> Daemon<K> {
         let identity = self.identity(id);
         let cgroup = row.pid.and_then(|pid| self.kernel.cgroup(pid));
         let unit = self.unit(id)?;
+        let attributes = &unit.definition.base.attributes;
         let note = self.stopping_note(id).or_else(|| unit.reason());
         let note = note.or_else(|| self.log_trouble(unit));
+        let note = note.or_else(|| self.kernel.lacking(attributes));
         let at = |ms: u64| (ms > 0).then(|| rfc3339(ms));
         let (exit_code, signal) = exit_parts(unit.exit);
         let (log_out, log_error) = self.logs_of(unit.name());
-        let mut env_keys: Vec<String> = merged_env(unit).into_iter().map(|(key, _)| key).collect();
+        let env = self.env_of(unit).into_iter();
+        let mut env_keys: Vec<String> = env.map(|(key, _)| key).collect();
         env_keys.sort_unstable();
         Some(Info {
             pids: pids.unwrap_or_default().into_iter().collect(),
@@ -206,6 +212,7 @@ impl<K: Kernel> Daemon<K> {
             ready: row.status == Status::Online,
             pattern: pattern_of_argv(&unit.definition.spec.command),
             policy: unit.definition.spec.policy,
+            attributes: self.kernel.unusual(attributes),
             log_out,
             log_error,
             identity,
@@ -217,6 +224,21 @@ impl<K: Kernel> Daemon<K> {
             note,
             row,
         })
+    }
+
+    /// What the running incarnation of a service has in its environment, or the next one will,
+    /// whose pid is not known yet.
+    fn env_of(&self, unit: &Unit<K>) -> Env {
+        let next = self.sequence.0 + 1;
+        let run = unit.run.as_ref().map(|run| (run.generation.0, run.leader.pid));
+        let (generation, pid) = run.unwrap_or((next, 0));
+        let mark = EnvMark { home_key: self.header.home_key, id: unit.id, generation, pid };
+        let env = environment(&unit.definition, &self.home, &mark, self.outer.as_deref());
+        let pairs = env.iter().filter_map(|entry| {
+            let (name, value) = std::str::from_utf8(entry).ok()?.split_once('=')?;
+            Some((name.to_owned(), value.to_owned()))
+        });
+        pairs.collect()
     }
 
     fn stopping_note(&self, id: Id) -> Option<String> {
@@ -274,6 +296,7 @@ impl<K: Kernel> Daemon<K> {
             services: self.count(),
             online: self.all_units().filter(|unit| unit.status() == Status::Online).count(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: PROTOCOL,
             home: self.home.clone(),
             image: Some(self.began),
         }
@@ -380,18 +403,6 @@ fn tier(name: &str, has: bool) -> Finding {
         _ => ("note", "not there: fork instead"),
     };
     finding(level, name, text.to_owned(), "")
-}
-
-/// What a service gets: the captured environment, and over it what was given by hand.
-pub(crate) fn merged_env<K: Kernel>(unit: &Unit<K>) -> Env {
-    let mut env: Env = (*unit.definition.base).clone();
-    for (key, value) in &unit.definition.spec.env {
-        match env.iter_mut().find(|(name, _)| name == key) {
-            Some((_, old)) => value.clone_into(old),
-            None => env.push((key.clone(), value.clone())),
-        }
-    }
-    env
 }
 
 fn uuid(bits: u128) -> String {

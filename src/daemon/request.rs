@@ -30,8 +30,9 @@ impl<K: Kernel> Daemon<K> {
         match request {
             Request::Start { target, force } => self.start(client, &target, force)?,
             Request::Define { specs, base, force, keep } => {
-                self.define_and_start(client, specs, base, force, keep)?;
+                self.define_and_start(client, specs, *base, force, keep)?;
             }
+            Request::Update { services, env } => self.update(client, services, &env)?,
             Request::Stop { target } => self.stop(client, &target)?,
             Request::Restart { target } => self.restart(client, &target)?,
             Request::Remove { target } => self.remove(client, &target)?,

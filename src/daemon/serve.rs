@@ -503,5 +503,7 @@ fn too_long(bytes: usize) -> String {
 }
 
 fn parse(frame: &[u8]) -> Result<Request, String> {
-    serde_json::from_slice(frame).map_err(|error| format!("request: cannot be understood: {error}"))
+    serde_json::from_slice(frame).map_err(|error| {
+        format!("request: cannot be understood: {error} (try 'opm daemon upgrade')")
+    })
 }

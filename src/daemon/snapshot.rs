@@ -3,8 +3,9 @@ use super::answer::{Then, Wish, done, failed, warned};
 use super::request::Refusal;
 use super::sorted::Map;
 use super::{ClientId, Daemon};
+use crate::service::context::Context;
 use crate::service::machine::{Generation, Goal, Input};
-use crate::service::spec::{Definition, Env, Id, Spec};
+use crate::service::spec::{Definition, Id, Spec};
 use crate::service::value::{Fields, FromValue, Wrong, by_value};
 use crate::sys::storage::NOT_REGULAR;
 use crate::sys::{Kernel, Mode, Result, describe, write_all_at};
@@ -26,7 +27,7 @@ const VERSION: u32 = 1;
 struct Dump {
     version: u32,
     saved_at: String,
-    environments: Vec<Rc<Env>>,
+    environments: Vec<Rc<Context>>,
     services: Vec<Saved>,
 }
 
@@ -71,12 +72,12 @@ impl Dump {
 
 impl<K: Kernel> Daemon<K> {
     fn dump(&mut self) -> Dump {
-        let mut environments: Vec<Rc<Env>> = Vec::new();
-        let mut places: HashMap<&Env, usize> = HashMap::new();
+        let mut environments: Vec<Rc<Context>> = Vec::new();
+        let mut places: HashMap<*const Context, usize> = HashMap::new();
         let mut services = Vec::new();
         for unit in self.all_units() {
             let base = &unit.definition.base;
-            let environment = *places.entry(base).or_insert_with(|| {
+            let environment = *places.entry(Rc::as_ptr(base)).or_insert_with(|| {
                 environments.push(base.clone());
                 environments.len() - 1
             });
@@ -173,7 +174,7 @@ impl<K: Kernel> Daemon<K> {
         if !warnings.is_empty() {
             said.push((Id::MAX, warned(warnings)));
         }
-        let environments: Vec<Rc<Env>> = dump
+        let environments: Vec<Rc<Context>> = dump
             .environments
             .into_iter()
             .map(|env| self.store.intern(Rc::unwrap_or_clone(env)))

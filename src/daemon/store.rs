@@ -4,7 +4,8 @@
 //! The journal's slot says which line a service is. A torn last line is a definition whose
 //! request was never answered.
 use crate::process::record::checksum;
-use crate::service::spec::{Definition, Env, Id, Spec};
+use crate::service::context::{Attributes, Context};
+use crate::service::spec::{Definition, Id, Spec};
 use crate::service::value::{Fields, FromValue, WHOLE, Wrong, by_value};
 use crate::sys::{Errno, Kernel, Mode, Result, write_all_at};
 use serde::Serialize;
@@ -23,8 +24,8 @@ const LINES_PER_MS: u64 = 1_000;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
-    /// An environment, by the checksum of its text.
-    Env(u64, Env),
+    /// What a definer had, by its checksum.
+    Env(u64, Context),
     Service {
         line: u64,
         id: Id,
@@ -65,6 +66,17 @@ pub struct Loaded {
     pub services: BTreeMap<u64, (Id, Definition)>,
     /// Lines that could not be read.
     pub damaged: usize,
+    /// Why a line that is whole is none of ours: a later opm wrote it.
+    pub unknown: Option<String>,
+}
+
+/// A definition that takes the place of another.
+#[derive(Debug)]
+pub struct Change {
+    pub line: u64,
+    pub id: Id,
+    pub new: Definition,
+    pub old: Definition,
 }
 
 /// The open file of definitions.
@@ -76,16 +88,19 @@ pub struct Store<F> {
     live: u64,
     next_line: u64,
     /// Environments in the file that some service shares.
-    known: HashMap<u64, Weak<Env>>,
+    known: HashMap<u64, Weak<Context>>,
 }
 
-fn env_key(env: &Env) -> u64 {
+fn key_of(context: &Context) -> u64 {
     let mut text = String::new();
-    for (name, value) in env {
+    for (name, value) in &context.env {
         text.push_str(name);
         text.push('=');
         text.push_str(value);
         text.push('\0');
+    }
+    if context.attributes != Attributes::default() {
+        text.push_str(&format!("{:?}", context.attributes));
     }
     checksum(text.as_bytes())
 }
@@ -98,13 +113,14 @@ fn encode(line: &Line, out: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-fn decode(line: &[u8]) -> Option<Line> {
+/// None: it is damaged. Err: it is as it was written, and not understood.
+fn decode(line: &[u8]) -> Option<std::result::Result<Line, String>> {
     let (sum, json) = line.split_at_checked(17)?;
     let sum = u64::from_str_radix(std::str::from_utf8(sum).ok()?.trim_end(), 16).ok()?;
     if checksum(json) != sum {
         return None;
     }
-    serde_json::from_slice(json).ok()
+    Some(serde_json::from_slice(json).map_err(|error| error.to_string()))
 }
 
 impl<F: std::fmt::Debug> Store<F> {
@@ -115,7 +131,7 @@ impl<F: std::fmt::Debug> Store<F> {
     pub fn open<K: Kernel<File = F>>(kernel: &mut K) -> Result<(Self, Loaded)> {
         let bytes = kernel.load(FILE)?.unwrap_or_default();
         let file = kernel.open(FILE, Mode::InPlace)?;
-        let mut envs: HashMap<u64, Rc<Env>> = HashMap::new();
+        let mut envs: HashMap<u64, Rc<Context>> = HashMap::new();
         let mut env_bytes: HashMap<u64, u64> = HashMap::new();
         let mut line_bytes: HashMap<u64, (u64, u64)> = HashMap::new();
         let mut loaded = Loaded::default();
@@ -125,20 +141,21 @@ impl<F: std::fmt::Debug> Store<F> {
         for line in bytes.split_inclusive(|b| *b == b'\n') {
             let size = line.len() as u64;
             match line.strip_suffix(b"\n").and_then(decode) {
-                Some(Line::Env(key, env)) => {
+                Some(Ok(Line::Env(key, env))) => {
                     envs.insert(key, Rc::new(env));
                     env_bytes.insert(key, size);
                 }
-                Some(Line::Service { line, id, base, spec }) => {
+                Some(Ok(Line::Service { line, id, base, spec })) => {
                     next_line = next_line.max(line.saturating_add(1));
                     line_bytes.insert(line, (size, base));
                     let base = envs.entry(base).or_default().clone();
                     loaded.services.insert(line, (id, Definition { spec, base }));
                 }
-                Some(Line::Removed(line)) => {
+                Some(Ok(Line::Removed(line))) => {
                     next_line = next_line.max(line.saturating_add(1));
                     loaded.services.remove(&line);
                 }
+                Some(Err(reason)) => loaded.unknown = Some(reason),
                 None => loaded.damaged += 1,
             }
         }
@@ -166,14 +183,14 @@ impl<F: std::fmt::Debug> Store<F> {
         self.next_line = self.next_line.max(line.saturating_add(1));
     }
 
-    /// The shared form of an environment.
-    pub fn intern(&mut self, env: Env) -> Rc<Env> {
-        if let Some(known) = self.known.get(&env_key(&env)).and_then(Weak::upgrade)
-            && *known == env
+    /// The shared form of what a definer had.
+    pub fn intern(&mut self, context: Context) -> Rc<Context> {
+        if let Some(known) = self.known.get(&key_of(&context)).and_then(Weak::upgrade)
+            && *known == context
         {
             return known;
         }
-        Rc::new(env)
+        Rc::new(context)
     }
 
     /// Puts services on record, all or none, and gives each its line.
@@ -187,15 +204,9 @@ impl<F: std::fmt::Debug> Store<F> {
     ) -> Result<Vec<u64>> {
         let mut bytes = Vec::new();
         let mut lines = Vec::new();
-        let mut written: Vec<(u64, &Rc<Env>)> = Vec::new();
+        let mut written: Vec<(u64, &Rc<Context>)> = Vec::new();
         for (id, definition) in services {
-            let base = env_key(&definition.base);
-            let known = self.known.get(&base).and_then(Weak::upgrade).is_some()
-                || written.iter().any(|(key, _)| *key == base);
-            if !known {
-                encode(&Line::Env(base, (*definition.base).clone()), &mut bytes)?;
-                written.push((base, &definition.base));
-            }
+            let base = self.encode_base(&definition.base, &mut written, &mut bytes)?;
             let line = self.next_line + lines.len() as u64;
             encode(
                 &Line::Service { line, id: *id, base, spec: definition.spec.clone() },
@@ -205,10 +216,64 @@ impl<F: std::fmt::Debug> Store<F> {
         }
         self.write(kernel, &bytes)?;
         self.next_line += lines.len() as u64;
-        for (key, env) in written {
-            self.known.insert(key, Rc::downgrade(env));
-        }
+        self.note_written(&written);
         Ok(lines)
+    }
+
+    /// Puts new definitions of services on record, under the lines that they have: whoever reads
+    /// the file takes the last one of a line, and the journal's slots stay true.
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    pub fn replace<K: Kernel<File = F>>(
+        &mut self,
+        kernel: &mut K,
+        changes: &[Change],
+    ) -> Result<()> {
+        let mut bytes = Vec::new();
+        let mut past = Vec::new();
+        let mut written: Vec<(u64, &Rc<Context>)> = Vec::new();
+        for Change { line, id, new, old } in changes {
+            let (line, id) = (*line, *id);
+            let base = self.encode_base(&new.base, &mut written, &mut bytes)?;
+            let spec = new.spec.clone();
+            encode(&Line::Service { line, id, base, spec }, &mut bytes)?;
+            let spec = old.spec.clone();
+            encode(&Line::Service { line, id, base, spec }, &mut past)?;
+        }
+        self.write(kernel, &bytes)?;
+        self.live = self.live.saturating_sub(past.len() as u64);
+        self.note_written(&written);
+        Ok(())
+    }
+
+    /// What a definer had is nobody's any more: its line is past.
+    pub fn forget(&mut self, context: &Context) {
+        let mut past = Vec::new();
+        // It was encoded before.
+        encode(&Line::Env(u64::MAX, context.clone()), &mut past).ok();
+        self.live = self.live.saturating_sub(past.len() as u64);
+    }
+
+    /// The key of what a definer had, which is encoded too unless it is in the file.
+    fn encode_base<'a>(
+        &self,
+        context: &'a Rc<Context>,
+        written: &mut Vec<(u64, &'a Rc<Context>)>,
+        bytes: &mut Vec<u8>,
+    ) -> Result<u64> {
+        let key = key_of(context);
+        let known = self.known.get(&key).and_then(Weak::upgrade).is_some()
+            || written.iter().any(|(other, _)| *other == key);
+        if !known {
+            encode(&Line::Env(key, (**context).clone()), bytes)?;
+            written.push((key, context));
+        }
+        Ok(key)
+    }
+
+    fn note_written(&mut self, written: &[(u64, &Rc<Context>)]) {
+        self.known.extend(written.iter().map(|(key, context)| (*key, Rc::downgrade(context))));
     }
 
     /// Puts on record that a service is gone.
@@ -227,8 +292,7 @@ impl<F: std::fmt::Debug> Store<F> {
         let service = Line::Service { line, id, base: u64::MAX, spec };
         encode(&service, &mut past)?;
         if Rc::strong_count(base) == 1 {
-            // Nobody shares it: its line is past too.
-            encode(&Line::Env(u64::MAX, (**base).clone()), &mut past)?;
+            self.forget(base);
         }
         let start = past.len();
         encode(&Line::Removed(line), &mut past)?;
@@ -261,9 +325,9 @@ impl<F: std::fmt::Debug> Store<F> {
         services: impl Iterator<Item = (u64, Id, &'a Definition)>,
     ) -> Result<()> {
         let mut bytes = Vec::new();
-        let mut known: HashMap<u64, Weak<Env>> = HashMap::new();
+        let mut known: HashMap<u64, Weak<Context>> = HashMap::new();
         for (line, id, definition) in services {
-            let base = env_key(&definition.base);
+            let base = key_of(&definition.base);
             if known.insert(base, Rc::downgrade(&definition.base)).is_none() {
                 encode(&Line::Env(base, (*definition.base).clone()), &mut bytes)?;
             }

@@ -104,8 +104,8 @@ impl<K: Kernel> Daemon<K> {
                 continue;
             }
             if sighting.part().is_none() {
-                // It bears no mark, but its memory does not answer, or it is in a time namespace that
-                // is not ours: the journal that is lost could have named it.
+                // It bears no mark, but its memory does not answer, or it is in a time namespace
+                // that is not ours: the journal that is lost could have named it.
                 if loss.record && readable(self.can_be_ours(sighting.pid))? == Some(true) {
                     let namespace = sighting.namespace;
                     let pid = sighting.pid;
@@ -153,9 +153,8 @@ impl<K: Kernel> Daemon<K> {
         let mut pids: Vec<Pid> = self.forged.iter().copied().collect();
         pids.retain(|pid| self.kernel.stat(*pid).is_ok_and(|stat| !stat.is_zombie()));
         if !pids.is_empty() {
-            self.log.push(format!(
-                "pid {pids:?}: bears a mark of this home that no service of it has: copied or forged"
-            ));
+            let text = "bears a mark of this home that no service of it has: copied or forged";
+            self.log.push(format!("pid {pids:?}: {text}"));
         }
     }
 
@@ -378,10 +377,17 @@ impl<K: Kernel> Daemon<K> {
             (!key.is_empty() && !key.starts_with("OPM_"))
                 .then(|| (key.to_owned(), value.to_owned()))
         });
-        let base = Rc::new(pairs.collect::<Vec<_>>());
+        let base = Rc::new(pairs.collect::<Vec<_>>().into());
         let policy = Policy::default();
-        let spec =
-            Spec { name: name.to_owned(), command, cwd, env: Vec::new(), critical: false, policy };
+        let spec = Spec {
+            name: name.to_owned(),
+            command,
+            cwd,
+            env: vec![],
+            dotenv: vec![],
+            critical: false,
+            policy,
+        };
         spec.check().ok()?;
         let ids = self.define_all(vec![(Some(id), Definition { spec, base })]);
         let id = ids.ok()?.first().copied()?;

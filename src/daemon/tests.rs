@@ -85,12 +85,14 @@ fn records_of_another_boot_or_a_copied_home_name_nobody() {
 #[test]
 fn a_service_gets_no_opm_variable_of_its_caller() {
     let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    let base = Rc::new(vec![pair("OPM_MARK", "forged"), pair("A", "1"), pair("B", "2")]);
+    let base = vec![pair("OPM_MARK", "forged"), pair("A", "1"), pair("B", "2")];
+    let base = Rc::new(base.into());
     let spec = Spec {
         name: "web".to_owned(),
         command: vec!["node".to_owned()],
         cwd: "/".to_owned(),
         env: vec![pair("B", "3"), pair("OPM_HOME", "/x")],
+        dotenv: Vec::new(),
         critical: false,
         policy: Policy::default(),
     };

@@ -24,7 +24,7 @@ use crate::service::machine::Time;
 use crate::service::spec::Spec;
 use crate::sys::linux::Linux;
 use crate::sys::storage::{Home, privately};
-use crate::sys::{Errno, Kernel, Mode, Streams, crash, describe};
+use crate::sys::{Errno, Kernel, Mode, Streams, attributes, crash, describe};
 use crate::wire::{Reply, Request, code};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
@@ -46,6 +46,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Runs what is ordered. The exit code.
 pub fn run(order: Order) -> u8 {
     log_in_foreground();
+    // Before the first file: what the services get of ours is in the order.
+    attributes::neutral();
     let first = std::env::var_os(crash::LISTENER_VARIABLE).is_none();
     let mut run = Run::new(order);
     let code = run.through(first).unwrap_or_else(|(code, text)| {

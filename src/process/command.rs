@@ -82,11 +82,16 @@ pub fn default_name(argv: &[impl AsRef<str>]) -> String {
         Some((stem, extension)) if !stem.is_empty() && known(extension) => stem,
         _ => &pattern,
     };
+    clean_name(stem)
+}
+
+/// A valid name that is as near to `text` as can be.
+pub fn clean_name(text: &str) -> String {
     // Narrower than what a name may hold: a name that opm itself chooses should need no quotes.
     // The Hangul fillers are letters that do not print.
     let filler = |c| matches!(c, '\u{115F}'..='\u{1160}' | '\u{3164}' | '\u{FFA0}');
     let plain = |c: char| (c.is_alphanumeric() && !filler(c)) || "._@+-".contains(c);
-    let cleaned: String = stem.chars().map(|c| if plain(c) { c } else { '-' }).collect();
+    let cleaned: String = text.chars().map(|c| if plain(c) { c } else { '-' }).collect();
     let trimmed = cleaned.trim_start_matches(['-', '.']).trim_end_matches('-');
     let name: String = trimmed.chars().take(NAME_CHARS_MAX).collect();
     if name.is_empty() {

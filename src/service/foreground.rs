@@ -1,5 +1,6 @@
 //! What `opm run` is asked to do.
-use super::spec::{Env, Spec};
+use super::context::Context;
+use super::spec::Spec;
 
 /// The wait from a stop to the end of everything, if nothing else is said: below the ten
 /// seconds of `docker stop`.
@@ -40,8 +41,8 @@ pub struct Order {
     /// Absolute; the first that can be used.
     pub homes: Vec<String>,
     pub specs: Vec<Spec>,
-    /// The environment that services get.
-    pub base: Env,
+    /// What services get of ours.
+    pub base: Context,
     /// None: by the number of services.
     pub prefix: Option<Prefix>,
     pub stop_timeout_ms: u64,

@@ -4,16 +4,17 @@
 //! shapes of input and each place that it is inlined into. Here a field is one call. Never does
 //! I/O, never fails but by a [`Wrong`] that names the key.
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::fmt;
 
 /// The key whose value is missing or is not what it should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wrong(pub &'static str);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong(Cow<'static, str>);
 
 impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("missing or wrong: ")?;
-        f.write_str(self.0)
+        f.write_str(&self.0)
     }
 }
 
@@ -36,7 +37,7 @@ impl Fields {
     pub fn of(value: Value) -> Result<Self, Wrong> {
         match value {
             Value::Object(map) => Ok(Self(map)),
-            _ => Err(Wrong("object")),
+            _ => Err(Wrong::key("object")),
         }
     }
 
@@ -71,8 +72,8 @@ impl Fields {
     ) -> Result<T, Wrong> {
         match self.value(key) {
             Value::Null => Ok(default),
-            Value::String(text) => parse(&text).map_err(|_| Wrong(key)),
-            _ => Err(Wrong(key)),
+            Value::String(text) => parse(&text).map_err(|_| Wrong::key(key)),
+            _ => Err(Wrong::key(key)),
         }
     }
 
@@ -83,6 +84,15 @@ impl Fields {
     pub fn only(value: Value) -> Result<(String, Value), Wrong> {
         let Self(map) = Self::of(value)?;
         map.into_iter().next().ok_or(WHOLE)
+    }
+
+    /// Sees that all has been taken: what one side asks for is never dropped in silence because
+    /// the other is older.
+    ///
+    /// # Errors
+    /// A key that nobody took.
+    pub fn end(self) -> Result<(), Wrong> {
+        self.0.keys().next().map_or(Ok(()), |key| Err(Wrong::unknown(key)))
     }
 
     /// What has not been taken.
@@ -97,11 +107,21 @@ impl Fields {
 }
 
 /// What is wrong is the value as a whole.
-pub const WHOLE: Wrong = Wrong("value");
+pub const WHOLE: Wrong = Wrong::key("value");
 
 impl Wrong {
+    /// That of this key.
+    pub const fn key(key: &'static str) -> Self {
+        Self(Cow::Borrowed(key))
+    }
+
+    /// A key that this opm does not know.
+    pub fn unknown(key: &str) -> Self {
+        Self(format!("'{}', which this opm does not know", key.escape_debug()).into())
+    }
+
     fn within(self, key: &'static str) -> Self {
-        if self == WHOLE { Self(key) } else { self }
+        if self == WHOLE { Self::key(key) } else { self }
     }
 }
 
@@ -253,7 +273,7 @@ mod tests {
             (json!({"x": 1, "name": 1, "pairs": []}), "name"),
             (json!([]), "object"),
         ] {
-            assert_eq!(Point::from_value(value.clone()), Err(Wrong(key)), "{value}");
+            assert_eq!(Point::from_value(value.clone()), Err(Wrong::key(key)), "{value}");
         }
     }
 }

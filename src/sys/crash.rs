@@ -98,13 +98,12 @@ impl Image {
             // SAFETY: clears a descriptor's close-on-exec flag; EBADF for none.
             unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
         }
-        signals::restore_inherited();
+        signals::lower_nofile();
         let env = self.env.as_ptr().cast::<*const c_char>();
         // SAFETY: program, argv and environment are NUL-terminated and end in NULL.
         unsafe { libc::execve(self.program.as_ptr(), self.argv.as_ptr(), env) };
         let error = std::io::Error::last_os_error();
         signals::raise_nofile();
-        signals::make_private();
         for fd in kept {
             // SAFETY: sets it again: we go on, and our children must not get them.
             unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
@@ -159,7 +158,6 @@ pub fn become_again() -> Errno {
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        libc::umask(signals::umask_before());
         libc::execv(c"/proc/self/exe".as_ptr(), argv.as_ptr());
     }
     super::last_errno()

@@ -282,6 +282,7 @@ fn stage_of(number: u32) -> Stage {
         2 => Stage::Setup,
         3 => Stage::Directory,
         4 => Stage::Log,
+        6 => Stage::Interpreter,
         _ => Stage::Exec,
     }
 }

@@ -1,5 +1,6 @@
 //! [`Kernel`] on Linux.
 use super::arena::Arena;
+use super::attributes::Means;
 use super::launch::{Launching, Low, MANY};
 use super::procfs::{OwnChildren, ProcessList};
 use super::storage::Home;
@@ -9,6 +10,7 @@ use super::{
 };
 use crate::process::stat::Stat;
 use crate::process::{Exit, Identity, Namespace, Pid};
+use crate::service::context::Attributes;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -25,7 +27,7 @@ pub struct Linux {
     pub listener: i32,
     own_children: Option<OwnChildren>,
     processes: Option<ProcessList>,
-    nofile: Option<libc::rlimit>,
+    means: Means,
     /// None: there was no memory for it at the start; then nothing can be spawned.
     arena: Option<Arena>,
     /// None: a child never shares our descriptors.
@@ -66,7 +68,7 @@ pub fn wake_of(token: Token) -> Option<Wake> {
 }
 
 impl Linux {
-    /// `without` is `OPM_WITHOUT`; `nofile` is what services should start with; `lock` is what
+    /// `without` is `OPM_WITHOUT`; `nofile` is the limit that we were started with; `lock` is what
     /// their children hold until they exec, beside the home's directory.
     pub fn new(
         registry: Registry,
@@ -93,7 +95,7 @@ impl Linux {
             listener: -1,
             own_children,
             processes: None,
-            nofile,
+            means: Means::read(nofile.map(|limit| limit.rlim_cur)),
             arena: Arena::new().ok(),
             low,
             watched: 0,
@@ -169,7 +171,7 @@ impl Kernel for Linux {
             listener: self.listener,
             low: self.low.as_ref(),
             many: self.watched >= MANY,
-            nofile: self.nofile,
+            means: &self.means,
             tiers: self.tiers,
             time_namespace: self.time_namespace,
         };
@@ -183,6 +185,14 @@ impl Kernel for Linux {
             }
             other => other,
         }
+    }
+
+    fn lacking(&self, wanted: &Attributes) -> Option<String> {
+        self.means.lacking(wanted)
+    }
+
+    fn unusual(&self, wanted: &Attributes) -> Attributes {
+        self.means.unusual(wanted)
     }
 
     fn launch(&mut self, launch: &Box<Launching>) -> Launch {

@@ -5,6 +5,7 @@
 //! real one. Errors are bare [`Errno`]s; whoever asked adds the context.
 pub mod arena;
 pub mod ask;
+pub mod attributes;
 pub mod crash;
 pub mod detach;
 pub mod fifo;
@@ -26,6 +27,7 @@ pub mod user;
 use crate::process::record::Signature;
 use crate::process::stat::Stat;
 use crate::process::{Exit, Identity, Namespace, Pid};
+use crate::service::context::Attributes;
 pub use rustix::io::Errno;
 pub use tiers::Tiers;
 
@@ -62,6 +64,7 @@ pub struct Plan<'a> {
     /// Where a program without a slash is looked for, as PATH says.
     pub path: &'a str,
     pub cwd: &'a str,
+    pub attributes: &'a Attributes,
     pub streams: Streams,
     /// A FIFO that the whole tree holds open, for a later PID namespace to see.
     pub living: Option<&'a str>,
@@ -129,6 +132,8 @@ pub enum Stage {
     Exec,
     /// It ended before its exec, by a signal.
     Killed,
+    /// The program is there, and what its first line names, or its loader, is not.
+    Interpreter,
 }
 
 /// A child between fork and exec, or after it.
@@ -194,6 +199,14 @@ pub trait Kernel {
         plan: &Plan<'_>,
         journal: &Self::File,
     ) -> Result<Child<Self::Pidfd, Self::Launch>>;
+    /// What of these attributes a child can't be given, in words.
+    fn lacking(&self, _wanted: &Attributes) -> Option<String> {
+        None
+    }
+    /// These attributes without the limits that every child has.
+    fn unusual(&self, wanted: &Attributes) -> Attributes {
+        *wanted
+    }
     /// Looks at a launch pipe without waiting.
     fn launch(&mut self, pipe: &Self::Launch) -> Launch;
     /// pidfd_open(2): live processes and zombies.

@@ -1,7 +1,7 @@
 //! Signals as a descriptor: blocked, and read from a signalfd in the loop.
 use super::{Result, last_errno};
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Blocks the given signals and no other: those that came before anybody reads them wait.
 pub fn hold(signals: &[i32]) {
@@ -81,21 +81,6 @@ pub fn reset_dispositions() {
     }
 }
 
-/// The umask that we were started with, which is the services'.
-static UMASK_BEFORE: AtomicU32 = AtomicU32::new(0o022);
-
-/// From now on what we make is ours alone, and ours to use.
-pub fn make_private() {
-    // SAFETY: umask can't fail.
-    let before = unsafe { libc::umask(0o077) };
-    UMASK_BEFORE.store(before, Ordering::Relaxed);
-}
-
-/// What services should start with.
-pub fn umask_before() -> libc::mode_t {
-    UMASK_BEFORE.load(Ordering::Relaxed)
-}
-
 /// Lowers RLIMIT_LOCKS to `value`, soft and hard.
 ///
 /// # Errors
@@ -134,12 +119,9 @@ pub fn raise_nofile() -> Option<libc::rlimit> {
     Some(limit)
 }
 
-/// Undoes [`raise_nofile`] and [`make_private`] for the next image of this process, which could
-/// not tell otherwise what services should start with. Descriptors above the limit stay.
-/// Async-signal-safe.
-pub fn restore_inherited() {
-    // SAFETY: umask can't fail.
-    unsafe { libc::umask(umask_before()) };
+/// Undoes [`raise_nofile`] for the next image of this process, which could not tell otherwise what
+/// services should start with. Descriptors above the limit stay. Async-signal-safe.
+pub fn lower_nofile() {
     let before = NOFILE_BEFORE.load(Ordering::Relaxed);
     let Some(limit) = nofile().filter(|_| before != 0) else {
         return;

@@ -9,6 +9,7 @@
 //! signs its journal slot, and only then execs. So no later daemon can begin before this child
 //! is on record or dead.
 use super::arena::{Arena, CStrings};
+use super::attributes::{self, Given, Means};
 use super::launch::{self, Descriptors, Launching, Low, Report};
 use super::{Child, Errno, Plan, Result, Stage, Streams, Tiers, last_errno, namespace, signals};
 use crate::process::Namespace;
@@ -23,6 +24,9 @@ const CLONE_FILES: u64 = 0x400;
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
+/// What runs a script that does not say what runs it, as with execvp(3).
+const SHELL: &[u8] = b"/bin/sh";
+
 /// What the child uses, all of it ready before the clone, in the arena or on the stack.
 struct Prepared {
     signature: Signature,
@@ -34,10 +38,10 @@ struct Prepared {
     /// -1: there is none yet.
     listener: c_int,
     limit_mark: Option<u64>,
-    nofile: Option<libc::rlimit>,
-    umask: libc::mode_t,
+    given: Given,
     programs: CStrings,
-    argv: CStrings,
+    /// The words, and [`SHELL`] before them: for a script without a first line of its own.
+    words: CStrings,
     env: CStrings,
     /// Where the pid goes in the mark, as an index into `env` and into that string.
     pid_digits: Option<(usize, usize)>,
@@ -81,6 +85,7 @@ fn room_for(plan: &Plan<'_>) -> usize {
         + programs
         + string(plan.argv.first().map_or("", String::as_str))
         + rest
+        + SHELL.len()
         + 16 * POINTER
 }
 
@@ -106,10 +111,12 @@ impl Prepared {
             descriptors: report.descriptors,
             listener: parent.listener,
             limit_mark: plan.limit_mark,
-            nofile: parent.nofile,
-            umask: signals::umask_before(),
+            given: parent.means.given(plan.attributes),
             programs: candidates(arena, program, plan.path)?,
-            argv: arena.strings(plan.argv.len(), plan.argv.iter().map(String::as_bytes))?,
+            words: arena.strings(
+                plan.argv.len() + 1,
+                std::iter::once(SHELL).chain(plan.argv.iter().map(String::as_bytes)),
+            )?,
             env: arena.strings(plan.env.starts.len(), plan.env.iter())?,
             pid_digits: mark.map(|(at, entry)| (at, entry.len().saturating_sub(PID_DIGITS))),
             cwd: arena.string(&[plan.cwd.as_bytes()])?,
@@ -137,8 +144,7 @@ pub struct Parent<'a> {
     pub low: Option<&'a Low>,
     /// It has many descriptors.
     pub many: bool,
-    /// The RLIMIT_NOFILE that it was started with, if it has raised its own.
-    pub nofile: Option<libc::rlimit>,
+    pub means: &'a Means,
     pub tiers: Tiers,
     /// The inode of its time namespace.
     pub time_namespace: u64,
@@ -257,26 +263,53 @@ fn prepare_and_exec(p: &mut Prepared) -> std::result::Result<Never, (Stage, c_in
     // SAFETY: cwd is NUL-terminated.
     check(unsafe { libc::chdir(p.cwd) }, Stage::Directory)?;
     open_streams(p)?;
-    // SAFETY: umask can't fail. Only now: the log was made for us alone.
-    unsafe { libc::umask(p.umask) };
-    lower_nofile(p)?;
+    attributes::give(&p.given);
     reset_signals(p.clear_handlers)?;
-    let mut reason = libc::ENOENT;
+    exec(p)
+}
+
+/// As execvp(3): a file that may not be executed is remembered, and the search goes on.
+fn exec(p: &Prepared) -> std::result::Result<Never, (Stage, c_int)> {
+    let argv = p.words.pointers.wrapping_add(1);
+    let mut reason = (Stage::Exec, libc::ENOENT);
     for at in 0..p.programs.count {
         // SAFETY: the array has `count` strings.
         let program = unsafe { *p.programs.pointers.add(at) };
         // SAFETY: program, argv and envp are NUL-terminated, the arrays end in NULL.
-        unsafe { libc::execve(program, p.argv.pointers, p.env.pointers) };
+        unsafe { libc::execve(program, argv, p.env.pointers) };
         // SAFETY: errno's location is always valid.
-        let errno = unsafe { *libc::__errno_location() };
-        // As execvp(3): a file that may not be executed is remembered, the search goes on.
-        match errno {
+        match unsafe { *libc::__errno_location() } {
+            libc::ENOENT if is_there(program) => {
+                return Err((Stage::Interpreter, libc::ENOENT));
+            }
             libc::ENOENT | libc::ENOTDIR => {}
-            libc::EACCES => reason = errno,
-            _ => return Err((Stage::Exec, errno)),
+            libc::EACCES => reason.1 = libc::EACCES,
+            libc::ENOEXEC if !is_binary(program) => {
+                // SAFETY: the array is in our own copy of the arena, and has this place.
+                unsafe { p.words.pointers.cast_mut().add(1).write(program) };
+                // SAFETY: as above; the first string is the shell's path.
+                unsafe { libc::execve(*p.words.pointers, p.words.pointers, p.env.pointers) };
+                return Err((Stage::Exec, libc::ENOEXEC));
+            }
+            errno => return Err((Stage::Exec, errno)),
         }
     }
-    Err((Stage::Exec, reason))
+    Err(reason)
+}
+
+fn is_there(program: *const c_char) -> bool {
+    // SAFETY: the path is NUL-terminated.
+    unsafe { libc::access(program, libc::F_OK) == 0 }
+}
+
+/// A program for another machine: a shell would only find syntax errors in it.
+fn is_binary(program: *const c_char) -> bool {
+    let mut magic = [0u8; 4];
+    // SAFETY: the path is NUL-terminated.
+    let fd = unsafe { libc::open(program, libc::O_RDONLY | libc::O_CLOEXEC) };
+    // SAFETY: reads at most the buffer's length into it; EBADF does no harm.
+    unsafe { libc::read(fd, magic.as_mut_ptr().cast(), magic.len()) };
+    magic == *b"\x7fELF"
 }
 
 /// Where programs don't look for descriptors, and shells don't put theirs.
@@ -424,17 +457,6 @@ fn set_mark(p: &Prepared) -> std::result::Result<(), (Stage, c_int)> {
     let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
     // SAFETY: reads the limit from a valid struct.
     let set = unsafe { libc::setrlimit(libc::RLIMIT_LOCKS, &raw const limit) };
-    check(set, Stage::Setup).map(|_| ())
-}
-
-/// Only after the last open: until the exec the child has the descriptors of all services, and
-/// these may be more than the limit that the daemon was started with.
-fn lower_nofile(p: &Prepared) -> std::result::Result<(), (Stage, c_int)> {
-    let Some(limit) = p.nofile else {
-        return Ok(());
-    };
-    // SAFETY: reads the limit from a valid struct.
-    let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
     check(set, Stage::Setup).map(|_| ())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Pure: text in, specs out. All or nothing: one error and no service of the file is defined.
 //! An error names the file, the service and the key; a key that opm doesn't know is a warning.
-use crate::process::command::default_name;
+use super::unique;
 use crate::service::signal::Signal;
 use crate::service::spec::{Env, Restart, Spec, StopReach};
 use crate::service::target::check_name;
@@ -15,6 +15,19 @@ use std::path::{Component, Path, PathBuf};
 /// Largest process file: what is defined must fit into one request.
 pub const FILE_BYTES_MAX: usize = 8 << 20;
 
+/// Options of `opm start` that are to be keys one day. Whoever writes one of them relies on what
+/// it does (a user to be, a limit): passing it over would run the service without.
+const PROMISED: &str = "cap_drop cpu_affinity cpu_max cron depends_on env_file escapees force \
+    group groups health health_interval health_retries health_start_period health_timeout \
+    ignore_watch instances interpreter interpreter_args io_class limit listen log_compress \
+    log_error log_format log_keep log_max_age log_max_size log_out log_time look_alike \
+    max_memory memory_max merge_logs namespace nice no_autorestart no_logs no_new_privs \
+    oom_score pids_max port_range ready ready_timeout reset_env stop_exit_codes stop_reach \
+    umask user wait watch";
+
+/// What names a service that has no name: its words, and the directory that it runs in.
+pub type Naming<'a> = &'a dyn Fn(&[String], &Path) -> String;
+
 /// What a process file declares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessFile {
@@ -24,18 +37,23 @@ pub struct ProcessFile {
 }
 
 /// Reads the process file `text`. `file` is what the operator calls it, `directory` the
-/// absolute directory that it lies in, which relative `cwd`s are relative to.
+/// absolute directory that it lies in, which relative `cwd`s are relative to; links in it stay.
 ///
 /// # Errors
 /// One line that names the file and, where there is one, the service and the key.
-pub fn parse(text: &[u8], file: &str, directory: &Path) -> Result<ProcessFile, String> {
+pub fn parse(
+    text: &[u8],
+    file: &str,
+    directory: &Path,
+    naming: Naming<'_>,
+) -> Result<ProcessFile, String> {
     let top = parse_json(text).map_err(|reason| format!("{file}: {reason}"))?;
     let services = services_of(top).map_err(|reason| format!("{file}: {reason}"))?;
     let mut found = ProcessFile::default();
     let mut names = HashSet::new();
     for (n, value) in services.list.into_iter().enumerate() {
         let mut reader = Reader { file, label: format!("services[{n}]"), warnings: Vec::new() };
-        let spec = reader.spec(value, directory)?;
+        let spec = reader.spec(value, directory, naming)?;
         if !names.insert(spec.name.clone()) {
             return Err(format!("{file}: {}: the name is there twice", spec.name));
         }
@@ -66,7 +84,7 @@ fn parse_json(text: &[u8]) -> Result<Value, String> {
     }
     let text = std::str::from_utf8(text).map_err(|_| "not UTF-8 text".to_owned())?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))
+    unique::parse(text)
 }
 
 struct Services {
@@ -104,7 +122,7 @@ impl Reader<'_> {
         format!("{}: {}: {key}: {reason}", self.file, self.label)
     }
 
-    fn spec(&mut self, value: Value, directory: &Path) -> Result<Spec, String> {
+    fn spec(&mut self, value: Value, directory: &Path, naming: Naming<'_>) -> Result<Spec, String> {
         let Value::Object(mut map) = value else {
             let found = kind(&value);
             return Err(format!(
@@ -120,16 +138,22 @@ impl Reader<'_> {
         }
         let command = self.command(&mut map)?;
         let cwd = self.text(&mut map, "cwd")?.unwrap_or_default();
+        let cwd = self.directory(directory, &cwd)?;
         let mut spec = Spec {
-            name: name.unwrap_or_else(|| default_name(&command)),
+            name: name.unwrap_or_else(|| naming(&command, Path::new(&cwd))),
             command,
-            cwd: self.directory(directory, &cwd)?,
+            cwd,
             env: self.env(&mut map)?,
+            dotenv: Env::new(),
             critical: self.flag(&mut map, "critical")?,
             policy: crate::service::spec::Policy::default(),
         };
         self.policy(&mut map, &mut spec)?;
         for key in map.keys() {
+            let underlined = key.replace('-', "_");
+            if PROMISED.split(' ').any(|promised| promised == underlined) {
+                return Err(self.wrong(key, "not supported yet (take it out)"));
+            }
             self.warnings.push(format!(
                 "{}: {}: unknown key '{}'",
                 self.file,
@@ -281,7 +305,7 @@ impl Reader<'_> {
 }
 
 /// Without `.` and double slashes. `..` stays: after a symbolic link it isn't the parent.
-fn tidy(path: &Path) -> PathBuf {
+pub fn tidy(path: &Path) -> PathBuf {
     path.components().filter(|part| *part != Component::CurDir).collect()
 }
 

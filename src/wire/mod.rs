@@ -5,9 +5,15 @@
 pub mod file;
 pub mod frame;
 mod read;
+mod unique;
 
+use crate::service::context::{Attributes, Context};
 use crate::service::spec::{Env, Id, Policy, Spec};
 use serde::{Deserialize, Serialize};
+
+/// What goes over the socket and into the home's files. Rises with each key that is added: a
+/// side that knows less refuses what it does not know.
+pub const PROTOCOL: u32 = 1;
 
 /// Exit codes of the command, and the codes of outcomes on the wire. See `opm(1)`.
 pub mod code {
@@ -29,15 +35,21 @@ pub enum Request {
         target: String,
         force: bool,
     },
-    /// Define services and start them. `base` is the caller's environment.
+    /// Define services and start them. `base` is what the caller has.
     /// `keep`: keep a service whose first exec failed (an imported file), else forget it.
     Define {
         #[serde(deserialize_with = "read::specs")]
         specs: Vec<Spec>,
-        #[serde(deserialize_with = "read::env")]
-        base: Env,
+        base: Box<Context>,
         force: bool,
         keep: bool,
+    },
+    /// Services get this environment of a caller's, and each the `.env` of its directory, from
+    /// their next start on.
+    Update {
+        services: Vec<(String, Env)>,
+        #[serde(deserialize_with = "read::env")]
+        env: Env,
     },
     Stop {
         target: String,
@@ -303,6 +315,9 @@ pub struct Info {
     pub ready: bool,
     pub pattern: String,
     pub policy: Policy,
+    /// Of the definer's limits those that are not the daemon's own.
+    #[serde(flatten)]
+    pub attributes: Attributes,
     /// None: its output is that of an `opm run`.
     pub log_out: Option<String>,
     pub log_error: Option<String>,
@@ -383,6 +398,8 @@ pub struct Health {
     pub services: usize,
     pub online: usize,
     pub version: String,
+    /// [`PROTOCOL`]; 0 before it was said.
+    pub protocol: u32,
     pub home: String,
     /// A number that no other image of the same process has; older daemons don't say.
     pub image: Option<u64>,

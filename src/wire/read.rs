@@ -6,6 +6,7 @@
 use super::{
     Event, Finding, Health, Identity, Info, LastExit, LogFiles, Outcome, Reply, Row, Status,
 };
+use crate::service::context::Attributes;
 use crate::service::spec::{Env, Spec, WORDS_MAX};
 use crate::service::value::{Fields, FromValue, WHOLE, Wrong, by_value, from_fields};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -34,7 +35,6 @@ from_fields!(LastExit { code, signal, by, at });
 from_fields!(Identity { boot_id, pid_namespace, pid, start_time, pidfd_inode });
 from_fields!(LogFiles { id, name, out, error });
 from_fields!(Event { at, event, service, id, generation, pid, code, signal, by, reason });
-from_fields!(Health { pid, uptime_ms, memory_bytes, services, online, version, home, image });
 from_fields!(Finding { level, subject, text, advice });
 
 impl FromValue for Outcome {
@@ -48,10 +48,28 @@ impl FromValue for Outcome {
     }
 }
 
+impl FromValue for Health {
+    fn from_value(value: Value) -> Result<Self, Wrong> {
+        let mut fields = Fields::of(value)?;
+        Ok(Self {
+            pid: fields.take("pid")?,
+            uptime_ms: fields.take("uptime_ms")?,
+            memory_bytes: fields.take("memory_bytes")?,
+            services: fields.take("services")?,
+            online: fields.take("online")?,
+            version: fields.take("version")?,
+            protocol: fields.or("protocol", 0)?,
+            home: fields.take("home")?,
+            image: fields.take("image")?,
+        })
+    }
+}
+
 impl FromValue for Info {
     fn from_value(value: Value) -> Result<Self, Wrong> {
         let mut fields = Fields::of(value)?;
         Ok(Self {
+            attributes: Attributes::take(&mut fields)?,
             pids: fields.take("pids")?,
             started_at: fields.take("started_at")?,
             last_exit: fields.take("last_exit")?,
@@ -247,6 +265,7 @@ mod tests {
             command: vec!["node".into(), "a b".into()],
             cwd: "/srv".into(),
             env: vec![("K".into(), "v".into())],
+            dotenv: vec![("D".into(), "d".into())],
             critical: true,
             policy: Policy { max_restarts: 3, min_uptime: 1, ..Policy::default() },
         }
@@ -258,9 +277,13 @@ mod tests {
             Request::Start { target: target(), force: true },
             Request::Define {
                 specs: vec![spec(), spec()],
-                base: vec![("A".into(), "ü\u{0}\"".into())],
+                base: Box::new(vec![("A".into(), "ü\u{0}\"".into())].into()),
                 force: false,
                 keep: true,
+            },
+            Request::Update {
+                services: vec![("web".into(), vec![("D".into(), "d".into())])],
+                env: vec![("A".into(), "b".into())],
             },
             Request::Stop { target: target() },
             Request::Restart { target: target() },
@@ -319,6 +342,7 @@ mod tests {
             ready: true,
             pattern: "a".into(),
             policy: spec().policy,
+            attributes: Attributes { umask: 0o77, nice: -1, ..Attributes::default() },
             log_out: Some("o".into()),
             log_error: None,
             identity: Some(Identity {
@@ -374,6 +398,7 @@ mod tests {
                 services: 4,
                 online: 5,
                 version: "6".into(),
+                protocol: 8,
                 home: "7".into(),
                 image: Some(8),
             }),

@@ -1,4 +1,5 @@
 //! What the daemon of the tests answers: three services, of which only `web` can be named.
+use opm::service::context::Attributes;
 use opm::service::spec::Policy;
 use opm::wire::{
     Event, Finding, Health, Identity, Info, LastExit, LogFiles, Outcome, Reply, Request, Row,
@@ -52,6 +53,7 @@ pub(crate) fn info(row: Row) -> Info {
         ready: up,
         pattern: "server.js".into(),
         policy: Policy::default(),
+        attributes: attributes(up),
         log_out: Some("/home/u/.opm/logs/web-out.log".into()),
         log_error: Some("/home/u/.opm/logs/web-error.log".into()),
         identity: up.then(|| Identity {
@@ -69,6 +71,18 @@ pub(crate) fn info(row: Row) -> Info {
         note: (!up).then(|| "too many quick deaths".into()),
         row,
     }
+}
+
+/// The usual ones, or others.
+fn attributes(usual: bool) -> Attributes {
+    let mut attributes = Attributes::default();
+    if !usual {
+        attributes.umask = 0o027;
+        attributes.nice = 5;
+        attributes.limits[4] = Some(u64::MAX);
+        attributes.limits[7] = Some(512);
+    }
+    attributes
 }
 
 pub(crate) fn event(event: &str) -> Event {
@@ -185,6 +199,7 @@ fn tell(request: &Request, target: &str) -> Vec<Reply> {
             services: 3,
             online: 1,
             version: "0.1.0".into(),
+            protocol: 1,
             home: "/home/u/.opm".into(),
             image: Some(IMAGE.load(Ordering::Relaxed)),
         })],

@@ -72,7 +72,13 @@ impl Scratch {
     }
 
     pub(crate) fn run(&self, words: &[&str]) -> Ran {
-        let mut child = self.command(words).spawn().unwrap();
+        self.run_with(words, &[])
+    }
+
+    /// A run with these variables besides.
+    pub(crate) fn run_with(&self, words: &[&str], env: &[(&str, &str)]) -> Ran {
+        let mut command = self.command(words);
+        let mut child = command.envs(env.iter().copied()).spawn().unwrap();
         let mut out = child.stdout.take().unwrap();
         let mut err = child.stderr.take().unwrap();
         let out = std::thread::spawn(move || read_all(&mut out));

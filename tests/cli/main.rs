@@ -162,6 +162,8 @@ fn what_the_daemon_answers_is_said_as_written() {
         &["events", "nope"],
         &["kill", "nope"],
         &["restart", "web"],
+        &["restart", "web", "--update-env"],
+        &["start", "web", "--update-env"],
         &["rm", "web"],
         &["signal", "web", "KILL"],
         &["signal", "web", "usr1"],
@@ -196,6 +198,12 @@ fn a_process_file_with_an_error_reaches_no_daemon() {
     scratch.write("work/bad.json", r#"{"services": [{"name": "a", "command": "x", "cwd": 3}]}"#);
     scratch
         .write("work/gone.json", r#"{"services": [{"name": "a", "command": "x", "cwd": "no"}]}"#);
+    let twice = r#"{"services": [{"command": "true", "cwd": ".", "cwd": "/"}]}"#;
+    scratch.write("work/twice.json", twice);
+    let safe = r#"{"services": [{"name": "a", "command": "true", "user": "nobody"}]}"#;
+    scratch.write("work/safe.json", safe);
+    let program = r#"{"services": [{"command": "true"}, {"name": "b", "command": "nope"}]}"#;
+    scratch.write("work/program.json", program);
     scratch.write("work/pm2.json", r#"{"apps": []}"#);
     scratch.write("work/empty.json", r#"{"services": [], "x": 1}"#);
     scratch.write("work/not.json", "nonsense");
@@ -204,6 +212,11 @@ fn a_process_file_with_an_error_reaches_no_daemon() {
         &["start", "bad.json"],
         &["start", "bad.json", "--name", "x"],
         &["import", "gone.json"],
+        &["import", "twice.json"],
+        &["import", "safe.json"],
+        &["import", "program.json"],
+        &["start", "empty.json", "--update-env"],
+        &["run", "empty.json", "--restart", "never"],
         &["import", "pm2.json"],
         &["import", "empty.json"],
         &["import", "not.json"],

@@ -18,6 +18,7 @@ mod adopt;
 mod commands;
 mod cutoff;
 mod death;
+mod definition;
 mod dump;
 mod ends;
 mod home;

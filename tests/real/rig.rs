@@ -148,6 +148,11 @@ impl Rig {
         value.as_array().map_or(value.clone(), |all| all[0].clone())
     }
 
+    /// A service's working directory.
+    pub(crate) fn row_cwd(&self, name: &str) -> String {
+        self.info(name)["cwd"].as_str().unwrap().to_owned()
+    }
+
     /// The pids of a service's tree as opm sees them, in order.
     pub(crate) fn tree(&self, name: &str) -> Vec<i32> {
         let info = self.info(name);

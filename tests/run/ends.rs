@@ -159,6 +159,18 @@ fn an_interrupt_that_is_repeated_kills_at_once() {
 }
 
 #[test]
+fn one_command_can_be_given_a_name_a_policy_and_variables() {
+    for how in BOTH {
+        let scratch = Scratch::new();
+        let words = "--restart never -n job --env CODE=3 --env=CODE=42 -- sh -c";
+        let mut words: Vec<&str> = words.split(' ').collect();
+        words.push("echo $OPM_NAME; exit $CODE");
+        let mut run = scratch.run(how, &words);
+        assert_eq!((run.end(), scratch.read("out").as_str()), (42, "job\n"));
+    }
+}
+
+#[test]
 fn what_an_operator_stops_ends_nothing() {
     for how in BOTH {
         let scratch = Scratch::new();

@@ -6,6 +6,8 @@
 
 mod birth;
 mod chaos;
+mod faults;
+mod files;
 mod handle;
 mod kernel;
 mod operator;

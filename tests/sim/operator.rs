@@ -67,6 +67,7 @@ impl Sim {
             name,
             cwd: "/".to_owned(),
             env: Vec::new(),
+            dotenv: Vec::new(),
             critical: false,
             policy,
         };
@@ -76,7 +77,12 @@ impl Sim {
             ("FILL".to_owned(), format!("{extra}").repeat(filler / 16 + 1)),
         ];
         let keep = extra & 1 << 40 != 0;
-        Request::Define { specs: vec![spec], base, force: extra & 1 << 41 != 0, keep }
+        Request::Define {
+            specs: vec![spec],
+            base: Box::new(base.into()),
+            force: extra & 1 << 41 != 0,
+            keep,
+        }
     }
 
     /// A new client sends a request; what it changes is wanted from now on.

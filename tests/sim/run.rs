@@ -1,9 +1,10 @@
 //! One run: a seed chooses what goes wrong, operators come and go, daemons die; then there is
 //! peace, and every goal must be reached.
+use crate::faults::Faults;
 use crate::kernel::{Fake, Killed, Shared};
 use crate::oracle::Followed;
 use crate::rng::Rng;
-use crate::world::{Faults, INIT, NAMES, PID_NAMESPACES, World, note};
+use crate::world::{INIT, NAMES, PID_NAMESPACES, World, note};
 use opm::daemon::adopt::Place;
 use opm::daemon::{ClientId, Daemon, Leave};
 use opm::service::spec::{Id, Restart};

@@ -1,4 +1,6 @@
 //! The truth: processes, files and time as a kernel has them, and what nobody may ever see.
+use crate::faults::Faults;
+use crate::files::Files;
 use crate::rng::Rng;
 use opm::process::mark::LimitMark;
 use opm::process::record::Signature;
@@ -106,65 +108,6 @@ impl Proc {
         let bears_one = self.env.windows(4).any(|word| word == b"OPM_");
         let env_lost = !bears_one || self.env_hidden || self.limit == UNLIMITED;
         self.namespace == OUTSIDE && self.limit_lost && env_lost
-    }
-}
-
-/// How often things go wrong, in a thousand; chosen by the seed.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Faults {
-    pub(crate) descriptors: u32,
-    pub(crate) spawn: u32,
-    pub(crate) disk: u32,
-    pub(crate) short: u32,
-    pub(crate) exec: u32,
-    pub(crate) watch: u32,
-    pub(crate) children_missing: u32,
-    pub(crate) late_wakes: u32,
-    pub(crate) exits: u32,
-    pub(crate) forks: u32,
-    pub(crate) escapes: u32,
-    pub(crate) comets: u32,
-    pub(crate) clone_parent: u32,
-    pub(crate) stubborn: u32,
-    pub(crate) stops: u32,
-    pub(crate) stuck: u32,
-    pub(crate) env_lost: u32,
-    pub(crate) limit_lost: u32,
-    pub(crate) traced: u32,
-    pub(crate) nested: u32,
-    pub(crate) strangers: u32,
-    pub(crate) half_dead: u32,
-    pub(crate) oom: u32,
-    /// A PAM session takes both marks off.
-    pub(crate) pam: u32,
-    /// Into another PID namespace.
-    pub(crate) enters: u32,
-    pub(crate) forged: u32,
-    pub(crate) mute: u32,
-    /// Somebody holds a namespace open.
-    pub(crate) pinned: u32,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Files {
-    pub(crate) names: HashMap<String, u64>,
-    pub(crate) data: HashMap<u64, Vec<u8>>,
-    pub(crate) next: u64,
-}
-
-impl Files {
-    pub(crate) fn read(&self, name: &str) -> Option<Vec<u8>> {
-        self.data.get(self.names.get(name)?).cloned()
-    }
-
-    /// Another file of this name, or none.
-    pub(crate) fn replace(&mut self, name: &str, data: Option<Vec<u8>>) {
-        self.names.remove(name);
-        if let Some(data) = data {
-            self.next += 1;
-            self.names.insert(name.to_owned(), self.next);
-            self.data.insert(self.next, data);
-        }
     }
 }
 

@@ -1,0 +1,165 @@
+//! What a command sees when it defines a service: its directory, its environment, the `.env` that
+//! lies there. Captured here and nowhere else.
+use super::ask::strange;
+use super::client::Need;
+use super::output::{Failure, warn, why};
+use super::{Call, dotenv};
+use crate::service::context::{Context, DEFAULT_PATH};
+use crate::service::spec::Env;
+use crate::service::target::Target;
+use crate::sys::attributes;
+use crate::wire::file::tidy;
+use crate::wire::{Reply, Request, Row, code};
+use std::collections::HashSet;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+/// Largest `.env`: what it holds has to fit beside the words of a command.
+const DOTENV_BYTES_MAX: u64 = 1 << 20;
+/// Largest `package.json` that is read for a name.
+const PACKAGE_BYTES_MAX: u64 = 1 << 20;
+
+/// The current directory as `pwd -L` names it: where a shell came here through a link to the
+/// release of the day, the service is to follow that link, too.
+pub(super) fn current_directory() -> std::io::Result<PathBuf> {
+    let real = std::env::current_dir()?;
+    let logical = std::env::var_os("PWD").map(PathBuf::from).filter(|path| path.is_absolute());
+    let place = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    let logical = logical.filter(|path| {
+        let climbs = path.components().any(|part| part == Component::ParentDir);
+        // A name of before a `cd` that didn't say so is another place.
+        !climbs && place(path).is_some() && place(path) == place(Path::new("."))
+    });
+    Ok(logical.map_or(real, |path| tidy(&path)))
+}
+
+/// `path` from the root, links as they are.
+pub(super) fn absolute(path: &Path) -> std::io::Result<PathBuf> {
+    if path.is_absolute() {
+        return Ok(tidy(path));
+    }
+    Ok(tidy(&current_directory()?.join(path)))
+}
+
+/// What this command has, as every incarnation will see it. `OPM_*` would be the marks of the
+/// service that this command was started from.
+pub(super) fn captured() -> Context {
+    let mut env = Env::new();
+    let mut dropped = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), _) if name.starts_with("OPM_") => {}
+            (Ok(name), Ok(value)) => env.push((name, value)),
+            (Ok(name), Err(_)) => dropped.push(name),
+            (Err(name), _) => dropped.push(name.to_string_lossy().into_owned()),
+        }
+    }
+    if !dropped.is_empty() {
+        warn(&format!("left out of the environment, not UTF-8: {}", dropped.join(" ")));
+    }
+    Context { env, attributes: attributes::own() }
+}
+
+/// Where the programs of a service with these variables are; the first layer counts.
+pub(super) fn search_path(layers: &[&Env]) -> String {
+    let in_layer = |env: &&Env| env.iter().rev().find(|(name, _)| name == "PATH").cloned();
+    layers.iter().find_map(in_layer).map_or_else(|| DEFAULT_PATH.to_owned(), |(_, value)| value)
+}
+
+/// At most so much of a file.
+pub(super) fn read_up_to(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Of a name that is there twice the last one.
+pub(super) fn last_of_each(mut env: Env) -> Env {
+    let mut seen = HashSet::new();
+    let last: Vec<bool> = env.iter().rev().map(|(name, _)| seen.insert(name.clone())).collect();
+    let mut last = last.into_iter().rev();
+    env.retain(|_| last.next().unwrap_or(true));
+    env
+}
+
+/// The variables of the `.env` in a directory.
+pub(super) fn dotenv_of(cwd: &Path) -> Result<Env, Failure> {
+    let path = cwd.join(".env");
+    let wrong = |reason: &str| Failure::plain(format!("{}: {reason}", path.display()));
+    let bytes = match read_up_to(&path, DOTENV_BYTES_MAX + 1) {
+        Ok(bytes) => bytes,
+        // A directory of that name is a virtual environment of Python's.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound || path.is_dir() => {
+            return Ok(Env::new());
+        }
+        Err(e) => {
+            warn(&format!("{}: {}, left out", path.display(), why(e)));
+            return Ok(Env::new());
+        }
+    };
+    if bytes.len() as u64 > DOTENV_BYTES_MAX {
+        return Err(wrong(&format!("it is over {} MB", DOTENV_BYTES_MAX >> 20)));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| wrong("not UTF-8 text"))?;
+    let (mut env, bad) = dotenv::parse(&text);
+    for line in bad {
+        warn(&format!("{}: line {line} is not NAME=VALUE, left out", path.display()));
+    }
+    // What opm itself is told there is nothing for the service.
+    env.retain(|(name, _)| !name.starts_with("OPM_"));
+    Ok(last_of_each(env))
+}
+
+/// With `--update-env`: gives the services of `target` that `are_meant` the environment of now,
+/// for their next start. What was given by hand stays, and so do umask, nice value and limits.
+/// What names no service is left to whoever starts it.
+pub(super) fn update(
+    call: &Call,
+    target: &str,
+    are_meant: impl Fn(&Row) -> bool,
+) -> Result<(), Failure> {
+    let Ok(target) = Target::parse(target) else {
+        return Ok(());
+    };
+    let mut rows: Vec<Row> = Vec::new();
+    for part in target.parts() {
+        let request = Request::Info { target: part.text().to_owned() };
+        match call.client.ask(Need::Record, &request) {
+            Ok(Some(Reply::Info(infos))) => rows.extend(infos.into_iter().map(|info| info.row)),
+            Ok(None | Some(Reply::Outcomes { .. })) => {}
+            Err(failure) if failure.code == code::NO_SUCH => {}
+            Ok(Some(_)) => return Err(strange()),
+            Err(failure) => return Err(failure),
+        }
+    }
+    // One may be meant by several items.
+    let mut seen = HashSet::new();
+    rows.retain(|row| seen.insert(row.id));
+    let env_of = |row: &Row| Ok((row.name.clone(), dotenv_of(Path::new(&row.cwd))?));
+    let services = rows
+        .iter()
+        .filter(|row| are_meant(row))
+        .map(env_of)
+        .collect::<Result<Vec<_>, Failure>>()?;
+    if services.is_empty() {
+        return Ok(());
+    }
+    match call.client.demand(&Request::Update { services, env: captured().env })? {
+        Reply::Outcomes { .. } => Ok(()),
+        _ => Err(strange()),
+    }
+}
+
+/// The name that `package.json` gives to what lies in a directory; else the directory's own.
+pub(super) fn package_name(cwd: &Path) -> Option<String> {
+    let path = cwd.join("package.json");
+    let bytes = path.is_file().then(|| read_up_to(&path, PACKAGE_BYTES_MAX).ok()).flatten();
+    let package = bytes.and_then(|bytes| {
+        let value: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+        // Of `@scope/name` the name: it may hold no slash.
+        value.get("name")?.as_str()?.rsplit('/').next().map(str::to_owned)
+    });
+    let directory = || cwd.file_name().map(|name| name.to_string_lossy().into_owned());
+    package.filter(|name| !name.is_empty()).or_else(directory)
+}
