@@ -1,6 +1,7 @@
 //! Taking over what earlier daemons left: first by record, then by marks. Only then does
 //! anything start, and only then is anybody answered.
 use super::Daemon;
+use super::departure::Departed;
 use super::events::Events;
 use super::gate::LOOK_AGAIN_MS;
 use super::generations::{self, Generations};
@@ -15,7 +16,7 @@ use super::unit::unit_in;
 use crate::mutant::mutant;
 use crate::process::Exit;
 use crate::process::mark::LimitMark;
-use crate::process::record::{Header, Signature, State};
+use crate::process::record::{DEPARTED_MAX, Header, Signature, State};
 use crate::service::machine::{Goal, Input, Sequence};
 use crate::service::spec::Id;
 use crate::sys::{Kernel, describe};
@@ -109,6 +110,7 @@ fn header_of<K: Kernel>(kernel: &mut K, place: &Place, home_key: u64) -> Header 
         init: daemon.pid == 1,
         alone: kernel.is_alone_in_cgroup(),
         incomplete: false,
+        departed: [0; DEPARTED_MAX],
     }
 }
 
@@ -157,7 +159,8 @@ impl<K: Kernel> Daemon<K> {
         let home_key = known.or(lost_key);
         let home_key =
             home_key.unwrap_or_else(|| LimitMark::home_key(kernel.random(), &place.home));
-        let header = header_of(&mut kernel, &place, home_key);
+        let departed = found.header.map_or([0; DEPARTED_MAX], |header| header.departed);
+        let header = Header { departed, ..header_of(&mut kernel, &place, home_key) };
         let (mut store, loaded) =
             Store::open(&mut kernel).map_err(|errno| cannot("services", errno))?;
         if let Some(reason) = &loaded.unknown {
@@ -248,6 +251,7 @@ impl<K: Kernel> Daemon<K> {
             actions: Vec::new(),
             own_namespace,
             search_pause: LOOK_AGAIN_MS,
+            departed: Departed::of(&header.departed),
             forged: Set::new(),
             journal,
             generations,

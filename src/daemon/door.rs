@@ -4,8 +4,8 @@ use super::front::{Background, Front};
 use super::log::log;
 use super::serve::Server;
 use super::socket::{self, SOCKET};
-use super::vestige;
 use super::{Daemon, Leave};
+use super::{departure, vestige};
 use crate::process::mark::MARK_VARIABLE;
 use crate::sys::linux::{self, Linux};
 use crate::sys::storage::{Home, try_lock};
@@ -29,7 +29,7 @@ const DESCRIPTORS_MIN: u64 = 32;
 /// The inode of the initial PID namespace (PROC_PID_INIT_INO of linux/proc_ns.h).
 pub(crate) const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// What this build can take over: journal and definitions of this format.
-const FORMAT: &str = "journal 1";
+const FORMAT: &str = "journal 2";
 const PROTOCOL_WORD: &str = "protocol";
 
 pub(crate) type Failure = (u8, String);
@@ -73,6 +73,8 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
         .filter(|path| path.starts_with('/'))
         .ok_or((code::USAGE, format!("{}: the home is no absolute UTF-8 path", home.display())))?;
     let (listener, alive) = prepare_process()?;
+    // Before anything that may take long: whom we came from must not take us for a service.
+    departure::announce(None);
     let nofile = signals::raise_nofile();
     check_descriptors()?;
     let cannot = |what: &str, errno: Errno| {
@@ -115,6 +117,7 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     }
     let (inherited, device_inode) = (place.inherited_limit, place.device_inode);
     let mut daemon = Daemon::begin(kernel, place)?;
+    departure::announce(Some(daemon.home_key()));
     write_key(&daemon.kernel.lock, daemon.home_key(), device_inode);
     if let Some(limit) = daemon.own_limit().filter(|limit| *limit < inherited) {
         // From here on we bear no service's mark, even if we were started from inside one.

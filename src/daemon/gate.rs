@@ -20,6 +20,8 @@ use crate::sys::{Errno, Kernel, Reach, Wake};
 
 /// Times that the list of children is read in one turn while orphans keep dying.
 const COUNTS_MAX: usize = 16;
+/// Orphans that are watched by a descriptor each.
+const ORPHANS_WATCHED_MAX: usize = 256;
 /// When something could not be looked at (EMFILE, no /proc for a moment), look again then.
 pub(crate) const LOOK_AGAIN_MS: u64 = 200;
 
@@ -90,7 +92,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// A child that we did not start: reaped if dead (false), else attributed and watched.
     fn take_in(&mut self, pid: Pid) -> Result<bool, Errno> {
-        let pidfd = self.kernel.pidfd_open(pid)?;
+        let (pidfd, watched) = self.hold(pid)?;
         if self.kernel.is_dead(&pidfd)? && self.kernel.wait(&pidfd, true)?.is_some() {
             return Ok(false);
         }
@@ -103,13 +105,29 @@ impl<K: Kernel> Daemon<K> {
             }
             owner = Owner::Unknown;
         }
-        self.kernel.watch(&pidfd, Wake::Member(pid))?;
+        if watched {
+            self.kernel.watch(&pidfd, Wake::Member(pid))?;
+        }
         if mutant("forget_escapees") {
             return Ok(true);
         }
-        self.orphans.insert(pid, Orphan { pidfd, owner, born, mute, asked: false });
+        self.orphans.insert(pid, Orphan { watched, pidfd, owner, born, mute, asked: false });
         self.meet(owner);
         Ok(true)
+    }
+
+    /// Holds a child that we did not start, and says whether it is to be watched: not one of very
+    /// many, or that there is no descriptor for. A service that leaves thousands behind must not
+    /// take from the others what they need.
+    fn hold(&mut self, pid: Pid) -> Result<(K::Pidfd, bool), Errno> {
+        if self.orphans.len() >= ORPHANS_WATCHED_MAX {
+            return Ok((self.kernel.child(pid), false));
+        }
+        match self.kernel.pidfd_open(pid) {
+            Ok(pidfd) => Ok((pidfd, true)),
+            Err(Errno::MFILE | Errno::NFILE) => Ok((self.kernel.child(pid), false)),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Somebody turned up: if its tree is to go, it is told.

@@ -8,6 +8,7 @@ pub mod adopt;
 pub mod answer;
 mod client;
 pub mod define;
+mod departure;
 pub mod door;
 pub mod events;
 pub mod front;
@@ -114,6 +115,8 @@ pub struct Daemon<K: Kernel> {
     pub(crate) own_namespace: u64,
     /// Until passes are tried again that proved nothing.
     pub(crate) search_pause: u64,
+    /// Daemons that were started from inside our services, and left them.
+    pub(crate) departed: departure::Departed,
     /// Processes that bear a mark of this home and can't have it from us.
     pub(crate) forged: Set<Pid>,
     pub(crate) journal: Journal<K::File>,
@@ -168,6 +171,8 @@ impl<K: Kernel> Daemon<K> {
         }
         if child_signal {
             leaders.append(&mut self.traced);
+            let unwatched = self.orphans.iter().filter(|(_, orphan)| !orphan.watched);
+            self.dead_orphans.extend(unwatched.map(|(pid, _)| *pid));
         }
         if self.look_again_at.is_some_and(|at| at <= self.now) {
             self.look_again_at = None;

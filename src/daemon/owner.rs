@@ -36,13 +36,13 @@ impl<K: Kernel> Daemon<K> {
         let stat = readable(self.kernel.stat(pid))?;
         let born = stat.map_or(0, |stat| stat.start_time * TICK_MS);
         let told = |owner| Ok(Attribution { owner, born, mute: false });
-        if self.is_departed(pid) {
+        let limit = readable(self.kernel.locks_limit(pid))?;
+        if self.is_departed(pid, limit) {
             return told(Owner::Foreign);
         }
         if let Some(owner) = stat.and_then(|stat| self.owner_by_numbers(&stat)) {
             return told(owner);
         }
-        let limit = readable(self.kernel.locks_limit(pid))?;
         let mut mute = false;
         let marked = self.owner_by_marks(pid, limit, &mut mute)?;
         let namespace = self.namespace_if_told(pid)?;
@@ -71,9 +71,13 @@ impl<K: Kernel> Daemon<K> {
 
     /// Asks those again that did not answer.
     pub(crate) fn ask_mute_orphans(&mut self) {
-        let is_mute = |(_, orphan): &(&Pid, &Orphan<K>)| orphan.mute;
-        let mute: Vec<Pid> = self.orphans.iter().filter(is_mute).map(|(pid, _)| *pid).collect();
-        for pid in mute {
+        self.ask_orphans(|orphan| orphan.mute);
+    }
+
+    /// Looks anew whose these are.
+    pub(crate) fn ask_orphans(&mut self, is_asked: impl Fn(&Orphan<K>) -> bool) {
+        let asked = self.orphans.iter().filter(|(_, orphan)| is_asked(orphan));
+        for pid in asked.map(|(pid, _)| *pid).collect::<Vec<_>>() {
             let Ok(found) = self.owner_of(pid) else { continue };
             if let Some(orphan) = self.orphans.value_mut(&pid) {
                 (orphan.owner, orphan.mute) = (found.owner, found.mute);
@@ -191,10 +195,6 @@ impl<K: Kernel> Daemon<K> {
             (Some((id, run)), None) if !mutant("ignore_unknown") => Owner::Run(id, run.generation),
             _ => Owner::Unknown,
         }
-    }
-
-    fn is_departed(&mut self, _pid: Pid) -> bool {
-        false
     }
 }
 

@@ -44,6 +44,7 @@ impl<K: Kernel> Daemon<K> {
                 self.wait_status(client, &target, until, timeout_ms)?;
             }
             Request::Flush { target } => self.flush(client, &target)?,
+            Request::Depart { home_key } => self.depart(client, home_key),
             Request::Save => self.save(client)?,
             Request::Restore { force } => self.restore(client, force)?,
             Request::Leave { services } => self.leave(client, services),

@@ -6,6 +6,8 @@ use crate::sys::storage::Home;
 use crate::sys::{Errno, describe};
 use crate::wire::code;
 use mio::net::UnixListener;
+use rustix::fd::AsRawFd;
+use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -32,6 +34,16 @@ pub(super) fn bind(home: &Home) -> Result<UnixListener, Failure> {
 /// Connects to whoever listens.
 pub(super) fn connect(home: &Home) -> std::io::Result<UnixStream> {
     UnixStream::connect(home.path_by_descriptor(SOCKET))
+}
+
+/// Connects to the daemon of another home. What is said over it does not wait for longer.
+pub(super) fn connect_elsewhere(home: &str, most: Duration) -> std::io::Result<UnixStream> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(home, flags, rustix::fs::Mode::empty())?;
+    let stream = UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))?;
+    stream.set_read_timeout(Some(most))?;
+    stream.set_write_timeout(Some(most))?;
+    Ok(stream)
 }
 
 /// Who listens. Never waits: the queue may be our own, and full.

@@ -37,6 +37,7 @@ fn journal(change: impl Fn(&mut Header)) -> Found {
         init: false,
         alone: false,
         incomplete: false,
+        departed: [0; 8],
     };
     change(&mut header);
     let signature = Signature { generation: 2, ..Signature::default() };

@@ -122,6 +122,8 @@ pub struct Member<K: Kernel> {
 /// A child of ours that we did not start: an orphan of some tree.
 #[derive(Debug)]
 pub struct Orphan<K: Kernel> {
+    /// The loop is woken at its end; else it is looked at with each SIGCHLD.
+    pub watched: bool,
     pub pidfd: K::Pidfd,
     pub owner: Owner,
     /// When it was forked, to a tick of start times; 0: not known.

@@ -70,12 +70,17 @@ impl LimitMark {
         random & !HOME_MASK | home
     }
 
-    /// The home's bits of any mark.
-    pub fn home_of(limit: (u64, u64)) -> Option<u64> {
-        Self::is_mark(limit).then_some((limit.1 >> GENERATION_BITS) & HOME_MASK)
+    /// What the marks of a home with this key have in common; never 0.
+    pub fn home_word(home_key: u64) -> u64 {
+        home_key & HOME_MASK | 1 << HOME_BITS
     }
 
-    /// Whether a mark of a home with this key.
+    /// The same of any mark.
+    pub fn home_word_of(limit: (u64, u64)) -> Option<u64> {
+        Self::is_mark(limit).then(|| Self::home_word(limit.1 >> GENERATION_BITS))
+    }
+
+    /// Whether these bits of a home are of this key.
     pub fn is_home(home: u64, home_key: u64) -> bool {
         home == home_key & HOME_MASK
     }

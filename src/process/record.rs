@@ -15,6 +15,9 @@ pub const SIGNATURE_BYTES: usize = 80;
 const HALF_BYTES: usize = 128;
 const MAGIC: u64 = u64::from_le_bytes(*b"opm-jrn2");
 
+/// Homes of daemons that left our services which a header has room for.
+pub const DEPARTED_MAX: usize = 8;
+
 /// Where slot `id` begins in the journal.
 pub fn slot_offset(id: u32) -> u64 {
     HEADER_BYTES as u64 + u64::from(id) * SLOT_BYTES as u64
@@ -37,6 +40,8 @@ pub struct Header {
     pub init: bool,
     /// When it began, its cgroup held no process of another PID namespace.
     pub alone: bool,
+    /// Homes, as marks say them, whose daemons left our services; 0: none.
+    pub departed: [u64; DEPARTED_MAX],
     /// Something may live of which this journal knows nothing: an earlier one was lost.
     pub incomplete: bool,
 }
@@ -140,7 +145,7 @@ impl<'a> Reader<'a> {
 impl Header {
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let (high, low) = ((self.boot >> 64) as u64, self.boot as u64);
-        Writer::new()
+        let first = Writer::new()
             .put(MAGIC)
             .put(self.machine)
             .put(high)
@@ -152,8 +157,8 @@ impl Header {
             .put_identity(&self.daemon)
             .put(
                 u64::from(self.init) | u64::from(self.alone) << 1 | u64::from(self.incomplete) << 2,
-            )
-            .seal()
+            );
+        self.departed.iter().fold(first, |writer, home| writer.put(*home)).seal()
     }
 
     /// None if it is damaged or of another format.
@@ -172,12 +177,14 @@ impl Header {
             init: false,
             alone: false,
             incomplete: false,
+            departed: [0; DEPARTED_MAX],
         };
         let flags = from.take();
         Some(Self {
             init: flags & 1 != 0,
             alone: flags & 2 != 0,
             incomplete: flags & 4 != 0,
+            departed: std::array::from_fn(|_| from.take()),
             ..header
         })
     }
@@ -320,6 +327,7 @@ mod tests {
             init: true,
             alone: true,
             incomplete: true,
+            departed: [7; DEPARTED_MAX],
         };
         assert_eq!(Header::decode(&header.encode()), Some(header));
     }

@@ -6,8 +6,8 @@
 //! The command may run inside a service, perhaps of another home, and that one's daemon takes
 //! orphans for members by their marks. So the second child puts off both marks with its exec, and
 //! only then the first leaves and makes an orphan of it.
-use super::{Errno, signals, storage};
-use crate::process::mark::LimitMark;
+use super::{Errno, namespace, signals, storage};
+use crate::process::mark::{LimitMark, MARK_VARIABLE};
 use rustix::fd::OwnedFd;
 use rustix::fs::OFlags;
 use std::ffi::{CString, OsString};
@@ -20,6 +20,9 @@ use std::path::Path;
 const DESCRIPTORS_MAX: RawFd = 65_536;
 /// Highest signal number whose disposition is reset.
 const SIGNAL_MAX: libc::c_int = 64;
+
+/// Tells the daemon that it was started from inside a service, and left it.
+pub const DEPARTED_VARIABLE: &str = "OPM_DEPARTED";
 
 /// Everything the children need, made before the first fork.
 struct Plan {
@@ -110,9 +113,20 @@ fn environment(home: &Path) -> io::Result<Vec<CString>> {
         }
         env.push(pair(name, &value.into_vec())?);
     }
+    if is_inside_service() {
+        env.push(pair(DEPARTED_VARIABLE.into(), b"1")?);
+    }
     // The daemon's directory is `/`: a relative home would be another one there.
     env.push(pair("OPM_HOME".into(), home.as_os_str().as_bytes())?);
     Ok(env)
+}
+
+/// Whether this process bears a mark of an opm, which the daemon puts off.
+fn is_inside_service() -> bool {
+    let limit = signals::locks_limit();
+    LimitMark::is_mark((limit, limit))
+        || std::env::var_os(MARK_VARIABLE).is_some()
+        || !namespace::is_initial()
 }
 
 fn pair(name: OsString, value: &[u8]) -> io::Result<CString> {
@@ -166,6 +180,7 @@ fn wait_for_exec(plan: &Plan) {
 
 fn become_daemon(plan: &Plan) -> ! {
     reset_signals();
+    namespace::enter_initial();
     if let Some(mark) = plan.limit_mark {
         // Failing leaves it to the daemon.
         signals::set_locks_limit(mark).ok();

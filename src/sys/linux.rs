@@ -1,6 +1,7 @@
 //! [`Kernel`] on Linux.
 use super::arena::Arena;
 use super::attributes::Means;
+use super::held::Held;
 use super::launch::{Launching, Low, MANY};
 use super::procfs::{OwnChildren, ProcessList};
 use super::storage::Home;
@@ -119,7 +120,7 @@ impl Linux {
 }
 
 impl Kernel for Linux {
-    type Pidfd = OwnedFd;
+    type Pidfd = Held;
     /// Boxed: it lives for a moment, and its place in a unit as long as the service.
     type Launch = Box<Launching>;
     type File = OwnedFd;
@@ -148,7 +149,8 @@ impl Kernel for Linux {
         let pid = rustix::process::getpid().as_raw_nonzero().get();
         let start_time = procfs::stat(pid).map_or(0, |stat| stat.start_time);
         let own = pidfd::open(pid).ok();
-        let inode = own.and_then(|own| self.inode(&own)).unwrap_or(0);
+        let inode =
+            own.filter(|_| self.tiers.pidfd_inode).and_then(|own| pidfd::inode(&own)).unwrap_or(0);
         Identity { pid, start_time, inode }
     }
 
@@ -160,11 +162,7 @@ impl Kernel for Linux {
         procfs::strangers_in_cgroup() == Some(false)
     }
 
-    fn spawn(
-        &mut self,
-        plan: &Plan<'_>,
-        journal: &OwnedFd,
-    ) -> Result<Child<OwnedFd, Box<Launching>>> {
+    fn spawn(&mut self, plan: &Plan<'_>, journal: &OwnedFd) -> Result<Child<Held, Box<Launching>>> {
         let arena = self.arena.as_mut().ok_or(Errno::NOMEM)?;
         let mut parent = spawn::Parent {
             journal,
@@ -175,7 +173,7 @@ impl Kernel for Linux {
             tiers: self.tiers,
             time_namespace: self.time_namespace,
         };
-        match spawn::spawn(plan, arena, parent) {
+        let spawned = match spawn::spawn(plan, arena, parent) {
             // Seccomp filters of older container runtimes.
             Err(Errno::NOSYS | Errno::PERM) if self.tiers.clone3 => {
                 // Or of its namespace: a child that may not have one goes without.
@@ -184,7 +182,9 @@ impl Kernel for Linux {
                 spawn::spawn(plan, arena, parent)
             }
             other => other,
-        }
+        };
+        let Child { pid, pidfd, launch } = spawned?;
+        Ok(Child { pid, pidfd: Held::Pidfd(pidfd), launch })
     }
 
     fn lacking(&self, wanted: &Attributes) -> Option<String> {
@@ -199,29 +199,33 @@ impl Kernel for Linux {
         launch.look()
     }
 
-    fn pidfd_open(&mut self, pid: Pid) -> Result<OwnedFd> {
-        pidfd::open(pid)
+    fn pidfd_open(&mut self, pid: Pid) -> Result<Held> {
+        pidfd::open(pid).map(Held::Pidfd)
     }
 
-    fn inode(&mut self, pidfd: &OwnedFd) -> Option<u64> {
-        if self.tiers.pidfd_inode { pidfd::inode(pidfd) } else { None }
+    fn child(&mut self, pid: Pid) -> Held {
+        Held::Child(pid)
     }
 
-    fn is_dead(&mut self, pidfd: &OwnedFd) -> Result<bool> {
-        pidfd::is_dead(pidfd)
+    fn inode(&mut self, held: &Held) -> Option<u64> {
+        held.pidfd().filter(|_| self.tiers.pidfd_inode).and_then(pidfd::inode)
     }
 
-    fn signal(&mut self, pidfd: &OwnedFd, signal: i32, reach: Reach) -> Result<()> {
-        pidfd::signal(pidfd, signal, reach)
+    fn is_dead(&mut self, held: &Held) -> Result<bool> {
+        held.is_dead()
     }
 
-    fn wait(&mut self, pidfd: &OwnedFd, reap: bool) -> Result<Option<Exit>> {
-        pidfd::wait(pidfd, reap)
+    fn signal(&mut self, held: &Held, signal: i32, reach: Reach) -> Result<()> {
+        held.signal(signal, reach)
     }
 
-    fn exit_of_stranger(&mut self, pidfd: &OwnedFd, pid: Pid) -> Exit {
+    fn wait(&mut self, held: &Held, reap: bool) -> Result<Option<Exit>> {
+        held.wait(reap)
+    }
+
+    fn exit_of_stranger(&mut self, held: &Held, pid: Pid) -> Exit {
         let get_info = self.tiers.get_info;
-        let reaped = || get_info.then(|| pidfd::exit_status(pidfd)).flatten();
+        let reaped = || held.pidfd().filter(|_| get_info).and_then(pidfd::exit_status);
         if let Some(exit) = reaped() {
             return exit;
         }
@@ -330,14 +334,15 @@ impl Kernel for Linux {
         procfs::uids(pid)
     }
 
-    fn watch(&mut self, pidfd: &OwnedFd, wake: Wake) -> Result<()> {
-        let fd = pidfd.as_raw_fd();
+    fn watch(&mut self, held: &Held, wake: Wake) -> Result<()> {
+        let Some(fd) = held.pidfd().map(AsRawFd::as_raw_fd) else { return Ok(()) };
         register(&self.registry, fd, token_of(wake))?;
         self.watched += 1;
         Ok(())
     }
 
-    fn unwatch(&mut self, pidfd: &OwnedFd) {
+    fn unwatch(&mut self, held: &Held) {
+        let Some(pidfd) = held.pidfd() else { return };
         // An explicit removal: a forked child holds a copy of the descriptor until its exec, so
         // closing ours would leave the registration alive. Failing means that there is none.
         let removed = self.registry.deregister(&mut SourceFd(&pidfd.as_raw_fd()));

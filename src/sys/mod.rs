@@ -10,6 +10,7 @@ pub mod crash;
 pub mod detach;
 pub mod fifo;
 pub mod guarded;
+pub mod held;
 pub mod launch;
 pub mod linux;
 pub mod namespace;
@@ -170,7 +171,7 @@ pub enum Mode {
 /// Handles close when dropped. Nothing here blocks, but for disk access and for what `flock`
 /// is documented to wait for elsewhere.
 pub trait Kernel {
-    /// A pidfd: it pins one process, whatever becomes of the number.
+    /// A pidfd, which pins one process whatever becomes of the number; or an unreaped child.
     type Pidfd: std::fmt::Debug;
     /// The read end of a launch pipe.
     type Launch: std::fmt::Debug;
@@ -211,6 +212,9 @@ pub trait Kernel {
     fn launch(&mut self, pipe: &Self::Launch) -> Launch;
     /// pidfd_open(2): live processes and zombies.
     fn pidfd_open(&mut self, pid: Pid) -> Result<Self::Pidfd>;
+    /// A child of ours that is not reaped, by its number, which nobody else gets before that: it
+    /// takes no descriptor, and it can't be watched.
+    fn child(&mut self, pid: Pid) -> Self::Pidfd;
     /// Its inode, where the kernel has pidfs.
     fn inode(&mut self, pidfd: &Self::Pidfd) -> Option<u64>;
     /// Whether every thread of it has exited.

@@ -31,10 +31,16 @@ const HANDLE_BYTES: u32 = 16;
 /// Whether this process may give its children time namespaces, and does: one that is in another
 /// than the initial one may be a process of an outer opm's incarnation, and that would lose sight.
 pub fn can_make() -> bool {
-    let initial = inode(rustix::process::getpid().as_raw_nonzero().get()) == Ok(INITIAL);
+    let initial = is_initial();
     let capable = rustix::thread::capabilities(None)
         .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN));
     initial && capable
+}
+
+/// Whether this process is in the time namespace that a machine begins with.
+pub fn is_initial() -> bool {
+    let own = inode(rustix::process::getpid().as_raw_nonzero().get());
+    matches!(own, Ok(INITIAL) | Err(_))
 }
 
 /// Whether CAP_SYS_RESOURCE is within reach of what this process starts. It counts in the initial

@@ -101,6 +101,11 @@ pub enum Request {
     },
     Health,
     Doctor,
+    /// A daemon of another home tells that it was started from inside a service of this one, and
+    /// is no part of it; and its home's key, once it has one.
+    Depart {
+        home_key: Option<u64>,
+    },
     /// The daemon leaves. `services`: stop them first.
     Leave {
         services: bool,

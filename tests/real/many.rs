@@ -112,7 +112,7 @@ fn a_child_that_shares_keeps_the_lock(name: &str, signal: Signal) {
             text.contains(&traced).then_some(())
         });
         let mut start = rig.spawn(&["start", "web"]);
-        let child = before_its_exec(rig, daemon);
+        let child = rig.until("the child", || rig.row("web").pid);
         rig.kill(daemon, signal);
         // Answered by the next daemon, once the child has exec'd.
         let row = rig.until_status("web", "online");

@@ -163,6 +163,13 @@ impl Kernel for Fake {
         Ok(self.handle(&mut world, key))
     }
 
+    fn child(&mut self, pid: Pid) -> Handle {
+        let mut world = self.enter();
+        let is_it = |p: &&Proc| p.pid == pid && Some(p.parent) == world.daemon;
+        let key = world.procs.iter().find(is_it).map_or(0, |p| p.key);
+        self.handle(&mut world, key)
+    }
+
     fn inode(&mut self, pidfd: &Handle) -> Option<u64> {
         self.enter().tiers.pidfd_inode.then_some(pidfd.key)
     }
