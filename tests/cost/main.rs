@@ -44,12 +44,17 @@ const DEATH: &[Cost] = &[
     ("lseek", 0..=1),
     // Whether the home is still ours, before the launch.
     ("newfstatat", 1..=1),
+    // Whether anything is in the time namespace.
+    ("open_by_handle_at", 1..=1),
     // Its stat: whether the pipe ended with an exec.
     ("openat", 1..=1),
     // Whether the group is empty.
     ("pidfd_send_signal", 1..=1),
     ("pipe2", 1..=1),
-    ("pwrite64", 1..=1),
+    // Which time namespace it signed.
+    ("pread64", 1..=1),
+    // The generation before the fork, the state after it.
+    ("pwrite64", 2..=2),
     // The signal, the children, the launch pipe, stat.
     ("read", 4..=6),
     // How it ended, and later the reap.
@@ -79,11 +84,14 @@ const STOP: &[Cost] = &[
     ("lseek", 0..=1),
     // How many threads the leader has.
     ("newfstatat", 1..=1),
+    // Whether anything is in the time namespace that it signed.
+    ("open_by_handle_at", 1..=1),
     ("openat", 3..=3),
     // The signal, and whether the group is empty.
     ("pidfd_send_signal", 2..=2),
     // Whether the leader lives.
     ("ppoll", 1..=1),
+    ("pread64", 1..=1),
     // Before the signal, and at the end.
     ("pwrite64", 2..=2),
     ("read", 6..=9),
@@ -98,19 +106,23 @@ const STOP: &[Cost] = &[
 const START: &[Cost] = &[
     ("accept4", 2..=2),
     ("clone3", 1..=1),
-    ("close", 6..=6),
+    ("close", 7..=7),
     ("epoll_ctl", 5..=5),
     ("epoll_pwait", 3..=9),
-    // By the length of the list, in buffers that double.
-    ("getdents64", 3..=6),
+    // By the length of the list: the next few are read when these were looked at.
+    ("getdents64", 5..=32),
     ("geteuid", 1..=1),
     ("getsockopt", 1..=1),
-    // The owner of strace, and the home.
-    ("newfstatat", 2..=2),
+    ("lseek", 1..=1),
+    // Whether the home is still ours.
+    ("newfstatat", 1..=1),
+    // Who the command and strace are, and whether the pipe ended with an exec.
     ("openat", 3..=3),
+    ("openat2", 1..=1),
     ("pipe2", 1..=1),
-    ("pwrite64", 1..=1),
-    ("read", 3..=3),
+    // The generation before the fork, the state after it.
+    ("pwrite64", 2..=2),
+    ("read", 4..=4),
     // Where strace is, and what the service's directory really is.
     ("readlinkat", 2..=2),
     ("recvfrom", 2..=4),
@@ -127,7 +139,7 @@ const CHILD: &[&str] = &[
     "dup3",
     "close_range",
     "setsid",
-    // It signs in: pid, start time, inode.
+    // It signs in: pid, start time, inode, time namespace.
     "getpid",
     "openat",
     "read",
@@ -135,6 +147,7 @@ const CHILD: &[&str] = &[
     "pidfd_open",
     "newfstatat",
     "close",
+    "name_to_handle_at",
     "pwrite64",
     // The mark.
     "prlimit64",
