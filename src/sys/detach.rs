@@ -4,10 +4,9 @@
 //! can't take a terminal. Never inherits a descriptor, a signal disposition or a directory.
 //!
 //! The command may run inside a service, perhaps of another home, and that one's daemon takes
-//! orphans for members by their marks and their time namespace. So the second child puts off both
-//! marks with its exec and leaves that namespace, and only then the first leaves and makes an
-//! orphan of it.
-use super::{Errno, namespace, signals, storage};
+//! orphans for members by their marks. So the second child puts off both marks with its exec, and
+//! only then the first leaves and makes an orphan of it.
+use super::{Errno, signals, storage};
 use crate::process::mark::LimitMark;
 use rustix::fd::OwnedFd;
 use rustix::fs::OFlags;
@@ -171,7 +170,6 @@ fn become_daemon(plan: &Plan) -> ! {
         // Failing leaves it to the daemon.
         signals::set_locks_limit(mark).ok();
     }
-    namespace::enter_initial();
     // SAFETY: plain system calls on descriptors that the plan keeps open; `args` and `env`
     // end with a null pointer and point into strings that live in `launch`'s frame.
     unsafe {
