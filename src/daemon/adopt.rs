@@ -86,6 +86,9 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal>
     Ok(true)
 }
 
+/// What is on record, open.
+type Files<F> = (Journal<F>, Store<F>, Generations<F>);
+
 /// The highest generation that signed, or is known to have ended. What was given and did neither
 /// was cut off by the end of its daemon; or it signed in a newer journal than this.
 fn signed(found: &Found) -> u64 {
@@ -197,7 +200,7 @@ impl<K: Kernel> Daemon<K> {
         kernel: K,
         place: &Place,
         header: Header,
-        (journal, store, generations): (Journal<K::File>, Store<K::File>, Generations<K::File>),
+        (journal, store, generations): Files<K::File>,
         sequence: Sequence,
     ) -> Self {
         let now = kernel.now();
