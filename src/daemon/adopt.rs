@@ -87,6 +87,9 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal>
     Ok(true)
 }
 
+/// What is on record, open.
+type Files<F> = (Journal<F>, Store<F>, Generations<F>);
+
 /// The highest generation that signed, or is known to have ended. What was given and did neither
 /// was cut off by the end of its daemon; or it signed in a newer journal than this.
 fn signed(found: &Found) -> u64 {
@@ -121,9 +124,6 @@ fn cannot_tell(place: &Place) -> Refusal {
     );
     (code::FAILED, text)
 }
-
-/// The files that a daemon keeps open.
-type Files<F> = (Journal<F>, Store<F>, Generations<F>);
 
 impl<K: Kernel> Daemon<K> {
     /// Whether the journal has what may live of services whose definition is lost.

@@ -1,4 +1,5 @@
 //! A home that was lost whole, its key too: what still bears the key tells it.
+use super::sorted::{Map, Set};
 use crate::process::Pid;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::stat::environ_value;
@@ -7,24 +8,46 @@ use crate::sys::Kernel;
 /// The key of the home that was at this path before, as its services have it: in full if one says
 /// in its environment that it is of a home here, else as far as their limits say.
 ///
+/// Nothing is lost whose daemon lives: it goes after its home, which was moved or removed.
+///
 /// Only processes of our own user are asked: nobody else can stop our services from starting.
 pub(crate) fn lost_key<K: Kernel>(kernel: &mut K, path: &str) -> Option<u64> {
     let mut pids = Vec::new();
-    let mut of_limit = None;
+    let (mut lost, mut held) = (Map::new(), Set::new());
     kernel.processes(0, &mut pids).ok()?;
     while let Some(last) = pids.last().copied() {
         for pid in pids.drain(..) {
+            if let Some(home) = held_home(kernel, pid) {
+                held.insert(home);
+            }
             let Some(home) = lost_home(kernel, pid, path) else { continue };
             match key_of(kernel, pid, path) {
-                Said::Key(key) if LimitMark::is_home(home, key) => return Some(key),
-                Said::Key(_) => {}
-                Said::Nothing => of_limit = Some(home),
-                Said::Elsewhere => {}
+                Said::Key(key) if LimitMark::is_home(home, key) => {
+                    lost.insert(home, Some(key));
+                }
+                Said::Nothing => {
+                    lost.or_default(home);
+                }
+                Said::Key(_) | Said::Elsewhere => {}
             }
         }
         kernel.processes(last, &mut pids).ok()?;
     }
-    of_limit.map(|home| LimitMark::key_of_lost(kernel.random(), home))
+    let free = || lost.iter().filter(|(home, _)| !held.contains(home));
+    let told = free().find_map(|(_, key)| *key);
+    told.or_else(|| {
+        let (home, _) = free().next()?;
+        Some(LimitMark::key_of_lost(kernel.random(), *home))
+    })
+}
+
+/// The home's bits of another daemon that lives.
+fn held_home<K: Kernel>(kernel: &mut K, pid: Pid) -> Option<u64> {
+    let home = LimitMark::daemons_home(kernel.locks_limit(pid).ok()?)?;
+    let own = (kernel.own_identity().pid, kernel.own_uid());
+    let is_ours = kernel.uids(pid).ok()?.contains(&own.1);
+    let is_alive = pid != own.0 && !kernel.stat(pid).ok()?.is_zombie();
+    (is_ours && is_alive).then_some(home)
 }
 
 fn lost_home<K: Kernel>(kernel: &mut K, pid: Pid, path: &str) -> Option<u64> {

@@ -4,25 +4,134 @@
 //! and knows nothing of what we supervise. So nothing is launched until the daemon has followed
 //! its home, or has made it anew and holds its locks, with all that is on record in it. Where
 //! neither can be, it never launches anything again: services live on, marked.
-use super::door::{LOCK, lock_home, write_key};
-use super::{Daemon, generations, journal, store};
+use super::door::{LOCK, lock_home, write_key, write_pid};
+use super::front::Front;
+use super::serve::{LISTENER, REMOVALS, Server};
+use super::socket::{self, SOCKET};
+use super::{Daemon, Leave, generations, journal, store};
 use crate::process::record::{Header, Signature};
 use crate::process::{Identity, Namespace, Pid};
+use crate::service::machine::Time;
 use crate::service::spec::Id;
 use crate::sys::linux::Linux;
 use crate::sys::storage::{self, Home, Whereabouts};
 use crate::sys::{Errno, Kernel, Mode, crash, describe, signals, write_all_at};
-use rustix::fd::OwnedFd;
+use mio::Interest;
+use mio::unix::SourceFd;
+use rustix::fd::{AsRawFd, OwnedFd};
 
 /// What is on record, in the files of the home that stay open.
 const RECORDS: [&str; 3] = [journal::FILE, store::FILE, generations::FILE];
 
+/// After a removal in the home: the first look at it, and for how long there are more.
+const LOOK_FIRST_MS: u64 = 5;
+const QUIET_MS: u64 = 200;
+const BUSY_MS: u64 = 2_000;
+/// From one try to have a home again to the next, for one that can't leave.
+const LOST_MS: u64 = 1_000;
+
+/// Looks at the home that are due.
+#[derive(Clone, Copy)]
+pub(super) struct Removal {
+    pub(super) next: Time,
+    pause: u64,
+    /// When nothing more was removed by then, what is missing is made anew.
+    until: Time,
+    /// However much is removed.
+    most: Time,
+}
+
 /// What became of the home.
-pub(super) enum Fate {
+enum Fate {
     /// It is where we think it is.
     Kept,
     /// It was made anew: there is no socket in it, and nobody watches it.
     Renewed,
+}
+
+impl Server {
+    /// Something in the home was removed, or the home itself: looks where it is, now and for a
+    /// moment more, since of the end of the directory itself there is no word.
+    pub(super) fn note_removal(&mut self, now: Time) {
+        let mut buffer = [0u8; 4096];
+        while let Some(removals) = &self.removals
+            && rustix::io::read(removals, &mut buffer).is_ok_and(|length| length > 0)
+        {}
+        let most = self.removal.map_or(now + BUSY_MS, |removal| removal.most);
+        let until = most.min(now + QUIET_MS);
+        self.removal = Some(Removal { next: now, pause: LOOK_FIRST_MS, until, most });
+    }
+
+    /// Goes after the home. A daemon without its socket is out of reach, and somebody cleans up
+    /// everywhere: it is bound again, but not at once, lest a home is never empty while somebody
+    /// removes it.
+    pub(super) fn look_after_home(&mut self, daemon: &mut Daemon<Linux>, front: &mut dyn Front) {
+        let now = daemon.kernel.now();
+        let due = self.removal.filter(|removal| removal.next <= now);
+        if due.is_none() && (!daemon.home_lost || self.removal.is_some()) {
+            return;
+        }
+        self.removal = None;
+        match daemon.find_home() {
+            Err(reason) => {
+                let home = &daemon.home;
+                daemon.log.push(format!("{home} is lost: {reason}; launching nothing any more"));
+                if front.if_served_already().is_ok() {
+                    daemon.leave = Some(Leave::Quit);
+                }
+                daemon.home_lost = true;
+                let (next, pause) = (now + LOST_MS, LOST_MS);
+                self.removal = Some(Removal { next, pause, until: now, most: now });
+            }
+            Ok(Fate::Renewed) => {
+                self.watch_home(daemon);
+                write_pid(&daemon.kernel.home);
+                self.bind_again(daemon);
+                front.home_is_new(daemon, self.poll.registry());
+            }
+            Ok(Fate::Kept) => {
+                if let Some(removal) = due.filter(|removal| now < removal.until) {
+                    let pause = removal.pause * 2;
+                    let next = (now + pause).min(removal.until);
+                    self.removal = Some(Removal { next, pause, ..removal });
+                    return;
+                }
+                daemon.restore_records();
+                if !daemon.kernel.home.has(SOCKET) {
+                    self.bind_again(daemon);
+                }
+            }
+        }
+    }
+
+    fn watch_home(&mut self, daemon: &Daemon<Linux>) {
+        let registry = self.poll.registry();
+        if let Some(old) = self.removals.take() {
+            // Failing means that it was not registered.
+            registry.deregister(&mut SourceFd(&old.as_raw_fd())).ok();
+        }
+        self.removals = daemon.kernel.home.watch_removals().ok().filter(|fresh| {
+            let fd = fresh.as_raw_fd();
+            registry.register(&mut SourceFd(&fd), REMOVALS, Interest::READABLE).is_ok()
+        });
+    }
+
+    /// The descriptor keeps its number, which a crash hands on.
+    fn bind_again(&mut self, daemon: &mut Daemon<Linux>) {
+        let healed = socket::bind(&daemon.kernel.home).and_then(|fresh| {
+            let registry = self.poll.registry();
+            // Failing means that it was not registered.
+            registry.deregister(&mut self.listener).ok();
+            let fresh = OwnedFd::from(std::os::unix::net::UnixListener::from(fresh));
+            let replaced = signals::replace(&self.listener, fresh);
+            registry.register(&mut self.listener, LISTENER, Interest::READABLE).ok();
+            replaced.map_err(|errno| (0, describe(errno)))
+        });
+        daemon.log.push(match healed {
+            Ok(()) => "the socket was removed: bound it again".to_owned(),
+            Err((_, reason)) => format!("the socket was removed: {reason}"),
+        });
+    }
 }
 
 impl Daemon<Linux> {
@@ -30,7 +139,7 @@ impl Daemon<Linux> {
     ///
     /// # Errors
     /// Why there is none any more.
-    pub(super) fn find_home(&mut self) -> Result<Fate, String> {
+    fn find_home(&mut self) -> Result<Fate, String> {
         let fate = match self.kernel.home.whereabouts() {
             Whereabouts::Here => Fate::Kept,
             Whereabouts::Moved(path) => {
@@ -90,7 +199,7 @@ impl Daemon<Linux> {
     }
 
     /// Puts back what somebody has removed from the home, from the files that are still open.
-    pub(super) fn restore_records(&mut self) {
+    fn restore_records(&mut self) {
         let restored = self.try_restore();
         match restored {
             Ok(false) => {}

@@ -5,11 +5,9 @@
 use super::client::Client;
 use super::front::Front;
 use super::log::log;
-use super::relocate::Fate;
-use super::socket::{self, SOCKET};
+use super::relocate::Removal;
 use super::sorted::{Map, Set};
-use super::{ClientId, Daemon, Leave, door};
-use crate::service::machine::Time;
+use super::{ClientId, Daemon, Leave};
 use crate::sys::linux::{Linux, wake_of};
 use crate::sys::peer::peer;
 use crate::sys::{Kernel, signals};
@@ -23,8 +21,8 @@ use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
 const SIGNALS: Token = Token(0);
-const LISTENER: Token = Token(1);
-const REMOVALS: Token = Token(2);
+pub(super) const LISTENER: Token = Token(1);
+pub(super) const REMOVALS: Token = Token(2);
 const CLIENT_KIND: usize = 4 << 32;
 /// Descriptors of a foreground run.
 const FRONT_KIND: usize = 5 << 32;
@@ -47,32 +45,14 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// At the end, how long replies may take to leave.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// After a removal in the home: the first look at it, and for how long there are more.
-const LOOK_FIRST_MS: u64 = 5;
-const QUIET_MS: u64 = 200;
-const BUSY_MS: u64 = 2_000;
-/// From one try to have a home again to the next, for one that can't leave.
-const LOST_MS: u64 = 1_000;
-
-/// Looks at the home that are due.
-#[derive(Clone, Copy)]
-struct Removal {
-    next: Time,
-    pause: u64,
-    /// When nothing more was removed by then, what is missing is made anew.
-    until: Time,
-    /// However much is removed.
-    most: Time,
-}
-
 /// The loop's own state.
 pub struct Server {
-    poll: Poll,
-    listener: UnixListener,
+    pub(super) poll: Poll,
+    pub(super) listener: UnixListener,
     signalfd: OwnedFd,
     /// Says when something in the home is removed.
-    removals: Option<OwnedFd>,
-    removal: Option<Removal>,
+    pub(super) removals: Option<OwnedFd>,
+    pub(super) removal: Option<Removal>,
     clients: Map<ClientId, Client>,
     clients_max: usize,
     next_client: ClientId,
@@ -129,89 +109,6 @@ impl Server {
 
     pub fn registry(&self) -> &mio::Registry {
         self.poll.registry()
-    }
-
-    /// Something in the home was removed, or the home itself: looks where it is, now and for a
-    /// moment more, since of the end of the directory itself there is no word.
-    fn note_removal(&mut self, now: Time) {
-        let mut buffer = [0u8; 4096];
-        while let Some(removals) = &self.removals
-            && rustix::io::read(removals, &mut buffer).is_ok_and(|length| length > 0)
-        {}
-        let most = self.removal.map_or(now + BUSY_MS, |removal| removal.most);
-        let until = most.min(now + QUIET_MS);
-        self.removal = Some(Removal { next: now, pause: LOOK_FIRST_MS, until, most });
-    }
-
-    /// Goes after the home. A daemon without its socket is out of reach, and somebody cleans up
-    /// everywhere: it is bound again, but not at once, lest a home is never empty while somebody
-    /// removes it.
-    fn look_after_home(&mut self, daemon: &mut Daemon<Linux>, front: &mut dyn Front) {
-        let now = daemon.kernel.now();
-        let due = self.removal.filter(|removal| removal.next <= now);
-        if due.is_none() && (!daemon.home_lost || self.removal.is_some()) {
-            return;
-        }
-        self.removal = None;
-        match daemon.find_home() {
-            Err(reason) => {
-                let home = &daemon.home;
-                daemon.log.push(format!("{home} is lost: {reason}; launching nothing any more"));
-                if front.if_served_already().is_ok() {
-                    daemon.leave = Some(Leave::Quit);
-                }
-                daemon.home_lost = true;
-                let (next, pause) = (now + LOST_MS, LOST_MS);
-                self.removal = Some(Removal { next, pause, until: now, most: now });
-            }
-            Ok(Fate::Renewed) => {
-                self.watch_home(daemon);
-                door::write_pid(&daemon.kernel.home);
-                self.bind_again(daemon);
-                front.home_is_new(daemon, self.poll.registry());
-            }
-            Ok(Fate::Kept) => {
-                if let Some(removal) = due.filter(|removal| now < removal.until) {
-                    let pause = removal.pause * 2;
-                    let next = (now + pause).min(removal.until);
-                    self.removal = Some(Removal { next, pause, ..removal });
-                    return;
-                }
-                daemon.restore_records();
-                if !daemon.kernel.home.has(SOCKET) {
-                    self.bind_again(daemon);
-                }
-            }
-        }
-    }
-
-    fn watch_home(&mut self, daemon: &Daemon<Linux>) {
-        let registry = self.poll.registry();
-        if let Some(old) = self.removals.take() {
-            // Failing means that it was not registered.
-            registry.deregister(&mut SourceFd(&old.as_raw_fd())).ok();
-        }
-        self.removals = daemon.kernel.home.watch_removals().ok().filter(|fresh| {
-            let fd = fresh.as_raw_fd();
-            registry.register(&mut SourceFd(&fd), REMOVALS, Interest::READABLE).is_ok()
-        });
-    }
-
-    /// The descriptor keeps its number, which a crash hands on.
-    fn bind_again(&mut self, daemon: &mut Daemon<Linux>) {
-        let healed = socket::bind(&daemon.kernel.home).and_then(|fresh| {
-            let registry = self.poll.registry();
-            // Failing means that it was not registered.
-            registry.deregister(&mut self.listener).ok();
-            let fresh = OwnedFd::from(std::os::unix::net::UnixListener::from(fresh));
-            let replaced = signals::replace(&self.listener, fresh);
-            registry.register(&mut self.listener, LISTENER, Interest::READABLE).ok();
-            replaced.map_err(|errno| (0, crate::sys::describe(errno)))
-        });
-        daemon.log.push(match healed {
-            Ok(()) => "the socket was removed: bound it again".to_owned(),
-            Err((_, reason)) => format!("the socket was removed: {reason}"),
-        });
     }
 
     /// Turns until the daemon leaves.

@@ -65,6 +65,12 @@ impl LimitMark {
         (Self::is_mark((soft, hard)) && names_any && is_there).then_some(home)
     }
 
+    /// The home's bits of a mark that a daemon itself bears.
+    pub fn daemons_home(limit: (u64, u64)) -> Option<u64> {
+        let home = (limit.1 >> GENERATION_BITS) & HOME_MASK;
+        (Self::is_mark(limit) && Self::part_of(limit.1) == 0).then_some(home)
+    }
+
     /// A key that has the bits of a lost home.
     pub fn key_of_lost(random: u64, home: u64) -> u64 {
         random & !HOME_MASK | home
@@ -215,6 +221,8 @@ mod tests {
         let home = LimitMark::lost_home((value, value), "/srv/a").unwrap();
         assert_eq!(LimitMark::lost_home((value, value), "/srv/b"), None);
         assert_eq!(LimitMark::lost_home((daemon.value(), daemon.value()), "/srv/a"), None);
+        assert_eq!(LimitMark::daemons_home((daemon.value(), daemon.value())), Some(home));
+        assert_eq!(LimitMark::daemons_home((value, value)), None);
         let again = LimitMark::key_of_lost(99, home);
         assert_eq!(LimitMark::generation_of((value, value), again), Some(3));
     }

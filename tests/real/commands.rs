@@ -119,7 +119,7 @@ fn a_daemon_serves_whatever_lies_where_its_pid_file_should() {
         std::fs::create_dir(&file).unwrap();
         assert_eq!(rig.row("web").pid, Some(pid));
         let log = std::fs::read_to_string(rig.home.join("daemon.log")).unwrap();
-        assert!(log.contains("opm.pid: Is a directory"), "{log}");
+        assert!(log.contains("opm.pid: it is no regular file"), "{log}");
         std::fs::remove_dir(&file).unwrap();
         rig.ok(&["daemon", "restart"]);
     });

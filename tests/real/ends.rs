@@ -121,7 +121,9 @@ fn hanging_child(rig: &Rig) -> i32 {
     let daemon = rig.daemon();
     rig.until("a child", || {
         let mut all = proc::all();
-        all.retain(|process| process.parent == daemon && process.state != 'Z');
+        // Of its own session: not one that only reads /proc for the daemon.
+        all.retain(|process| process.parent == daemon && process.session == process.pid);
+        all.retain(|process| process.state != 'Z');
         all.first().map(|process| process.pid)
     })
 }
