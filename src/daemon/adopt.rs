@@ -183,6 +183,7 @@ impl<K: Kernel> Daemon<K> {
             Loss { record: !is_new && found.header.is_none_or(lacks), key: lost_key.is_some() };
         let mut daemon =
             Self::empty(kernel, &place, header, (journal, store, generations), sequence);
+        daemon.home_is_new = is_new;
         if place.forgets_elsewhere {
             daemon.log.push("told to forget what may live elsewhere".to_owned());
         }
@@ -267,6 +268,7 @@ impl<K: Kernel> Daemon<K> {
             outbox: Vec::new(),
             leave: None,
             home_lost: false,
+            home_is_new: false,
             log: Vec::new(),
             trouble: None,
             foreground: HashMap::new(),

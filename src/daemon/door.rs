@@ -82,12 +82,7 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     };
     let home = Home::open(path).map_err(|errno| (code::UNREACHABLE, Home::refusal(path, errno)))?;
     let lock = home.open_file(LOCK, Mode::InPlace).map_err(|errno| cannot("/lock", errno))?;
-    let waiting = match (&listener, front.if_served_already()) {
-        (Some(_), Ok(_)) => Waiting::Again,
-        (Some(_), Err(_)) => Waiting::Always,
-        (None, Err(_)) => Waiting::Patient,
-        (None, Ok(_)) => Waiting::Brief,
-    };
+    let waiting = Waiting::of(listener.is_some(), front.if_served_already().is_ok());
     if !wait_for_lock(&home, &lock, waiting)? {
         let text = format!("a daemon serves {path} already (stop it, or use another OPM_HOME)");
         return front.if_served_already().map_err(|code| (code, text));
@@ -237,6 +232,18 @@ enum Waiting {
     Again,
     /// As above, but there is no giving way to another: our end is that of the services.
     Always,
+}
+
+impl Waiting {
+    /// `follows`: an image of this very process was the daemon. `yields`: to another daemon.
+    fn of(follows: bool, yields: bool) -> Self {
+        match (follows, yields) {
+            (true, true) => Self::Again,
+            (true, false) => Self::Always,
+            (false, false) => Self::Patient,
+            (false, true) => Self::Brief,
+        }
+    }
 }
 
 /// False: another daemon serves this home already.

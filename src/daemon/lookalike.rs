@@ -23,6 +23,8 @@ const ANCESTORS_MAX: usize = 64;
 pub(crate) struct Passer {
     pid: Pid,
     cwd: String,
+    /// It bears a mark of a home that was here before this one.
+    is_of_lost: bool,
     /// Read when a service in the same directory is to start: that takes several times the
     /// calls of the rest, and most processes of a machine are elsewhere. None: it is one of
     /// ours, or gone.
@@ -62,11 +64,17 @@ impl<K: Kernel> Daemon<K> {
                 continue;
             }
             if let Ok(cwd) = self.kernel.cwd(pid) {
-                let looks = OnceCell::new();
-                passers.push(Passer { pid, cwd, looks });
+                let is_of_lost = self.home_is_new && self.is_of_lost_home(pid);
+                passers.push(Passer { pid, cwd, is_of_lost, looks: OnceCell::new() });
             }
         }
         passers
+    }
+
+    /// The daemon of a home that was removed may still live for a moment, and start its own again.
+    fn is_of_lost_home(&mut self, pid: Pid) -> bool {
+        let limit = self.kernel.locks_limit(pid).ok();
+        limit.is_some_and(|limit| LimitMark::lost_home(limit, &self.home).is_some())
     }
 
     fn all_processes(&mut self) -> sys::Result<Vec<Pid>> {
@@ -122,6 +130,12 @@ impl<K: Kernel> Daemon<K> {
             return None;
         }
         let cwd = self.kernel.real_path(&spec.cwd).unwrap_or_else(|_| spec.cwd.clone());
+        for passer in passers.iter().filter(|passer| passer.is_of_lost) {
+            let looks = passer.looks.get_or_init(|| self.looks_of(passer.pid)).as_ref();
+            if looks.is_some_and(|looks| looks.name.as_ref() == Some(&spec.name)) {
+                return Some(Likeness::Same(passer.pid));
+            }
+        }
         let mut near = Vec::new();
         for passer in passers.iter().filter(|passer| passer.cwd == cwd) {
             let looks = passer.looks.get_or_init(|| self.looks_of(passer.pid));

@@ -136,6 +136,8 @@ pub struct Daemon<K: Kernel> {
     pub leave: Option<Leave>,
     /// The home's path leads elsewhere: nothing is launched until it is found again.
     pub(crate) home_lost: bool,
+    /// Nothing was on record when this daemon began.
+    pub(crate) home_is_new: bool,
     /// For daemon.log.
     pub log: Vec<String>,
     /// Writes that failed, for `doctor`; the newest.

@@ -77,6 +77,7 @@ mod tests {
     #[test]
     fn a_child_is_held_by_its_number_until_it_is_reaped() {
         let mut command = std::process::Command::new("sleep");
+        #[expect(clippy::zombie_processes, reason = "it is waited for by its number")]
         let child = command.arg("1000").spawn().unwrap();
         let held = Held::Child(child.id().cast_signed());
         assert_eq!((held.is_dead(), held.wait(true)), (Ok(false), Ok(None)));

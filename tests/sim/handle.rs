@@ -1,5 +1,5 @@
 //! A pidfd of the [`World`](crate::world::World).
-use crate::kernel::Shared;
+use crate::fake::Shared;
 use crate::world::Key;
 
 /// A pidfd: a process for ever, and a descriptor that may be watched.

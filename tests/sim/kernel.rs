@@ -1,67 +1,10 @@
 //! [`Kernel`] over the [`World`]: it can fail at every call, and the daemon can die at any.
+use crate::fake::{Fake, pause};
 use crate::handle::Handle;
-use crate::world::{Key, NAMES, OUTSIDE, Pre, Proc, State, Tag, World, note};
+use crate::world::{Key, NAMES, OUTSIDE, Pre, Proc, State, Tag, note};
 use opm::process::stat::{Stat, environ_value};
 use opm::process::{Exit, Identity, Namespace, Pid};
 use opm::sys::{Child, Errno, Kernel, Launch, Mode, Plan, Reach, Result, Stage, Tiers, Wake};
-use std::cell::{RefCell, RefMut};
-use std::rc::Rc;
-
-/// What a killed daemon unwinds with.
-pub(crate) struct Killed;
-
-pub(crate) type Shared = Rc<RefCell<World>>;
-
-/// The kernel of one daemon.
-#[derive(Debug)]
-pub(crate) struct Fake {
-    world: Shared,
-    /// How many children of the daemon its list has shown.
-    place: usize,
-}
-
-impl Fake {
-    pub(crate) fn new(world: Shared) -> Self {
-        Self { world, place: 0 }
-    }
-
-    /// Every call begins here: others run meanwhile, and the daemon may be killed.
-    fn enter(&self) -> RefMut<'_, World> {
-        let mut world = self.world.borrow_mut();
-        if let Some(fuse) = world.fuse.as_mut() {
-            *fuse = fuse.saturating_sub(1);
-            if *fuse == 0 {
-                world.fuse = None;
-                drop(world);
-                std::panic::resume_unwind(Box::new(Killed));
-            }
-        }
-        if world.wild {
-            while world.rng.odds(120) {
-                world.step();
-            }
-        }
-        world
-    }
-
-    fn handle(&self, world: &mut World, key: Key) -> Handle {
-        world.fd += 1;
-        Handle { fd: world.fd, key, world: self.world.clone() }
-    }
-
-    fn of<T>(&self, pid: Pid, read: impl Fn(&Proc) -> Result<T>) -> Result<T> {
-        let mut world = self.enter();
-        if let Some(errno) = world.shortage() {
-            return Err(errno);
-        }
-        world.by_pid(pid).map_or(Err(Errno::NOENT), read)
-    }
-}
-
-fn pause(world: &mut World, errno: Errno) -> Errno {
-    note!(world, "fault: {errno:?}");
-    errno
-}
 
 impl Kernel for Fake {
     type Pidfd = Handle;

@@ -6,6 +6,7 @@
 
 mod birth;
 mod chaos;
+mod fake;
 mod faults;
 mod files;
 mod handle;

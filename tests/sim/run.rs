@@ -1,7 +1,7 @@
 //! One run: a seed chooses what goes wrong, operators come and go, daemons die; then there is
 //! peace, and every goal must be reached.
+use crate::fake::{Fake, Killed, Shared};
 use crate::faults::Faults;
-use crate::kernel::{Fake, Killed, Shared};
 use crate::oracle::Followed;
 use crate::rng::Rng;
 use crate::world::{INIT, NAMES, PID_NAMESPACES, World, note};
