@@ -3,7 +3,7 @@
 //!
 //! Every incarnation gets these, so that nothing of the shell that happened to wake the daemon
 //! reaches a service.
-use super::spec::Env;
+use super::spec::{Env, WORDS_MAX};
 use super::value::{Fields, FromValue, WHOLE, Wrong, by_value};
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -143,6 +143,30 @@ impl FromValue for Context {
     }
 }
 
+/// An environment, of a bounded number of variables.
+pub fn env<'de, D: Deserializer<'de>>(from: D) -> Result<Env, D::Error> {
+    struct Pairs;
+    impl<'de> Visitor<'de> for Pairs {
+        type Value = Env;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an environment")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Env, A::Error> {
+            let mut env = Env::new();
+            while let Some(pair) = all.next_element()? {
+                env.push(pair);
+                if env.len() > WORDS_MAX {
+                    return Err(A::Error::custom("too many variables"));
+                }
+            }
+            Ok(env)
+        }
+    }
+    from.deserialize_seq(Pairs)
+}
+
 /// Piece by piece: an environment may be megabytes, and what a tree of values leaves behind in
 /// the daemon's heap would stay there.
 impl<'de> Deserialize<'de> for Context {
@@ -150,6 +174,10 @@ impl<'de> Deserialize<'de> for Context {
         from.deserialize_any(OneContext)
     }
 }
+
+/// An environment of a bounded number of variables.
+#[derive(serde::Deserialize)]
+struct Variables(#[serde(deserialize_with = "env")] Env);
 
 struct OneContext;
 
@@ -162,14 +190,14 @@ impl<'de> Visitor<'de> for OneContext {
 
     /// Written when an environment was all that was captured.
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Context, A::Error> {
-        Env::deserialize(SeqAccessDeserializer::new(list)).map(Context::from)
+        env(SeqAccessDeserializer::new(list)).map(Context::from)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Context, A::Error> {
         let mut context = Context::default();
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
-                "env" => context.env = map.next_value()?,
+                "env" => context.env = map.next_value::<Variables>()?.0,
                 "attributes" => context.attributes = map.next_value()?,
                 _ => return Err(A::Error::custom(Wrong::unknown(&key))),
             }

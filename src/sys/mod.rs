@@ -131,10 +131,10 @@ pub enum Stage {
     Directory,
     Log,
     Exec,
-    /// It ended before its exec, by a signal.
-    Killed,
     /// The program is there, and what its first line names, or its loader, is not.
     Interpreter,
+    /// It ended before its exec, by a signal: which no child reports.
+    Killed,
 }
 
 /// A child between fork and exec, or after it.

@@ -7,7 +7,7 @@ pub mod frame;
 mod read;
 mod unique;
 
-use crate::service::context::{Attributes, Context};
+use crate::service::context::{self, Attributes, Context};
 use crate::service::spec::{Env, Id, Policy, Spec};
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +48,7 @@ pub enum Request {
     /// their next start on.
     Update {
         services: Vec<(String, Env)>,
-        #[serde(deserialize_with = "read::env")]
+        #[serde(deserialize_with = "context::env")]
         env: Env,
     },
     Stop {

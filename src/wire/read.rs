@@ -7,7 +7,7 @@ use super::{
     Event, Finding, Health, Identity, Info, LastExit, LogFiles, Outcome, Reply, Row, Status,
 };
 use crate::service::context::Attributes;
-use crate::service::spec::{Env, Spec, WORDS_MAX};
+use crate::service::spec::{Spec, WORDS_MAX};
 use crate::service::value::{Fields, FromValue, WHOLE, Wrong, by_value, from_fields};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
@@ -161,30 +161,6 @@ pub(super) fn specs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Spec>, D::
         }
     }
     from.deserialize_seq(Specs)
-}
-
-/// An environment, of a bounded number of variables.
-pub(super) fn env<'de, D: Deserializer<'de>>(from: D) -> Result<Env, D::Error> {
-    struct Variables;
-    impl<'de> Visitor<'de> for Variables {
-        type Value = Env;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an environment")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Env, A::Error> {
-            let mut env = Env::new();
-            while let Some(pair) = all.next_element()? {
-                env.push(pair);
-                if env.len() > WORDS_MAX {
-                    return Err(A::Error::custom("too many variables"));
-                }
-            }
-            Ok(env)
-        }
-    }
-    from.deserialize_seq(Variables)
 }
 
 /// A [`Value`] of so many values at most.

@@ -132,7 +132,7 @@ fn a_daemon_that_did_not_become_another_is_not_said_to_have() {
         let (daemon, image) = (rig.daemon(), rig.json(&["daemon", "health"])["image"].clone());
         // It passes the check, and can't be executed afterwards.
         let binary = rig.dir.join("fleeting");
-        let script = "#!/bin/sh\necho 'opm 7.7.7 protocol 9 journal 1'; mv \"$0\" \"$0.gone\"\n";
+        let script = "#!/bin/sh\necho 'opm 7.7.7 protocol 9 journal 2'; mv \"$0\" \"$0.gone\"\n";
         std::fs::write(&binary, script).unwrap();
         std::fs::set_permissions(&binary, PermissionsExt::from_mode(0o755)).unwrap();
         let line = rig.refused(1, &["daemon", "upgrade", binary.to_str().unwrap()]);
