@@ -390,12 +390,12 @@ mod tests {
     #[test]
     fn only_what_understands_all_that_we_write_takes_over() {
         for (says, can) in [
-            (format!("opm 0.1.0 protocol {PROTOCOL} journal 1\n"), true),
-            (format!("opm 9.0.0 protocol {} journal 1\n", PROTOCOL + 1), true),
-            (format!("opm 0.0.1 protocol {} journal 1\n", PROTOCOL - 1), false),
-            ("opm 0.0.1 journal 1\n".to_owned(), false),
-            (format!("opm 0.1.0 protocol {PROTOCOL} journal 2\n"), false),
-            (format!("omp 0.1.0 protocol {PROTOCOL} journal 1\n"), false),
+            (format!("opm 0.1.0 protocol {PROTOCOL} {FORMAT}\n"), true),
+            (format!("opm 9.0.0 protocol {} {FORMAT}\n", PROTOCOL + 1), true),
+            (format!("opm 0.0.1 protocol {} {FORMAT}\n", PROTOCOL - 1), false),
+            (format!("opm 0.0.1 {FORMAT}\n"), false),
+            (format!("opm 0.1.0 protocol {PROTOCOL} journal 0\n"), false),
+            (format!("omp 0.1.0 protocol {PROTOCOL} {FORMAT}\n"), false),
         ] {
             assert_eq!(can_take_over(&says), can, "{says}");
         }

@@ -5,7 +5,7 @@
 use super::Daemon;
 use super::answer::failed;
 use crate::process::Pid;
-use crate::process::command::pattern_of_argv;
+use crate::process::command::{mark_remover, pattern_of_argv};
 use crate::process::mark::LimitMark;
 use crate::process::stat::{environ_value, parse_cmdline};
 use crate::service::machine::Generation;
@@ -190,24 +190,44 @@ impl<K: Kernel> Daemon<K> {
         force: bool,
     ) -> Result<Vec<String>, Outcome> {
         self.check_nameless(&spec.name)?;
+        let mut warnings: Vec<String> = self.warning_of_marks(spec).into_iter().collect();
         match self.likeness(spec, passers) {
-            None => Ok(Vec::new()),
+            None => {}
             Some(Likeness::Same(pid)) if !force => {
                 let text = format!(
                     "{}: process {pid} runs the same command in the same directory and is not \
                      ours (stop it, or start with --force)",
                     spec.name
                 );
-                Err(failed(code::REFUSED, text))
+                return Err(failed(code::REFUSED, text));
             }
-            Some(Likeness::Same(pid)) => Ok(vec![format!(
+            Some(Likeness::Same(pid)) => warnings.push(format!(
                 "{}: process {pid} runs the same command in the same directory",
                 spec.name
-            )]),
-            Some(Likeness::Near(pid, pattern)) => Ok(vec![format!(
+            )),
+            Some(Likeness::Near(pid, pattern)) => warnings.push(format!(
                 "{}: process {pid} runs {pattern} in the same directory too",
                 spec.name
-            )]),
+            )),
         }
+        Ok(warnings)
+    }
+
+    /// That both marks of a service will be lost, where there is no other witness. Of PID 1 no
+    /// service outlives its daemon.
+    fn warning_of_marks(&self, spec: &Spec) -> Option<String> {
+        if self.own_namespace != 0 || self.own.pid == 1 {
+            return None;
+        }
+        let program = mark_remover(&spec.command)?;
+        let advice = match self.kernel.own_uid() {
+            0 => "use setpriv --reuid=USER --regid=GROUP --init-groups",
+            _ => "run opm as root, and there setpriv --reuid=USER --regid=GROUP --init-groups",
+        };
+        Some(format!(
+            "{}: {program} takes opm's marks off what it starts: after the daemon's death that \
+             can't be told from a stranger ({advice})",
+            spec.name
+        ))
     }
 }

@@ -322,11 +322,11 @@ impl<K: Kernel> Daemon<K> {
 
     pub(crate) fn doctor(&mut self) -> Vec<Finding> {
         let tiers = self.kernel.tiers().each();
-        let mut findings: Vec<Finding> = tiers.map(|(name, has)| tier(name, has)).into();
+        let is_root = self.kernel.own_uid() == 0;
+        let mut findings: Vec<Finding> = tiers.map(|(name, has)| tier(name, has, is_root)).into();
+        let pass = self.sightings(super::scan::Search::ALL);
         // With hidepid=2 those of others are not even listed: PID 1 is always there.
-        let whole =
-            self.kernel.stat(1).is_ok() && self.sightings(super::scan::Search::ALL).is_some();
-        findings.push(if whole {
+        findings.push(if self.kernel.stat(1).is_ok() && pass.is_some() {
             finding("ok", "/proc", "shows every process".to_owned(), "")
         } else {
             let advice = "mount /proc without hidepid: until then nothing that was adopted can be \
@@ -357,6 +357,14 @@ impl<K: Kernel> Daemon<K> {
             let text = format!("pid {pid} bears this home's mark, but its record is lost");
             let advice = "nothing starts while it lives, for it could be any service's: end it";
             findings.push(finding("problem", "stray", text, advice));
+        }
+        for pid in pass.map_or_else(Vec::new, |pass| self.forged_of(&pass)) {
+            let text = format!(
+                "process {pid} bears a mark of this home that no service of it has: copied or \
+                 forged"
+            );
+            let advice = "end it if it is not yours: nothing waits for it";
+            findings.push(finding("note", "mark", text, advice));
         }
         for name in self.strays.iter().filter_map(|stray| stray.name.clone()) {
             let text = format!("something of {name} still runs, but its record is lost");
@@ -390,19 +398,26 @@ fn finding(level: &str, subject: &str, text: String, advice: &str) -> Finding {
     }
 }
 
-fn tier(name: &str, has: bool) -> Finding {
-    let (level, text) = match (name, has) {
-        (_, true) => ("ok", "in use"),
-        ("pidfd-inode", _) => {
-            let text = "not there: identity is pid and start time, whose tick is 10 ms; a pid \
-                        reused within one tick can't be told apart";
-            ("note", text)
+fn tier(name: &str, has: bool, is_root: bool) -> Finding {
+    if has {
+        return finding("ok", name, "in use".to_owned(), "");
+    }
+    let (text, advice) = match name {
+        "pidfd-inode" => {
+            let text = "identity is pid and start time, whose tick is 10 ms; a pid reused within \
+                        one tick can't be told apart";
+            (text, "")
         }
-        ("pgroup-signal", _) => ("note", "not there: groups are signalled one by one"),
-        ("get-info", _) => ("note", "not there: how an adopted process ended may stay unknown"),
-        _ => ("note", "not there: fork instead"),
+        "pgroup-signal" => ("groups are signalled one by one", ""),
+        "get-info" => ("how an adopted process ended may stay unknown", ""),
+        "time-namespace" => {
+            let text = "a tree that lost both marks can't be told after a daemon's death";
+            (text, if is_root { "" } else { "run opm as root" })
+        }
+        "namespace-handle" => ("searches of /proc instead", ""),
+        _ => ("fork instead", ""),
     };
-    finding(level, name, text.to_owned(), "")
+    finding("note", name, format!("not there: {text}"), advice)
 }
 
 fn uuid(bits: u128) -> String {

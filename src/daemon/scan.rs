@@ -92,7 +92,7 @@ impl Sighting {
         self.is_marked() || self.mute || self.namespace != 0
     }
 
-    fn is_marked(&self) -> bool {
+    pub(crate) fn is_marked(&self) -> bool {
         self.part.is_some() || self.mark.is_some()
     }
 

@@ -6,7 +6,7 @@ use super::Daemon;
 use super::gate::readable;
 use super::load::TICK_MS;
 use super::owner::env_marks;
-use super::scan::Sighting;
+use super::scan::{Pass, Sighting};
 use super::sorted::{Map, Set};
 use super::unit::{Run, Unit};
 use crate::mutant::mutant;
@@ -156,6 +156,16 @@ impl<K: Kernel> Daemon<K> {
             let text = "bears a mark of this home that no service of it has: copied or forged";
             self.log.push(format!("pid {pids:?}: {text}"));
         }
+    }
+
+    /// What bears a mark that can't come from us, and lives: what this pass has ruled out, and what
+    /// was not believed when we began.
+    pub(crate) fn forged_of(&mut self, pass: &Pass) -> Vec<Pid> {
+        let disbelieved = pass.found.iter().filter(|seen| seen.is_marked()).map(|seen| seen.pid);
+        let disbelieved = disbelieved.filter(|pid| self.forged.contains(pid));
+        let mut pids: Vec<Pid> = pass.forged.iter().copied().chain(disbelieved).collect();
+        pids.retain(|pid| self.kernel.stat(*pid).is_ok_and(|stat| !stat.is_zombie()));
+        pids
     }
 
     /// `living`: generations of which a process was seen.

@@ -71,6 +71,38 @@ pub fn pattern_of_argv(argv: &[impl AsRef<str>]) -> String {
     of_words(&words, 0).map_or_else(|| base_name(first()).to_owned(), |subject| subject.text)
 }
 
+/// The program that takes marks off what it starts ([`super::mark`]), if `argv` runs one: in a PAM
+/// session of its own, limits are what PAM says and the environment is new.
+pub fn mark_remover(argv: &[impl AsRef<str>]) -> Option<&'static str> {
+    let words: Vec<&str> = argv.iter().map(AsRef::as_ref).collect();
+    remover_of(&words, 0)
+}
+
+fn remover_of(words: &[&str], depth: usize) -> Option<&'static str> {
+    let mut rest = words;
+    loop {
+        let leads = |word: &&str| tables::PREFIXES.contains(word) || is_assignment(word);
+        rest = rest.get(rest.iter().take_while(|word| leads(word)).count()..)?;
+        let kind = program_kind(rest.first()?);
+        if let Some(name) = tables::MARK_REMOVERS.iter().find(|name| **name == kind) {
+            return Some(name);
+        }
+        if tables::SHELLS.contains(&kind) {
+            let is_line = rest.get(1)?.strip_prefix('-').is_some_and(|flags| flags.ends_with('c'));
+            let line = rest.get(2).filter(|_| is_line && depth < DEPTH_MAX)?;
+            return lexer::simple_commands(line).iter().find_map(|command| {
+                let words: Vec<&str> = command.words.iter().map(String::as_str).collect();
+                remover_of(&words, depth + 1)
+            });
+        }
+        let wrapper = wrapper_of(kind, rest)?;
+        match peel(wrapper, rest, kind == "env", DEPTH_MAX) {
+            Inner::At(index) => rest = rest.get(index..)?,
+            Inner::Is(_) => return None,
+        }
+    }
+}
+
 /// A valid name for a service that runs `argv`: the pattern without its extension.
 pub fn default_name(argv: &[impl AsRef<str>]) -> String {
     let pattern = pattern_of_argv(argv);

@@ -1,5 +1,5 @@
 //! What commands say and mean, where it takes a real daemon to show it.
-use crate::namespace::isolated;
+use crate::namespace::{Setting, User, isolated, isolated_in};
 use crate::rig::{Rig, finish};
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader};
@@ -234,5 +234,44 @@ fn a_machine_that_is_gone_for_good_is_forgotten_when_the_operator_says_so() {
         let log = std::fs::read_to_string(rig.home.join("daemon.log")).unwrap();
         assert!(log.contains("told to forget"), "{log}");
         rig.start("fresh", "sleep");
+    });
+}
+
+/// What is said of a start that takes marks off, after one that keeps both.
+fn warning_of_marks(rig: &Rig) -> String {
+    let start = |name, program: &[&str]| {
+        let words = ["start", "--name", name, "--no-autorestart", "--"];
+        rig.opm(&[&words, program].concat()).err
+    };
+    let said = start("on", &["setpriv", "--reuid=su", "true"]);
+    assert!(!said.contains("marks"), "{said}");
+    start("off", &["env", "A=1", "su", "root", "-c", "exec sleep 1000"])
+}
+
+fn is_warned_of_marks(rig: &Rig, advice: &str) {
+    let said = warning_of_marks(rig);
+    assert!(said.contains("off: su takes opm's marks off") && said.contains(advice), "{said}");
+    // Known by now, and started again.
+    rig.opm(&["stop", "off"]);
+    assert!(rig.opm(&["start", "off"]).err.contains("off: su takes"));
+}
+
+#[test]
+fn a_start_that_takes_marks_off_is_warned_of_where_they_are_all_there_is() {
+    let setting = Setting { without: "time-namespace", ..Setting::default() };
+    isolated_in(setting, here!(), |rig| is_warned_of_marks(rig, "(use setpriv"));
+}
+
+#[test]
+fn a_start_that_takes_marks_off_is_warned_of_where_opm_is_not_root() {
+    let setting = Setting { user: User::Nobody, ..Setting::default() };
+    isolated_in(setting, here!(), |rig| is_warned_of_marks(rig, "(run opm as root"));
+}
+
+#[test]
+fn a_start_that_takes_marks_off_is_not_warned_of_where_there_is_more() {
+    isolated(here!(), |rig| {
+        let said = warning_of_marks(rig);
+        assert!(!said.contains("marks"), "{said}");
     });
 }

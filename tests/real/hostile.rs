@@ -126,6 +126,29 @@ fn a_child_in_a_pid_namespace_of_its_own_is_waited_for() {
     });
 }
 
+/// What bears a service's limit and is outside its time namespace has copied it.
+#[test]
+fn a_forged_mark_is_named_and_nobody_waits_for_it() {
+    isolated(here!(), |rig| {
+        let leader = rig.start("web", "sleep");
+        let limits = std::fs::read_to_string(format!("/proc/{leader}/limits")).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max file locks")).unwrap();
+        let mark = line.split_whitespace().nth(3).unwrap();
+        let mut forger = Command::new("prlimit");
+        forger.args([&format!("--locks={mark}:{mark}"), "sleep", "1000"]);
+        let mut forger = forger.spawn().unwrap();
+        let text = format!("process {} bears a mark of this home", forger.id());
+        rig.until("the forged mark", || rig.ok(&["doctor"]).contains(&text).then_some(()));
+        rig.kill_daemon();
+        assert!(rig.ok(&["doctor"]).contains(&text));
+        rig.ok(&["restart", "web"]);
+        assert_eq!(forger.try_wait().unwrap(), None, "it was ended");
+        forger.kill().unwrap();
+        forger.wait().unwrap();
+        assert!(!rig.ok(&["doctor"]).contains("copied or forged"));
+    });
+}
+
 /// `opm ARGS…` on another home.
 fn at_home(rig: &Rig, home: &std::path::Path, args: &[&str]) -> crate::rig::Ran {
     let mut command = rig.command(args);

@@ -361,3 +361,7 @@ pub(super) const SCRIPT_EXTENSIONS: &[&str] = &[
 
 /// Extensions of programs that something else runs, or that say nothing in a name.
 pub(super) const PROGRAM_EXTENSIONS: &[&str] = &["jar", "war", "dll", "exe", "appimage", "bin"];
+
+/// Programs that start others in a session of PAM.
+pub(super) const MARK_REMOVERS: &[&str] =
+    &["su", "sudo", "runuser", "login", "doas", "pkexec", "machinectl"];

@@ -341,3 +341,24 @@ fn a_command_mentions_its_own_pattern() {
         assert!(mentions(argv, &pattern_of_argv(argv)), "{argv:?}");
     }
 }
+
+#[test]
+fn mark_remover_is_found_behind_wrappers_and_in_a_line_and_nowhere_else() {
+    let cases: [(&[&str], _); 12] = [
+        (&["/usr/bin/su", "-", "web", "-c", "./run"], Some("su")),
+        (&["env", "-i", "A=1", "nice", "-n", "5", "nohup", "sudo", "-u", "x", "y"], Some("sudo")),
+        (&["setpriv", "--reuid=x", "runuser", "-u", "x", "--", "y"], Some("runuser")),
+        (&["sh", "-c", "cd /srv && exec doas -u web ./run"], Some("doas")),
+        (&["bash", "-ec", "sh -c 'A=1 pkexec x'"], Some("pkexec")),
+        (&["timeout", "5", "machinectl", "shell"], Some("machinectl")),
+        (&["login", "-f", "web"], Some("login")),
+        (&["node", "su"], None),
+        (&["sh", "su"], None),
+        (&["sh", "-c", "echo sudo"], None),
+        (&["setpriv", "--reuid", "su", "./run"], None),
+        (&[], None),
+    ];
+    for (argv, expected) in cases {
+        assert_eq!(mark_remover(argv), expected, "{argv:?}");
+    }
+}
