@@ -94,8 +94,10 @@ type Files<F> = (Journal<F>, Store<F>, Generations<F>);
 /// was cut off by the end of its daemon; or it signed in a newer journal than this.
 fn signed(found: &Found) -> u64 {
     let of = |(state, signature): &(Option<State>, Option<Signature>)| {
-        let emptied = state.map_or(0, |state| state.emptied);
-        emptied.max(signature.map_or(0, |signature| signature.generation))
+        // `emptied` alone says what was past when the service was defined, whoever's it was.
+        let ended = state.filter(|state| state.emptied >= state.generation);
+        let ended = ended.map_or(0, |state| state.generation);
+        ended.max(signature.map_or(0, |signature| signature.generation))
     };
     found.slots.iter().map(of).max().unwrap_or(0)
 }
@@ -178,7 +180,8 @@ impl<K: Kernel> Daemon<K> {
             Generations::open(&mut kernel).map_err(|errno| cannot(generations::FILE, errno))?;
         let sequence = Sequence(highest.max(floor));
         let is_new = found.header.is_none() && known.is_none() && lost_key.is_none();
-        let lacks = |header: Header| header.incomplete || floor > signed(&found);
+        // One of another boot is an old copy if anything lives that it does not know.
+        let lacks = |header: Header| header.incomplete || floor > signed(&found) || !valid;
         let mut loss =
             Loss { record: !is_new && found.header.is_none_or(lacks), key: lost_key.is_some() };
         let mut daemon =

@@ -1,8 +1,9 @@
 //! What proves that a tree whose orphans went elsewhere is empty.
 //!
-//! Where the kernel has file handles of namespaces, it is asked: a time namespace that is gone has
-//! nobody in it. (A process lets go of it in its exit after its memory and its files.) Elsewhere
-//! passes over /proc ([`super::scan`]) have to prove it.
+//! Passes over /proc ([`super::scan`]) look for whatever is in the tree's time namespace or bears
+//! its marks. Where the kernel has file handles of namespaces, it is asked, too: once that of the
+//! tree is gone nobody is in it (a process lets go of it in its exit after its memory and its
+//! files), and what is left to look for has made itself another one, and bears a mark.
 //!
 //! # Why a pass can prove that a tree is empty
 //!
@@ -38,23 +39,22 @@ impl<K: Kernel> Daemon<K> {
     /// Of draining trees that can have members which are no descendants of our children, those that
     /// are confirmed empty.
     pub(crate) fn confirm_by_search(&mut self, ids: Vec<Id>) -> Vec<Id> {
-        let (mut empty, mut unproved) = (Vec::new(), Vec::new());
+        let mut empty = Vec::new();
+        let mut gone = true;
         for id in ids {
-            if !self.are_members_dead(id) {
-                continue;
-            }
-            let namespace = self.namespace_of(id);
-            // Held open by somebody, it is alive with nothing in it: then the passes tell.
-            match self.kernel.is_namespace_alive(namespace) {
-                Some(false) => empty.push(id),
-                Some(true) | None => unproved.push(id),
+            if self.are_members_dead(id) {
+                let namespace = self.namespace_of(id);
+                // Held open by somebody, it is there with nothing in it.
+                gone &= self.kernel.is_namespace_alive(namespace) == Some(false);
+                empty.push(id);
             }
         }
-        if self.pass_until_clean(&mut unproved) {
+        let waiting = empty.clone();
+        if self.pass_until_clean(&mut empty, gone) {
             self.search_pause = LOOK_AGAIN_MS;
-            empty.append(&mut unproved);
         } else {
-            self.search_later(&unproved);
+            self.search_later(&waiting);
+            empty.clear();
         }
         // Not the group's own word: zombies of somebody else's count as members there until they
         // are reaped (1.3 s late by some inits), and the passes have seen that none of it lives.
@@ -76,7 +76,8 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Passes until what is left of `ready` is proved to be empty, or too many proved nothing.
-    fn pass_until_clean(&mut self, ready: &mut Vec<Id>) -> bool {
+    /// `gone`: nothing is left in their time namespaces.
+    fn pass_until_clean(&mut self, ready: &mut Vec<Id>, gone: bool) -> bool {
         let mut proof = Proof::default();
         let mut zombies: Vec<Identity> = Vec::new();
         for _ in 0..PASSES_MAX {
@@ -94,7 +95,7 @@ impl<K: Kernel> Daemon<K> {
                 // Not of a lost leader, whose number nobody knows; 0 is a session of others.
                 numbers.extend(run.map(|run| run.leader.pid).filter(|pid| *pid != 0));
             }
-            let Some(mut pass) = self.sightings(Search { numbers: &numbers, marks }) else {
+            let Some(mut pass) = self.sightings(Search { numbers: &numbers, marks, gone }) else {
                 return false;
             };
             let mut waiting = Vec::new();

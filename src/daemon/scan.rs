@@ -31,6 +31,8 @@ pub(crate) struct Pass {
     pub(crate) listed: usize,
     /// The generation that is in each time namespace.
     owners: Map<u64, u64>,
+    /// These namespaces are known to be there.
+    sure: bool,
 }
 
 /// A process that may be one of ours.
@@ -68,11 +70,13 @@ pub(crate) struct Search<'a> {
     pub(crate) numbers: &'a [Pid],
     /// Marks count: of some incarnation the time namespace is not known.
     pub(crate) marks: bool,
+    /// Nothing is in the time namespaces in question any more.
+    pub(crate) gone: bool,
 }
 
 impl Search<'_> {
     /// Everything that might be one of ours.
-    pub(crate) const ALL: Self = Self { numbers: &[], marks: true };
+    pub(crate) const ALL: Self = Self { numbers: &[], marks: true, gone: false };
 }
 
 impl Sighting {
@@ -112,8 +116,9 @@ impl Pass {
         if told && seen.namespace == namespace.inode && owner == Some(generation) {
             return true;
         }
-        // Of another incarnation, by the kernel's word.
-        let is_others = told && owner.is_some_and(|owner| owner != generation);
+        // Of another incarnation, by the kernel's word; where that can't be asked, the number may have
+        // been given again.
+        let is_others = self.sure && told && owner.is_some_and(|owner| owner != generation);
         !is_others && seen.names(generation)
     }
 }
@@ -123,7 +128,11 @@ impl<K: Kernel> Daemon<K> {
     /// could not be read whole.
     pub(crate) fn sightings(&mut self, search: Search<'_>) -> Option<Pass> {
         let leaders = self.leaders_alive();
-        let mut pass = Pass { owners: self.namespace_owners(), ..Pass::default() };
+        let mut pass = Pass {
+            owners: self.namespace_owners(),
+            sure: self.kernel.tiers().namespace_handle,
+            ..Pass::default()
+        };
         let mut pids = Vec::new();
         self.kernel.processes(0, &mut pids).ok()?;
         while let Some(last) = pids.last().copied() {
@@ -178,13 +187,13 @@ impl<K: Kernel> Daemon<K> {
         let limit = self.kernel.locks_limit(pid)?;
         seen.part = LimitMark::generation_of(limit, self.header.home_key);
         if seen.part.is_none() && is_exiting {
-            return self.look_of_exiting(pid, limit);
+            return self.look_of_exiting(pid, limit, search.gone);
         }
         if seen.part.is_none() && self.may_bear_a_mark(limit) {
             match self.mark_in_memory(pid)? {
                 Memory::Read(mark) => seen.mark = mark,
                 Memory::Mute => seen.mute = true,
-                Memory::Gone => return self.look_of_exiting(pid, limit),
+                Memory::Gone => return self.look_of_exiting(pid, limit, search.gone),
             }
         }
         if seen.is_marked() && !self.can_be_ours(pid)? {
@@ -197,7 +206,7 @@ impl<K: Kernel> Daemon<K> {
         if !seen.is_marked() && !search.numbers.is_empty() {
             let stat = self.kernel.stat(pid)?;
             if stat.is_zombie() {
-                return Ok(self.look_of_zombie(limit));
+                return Ok(self.look_of_zombie(limit, search.gone));
             }
             (seen.sid, seen.pgid) = (stat.sid, stat.pgid);
         }
@@ -232,6 +241,7 @@ impl<K: Kernel> Daemon<K> {
     fn mark_in_memory(&mut self, pid: Pid) -> Result<Memory, Errno> {
         match self.kernel.environ(pid) {
             Err(Errno::ACCESS | Errno::PERM) => Ok(Memory::Read(None)),
+            Err(Errno::TIMEDOUT) if mutant("mute_is_clean") => Ok(Memory::Read(None)),
             Err(Errno::TIMEDOUT) => Ok(Memory::Mute),
             Err(Errno::SRCH | Errno::NOENT) => Ok(Memory::Gone),
             Err(errno) => Err(errno),
@@ -248,11 +258,11 @@ impl<K: Kernel> Daemon<K> {
 
     /// No memory: a kernel thread or a zombie never will have, and what is exiting has none any
     /// more. It forks no more, so that it is as good as a zombie.
-    fn look_of_exiting(&mut self, pid: Pid, limit: (u64, u64)) -> Result<Look, Errno> {
+    fn look_of_exiting(&mut self, pid: Pid, limit: (u64, u64), gone: bool) -> Result<Look, Errno> {
         let stat = self.kernel.stat(pid)?;
         let outside = self.header.pid_namespace == INITIAL_PID_NAMESPACE;
         let is_kernel_thread = outside && (pid == KTHREADD || stat.ppid == KTHREADD);
-        Ok(if is_kernel_thread { Look::Nothing } else { self.look_of_zombie(limit) })
+        Ok(if is_kernel_thread { Look::Nothing } else { self.look_of_zombie(limit, gone) })
     }
 
     /// Whether a process that bears a mark of ours can have it from us: it has our uid, or root's
@@ -267,10 +277,12 @@ impl<K: Kernel> Daemon<K> {
 
     /// The daemon before, which was just killed, is no corpse to worry about, nor is what can't
     /// have been ours.
-    fn look_of_zombie(&mut self, limit: (u64, u64)) -> Look {
+    fn look_of_zombie(&mut self, limit: (u64, u64), gone: bool) -> Look {
         let own = self.mark.map(LimitMark::value);
         let is_daemon = own.is_some_and(|own| limit == (own, own));
-        let may_be_ours = self.may_bear_a_mark(limit) || self.kernel.may_raise_limits();
+        // One that had its limit raised can have been in a time namespace that is not gone.
+        let was_told = !gone && self.kernel.may_raise_limits();
+        let may_be_ours = self.may_bear_a_mark(limit) || was_told;
         if is_daemon || !may_be_ours { Look::Nothing } else { Look::Corpse }
     }
 
@@ -327,7 +339,10 @@ impl<K: Kernel> Daemon<K> {
             let certain = pass.is_of(sighting, generation, namespace);
             let near = sighting.sid == leader.pid || sighting.pgid == leader.pid;
             let unmarked = !sighting.is_marked();
-            let undecided = namespace.inode == 0 || !sighting.told;
+            // Whoever is in our own time namespace is in none of theirs; what is in another may have
+            // made it for itself.
+            let is_outside = sighting.told && sighting.namespace == 0;
+            let undecided = namespace.inode == 0 || !is_outside;
             if sighting.mute && undecided && !certain {
                 any = true;
                 self.wait_for_mute(id, sighting.pid);

@@ -60,7 +60,7 @@ impl Loss {
             let named = seen.part.is_none_or(|part| LimitMark::names(part, mark.generation));
             mark.home_key == home_key && named
         };
-        self.record || env_marks(environ).any(agrees)
+        self.record || mutant("believe_numbers") || env_marks(environ).any(agrees)
     }
 }
 
@@ -315,7 +315,10 @@ impl<K: Kernel> Daemon<K> {
             alive.extend(held.filter(|_| generation != UNMARKED));
             let is_its = |seen: &&Sighting| match generation {
                 UNMARKED => is_open(seen),
-                _ => seen.names(generation) || stray.namespaces.contains(&seen.namespace),
+                _ => {
+                    let is_in = stray.namespaces.contains(&seen.namespace);
+                    seen.names(generation) || is_in || seen.mute
+                }
             };
             alive.extend(found.iter().filter(is_its).map(|seen| seen.pid));
             alive.len() > before

@@ -162,6 +162,8 @@ fn no_moment_is_wrong_for_the_daemons_death() {
         for (n, name) in names.iter().enumerate() {
             rig.start_with(name, &options, ops(n));
         }
+        rig.start_nest("nest", &options);
+        let names: Vec<String> = names.into_iter().chain(["nest".to_owned()]).collect();
         rig.ok(&["save"]);
         let mut before = wait_for_quiet(rig);
         let began = Instant::now();

@@ -184,6 +184,21 @@ impl Rig {
     }
 
     /// Starts the fixture with `ops` as service `name` under these options.
+    /// Starts a service that is itself an opm, of another home, around a program of this name.
+    pub(crate) fn start_nest(&self, name: &str, options: &[&str]) {
+        let script = format!(
+            "OPM_HOME={} exec {} run -- {} {} sleep",
+            self.dir.join(name).display(),
+            opm().display(),
+            fixture().display(),
+            self.lock(name),
+        );
+        let mut words = vec!["start", "--name", name];
+        words.extend(options);
+        words.extend(["--", "bash", "-c", &script]);
+        self.ok(&words);
+    }
+
     pub(crate) fn start_with(&self, name: &str, options: &[&str], ops: &str) -> i32 {
         self.ok(&self.start_words(name, options, ops).iter().map(|s| &**s).collect::<Vec<_>>());
         let row = self.row(name);

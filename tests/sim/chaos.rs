@@ -105,6 +105,8 @@ impl World {
             self.procs[at].env = Rc::new(b"HOME=/\0".to_vec());
             self.procs[at].limit = UNLIMITED;
             self.procs[at].limit_lost = true;
+        } else if odds(self, f.leaves) {
+            self.procs[at].namespace = self.new_namespace();
         } else if odds(self, f.enters) {
             self.enter_elsewhere(key);
         } else if odds(self, f.mute) {
@@ -221,16 +223,17 @@ impl World {
         self.pids = self.pids.max(40);
         self.fuse = None;
         let daemon = self.daemon;
-        let mut leaving: Vec<Key> = Vec::new();
         for p in &mut self.procs {
             p.stuck = false;
             p.half_dead = false;
             p.mute = false;
-            let stays = p.pre.is_some() || (p.tag.is_some() && !p.is_unmarked());
-            if Some(p.key) != daemon && !stays {
-                leaving.push(p.key);
-            }
         }
+        let stays = |p: &&Proc| {
+            let is_known = p.tag.is_some() && !p.is_unmarked() && !self.is_lost(p);
+            Some(p.key) == daemon || p.pre.is_some() || is_known
+        };
+        let leaving = self.procs.iter().filter(|p| !stays(p)).map(|p| p.key);
+        let leaving: Vec<Key> = leaving.collect();
         for key in leaving {
             self.die(key, Exit::Code(0));
         }

@@ -34,4 +34,6 @@ pub(crate) struct Faults {
     pub(crate) mute: u32,
     /// Somebody holds a namespace open.
     pub(crate) pinned: u32,
+    /// A process makes itself a time namespace of its own.
+    pub(crate) leaves: u32,
 }

@@ -70,7 +70,9 @@ impl Kernel for Fake {
         let cmdline = plan.argv.iter().flat_map(|w| w.bytes().chain([0])).collect();
         let at = world.procs.len() - 1;
         if world.tiers.time_namespace {
-            world.procs[at].namespace = world.new_namespace();
+            let namespace = world.new_namespace();
+            world.procs[at].namespace = namespace;
+            world.procs[at].given = namespace.id;
         }
         let p = &mut world.procs[at];
         p.tag = Some(Tag { service, generation, born: daemon });

@@ -110,4 +110,10 @@ is_caught! {
     forgetting_the_nameless_is_caught: "forget_nameless";
     dropping_a_wake_up_is_caught: "drop_wake";
     asking_twice_is_caught: "ask_twice";
+    believing_foreign_marks_of_a_child_is_caught: "foreign_marks";
+    taking_lineage_for_all_is_caught: "lineage_is_all";
+    believing_any_uid_is_caught: "any_uid";
+    taking_silence_for_an_answer_is_caught: "mute_is_clean";
+    giving_a_number_again_is_caught: "forget_numbers";
+    believing_every_number_is_caught: "believe_numbers";
 }

@@ -73,7 +73,7 @@ const FILES: [&str; 2] = ["journal", "services"];
 
 fn faults(rng: &mut Rng) -> Faults {
     let mut f = Faults::default();
-    let rates: [&mut u32; 28] = [
+    let rates: [&mut u32; 29] = [
         &mut f.descriptors,
         &mut f.spawn,
         &mut f.disk,
@@ -102,6 +102,7 @@ fn faults(rng: &mut Rng) -> Faults {
         &mut f.forged,
         &mut f.mute,
         &mut f.pinned,
+        &mut f.leaves,
     ];
     for rate in rates {
         *rate = rng.pick(&[0, 0, 10, 40, 120]);

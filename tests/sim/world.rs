@@ -82,6 +82,8 @@ pub(crate) struct Proc {
     pub(crate) uid: u32,
     /// Its time namespace.
     pub(crate) namespace: Namespace,
+    /// The id of that which its incarnation was given.
+    pub(crate) given: u64,
     pub(crate) pid_namespace: u64,
     /// Its memory does not answer.
     pub(crate) mute: bool,
@@ -107,7 +109,8 @@ impl Proc {
     pub(crate) fn is_unmarked(&self) -> bool {
         let bears_one = self.env.windows(4).any(|word| word == b"OPM_");
         let env_lost = !bears_one || self.env_hidden || self.limit == UNLIMITED;
-        self.namespace == OUTSIDE && self.limit_lost && env_lost
+        let is_told = self.given != OUTSIDE.id && self.namespace.id == self.given;
+        !is_told && self.limit_lost && env_lost
     }
 }
 
@@ -282,6 +285,7 @@ impl World {
                 cwd: "/".into(),
                 uid: 1000,
                 namespace: OUTSIDE,
+                given: OUTSIDE.id,
                 pid_namespace: PID_NAMESPACES[0],
                 mute: false,
                 stubborn: false,
@@ -462,7 +466,14 @@ impl World {
     pub(crate) fn is_excused(&self, p: &Proc) -> bool {
         let is_ours_by_lineage = p.tag.map(|tag| tag.born) == self.daemon;
         let is_elsewhere = p.pid_namespace != PID_NAMESPACES[0];
-        p.is_unmarked() && (is_elsewhere || !is_ours_by_lineage)
+        // Who leaves both the PID namespace and the time namespace wants to be lost.
+        self.is_lost(p) || p.is_unmarked() && (is_elsewhere || !is_ours_by_lineage)
+    }
+
+    /// Who leaves both the PID namespace and the time namespace wants to be lost.
+    pub(crate) fn is_lost(&self, p: &Proc) -> bool {
+        let has_left = p.namespace.id != p.given && p.pid_namespace != PID_NAMESPACES[0];
+        has_left && self.tiers.namespace_handle && self.tiers.time_namespace
     }
 
     /// The mark of a daemon of another home, inside of a service.
