@@ -3,7 +3,7 @@
 use super::Daemon;
 use super::departure::Departed;
 use super::events::Events;
-use super::gate::LOOK_AGAIN_MS;
+use super::gate::{LOOK_AGAIN_MS, orphans_watched_max};
 use super::generations::{self, Generations};
 use super::journal::{self, Found, Journal};
 use super::load::highest;
@@ -254,6 +254,7 @@ impl<K: Kernel> Daemon<K> {
             strays: Vec::new(),
             actions: Vec::new(),
             own_namespace,
+            orphans_watched_max: orphans_watched_max(),
             search_pause: LOOK_AGAIN_MS,
             departed: Departed::of(&header.departed),
             forged: Set::new(),

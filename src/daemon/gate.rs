@@ -20,7 +20,8 @@ use crate::sys::{Errno, Kernel, Reach, Wake};
 
 /// Times that the list of children is read in one turn while orphans keep dying.
 const COUNTS_MAX: usize = 16;
-/// Orphans that are watched by a descriptor each.
+/// Orphans that are watched by a descriptor each, as far as they take no more than a quarter of
+/// them: what is looked at in /proc, and who asks, need some too.
 const ORPHANS_WATCHED_MAX: usize = 256;
 /// When something could not be looked at (EMFILE, no /proc for a moment), look again then.
 pub(crate) const LOOK_AGAIN_MS: u64 = 200;
@@ -120,7 +121,7 @@ impl<K: Kernel> Daemon<K> {
     /// many, or that there is no descriptor for. A service that leaves thousands behind must not
     /// take from the others what they need.
     fn hold(&mut self, pid: Pid) -> Result<(K::Pidfd, bool), Errno> {
-        if self.orphans.len() >= ORPHANS_WATCHED_MAX {
+        if self.orphans.len() >= self.orphans_watched_max {
             return Ok((self.kernel.child(pid), false));
         }
         match self.kernel.pidfd_open(pid) {
@@ -305,6 +306,13 @@ impl<K: Kernel> Daemon<K> {
         unit.emptied = unit.emptied.max(run.generation.0);
         Some(run.generation)
     }
+}
+
+/// How many orphans are watched by a descriptor each.
+pub(crate) fn orphans_watched_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let quarter = usize::try_from(limit.current.unwrap_or(u64::MAX) / 4);
+    quarter.map_or(ORPHANS_WATCHED_MAX, |quarter| quarter.min(ORPHANS_WATCHED_MAX))
 }
 
 /// None: it is not there, or not ours to read.

@@ -113,6 +113,8 @@ pub struct Daemon<K: Kernel> {
     actions: Vec<Action>,
     /// The inode of our own time namespace, if incarnations get others; else 0.
     pub(crate) own_namespace: u64,
+    /// Orphans beyond so many are held by number.
+    orphans_watched_max: usize,
     /// Until passes are tried again that proved nothing.
     pub(crate) search_pause: u64,
     /// Daemons that were started from inside our services, and left them.

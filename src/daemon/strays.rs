@@ -54,11 +54,11 @@ pub(crate) struct Loss {
 impl Loss {
     /// Whether a mark that no record names is believed. The full key is known to those alone who
     /// may read our services' environments; the limit to everybody, so that it counts only where
-    /// the record is known to be incomplete.
-    fn believes(&self, seen: &Sighting, environ: &[u8], home_key: u64) -> bool {
+    /// the record is known to be incomplete. What is higher than any that was `given` is forged.
+    fn believes(&self, seen: &Sighting, environ: &[u8], home_key: u64, given: u64) -> bool {
         let agrees = |mark: EnvMark| {
             let named = seen.part.is_none_or(|part| LimitMark::names(part, mark.generation));
-            mark.home_key == home_key && named
+            mark.home_key == home_key && named && mark.generation <= given
         };
         self.record || mutant("believe_numbers") || env_marks(environ).any(agrees)
     }
@@ -117,7 +117,8 @@ impl<K: Kernel> Daemon<K> {
                 Err(Errno::TIMEDOUT) => Vec::new(),
                 other => readable(other)?.unwrap_or_default(),
             };
-            if !loss.believes(&sighting, &environ, self.header.home_key) {
+            let given = self.sequence.0;
+            if !loss.believes(&sighting, &environ, self.header.home_key, given) {
                 self.forged.insert(sighting.pid);
                 continue;
             }
@@ -177,6 +178,10 @@ impl<K: Kernel> Daemon<K> {
         loss: &Loss,
     ) -> Result<(), Errno> {
         let mark = members.iter().find_map(|lost| lost.mark);
+        if loss.record && mark.is_some() {
+            // Of a lost record this is all that is left. What follows must be told from it.
+            self.sequence.0 = self.sequence.0.max(generation.0);
+        }
         let name = members.iter().find_map(|lost| lost.name.clone());
         let leader =
             mark.map(|mark| mark.pid).filter(|pid| members.iter().any(|lost| lost.pid == *pid));

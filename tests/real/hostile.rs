@@ -150,7 +150,7 @@ fn a_forged_mark_is_named_and_nobody_waits_for_it() {
 }
 
 /// `opm ARGS…` on another home.
-fn at_home(rig: &Rig, home: &std::path::Path, args: &[&str]) -> crate::rig::Ran {
+pub(crate) fn at_home(rig: &Rig, home: &std::path::Path, args: &[&str]) -> crate::rig::Ran {
     let mut command = rig.command(args);
     command.env("OPM_HOME", home);
     finish(command.spawn().unwrap(), args)
