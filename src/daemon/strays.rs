@@ -41,6 +41,9 @@ struct Lost {
 /// In place of the generation of what may be of any.
 const UNMARKED: u64 = 0;
 
+/// How far ahead of an old copy of the home its services may be.
+const AHEAD_MAX: u64 = 1 << 20;
+
 /// What of the home's record is missing.
 #[derive(Clone, Debug)]
 pub(crate) struct Loss {
@@ -54,11 +57,12 @@ pub(crate) struct Loss {
 impl Loss {
     /// Whether a mark that no record names is believed. The full key is known to those alone who
     /// may read our services' environments; the limit to everybody, so that it counts only where
-    /// the record is known to be incomplete. What is higher than any that was `given` is forged.
+    /// the record is known to be incomplete. What lies far above all that were `given` is forged;
+    /// a little above, an old copy of the whole home was put back.
     fn believes(&self, seen: &Sighting, environ: &[u8], home_key: u64, given: u64) -> bool {
         let agrees = |mark: EnvMark| {
             let named = seen.part.is_none_or(|part| LimitMark::names(part, mark.generation));
-            mark.home_key == home_key && named && mark.generation <= given
+            mark.home_key == home_key && named && mark.generation <= given + AHEAD_MAX
         };
         self.record || mutant("believe_numbers") || env_marks(environ).any(agrees)
     }

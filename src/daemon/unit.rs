@@ -259,7 +259,9 @@ impl<K: Kernel> Run<K> {
         };
         let (pid, start_time) = identity;
         let was_there = |(tick, last)| (start_time, pid) <= (tick, last);
+        // One that could not be looked at when it was asked is known by its number alone.
         asked.seen.contains(&identity)
+            || asked.seen.contains(&(pid, 0))
             || pgid == self.leader.pid && asked.group.is_some_and(was_there)
     }
 }
