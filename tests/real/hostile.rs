@@ -127,7 +127,7 @@ fn a_child_in_a_pid_namespace_of_its_own_is_waited_for() {
 }
 
 /// `opm ARGS…` on another home.
-fn at_home(rig: &Rig, home: &std::path::Path, args: &[&str]) -> crate::rig::Ran {
+pub(crate) fn at_home(rig: &Rig, home: &std::path::Path, args: &[&str]) -> crate::rig::Ran {
     let mut command = rig.command(args);
     command.env("OPM_HOME", home);
     finish(command.spawn().unwrap(), args)

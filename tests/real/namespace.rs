@@ -53,6 +53,16 @@ macro_rules! in_every_tier {
     };
 }
 
+/// The claims named are tests with each witness that opm may have, and without.
+macro_rules! with_each_witness {
+    ($($claim:ident),* $(,)?) => {
+        in_every_tier! { @tier full "" Root $($claim)* }
+        in_every_tier! { @tier without_namespace_handle "namespace-handle" Root $($claim)* }
+        in_every_tier! { @tier without_time_namespace "time-namespace" Root $($claim)* }
+        in_every_tier! { @tier as_nobody "" Nobody $($claim)* }
+    };
+}
+
 /// Who runs opm.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum User {

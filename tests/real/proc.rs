@@ -80,3 +80,19 @@ pub(crate) fn arguments(pid: i32) -> String {
     let text = String::from_utf8_lossy(&bytes).replace('\0', " ");
     text.trim_end().to_owned()
 }
+
+/// Its hard limit of locks, which is one of opm's marks.
+pub(crate) fn locks_limit(pid: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("Max file locks"));
+    let hard = line.unwrap().split_whitespace().nth(1).unwrap();
+    hard.parse().unwrap_or(u64::MAX)
+}
+
+/// The CPU time that it has used, in ms.
+pub(crate) fn cpu_ms(pid: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let mut fields = text.rsplit_once(')').unwrap().1.split_whitespace().skip(14 - 3);
+    let mut next = || fields.next().unwrap().parse::<u64>().unwrap();
+    (next() + next()) * 10
+}

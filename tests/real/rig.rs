@@ -80,6 +80,19 @@ impl Rig {
         }
     }
 
+    /// Whether each incarnation has a time namespace of its own.
+    pub(crate) fn has_time_namespaces(&self) -> bool {
+        self.setting.user == User::Root && !self.setting.without.contains("time-namespace")
+    }
+
+    /// Whoever runs opm.
+    pub(crate) fn uid(&self) -> u32 {
+        match self.setting.user {
+            User::Root => 0,
+            User::Nobody => NOBODY,
+        }
+    }
+
     // Commands.
 
     /// `opm ARGS…` on this home.

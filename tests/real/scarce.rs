@@ -8,12 +8,12 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 /// A daemon that can have so many descriptors and no more.
-fn start_with_descriptors(rig: &Rig, most: u32) -> Ran {
+pub(crate) fn start_with_descriptors(rig: &Rig, most: u32) -> Ran {
     let args = ["daemon", "start"];
     let opm = rig.command(&args);
     let mut command = Command::new("prlimit");
     command.arg(format!("--nofile={most}")).arg(opm.get_program());
-    command.args(args);
+    command.args(opm.get_args());
     command.envs(opm.get_envs().filter_map(|(k, v)| Some((k, v?))));
     command.stdin(std::process::Stdio::null());
     command.stdout(std::process::Stdio::piped());
