@@ -370,7 +370,7 @@ fn neighbour(rig: &Rig, ops: &[&str]) -> Child {
 }
 
 fn an_adopted_tree_drains_among_zombies(rig: &Rig) {
-    let mut neighbours = vec![neighbour(rig, &["orphans:300"]), neighbour(rig, &["zombies:500"])];
+    let mut neighbours = [neighbour(rig, &["orphans:300"]), neighbour(rig, &["zombies:500"])];
     neighbours[0].wait().unwrap();
     let parent = neighbours[1].id().cast_signed();
     rig.start("web", "child [ setsid note:rest sleep ] sleep");
