@@ -201,10 +201,29 @@ fn every_variable_of_ours_is_in_a_page_and_no_other() {
     let said: BTreeSet<String> = pages.values().flat_map(|text| variables(text)).collect();
     assert!(read.contains("OPM_HOME"));
     assert_eq!(said, read, "the pages, then the program");
-    let hidden = ["OPM_WITHOUT", "OPM_LISTENER", "OPM_CRASHED_AT"];
+    let hidden = ["OPM_WITHOUT", "OPM_LISTENER", "OPM_CRASHED_AT", "OPM_DEPARTED"];
     let first = variables(&page("opm.1"));
     let leaked: Vec<&&str> = hidden.iter().filter(|name| first.contains(**name)).collect();
     assert!(leaked.is_empty(), "for opm(8) alone: {leaked:?}");
+}
+
+/// A macro of mdoc in a heading is not that word, and of a name of several words a bare `.Nm`
+/// repeats the first or all, by the formatter. No lint says so.
+#[test]
+fn headings_and_synopses_read_alike_in_every_formatter() {
+    let macros = ["In", "An", "At", "No", "Ns", "Of", "On", "Or", "Up"];
+    for (name, text) in pages() {
+        let headings =
+            text.lines().filter(|line| line.starts_with(".Ss ") || line.starts_with(".Sh "));
+        for heading in headings {
+            let word = heading.split(' ').find(|word| macros.contains(word));
+            assert_eq!(word, None, "{name}: {heading}");
+        }
+        let is_bare = text.lines().any(|line| line == ".Nm");
+        let is_long = |line: &str| line.starts_with(".Nm ") && line.split(' ').count() > 2;
+        let named = section(&text, ".Sh NAME").into_iter().any(is_long);
+        assert!(!(is_bare && named), "{name}: a bare .Nm repeats a name of several words");
+    }
 }
 
 #[test]

@@ -43,8 +43,10 @@ impl Identity {
 /// A time namespace of an incarnation's own, by what the kernel calls it.
 ///
 /// Whatever descends from the leader is in it: it survives setsid, double forks, `env -i`, a whole
-/// PAM session, and a user or PID namespace of its own; only CAP_SYS_ADMIN leaves it, and without
-/// offsets no program sees a difference (time_namespaces(7)).
+/// PAM session, and a user or PID namespace of its own. Nothing goes back to ours without
+/// CAP_SYS_ADMIN there; what makes itself another one (unshare(1) with --time, in a user namespace
+/// of its own anybody may) is told by its marks. Without offsets no program sees a difference
+/// (time_namespaces(7)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Namespace {
     /// Unique for the boot (Linux 6.18); 0 if unknown.
