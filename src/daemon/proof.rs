@@ -1,8 +1,9 @@
 //! What proves that a tree whose orphans went elsewhere is empty.
 //!
 //! Where the kernel has file handles of namespaces, it is asked: a time namespace that is gone has
-//! nobody in it. (A process lets go of it in its exit after its memory and its files.) Elsewhere
-//! passes over /proc ([`super::scan`]) have to prove it.
+//! nobody in it. Then one look at /proc is for those that left it on purpose (unshare(1)), and for
+//! those in their exit: the kernel takes the namespace from them before it closes their files
+//! (exit_task_work() of do_exit()). Elsewhere passes over /proc ([`super::scan`]) have to prove it.
 //!
 //! # Why a pass can prove that a tree is empty
 //!
@@ -38,7 +39,7 @@ impl<K: Kernel> Daemon<K> {
     /// Of draining trees that can have members which are no descendants of our children, those that
     /// are confirmed empty.
     pub(crate) fn confirm_by_search(&mut self, ids: Vec<Id>) -> Vec<Id> {
-        let (mut empty, mut unproved) = (Vec::new(), Vec::new());
+        let (mut left, mut unproved) = (Vec::new(), Vec::new());
         for id in ids {
             if !self.are_members_dead(id) {
                 continue;
@@ -46,10 +47,11 @@ impl<K: Kernel> Daemon<K> {
             let namespace = self.namespace_of(id);
             // Held open by somebody, it is alive with nothing in it: then the passes tell.
             match self.kernel.is_namespace_alive(namespace) {
-                Some(false) => empty.push(id),
+                Some(false) => left.push(id),
                 Some(true) | None => unproved.push(id),
             }
         }
+        let mut empty = self.ended_with_namespace(left);
         if self.pass_until_clean(&mut unproved) {
             self.search_pause = LOOK_AGAIN_MS;
             empty.append(&mut unproved);
@@ -60,6 +62,25 @@ impl<K: Kernel> Daemon<K> {
         // are reaped (1.3 s late by some inits), and the passes have seen that none of it lives.
         empty.retain(|id| self.reap_leader(*id));
         empty
+    }
+
+    /// Of trees whose time namespaces have ended, those of which nothing is left elsewhere either.
+    fn ended_with_namespace(&mut self, mut ids: Vec<Id>) -> Vec<Id> {
+        if ids.is_empty() {
+            return ids;
+        }
+        let pass = self.sightings(Search { numbers: &[], marks: false });
+        let mut exiting = pass.as_ref().map_or(Vec::new(), |pass| pass.corpses.clone());
+        // None of the tree can begin its exit now; most are through with it in microseconds.
+        for _ in 0..PASSES_MAX {
+            exiting.retain(|pid| !matches!(self.zombie(*pid), Ok(Some(_)) | Err(Errno::SRCH)));
+        }
+        let Some(pass) = pass.filter(|_| exiting.is_empty()) else {
+            self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
+            return Vec::new();
+        };
+        ids.retain(|id| !self.take_in_sightings(*id, &pass));
+        ids
     }
 
     /// Passes proved nothing: again later, and later each time.
