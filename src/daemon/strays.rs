@@ -5,7 +5,7 @@
 use super::Daemon;
 use super::gate::readable;
 use super::load::TICK_MS;
-use super::owner::env_marks;
+use super::owner::{Occupant, env_marks};
 use super::scan::Sighting;
 use super::sorted::{Map, Set};
 use super::unit::{Run, Unit};
@@ -54,26 +54,27 @@ pub(crate) struct Loss {
 impl Loss {
     /// Whether a mark that no record names is believed. The full key is known to those alone who
     /// may read our services' environments; the limit to everybody, so that it counts only where
-    /// the record is known to be incomplete.
-    fn believes(&self, seen: &Sighting, environ: &[u8], home_key: u64) -> bool {
+    /// the record is known to be incomplete, or of our own user: the whole of a home may be an old
+    /// copy, which nothing in it tells.
+    fn believes(&self, seen: &Sighting, (environ, is_own): (&[u8], bool), home_key: u64) -> bool {
         let agrees = |mark: EnvMark| {
             let named = seen.part.is_none_or(|part| LimitMark::names(part, mark.generation));
             mark.home_key == home_key && named
         };
-        self.record || env_marks(environ).any(agrees)
+        self.record || is_own || env_marks(environ).any(agrees)
     }
 }
 
 /// The generations on record, by what a process shows of its own.
 #[derive(Debug, Default)]
 struct Recorded {
-    owners: Map<u64, u64>,
+    owners: Map<u64, Occupant>,
     by_part: Map<u64, Vec<u64>>,
 }
 
 impl Recorded {
     fn generation_of(&self, seen: &Sighting) -> Option<u64> {
-        let owner = self.owners.get(&seen.namespace).copied();
+        let owner = self.owners.get(&seen.namespace).map(|owner| owner.generation);
         let Some(part) = seen.part() else { return owner };
         let alike = self.by_part.get(&part).into_iter().flatten();
         let named = alike.copied().find(|known| seen.names(*known));
@@ -98,7 +99,7 @@ impl<K: Kernel> Daemon<K> {
         let mut living: Set<u64> = Set::new();
         let mut lost: Map<u64, Vec<Lost>> = Map::new();
         let recorded = self.recorded();
-        for sighting in found {
+        for sighting in found.into_iter().filter(|sighting| !sighting.is_others) {
             if let Some(generation) = recorded.generation_of(&sighting) {
                 living.insert(generation);
                 continue;
@@ -117,7 +118,9 @@ impl<K: Kernel> Daemon<K> {
                 Err(Errno::TIMEDOUT) => Vec::new(),
                 other => readable(other)?.unwrap_or_default(),
             };
-            if !loss.believes(&sighting, &environ, self.header.home_key) {
+            let own = self.kernel.own_uid();
+            let is_own = self.kernel.uids(sighting.pid).is_ok_and(|uids| uids == [own; 3]);
+            if !loss.believes(&sighting, (&environ, is_own), self.header.home_key) {
                 self.forged.insert(sighting.pid);
                 continue;
             }
@@ -299,8 +302,9 @@ impl<K: Kernel> Daemon<K> {
             let before = alive.len();
             // One that did not answer is no stray once it has, and bears no mark of ours; what it
             // forked until then, which bears one, is.
-            let is_open =
-                |seen: &Sighting| seen.may_be_ours() && recorded.generation_of(seen).is_none();
+            let is_open = |seen: &Sighting| {
+                !seen.is_others && seen.may_be_ours() && recorded.generation_of(seen).is_none()
+            };
             let held = stray.held.iter().map(|(pid, _)| *pid);
             alive.extend(held.filter(|_| generation != UNMARKED));
             let is_its = |seen: &&Sighting| match generation {
