@@ -119,6 +119,14 @@ fn header_of<K: Kernel>(kernel: &mut K, place: &Place, home_key: u64) -> Header 
     }
 }
 
+/// Whether we have children already that no daemon of ours has started: they have a higher limit.
+fn has_strangers<K: Kernel>(kernel: &mut K, mark: Option<LimitMark>) -> bool {
+    let mut children = Vec::new();
+    kernel.own_children(0, &mut children).ok();
+    let own = mark.map_or(u64::MAX, LimitMark::value);
+    children.into_iter().any(|pid| kernel.locks_limit(pid).is_ok_and(|(_, hard)| hard > own))
+}
+
 fn cannot_tell(place: &Place) -> Refusal {
     let text = format!(
         "{}: the journal is lost and /proc can't be read whole: what still runs can't be told",
@@ -217,7 +225,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn empty(
-        kernel: K,
+        mut kernel: K,
         place: &Place,
         header: Header,
         (journal, store, generations): Files<K::File>,
@@ -225,12 +233,15 @@ impl<K: Kernel> Daemon<K> {
     ) -> Self {
         let now = kernel.now();
         let own_namespace = kernel.own_namespace();
+        let mark = LimitMark::of_daemon(place.inherited_limit, header.home_key);
+        let has_strangers = header.daemon.pid == 1 || has_strangers(&mut kernel, mark);
         Self {
+            has_strangers,
             kernel,
             home: place.home.clone(),
             header,
             own: header.daemon,
-            mark: LimitMark::of_daemon(place.inherited_limit, header.home_key),
+            mark,
             outer: place.outer.clone(),
             units: Vec::new(),
             named: Set::new(),

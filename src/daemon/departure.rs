@@ -120,7 +120,9 @@ impl<K: Kernel> Daemon<K> {
         let orphans = &self.orphans;
         self.departed.daemons.retain(|known| orphans.contains_key(&known.pid));
         self.departed.daemons.push(identity);
-        if let Some(home) = home_key.map(LimitMark::home_word) {
+        // Our own key, as a copy of our home has it until its daemon begins, says nothing.
+        let own = LimitMark::home_word(self.header.home_key);
+        if let Some(home) = home_key.map(LimitMark::home_word).filter(|home| *home != own) {
             self.departed.note_home(home);
             self.header.departed = self.departed.record();
             if let Err(errno) = self.journal.claim(&mut self.kernel, &self.header) {

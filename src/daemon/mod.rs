@@ -119,6 +119,9 @@ pub struct Daemon<K: Kernel> {
     pub(crate) search_pause: u64,
     /// Daemons that were started from inside our services, and left them.
     pub(crate) departed: departure::Departed,
+    /// Children of ours may be nobody's we know: as PID 1, and where a program with children of its
+    /// own became us by an exec.
+    pub(crate) has_strangers: bool,
     /// Processes that bear a mark of this home and can't have it from us.
     pub(crate) forged: Set<Pid>,
     pub(crate) journal: Journal<K::File>,

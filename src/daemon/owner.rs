@@ -14,7 +14,7 @@ use crate::mutant::mutant;
 use crate::process::Pid;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::stat::{Stat, environ_value};
-use crate::service::machine::{Generation, Time};
+use crate::service::machine::Time;
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel};
 
@@ -25,6 +25,14 @@ pub(crate) struct Attribution {
     pub(crate) born: Time,
     /// Its memory did not answer.
     pub(crate) mute: bool,
+}
+
+/// Whose a time namespace is, by its recorded inode.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Occupant {
+    pub(crate) generation: u64,
+    /// By the kernel's word. Else the inode may have been given again, to somebody else's.
+    pub(crate) certain: bool,
 }
 
 impl<K: Kernel> Daemon<K> {
@@ -56,11 +64,12 @@ impl<K: Kernel> Daemon<K> {
             return told(owner);
         }
         let is_outer = |stat: Stat| stat.sid == 0 || stat.pgid == 0;
-        if self.own.pid == 1 && (stat.is_some_and(is_outer) || self.has_entered(limit, namespace)) {
+        let is_foreign = stat.is_some_and(is_outer) || self.has_entered(limit, namespace);
+        if self.has_strangers && is_foreign {
             return told(Owner::Foreign);
         }
-        // As PID 1 a child may be a stranger that entered, where nothing tells the two apart.
-        let may_be_stranger = self.own.pid == 1 && namespace.is_none();
+        // Then a child may be a stranger where nothing tells the two apart.
+        let may_be_stranger = self.has_strangers && namespace.is_none();
         let owner = if may_be_stranger && self.kernel.may_raise_limits() {
             Owner::Unknown
         } else {
@@ -146,15 +155,13 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn owner_by_namespace(&mut self, inode: u64) -> Option<Owner> {
-        let owners = self.namespace_owners();
-        let generation = Generation(*owners.get(&inode)?);
-        let is = |generation_of: u64| generation_of == generation.0;
-        self.owner_of_generation(is)
+        let owner = self.namespace_owners().get(&inode)?.generation;
+        self.owner_of_generation(|generation| generation == owner)
     }
 
     /// The generation that is in each time namespace. An inode whose namespace has ended is given
     /// again, so that the newest of its owners is the one.
-    pub(crate) fn namespace_owners(&mut self) -> Map<u64, u64> {
+    pub(crate) fn namespace_owners(&mut self) -> Map<u64, Occupant> {
         let ids: Vec<Id> =
             self.all_units().filter(|unit| unit.run.is_some()).map(|unit| unit.id).collect();
         let mut owners = Map::new();
@@ -163,21 +170,25 @@ impl<K: Kernel> Daemon<K> {
         }
         for id in ids {
             let namespace = self.namespace_of(id);
-            if self.kernel.is_namespace_alive(namespace) == Some(false) {
+            let is_alive = self.kernel.is_namespace_alive(namespace);
+            if is_alive == Some(false) {
                 continue;
             }
             let inode = namespace.inode;
             let run = self.unit(id).and_then(|unit| unit.run.as_ref());
             let generation = run.map_or(0, |run| run.generation.0);
-            if inode != 0 && owners.get(&inode).is_none_or(|other| *other < generation) {
-                owners.insert(inode, generation);
+            let certain = is_alive.is_some();
+            let is_older = |other: &Occupant| other.generation < generation;
+            if inode != 0 && owners.get(&inode).is_none_or(is_older) {
+                owners.insert(inode, Occupant { generation, certain });
             }
         }
         owners
     }
 
-    /// Whether it came into our PID namespace from outside (`docker exec`): it has a higher limit
-    /// than what we start, and that nobody could raise who descends from it.
+    /// Whether it came into our PID namespace from outside (`docker exec`), or descends from what
+    /// a shell had started that then became us: it has a higher limit than what we start, and that
+    /// nobody could raise who descends from it.
     fn has_entered(&mut self, limit: Option<(u64, u64)>, namespace: Option<u64>) -> bool {
         let own = self.mark.map_or(u64::MAX, LimitMark::value);
         let is_above = limit.is_some_and(|(_, hard)| hard > own);

@@ -2,8 +2,9 @@
 //!
 //! Passes over /proc ([`super::scan`]) look for whatever is in the tree's time namespace or bears
 //! its marks. Where the kernel has file handles of namespaces, it is asked, too: once that of the
-//! tree is gone nobody is in it (a process lets go of it in its exit after its memory and its
-//! files), and what is left to look for has made itself another one, and bears a mark.
+//! tree is gone nobody is in it, and what is left to look for has made itself another one, and
+//! bears a mark, or is on its way out: the kernel takes the namespace from a process before it
+//! closes its files (exit_task_work() of do_exit()).
 //!
 //! # Why a pass can prove that a tree is empty
 //!

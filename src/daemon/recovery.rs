@@ -21,6 +21,10 @@ pub(crate) fn lost_key<K: Kernel>(kernel: &mut K, path: &str) -> Option<u64> {
                 held.insert(home);
             }
             let Some(home) = lost_home(kernel, pid, path) else { continue };
+            // A number that its parent has yet to wait for keeps nobody from anything.
+            if kernel.pidfd_open(pid).is_ok_and(|held| kernel.is_dead(&held) == Ok(true)) {
+                continue;
+            }
             match key_of(kernel, pid, path) {
                 Said::Key(key) if LimitMark::is_home(home, key) => {
                     lost.insert(home, Some(key));

@@ -3,8 +3,8 @@
 use super::Daemon;
 use super::door::INITIAL_PID_NAMESPACE;
 use super::gate::{LOOK_AGAIN_MS, readable};
-use super::owner::env_marks;
-use super::sorted::Map;
+use super::owner::{Occupant, env_marks};
+use super::sorted::{Map, Set};
 use super::unit::{Member, Owner, unit_in};
 use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, LimitMark};
@@ -30,9 +30,9 @@ pub(crate) struct Pass {
     /// Processes that were listed.
     pub(crate) listed: usize,
     /// The generation that is in each time namespace.
-    owners: Map<u64, u64>,
-    /// These namespaces are known to be there.
-    sure: bool,
+    owners: Map<u64, Occupant>,
+    /// The time namespaces of another home's services.
+    others: Set<u64>,
 }
 
 /// A process that may be one of ours.
@@ -49,6 +49,8 @@ pub(crate) struct Sighting {
     told: bool,
     /// Its environment can't be read, for its memory does not answer, and might bear a mark.
     pub(crate) mute: bool,
+    /// It is a service's of another home, or in the time namespace of one.
+    pub(crate) is_others: bool,
     sid: Pid,
     pgid: Pid,
 }
@@ -111,15 +113,35 @@ impl Pass {
     /// Whether a process is of an incarnation that is in this time namespace. That is the kernel's
     /// word, where there is one; a process in our own can't come from there, whatever it bears.
     pub(crate) fn is_of(&self, seen: &Sighting, generation: u64, namespace: Namespace) -> bool {
-        let owner = self.owners.get(&seen.namespace).copied();
+        let found = self.owners.get(&seen.namespace);
+        let owner = found.map(|owner| owner.generation);
         let told = seen.namespace != 0 && namespace.inode != 0;
-        if told && seen.namespace == namespace.inode && owner == Some(generation) {
+        let is_within = told && seen.namespace == namespace.inode && owner == Some(generation);
+        if is_within && !self.others.contains(&seen.namespace) {
             return true;
         }
-        // Of another incarnation, by the kernel's word; where that can't be asked, the number may have
-        // been given again.
-        let is_others = self.sure && told && owner.is_some_and(|owner| owner != generation);
+        // Of another incarnation, by the kernel's word; where that can't be asked, the number may
+        // have been given again.
+        let is_others = told && found.is_some_and(|o| o.certain && o.generation != generation);
         !is_others && seen.names(generation)
+    }
+
+    /// Which time namespaces are another home's, by what was seen in them: all that is in one
+    /// descends from one leader. Where the kernel's word is missing, the inode of one of ours that
+    /// has ended may have been given to it.
+    fn tell_others(&mut self) {
+        for seen in self.found.iter().filter(|seen| seen.namespace != 0 && seen.is_others) {
+            self.others.insert(seen.namespace);
+        }
+        for seen in &self.found {
+            let owner = self.owners.get(&seen.namespace);
+            if owner.is_some_and(|owner| owner.certain || seen.names(owner.generation)) {
+                self.others.remove(&seen.namespace);
+            }
+        }
+        for seen in &mut self.found {
+            seen.is_others = self.others.contains(&seen.namespace);
+        }
     }
 }
 
@@ -128,11 +150,7 @@ impl<K: Kernel> Daemon<K> {
     /// could not be read whole.
     pub(crate) fn sightings(&mut self, search: Search<'_>) -> Option<Pass> {
         let leaders = self.leaders_alive();
-        let mut pass = Pass {
-            owners: self.namespace_owners(),
-            sure: self.kernel.tiers().namespace_handle,
-            ..Pass::default()
-        };
+        let mut pass = Pass { owners: self.namespace_owners(), ..Pass::default() };
         let mut pids = Vec::new();
         self.kernel.processes(0, &mut pids).ok()?;
         while let Some(last) = pids.last().copied() {
@@ -163,6 +181,7 @@ impl<K: Kernel> Daemon<K> {
             }
             self.kernel.processes(last, &mut pids).ok()?;
         }
+        pass.tell_others();
         Some(pass)
     }
 
@@ -185,7 +204,12 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         let limit = self.kernel.locks_limit(pid)?;
+        if self.is_departed(pid, Some(limit)) {
+            return Ok(Look::Nothing);
+        }
         seen.part = LimitMark::generation_of(limit, self.header.home_key);
+        let is_beside = |own: LimitMark| own.is_beside(limit);
+        seen.is_others = seen.part.is_none() && self.mark.is_some_and(is_beside);
         if seen.part.is_none() && is_exiting {
             return self.look_of_exiting(pid, limit, search.gone);
         }

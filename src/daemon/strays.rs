@@ -5,7 +5,7 @@
 use super::Daemon;
 use super::gate::readable;
 use super::load::TICK_MS;
-use super::owner::env_marks;
+use super::owner::{Occupant, env_marks};
 use super::scan::{Pass, Sighting};
 use super::sorted::{Map, Set};
 use super::unit::{Run, Unit};
@@ -42,7 +42,7 @@ struct Lost {
 const UNMARKED: u64 = 0;
 
 /// How far ahead of an old copy of the home its services may be.
-const AHEAD_MAX: u64 = 1 << 20;
+const AHEAD_MAX: u64 = 256;
 
 /// What of the home's record is missing.
 #[derive(Clone, Debug)]
@@ -57,27 +57,29 @@ pub(crate) struct Loss {
 impl Loss {
     /// Whether a mark that no record names is believed. The full key is known to those alone who
     /// may read our services' environments; the limit to everybody, so that it counts only where
-    /// the record is known to be incomplete. What lies far above all that were `given` is forged;
+    /// the record is known to be incomplete, or where its process is in a time namespace as only
+    /// ours are: the whole of a home may be an old copy, which nothing in it tells. What lies far above all that were `given` is forged;
     /// a little above, an old copy of the whole home was put back.
     fn believes(&self, seen: &Sighting, environ: &[u8], home_key: u64, given: u64) -> bool {
         let agrees = |mark: EnvMark| {
             let named = seen.part.is_none_or(|part| LimitMark::names(part, mark.generation));
             mark.home_key == home_key && named && mark.generation <= given + AHEAD_MAX
         };
-        self.record || mutant("believe_numbers") || env_marks(environ).any(agrees)
+        let is_told = seen.namespace != 0 || env_marks(environ).any(agrees);
+        self.record || mutant("believe_numbers") || is_told
     }
 }
 
 /// The generations on record, by what a process shows of its own.
 #[derive(Debug, Default)]
 struct Recorded {
-    owners: Map<u64, u64>,
+    owners: Map<u64, Occupant>,
     by_part: Map<u64, Vec<u64>>,
 }
 
 impl Recorded {
     fn generation_of(&self, seen: &Sighting) -> Option<u64> {
-        let owner = self.owners.get(&seen.namespace).copied();
+        let owner = self.owners.get(&seen.namespace).map(|owner| owner.generation);
         let Some(part) = seen.part() else { return owner };
         let alike = self.by_part.get(&part).into_iter().flatten();
         let named = alike.copied().find(|known| seen.names(*known));
@@ -102,7 +104,7 @@ impl<K: Kernel> Daemon<K> {
         let mut living: Set<u64> = Set::new();
         let mut lost: Map<u64, Vec<Lost>> = Map::new();
         let recorded = self.recorded();
-        for sighting in found {
+        for sighting in found.into_iter().filter(|sighting| !sighting.is_others) {
             if let Some(generation) = recorded.generation_of(&sighting) {
                 living.insert(generation);
                 continue;
@@ -318,8 +320,9 @@ impl<K: Kernel> Daemon<K> {
             let before = alive.len();
             // One that did not answer is no stray once it has, and bears no mark of ours; what it
             // forked until then, which bears one, is.
-            let is_open =
-                |seen: &Sighting| seen.may_be_ours() && recorded.generation_of(seen).is_none();
+            let is_open = |seen: &Sighting| {
+                !seen.is_others && seen.may_be_ours() && recorded.generation_of(seen).is_none()
+            };
             let held = stray.held.iter().map(|(pid, _)| *pid);
             alive.extend(held.filter(|_| generation != UNMARKED));
             let is_its = |seen: &&Sighting| match generation {

@@ -35,6 +35,8 @@ struct Plan {
     /// Both ends of a pipe that ends with the exec.
     exec: [RawFd; 2],
     limit_mark: Option<u64>,
+    /// The time namespace outside of services; -1: it is not to be read.
+    namespace: RawFd,
 }
 
 /// Runs `program` with `args` (the name it goes by first) as a daemon: own session, `/` as
@@ -57,6 +59,7 @@ pub fn launch(program: &Path, args: &[&str], home: &Path) -> io::Result<u32> {
     let pointers = |list: &[CString]| {
         list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
     };
+    let namespace = namespace::outermost();
     let plan = Plan {
         program: CString::new(program.as_os_str().as_bytes())?,
         args: pointers(&words),
@@ -66,6 +69,7 @@ pub fn launch(program: &Path, args: &[&str], home: &Path) -> io::Result<u32> {
         report: report.as_raw_fd(),
         exec: [before_exec.as_raw_fd(), until_exec.as_raw_fd()],
         limit_mark: LimitMark::before_daemon(signals::locks_limit()).map(LimitMark::value),
+        namespace: namespace.as_ref().map_or(-1, AsRawFd::as_raw_fd),
     };
     // SAFETY: the command has one thread, and the child calls only what signal-safety(7)
     // lists, on memory that was made before the fork, then execs or `_exit`s.
@@ -180,7 +184,7 @@ fn wait_for_exec(plan: &Plan) {
 
 fn become_daemon(plan: &Plan) -> ! {
     reset_signals();
-    namespace::enter_initial();
+    namespace::enter(plan.namespace);
     if let Some(mark) = plan.limit_mark {
         // Failing leaves it to the daemon.
         signals::set_locks_limit(mark).ok();

@@ -2,7 +2,8 @@
 //! ([`crate::process::Namespace`]).
 use super::{Errno, Result};
 use crate::process::{Namespace, Pid};
-use rustix::fd::{FromRawFd, OwnedFd};
+use rustix::fd::{FromRawFd, OwnedFd, RawFd};
+use rustix::fs::{Mode, OFlags};
 use std::ffi::c_int;
 
 /// From linux/sched.h; of clone3(2) since 6.3.
@@ -132,23 +133,36 @@ pub fn enter_new() -> bool {
     if unsafe { libc::unshare(CLONE_NEWTIME as c_int) } != 0 {
         return false;
     }
-    enter(c"/proc/self/ns/time_for_children")
-}
-
-/// Puts this process into PID 1's time namespace: what leaves a service on purpose is no part of
-/// its tree. False: it may not.
-pub fn enter_initial() -> bool {
-    enter(c"/proc/1/ns/time")
-}
-
-fn enter(path: &std::ffi::CStr) -> bool {
+    let path = c"/proc/self/ns/time_for_children";
     // SAFETY: the path is NUL-terminated.
     let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-    // SAFETY: plain numbers; a descriptor that isn't open is EBADF.
-    let entered = unsafe { libc::setns(fd, CLONE_NEWTIME as c_int) } == 0;
+    let entered = enter(fd);
     // SAFETY: opened above and closed once; -1 is EBADF.
     unsafe { libc::close(fd) };
     entered
+}
+
+/// Ancestors that may be in the initial namespace.
+const ANCESTORS_MAX: usize = 64;
+
+/// The time namespace outside of every service: PID 1's. It may have more capabilities than we, and
+/// then is not ours to read: but one of our ancestors is the daemon of the service that we are in.
+pub fn outermost() -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let open = |pid: Pid| rustix::fs::open(format!("/proc/{pid}/ns/time"), flags, Mode::empty());
+    let is_initial = |fd: &OwnedFd| rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_ino == INITIAL);
+    let parent = |pid: &Pid| super::procfs::stat(*pid).ok().map(|stat| stat.ppid);
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let ancestors = std::iter::successors(parent(&own), parent).take(ANCESTORS_MAX);
+    let find = || ancestors.filter_map(|pid| open(pid).ok()).find(is_initial);
+    open(1).ok().or_else(find)
+}
+
+/// Puts this process into a time namespace: what leaves a service on purpose is no part of its
+/// tree. False: it may not.
+pub fn enter(namespace: RawFd) -> bool {
+    // SAFETY: plain numbers; a descriptor that isn't open is EBADF.
+    unsafe { libc::setns(namespace, CLONE_NEWTIME as c_int) == 0 }
 }
 
 #[cfg(test)]

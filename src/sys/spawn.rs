@@ -187,10 +187,12 @@ fn clone3(prepared: &mut Prepared) -> Result<(i32, OwnedFd)> {
     // fork(2); the process has one thread, so no lock is held by another. `args` and `pidfd`
     // outlive the call.
     let mut pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) };
-    if pid == -1 && args.flags & namespace::CLONE_NEWTIME != 0 && last_errno() == Errno::INVAL {
-        // Before 6.3 the flag is none of clone3's.
+    let refused = pid == -1 && args.flags & namespace::CLONE_NEWTIME != 0;
+    if refused && matches!(last_errno(), Errno::INVAL | Errno::NOSPC) {
+        // Before 6.3 the flag is none of clone3's. No space: so many namespaces are not allowed
+        // (user.max_time_namespaces), and then marks have to do.
+        prepared.enters_namespace = last_errno() == Errno::INVAL;
         args.flags &= !namespace::CLONE_NEWTIME;
-        prepared.enters_namespace = true;
         // SAFETY: as above.
         pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size) };
     }

@@ -356,6 +356,29 @@ fn an_old_copy_of_the_journal_doubles_nothing() {
     });
 }
 
+/// Nothing in an old copy of the whole tells that it is one, and this service has no environment.
+#[test]
+fn an_old_copy_of_the_whole_home_doubles_nothing() {
+    isolated(here!(), |rig| {
+        rig.start("web", "clean [ note:up sleep ]");
+        rig.ok(&["stop", "web"]);
+        let files = ["journal", "services", "generations"].map(|name| rig.home.join(name));
+        let old = files.each_ref().map(|file| std::fs::read(file).unwrap());
+        rig.ok(&["start", "web"]);
+        let leader = rig.row("web").pid.unwrap();
+        rig.until("its second life", || rig.noted("web", "up").contains(&leader).then_some(()));
+        rig.kill_daemon();
+        for (file, old) in files.iter().zip(old) {
+            std::fs::write(file, old).unwrap();
+        }
+        let line = rig.refused(5, &["start", "web"]);
+        assert!(line.contains(&leader.to_string()), "{line}");
+        rig.kill(leader, Signal::KILL);
+        rig.until_gone(leader);
+        rig.ok(&["start", "web"]);
+    });
+}
+
 /// The home's key is with its service, which says itself who it is; a script's words are not those
 /// that it was started by.
 #[test]

@@ -1,5 +1,5 @@
 //! What can't be killed, can't be seen or can't be told apart: the law holds, and opm says so.
-use crate::namespace::{Setting, User, fixture, isolated, isolated_in};
+use crate::namespace::{Setting, User, fixture, isolated, isolated_in, opm};
 use crate::proc;
 use crate::rig::{Rig, finish, one_line};
 use opm::process::record::{HEADER_BYTES, Header};
@@ -224,6 +224,115 @@ fn two_homes_have_nothing_to_do_with_each_other() {
         assert_eq!(rig.row("web").pid, Some(leader));
         assert_eq!(rig.tree("web"), tree);
         assert_eq!(at_home(rig, &other, &["daemon", "stop"]).code, Some(0));
+    });
+}
+
+/// Where the kernel has no handles of namespaces: their inodes are given again at once.
+#[test]
+fn a_time_namespace_whose_number_is_given_again_makes_nobody_a_member() {
+    let setting = Setting { without: "namespace-handle", ..Setting::default() };
+    isolated_in(setting, here!(), |rig| {
+        let other = rig.dir.join("o");
+        let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/time")).unwrap();
+        let leader = rig.start("web", "sleep");
+        let before = namespace(leader);
+        rig.kill_daemon();
+        rig.kill(leader, Signal::KILL);
+        rig.until_gone(leader);
+        let program = fixture().display().to_string();
+        let mut pids = Vec::new();
+        for name in ["a", "b", "c", "d"] {
+            let lock = rig.lock(&format!("{name}-of-the-other"));
+            let words = ["start", "--name", name, "--", &program, &lock, "note:up", "sleep"];
+            assert_eq!(at_home(rig, &other, &words).code, Some(0));
+            pids.push(rig.note(&format!("{name}-of-the-other"), "up"));
+        }
+        if !pids.iter().any(|pid| namespace(*pid) == before) {
+            eprintln!("{before:?} was not given again");
+        }
+        rig.until_replaced("web", leader);
+        rig.ok(&["stop", "web"]);
+        assert!(pids.iter().all(|pid| proc::alive(*pid)), "{pids:?}");
+        assert_eq!(at_home(rig, &other, &["daemon", "stop", "--services"]).code, Some(0));
+    });
+}
+
+/// The other home's services are in time namespaces that the lost record could have named, but say
+/// by their marks whose they are.
+#[test]
+fn a_lost_record_waits_for_no_service_of_another_home() {
+    isolated(here!(), |rig| {
+        let other = rig.dir.join("o");
+        let program = fixture().display().to_string();
+        let lock = rig.lock("of-the-other");
+        let words =
+            ["start", "--name", "other", "--", &program, &lock, "child [ clean [ sleep ] ]"];
+        let words: Vec<&str> =
+            words.iter().flat_map(|word| word.split(' ')).chain(["sleep"]).collect();
+        assert_eq!(at_home(rig, &other, &words).code, Some(0));
+        let leader = rig.start("web", "sleep");
+        rig.ok(&["stop", "web"]);
+        rig.kill_daemon();
+        std::fs::remove_file(rig.home.join("journal")).unwrap();
+        rig.ok(&["start", "web"]);
+        assert_ne!(rig.row("web").pid, Some(leader));
+        rig.ok(&["stop", "web"]);
+        assert_eq!(at_home(rig, &other, &["daemon", "stop", "--services"]).code, Some(0));
+    });
+}
+
+/// It takes CAP_SYS_ADMIN to leave a time namespace; a service of root's has it.
+#[test]
+fn what_left_the_time_namespace_of_its_tree_is_waited_for() {
+    isolated(here!(), |rig| {
+        let (program, lock) = (fixture().display().to_string(), rig.lock("web"));
+        let script = format!(
+            "unshare -T -f sh -c 'setsid {program} {lock} ignore:TERM note:rest sleep &'; \
+             exec sleep 1000"
+        );
+        let words = ["start", "--name", "web", "--stop-timeout", "1s", "--", "/bin/sh", "-c"];
+        rig.ok(&[words.as_slice(), &[&script]].concat());
+        let rest = rig.note("web", "rest");
+        rig.kill_daemon();
+        rig.ok(&["stop", "web"]);
+        assert!(!proc::alive(rest), "{rest} lives on");
+    });
+}
+
+/// `cron & exec opm daemon start --foreground`: the daemon has children that it never started, and
+/// what those leave behind comes to it.
+#[test]
+fn what_a_shell_had_started_before_it_became_the_daemon_is_a_stranger() {
+    isolated(here!(), |rig| {
+        let (go, noted) = (rig.dir.join("go"), rig.dir.join("noted"));
+        let script = format!(
+            "(while [ ! -e {go} ]; do sleep 0.02; done; sleep 1000 & echo $! > {noted}.new; \
+             mv {noted}.new {noted}) & exec {opm} daemon start --foreground",
+            go = go.display(),
+            noted = noted.display(),
+            opm = opm().display(),
+        );
+        let like = rig.command(&[]);
+        let mut shell = Command::new("/bin/sh")
+            .args(["-c", &script])
+            .envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .current_dir(&rig.dir)
+            .spawn()
+            .unwrap();
+        let daemon = shell.id().cast_signed();
+        let leader = rig.start("web", "sleep");
+        std::fs::write(&go, "").unwrap();
+        let stranger = rig.until("the stranger", || {
+            let pid: i32 = std::fs::read_to_string(&noted).ok()?.trim().parse().ok()?;
+            proc::process(pid).filter(|process| process.parent == daemon).map(|_| pid)
+        });
+        rig.ok(&["restart", "web"]);
+        assert!(!proc::alive(leader));
+        rig.ok(&["stop", "web"]);
+        assert!(proc::alive(stranger), "the stranger was killed");
+        rig.kill(stranger, Signal::KILL);
+        rig.ok(&["daemon", "stop"]);
+        shell.wait().unwrap();
     });
 }
 
