@@ -90,6 +90,11 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal>
 /// What is on record, open.
 type Files<F> = (Journal<F>, Store<F>, Generations<F>);
 
+/// Whether generations may live that nothing on record knows of.
+fn is_incomplete(found: &Found, floor: u64) -> bool {
+    found.header.is_none_or(|header| header.incomplete || floor > signed(found))
+}
+
 /// The highest generation that signed, or is known to have ended. What was given and did neither
 /// was cut off by the end of its daemon; or it signed in a newer journal than this.
 fn signed(found: &Found) -> u64 {
@@ -188,10 +193,8 @@ impl<K: Kernel> Daemon<K> {
             Generations::open(&mut kernel).map_err(|errno| cannot(generations::FILE, errno))?;
         let sequence = Sequence(highest.max(floor));
         let is_new = found.header.is_none() && known.is_none() && lost_key.is_none();
-        // One of another boot is an old copy if anything lives that it does not know.
-        let lacks = |header: Header| header.incomplete || floor > signed(&found) || !valid;
-        let mut loss =
-            Loss { record: !is_new && found.header.is_none_or(lacks), key: lost_key.is_some() };
+        let record = !is_new && is_incomplete(&found, floor);
+        let mut loss = Loss { record, key: lost_key.is_some() };
         let mut daemon =
             Self::empty(kernel, &place, header, (journal, store, generations), sequence);
         daemon.home_is_new = is_new;
@@ -203,16 +206,17 @@ impl<K: Kernel> Daemon<K> {
             .load_units(&found, loaded, valid)
             .map_err(|errno| (code::FAILED, format!("cannot adopt: {}", describe(errno))))?;
         loss.record |= daemon.has_lost_definitions(&found, valid);
+        let must_know = loss.record;
+        // Of another boot: an old copy, if anything lives.
+        loss.record |= !valid && !is_new;
         daemon.write_dirty();
         if !valid && !daemon.dirty.is_empty() {
-            let text = daemon.trouble.unwrap_or_default();
-            return Err((code::FAILED, text));
+            return Err((code::FAILED, daemon.trouble.unwrap_or_default()));
         }
         let blind = mutant("adopt_blindly");
-        let searched = if blind { Ok(true) } else { daemon.find_strays(&loss) };
-        let searched = searched
+        let searched = if blind { Ok(true) } else { daemon.find_strays(&loss) }
             .map_err(|errno| (code::FAILED, format!("cannot adopt: {}", describe(errno))))?;
-        if !searched && loss.record {
+        if !searched && must_know {
             return Err(cannot_tell(&place));
         }
         let header = Header { incomplete: !daemon.strays.is_empty(), ..header };

@@ -363,8 +363,8 @@ impl<K: Kernel> Daemon<K> {
             let certain = pass.is_of(sighting, generation, namespace);
             let near = sighting.sid == leader.pid || sighting.pgid == leader.pid;
             let unmarked = !sighting.is_marked();
-            // Whoever is in our own time namespace is in none of theirs; what is in another may have
-            // made it for itself.
+            // Whoever is in our own time namespace is in none of theirs; what is in another may
+            // have made it for itself.
             let is_outside = sighting.told && sighting.namespace == 0;
             let undecided = namespace.inode == 0 || !is_outside;
             if sighting.mute && undecided && !certain {

@@ -58,8 +58,8 @@ impl Loss {
     /// Whether a mark that no record names is believed. The full key is known to those alone who
     /// may read our services' environments; the limit to everybody, so that it counts only where
     /// the record is known to be incomplete, or where its process is in a time namespace as only
-    /// ours are: the whole of a home may be an old copy, which nothing in it tells. What lies far above all that were `given` is forged;
-    /// a little above, an old copy of the whole home was put back.
+    /// ours are: the whole of a home may be an old copy, which nothing in it tells. What lies far
+    /// above all that were `given` is forged; a little above, an old copy was put back.
     fn believes(&self, seen: &Sighting, environ: &[u8], home_key: u64, given: u64) -> bool {
         let agrees = |mark: EnvMark| {
             let named = seen.part.is_none_or(|part| LimitMark::names(part, mark.generation));
