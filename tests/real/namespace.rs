@@ -31,9 +31,9 @@ macro_rules! in_every_tier {
         in_every_tier! { @tier without_pgroup_signal "pgroup-signal" Root $($claim)* }
         in_every_tier! { @tier without_get_info "get-info" Root $($claim)* }
         in_every_tier! { @tier without_clone3 "clone3" Root $($claim)* }
-        in_every_tier! { @tier without_cgroup "cgroup" Root $($claim)* }
+        in_every_tier! { @tier without_namespace "time-namespace" Root $($claim)* }
         in_every_tier! {
-            @tier without_all "pidfd-inode,pgroup-signal,get-info,clone3,cgroup" Root
+            @tier without_all "pidfd-inode,pgroup-signal,get-info,clone3,time-namespace" Root
             $($claim)*
         }
         in_every_tier! { @tier as_nobody "" Nobody $($claim)* }
