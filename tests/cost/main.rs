@@ -107,7 +107,7 @@ const STOP: &[Cost] = &[
 const START: &[Cost] = &[
     ("accept4", 2..=2),
     ("clone3", 1..=1),
-    ("close", 7..=7),
+    ("close", 8..=8),
     ("epoll_ctl", 5..=5),
     ("epoll_pwait", 3..=9),
     // By the length of the list: the next few are read when these were looked at.
@@ -117,13 +117,14 @@ const START: &[Cost] = &[
     ("lseek", 1..=1),
     // Whether the home is still ours.
     ("newfstatat", 1..=1),
-    // Who the command and strace are, and whether the pipe ended with an exec.
-    ("openat", 3..=3),
+    // Who the command and strace are, whether strace bears a mark of an earlier home (this one is
+    // new), and whether the pipe ended with an exec.
+    ("openat", 4..=4),
     ("openat2", 1..=1),
     ("pipe2", 1..=1),
     // The generation before the fork, the state after it.
     ("pwrite64", 2..=2),
-    ("read", 4..=4),
+    ("read", 5..=5),
     // Where strace is, and what the service's directory really is.
     ("readlinkat", 2..=2),
     ("recvfrom", 2..=4),
