@@ -196,7 +196,6 @@ impl Rig {
         self.start_with(name, &["--min-uptime", "0s", "--stop-timeout", "1s"], ops)
     }
 
-    /// Starts the fixture with `ops` as service `name` under these options.
     /// Starts a service that is itself an opm, of another home, around a program of this name.
     pub(crate) fn start_nest(&self, name: &str, options: &[&str]) {
         let script = format!(
@@ -212,6 +211,7 @@ impl Rig {
         self.ok(&words);
     }
 
+    /// Starts the fixture with `ops` as service `name` under these options.
     pub(crate) fn start_with(&self, name: &str, options: &[&str], ops: &str) -> i32 {
         self.ok(&self.start_words(name, options, ops).iter().map(|s| &**s).collect::<Vec<_>>());
         let row = self.row(name);
@@ -220,7 +220,6 @@ impl Rig {
         self.until(&format!("{name} to run"), || self.starts(name).contains(&pid).then_some(pid))
     }
 
-    /// The words of such a start.
     /// A service, stopped, whose log is a FIFO that nobody reads: its next child hangs before its
     /// exec until somebody opens the log. Gives its path.
     pub(crate) fn log_to_nobody(&self, name: &str) -> String {
@@ -232,6 +231,7 @@ impl Rig {
         log
     }
 
+    /// The words of such a start.
     pub(crate) fn start_words(&self, name: &str, options: &[&str], ops: &str) -> Vec<String> {
         let program = fixture().display().to_string();
         let mut words = vec!["start", "--name", name];
