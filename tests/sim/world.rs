@@ -315,11 +315,15 @@ impl World {
         Some(key)
     }
 
-    /// A new time namespace. A number is given again once nothing is in the namespace.
+    /// A new time namespace. A number is given again once nothing is in the namespace, and nobody
+    /// holds it open.
     pub(crate) fn new_namespace(&mut self) -> Namespace {
         let used = |inode| self.procs.iter().any(|p| p.is_alive() && p.namespace.inode == inode);
-        let inode = (2..).find(|inode| !used(*inode)).unwrap_or(0);
         self.next_key += 1;
+        let inode = match self.faults.pinned {
+            0 => (2..).find(|inode| !used(*inode)).unwrap_or(0),
+            _ => self.next_key,
+        };
         Namespace { id: self.next_key, inode }
     }
 
