@@ -151,10 +151,12 @@ impl Client {
     /// The same with more options of `daemon start`.
     pub(crate) fn start_with(&self, more: &[&str]) -> Result<Connection, Failure> {
         // A umask such as 277 would make a home that its own daemon can't use.
-        let umask = attributes::private();
-        let started = self.start_privately(more);
-        attributes::public(umask);
-        started
+        attributes::privately(|| self.start_privately(more))
+    }
+
+    /// How much was said in daemon.log, in bytes.
+    pub(super) fn log_length(&self) -> u64 {
+        std::fs::metadata(self.home.join("daemon.log")).map_or(0, |log| log.len())
     }
 
     fn start_privately(&self, more: &[&str]) -> Result<Connection, Failure> {
@@ -163,8 +165,7 @@ impl Client {
             return Err(Failure::new(code::UNREACHABLE, text));
         }
         home::create(&self.home)?;
-        let log = self.home.join("daemon.log");
-        let told = std::fs::metadata(&log).map_or(0, |m| m.len());
+        let told = self.log_length();
         let program = own_program();
         let words = [&["opm", "daemon", "start", "--foreground"], more].concat();
         for _ in 0..LAUNCHES_MAX {

@@ -165,7 +165,7 @@ fn check_binary(binary: &str) -> Result<(), Failure> {
 /// that it will. In the two last cases it is asked whether it is another one now.
 fn replace(client: &Client, before: &Health, binary: Option<String>, how: &str) -> Done {
     let mut old = client.try_connect()?.ok_or_else(|| client.away())?;
-    let told = log_length(client);
+    let told = client.log_length();
     old.send(&Request::Upgrade { binary: binary.clone() })?;
     loop {
         match old.next() {
@@ -206,10 +206,6 @@ fn replace(client: &Client, before: &Health, binary: Option<String>, how: &str) 
         }
         std::thread::sleep(RETRY);
     }
-}
-
-fn log_length(client: &Client) -> u64 {
-    std::fs::metadata(client.home.join("daemon.log")).map_or(0, |log| log.len())
 }
 
 /// The same image answers: it has closed the connection for an exec that failed, or it waits.

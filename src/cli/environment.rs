@@ -4,7 +4,7 @@ use super::ask::strange;
 use super::client::Need;
 use super::output::{Failure, warn, why};
 use super::{Call, dotenv};
-use crate::service::context::{Context, DEFAULT_PATH};
+use crate::service::context::Context;
 use crate::service::spec::Env;
 use crate::service::target::Target;
 use crate::sys::attributes;
@@ -59,12 +59,6 @@ pub(super) fn captured() -> Context {
         warn(&format!("left out of the environment, not UTF-8: {}", dropped.join(" ")));
     }
     Context { env, attributes: attributes::own() }
-}
-
-/// Where the programs of a service with these variables are; the first layer counts.
-pub(super) fn search_path(layers: &[&Env]) -> String {
-    let in_layer = |env: &&Env| env.iter().rev().find(|(name, _)| name == "PATH").cloned();
-    layers.iter().find_map(in_layer).map_or_else(|| DEFAULT_PATH.to_owned(), |(_, value)| value)
 }
 
 /// At most so much of a file.

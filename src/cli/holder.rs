@@ -93,18 +93,6 @@ fn state(pid: i32) -> &'static str {
     }
 }
 
-/// Who shares the open file description that has the lock, as far as we may know. A daemon that
-/// waits for the lock has the file open, too.
-fn holders_of(file: &Path) -> Vec<i32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let has_lock = |pid: &i32| {
-        let links = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        let is_file = |path: &Path| std::fs::read_link(path).is_ok_and(|link| link == file);
-        links.into_iter().filter(|fd| is_file(&fd.path())).any(|fd| {
-            let info = format!("/proc/{pid}/fdinfo/{}", fd.file_name().to_string_lossy());
-            std::fs::read_to_string(info).is_ok_and(|info| info.contains("FLOCK"))
-        })
-    };
-    pids.filter(has_lock).collect()
+fn holders_of(lock: &Path) -> Vec<i32> {
+    home::lock_sharers(&lock.to_string_lossy())
 }

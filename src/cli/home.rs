@@ -4,7 +4,9 @@
 //! Root never acts as root in a home of somebody else, who could have put anything there: a link,
 //! a definition, a listener. [`find`] makes root's command that user's before it looks there.
 use super::output::{Failure, warn, why};
+use crate::process::stat::environ_value;
 use crate::sys::storage::Home;
+pub(super) use crate::sys::storage::lock_sharers;
 use crate::sys::user::{User, become_user};
 use crate::wire::code;
 use std::ffi::{OsStr, OsString};
@@ -55,9 +57,7 @@ fn home_of_first(is_opm: bool) -> Option<PathBuf> {
     let environ = if is_opm { std::fs::read("/proc/1/environ").ok() } else { None };
     let environ = environ.unwrap_or_default();
     let told = |name: &str| {
-        let mut entries = environ.split(|byte| *byte == 0);
-        let value = entries.find_map(|e| e.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
-        let path = PathBuf::from(OsStr::from_bytes(value));
+        let path = PathBuf::from(OsStr::from_bytes(environ_value(&environ, name)?));
         path.is_absolute().then_some(path)
     };
     let first = told("OPM_HOME").into_iter();

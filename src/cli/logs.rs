@@ -87,6 +87,11 @@ fn files(call: &Call) -> Result<Found<LogFiles>, Failure> {
         // An id, a glob or `all`: only a daemon knows which services that means.
         need = Need::Record;
     }
+    told(call, need)
+}
+
+/// What the daemon says of the log files of those that the target means.
+pub(super) fn told(call: &Call, need: Need) -> Result<Found<LogFiles>, Failure> {
     let request = |target| Request::Logs { target };
     collect(call, need, request, |reply| {
         let Reply::Logs(files) = reply else {

@@ -4,6 +4,7 @@ use super::ask::{Found, act, collect, instead, outcomes, strange};
 use super::client::Need;
 use super::environment;
 use super::follow;
+use super::logs;
 use super::output::{Done, Failure, complain, conclude, put, say, say_json};
 use super::render;
 use super::table::Look;
@@ -154,19 +155,13 @@ pub(super) fn env(call: &Call) -> Done {
     Ok(worst)
 }
 
+/// What `events` says of none.
 const NO_EVENTS: &str = "no events yet";
 
 /// The names of the services that the target means.
 fn named(call: &Call) -> Result<Found<String>, Failure> {
-    collect(
-        call,
-        Need::Record,
-        |target| Request::Logs { target },
-        |reply| {
-            let Reply::Logs(files) = reply else { return None };
-            Some(files.drain(..).map(|file| (file.id, file.name)).collect())
-        },
-    )
+    let (files, worst) = logs::told(call, Need::Record)?;
+    Ok((files.into_iter().map(|file| file.name).collect(), worst))
 }
 
 pub(super) fn events(call: &Call) -> Done {

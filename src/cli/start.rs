@@ -6,12 +6,12 @@ use super::ask::{outcomes, strange};
 use super::client::Need;
 use super::environment::{
     absolute, captured, current_directory, dotenv_of, last_of_each, package_name, read_up_to,
-    search_path,
 };
 use super::output::{Done, Failure, warn, why};
 use super::program::Place;
 use super::{Call, args, environment, foreign};
 use crate::process::command::{clean_name, default_name, pattern_of_argv};
+use crate::service::context::search_path;
 use crate::service::signal::Signal;
 use crate::service::spec::{Policy, Restart, Spec, StopReach};
 use crate::service::target::{Target, check_name};
@@ -194,7 +194,7 @@ enum Command<'a> {
 /// Whether `target` can be run in the directory of the new service.
 fn is_command(call: &Call, target: &str) -> bool {
     let Ok(cwd) = directory(call) else { return false };
-    let path = search_path(&[&captured().env]);
+    let path = search_path(&[&captured().env]).to_owned();
     Place { cwd, path }.command(target).is_ok()
 }
 
@@ -203,7 +203,7 @@ fn define(call: &Call, command: Command<'_>) -> Done {
     let base = Box::new(captured());
     let by_hand = call.matches.get_many("env").into_iter().flatten().cloned();
     let (dotenv, env) = (dotenv_of(&cwd)?, last_of_each(by_hand.collect()));
-    let path = search_path(&[&env, &dotenv, &base.env]);
+    let path = search_path(&[&env, &dotenv, &base.env]).to_owned();
     let place = Place { cwd, path };
     let words = match command {
         Command::Given(words) => {
@@ -323,7 +323,7 @@ fn import_file(call: &Call, name: &str) -> Done {
     let (specs, label) = declared(name)?;
     let base = Box::new(captured());
     for spec in &specs {
-        let path = search_path(&[&spec.env, &spec.dotenv, &base.env]);
+        let path = search_path(&[&spec.env, &spec.dotenv, &base.env]).to_owned();
         let place = Place { cwd: PathBuf::from(&spec.cwd), path };
         place.check(&spec.command[0]).map_err(|failure| {
             Failure::plain(format!("{label}: {}: command: {}", spec.name, failure.text))

@@ -310,7 +310,7 @@ impl<K: Kernel> Daemon<K> {
         let ids: Vec<Id> = self.all_units().filter(|u| u.run.is_some()).map(|u| u.id).collect();
         let mut dead = Vec::new();
         // All of them before a stop counts our children: none is an orphan.
-        let runs = ids.iter().filter_map(|id| Some((*id, self.unit(*id)?.run.as_ref()?)));
+        let runs = ids.iter().filter_map(|id| Some((*id, self.run(*id)?)));
         let ours = runs.filter(|(_, run)| run.child);
         self.leaders = ours.map(|(id, run)| (run.leader.pid, id)).collect();
         for id in ids {

@@ -14,7 +14,7 @@ use crate::process::stat::environ_value;
 use crate::process::{Identity, Pid};
 use crate::sys::detach::DEPARTED_VARIABLE;
 use crate::sys::peer::peer;
-use crate::sys::{Kernel, procfs};
+use crate::sys::{Kernel, identity, procfs};
 use crate::wire::{Reply, Request, frame};
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -110,10 +110,9 @@ impl<K: Kernel> Daemon<K> {
     /// None: it is gone, or dead.
     fn identity_of(&mut self, pid: Pid) -> Option<Identity> {
         let pidfd = self.kernel.pidfd_open(pid).ok()?;
-        let inode = self.kernel.inode(&pidfd).unwrap_or(0);
-        let start_time = self.kernel.stat(pid).map_or(0, |stat| stat.start_time);
+        let identity = identity(&mut self.kernel, pid, &pidfd);
         let lives = self.kernel.is_dead(&pidfd) == Ok(false);
-        lives.then_some(Identity { pid, start_time, inode })
+        lives.then_some(identity)
     }
 
     fn note_departure(&mut self, identity: Identity, home_key: Option<u64>) {

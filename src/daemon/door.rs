@@ -8,7 +8,7 @@ use super::{Daemon, Leave};
 use super::{departure, vestige};
 use crate::process::mark::MARK_VARIABLE;
 use crate::sys::linux::{self, Linux};
-use crate::sys::storage::{Home, try_lock};
+use crate::sys::storage::{Home, lock_sharers, try_lock};
 use crate::sys::{Errno, Mode, attributes, crash, describe, launch, procfs, signals};
 use crate::wire::{PROTOCOL, code};
 use mio::Poll;
@@ -279,7 +279,11 @@ fn wait_for_lock(place: &Home, lock: &OwnedFd, waiting: Waiting) -> Result<bool,
         }
         if !told && began.elapsed() > LOCK_PATIENCE {
             told = true;
-            let holders = holders_of(&format!("{home}/lock"));
+            let own = rustix::process::getpid().as_raw_nonzero().get();
+            let mut holders = lock_sharers(&format!("{home}/lock"));
+            holders.retain(|pid| *pid != own);
+            let holders: Vec<String> = holders.iter().map(ToString::to_string).collect();
+            let holders = holders.join(", ");
             log(&format!(
                 "waiting for pid {holders}: started by the daemon before, and not yet exec'd"
             ));
@@ -296,24 +300,6 @@ pub(super) fn lock_home(home: &Home, lock: &OwnedFd) -> Result<(), Errno> {
         Err(Errno::WOULDBLOCK) => Err(Errno::WOULDBLOCK),
         _ => Ok(()),
     }
-}
-
-/// Who shares the open file description that has the file's lock.
-fn holders_of(file: &str) -> String {
-    let own = rustix::process::getpid().as_raw_nonzero().get();
-    let mut holders = Vec::new();
-    for pid in procfs::processes().unwrap_or_default() {
-        let fds = procfs::numbers(&format!("/proc/{pid}/fd")).unwrap_or_default();
-        let holds = |fd| {
-            let is_file = procfs::link(&format!("/proc/{pid}/fd/{fd}")).is_ok_and(|l| l == file);
-            let info = || procfs::read(&format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
-            is_file && info().windows(5).any(|word| word == b"FLOCK")
-        };
-        if pid != own && fds.into_iter().any(holds) {
-            holders.push(pid.to_string());
-        }
-    }
-    holders.join(", ")
 }
 
 fn place(home: &Home, lock: &OwnedFd, forgets_elsewhere: bool) -> Result<Place, Errno> {

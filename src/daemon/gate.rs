@@ -145,7 +145,7 @@ impl<K: Kernel> Daemon<K> {
         }
         let (mut searched, mut childless) = (Vec::new(), Vec::new());
         for id in self.gates.iter().copied().collect::<Vec<_>>() {
-            let Some(run) = self.unit(id).and_then(|unit| unit.run.as_ref()) else {
+            let Some(run) = self.run(id) else {
                 self.gates.remove(&id);
                 continue;
             };
@@ -179,7 +179,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn is_own_tree_empty(&mut self, id: Id) -> bool {
-        let Some(run) = self.unit(id).and_then(|unit| unit.run.as_ref()) else {
+        let Some(run) = self.run(id) else {
             return false;
         };
         if mutant("leader_is_tree") {
@@ -190,7 +190,7 @@ impl<K: Kernel> Daemon<K> {
         }
         let blocked = self.orphans.values().any(|orphan| match orphan.owner {
             Owner::Run(owner, generation) => owner == id && generation == run.generation,
-            Owner::Unknown => orphan.may_be_of(run) && !mutant("ignore_unknown"),
+            Owner::Unknown => run.may_have_forked(orphan.born) && !mutant("ignore_unknown"),
             Owner::Foreign => false,
         });
         if blocked {
@@ -222,9 +222,7 @@ impl<K: Kernel> Daemon<K> {
         if self.own_namespace == 0 {
             return Namespace::default();
         }
-        let Some(run) =
-            self.units.get_mut(id as usize).and_then(|unit| unit.as_mut()?.run.as_mut())
-        else {
+        let Some(run) = unit_in(&mut self.units, id).and_then(|unit| unit.run.as_mut()) else {
             return Namespace::default();
         };
         if run.namespace.is_none() {

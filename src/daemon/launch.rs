@@ -6,7 +6,7 @@ use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::record::{SIGNATURE_OFFSET, Signature, slot_offset};
 use crate::process::{Identity, Namespace};
-use crate::service::context::DEFAULT_PATH;
+use crate::service::context::search_path;
 use crate::service::machine::{Fault, Generation, Input, Phase};
 use crate::service::spec::{Definition, Id};
 use crate::service::target::file_name_of;
@@ -90,7 +90,8 @@ impl<K: Kernel> Daemon<K> {
         let living = (self.own.pid == 1).then(|| format!("{}/{LIVING}", self.home));
         let (out, error) = paths(streams, &self.home, name);
         let mark = EnvMark { home_key: self.header.home_key, id, generation: generation.0, pid: 0 };
-        let path = variable(&unit.definition, "PATH").unwrap_or(DEFAULT_PATH).to_owned();
+        let Definition { spec, base } = &unit.definition;
+        let path = search_path(&[&spec.env, &spec.dotenv, &base.env]).to_owned();
         let plan = Plan {
             signature: Signature {
                 generation: if mutant("unsigned") { 0 } else { generation.0 },
@@ -267,11 +268,6 @@ pub fn log_paths(home: &str, name: &str) -> (String, String) {
 pub fn fifo_paths(home: &str, name: &str) -> (String, String) {
     let file = file_name_of(name);
     (format!("{home}/logs/{file}-out.fifo"), format!("{home}/logs/{file}-error.fifo"))
-}
-
-/// The value of a variable in what a service gets.
-pub fn variable<'a>(definition: &'a Definition, name: &str) -> Option<&'a str> {
-    definition.variables().filter(|(key, _)| *key == name).last().map(|(_, value)| value)
 }
 
 /// All that an incarnation finds in its environment.

@@ -271,6 +271,10 @@ impl<K: Kernel> Daemon<K> {
         unit_in(&mut self.units, id)
     }
 
+    pub(crate) fn run(&self, id: Id) -> Option<&Run<K>> {
+        self.unit(id)?.run.as_ref()
+    }
+
     pub(crate) fn run_mut(&mut self, id: Id) -> Option<&mut Run<K>> {
         self.unit_mut(id)?.run.as_mut()
     }

@@ -99,7 +99,7 @@ impl<K: Kernel> Daemon<K> {
     fn owner_by_numbers(&self, stat: &Stat) -> Option<Owner> {
         let leads = |number: &Pid| self.leaders.get(number).copied();
         let id = [stat.sid, stat.pgid].iter().find_map(leads)?;
-        let run = self.unit(id)?.run.as_ref()?;
+        let run = self.run(id)?;
         Some(Owner::Run(id, run.generation))
     }
 
@@ -162,21 +162,19 @@ impl<K: Kernel> Daemon<K> {
     /// The generation that is in each time namespace. An inode whose namespace has ended is given
     /// again, so that the newest of its owners is the one.
     pub(crate) fn namespace_owners(&mut self) -> Map<u64, Occupant> {
-        let ids: Vec<Id> =
-            self.all_units().filter(|unit| unit.run.is_some()).map(|unit| unit.id).collect();
         let mut owners = Map::new();
         if self.own_namespace == 0 {
             return owners;
         }
-        for id in ids {
+        let runs = self.all_units().filter_map(|unit| Some((unit.id, unit.run.as_ref()?)));
+        let runs = runs.map(|(id, run)| (id, run.generation.0));
+        for (id, generation) in runs.collect::<Vec<(Id, u64)>>() {
             let namespace = self.namespace_of(id);
             let is_alive = self.kernel.is_namespace_alive(namespace);
             if is_alive == Some(false) {
                 continue;
             }
             let inode = namespace.inode;
-            let run = self.unit(id).and_then(|unit| unit.run.as_ref());
-            let generation = run.map_or(0, |run| run.generation.0);
             let certain = is_alive.is_some();
             let is_older = |other: &Occupant| other.generation < generation;
             if inode != 0 && owners.get(&inode).is_none_or(is_older) {
@@ -199,9 +197,7 @@ impl<K: Kernel> Daemon<K> {
     /// The only incarnation that a child forked then can descend from; else nobody knows.
     fn only_candidate(&self, born: Time) -> Owner {
         let runs = self.all_units().filter_map(|unit| Some((unit.id, unit.run.as_ref()?)));
-        let may =
-            |run: &super::unit::Run<K>| run.lineage && (born == 0 || run.born < born + TICK_MS);
-        let mut candidates = runs.filter(|(_, run)| may(run));
+        let mut candidates = runs.filter(|(_, run)| run.may_have_forked(born));
         match (candidates.next(), candidates.next()) {
             (Some((id, run)), None) if !mutant("ignore_unknown") => Owner::Run(id, run.generation),
             _ => Owner::Unknown,

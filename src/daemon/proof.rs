@@ -22,7 +22,7 @@ use super::sorted::{Map, Set};
 use crate::mutant::mutant;
 use crate::process::{Identity, Pid};
 use crate::service::spec::Id;
-use crate::sys::{Errno, Kernel};
+use crate::sys::{Errno, Kernel, identity};
 
 /// Passes of one turn. On a machine that forks all the time each may meet one that vanishes.
 const PASSES_MAX: u32 = 8;
@@ -92,7 +92,7 @@ impl<K: Kernel> Daemon<K> {
                     continue;
                 }
                 marks = true;
-                let run = self.unit(*id).and_then(|unit| unit.run.as_ref());
+                let run = self.run(*id);
                 // Not of a lost leader, whose number nobody knows; 0 is a session of others.
                 numbers.extend(run.map(|run| run.leader.pid).filter(|pid| *pid != 0));
             }
@@ -101,7 +101,7 @@ impl<K: Kernel> Daemon<K> {
             };
             let mut waiting = Vec::new();
             for id in ready.iter() {
-                let run = self.unit(*id).and_then(|unit| unit.run.as_ref());
+                let run = self.run(*id);
                 let Some(generation) = run.map(|run| run.generation.0) else { continue };
                 waiting.push((generation, self.namespace_of(*id)));
             }
@@ -247,8 +247,6 @@ impl<K: Kernel> Daemon<K> {
         if !self.kernel.is_dead(&pidfd)? {
             return Ok(None);
         }
-        let start_time = self.kernel.stat(pid).map_or(0, |stat| stat.start_time);
-        let inode = self.kernel.inode(&pidfd).unwrap_or(0);
-        Ok(Some(Identity { pid, start_time, inode }))
+        Ok(Some(identity(&mut self.kernel, pid, &pidfd)))
     }
 }

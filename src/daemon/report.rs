@@ -146,7 +146,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Pids of a live tree as far as they are known without a scan of /proc.
     pub(crate) fn known_members(&self, id: Id) -> Vec<Pid> {
-        let Some(run) = self.unit(id).and_then(|unit| unit.run.as_ref()) else {
+        let Some(run) = self.run(id) else {
             return vec![];
         };
         let leader = run.exit.is_none().then_some(run.leader.pid);
@@ -255,14 +255,12 @@ impl<K: Kernel> Daemon<K> {
 
     /// The pids of what is left of a tree and may be signalled, and of what only may be of it.
     pub(crate) fn rest(&self, id: Id) -> (String, String) {
-        let ours = self.may_be_signalled(id);
-        let all = self.known_members(id);
-        let list = |is_ours: bool| {
-            let pids: BTreeSet<Pid> =
-                all.iter().copied().filter(|pid| ours.contains(pid) == is_ours).collect();
-            pids.iter().map(Pid::to_string).collect::<Vec<_>>().join(", ")
-        };
-        (list(true), list(false))
+        let known: BTreeSet<Pid> = self.known_members(id).into_iter().collect();
+        let ours: BTreeSet<Pid> = self.may_be_signalled(id).into_iter().collect();
+        let list =
+            |pids: Vec<&Pid>| pids.into_iter().map(Pid::to_string).collect::<Vec<_>>().join(", ");
+        let (ours, unsure) = known.iter().partition(|pid| ours.contains(pid));
+        (list(ours), list(unsure))
     }
 
     fn identity(&mut self, id: Id) -> Option<Identity> {

@@ -10,7 +10,7 @@ use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, LimitMark};
 use crate::process::{Identity, Namespace, Pid};
 use crate::service::spec::Id;
-use crate::sys::{Errno, Kernel, Wake, describe};
+use crate::sys::{Errno, Kernel, Wake, describe, identity};
 
 /// The parent of all kernel threads, where they are seen: outside of PID namespaces.
 const KTHREADD: Pid = 2;
@@ -353,7 +353,7 @@ impl<K: Kernel> Daemon<K> {
     /// Makes members of what a pass has seen of this unit's tree. Says whether it has seen any.
     pub(crate) fn take_in_sightings(&mut self, id: Id, pass: &Pass) -> bool {
         let namespace = self.namespace_of(id);
-        let Some(run) = self.unit(id).and_then(|unit| unit.run.as_ref()) else {
+        let Some(run) = self.run(id) else {
             return true;
         };
         let (generation, leader) = (run.generation.0, run.leader);
@@ -391,9 +391,7 @@ impl<K: Kernel> Daemon<K> {
         let Ok(pidfd) = self.kernel.pidfd_open(leader.pid) else {
             return true;
         };
-        let inode = self.kernel.inode(&pidfd).unwrap_or(0);
-        let start_time = self.kernel.stat(leader.pid).map_or(0, |stat| stat.start_time);
-        Identity { pid: leader.pid, start_time, inode }.is_same(&leader)
+        identity(&mut self.kernel, leader.pid, &pidfd).is_same(&leader)
     }
 
     /// One that may be of this tree, and whose memory will tell when it answers.
@@ -449,7 +447,7 @@ impl<K: Kernel> Daemon<K> {
     /// Whether the process of this pid, which the caller holds, is of that unit's incarnation.
     fn is_member(&mut self, pid: Pid, id: Id, pass: &Pass) -> Result<bool, Errno> {
         let namespace = self.namespace_of(id);
-        let run = self.unit(id).and_then(|unit| unit.run.as_ref());
+        let run = self.run(id);
         let generation = run.map_or(0, |run| run.generation.0);
         match readable(self.sight(pid, Search::ALL))? {
             Some(Look::Seen(seen)) if pass.is_of(&seen, generation, namespace) => Ok(true),

@@ -179,19 +179,14 @@ impl Server {
     }
 
     fn timeout(&self, daemon: &Daemon<Linux>, front: &dyn Front) -> Option<Duration> {
-        let due = daemon
-            .deadline()
-            .into_iter()
-            .chain(front.deadline())
-            .min()
-            .map(|at| Duration::from_millis(at.saturating_sub(daemon.kernel.now())));
         let lost = daemon.home_lost.then_some(0);
         let look = self.removal.map(|removal| removal.next).or(lost);
-        let look = look.map(|at| Duration::from_millis(at.saturating_sub(daemon.kernel.now())));
+        let due = daemon.deadline().into_iter().chain(front.deadline()).chain(look).min();
+        let due = due.map(|at| Duration::from_millis(at.saturating_sub(daemon.kernel.now())));
         let accept = self.accept_again.then_some(ACCEPT_AGAIN);
         let answered = |id| self.clients.get(id).is_none_or(|client| client.backlog() == 0);
         let unheard = self.unheard.iter().any(answered).then_some(Duration::ZERO);
-        due.into_iter().chain(look).chain(accept).chain(unheard).min()
+        due.into_iter().chain(accept).chain(unheard).min()
     }
 
     fn accept(&mut self, ready: &mut Vec<ClientId>, daemon: &mut Daemon<Linux>) {

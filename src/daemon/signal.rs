@@ -149,7 +149,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn has_had(&self, id: Id, process: &Seen<K>) -> bool {
-        let run = self.unit(id).and_then(|unit| unit.run.as_ref());
+        let run = self.run(id);
         run.is_some_and(|run| run.has_had_stop(process.identity(), process.pgid))
             && !mutant("ask_twice")
     }
@@ -208,7 +208,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// The orphans and certain members of this tree, by whether they were asked to end.
     fn roots(&self, id: Id, which: impl Fn(bool) -> bool) -> Vec<Pid> {
-        let Some(run) = self.unit(id).and_then(|unit| unit.run.as_ref()) else {
+        let Some(run) = self.run(id) else {
             return Vec::new();
         };
         let mine = Owner::Run(id, run.generation);

@@ -113,8 +113,7 @@ impl<K: Kernel> Daemon<K> {
                 // It bears no mark, but its memory does not answer, or it is in a time namespace
                 // that is not ours: the journal that is lost could have named it.
                 if loss.record && readable(self.can_be_ours(sighting.pid))? == Some(true) {
-                    let namespace = sighting.namespace;
-                    let pid = sighting.pid;
+                    let (pid, namespace) = (sighting.pid, sighting.namespace);
                     lost.or_default(UNMARKED).push(Lost { pid, mark: None, name: None, namespace });
                 }
                 continue;
@@ -158,7 +157,7 @@ impl<K: Kernel> Daemon<K> {
     /// Whoever bears a mark that can't come from us is named, and nothing else.
     fn warn_of_forged(&mut self) {
         let mut pids: Vec<Pid> = self.forged.iter().copied().collect();
-        pids.retain(|pid| self.kernel.stat(*pid).is_ok_and(|stat| !stat.is_zombie()));
+        self.retain_living(&mut pids);
         if !pids.is_empty() {
             let text = "bears a mark of this home that no service of it has: copied or forged";
             self.log.push(format!("pid {pids:?}: {text}"));
@@ -171,8 +170,12 @@ impl<K: Kernel> Daemon<K> {
         let disbelieved = pass.found.iter().filter(|seen| seen.is_marked()).map(|seen| seen.pid);
         let disbelieved = disbelieved.filter(|pid| self.forged.contains(pid));
         let mut pids: Vec<Pid> = pass.forged.iter().copied().chain(disbelieved).collect();
-        pids.retain(|pid| self.kernel.stat(*pid).is_ok_and(|stat| !stat.is_zombie()));
+        self.retain_living(&mut pids);
         pids
+    }
+
+    fn retain_living(&mut self, pids: &mut Vec<Pid>) {
+        pids.retain(|pid| self.kernel.stat(*pid).is_ok_and(|stat| !stat.is_zombie()));
     }
 
     /// `living`: generations of which a process was seen.
@@ -242,7 +245,7 @@ impl<K: Kernel> Daemon<K> {
     /// Puts an incarnation on record again that signed in a journal that is lost: the next daemon
     /// may be unable to search for marks.
     fn sign_for(&mut self, id: Id) {
-        let Some(run) = self.unit(id).and_then(|unit| unit.run.as_ref()) else {
+        let Some(run) = self.run(id) else {
             return;
         };
         let signature = Signature {

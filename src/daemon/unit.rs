@@ -222,13 +222,6 @@ impl<K: Kernel> Unit<K> {
     }
 }
 
-impl<K: Kernel> Orphan<K> {
-    /// Whether it may descend from this run's leader: if that was forked before.
-    pub fn may_be_of(&self, run: &Run<K>) -> bool {
-        run.lineage && (self.born == 0 || run.born < self.born + TICK_MS)
-    }
-}
-
 impl<K: Kernel> Run<K> {
     /// Of a child that was just forked.
     pub fn launched(generation: Generation, child: Child<K::Pidfd, K::Launch>, now: Time) -> Self {
@@ -249,6 +242,12 @@ impl<K: Kernel> Run<K> {
             failure: None,
             members: Map::new(),
         }
+    }
+
+    /// Whether an orphan that was forked then (0: not known) may descend from the leader: if that
+    /// was forked before.
+    pub fn may_have_forked(&self, born: Time) -> bool {
+        self.lineage && (born == 0 || self.born < born + TICK_MS)
     }
 
     /// Whether a process (pid and start time) of this group has had the stop signal already. Within

@@ -14,6 +14,12 @@ use serde_json::Value;
 /// Where a program is looked for if the service's environment has no PATH.
 pub const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
+/// Where the programs of a service with these variables are; the first layer counts.
+pub fn search_path<'a>(layers: &[&'a Env]) -> &'a str {
+    let in_layer = |env: &&'a Env| env.iter().rev().find(|(name, _)| name == "PATH");
+    layers.iter().find_map(in_layer).map_or(DEFAULT_PATH, |(_, value)| value)
+}
+
 /// The names of [`Limits`], in their order: all but RLIMIT_LOCKS, which is a mark of opm's.
 pub const LIMIT_NAMES: [&str; 15] = [
     "cpu",
@@ -143,7 +149,7 @@ impl FromValue for Context {
     }
 }
 
-/// An environment, of a bounded number of variables.
+/// An environment, read piece by piece, of a bounded number of variables.
 pub fn env<'de, D: Deserializer<'de>>(from: D) -> Result<Env, D::Error> {
     struct Pairs;
     impl<'de> Visitor<'de> for Pairs {

@@ -28,31 +28,32 @@ const RESOURCES: [Resource; COUNT] = [
     Resource::Rttime,
 ];
 
-/// Makes files of this process its owner's alone, whatever umask it was started with; gives that
-/// one back.
-pub fn private() -> u32 {
-    umask(Mode::from_raw_mode(0o077)).as_raw_mode() & 0o777
-}
+/// Leaves the owner everything and others nothing.
+const PRIVATE: Mode = Mode::from_bits_retain(0o077);
 
-/// Undoes [`private`].
-pub fn public(before: u32) {
-    umask(Mode::from_raw_mode(before));
+/// Does `make` under a umask that leaves the owner everything and others nothing, whatever the
+/// caller's is.
+pub fn privately<T>(make: impl FnOnce() -> T) -> T {
+    let before = umask(PRIVATE);
+    let made = make();
+    umask(before);
+    made
 }
 
 /// Puts off what the shell that woke the daemon happened to have. To be nice no more takes a
 /// privilege: without it the daemon stays so.
 pub fn neutral() {
-    private();
+    umask(PRIVATE);
     setpriority_process(None, 0).ok();
 }
 
 /// Those of this process.
 pub fn own() -> Attributes {
     // There is no call that only reads it; this process has one thread.
-    let umask = private();
-    public(umask);
+    let before = umask(PRIVATE);
+    umask(before);
     Attributes {
-        umask,
+        umask: before.as_raw_mode() & 0o777,
         nice: getpriority_process(None).unwrap_or(0),
         limits: RESOURCES.map(|resource| Some(number(getrlimit(resource).current))),
     }
@@ -153,7 +154,7 @@ fn try_limit(resource: Resource, has: Rlimit, wish: u64) -> Result<()> {
 /// In a child, after its last open: its files and descriptors are ours until then. As near as can
 /// be where the kernel refuses. System calls only, and no allocation.
 pub fn give(given: &Given) {
-    public(given.umask);
+    umask(Mode::from_raw_mode(given.umask));
     // Before the limit of it may fall.
     if let Some(nice) = given.nice {
         setpriority_process(None, nice).ok();

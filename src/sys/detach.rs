@@ -6,7 +6,7 @@
 //! The command may run inside a service, perhaps of another home, and that one's daemon takes
 //! orphans for members by their marks. So the second child puts off both marks with its exec, and
 //! only then the first leaves and makes an orphan of it.
-use super::{Errno, namespace, signals, storage};
+use super::{Errno, attributes, namespace, signals, storage};
 use crate::process::mark::{LimitMark, MARK_VARIABLE};
 use rustix::fd::OwnedFd;
 use rustix::fs::OFlags;
@@ -92,7 +92,7 @@ pub fn launch(program: &Path, args: &[&str], home: &Path) -> io::Result<u32> {
 fn open_log(path: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
     let path = path.to_str().ok_or(Errno::INVAL)?;
-    storage::privately(|| storage::open_regular(rustix::fs::CWD, path, flags))
+    attributes::privately(|| storage::open_regular(rustix::fs::CWD, path, flags))
 }
 
 /// What the children reported: a pid (tag 0), then an errno (tag 1) if the exec failed.

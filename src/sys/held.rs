@@ -2,7 +2,6 @@
 use super::{Errno, Reach, Result, pidfd};
 use crate::process::{Exit, Pid};
 use rustix::fd::OwnedFd;
-use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 /// What pins a process.
 #[derive(Debug)]
@@ -27,10 +26,9 @@ impl Held {
     pub fn is_dead(&self) -> Result<bool> {
         match self {
             Self::Pidfd(pidfd) => pidfd::is_dead(pidfd),
-            Self::Child(pid) => match look(*pid, WaitIdOptions::NOWAIT) {
-                Ok(found) => Ok(found.is_some()),
+            Self::Child(_) => match self.wait(false) {
                 Err(Errno::CHILD) => Ok(true),
-                Err(errno) => Err(errno),
+                found => found.map(|exit| exit.is_some()),
             },
         }
     }
@@ -55,19 +53,9 @@ impl Held {
     pub fn wait(&self, reap: bool) -> Result<Option<Exit>> {
         match self {
             Self::Pidfd(pidfd) => pidfd::wait(pidfd, reap),
-            Self::Child(pid) => {
-                look(*pid, if reap { WaitIdOptions::empty() } else { WaitIdOptions::NOWAIT })
-            }
+            Self::Child(pid) => pidfd::wait_child(*pid, reap),
         }
     }
-}
-
-fn look(pid: Pid, options: WaitIdOptions) -> Result<Option<Exit>> {
-    let pid = rustix::process::Pid::from_raw(pid).ok_or(Errno::CHILD)?;
-    let options = options | WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-    let Some(status) = waitid(WaitId::Pid(pid), options)? else { return Ok(None) };
-    let signal = status.terminating_signal().map(Exit::Signal);
-    Ok(Some(status.exit_status().map(Exit::Code).or(signal).unwrap_or(Exit::Unknown)))
 }
 
 #[cfg(test)]

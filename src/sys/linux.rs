@@ -70,7 +70,7 @@ pub fn wake_of(token: Token) -> Option<Wake> {
 
 impl Linux {
     /// `without` is `OPM_WITHOUT`; `nofile` is the limit that we were started with; `lock` is what
-    /// their children hold until they exec, beside the home's directory.
+    /// our children hold until they exec, beside the home's directory.
     pub fn new(
         registry: Registry,
         home: Home,

@@ -300,6 +300,13 @@ pub trait Kernel {
     fn sync_home(&mut self) -> Result<()>;
 }
 
+/// Who a process is that is held; 0 for what can't be read of it.
+pub fn identity<K: Kernel>(kernel: &mut K, pid: Pid, pidfd: &K::Pidfd) -> Identity {
+    let inode = kernel.inode(pidfd).unwrap_or(0);
+    let start_time = kernel.stat(pid).map_or(0, |stat| stat.start_time);
+    Identity { pid, start_time, inode }
+}
+
 /// Writes all of `bytes` at `offset`.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 //! ([`crate::process::Namespace`]).
 use super::{Errno, Result};
 use crate::process::{Namespace, Pid};
-use rustix::fd::{FromRawFd, OwnedFd, RawFd};
+use rustix::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags};
 use std::ffi::c_int;
 
@@ -133,13 +133,10 @@ pub fn enter_new() -> bool {
     if unsafe { libc::unshare(CLONE_NEWTIME as c_int) } != 0 {
         return false;
     }
-    let path = c"/proc/self/ns/time_for_children";
-    // SAFETY: the path is NUL-terminated.
-    let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-    let entered = enter(fd);
-    // SAFETY: opened above and closed once; -1 is EBADF.
-    unsafe { libc::close(fd) };
-    entered
+    // In a child that shares our memory: nothing here allocates.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::open(c"/proc/self/ns/time_for_children", flags, Mode::empty())
+        .is_ok_and(|fd| enter(fd.as_raw_fd()))
 }
 
 /// Ancestors that may be in the initial namespace.

@@ -106,12 +106,20 @@ pub fn has_group_signal() -> bool {
 /// # Errors
 /// ECHILD: not our child, or reaped already.
 pub fn wait(pidfd: &OwnedFd, reap: bool) -> Result<Option<Exit>> {
-    let look = if reap { 0 } else { libc::WNOWAIT };
-    let options = libc::WEXITED | libc::WNOHANG | look;
-    wait_id(libc::P_PIDFD, pidfd.as_raw_fd().cast_unsigned(), options).map(|s| s.map(|(_, e)| e))
+    wait_id(libc::P_PIDFD, pidfd.as_raw_fd().cast_unsigned(), reap)
 }
 
-fn wait_id(kind: libc::idtype_t, id: libc::id_t, options: c_int) -> Result<Option<(i32, Exit)>> {
+/// The same of a child by its number.
+///
+/// # Errors
+/// As [`wait`].
+pub fn wait_child(pid: i32, reap: bool) -> Result<Option<Exit>> {
+    wait_id(libc::P_PID, pid.cast_unsigned(), reap)
+}
+
+fn wait_id(kind: libc::idtype_t, id: libc::id_t, reap: bool) -> Result<Option<Exit>> {
+    let look = if reap { 0 } else { libc::WNOWAIT };
+    let options = libc::WEXITED | libc::WNOHANG | look;
     loop {
         // SAFETY: siginfo_t is a plain C struct, for which zero is valid.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
@@ -123,17 +131,15 @@ fn wait_id(kind: libc::idtype_t, id: libc::id_t, options: c_int) -> Result<Optio
             }
         }
         // SAFETY: waitid filled in the SIGCHLD member, or left zeroes.
-        let pid = unsafe { info.si_pid() };
-        if pid == 0 {
+        if unsafe { info.si_pid() } == 0 {
             return Ok(None);
         }
         // SAFETY: as above.
         let status = unsafe { info.si_status() };
-        let exit = match info.si_code {
+        return Ok(Some(match info.si_code {
             libc::CLD_EXITED => Exit::Code(status),
             _ => Exit::Signal(status),
-        };
-        return Ok(Some((pid, exit)));
+        }));
     }
 }
 

@@ -1,5 +1,7 @@
 //! Files of the home, by their name in it. 0600; directories 0700.
-use super::{Errno, Mode, Result};
+use super::attributes::privately;
+use super::{Errno, Mode, Result, procfs};
+use crate::process::Pid;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, FlockOperation, OFlags};
 use std::os::fd::AsFd;
@@ -126,16 +128,12 @@ impl Home {
     /// # Errors
     /// What openat(2) says; [`NOT_REGULAR`].
     pub fn open_file(&self, name: &str, mode: Mode) -> Result<OwnedFd> {
-        let file = self.open_regular(name, OFlags::RDWR | OFlags::CREATE)?;
+        let file = open_regular(&self.dir, name, OFlags::RDWR | OFlags::CREATE)?;
         if mode == Mode::Fresh {
             // Not by O_TRUNC: first it is seen what it is.
             rustix::fs::ftruncate(&file, 0)?;
         }
         Ok(file)
-    }
-
-    fn open_regular(&self, name: &str, flags: OFlags) -> Result<OwnedFd> {
-        open_regular(self.dir.as_fd(), name, flags)
     }
 
     /// Sees whether one of the home's files is there and can be appended to.
@@ -152,7 +150,7 @@ impl Home {
     /// # Errors
     /// What openat(2) and read(2) say; [`NOT_REGULAR`]; EFBIG.
     pub fn load(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        match self.open_regular(name, OFlags::RDONLY) {
+        match open_regular(&self.dir, name, OFlags::RDONLY) {
             Err(Errno::NOENT) => Ok(None),
             file => read_whole(&file?).map(Some),
         }
@@ -223,6 +221,20 @@ pub fn try_lock(file: impl AsFd) -> Result<()> {
     rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)
 }
 
+/// Who shares the open file description that has the lock of `file`, as far as we may know. Who
+/// waits for the lock has the file open, too.
+pub fn lock_sharers(file: &str) -> Vec<Pid> {
+    let has_lock = |pid: &Pid| {
+        let fds = procfs::numbers(&format!("/proc/{pid}/fd")).unwrap_or_default();
+        fds.into_iter().any(|fd| {
+            let link = procfs::link(&format!("/proc/{pid}/fd/{fd}"));
+            let info = || procfs::read(&format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
+            link.is_ok_and(|link| link == file) && info().windows(5).any(|word| word == b"FLOCK")
+        })
+    };
+    procfs::processes().unwrap_or_default().into_iter().filter(has_lock).collect()
+}
+
 /// Opens a regular file without following a link and without waiting for whoever should be at
 /// the other end of it. `flags` may create it.
 ///
@@ -266,15 +278,6 @@ pub fn read_whole(file: &OwnedFd) -> Result<Vec<u8>> {
             Err(errno) => return Err(errno),
         }
     }
-}
-
-/// Does `make` under a umask that leaves the owner everything and others nothing, whatever the
-/// caller's is.
-pub fn privately<T>(make: impl FnOnce() -> T) -> T {
-    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let made = make();
-    rustix::process::umask(before);
-    made
 }
 
 /// mkdir -p, private directories. Says whether the last one was made.

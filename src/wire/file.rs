@@ -2,7 +2,7 @@
 //!
 //! Pure: text in, specs out. All or nothing: one error and no service of the file is defined.
 //! An error names the file, the service and the key; a key that opm doesn't know is a warning.
-use super::unique;
+use super::tree;
 use crate::service::signal::Signal;
 use crate::service::spec::{Env, Restart, Spec, StopReach};
 use crate::service::target::check_name;
@@ -84,7 +84,7 @@ fn parse_json(text: &[u8]) -> Result<Value, String> {
     }
     let text = std::str::from_utf8(text).map_err(|_| "not UTF-8 text".to_owned())?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    unique::parse(text)
+    tree::parse(text)
 }
 
 struct Services {

@@ -5,7 +5,7 @@
 pub mod file;
 pub mod frame;
 mod read;
-mod unique;
+mod tree;
 
 use crate::service::context::{self, Attributes, Context};
 use crate::service::spec::{Env, Id, Policy, Spec};
@@ -140,6 +140,7 @@ pub enum Until {
     Ready,
     Stopped,
     Errored,
+    /// Only `logs -f` waits for it.
     Removed,
 }
 
@@ -210,6 +211,11 @@ impl Status {
     const ALL: [Self; 6] =
         [Self::Online, Self::Starting, Self::Stopping, Self::Waiting, Self::Stopped, Self::Errored];
 
+    /// The one that [`Status::word`] calls so.
+    fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.word() == word)
+    }
+
     /// The status word of the contract.
     pub fn word(self) -> &'static str {
         match self {
@@ -219,19 +225,6 @@ impl Status {
             Self::Waiting => "waiting",
             Self::Stopped => "stopped",
             Self::Errored => "errored",
-        }
-    }
-}
-
-impl Until {
-    /// The word of `--for`; only `logs -f` waits for `removed`.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Online => "online",
-            Self::Ready => "ready",
-            Self::Stopped => "stopped",
-            Self::Errored => "errored",
-            Self::Removed => "removed",
         }
     }
 }
@@ -291,10 +284,7 @@ impl Row {
             pid: next()?.parse().ok(),
             uptime_ms: next()?.parse().ok(),
             restarts: next()?.parse().ok()?,
-            status: {
-                let word = next()?;
-                Status::ALL.into_iter().find(|status| status.word() == word)?
-            },
+            status: Status::of_word(next()?)?,
             cpu_percent: next()?.parse().ok().map(|tenths: u32| f64::from(tenths) / 10.0),
             memory_bytes: next()?.parse().ok(),
             watching: false,

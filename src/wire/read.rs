@@ -3,13 +3,14 @@
 //! Replies are read through [`FromValue`], which is a tenth of the code. What the daemon reads may
 //! cost it a few times its size and no more, whoever wrote it: requests are derived, and their
 //! services read one at a time.
+use super::tree::Tree;
 use super::{
     Event, Finding, Health, Identity, Info, LastExit, LogFiles, Outcome, Reply, Row, Status,
 };
 use crate::service::context::Attributes;
 use crate::service::spec::{Spec, WORDS_MAX};
 use crate::service::value::{Fields, FromValue, WHOLE, Wrong, by_value, from_fields};
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde_json::Value;
 use std::fmt;
 
@@ -90,16 +91,9 @@ impl FromValue for Info {
     }
 }
 
-/// The one of `all` that is called what `value` says.
-fn by_word<T: Copy>(value: Value, all: &[T], word: fn(T) -> &'static str) -> Result<T, Wrong> {
-    let value = value.as_str().ok_or(WHOLE)?;
-    let found = all.iter().find(|one| word(**one) == value);
-    found.copied().ok_or(WHOLE)
-}
-
 impl FromValue for Status {
     fn from_value(value: Value) -> Result<Self, Wrong> {
-        by_word(value, &Self::ALL, Self::word)
+        value.as_str().and_then(Self::of_word).ok_or(WHOLE)
     }
 }
 
@@ -153,7 +147,7 @@ pub(super) fn specs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Spec>, D::
         fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Vec<Spec>, A::Error> {
             let mut specs = Vec::new();
             let mut left = SPEC_VALUES_MAX;
-            while let Some(value) = all.next_element_seed(Bounded(&mut left))? {
+            while let Some(value) = all.next_element_seed(Tree { left: &mut left, once: false })? {
                 specs.push(Spec::from_value(value).map_err(A::Error::custom)?);
                 left = SPEC_VALUES_MAX;
             }
@@ -161,72 +155,6 @@ pub(super) fn specs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Spec>, D::
         }
     }
     from.deserialize_seq(Specs)
-}
-
-/// A [`Value`] of so many values at most.
-struct Bounded<'a>(&'a mut usize);
-
-impl<'de> DeserializeSeed<'de> for Bounded<'_> {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
-        from.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Bounded<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) = all.next_element_seed(Bounded(self.0))? {
-            take_one(self.0)?;
-            values.push(value);
-        }
-        Ok(Value::Array(values))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<Value, A::Error> {
-        let mut values = serde_json::Map::new();
-        while let Some(key) = all.next_key::<String>()? {
-            take_one(self.0)?;
-            values.insert(key, all.next_value_seed(Bounded(self.0))?);
-        }
-        Ok(Value::Object(values))
-    }
-}
-
-fn take_one<E: Error>(left: &mut usize) -> Result<(), E> {
-    *left = left.checked_sub(1).ok_or_else(|| E::custom("too many words"))?;
-    Ok(())
 }
 
 #[cfg(test)]

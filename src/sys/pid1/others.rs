@@ -76,16 +76,12 @@ pub struct Moment {
 impl Moment {
     /// Now.
     pub fn now() -> Moment {
-        // `0.00 0.00 0.00 RUNNING/THREADS LAST`
-        let load = procfs::read("/proc/loadavg").unwrap_or_default();
-        let last = load.trim_ascii().rsplit(|byte| *byte == b' ').next();
-        let last = last.and_then(|word| std::str::from_utf8(word).ok()?.parse().ok());
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let per_second = rustix::param::clock_ticks_per_second().max(1);
         let part = now.tv_nsec.unsigned_abs() / (1_000_000_000 / per_second).max(1);
         Moment {
             tick: now.tv_sec.unsigned_abs() * per_second + part,
-            last: last.filter(|number| *number > 0).unwrap_or(i32::MAX),
+            last: procfs::last_pid().filter(|number| *number > 0).unwrap_or(i32::MAX),
         }
     }
 

@@ -62,7 +62,8 @@ pub fn close_inherited() {
 
 /// Signals one process; false if there is none.
 pub fn signal_one(pid: i32, signal: i32) -> bool {
-    // SAFETY: integers only. The caller's child, not reaped yet, so the number is its.
+    // SAFETY: integers only. The number is that of a child that is not reaped, our own, or, where
+    // we are PID 1, one of our namespace's.
     unsafe { libc::kill(pid, signal) == 0 }
 }
 

@@ -1,20 +1,40 @@
-//! JSON in which no object has a key twice: of two values one would be dropped in silence.
+//! A tree of JSON values that is watched while it is read: how many they are, and that no object
+//! has a key twice.
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// Reads `text` whole.
+/// Reads `text` whole. No object in it has a key twice.
 ///
 /// # Errors
 /// One line: what is wrong, and where.
 pub(super) fn parse(text: &str) -> Result<Value, String> {
     let mut from = serde_json::Deserializer::from_str(text);
-    let read = Unique.deserialize(&mut from).and_then(|value| from.end().map(|()| value));
+    let mut left = usize::MAX;
+    let tree = Tree { left: &mut left, once: true };
+    let read = tree.deserialize(&mut from).and_then(|value| from.end().map(|()| value));
     read.map_err(|e| if e.is_data() { e.to_string() } else { format!("not JSON: {e}") })
 }
 
-struct Unique;
+/// A [`Value`] to be.
+pub(super) struct Tree<'a> {
+    /// So many more values may come.
+    pub(super) left: &'a mut usize,
+    /// Of a key that is there twice one value would be dropped in silence.
+    pub(super) once: bool,
+}
 
-impl<'de> DeserializeSeed<'de> for Unique {
+impl Tree<'_> {
+    fn inner(&mut self) -> Tree<'_> {
+        Tree { left: self.left, once: self.once }
+    }
+
+    fn take_one<E: Error>(&mut self) -> Result<(), E> {
+        *self.left = self.left.checked_sub(1).ok_or_else(|| E::custom("too many words"))?;
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Tree<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
@@ -22,7 +42,7 @@ impl<'de> DeserializeSeed<'de> for Unique {
     }
 }
 
-impl<'de> Visitor<'de> for Unique {
+impl<'de> Visitor<'de> for Tree<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -53,22 +73,24 @@ impl<'de> Visitor<'de> for Unique {
         Ok(text.into())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Value, A::Error> {
         let mut values = Vec::new();
-        while let Some(value) = list.next_element_seed(Unique)? {
+        while let Some(value) = list.next_element_seed(self.inner())? {
+            self.take_one()?;
             values.push(value);
         }
         Ok(values.into())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut object: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(key) = object.next_key::<String>()? {
-            if map.contains_key(&key) {
+            if self.once && map.contains_key(&key) {
                 let key = key.escape_debug();
                 return Err(A::Error::custom(format!("the key '{key}' is there twice")));
             }
-            map.insert(key, object.next_value_seed(Unique)?);
+            self.take_one()?;
+            map.insert(key, object.next_value_seed(self.inner())?);
         }
         Ok(map.into())
     }
