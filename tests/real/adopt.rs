@@ -82,15 +82,21 @@ fn the_exit_code_of_an_adopted_leader_is_known_where_the_kernel_tells() {
     });
 }
 
-fn a_leader_that_died_while_no_daemon_ran_is_drained_and_replaced(rig: &Rig) {
-    let leader = rig.start("web", "child [ setsid ignore:TERM note:rest sleep ] sleep");
-    let rest = rig.note("web", "rest");
+/// Daemon and leader die: `rest` outlives them, and the next leader waits for its end.
+#[track_caller]
+pub(crate) fn dies_without_a_daemon(rig: &Rig, name: &str, leader: i32, rest: i32) {
     rig.kill_daemon();
     rig.kill(leader, Signal::KILL);
     rig.until_gone(leader);
     assert!(proc::alive(rest));
-    rig.until_replaced("web", leader);
+    rig.until_replaced(name, leader);
     assert!(!proc::alive(rest));
+}
+
+fn a_leader_that_died_while_no_daemon_ran_is_drained_and_replaced(rig: &Rig) {
+    let leader = rig.start("web", "child [ setsid ignore:TERM note:rest sleep ] sleep");
+    let rest = rig.note("web", "rest");
+    dies_without_a_daemon(rig, "web", leader, rest);
     let first = rig.row("web");
     rig.assert_starts("web", 2);
     assert_eq!(first.restarts, 1);

@@ -2,21 +2,17 @@
 //! incarnation gets anything of whoever happened to wake its daemon.
 use crate::namespace::{Setting, User, isolated, isolated_in};
 use crate::proc;
-use crate::rig::{Ran, Rig, finish, one_line};
+use crate::rig::{Ran, Rig, one_line};
 use opm::process::record::checksum;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// `opm ARGS…` from a shell that has done `before`.
 fn after(rig: &Rig, before: &str, args: &[&str]) -> Ran {
-    let opm = rig.command(args);
-    let mut command = Command::new("bash");
-    command.args(["-c", &format!("{before}\nexec \"$@\""), "bash"]).arg(opm.get_program());
-    command.args(opm.get_args()).current_dir(&rig.dir).env_remove("OPM_MARK");
-    command.envs(opm.get_envs().filter_map(|(k, v)| Some((k, v?))));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    finish(command.spawn().unwrap(), args)
+    let mut bash = Command::new("bash");
+    bash.args(["-c", &format!("{before}\nexec \"$@\""), "bash"]);
+    rig.behind(bash, args)
 }
 
 /// The same, and it must succeed without a word on stderr.

@@ -117,7 +117,7 @@ fn a_stop_does_not_wait_for_what_lingers_and_finds_no_daemonizer() {
 }
 
 /// The one child of the daemon.
-fn hanging_child(rig: &Rig) -> i32 {
+pub(crate) fn hanging_child(rig: &Rig) -> i32 {
     let daemon = rig.daemon();
     rig.until("a child", || {
         let mut all = proc::all();

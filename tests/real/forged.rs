@@ -15,12 +15,12 @@ with_each_witness! {
 /// The bits of a limit that name a generation.
 const GENERATION: u64 = (1 << 25) - 1;
 
-/// A process of no service, of this user, with this limit.
-fn forger(rig: &Rig, uid: u32, limit: u64) -> Child {
+/// A process of no service, of this user, with this limit and these variables.
+fn forger(rig: &Rig, uid: u32, limit: u64, env: &[(&str, &str)]) -> Child {
     let mut command = Command::new("setpriv");
     command.arg(format!("--reuid={uid}")).args(["--clear-groups"]).arg(fixture());
     command.args(["--held", "-", &format!("locks:{limit}"), "sleep"]);
-    let child = command.current_dir("/").spawn().unwrap();
+    let child = command.envs(env.iter().copied()).current_dir("/").spawn().unwrap();
     let pid = child.id().cast_signed();
     rig.until("the forger", || (proc::locks_limit(pid) == limit).then_some(()));
     child
@@ -35,7 +35,8 @@ fn forged_marks(rig: &Rig, uid: u32, decides: bool) {
     if !decides {
         limits.extend([limit, limit + 1]);
     }
-    let mut forgers: Vec<Child> = limits.iter().map(|limit| forger(rig, uid, *limit)).collect();
+    let mut forgers: Vec<Child> =
+        limits.iter().map(|limit| forger(rig, uid, *limit, &[])).collect();
     let generation = rig.row("web").generation;
     rig.kill_daemon();
     assert_eq!(rig.row("web").pid, Some(first));
@@ -80,14 +81,9 @@ fn a_generation_that_was_never_given_is_nobodys(rig: &Rig) {
     let row = rig.row("web");
     let real = proc::variable(leader, "OPM_MARK").unwrap();
     let [key, id, ..] = real.split('.').collect::<Vec<_>>()[..] else { panic!("{real}") };
-    let mut command = Command::new("setpriv");
-    command.arg(format!("--reuid={}", rig.uid())).arg("--clear-groups").arg(fixture());
     let limit = (proc::locks_limit(leader) & !GENERATION) | 9_000;
-    command.args(["--held", "-", &format!("locks:{limit}"), "sleep"]);
-    command.env("OPM_MARK", format!("{key}.{id}.9000.{first:010}")).env("OPM_NAME", "web");
-    let mut forger = command.current_dir("/").spawn().unwrap();
-    let pid = forger.id().cast_signed();
-    rig.until("the forger", || (proc::locks_limit(pid) == limit).then_some(()));
+    let mark = format!("{key}.{id}.9000.{first:010}");
+    let mut forger = forger(rig, rig.uid(), limit, &[("OPM_MARK", &mark), ("OPM_NAME", "web")]);
     rig.kill_daemon();
     rig.ok(&["stop", "web"]);
     rig.ok(&["daemon", "restart"]);

@@ -1,7 +1,9 @@
 //! A home that is removed, moved, unmounted or tampered with: one daemon, no double, no hang.
+use crate::hostile::at_home;
 use crate::input::mount;
 use crate::namespace::{Setting, User, isolated, isolated_in};
-use crate::rig::{Ran, Rig, finish, one_line};
+use crate::proc;
+use crate::rig::{Rig, finish, one_line};
 use rustix::process::Signal;
 use std::path::Path;
 use std::process::Command;
@@ -11,9 +13,15 @@ fn remove(rig: &Rig) {
     std::fs::remove_dir_all(&rig.home).unwrap();
 }
 
-/// A command on another home.
-fn at(rig: &Rig, home: &Path, args: &[&str]) -> Ran {
-    finish(rig.command(args).env("OPM_HOME", home).spawn().unwrap(), args)
+/// Removes all that is in the home, but not the home.
+pub(crate) fn empty(rig: &Rig) {
+    for entry in std::fs::read_dir(&rig.home).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => std::fs::remove_dir_all(path).unwrap(),
+            false => std::fs::remove_file(path).unwrap(),
+        }
+    }
 }
 
 fn until_served(rig: &Rig) {
@@ -110,13 +118,7 @@ fn an_unmounted_home_is_made_anew_before_anything_starts() {
 fn a_home_whose_files_are_removed_has_them_again() {
     isolated(here!(), |rig| {
         let leader = rig.start("web", "sleep");
-        for entry in std::fs::read_dir(&rig.home).unwrap().flatten() {
-            let path = entry.path();
-            match path.is_dir() {
-                true => std::fs::remove_dir_all(path).unwrap(),
-                false => std::fs::remove_file(path).unwrap(),
-            }
-        }
+        empty(rig);
         until_served(rig);
         for file in ["journal", "services", "lock", "logs"] {
             rig.until(file, || rig.home.join(file).exists().then_some(()));
@@ -142,23 +144,23 @@ fn a_moved_home_is_followed_and_takes_nobodys_socket() {
         let other = rig.daemon();
         std::fs::remove_file(moved.join("opm.sock")).unwrap();
         rig.until("its socket", || moved.join("opm.sock").exists().then_some(()));
-        let ran = at(rig, &moved, &["ls", "--format", "json"]);
+        let ran = at_home(rig, &moved, &["ls", "--format", "json"]);
         assert!(ran.out.contains(&leader.to_string()), "{ran:?}");
         assert!(rig.rows().is_empty(), "the other one is another one still");
         // What it starts from now on, it starts there; and so does what it becomes.
         rig.kill(daemon, Signal::ABORT);
         let home = format!("{}/", moved.display());
         let info = rig.until("it to be itself again", || {
-            let ran = at(rig, &moved, &["info", "web"]);
+            let ran = at_home(rig, &moved, &["info", "web"]);
             (ran.code == Some(0)).then_some(ran.out)
         });
         assert!(info.contains(&home), "{info}");
-        assert_eq!(at(rig, &moved, &["restart", "web"]).code, Some(0));
+        assert_eq!(at_home(rig, &moved, &["restart", "web"]).code, Some(0));
         rig.until_gone(leader);
         let mut daemons = vec![daemon, other];
         daemons.sort_unstable();
         assert_eq!(rig.daemons(), daemons);
-        at(rig, &moved, &["daemon", "stop", "--services"]);
+        at_home(rig, &moved, &["daemon", "stop", "--services"]);
     });
 }
 
@@ -290,24 +292,16 @@ fn a_daemon_that_does_not_answer_is_named() {
 fn the_umask_of_the_first_start_is_the_services_and_not_the_homes() {
     let setting = Setting { user: User::Nobody, ..Setting::default() };
     isolated_in(setting, here!(), |rig| {
-        let opm = rig.command(&["start", "--name", "web", "--", "sh", "-c"]);
-        let said = rig.dir.join("said");
-        let script = "umask 0777; exec \"$@\"";
-        let mut command = Command::new("sh");
-        command.args(["-c", script, "sh"]).arg(opm.get_program()).args(opm.get_args());
-        command
-            .arg("umask; exec sleep 1000")
-            .envs(opm.get_envs().filter_map(|(k, v)| Some((k, v?))));
-        command.current_dir(&rig.dir).stdin(std::process::Stdio::null());
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-        let ran = finish(command.spawn().unwrap(), &["start"]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "umask 0777; exec \"$@\"", "sh"]);
+        let service = "umask; exec sleep 1000";
+        let ran = rig.behind(shell, &["start", "--name", "web", "--", "sh", "-c", service]);
         assert_eq!(ran.code, Some(0), "{ran:?}");
         let log = rig.info("web")["log_out"].as_str().unwrap().to_owned();
         rig.until("its word", || {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
             (text == "0777\n").then_some(())
         });
-        drop(said);
         for _ in 0..2 {
             rig.kill_daemon();
             assert_eq!(rig.row("web").status, "online");
@@ -320,9 +314,7 @@ fn a_limit_of_file_sizes_refuses_a_line_and_ends_nobody() {
     isolated(here!(), |rig| {
         let leader = rig.start("web", "sleep");
         let daemon = rig.daemon();
-        let status = std::fs::read_to_string(format!("/proc/{leader}/status")).unwrap();
-        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
-        let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+        let ignored = proc::status_mask(leader, "SigIgn");
         assert_eq!(ignored & 1 << (libc::SIGXFSZ - 1), 0, "handed on to a service");
         let limit = ["--pid", &daemon.to_string(), "--fsize=3000"];
         assert!(Command::new("prlimit").args(limit).status().unwrap().success());

@@ -4,7 +4,7 @@ use crate::proc;
 use crate::rig::{Rig, finish, one_line};
 use opm::process::record::{HEADER_BYTES, Header};
 use rustix::process::Signal;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// A debugger that holds `pid` on its way out: SIGKILL has no end in sight.
 fn hold_at_exit(rig: &Rig, pid: i32) -> std::process::Child {
@@ -363,14 +363,10 @@ fn where_proc_hides_others_nothing_is_doubled() {
 #[test]
 fn without_proc_opm_promises_nothing_and_says_so() {
     isolated(here!(), |rig| {
-        let opm = rig.command(&[]);
         let script = "mount -t tmpfs none /proc && exec \"$@\"";
         let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", script, "sh"]).arg(opm.get_program());
-        command.args(["start", "--name", "web", "--", "sleep", "1000"]);
-        command.envs(opm.get_envs().filter_map(|(k, v)| Some((k, v?))));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let ran = finish(command.current_dir(&rig.dir).spawn().unwrap(), &["start"]);
+        command.args(["--mount", "sh", "-c", script, "sh"]);
+        let ran = rig.behind(command, &["start", "--name", "web", "--", "sleep", "1000"]);
         if ran.code == Some(0) {
             // Then it must be able to keep its word.
             let pid = rig.row("web").pid.unwrap();

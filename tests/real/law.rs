@@ -1,5 +1,7 @@
 //! The law where marks say nothing: whatever a process of a service has lost or lowered, and
 //! wherever it has gone, the next incarnation waits for its end.
+use crate::adopt::dies_without_a_daemon;
+use crate::home::empty;
 use crate::hostile::at_home;
 use crate::namespace::{fixture, opm};
 use crate::proc;
@@ -116,12 +118,7 @@ fn what_a_nested_run_below_a_shell_leaves_is_drained(rig: &Rig) {
 fn all_marks_off_in_a_nested_run(rig: &Rig) {
     let leader = start_script(rig, "stack", &nested(rig, "exec"));
     let inner = next_note(rig, "in", "in", 0);
-    rig.kill_daemon();
-    rig.kill(leader, Signal::KILL);
-    rig.until_gone(leader);
-    assert!(proc::alive(inner));
-    rig.until_replaced("stack", leader);
-    assert!(!proc::alive(inner));
+    dies_without_a_daemon(rig, "stack", leader, inner);
     rig.ok(&["stop", "stack"]);
 }
 
@@ -203,12 +200,7 @@ fn all_marks_off_and_found(rig: &Rig) {
     rig.start("other", "sleep");
     let leader = rig.start("web", &lowered("0"));
     let rest = next_note(rig, "web", "rest", 0);
-    rig.kill_daemon();
-    rig.kill(leader, Signal::KILL);
-    rig.until_gone(leader);
-    assert!(proc::alive(rest));
-    rig.until_replaced("web", leader);
-    assert!(!proc::alive(rest));
+    dies_without_a_daemon(rig, "web", leader, rest);
     let rest = next_note(rig, "web", "rest", 1);
     rig.kill_daemon();
     rig.ok(&["stop", "web"]);
@@ -267,14 +259,7 @@ fn what_is_in_another_pid_namespace_is_waited_for(rig: &Rig) {
 
 fn lose_home(rig: &Rig) {
     rig.kill_daemon();
-    for entry in std::fs::read_dir(&rig.home).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            std::fs::remove_dir_all(path).unwrap();
-        } else {
-            std::fs::remove_file(path).unwrap();
-        }
-    }
+    empty(rig);
 }
 
 /// In another directory than the one where it was started.

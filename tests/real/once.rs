@@ -47,6 +47,14 @@ fn times(rig: &Rig, word: &str, signal: i32) -> usize {
     rig.notes("web").iter().filter(had).count()
 }
 
+/// A stop in which the leader awaits what the test makes once this is noted.
+fn stop_when_noted(rig: &Rig, word: &str) {
+    let mut stopping = rig.spawn(&["stop", "web"]);
+    rig.note("web", word);
+    std::fs::write(rig.lock("web") + ".go", "").unwrap();
+    assert!(stopping.wait().unwrap().success());
+}
+
 fn await_all(rig: &Rig, words: &[&str]) {
     for word in words {
         rig.note("web", word);
@@ -75,10 +83,7 @@ fn an_escapee_is_asked_once_and_at_once(rig: &Rig) {
     let ops = format!("{escapee} catch:TERM note:leader drain:0 await:go");
     rig.start_with("web", &PATIENT, &ops);
     await_all(rig, &["leader", "up", "deep"]);
-    let mut stopping = rig.spawn(&["stop", "web"]);
-    rig.note("web", "heard");
-    std::fs::write(rig.lock("web") + ".go", "").unwrap();
-    assert!(stopping.wait().unwrap().success());
+    stop_when_noted(rig, "heard");
     for word in ["leader", "up", "deep"] {
         assert_eq!(times(rig, word, 15), 1, "{word}");
     }
@@ -122,10 +127,7 @@ fn an_orphan_that_came_in_silence_is_asked_at_once(rig: &Rig) {
     let ops = format!("{orphan} note:ready catch:TERM note:leader drain:0 await:go");
     rig.start_with("web", &PATIENT, &ops);
     await_all(rig, &["orphan", "leader"]);
-    let mut stopping = rig.spawn(&["stop", "web"]);
-    rig.note("web", "heard");
-    std::fs::write(rig.lock("web") + ".go", "").unwrap();
-    assert!(stopping.wait().unwrap().success());
+    stop_when_noted(rig, "heard");
     assert_eq!((times(rig, "orphan", 15), times(rig, "leader", 15)), (1, 1));
 }
 
@@ -194,10 +196,7 @@ fn a_leader_may_wait_for_its_workers(rig: &Rig) {
     rig.start_with("web", &options, ops);
     rig.note("web", "job");
     rig.note("web", "up");
-    let mut stopping = rig.spawn(&["stop", "web"]);
-    rig.note("web", "waits");
-    std::fs::write(rig.lock("web") + ".go", "").unwrap();
-    assert!(stopping.wait().unwrap().success());
+    stop_when_noted(rig, "waits");
     rig.note("web", "ended");
     rig.note("web", "over");
     let info = rig.info("web");

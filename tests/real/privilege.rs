@@ -2,7 +2,7 @@
 use crate::input::mount;
 use crate::namespace::{Setting, User, isolated_in, opm};
 use crate::rig::{Ran, Rig, finish, one_line};
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -75,14 +75,7 @@ fn root_follows_no_link_of_theirs() {
         for path in [rig.home.join("daemon.log"), log.into()] {
             std::fs::remove_file(&path).unwrap();
             symlink(&secret, &path).unwrap();
-            rustix::fs::chownat(
-                rustix::fs::CWD,
-                &path,
-                Some(rustix::fs::Uid::from_raw(NOBODY)),
-                None,
-                rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
-            )
-            .unwrap();
+            lchown(&path, Some(NOBODY), None).unwrap();
             let ran = root(rig, &["logs", "web"]);
             assert!(!ran.out.contains("root alone"), "{ran:?}");
             root(rig, &["restart", "web"]);
@@ -99,12 +92,9 @@ fn a_strangers_listener_is_sent_nothing() {
     theirs(here!(), |rig| {
         std::fs::create_dir(&rig.home).unwrap();
         let socket = rig.home.join("opm.sock");
-        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        // Root's listener was made by root: so as somebody, in a home of nobody's.
-        drop(listener);
-        std::fs::remove_file(&socket).unwrap();
         std::fs::set_permissions(&rig.home, std::fs::Permissions::from_mode(0o777)).unwrap();
         chown(&rig.home, Some(NOBODY), Some(NOBODY)).unwrap();
+        // A listener of root's would be root's: so as somebody, in a home of nobody's.
         let script = "use IO::Socket::UNIX; my $s = IO::Socket::UNIX->new(Type => SOCK_STREAM(), \
                       Local => $ARGV[0], Listen => 1) or die $!; chmod 0777, $ARGV[0]; \
                       while (my $c = $s->accept) { sysread($c, my $b, 9); print \"got $b\"; }";
@@ -136,9 +126,7 @@ fn a_link_that_a_stranger_planted_is_no_home() {
         let link = |home: &Path, uid: u32| {
             std::fs::remove_file(home).ok();
             symlink(&victim, home).unwrap();
-            let owner = Some(rustix::fs::Uid::from_raw(uid));
-            let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-            rustix::fs::chownat(rustix::fs::CWD, home, owner, None, flags).unwrap();
+            lchown(home, Some(uid), None).unwrap();
         };
         let mode = || std::fs::metadata(&victim).unwrap().permissions().mode() & 0o777;
         link(&rig.home, SOMEBODY);

@@ -114,6 +114,16 @@ impl Rig {
         command
     }
 
+    /// `opm ARGS…` as the last words of another command, to its end.
+    pub(crate) fn behind(&self, mut outer: Command, args: &[&str]) -> Ran {
+        let opm = self.command(args);
+        outer.arg(opm.get_program()).args(opm.get_args()).env_remove("OPM_MARK");
+        outer.envs(opm.get_envs().filter_map(|(k, v)| Some((k, v?))));
+        outer.current_dir(&self.dir).stdin(Stdio::null());
+        outer.stdout(Stdio::piped()).stderr(Stdio::piped());
+        finish(outer.spawn().unwrap(), args)
+    }
+
     /// Runs a command to its end, and to the end of its output: a daemon that kept one of its
     /// descriptors would hold that back.
     pub(crate) fn opm(&self, args: &[&str]) -> Ran {

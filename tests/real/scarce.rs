@@ -1,7 +1,7 @@
 //! Where there is little to be had, of descriptors or of room, whatever there is goes on.
 use crate::input::{mount, with_witness};
 use crate::namespace::isolated;
-use crate::rig::{Ran, Rig, finish, one_line};
+use crate::rig::{Ran, Rig, one_line};
 use rustix::process::Signal;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -9,16 +9,9 @@ use std::process::Command;
 
 /// A daemon that can have so many descriptors and no more.
 pub(crate) fn start_with_descriptors(rig: &Rig, most: u32) -> Ran {
-    let args = ["daemon", "start"];
-    let opm = rig.command(&args);
-    let mut command = Command::new("prlimit");
-    command.arg(format!("--nofile={most}")).arg(opm.get_program());
-    command.args(opm.get_args());
-    command.envs(opm.get_envs().filter_map(|(k, v)| Some((k, v?))));
-    command.stdin(std::process::Stdio::null());
-    command.stdout(std::process::Stdio::piped());
-    command.stderr(std::process::Stdio::piped());
-    finish(command.spawn().unwrap(), &args)
+    let mut limited = Command::new("prlimit");
+    limited.arg(format!("--nofile={most}"));
+    rig.behind(limited, &["daemon", "start"])
 }
 
 #[test]

@@ -1,20 +1,16 @@
 //! Places and companions that break naive supervisors: other namespaces, tracers, services that
 //! run opm themselves, children that hang before their exec.
+use crate::ends::hanging_child;
 use crate::namespace::{fixture, isolated, unshare};
 use crate::proc;
 use crate::rig::{Rig, finish, one_line};
 use rustix::process::Signal;
-use std::process::Stdio;
 
 /// `opm ARGS…` on this home, but in a PID namespace of its own.
 fn elsewhere(rig: &Rig, args: &[&str]) -> crate::rig::Ran {
-    let opm = rig.command(args);
     let mut command = unshare();
-    command.arg(fixture()).arg("--init").arg(opm.get_program()).args(args);
-    command.envs(opm.get_envs().filter_map(|(k, v)| Some((k, v?))));
-    command.current_dir(&rig.dir).stdin(Stdio::null());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    finish(command.spawn().unwrap(), args)
+    command.arg(fixture()).arg("--init");
+    rig.behind(command, args)
 }
 
 #[test]
@@ -39,12 +35,7 @@ fn a_child_that_hangs_before_its_exec_keeps_the_next_daemon_waiting() {
     isolated(here!(), |rig| {
         let log = rig.log_to_nobody("web");
         let mut start = rig.spawn(&["start", "web"]);
-        let daemon = rig.daemon();
-        let child = rig.until("the child before its exec", || {
-            let mut all = proc::all();
-            all.retain(|p| p.parent == daemon && p.pid == p.session && p.state != 'Z');
-            all.first().map(|process| process.pid)
-        });
+        let child = hanging_child(rig);
         // The daemon itself isn't held up.
         assert_eq!(rig.row("web").status, "starting");
         rig.kill_daemon();
