@@ -8,7 +8,7 @@
 
 use opm::service::machine::*;
 use opm::service::spec::{Policy, Restart};
-use opm::service::text::Delay;
+use opm::service::units::Delay;
 use std::collections::{HashSet, VecDeque};
 
 /// The machine's own constants are whole seconds, so that is the step of this clock.

@@ -5,7 +5,7 @@
 use crate::service::foreground::Prefix;
 use crate::service::signal::Signal;
 use crate::service::spec::{Restart, StopReach};
-use crate::service::text::{Delay, parse_span};
+use crate::service::units::{Delay, parse_span};
 use clap::{Arg, ArgAction, Command};
 
 /// One command as the operator sees it.

@@ -2,7 +2,7 @@
 use super::Call;
 use super::client::Need;
 use super::output::{Done, Failure, complain, conclude, say};
-use crate::service::target::Target;
+use crate::service::selector::Selector;
 use crate::wire::{Reply, Request, code};
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -17,7 +17,7 @@ pub(super) type Found<T> = (Vec<T>, u8);
 /// and `all` is none.
 pub(super) fn act(call: &Call, request: impl FnOnce(String) -> Request) -> Done {
     let target = call.target();
-    let parsed = Target::parse(&target).map_err(Failure::usage)?;
+    let parsed = Selector::parse(&target).map_err(Failure::usage)?;
     match call.client.ask(Need::Record, &request(target))? {
         Some(Reply::Outcomes { outcomes, summary: None }) if outcomes.is_empty() => {}
         Some(reply) => return outcomes(&reply),
@@ -49,7 +49,7 @@ pub(super) fn collect<K: Eq + Hash, T>(
     request: impl Fn(String) -> Request,
     take: impl Fn(&mut Reply) -> Option<Vec<(K, T)>>,
 ) -> Result<Found<T>, Failure> {
-    let parsed = Target::parse(&call.target()).map_err(Failure::usage)?;
+    let parsed = Selector::parse(&call.target()).map_err(Failure::usage)?;
     let mut found = Vec::new();
     let mut seen = HashSet::new();
     let mut worst = code::DONE;

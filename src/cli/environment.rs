@@ -5,8 +5,8 @@ use super::client::Need;
 use super::output::{Failure, warn, why};
 use super::{Call, dotenv};
 use crate::service::context::Context;
+use crate::service::selector::Selector;
 use crate::service::spec::Env;
-use crate::service::target::Target;
 use crate::sys::attributes;
 use crate::wire::file::tidy;
 use crate::wire::{Reply, Request, Row, code};
@@ -113,7 +113,7 @@ pub(super) fn update(
     target: &str,
     are_meant: impl Fn(&Row) -> bool,
 ) -> Result<(), Failure> {
-    let Ok(target) = Target::parse(target) else {
+    let Ok(target) = Selector::parse(target) else {
         return Ok(());
     };
     let mut rows: Vec<Row> = Vec::new();

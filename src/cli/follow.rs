@@ -2,7 +2,7 @@
 //! the removal of services, whichever daemon is there.
 use super::client::{Client, Connection};
 use super::output::{Failure, why};
-use crate::service::target::Target;
+use crate::service::selector::Selector;
 use crate::wire::{Reply, Request, Until, code};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -47,7 +47,7 @@ pub(super) struct Removal {
 
 impl Removal {
     pub(super) fn of(names: &[String]) -> Self {
-        let names: Vec<String> = names.iter().map(|name| Target::exactly(name)).collect();
+        let names: Vec<String> = names.iter().map(|name| Selector::exactly(name)).collect();
         Self { target: names.join(","), connection: None, look_at: Some(Instant::now()) }
     }
 

@@ -7,7 +7,8 @@ use super::ask::{Found, collect};
 use super::client::Need;
 use super::follow::{self, Removal};
 use super::output::{Done, Failure, complain, put, warn, why};
-use crate::service::target::{Target, file_name_of};
+use crate::service::name::file_name_of;
+use crate::service::selector::Selector;
 use crate::wire::{LogFiles, Reply, Request, code};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
@@ -74,7 +75,7 @@ pub(super) fn logs(call: &Call) -> Done {
 
 /// The log files: what the daemon says, or, while it is away, what their names say.
 fn files(call: &Call) -> Result<Found<LogFiles>, Failure> {
-    let parsed = Target::parse(&call.target()).map_err(Failure::usage)?;
+    let parsed = Selector::parse(&call.target()).map_err(Failure::usage)?;
     let mut need = Need::Running;
     if call.client.try_connect()?.is_none() {
         let directory = call.client.home.join("logs");

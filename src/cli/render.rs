@@ -3,7 +3,7 @@ use super::output::visible;
 use super::table::{Cell, Hue, Look, lay_out};
 use crate::service::context::{Attributes, format_limit, format_umask, named};
 use crate::service::spec::Env;
-use crate::service::text::{human_bytes, human_uptime};
+use crate::service::units::{human_bytes, human_uptime};
 use crate::wire::{Event, Finding, Health, Info, LastExit, Row, Status};
 
 /// The columns of `ls`, in the order that scripts know.
@@ -57,7 +57,7 @@ fn info_pairs(info: &Info) -> Vec<(&'static str, String)> {
     let policy = &info.policy;
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
     let pids = info.pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    let span = crate::service::text::format_span;
+    let span = crate::service::units::format_span;
     let mut pairs = vec![
         ("id", row.id.to_string()),
         ("name", row.name.clone()),

@@ -4,9 +4,9 @@ use super::environment::{absolute, captured, current_directory, dotenv_of, last_
 use super::output::{Failure, put};
 use super::{args, home, start, usage};
 use crate::service::foreground::{Order, Prefix, STOP_TIMEOUT_MS};
+use crate::service::name::check_name;
 use crate::service::spec::{Env, Policy, Restart, Spec};
-use crate::service::target::check_name;
-use crate::service::text::parse_span;
+use crate::service::units::parse_span;
 use crate::wire::code;
 use std::ffi::OsString;
 use std::path::Path;

@@ -8,8 +8,8 @@ use super::logs;
 use super::output::{Done, Failure, complain, conclude, put, say, say_json};
 use super::render;
 use super::table::Look;
+use crate::service::selector::Selector;
 use crate::service::signal::Signal;
-use crate::service::target::Target;
 use crate::wire::{Event, Info, Reply, Request, Row, Status, Until, code};
 use serde_json::{Map, Value};
 
@@ -66,7 +66,7 @@ pub(super) fn list(call: &Call) -> Done {
 
 /// Those rows that the target means, all without one.
 fn meant(call: &Call, mut rows: Vec<Row>) -> Result<Found<Row>, Failure> {
-    let target = Target::parse(&call.target()).map_err(Failure::usage)?;
+    let target = Selector::parse(&call.target()).map_err(Failure::usage)?;
     let (mut ids, mut worst) = (Vec::new(), code::DONE);
     for part in target.parts() {
         let chosen = part.choose(rows.iter().map(|row| (row.id, row.name.as_str())));

@@ -12,10 +12,11 @@ use super::program::Place;
 use super::{Call, args, environment, foreign};
 use crate::process::command::{clean_name, default_name, pattern_of_argv};
 use crate::service::context::search_path;
+use crate::service::name::check_name;
+use crate::service::selector::Selector;
 use crate::service::signal::Signal;
 use crate::service::spec::{Policy, Restart, Spec, StopReach};
-use crate::service::target::{Target, check_name};
-use crate::service::text::Delay;
+use crate::service::units::Delay;
 use crate::wire::{Reply, Request, Status, code, file};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -57,7 +58,7 @@ pub(super) fn start(call: &Call) -> Done {
         (None, true) => None,
     };
     // A service may be called like a line with a glob in it; of a list no item is.
-    let exact = is_plainly_a_line(target).then(|| Target::exactly(target));
+    let exact = is_plainly_a_line(target).then(|| Selector::exactly(target));
     let named = exact.as_deref().unwrap_or(target);
     // What has a name of its own is to be a new service: npm may be one already.
     let is_new = call.matches.contains_id("name") && is_command(call, target);
@@ -160,7 +161,7 @@ enum Meaning {
 }
 
 fn meaning(target: &str) -> Meaning {
-    let Ok(parsed) = Target::parse(target) else {
+    let Ok(parsed) = Selector::parse(target) else {
         return Meaning::Word;
     };
     if parsed.parts().iter().all(|part| part.is_all()) {

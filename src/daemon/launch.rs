@@ -8,8 +8,8 @@ use crate::process::record::{SIGNATURE_OFFSET, Signature, slot_offset};
 use crate::process::{Identity, Namespace};
 use crate::service::context::search_path;
 use crate::service::machine::{Fault, Generation, Input, Phase};
+use crate::service::name::file_name_of;
 use crate::service::spec::{Definition, Id};
-use crate::service::target::file_name_of;
 use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Streams, Strings, Wake};
 
 /// What every process that PID 1 starts holds open: see `vestige`. No service's name begins so.

@@ -5,9 +5,9 @@ use super::unit::Unit;
 use super::{ClientId, Daemon, Leave};
 use crate::process::Pid;
 use crate::service::machine::{Generation, Input};
+use crate::service::selector::Selector;
 use crate::service::signal::Signal;
 use crate::service::spec::Id;
-use crate::service::target::Target;
 use crate::sys::{Kernel, Reach};
 use crate::wire::{Outcome, Reply, Request, Status, Until, code};
 
@@ -80,7 +80,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// The ids that a target names, and an error outcome for each part of it that names none.
     pub(crate) fn resolve(&self, target: &str) -> Result<(Vec<Id>, Vec<Outcome>), Refusal> {
-        let target = Target::parse(target).map_err(|text| (code::USAGE, text))?;
+        let target = Selector::parse(target).map_err(|text| (code::USAGE, text))?;
         let mut ids = Set::new();
         let mut missing = Vec::new();
         for part in target.parts() {

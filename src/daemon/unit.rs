@@ -5,7 +5,7 @@ use crate::process::record::State;
 use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::machine::{Generation, Goal, Machine, Phase, Time};
 use crate::service::spec::{Definition, Id, Restart};
-use crate::service::text::format_span;
+use crate::service::units::format_span;
 use crate::sys::{Child, Errno, Kernel, Stage};
 use crate::wire::Status;
 

@@ -2,7 +2,7 @@
 //!
 //! Times are milliseconds on one monotonic clock; names that end in `_secs` give whole seconds,
 //! rounded up, as people read them.
-use super::text::Delay;
+use super::units::Delay;
 
 /// From one SIGKILL round to the next, while a tree resists.
 pub const KILL_INTERVAL_MS: u64 = 1_000;

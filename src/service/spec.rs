@@ -4,14 +4,12 @@
 //! or a socket before the daemon keeps it.
 use super::context::Context;
 use super::signal::Signal;
-use super::text::{self, Delay};
+use super::units::{self, Delay};
 use super::value::{Fields, FromValue, Wrong, by_value};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::rc::Rc;
 
-/// Longest name, in characters.
-pub const NAME_CHARS_MAX: usize = 64;
 /// Most words of a command and most variables of an environment.
 pub const WORDS_MAX: usize = 65_536;
 
@@ -152,7 +150,7 @@ impl Spec {
     /// # Errors
     /// One clear line: subject, reason.
     pub fn check(&self) -> Result<(), String> {
-        super::target::check_name(&self.name)?;
+        super::name::check_name(&self.name)?;
         let at = |reason: &str| Err(format!("{}: {reason}", self.name));
         if self.command.first().is_none_or(String::is_empty) {
             return at("the command is empty");
@@ -307,11 +305,11 @@ impl Policy {
         Ok(Self {
             restart: fields.text_or("restart", Restart::parse, restart)?,
             max_restarts: fields.or("max_restarts", max_restarts)?,
-            min_uptime: fields.text_or("min_uptime", text::parse_span, min_uptime)?,
+            min_uptime: fields.text_or("min_uptime", units::parse_span, min_uptime)?,
             restart_delay: fields.text_or("restart_delay", Delay::parse, restart_delay)?,
             stop_signal: fields.or("stop_signal", stop_signal)?,
             stop_reach: fields.text_or("stop_reach", StopReach::parse, stop_reach)?,
-            stop_timeout: fields.text_or("stop_timeout", text::parse_span, stop_timeout)?,
+            stop_timeout: fields.text_or("stop_timeout", units::parse_span, stop_timeout)?,
         })
     }
 }
@@ -323,7 +321,7 @@ impl FromValue for Policy {
 }
 
 fn span<S: Serializer>(ms: &u64, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(&text::format_span(*ms))
+    to.serialize_str(&units::format_span(*ms))
 }
 
 fn delay<S: Serializer>(delay: &Delay, to: S) -> Result<S::Ok, S::Error> {

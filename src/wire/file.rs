@@ -3,10 +3,10 @@
 //! Pure: text in, specs out. All or nothing: one error and no service of the file is defined.
 //! An error names the file, the service and the key; a key that opm doesn't know is a warning.
 use super::tree;
+use crate::service::name::check_name;
 use crate::service::signal::Signal;
 use crate::service::spec::{Env, Restart, Spec, StopReach};
-use crate::service::target::check_name;
-use crate::service::text::{Delay, parse_span};
+use crate::service::units::{Delay, parse_span};
 use crate::service::words::{self, Line};
 use serde_json::{Map, Value};
 use std::collections::HashSet;

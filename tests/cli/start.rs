@@ -4,7 +4,7 @@ use crate::fake::Scratch;
 use opm::service::context::Context;
 use opm::service::signal::Signal;
 use opm::service::spec::{Policy, Restart, Spec, StopReach};
-use opm::service::text::Delay;
+use opm::service::units::Delay;
 use opm::wire::{Reply, Request, Row, Status};
 use std::os::unix::fs::PermissionsExt;
 

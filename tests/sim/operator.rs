@@ -4,7 +4,7 @@ use crate::world::{NAMES, note};
 use opm::daemon::ClientId;
 use opm::service::signal::Signal;
 use opm::service::spec::{Policy, Restart, Spec, StopReach};
-use opm::service::text::Delay;
+use opm::service::units::Delay;
 use opm::wire::{Request, Until};
 
 impl Sim {

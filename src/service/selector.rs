@@ -1,17 +1,7 @@
-//! Names of services, and what people write to mean some of them.
+//! What people write to mean some services: an id, a name, a glob, `all`, or a list.
 //!
-//! Pure text: which services exist is the caller's to know. A name that passed [`check_name`]
-//! can be told from an id, from `all`, from an option and from a list.
-use super::columns::{columns, is_unseen};
+//! Pure text: which services exist is the caller's to know.
 use std::collections::HashSet;
-use std::fmt::Write as _;
-
-/// The longest name, in characters.
-pub const NAME_CHARS_MAX: usize = 64;
-
-/// The longest result of [`file_name_of`] for a valid name: leaves 25 bytes of the 255 that a
-/// file name may have for suffixes such as `-error.log`.
-pub const STEM_BYTES_MAX: usize = 230;
 
 /// The longest target, in bytes: what an argument of exec may have. Each item is looked for among
 /// all services.
@@ -22,7 +12,7 @@ const GLOB_SIGNS: [char; 3] = ['*', '?', '['];
 
 /// What a command is asked to act on: an id, a name, a glob, `all`, or a comma list of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct Selector {
     parts: Vec<Part>,
 }
 
@@ -41,9 +31,9 @@ enum Kind {
     Glob,
 }
 
-impl Target {
+impl Selector {
     /// Reads `1`, `web`, `api-*`, `all` or `1,web`. Blanks around an item do not count.
-    pub fn parse(text: &str) -> Result<Target, String> {
+    pub fn parse(text: &str) -> Result<Selector, String> {
         if text.trim().is_empty() {
             return Err("the target is empty: want an id, a name, a glob or all".to_owned());
         }
@@ -61,7 +51,7 @@ impl Target {
                 parts.push(Part::of(item));
             }
         }
-        Ok(Target { parts })
+        Ok(Selector { parts })
     }
 
     /// A target that is no glob for others, and means the service of this name.
@@ -191,98 +181,17 @@ fn bracket(pattern: &[char], p: usize, c: char) -> Option<(usize, bool)> {
     }
 }
 
-/// Says what is wrong with a name for a service, if anything is.
-pub fn check_name(name: &str) -> Result<(), String> {
-    let length = name.chars().count();
-    let wrong = if name.is_empty() {
-        "is empty".to_owned()
-    } else if length > NAME_CHARS_MAX {
-        format!("has {length} characters (at most {NAME_CHARS_MAX})")
-    } else if let Some(c) = name.chars().find(|c| is_unseen(*c)) {
-        format!("has a character that does not print (U+{:04X})", u32::from(c))
-    } else if name.chars().next().is_some_and(|c| columns(c) == 0) {
-        "begins with a mark that combines with what is before it".to_owned()
-    } else if name.contains('/') {
-        "has a slash in it".to_owned()
-    } else if name.contains(',') {
-        "has a comma in it, which separates targets".to_owned()
-    } else if name == "all" {
-        "stands for every service".to_owned()
-    } else if name.bytes().all(|b| b.is_ascii_digit()) {
-        "is only digits, as ids are".to_owned()
-    } else if name.starts_with('-') {
-        "begins with a dash, as options do".to_owned()
-    } else if name.starts_with('.') {
-        "begins with a dot".to_owned()
-    } else if name.starts_with(' ') || name.ends_with(' ') {
-        "begins or ends with a blank".to_owned()
-    } else {
-        return Ok(());
-    };
-    // Of a name that is far too long the beginning says which it was.
-    let shown: String = name.chars().take(NAME_CHARS_MAX).collect();
-    Err(format!("bad name {shown:?}: it {wrong}"))
-}
-
-/// A file name for a service: injective, so that two services never share a file, with nothing
-/// in it but `A-Z a-z 0-9 . _ @ + - %`, and at most [`STEM_BYTES_MAX`] long for a valid name.
-///
-/// Other bytes become `%XX`. Where that would be too long (64 characters of 4 bytes would need
-/// 768) it is `%u` and the code points in 6-bit digits, which is short enough and still exact: a
-/// hash would be shorter, but could make two services write to one file.
-pub fn file_name_of(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for (i, &byte) in name.as_bytes().iter().enumerate() {
-        // A leading dot would hide the file, or be a directory's own name.
-        let plain =
-            byte.is_ascii_alphanumeric() || (b"._@+-".contains(&byte) && (byte, i) != (b'.', 0));
-        if plain {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _infallible = write!(out, "%{byte:02X}");
-        }
-    }
-    match out.len() {
-        // No escape is a lone percent sign, so this is nobody else's name.
-        0 => "%".to_owned(),
-        1..=STEM_BYTES_MAX => out,
-        _ => packed(name),
-    }
-}
-
-/// Two code points are 42 bits, which are 7 digits of 6: 64 characters make 226 bytes. A last
-/// odd one takes 4 digits, so the length says how many there were. Never a valid escape, as `u`
-/// is no hexadecimal digit.
-fn packed(name: &str) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
-    let mut out = String::from("%u");
-    let mut chars = name.chars();
-    while let Some(first) = chars.next() {
-        let (bits, count) = match chars.next() {
-            Some(second) => (u64::from(u32::from(first)) << 21 | u64::from(u32::from(second)), 7),
-            None => (u64::from(u32::from(first)), 4),
-        };
-        for digit in (0..count).rev() {
-            let index = (bits >> (6 * digit)) & 63;
-            out.push(char::from(DIGITS[index as usize]));
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
 
-    fn target(text: &str) -> Target {
-        Target::parse(text).expect(text)
+    fn selector(text: &str) -> Selector {
+        Selector::parse(text).expect(text)
     }
 
     /// Whether the target means this service, where there is no other.
     fn means(text: &str, id: u32, name: &str) -> bool {
-        target(text).parts().iter().any(|part| !part.choose([(id, name)].into_iter()).is_empty())
+        selector(text).parts().iter().any(|part| !part.choose([(id, name)].into_iter()).is_empty())
     }
 
     #[test]
@@ -305,7 +214,7 @@ mod tests {
         let list = "3, web,api-*,web";
         assert!(means(list, 3, "x") && means(list, 9, "web") && means(list, 8, "api-1"));
         assert!(!means(list, 4, "x"));
-        let list = target(list);
+        let list = selector(list);
         let texts: Vec<&str> = list.parts().iter().map(Part::text).collect();
         assert_eq!(texts, ["3", "web", "api-*"]);
         assert!(list.parts()[0].choose([(9, "web")].into_iter()).is_empty());
@@ -314,22 +223,22 @@ mod tests {
     #[test]
     fn all_matches_everything() {
         assert!(means("all", 7, "x") && means("web,all", 7, "x"));
-        assert!(target("all").parts()[0].is_all());
+        assert!(selector("all").parts()[0].is_all());
         assert!(!means("allx", 0, "x"));
     }
 
     #[test]
     fn empty_targets_and_items_are_refused() {
         for text in ["", " ", ",", "a,", ",a", "a,,b"] {
-            assert!(Target::parse(text).is_err(), "{text:?}");
+            assert!(Selector::parse(text).is_err(), "{text:?}");
         }
     }
 
     #[test]
     fn a_target_longer_than_an_argument_can_be_is_refused() {
         let list = "a,".repeat(TARGET_BYTES_MAX / 2 - 1) + "a";
-        assert_eq!(target(&list).parts().len(), 1);
-        let error = Target::parse(&(list + ",bb")).expect_err("too long");
+        assert_eq!(selector(&list).parts().len(), 1);
+        let error = Selector::parse(&(list + ",bb")).expect_err("too long");
         assert!(error.contains("128 KB"), "{error}");
     }
 
@@ -383,12 +292,12 @@ mod tests {
         let names = ["q", "qr", "[qr]", "q*", "q?", "q\\[", "a\\b", "plain"];
         let services = || (0..).zip(names);
         for (id, name) in services() {
-            for text in [name.to_owned(), Target::exactly(name)] {
-                assert_eq!(target(&text).parts()[0].choose(services()), [id], "{text}");
+            for text in [name.to_owned(), Selector::exactly(name)] {
+                assert_eq!(selector(&text).parts()[0].choose(services()), [id], "{text}");
             }
         }
-        assert_eq!(target("[p-q]*").parts()[0].choose(services()), [0, 1, 3, 4, 5, 7]);
-        assert_eq!(Target::exactly("plain"), "plain");
+        assert_eq!(selector("[p-q]*").parts()[0].choose(services()), [0, 1, 3, 4, 5, 7]);
+        assert_eq!(Selector::exactly("plain"), "plain");
     }
 
     #[test]
@@ -396,99 +305,5 @@ mod tests {
         // Exponential if every star were tried again: this would not end in a lifetime.
         let glob = "*a".repeat(30) + "b";
         assert!(!glob_matches(&glob, &"a".repeat(64)));
-    }
-
-    #[test]
-    fn good_names_pass() {
-        let longest = "\u{1F600}".repeat(64);
-        for name in [
-            "web",
-            "api-1",
-            "a b",
-            "grüße",
-            "日本",
-            "\u{e01}\u{e35}\u{e48}",
-            "1a",
-            "a.b_c@d+e",
-            "a*",
-            "All",
-            "%41",
-            &longest,
-        ] {
-            assert_eq!(check_name(name), Ok(()), "{name}");
-        }
-    }
-
-    #[test]
-    fn each_violation_of_a_name_is_one_line_of_its_own() {
-        let longer = "x".repeat(65);
-        let bad = [
-            ("", "empty"),
-            (&longer, "65 characters"),
-            ("a\nb", "U+000A"),
-            ("a\u{7f}", "U+007F"),
-            ("a\u{202e}b", "U+202E"),
-            ("a\u{a0}b", "U+00A0"),
-            ("web\u{fe0e}", "U+FE0E"),
-            ("\u{17b4}web", "U+17B4"),
-            ("we\u{1d17a}b", "U+1D17A"),
-            ("web\u{e0101}", "U+E0101"),
-            ("\u{302}web", "combines"),
-            ("a/b", "slash"),
-            ("a,b", "comma"),
-            ("all", "every service"),
-            ("42", "digits"),
-            ("-a", "dash"),
-            (".a", "dot"),
-            (" a", "blank"),
-            ("a ", "blank"),
-        ];
-        for (name, word) in bad {
-            let error = check_name(name).expect_err(name);
-            assert!(error.contains(word) && !error.contains('\n'), "{name:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn plain_names_are_their_own_file_names() {
-        assert_eq!(file_name_of("api-1.b_c@d+E"), "api-1.b_c@d+E");
-        assert_eq!(file_name_of("a b%"), "a%20b%25");
-        assert_eq!(file_name_of("é"), "%C3%A9");
-        assert_eq!(file_name_of("../x"), "%2E.%2Fx");
-        assert_eq!(file_name_of("."), "%2E");
-    }
-
-    #[test]
-    fn every_file_name_is_safe_and_short_enough() {
-        for filler in ["\u{1F600}", "\u{10FFFD}", "日", "é", " ", "%", "x", "."] {
-            for length in 1..=64 {
-                let file = file_name_of(&filler.repeat(length));
-                assert!(file.len() <= STEM_BYTES_MAX, "{filler} {length}");
-                let safe = |b: u8| b.is_ascii_alphanumeric() || b"._@+-%".contains(&b);
-                assert!(file.bytes().all(safe) && !file.starts_with('.'), "{file}");
-            }
-        }
-        assert!(STEM_BYTES_MAX + "-error.log".len() <= 255);
-    }
-
-    #[test]
-    fn different_names_have_different_files() {
-        let mut seen: HashMap<String, String> = HashMap::new();
-        let pieces =
-            ["", "%", "%20", " ", "%u", "a", "A", "é", "e\u{301}", "\u{1F600}", "\u{1F601}", "日"];
-        for long in ["", &"\u{1F600}".repeat(61), &"日".repeat(61), &"%".repeat(61)] {
-            for a in pieces {
-                for b in pieces {
-                    let name = format!("{a}{long}{b}");
-                    if let Some(other) = seen.insert(file_name_of(&name), name.clone()) {
-                        assert_eq!(other, name);
-                    }
-                }
-            }
-        }
-        assert!(seen.len() > 300);
-        // Where 20 bits for a code point would be one too few.
-        let last = |c: char| file_name_of(&format!("{}{c}\u{100041}", "日".repeat(62)));
-        assert_ne!(last('\u{10000}'), last('\u{10001}'));
     }
 }
