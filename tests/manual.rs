@@ -264,11 +264,11 @@ fn every_flag_of_init_is_in_opm_init_1_and_no_other() {
 fn every_tier_is_explained_in_opm_8() {
     let text = page("opm.8");
     let doctor = section(&text, ".Sh DOCTOR");
-    for (name, _) in opm::sys::Tiers::ALL.each() {
+    for (name, _) in opm::sys::Features::ALL.each() {
         assert!(doctor.contains(&format!(".It {name}").as_str()), "{name}");
     }
     let all = doctor.iter().find(|line| line.starts_with(".It pidfd-inode ,")).unwrap();
-    assert_eq!(all.split(" , ").count(), opm::sys::Tiers::ALL.each().len());
+    assert_eq!(all.split(" , ").count(), opm::sys::Features::ALL.each().len());
 }
 
 /// Every status word and every event that the program has is explained.

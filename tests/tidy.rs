@@ -31,15 +31,15 @@ const DOORS: &[(&str, &[&str])] = &[
     ("src/init/run.rs", &["daemon"]),
     ("src/init/output.rs", &["daemon::launch::fifo_paths"]),
     // A new binary is asked before it takes over.
-    ("src/cli/daemon.rs", &["daemon::can_take_over", "sys::ask"]),
-    ("src/cli/launched.rs", &["sys::storage::open_regular"]),
+    ("src/cli/daemon.rs", &["daemon::can_take_over", "sys::output_of"]),
+    ("src/cli/launched.rs", &["sys::home::open_regular"]),
     // The fork that puts a daemon behind a command, and whose daemon it is that answers.
-    ("src/cli/client.rs", &["sys::detach", "sys::peer", "sys::attributes"]),
+    ("src/cli/client.rs", &["sys::daemonize", "sys::peer", "sys::attributes"]),
     // What the definer of a service has; what the daemon will give.
     ("src/cli/environment.rs", &["sys::attributes"]),
     // A home is made as the daemon makes it, and by the user whose it is.
-    ("src/cli/home.rs", &["sys::storage", "sys::user", "sys::Mode"]),
-    ("src/cli/run.rs", &["sys::crash::LISTENER_VARIABLE"]),
+    ("src/cli/home.rs", &["sys::home", "sys::user", "sys::Mode"]),
+    ("src/cli/run.rs", &["sys::reexec::LISTENER_VARIABLE"]),
 ];
 
 const DEPENDENCIES: &[&str] =

@@ -170,7 +170,7 @@ impl Client {
         let words = [&["opm", "daemon", "start", "--foreground"], more].concat();
         for _ in 0..LAUNCHES_MAX {
             let contested = home::lock_holder(&self.home).is_some();
-            let pid = crate::sys::detach::launch(&program, &words, &self.home).map_err(|e| {
+            let pid = crate::sys::daemonize::launch(&program, &words, &self.home).map_err(|e| {
                 let reason = why(e);
                 let text = format!("daemon: cannot start it in {}: {reason}", self.home.display());
                 Failure::new(code::UNREACHABLE, text)

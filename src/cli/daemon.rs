@@ -154,7 +154,7 @@ fn upgrade(client: &Client, binary: Option<&String>) -> Done {
 fn check_binary(binary: &str) -> Result<(), Failure> {
     let refuse = |reason: String| Failure::plain(format!("{binary}: {reason} (not upgraded)"));
     let words = ["opm", "daemon", "self-check"];
-    match crate::sys::ask::ask(binary, &words, CHECK_TIME_MAX) {
+    match crate::sys::output_of::output_of(binary, &words, CHECK_TIME_MAX) {
         Err(e) => Err(refuse(super::output::why(e))),
         Ok(Some(said)) if crate::daemon::can_take_over(&said) => Ok(()),
         Ok(_) => Err(refuse("it fails its self-check".to_owned())),

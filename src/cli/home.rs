@@ -5,8 +5,8 @@
 //! a definition, a listener. [`find`] makes root's command that user's before it looks there.
 use super::output::{Failure, warn, why};
 use crate::process::stat::environ_value;
-use crate::sys::storage::Home;
-pub(super) use crate::sys::storage::lock_sharers;
+use crate::sys::home::Home;
+pub(super) use crate::sys::home::lock_sharers;
 use crate::sys::user::{User, become_user};
 use crate::wire::code;
 use std::ffi::{OsStr, OsString};

@@ -1,5 +1,5 @@
 //! A daemon that a command has launched: whether it lives, and what it said when it left.
-use crate::sys::storage::open_regular;
+use crate::sys::home::open_regular;
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! One connection: what came of its request, and what is still to be sent to it.
 //!
 //! It never holds more than a request and what the loop puts behind unsent replies.
-use crate::sys::signals;
+use crate::sys::heap;
 use crate::wire::frame::Inbox;
 use mio::net::UnixStream;
 use std::io::{ErrorKind, Write};
@@ -77,7 +77,7 @@ impl Client {
         self.sent = 0;
         if large {
             // What a request of thousands of services took is not needed again soon.
-            signals::trim_heap();
+            heap::trim();
         }
         !self.closing
     }

@@ -12,7 +12,7 @@ use crate::process::mark::LimitMark;
 use crate::process::record::DEPARTED_MAX;
 use crate::process::stat::environ_value;
 use crate::process::{Identity, Pid};
-use crate::sys::detach::DEPARTED_VARIABLE;
+use crate::sys::daemonize::DEPARTED_VARIABLE;
 use crate::sys::peer::peer;
 use crate::sys::{Kernel, identity, procfs};
 use crate::wire::{Reply, Request, frame};

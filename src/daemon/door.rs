@@ -7,9 +7,11 @@ use super::socket::{self, SOCKET};
 use super::{Daemon, Leave};
 use super::{departure, vestige};
 use crate::process::mark::MARK_VARIABLE;
+use crate::sys::home::{Home, lock_sharers, try_lock};
 use crate::sys::linux::{self, Linux};
-use crate::sys::storage::{Home, lock_sharers, try_lock};
-use crate::sys::{Errno, Mode, attributes, crash, describe, launch, procfs, signals};
+use crate::sys::{
+    Errno, Mode, attributes, describe, exec_pipe, fds, heap, limits, procfs, reexec, signals,
+};
 use crate::wire::{PROTOCOL, code};
 use mio::Poll;
 use mio::net::UnixListener;
@@ -75,7 +77,7 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     let (listener, alive) = prepare_process()?;
     // Before anything that may take long: whom we came from must not take us for a service.
     departure::announce(None);
-    let nofile = signals::raise_nofile();
+    let nofile = limits::raise_nofile();
     check_descriptors()?;
     let cannot = |what: &str, errno: Errno| {
         (code::UNREACHABLE, format!("cannot use {path}{what}: {}", describe(errno)))
@@ -116,7 +118,7 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     write_key(&daemon.kernel.lock, daemon.home_key(), device_inode);
     if let Some(limit) = daemon.own_limit().filter(|limit| *limit < inherited) {
         // From here on we bear no service's mark, even if we were started from inside one.
-        signals::set_locks_limit(limit).ok();
+        limits::set_locks_limit(limit).ok();
     }
     write_pid(&daemon.kernel.home);
     daemon.kernel.keep_low();
@@ -128,7 +130,7 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     daemon.kernel.listener = listener.as_raw_fd();
     let removals = daemon.kernel.home.watch_removals().ok();
     let mut server = Server::new(poll, listener, signalfd, removals).map_err(io)?;
-    crash::arm(server.listener());
+    reexec::arm(server.listener());
     front.begin(&mut daemon, server.registry(), again)?;
     front.say(&greeting(&daemon));
     turn(&mut server, &mut daemon, front);
@@ -169,7 +171,7 @@ fn greeting(daemon: &Daemon<Linux>) -> String {
 fn turn(server: &mut Server, daemon: &mut Daemon<Linux>, front: &mut dyn Front) {
     while let Leave::Exec(binary) = server.run(daemon, front) {
         log(&format!("becoming {binary}"));
-        let errno = crash::become_image(&binary, server.listener());
+        let errno = reexec::become_image(&binary, server.listener());
         let why = describe(errno);
         log(&format!("cannot execute {binary}: {why}; staying"));
         daemon.leave = None;
@@ -185,20 +187,19 @@ fn prepare_process() -> Result<(Option<UnixListener>, Option<OwnedFd>), Failure>
     signals::hold(&linux::SIGNALS);
     signals::reset_dispositions();
     attributes::neutral();
-    signals::keep_heap_small();
-    let inherited = [crash::LISTENER_VARIABLE, crash::ALIVE_VARIABLE].map(|name| {
+    heap::keep_small();
+    let inherited = [reexec::LISTENER_VARIABLE, reexec::ALIVE_VARIABLE].map(|name| {
         let fd = std::env::var(name).ok();
         fd.and_then(|fd| fd.parse::<u32>().ok()).filter(|fd| *fd >= 3)
     });
-    signals::close_inherited(&inherited.into_iter().flatten().collect::<Vec<_>>());
+    fds::close_inherited(&inherited.into_iter().flatten().collect::<Vec<_>>());
     open_standard_streams();
-    let [listener, alive] =
-        inherited.map(|fd| fd.and_then(|fd| signals::inherited(fd.cast_signed())));
+    let [listener, alive] = inherited.map(|fd| fd.and_then(|fd| fds::inherited(fd.cast_signed())));
     drop(std::env::set_current_dir("/"));
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|errno| (code::UNREACHABLE, format!("no subreaper: {}", describe(errno))))?;
     let listener = listener.map(|fd| {
-        let listener = std::os::unix::net::UnixListener::from(launch::move_up(fd));
+        let listener = std::os::unix::net::UnixListener::from(exec_pipe::move_up(fd));
         drop(listener.set_nonblocking(true));
         UnixListener::from_std(listener)
     });
@@ -212,8 +213,8 @@ fn open_standard_streams() {
         match rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty()) {
             Ok(fd) if fd.as_raw_fd() <= 2 => {
                 // It stays open for good, and for our children.
-                let kept = std::os::fd::IntoRawFd::into_raw_fd(fd);
-                signals::keep_across_exec(&kept).ok();
+                fds::keep_across_exec(&fd).ok();
+                std::mem::forget(fd);
             }
             _ => return,
         }
@@ -318,7 +319,7 @@ fn place(home: &Home, lock: &OwnedFd, forgets_elsewhere: bool) -> Result<Place, 
         boot: procfs::boot_id(),
         pid_namespace: procfs::pid_namespace(),
         key: key_of(&text[..length], device_inode),
-        inherited_limit: signals::locks_limit(),
+        inherited_limit: limits::locks_limit(),
         outer: (!outer.is_empty()).then(|| outer.join(",")),
         forgets_elsewhere,
         is_namespace_gone,

@@ -264,7 +264,7 @@ impl<K: Kernel> Daemon<K> {
         let Some(pidfd) = unit.run.as_ref().and_then(|run| run.pidfd.as_ref()) else {
             return true;
         };
-        if !self.kernel.tiers().pgroup_signal {
+        if !self.kernel.features().pgroup_signal {
             return true;
         }
         let empty = self.kernel.signal(pidfd, 0, Reach::Group) == Err(Errno::SRCH);

@@ -1,5 +1,5 @@
 //! What the daemon says of itself: lines of daemon.log, or of what is in the foreground.
-use crate::sys::outlet;
+use crate::sys::writer;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,7 +16,7 @@ pub fn log(line: &str) {
             + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000;
         format!("{} {line}\n", super::events::rfc3339(ms))
     };
-    if outlet::is_writable(std::io::stderr(), 0) {
+    if writer::is_writable(std::io::stderr(), 0) {
         drop(std::io::stderr().write_all(text.as_bytes()));
     }
 }

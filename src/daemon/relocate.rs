@@ -13,9 +13,9 @@ use crate::process::record::{Header, Signature};
 use crate::process::{Identity, Namespace, Pid};
 use crate::service::machine::Time;
 use crate::service::spec::Id;
+use crate::sys::home::{self, Home, Whereabouts};
 use crate::sys::linux::Linux;
-use crate::sys::storage::{self, Home, Whereabouts};
-use crate::sys::{Errno, Kernel, Mode, crash, describe, signals, write_all_at};
+use crate::sys::{Errno, Kernel, Mode, describe, fds, reexec, write_all_at};
 use mio::Interest;
 use mio::unix::SourceFd;
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -123,7 +123,7 @@ impl Server {
             // Failing means that it was not registered.
             registry.deregister(&mut self.listener).ok();
             let fresh = OwnedFd::from(std::os::unix::net::UnixListener::from(fresh));
-            let replaced = signals::replace(&self.listener, fresh);
+            let replaced = fds::replace(&self.listener, fresh);
             registry.register(&mut self.listener, LISTENER, Interest::READABLE).ok();
             replaced.map_err(|errno| (0, describe(errno)))
         });
@@ -145,7 +145,7 @@ impl Daemon<Linux> {
             Whereabouts::Moved(path) => {
                 self.log.push(format!("{} was moved: it is {path} now", self.home));
                 self.home.clone_from(&path);
-                crash::move_to(&path);
+                reexec::move_to(&path);
                 self.kernel.home.path = path;
                 Fate::Kept
             }
@@ -185,7 +185,7 @@ impl Daemon<Linux> {
         })?;
         reopen_log(&home);
         // The numbers stay: children that share our descriptors rely on them.
-        let swap = |old: &OwnedFd, new| signals::replace(old, new).map_err(why);
+        let swap = |old: &OwnedFd, new| fds::replace(old, new).map_err(why);
         for (file, copy) in self.record_files().into_iter().zip(copies) {
             swap(file, copy)?;
         }
@@ -220,14 +220,14 @@ impl Daemon<Linux> {
         }
         if !home.has(LOCK) {
             let lock = home.open_file(LOCK, Mode::InPlace)?;
-            storage::try_lock(&lock)?;
+            home::try_lock(&lock)?;
             write_key(&lock, self.header.home_key, self.header.home);
-            signals::replace(&self.kernel.lock, lock)?;
+            fds::replace(&self.kernel.lock, lock)?;
             any = true;
         }
         for (name, file) in RECORDS.into_iter().zip(self.record_files()) {
             if !home.has(name) {
-                signals::replace(file, copy(file, home, name)?)?;
+                fds::replace(file, copy(file, home, name)?)?;
                 any = true;
             }
         }
@@ -290,7 +290,7 @@ impl Daemon<Linux> {
 
 /// Copies a file, whether or not it has a name, into the home. Gives the copy.
 fn copy(from: &OwnedFd, home: &Home, name: &str) -> Result<OwnedFd, Errno> {
-    let bytes = storage::read_whole(from)?;
+    let bytes = home::read_whole(from)?;
     let file = home.open_file(name, Mode::Fresh)?;
     let mut rest = bytes.as_slice();
     while !rest.is_empty() {
@@ -313,7 +313,7 @@ fn reopen_log(home: &Home) {
     }
     let flags =
         rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::APPEND | rustix::fs::OFlags::CREATE;
-    if let Ok(log) = storage::open_regular(&home.dir, "daemon.log", flags) {
+    if let Ok(log) = home::open_regular(&home.dir, "daemon.log", flags) {
         // Failing leaves the old one, which nobody sees.
         rustix::stdio::dup2_stdout(&log).ok();
         rustix::stdio::dup2_stderr(&log).ok();

@@ -319,9 +319,10 @@ impl<K: Kernel> Daemon<K> {
     }
 
     pub(crate) fn doctor(&mut self) -> Vec<Finding> {
-        let tiers = self.kernel.tiers().each();
+        let features = self.kernel.features().each();
         let is_root = self.kernel.own_uid() == 0;
-        let mut findings: Vec<Finding> = tiers.map(|(name, has)| tier(name, has, is_root)).into();
+        let mut findings: Vec<Finding> =
+            features.map(|(name, has)| tier(name, has, is_root)).into();
         let pass = self.sightings(super::scan::Search::ALL);
         // With hidepid=2 those of others are not even listed: PID 1 is always there.
         findings.push(if self.kernel.stat(1).is_ok() && pass.is_some() {

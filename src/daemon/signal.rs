@@ -103,7 +103,7 @@ impl<K: Kernel> Daemon<K> {
             return false;
         };
         if group
-            && self.kernel.tiers().pgroup_signal
+            && self.kernel.features().pgroup_signal
             && self.kernel.signal(pidfd, signal, Reach::Group).is_ok()
         {
             return true;
@@ -180,7 +180,7 @@ impl<K: Kernel> Daemon<K> {
         if first {
             self.note_kill(id);
         }
-        let groups = self.kernel.tiers().pgroup_signal;
+        let groups = self.kernel.features().pgroup_signal;
         let roots = self.roots(id, |_| true);
         if let Some(run) = self.units[id as usize].as_deref().and_then(|unit| unit.run.as_ref()) {
             let leader = run.pidfd.iter().filter(|_| leads || groups);

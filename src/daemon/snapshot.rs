@@ -7,7 +7,7 @@ use crate::service::context::Context;
 use crate::service::machine::{Generation, Goal, Input};
 use crate::service::spec::{Definition, Id, Spec};
 use crate::service::value::{Fields, FromValue, Wrong, by_value};
-use crate::sys::storage::NOT_REGULAR;
+use crate::sys::home::NOT_REGULAR;
 use crate::sys::{Kernel, Mode, Result, describe, write_all_at};
 use crate::wire::{Outcome, Status, code};
 use serde::{Deserialize, Serialize};

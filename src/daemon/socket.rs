@@ -1,8 +1,8 @@
 //! The home's socket: reached by the directory that is held, never by the home's path, which may
 //! lead to another daemon's home by now.
 use super::door::Failure;
+use crate::sys::home::Home;
 use crate::sys::peer::peer;
-use crate::sys::storage::Home;
 use crate::sys::{Errno, describe};
 use crate::wire::code;
 use mio::net::UnixListener;

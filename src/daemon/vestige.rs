@@ -24,8 +24,8 @@ use super::launch::LIVING;
 use super::log::log;
 use super::{door, journal};
 use crate::process::record::{HEADER_BYTES, Header};
-use crate::sys::storage::{Home, try_lock};
-use crate::sys::{Errno, Mode, crash, describe, fifo, procfs};
+use crate::sys::home::{Home, try_lock};
+use crate::sys::{Errno, Mode, describe, fifo, procfs, reexec};
 use crate::wire::code;
 use rustix::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,7 +71,7 @@ pub(super) fn hold_alive(
     }
     // Kept by number: the same lock, closed by the end of this process alone.
     let own = rustix::io::fcntl_dupfd_cloexec(&file, 3).map_err(cannot)?;
-    crash::keep_alive(&own);
+    reexec::keep_alive(&own);
     std::mem::forget(own);
     Ok(Some(file))
 }

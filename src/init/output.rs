@@ -6,8 +6,8 @@
 use super::prefix::{Label, next_line, put_line};
 use crate::service::foreground::Prefix;
 use crate::sys::fifo::{self, Glass};
-use crate::sys::outlet::Outlet;
-use crate::sys::storage::Home;
+use crate::sys::home::Home;
+use crate::sys::writer::Writer;
 use crate::sys::{Errno, Result};
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::collections::VecDeque;
@@ -34,7 +34,7 @@ struct Stream {
 /// stdout or stderr.
 #[derive(Debug)]
 struct Sink {
-    outlet: Outlet,
+    outlet: Writer,
     writable: bool,
     /// Lines of one stream.
     batch: Vec<u8>,
@@ -73,8 +73,8 @@ impl Output {
         Ok(Self {
             streams: open_streams(home, names)?,
             sinks: [
-                sink(Outlet::new(rustix::stdio::stdout())?),
-                sink(Outlet::new(rustix::stdio::stderr())?),
+                sink(Writer::new(rustix::stdio::stdout())?),
+                sink(Writer::new(rustix::stdio::stderr())?),
             ],
             glass: Glass::new()?,
             prefix,

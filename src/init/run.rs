@@ -23,9 +23,9 @@ use crate::service::foreground::{Order, Prefix};
 use crate::service::machine::Time;
 use crate::service::spec::Spec;
 use crate::sys::attributes::privately;
+use crate::sys::home::Home;
 use crate::sys::linux::Linux;
-use crate::sys::storage::Home;
-use crate::sys::{Errno, Kernel, Mode, Streams, attributes, crash, describe};
+use crate::sys::{Errno, Kernel, Mode, Streams, attributes, describe, reexec};
 use crate::wire::{Reply, Request, code};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
@@ -49,7 +49,7 @@ pub fn run(order: Order) -> u8 {
     log_in_foreground();
     // Before the first file: what the services get of ours is in the order.
     attributes::neutral();
-    let first = std::env::var_os(crash::LISTENER_VARIABLE).is_none();
+    let first = std::env::var_os(reexec::LISTENER_VARIABLE).is_none();
     let mut run = Run::new(order);
     let code = run.through(first).unwrap_or_else(|(code, text)| {
         log(&text);
@@ -66,7 +66,7 @@ pub fn run(order: Order) -> u8 {
 fn begin_again() {
     log("services are untouched; trying again");
     std::thread::sleep(AGAIN);
-    let errno = crash::become_again();
+    let errno = reexec::become_again();
     log(&format!("cannot execute myself: {errno}"));
 }
 
@@ -137,7 +137,7 @@ impl Run {
             let text = format!("no home: {} (set OPM_HOME)", reasons.join("; "));
             return Err((code::UNREACHABLE, text));
         };
-        crash::call_by(&self.order.words, &home);
+        reexec::call_by(&self.order.words, &home);
         Ok(crate::daemon::through(Path::new(&home), self))
     }
 

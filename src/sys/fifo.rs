@@ -2,7 +2,7 @@
 //!
 //! Both sides open them for reading and writing: the writer then neither waits for a reader nor
 //! dies without one, the reader never sees an end, and what was written outlives the reader.
-use super::storage::Home;
+use super::home::Home;
 use super::{Errno, Result};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags};

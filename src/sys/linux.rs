@@ -1,12 +1,12 @@
 //! [`Kernel`] on Linux.
 use super::arena::Arena;
 use super::attributes::Means;
+use super::exec_pipe::{ExecPipe, Low, MANY};
 use super::held::Held;
-use super::launch::{Launching, Low, MANY};
+use super::home::Home;
 use super::procfs::{OwnChildren, ProcessList};
-use super::storage::Home;
 use super::{
-    Child, Errno, Kernel, Launch, Mode, Plan, Reach, Result, Tiers, Wake, guarded, namespace,
+    Child, Errno, Features, Kernel, Launch, Mode, Plan, Reach, Result, Wake, guarded, namespace,
     pidfd, procfs, signals, spawn,
 };
 use crate::process::stat::Stat;
@@ -35,7 +35,7 @@ pub struct Linux {
     low: Option<Low>,
     /// Pidfds that the loop watches: about as many descriptors as there are.
     watched: usize,
-    tiers: Tiers,
+    features: Features,
     /// The inode of our own, if incarnations get others; else 0.
     time_namespace: u64,
     may_raise_limits: bool,
@@ -75,10 +75,10 @@ impl Linux {
         registry: Registry,
         home: Home,
         lock: OwnedFd,
-        nofile: Option<libc::rlimit>,
+        nofile: Option<u64>,
         without: &str,
     ) -> Self {
-        let has = Tiers {
+        let has = Features {
             pidfd_inode: pidfd::has_pidfs(),
             pgroup_signal: pidfd::has_group_signal(),
             get_info: pidfd::has_get_info(),
@@ -86,7 +86,7 @@ impl Linux {
             time_namespace: namespace::can_make(),
             namespace_handle: namespace::has_handles(),
         };
-        let tiers = has.without(without);
+        let features = has.without(without);
         let own_children = OwnChildren::open().ok();
         let low = Low::reserve(&[lock.as_raw_fd(), home.dir.as_raw_fd()]).ok();
         Self {
@@ -96,13 +96,13 @@ impl Linux {
             listener: -1,
             own_children,
             processes: None,
-            means: Means::read(nofile.map(|limit| limit.rlim_cur)),
+            means: Means::read(nofile),
             arena: Arena::new().ok(),
             low,
             watched: 0,
-            tiers,
+            features,
             may_raise_limits: namespace::may_raise_limits(),
-            time_namespace: if tiers.time_namespace { namespace::of_self().inode } else { 0 },
+            time_namespace: if features.time_namespace { namespace::of_self().inode } else { 0 },
         }
     }
 
@@ -122,7 +122,7 @@ impl Linux {
 impl Kernel for Linux {
     type Pidfd = Held;
     /// Boxed: it lives for a moment, and its place in a unit as long as the service.
-    type Launch = Box<Launching>;
+    type Launch = Box<ExecPipe>;
     type File = OwnedFd;
 
     fn now(&self) -> u64 {
@@ -141,16 +141,18 @@ impl Kernel for Linux {
         }
     }
 
-    fn tiers(&self) -> Tiers {
-        self.tiers
+    fn features(&self) -> Features {
+        self.features
     }
 
     fn own_identity(&mut self) -> Identity {
         let pid = rustix::process::getpid().as_raw_nonzero().get();
         let start_time = procfs::stat(pid).map_or(0, |stat| stat.start_time);
         let own = pidfd::open(pid).ok();
-        let inode =
-            own.filter(|_| self.tiers.pidfd_inode).and_then(|own| pidfd::inode(&own)).unwrap_or(0);
+        let inode = own
+            .filter(|_| self.features.pidfd_inode)
+            .and_then(|own| pidfd::inode(&own))
+            .unwrap_or(0);
         Identity { pid, start_time, inode }
     }
 
@@ -162,7 +164,7 @@ impl Kernel for Linux {
         procfs::strangers_in_cgroup() == Some(false)
     }
 
-    fn spawn(&mut self, plan: &Plan<'_>, journal: &OwnedFd) -> Result<Child<Held, Box<Launching>>> {
+    fn spawn(&mut self, plan: &Plan<'_>, journal: &OwnedFd) -> Result<Child<Held, Box<ExecPipe>>> {
         let arena = self.arena.as_mut().ok_or(Errno::NOMEM)?;
         let mut parent = spawn::Parent {
             journal,
@@ -170,15 +172,15 @@ impl Kernel for Linux {
             low: self.low.as_ref(),
             many: self.watched >= MANY,
             means: &self.means,
-            tiers: self.tiers,
+            features: self.features,
             time_namespace: self.time_namespace,
         };
         let spawned = match spawn::spawn(plan, arena, parent) {
             // Seccomp filters of older container runtimes.
-            Err(Errno::NOSYS | Errno::PERM) if self.tiers.clone3 => {
+            Err(Errno::NOSYS | Errno::PERM) if self.features.clone3 => {
                 // Or of its namespace: a child that may not have one goes without.
-                self.tiers.clone3 = false;
-                parent.tiers = self.tiers;
+                self.features.clone3 = false;
+                parent.features = self.features;
                 spawn::spawn(plan, arena, parent)
             }
             other => other,
@@ -195,7 +197,7 @@ impl Kernel for Linux {
         self.means.unusual(wanted)
     }
 
-    fn launch(&mut self, launch: &Box<Launching>) -> Launch {
+    fn launch(&mut self, launch: &Box<ExecPipe>) -> Launch {
         launch.look()
     }
 
@@ -208,7 +210,7 @@ impl Kernel for Linux {
     }
 
     fn inode(&mut self, held: &Held) -> Option<u64> {
-        held.pidfd().filter(|_| self.tiers.pidfd_inode).and_then(pidfd::inode)
+        held.pidfd().filter(|_| self.features.pidfd_inode).and_then(pidfd::inode)
     }
 
     fn is_dead(&mut self, held: &Held) -> Result<bool> {
@@ -224,7 +226,7 @@ impl Kernel for Linux {
     }
 
     fn exit_of_stranger(&mut self, held: &Held, pid: Pid) -> Exit {
-        let get_info = self.tiers.get_info;
+        let get_info = self.features.get_info;
         let reaped = || held.pidfd().filter(|_| get_info).and_then(pidfd::exit_status);
         if let Some(exit) = reaped() {
             return exit;
@@ -301,7 +303,7 @@ impl Kernel for Linux {
     }
 
     fn is_namespace_alive(&mut self, namespace: Namespace) -> Option<bool> {
-        if !self.tiers.namespace_handle || namespace.id == 0 {
+        if !self.features.namespace_handle || namespace.id == 0 {
             return None;
         }
         namespace::is_alive(namespace)
@@ -349,12 +351,12 @@ impl Kernel for Linux {
         self.watched = self.watched.saturating_sub(usize::from(removed.is_ok()));
     }
 
-    fn watch_launch(&mut self, launch: &Box<Launching>, wake: Wake) -> Result<()> {
+    fn watch_launch(&mut self, launch: &Box<ExecPipe>, wake: Wake) -> Result<()> {
         let fd = launch.as_raw_fd();
         register(&self.registry, fd, token_of(wake))
     }
 
-    fn unwatch_launch(&mut self, launch: &Box<Launching>) {
+    fn unwatch_launch(&mut self, launch: &Box<ExecPipe>) {
         drop(self.registry.deregister(&mut SourceFd(&launch.as_raw_fd())));
     }
 

@@ -4,33 +4,36 @@
 //! simulator can stand in for it and kill the daemon between any two. [`linux::Linux`] is the
 //! real one. Errors are bare [`Errno`]s; whoever asked adds the context.
 pub mod arena;
-pub mod ask;
 pub mod attributes;
-pub mod crash;
-pub mod detach;
+pub mod daemonize;
+pub mod exec_pipe;
+pub mod fds;
+pub mod features;
 pub mod fifo;
 pub mod guarded;
+pub mod heap;
 pub mod held;
-pub mod launch;
+pub mod home;
+pub mod limits;
 pub mod linux;
 pub mod namespace;
-pub mod outlet;
+pub mod output_of;
 pub mod peer;
 pub mod pid1;
 pub mod pidfd;
 pub mod procfs;
+pub mod reexec;
 pub mod signals;
 pub mod spawn;
-pub mod storage;
-pub mod tiers;
 pub mod user;
+pub mod writer;
 
 use crate::process::record::Signature;
 use crate::process::stat::Stat;
 use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::context::Attributes;
+pub use features::Features;
 pub use rustix::io::Errno;
-pub use tiers::Tiers;
 
 /// Why the last system call of this thread failed.
 fn last_errno() -> Errno {
@@ -185,7 +188,7 @@ pub trait Kernel {
     /// Random bits.
     fn random(&mut self) -> u64;
     /// What this kernel has.
-    fn tiers(&self) -> Tiers;
+    fn features(&self) -> Features;
     /// This process.
     fn own_identity(&mut self) -> Identity;
     fn own_uid(&self) -> u32;
@@ -333,7 +336,7 @@ pub fn write_all_at<K: Kernel>(
 
 /// What an errno means, in words: without std's `(os error N)`.
 pub fn describe(errno: Errno) -> String {
-    if errno == storage::NOT_REGULAR {
+    if errno == home::NOT_REGULAR {
         return "it is no regular file (move it away)".to_owned();
     }
     let text = std::io::Error::from_raw_os_error(errno.raw_os_error()).to_string();

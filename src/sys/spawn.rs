@@ -10,8 +10,8 @@
 //! is on record or dead.
 use super::arena::{Arena, CStrings};
 use super::attributes::{self, Given, Means};
-use super::launch::{self, Descriptors, Launching, Low, Report};
-use super::{Child, Errno, Plan, Result, Stage, Streams, Tiers, last_errno, namespace, signals};
+use super::exec_pipe::{self, Descriptors, ExecPipe, Low, Report};
+use super::{Child, Errno, Features, Plan, Result, Stage, Streams, last_errno, namespace, signals};
 use crate::process::Namespace;
 use crate::process::mark::{MARK_VARIABLE, PID_DIGITS};
 use crate::process::record::{SIGNATURE_BYTES, Signature};
@@ -126,9 +126,9 @@ impl Prepared {
                 arena.string(&[plan.log_out.as_bytes()])?,
                 arena.string(&[plan.log_error.as_bytes()])?,
             ],
-            with_inode: parent.tiers.pidfd_inode,
-            clear_handlers: !parent.tiers.clone3,
-            enters_namespace: parent.tiers.time_namespace,
+            with_inode: parent.features.pidfd_inode,
+            clear_handlers: !parent.features.clone3,
+            enters_namespace: parent.features.time_namespace,
             outer_namespace: parent.time_namespace,
         })
     }
@@ -145,7 +145,7 @@ pub struct Parent<'a> {
     /// It has many descriptors.
     pub many: bool,
     pub means: &'a Means,
-    pub tiers: Tiers,
+    pub features: Features,
     /// The inode of its time namespace.
     pub time_namespace: u64,
 }
@@ -158,13 +158,14 @@ pub fn spawn(
     plan: &Plan<'_>,
     arena: &mut Arena,
     parent: Parent<'_>,
-) -> Result<Child<OwnedFd, Box<Launching>>> {
-    let shares = parent.many && parent.tiers.clone3 && launch::is_low(parent.journal.as_raw_fd());
-    let (launch, report) = launch::pipe(parent.low, shares)?;
+) -> Result<Child<OwnedFd, Box<ExecPipe>>> {
+    let shares =
+        parent.many && parent.features.clone3 && exec_pipe::is_low(parent.journal.as_raw_fd());
+    let (launch, report) = exec_pipe::pipe(parent.low, shares)?;
     let mut prepared = Prepared::new(plan, arena, &report, parent)?;
     arena.keep_heap();
     let (pid, pidfd) =
-        if parent.tiers.clone3 { clone3(&mut prepared)? } else { fork(&mut prepared)? };
+        if parent.features.clone3 { clone3(&mut prepared)? } else { fork(&mut prepared)? };
     let launch = Box::new(launch);
     Ok(Child { pid, pidfd, launch })
 }
@@ -241,7 +242,7 @@ fn child(prepared: &mut Prepared) -> ! {
         Err(failure) => failure,
         Ok(never) => match never {},
     };
-    launch::report(prepared.report, stage, errno);
+    exec_pipe::report(prepared.report, stage, errno);
     // SAFETY: _exit is async-signal-safe and runs no destructor of the parent's.
     unsafe { libc::_exit(127) }
 }
@@ -249,7 +250,7 @@ fn child(prepared: &mut Prepared) -> ! {
 enum Never {}
 
 fn prepare_and_exec(p: &mut Prepared) -> std::result::Result<Never, (Stage, c_int)> {
-    let own = launch::own_descriptors(p.descriptors, p.report);
+    let own = exec_pipe::own_descriptors(p.descriptors, p.report);
     p.report = own.map_err(|errno| (Stage::Setup, errno.raw_os_error()))?;
     if p.descriptors == Descriptors::Copied {
         // SAFETY: a copy of the listener's number, which nothing uses here. EBADF does no harm.

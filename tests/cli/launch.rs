@@ -1,6 +1,6 @@
 //! How a command starts the daemon: nothing of the command clings to it.
 use crate::fake::Scratch;
-use opm::sys::detach::launch;
+use opm::sys::daemonize::launch;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -55,10 +55,10 @@ impl World {
         pre.signature.leader = Identity {
             pid: p.pid,
             start_time: p.start,
-            inode: if self.tiers.pidfd_inode { p.key } else { 0 },
+            inode: if self.features.pidfd_inode { p.key } else { 0 },
         };
-        if self.tiers.time_namespace {
-            let id = if self.tiers.namespace_handle { p.namespace.id } else { 0 };
+        if self.features.time_namespace {
+            let id = if self.features.namespace_handle { p.namespace.id } else { 0 };
             pre.signature.namespace = Namespace { id, ..p.namespace };
         }
         let text = format!("{:010}", p.pid);

@@ -105,7 +105,7 @@ impl World {
             self.procs[at].env = Rc::new(b"HOME=/\0".to_vec());
             self.procs[at].limit = UNLIMITED;
             self.procs[at].limit_lost = true;
-        } else if self.tiers.namespace_handle && odds(self, f.leaves) {
+        } else if self.features.namespace_handle && odds(self, f.leaves) {
             self.procs[at].namespace = self.new_namespace();
         } else if odds(self, f.enters) {
             self.enter_elsewhere(key);

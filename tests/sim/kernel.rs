@@ -4,7 +4,7 @@ use crate::handle::Handle;
 use crate::world::{Key, NAMES, OUTSIDE, Pre, Proc, State, Tag, note};
 use opm::process::stat::{Stat, environ_value};
 use opm::process::{Exit, Identity, Namespace, Pid};
-use opm::sys::{Child, Errno, Kernel, Launch, Mode, Plan, Reach, Result, Stage, Tiers, Wake};
+use opm::sys::{Child, Errno, Features, Kernel, Launch, Mode, Plan, Reach, Result, Stage, Wake};
 
 impl Kernel for Fake {
     type Pidfd = Handle;
@@ -24,8 +24,8 @@ impl Kernel for Fake {
         self.enter().rng.next()
     }
 
-    fn tiers(&self) -> Tiers {
-        self.world.borrow().tiers
+    fn features(&self) -> Features {
+        self.world.borrow().features
     }
 
     fn own_identity(&mut self) -> Identity {
@@ -34,7 +34,7 @@ impl Kernel for Fake {
         own.map_or(Identity::default(), |own| Identity {
             pid: own.pid,
             start_time: own.start,
-            inode: if world.tiers.pidfd_inode { own.key } else { 0 },
+            inode: if world.features.pidfd_inode { own.key } else { 0 },
         })
     }
 
@@ -69,7 +69,7 @@ impl Kernel for Fake {
         let generation = plan.signature.generation;
         let cmdline = plan.argv.iter().flat_map(|w| w.bytes().chain([0])).collect();
         let at = world.procs.len() - 1;
-        if world.tiers.time_namespace {
+        if world.features.time_namespace {
             let namespace = world.new_namespace();
             world.procs[at].namespace = namespace;
             world.procs[at].given = namespace.id;
@@ -116,7 +116,7 @@ impl Kernel for Fake {
     }
 
     fn inode(&mut self, pidfd: &Handle) -> Option<u64> {
-        self.enter().tiers.pidfd_inode.then_some(pidfd.key)
+        self.enter().features.pidfd_inode.then_some(pidfd.key)
     }
 
     fn is_dead(&mut self, pidfd: &Handle) -> Result<bool> {
@@ -131,7 +131,7 @@ impl Kernel for Fake {
             world.deliver(pidfd.key, signal);
             return Ok(());
         }
-        if !world.tiers.pgroup_signal {
+        if !world.features.pgroup_signal {
             return Err(Errno::INVAL);
         }
         let members = world.procs.iter().filter(|p| p.group.0 == pidfd.key);
@@ -166,7 +166,7 @@ impl Kernel for Fake {
     fn exit_of_stranger(&mut self, pidfd: &Handle, pid: Pid) -> Exit {
         let world = self.enter();
         let reaped = world.exits.get(&pidfd.key).copied();
-        if let Some(exit) = reaped.filter(|_| world.tiers.get_info) {
+        if let Some(exit) = reaped.filter(|_| world.features.get_info) {
             return exit;
         }
         match world.by_pid(pid).map(|p| p.state) {
@@ -298,7 +298,7 @@ impl Kernel for Fake {
     }
 
     fn own_namespace(&self) -> u64 {
-        if self.world.borrow().tiers.time_namespace { OUTSIDE.inode } else { 0 }
+        if self.world.borrow().features.time_namespace { OUTSIDE.inode } else { 0 }
     }
 
     fn time_namespace(&mut self, pid: Pid) -> Result<u64> {
@@ -314,7 +314,7 @@ impl Kernel for Fake {
 
     fn is_namespace_alive(&mut self, namespace: Namespace) -> Option<bool> {
         let mut world = self.enter();
-        if !world.tiers.namespace_handle || namespace.id == 0 {
+        if !world.features.namespace_handle || namespace.id == 0 {
             return None;
         }
         let is_in = |p: &Proc| p.is_alive() && p.namespace.id == namespace.id;

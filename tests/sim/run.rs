@@ -8,7 +8,7 @@ use crate::world::{INIT, NAMES, PID_NAMESPACES, World, note};
 use opm::daemon::adopt::Place;
 use opm::daemon::{ClientId, Daemon, Leave};
 use opm::service::spec::{Id, Restart};
-use opm::sys::{Tiers, Wake};
+use opm::sys::{Features, Wake};
 use opm::wire::Request;
 use std::any::Any;
 use std::cell::RefCell;
@@ -123,22 +123,22 @@ fn faults(rng: &mut Rng) -> Faults {
 impl Sim {
     pub(crate) fn new(seed: u64, trace: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let mut tiers = Tiers { ..Tiers::ALL };
-        tiers.pidfd_inode = !rng.odds(250);
-        tiers.pgroup_signal = !rng.odds(250);
-        tiers.get_info = !rng.odds(250);
-        tiers.time_namespace = !rng.odds(500);
-        tiers.namespace_handle = !rng.odds(400);
+        let mut features = Features { ..Features::ALL };
+        features.pidfd_inode = !rng.odds(250);
+        features.pgroup_signal = !rng.odds(250);
+        features.get_info = !rng.odds(250);
+        features.time_namespace = !rng.odds(500);
+        features.namespace_handle = !rng.odds(400);
         let faults = faults(&mut rng);
         let pids = 4 + rng.below(5) as i32;
         let counts_forks = !rng.odds(200);
         let (kill_rate, ask_rate) = (rng.pick(&[0, 10, 40, 100]), rng.pick(&[60, 150, 400]));
         let (big_env, loses_files) = (rng.odds(100), rng.odds(250));
-        let mut world = World::new(rng, tiers, faults, trace);
+        let mut world = World::new(rng, features, faults, trace);
         world.pids = pids;
         world.counts_forks = counts_forks;
         world.may_raise = world.faults.pam > 0;
-        note!(world, "{tiers:?} {:?} pids {pids} kills {kill_rate}", world.faults);
+        note!(world, "{features:?} {:?} pids {pids} kills {kill_rate}", world.faults);
         Self {
             world: Rc::new(RefCell::new(world)),
             daemon: None,

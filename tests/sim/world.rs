@@ -5,7 +5,7 @@ use crate::rng::Rng;
 use opm::process::mark::LimitMark;
 use opm::process::record::Signature;
 use opm::process::{Exit, Namespace, Pid};
-use opm::sys::{Errno, Launch, Stage, Tiers, Wake};
+use opm::sys::{Errno, Features, Launch, Stage, Wake};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
@@ -120,7 +120,7 @@ pub(crate) struct World {
     pub(crate) now: u64,
     pub(crate) wall_offset: u64,
     pub(crate) boot: u128,
-    pub(crate) tiers: Tiers,
+    pub(crate) features: Features,
     pub(crate) counts_forks: bool,
     /// Processes may raise their limits again.
     pub(crate) may_raise: bool,
@@ -170,13 +170,13 @@ macro_rules! note {
 pub(crate) use note;
 
 impl World {
-    pub(crate) fn new(rng: Rng, tiers: Tiers, faults: Faults, trace: bool) -> Self {
+    pub(crate) fn new(rng: Rng, features: Features, faults: Faults, trace: bool) -> Self {
         Self {
             rng,
             now: 1_000,
             wall_offset: 1_700_000_000_000,
             boot: 1,
-            tiers,
+            features,
             counts_forks: true,
             may_raise: false,
             pids: 6,
@@ -245,7 +245,7 @@ impl World {
             }
             // Without inodes two processes of one number and tick can't be told apart: a stated
             // limit of that tier.
-            if !self.tiers.pidfd_inode && self.last_start.get(&pid) == Some(&tick) {
+            if !self.features.pidfd_inode && self.last_start.get(&pid) == Some(&tick) {
                 continue;
             }
             self.last_pid = pid;
@@ -477,7 +477,7 @@ impl World {
     /// Who leaves both the PID namespace and the time namespace wants to be lost.
     pub(crate) fn is_lost(&self, p: &Proc) -> bool {
         let has_left = p.namespace.id != p.given && p.pid_namespace != PID_NAMESPACES[0];
-        has_left && self.tiers.namespace_handle && self.tiers.time_namespace
+        has_left && self.features.namespace_handle && self.features.time_namespace
     }
 
     /// The mark of a daemon of another home, inside of a service.

@@ -2,7 +2,7 @@
 //! signal. Children stay children, and the new image adopts from the journal.
 //!
 //! All that a signal handler needs is made beforehand, and kept for the life of the process.
-use super::{Errno, signals};
+use super::{Errno, limits};
 use rustix::fd::AsRawFd;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
@@ -98,12 +98,12 @@ impl Image {
             // SAFETY: clears a descriptor's close-on-exec flag; EBADF for none.
             unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
         }
-        signals::lower_nofile();
+        limits::lower_nofile();
         let env = self.env.as_ptr().cast::<*const c_char>();
         // SAFETY: program, argv and environment are NUL-terminated and end in NULL.
         unsafe { libc::execve(self.program.as_ptr(), self.argv.as_ptr(), env) };
         let error = std::io::Error::last_os_error();
-        signals::raise_nofile();
+        limits::raise_nofile();
         for fd in kept {
             // SAFETY: sets it again: we go on, and our children must not get them.
             unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };

@@ -6,7 +6,7 @@
 //! The command may run inside a service, perhaps of another home, and that one's daemon takes
 //! orphans for members by their marks. So the second child puts off both marks with its exec, and
 //! only then the first leaves and makes an orphan of it.
-use super::{Errno, attributes, namespace, signals, storage};
+use super::{Errno, attributes, home, limits, namespace};
 use crate::process::mark::{LimitMark, MARK_VARIABLE};
 use rustix::fd::OwnedFd;
 use rustix::fs::OFlags;
@@ -68,7 +68,7 @@ pub fn launch(program: &Path, args: &[&str], home: &Path) -> io::Result<u32> {
         log: log.as_raw_fd(),
         report: report.as_raw_fd(),
         exec: [before_exec.as_raw_fd(), until_exec.as_raw_fd()],
-        limit_mark: LimitMark::before_daemon(signals::locks_limit()).map(LimitMark::value),
+        limit_mark: LimitMark::before_daemon(limits::locks_limit()).map(LimitMark::value),
         namespace: namespace.as_ref().map_or(-1, AsRawFd::as_raw_fd),
     };
     // SAFETY: the command has one thread, and the child calls only what signal-safety(7)
@@ -92,7 +92,7 @@ pub fn launch(program: &Path, args: &[&str], home: &Path) -> io::Result<u32> {
 fn open_log(path: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
     let path = path.to_str().ok_or(Errno::INVAL)?;
-    attributes::privately(|| storage::open_regular(rustix::fs::CWD, path, flags))
+    attributes::privately(|| home::open_regular(rustix::fs::CWD, path, flags))
 }
 
 /// What the children reported: a pid (tag 0), then an errno (tag 1) if the exec failed.
@@ -127,7 +127,7 @@ fn environment(home: &Path) -> io::Result<Vec<CString>> {
 
 /// Whether this process bears a mark of an opm, which the daemon puts off.
 fn is_inside_service() -> bool {
-    let limit = signals::locks_limit();
+    let limit = limits::locks_limit();
     LimitMark::is_mark((limit, limit))
         || std::env::var_os(MARK_VARIABLE).is_some()
         || !namespace::is_initial()
@@ -187,7 +187,7 @@ fn become_daemon(plan: &Plan) -> ! {
     namespace::enter(plan.namespace);
     if let Some(mark) = plan.limit_mark {
         // Failing leaves it to the daemon.
-        signals::set_locks_limit(mark).ok();
+        limits::set_locks_limit(mark).ok();
     }
     // SAFETY: plain system calls on descriptors that the plan keeps open; `args` and `env`
     // end with a null pointer and point into strings that live in `launch`'s frame.

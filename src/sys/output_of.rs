@@ -20,7 +20,7 @@ const ANSWER_BYTES_MAX: usize = 4096;
 ///
 /// # Errors
 /// What the kernel says about the program's file, the pipe or the fork.
-pub fn ask(program: &str, words: &[&str], most: Duration) -> Result<Option<String>> {
+pub fn output_of(program: &str, words: &[&str], most: Duration) -> Result<Option<String>> {
     rustix::fs::access(program, rustix::fs::Access::EXEC_OK)?;
     let c_string = |text: &str| CString::new(text).map_err(|_| Errno::INVAL);
     let program = c_string(program)?;
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn what_it_says_is_heard_if_it_ends_well() {
-        let ask = |line| ask("/bin/sh", &["sh", "-c", line], LONG).unwrap();
+        let ask = |line| output_of("/bin/sh", &["sh", "-c", line], LONG).unwrap();
         assert_eq!(ask("echo yes; echo no >&2"), Some("yes\n".to_owned()));
         assert_eq!(ask("read line || echo none"), Some("none\n".to_owned()));
         assert_eq!(ask("echo yes; exit 1"), None);
@@ -104,13 +104,13 @@ mod tests {
     fn what_does_not_end_is_killed_and_reaped() {
         let brief = Duration::from_millis(20);
         let began = Instant::now();
-        assert_eq!(ask("/bin/sleep", &["sleep", "600"], brief), Ok(None));
+        assert_eq!(output_of("/bin/sleep", &["sleep", "600"], brief), Ok(None));
         assert!(began.elapsed() < LONG);
     }
 
     #[test]
     fn a_file_that_is_no_program_is_an_error() {
-        assert_eq!(ask("/etc/passwd", &["x"], LONG), Err(Errno::ACCESS));
-        assert_eq!(ask("/nowhere/opm", &["x"], LONG), Err(Errno::NOENT));
+        assert_eq!(output_of("/etc/passwd", &["x"], LONG), Err(Errno::ACCESS));
+        assert_eq!(output_of("/nowhere/opm", &["x"], LONG), Err(Errno::NOENT));
     }
 }

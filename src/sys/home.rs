@@ -106,7 +106,7 @@ impl Home {
     /// # Errors
     /// What dup3(2) says; then it is as it was.
     pub fn replace(&mut self, other: Self) -> Result<()> {
-        super::signals::replace(&self.dir, other.dir)?;
+        super::fds::replace(&self.dir, other.dir)?;
         (self.path, self.place) = (other.path, other.place);
         Ok(())
     }
@@ -332,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_home_made_by_several_at_once_is_there_for_all_of_them() {
-        let top = std::env::temp_dir().join(format!("opm-storage-{}", std::process::id()));
+        let top = std::env::temp_dir().join(format!("opm-home-{}", std::process::id()));
         for round in 0..200 {
             let path = top.join(format!("{round}/a/b/c"));
             let path = path.to_str().unwrap();

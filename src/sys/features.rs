@@ -1,9 +1,9 @@
-//! What this kernel has, and what stands in where it hasn't. `OPM_WITHOUT` switches tiers off,
+//! What this kernel has, and what stands in where it hasn't. `OPM_WITHOUT` switches features off,
 //! so that every fallback is tested on a kernel that has them all.
 
 /// The kernel interfaces that opm can do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tiers {
+pub struct Features {
     /// pidfs: a pidfd's inode names its process for ever (6.9). Else: pid and start time.
     pub pidfd_inode: bool,
     /// pidfd_send_signal to a group, and its race-free emptiness (6.9). Else: each member.
@@ -19,7 +19,7 @@ pub struct Tiers {
     pub namespace_handle: bool,
 }
 
-impl Tiers {
+impl Features {
     pub const ALL: Self = Self {
         pidfd_inode: true,
         pgroup_signal: true,

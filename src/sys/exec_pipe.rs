@@ -72,7 +72,7 @@ pub enum Descriptors {
 
 /// Our end of a launch pipe, and the child's as long as that may be ours too.
 #[derive(Debug)]
-pub struct Launching {
+pub struct ExecPipe {
     pipe: OwnedFd,
     slot: RefCell<Option<Slot>>,
 }
@@ -89,7 +89,7 @@ pub struct Report {
 ///
 /// # Errors
 /// EMFILE, ENFILE.
-pub fn pipe(low: Option<&Low>, shares: bool) -> Result<(Launching, Report)> {
+pub fn pipe(low: Option<&Low>, shares: bool) -> Result<(ExecPipe, Report)> {
     let (pipe, report) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     let slot = low.filter(|_| shares).and_then(|low| low.take(&report));
     let report = match &slot {
@@ -103,7 +103,7 @@ pub fn pipe(low: Option<&Low>, shares: bool) -> Result<(Launching, Report)> {
         },
     };
     let slot = RefCell::new(slot);
-    Ok((Launching { pipe, slot }, report))
+    Ok((ExecPipe { pipe, slot }, report))
 }
 
 impl Low {
@@ -245,7 +245,7 @@ fn say(report: RawFd, bytes: &[u8]) {
     unsafe { libc::write(report, bytes.as_ptr().cast(), bytes.len()) };
 }
 
-impl Launching {
+impl ExecPipe {
     /// Looks without waiting. End of file: close-on-exec closed the child's end, or the child was
     /// killed, which its stat tells.
     pub fn look(&self) -> Launch {
@@ -269,7 +269,7 @@ impl Launching {
     }
 }
 
-impl AsRawFd for Launching {
+impl AsRawFd for ExecPipe {
     fn as_raw_fd(&self) -> RawFd {
         self.pipe.as_raw_fd()
     }

@@ -13,7 +13,7 @@ const TERMINAL_BUF: usize = 256;
 
 /// Where output goes.
 #[derive(Debug)]
-pub struct Outlet {
+pub struct Writer {
     fd: OwnedFd,
     way: Way,
 }
@@ -29,7 +29,7 @@ enum Way {
     Asked(usize),
 }
 
-impl Outlet {
+impl Writer {
     /// # Errors
     /// EBADF, EMFILE.
     pub fn new(fd: BorrowedFd<'_>) -> Result<Self> {

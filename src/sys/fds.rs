@@ -1,0 +1,51 @@
+//! Descriptors across an exec: what an image leaves to the next one, and what it closes.
+use super::{Result, last_errno};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+
+/// Closes every descriptor from 3 on that we inherited, but `kept`.
+pub fn close_inherited(kept: &[u32]) {
+    let mut first = 3;
+    loop {
+        let next = kept.iter().copied().filter(|fd| *fd >= first).min();
+        let last = next.map_or(u32::MAX, |fd| fd - 1);
+        if first <= last {
+            // SAFETY: called at the start, when nothing in this process owns a descriptor.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+        match next {
+            Some(fd) => first = fd + 1,
+            None => return,
+        }
+    }
+}
+
+/// Takes over a descriptor that an earlier image of this process left open for us.
+pub fn inherited(fd: i32) -> Option<OwnedFd> {
+    // SAFETY: only its flags are asked for, which says whether it is open.
+    fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) }).ok()?;
+    // SAFETY: it is open, and by the upgrade's contract nothing else in this image owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    fcntl_setfd(&fd, FdFlags::CLOEXEC).ok()?;
+    Some(fd)
+}
+
+/// Lets a descriptor survive the next exec.
+///
+/// # Errors
+/// EBADF.
+pub fn keep_across_exec(fd: impl AsFd) -> Result<()> {
+    fcntl_setfd(fd, FdFlags::empty())
+}
+
+/// Puts `new` where `old` is, close-on-exec: whoever knows the number has the new one from now on.
+///
+/// # Errors
+/// What dup3(2) says; then `old` is as it was.
+pub fn replace(old: &impl AsRawFd, new: OwnedFd) -> Result<()> {
+    // SAFETY: both are open and ours; the owner of `old` goes on owning the number.
+    if unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) } == -1 {
+        return Err(last_errno());
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! The daemon's own resource limits: what it raises for itself, and what it marks itself with.
+use super::Result;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Lowers RLIMIT_LOCKS to `value`, soft and hard.
+///
+/// # Errors
+/// EPERM: it would raise the hard limit.
+pub fn set_locks_limit(value: u64) -> Result<()> {
+    setrlimit(Resource::Locks, Rlimit { current: Some(value), maximum: Some(value) })
+}
+
+/// The hard RLIMIT_LOCKS that we have; `u64::MAX` is none.
+pub fn locks_limit() -> u64 {
+    getrlimit(Resource::Locks).maximum.unwrap_or(u64::MAX)
+}
+
+/// The soft limit of open files that we were started with; 0: not raised.
+static NOFILE_BEFORE: AtomicU64 = AtomicU64::new(0);
+
+/// Raises our soft limit of open files to the hard one, and gives back the soft one that services
+/// should start with. None if it is at its top already.
+pub fn raise_nofile() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let before = limit.current.filter(|_| limit.current != limit.maximum)?;
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).ok()?;
+    NOFILE_BEFORE.store(before, Ordering::Relaxed);
+    Some(before)
+}
+
+/// Undoes [`raise_nofile`] for the next image of this process, which could not tell otherwise what
+/// services should start with. Descriptors above the limit stay. Async-signal-safe.
+pub fn lower_nofile() {
+    let before = NOFILE_BEFORE.load(Ordering::Relaxed);
+    if before != 0 {
+        let limit = Rlimit { current: Some(before), ..getrlimit(Resource::Nofile) };
+        // Failing leaves the raised one.
+        setrlimit(Resource::Nofile, limit).ok();
+    }
+}
