@@ -1,5 +1,7 @@
 //! What processes, tracers, init and strangers do while nobody looks.
-use crate::world::{INIT, Key, NAMES, PID_NAMESPACES, Proc, State, UNLIMITED, World, note};
+use crate::world::{
+    INIT, Key, NAMES, PID_NAMESPACES, Proc, State, TICK_MS, UNLIMITED, World, note,
+};
 use opm::process::Exit;
 use opm::process::mark::EnvMark;
 use opm::process::stat::environ_value;
@@ -262,10 +264,13 @@ impl World {
 
     /// Notes that this daemon has sent it the stop signal; whether it had before. Where something
     /// could not be read, it is asked again rather than not at all; and what was born while the
-    /// daemon looked around may have been in the group already, or not.
+    /// daemon looked around may have been in the group already, or not. So may what was born in the
+    /// same tick, before the pids wrapped around: a stated limit.
     pub(crate) fn has_had_term(&mut self, at: usize) -> bool {
-        let exact = self.faults.descriptors == 0 && self.faults.children_missing == 0;
+        let (tick, wraps) = (self.now / TICK_MS, self.wraps);
         let p = &mut self.procs[at];
+        let is_told = p.start < tick || p.wraps == wraps;
+        let exact = is_told && self.faults.descriptors == 0 && self.faults.children_missing == 0;
         let daemon = self.daemon.filter(|_| exact && self.wild && p.key < self.turn_key);
         daemon.is_some() && std::mem::replace(&mut p.termed_by, daemon) == daemon
     }

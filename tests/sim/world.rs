@@ -94,6 +94,8 @@ pub(crate) struct Proc {
     pub(crate) term_pending: bool,
     /// The daemon that has sent it the stop signal.
     pub(crate) termed_by: Option<Key>,
+    /// How often the pids had wrapped around when it got its own.
+    pub(crate) wraps: u64,
     /// Its end was asked for before its exec.
     pub(crate) ended: bool,
     /// A tracer has its exit status.
@@ -126,6 +128,8 @@ pub(crate) struct World {
     pub(crate) may_raise: bool,
     pub(crate) pids: i32,
     pub(crate) last_pid: i32,
+    /// How often the pids have wrapped around.
+    pub(crate) wraps: u64,
     last_start: HashMap<Pid, u64>,
     pub(crate) next_key: Key,
     pub(crate) fd: u64,
@@ -181,6 +185,7 @@ impl World {
             may_raise: false,
             pids: 6,
             last_pid: 2,
+            wraps: 0,
             last_start: HashMap::new(),
             next_key: 100,
             fd: 10,
@@ -248,6 +253,7 @@ impl World {
             if !self.features.pidfd_inode && self.last_start.get(&pid) == Some(&tick) {
                 continue;
             }
+            self.wraps += u64::from(pid < self.last_pid);
             self.last_pid = pid;
             self.last_start.insert(pid, tick);
             return Some(pid);
@@ -293,6 +299,7 @@ impl World {
                 doom: None,
                 term_pending: false,
                 termed_by: None,
+                wraps: 0,
                 traced: false,
                 ended: false,
             },
@@ -308,6 +315,7 @@ impl World {
         child.doom = None;
         child.term_pending = false;
         child.termed_by = None;
+        child.wraps = self.wraps;
         child.traced = false;
         child.half_dead = false;
         note!(self, "fork {pid} key {key} of {parent} tag {:?}", child.tag);
@@ -470,7 +478,6 @@ impl World {
     pub(crate) fn is_excused(&self, p: &Proc) -> bool {
         let is_ours_by_lineage = p.tag.map(|tag| tag.born) == self.daemon;
         let is_elsewhere = p.pid_namespace != PID_NAMESPACES[0];
-        // Who leaves both the PID namespace and the time namespace wants to be lost.
         self.is_lost(p) || p.is_unmarked() && (is_elsewhere || !is_ours_by_lineage)
     }
 
