@@ -11,9 +11,9 @@ use super::load::TICK_MS;
 use super::sorted::Map;
 use super::unit::{Orphan, Owner};
 use crate::mutant::mutant;
-use crate::process::Pid;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::stat::{Stat, environ_value};
+use crate::process::{Namespace, Pid};
 use crate::service::machine::Time;
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel};
@@ -31,6 +31,7 @@ pub(crate) struct Attribution {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Occupant {
     pub(crate) generation: u64,
+    pub(crate) namespace: Namespace,
     /// By the kernel's word. Else the inode may have been given again, to somebody else's.
     pub(crate) certain: bool,
 }
@@ -178,7 +179,7 @@ impl<K: Kernel> Daemon<K> {
             let certain = is_alive.is_some();
             let is_older = |other: &Occupant| other.generation < generation;
             if inode != 0 && owners.get(&inode).is_none_or(is_older) {
-                owners.insert(inode, Occupant { generation, certain });
+                owners.insert(inode, Occupant { generation, namespace, certain });
             }
         }
         owners

@@ -181,8 +181,18 @@ impl<K: Kernel> Daemon<K> {
             }
             self.kernel.processes(last, &mut pids).ok()?;
         }
+        pass.vanished |= pass.found.iter().any(|seen| self.has_past_owner(&pass.owners, seen));
         pass.tell_others();
         Some(pass)
+    }
+
+    /// Whether a process may be in another time namespace than one of ours with this number, which
+    /// has ended since it was asked for its owner: the next one that anybody makes has its number.
+    fn has_past_owner(&mut self, owners: &Map<u64, Occupant>, seen: &Sighting) -> bool {
+        let owner = owners.get(&seen.namespace).filter(|owner| !seen.names(owner.generation));
+        owner.is_some_and(|owner| {
+            owner.certain && self.kernel.is_namespace_alive(owner.namespace) != Some(true)
+        })
     }
 
     fn sight(&mut self, pid: Pid, search: Search<'_>) -> Result<Look, Errno> {
@@ -450,6 +460,7 @@ impl<K: Kernel> Daemon<K> {
         let run = self.run(id);
         let generation = run.map_or(0, |run| run.generation.0);
         match readable(self.sight(pid, Search::ALL))? {
+            Some(Look::Seen(seen)) if self.has_past_owner(&pass.owners, &seen) => Err(Errno::AGAIN),
             Some(Look::Seen(seen)) if pass.is_of(&seen, generation, namespace) => Ok(true),
             Some(Look::Seen(seen)) if seen.mute => Err(Errno::TIMEDOUT),
             _ => Ok(false),
