@@ -90,13 +90,18 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal>
 /// What is on record, open.
 type Files<F> = (Journal<F>, Store<F>, Generations<F>);
 
-/// Whether generations may live that nothing on record knows of.
-fn is_incomplete(found: &Found, floor: u64) -> bool {
+/// Whether generations may live that nothing on record knows of: what was given and neither signed
+/// nor ended was cut off by the end of its daemon; or it signed in a newer journal than this.
+pub(crate) fn is_incomplete(found: &Found, floor: u64) -> bool {
+    let is_cut_off = |(state, signature): &(Option<State>, Option<Signature>)| {
+        let signed = signature.map_or(0, |signature| signature.generation);
+        state.is_some_and(|state| state.generation > signed.max(state.emptied))
+    };
     found.header.is_none_or(|header| header.incomplete || floor > signed(found))
+        || found.slots.iter().any(is_cut_off)
 }
 
-/// The highest generation that signed, or is known to have ended. What was given and did neither
-/// was cut off by the end of its daemon; or it signed in a newer journal than this.
+/// The highest generation that signed, or is known to have ended.
 fn signed(found: &Found) -> u64 {
     let of = |(state, signature): &(Option<State>, Option<Signature>)| {
         // `emptied` alone says what was past when the service was defined, whoever's it was.
@@ -209,6 +214,10 @@ impl<K: Kernel> Daemon<K> {
         let must_know = loss.record;
         // Of another boot: an old copy, if anything lives.
         loss.record |= !valid && !is_new;
+        if valid && record {
+            // What is written next no longer shows it: a daemon that dies here must not hide it.
+            daemon.claim(true)?;
+        }
         daemon.write_dirty();
         if !valid && !daemon.dirty.is_empty() {
             return Err((code::FAILED, daemon.trouble.unwrap_or_default()));
@@ -219,13 +228,19 @@ impl<K: Kernel> Daemon<K> {
         if !searched && must_know {
             return Err(cannot_tell(&place));
         }
-        let header = Header { incomplete: !daemon.strays.is_empty(), ..header };
-        // As it is on record: a home that is made anew gets it again.
-        daemon.header = header;
-        let claimed = daemon.journal.claim(&mut daemon.kernel, &header);
-        claimed.map_err(|errno| cannot(journal::FILE, errno))?;
+        daemon.claim(!daemon.strays.is_empty())?;
         daemon.adopt();
         Ok(daemon)
+    }
+
+    /// Writes the header. `incomplete`: there may live what no record names.
+    fn claim(&mut self, incomplete: bool) -> Result<(), Refusal> {
+        // As it is on record: a home that is made anew gets it again.
+        self.header.incomplete = incomplete;
+        self.journal.claim(&mut self.kernel, &self.header).map_err(|errno| {
+            let reason = describe(errno);
+            (code::FAILED, format!("cannot use {}/{}: {reason}", self.home, journal::FILE))
+        })
     }
 
     fn empty(

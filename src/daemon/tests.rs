@@ -1,5 +1,5 @@
 //! What decides whose records count, and what a service is given.
-use super::adopt::{Place, valid_slots};
+use super::adopt::{Place, is_incomplete, valid_slots};
 use super::journal::Found;
 use super::launch::environment;
 use crate::process::Identity;
@@ -48,6 +48,25 @@ fn journal(change: impl Fn(&mut Header)) -> Found {
 #[test]
 fn records_of_this_boot_and_namespace_count() {
     assert_eq!(valid_slots(&journal(|_| ()), &place()), Ok(true));
+}
+
+/// An old copy of the journal may have been made between a fork and what its child signed then.
+#[test]
+fn what_was_given_and_neither_signed_nor_ended_may_live() {
+    let with = |generation, emptied| {
+        let mut found = journal(|_| ());
+        let state = State { definition: 2, generation, emptied, ..State::default() };
+        found.slots.push((Some(state), Some(Signature { generation: 3, ..Signature::default() })));
+        found
+    };
+    assert!(!is_incomplete(&with(3, 1), 3), "it lives, and signed");
+    assert!(!is_incomplete(&with(4, 4), 4), "it ended unsigned");
+    assert!(is_incomplete(&with(4, 3), 4), "the last one given");
+    let mut later = with(4, 3);
+    let signature = Signature { generation: 5, ..Signature::default() };
+    later.slots.push((Some(State::default()), Some(signature)));
+    assert!(is_incomplete(&later, 5), "a later one signed before it");
+    assert!(is_incomplete(&with(3, 1), 4), "given, and on no record");
 }
 
 #[test]
