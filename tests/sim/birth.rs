@@ -1,5 +1,6 @@
 //! A child's life between fork and exec, in pieces, as the real one lives it.
-use crate::world::{Key, NAMES, Pre, Proc, World, note};
+use crate::proc::{Pre, Proc};
+use crate::world::{Key, NAMES, World, note};
 use opm::process::{Exit, Identity, Namespace};
 use opm::sys::{Errno, Launch, Stage};
 use std::rc::Rc;

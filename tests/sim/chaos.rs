@@ -1,7 +1,6 @@
 //! What processes, tracers, init and strangers do while nobody looks.
-use crate::world::{
-    INIT, Key, NAMES, PID_NAMESPACES, Proc, State, TICK_MS, UNLIMITED, World, note,
-};
+use crate::proc::{Proc, State};
+use crate::world::{INIT, Key, NAMES, PID_NAMESPACES, TICK_MS, UNLIMITED, World, note};
 use opm::process::Exit;
 use opm::process::mark::EnvMark;
 use opm::process::stat::environ_value;

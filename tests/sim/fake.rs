@@ -1,6 +1,7 @@
 //! The kernel of one daemon, and what each of its calls begins with.
 use crate::handle::Handle;
-use crate::world::{Key, Proc, World, note};
+use crate::proc::Proc;
+use crate::world::{Key, World, note};
 use opm::process::Pid;
 use opm::sys::{Errno, Result};
 use std::cell::{RefCell, RefMut};

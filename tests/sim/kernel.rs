@@ -1,7 +1,8 @@
 //! [`Kernel`] over the [`World`]: it can fail at every call, and the daemon can die at any.
 use crate::fake::{Fake, pause};
 use crate::handle::Handle;
-use crate::world::{Key, NAMES, OUTSIDE, Pre, Proc, State, Tag, note};
+use crate::proc::{Pre, Proc, State, Tag};
+use crate::world::{Key, NAMES, OUTSIDE, note};
 use opm::process::stat::{Stat, environ_value};
 use opm::process::{Exit, Identity, Namespace, Pid};
 use opm::sys::{Child, Errno, Features, Kernel, Launch, Mode, Plan, Reach, Result, Stage, Wake};
@@ -302,6 +303,7 @@ impl Kernel for Fake {
     }
 
     fn time_namespace(&mut self, pid: Pid) -> Result<u64> {
+        self.world.borrow_mut().inherit_namespace(pid);
         self.of(pid, |p| match p.is_alive() {
             true => Ok(p.namespace.inode),
             false => Err(Errno::NOENT),

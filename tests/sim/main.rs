@@ -14,8 +14,10 @@ mod kernel;
 mod operator;
 mod oracle;
 mod peace;
+mod proc;
 mod rng;
 mod run;
+mod scenes;
 mod world;
 
 use run::Sim;

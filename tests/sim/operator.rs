@@ -50,7 +50,7 @@ impl Sim {
         self.open(request)
     }
 
-    fn definition(&mut self, service: usize, extra: u64) -> Request {
+    pub(crate) fn definition(&mut self, service: usize, extra: u64) -> Request {
         let name = NAMES[service].to_owned();
         let policy = Policy {
             restart: [Restart::Always, Restart::Always, Restart::OnFailure, Restart::Never]

@@ -1,6 +1,7 @@
 //! What must be true of what the daemon says, by the world's truth.
+use crate::proc::Proc;
 use crate::run::{Sim, Want};
-use crate::world::{NAMES, Proc, note};
+use crate::world::{NAMES, note};
 use opm::daemon::ClientId;
 use opm::service::spec::Restart;
 use opm::wire::{Event, Outcome, Reply, Row, Status};

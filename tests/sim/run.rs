@@ -359,7 +359,7 @@ impl Sim {
     }
 
     /// The daemon's process is gone.
-    fn death(&mut self) {
+    pub(crate) fn death(&mut self) {
         self.deaths += 1;
         self.daemon = None;
         self.forget_clients();

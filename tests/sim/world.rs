@@ -1,11 +1,11 @@
 //! The truth: processes, files and time as a kernel has them, and what nobody may ever see.
 use crate::faults::Faults;
 use crate::files::Files;
+use crate::proc::{Proc, State};
 use crate::rng::Rng;
 use opm::process::mark::LimitMark;
-use opm::process::record::Signature;
 use opm::process::{Exit, Namespace, Pid};
-use opm::sys::{Errno, Features, Launch, Stage, Wake};
+use opm::sys::{Features, Launch, Wake};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
@@ -22,99 +22,6 @@ pub(crate) const OUTSIDE: Namespace = Namespace { id: 1, inode: 1 };
 pub(crate) const PID_NAMESPACES: [u64; 2] = [9, 10];
 /// Names of the services; the truth counts incarnations by name.
 pub(crate) const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
-
-/// Which incarnation a process descends from: known to the truth only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tag {
-    pub(crate) service: usize,
-    pub(crate) generation: u64,
-    /// The daemon that forked its leader.
-    pub(crate) born: Key,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    Running,
-    Stopped,
-    Zombie(Exit),
-}
-
-/// A child between fork and exec.
-#[derive(Clone, Debug)]
-pub(crate) struct Pre {
-    pub(crate) stage: u8,
-    pub(crate) launch: u64,
-    pub(crate) file: u64,
-    pub(crate) offset: u64,
-    pub(crate) signature: Signature,
-    pub(crate) limit: Option<u64>,
-    pub(crate) env: Vec<u8>,
-    pub(crate) cmdline: Vec<u8>,
-    pub(crate) cwd: String,
-    pub(crate) fails: Option<(Stage, Errno)>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Proc {
-    pub(crate) key: Key,
-    pub(crate) pid: Pid,
-    pub(crate) start: u64,
-    pub(crate) parent: Key,
-    /// When it became its parent's child; its own key, unless that was an orphan's new parent.
-    pub(crate) arrival: u64,
-    /// The processes whose numbers name group and session, alive or not.
-    pub(crate) group: (Key, Pid),
-    pub(crate) session: (Key, Pid),
-    pub(crate) tag: Option<Tag>,
-    pub(crate) leader: bool,
-    pub(crate) pre: Option<Pre>,
-    pub(crate) state: State,
-    /// Its first thread has ended, others run.
-    pub(crate) half_dead: bool,
-    pub(crate) limit: (u64, u64),
-    pub(crate) env: Rc<Vec<u8>>,
-    pub(crate) env_hidden: bool,
-    pub(crate) limit_lost: bool,
-    /// It bears the limit mark of an opm inside of its service.
-    pub(crate) nested: bool,
-    pub(crate) cmdline: Rc<Vec<u8>>,
-    pub(crate) cwd: Rc<str>,
-    pub(crate) uid: u32,
-    /// Its time namespace.
-    pub(crate) namespace: Namespace,
-    /// The id of that which its incarnation was given.
-    pub(crate) given: u64,
-    pub(crate) pid_namespace: u64,
-    /// Its memory does not answer.
-    pub(crate) mute: bool,
-    pub(crate) stubborn: bool,
-    /// In D state: fatal signals wait.
-    pub(crate) stuck: bool,
-    pub(crate) doom: Option<Exit>,
-    pub(crate) term_pending: bool,
-    /// The daemon that has sent it the stop signal.
-    pub(crate) termed_by: Option<Key>,
-    /// How often the pids had wrapped around when it got its own.
-    pub(crate) wraps: u64,
-    /// Its end was asked for before its exec.
-    pub(crate) ended: bool,
-    /// A tracer has its exit status.
-    pub(crate) traced: bool,
-}
-
-impl Proc {
-    pub(crate) fn is_alive(&self) -> bool {
-        !matches!(self.state, State::Zombie(_))
-    }
-
-    /// Nothing tells whose it is: with its ancestry cut nobody can know it.
-    pub(crate) fn is_unmarked(&self) -> bool {
-        let bears_one = self.env.windows(4).any(|word| word == b"OPM_");
-        let env_lost = !bears_one || self.env_hidden || self.limit == UNLIMITED;
-        let is_told = self.given != OUTSIDE.id && self.namespace.id == self.given;
-        !is_told && self.limit_lost && env_lost
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct World {
@@ -164,6 +71,9 @@ pub(crate) struct World {
     /// A write of the journal failed since this daemon began.
     pub(crate) journal_failed: bool,
     pub(crate) excused: u64,
+    /// At the next look at the first one's time namespace, the second has just died and left the
+    /// number of its own to the first.
+    pub(crate) heir: Option<(Key, Key)>,
 }
 
 macro_rules! note {
@@ -211,6 +121,7 @@ impl World {
             downs: [false; 3],
             journal_failed: false,
             excused: 0,
+            heir: None,
         }
     }
 
@@ -333,6 +244,20 @@ impl World {
             _ => self.next_key,
         };
         Namespace { id: self.next_key, inode }
+    }
+
+    /// The process of this pid is about to be asked for its time namespace.
+    pub(crate) fn inherit_namespace(&mut self, pid: Pid) {
+        let asked = self.by_pid(pid).map(|p| p.key);
+        let Some((heir, dies)) = self.heir.take_if(|(heir, _)| Some(*heir) == asked) else {
+            return;
+        };
+        let inode = self.at(dies).map_or(0, |at| self.procs[at].namespace.inode);
+        self.die(dies, Exit::Code(0));
+        let namespace = Namespace { inode, ..self.new_namespace() };
+        if let Some(at) = self.at(heir) {
+            self.procs[at].namespace = namespace;
+        }
     }
 
     pub(crate) fn setsid(&mut self, key: Key) {

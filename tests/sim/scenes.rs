@@ -1,0 +1,106 @@
+//! What a seed found once, played again move by move: chance would need too many seeds for it.
+use crate::faults::Faults;
+use crate::run::Sim;
+use crate::world::Key;
+use opm::process::Exit;
+use opm::sys::Features;
+
+const ALPHA: usize = 0;
+const BETA: usize = 1;
+/// A definition that is always restarted.
+const RESTARTED: u64 = 3 * 64;
+
+/// Nothing goes wrong here but what the scene does.
+fn scene() -> Sim {
+    let sim = Sim::new(1, false);
+    {
+        let mut world = sim.world.borrow_mut();
+        (world.features, world.faults) = (Features::ALL, Faults::default());
+        world.counts_forks = true;
+        world.calm();
+    }
+    sim
+}
+
+/// Asks for its start. Gives the child.
+fn launch(sim: &mut Sim, service: usize) -> Result<Key, String> {
+    let request = sim.definition(service, RESTARTED);
+    sim.ask_now(request)?;
+    let world = sim.world.borrow();
+    let child = world.live_of(service).next().map(|p| p.key);
+    child.ok_or_else(|| "it was not forked".to_owned())
+}
+
+fn exec(sim: &Sim, child: Key) {
+    for _ in 0..4 {
+        sim.world.borrow_mut().advance(child);
+    }
+}
+
+/// While /proc is read for what alpha has left, beta ends, and what alpha has left makes itself a
+/// time namespace, which gets the number of beta's.
+fn namespace_changes_hands() -> Result<(), String> {
+    let mut sim = scene();
+    let (alpha, beta) = (launch(&mut sim, ALPHA)?, launch(&mut sim, BETA)?);
+    sim.rest()?;
+    let left = sim.world.borrow_mut().fork(Some(alpha), alpha);
+    sim.death();
+    sim.begin()?;
+    sim.rest()?;
+    {
+        let mut world = sim.world.borrow_mut();
+        world.heir = left.map(|left| (left, beta));
+        world.die(alpha, Exit::Code(0));
+    }
+    sim.rest()?;
+    assert_eq!(sim.world.borrow().heir, None, "nobody looked");
+    Ok(())
+}
+
+#[test]
+fn a_namespace_that_ends_in_a_pass_proves_nothing() {
+    assert_eq!(namespace_changes_hands(), Ok(()));
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn believing_the_owner_before_is_caught() {
+    opm::mutant::set_mutant("believe_owners");
+    let text = namespace_changes_hands().unwrap_err();
+    assert!(text.starts_with("THE LAW: alpha"), "{text}");
+}
+
+/// Alpha's child has signed, beta's not yet: a copy of the journal from then is put back while
+/// there is no daemon, and nothing but the limit tells beta's leader. The next daemon dies at its
+/// `fuse`th call.
+fn old_copy_is_put_back(fuse: u64) -> Result<(), String> {
+    let mut sim = scene();
+    sim.world.borrow_mut().features.time_namespace = false;
+    let (beta, alpha) = (launch(&mut sim, BETA)?, launch(&mut sim, ALPHA)?);
+    exec(&sim, alpha);
+    let copy = sim.world.borrow().files.read("journal");
+    exec(&sim, beta);
+    sim.rest()?;
+    sim.death();
+    {
+        let mut world = sim.world.borrow_mut();
+        world.files.replace("journal", copy);
+        if let Some(at) = world.at(beta) {
+            world.procs[at].env = Default::default();
+        }
+        world.asked = [true; 3];
+        world.fuse = Some(fuse);
+    }
+    sim.unsure = [true; 3];
+    sim.wants = [crate::run::Want::Any; 3];
+    sim.begin()?;
+    sim.world.borrow_mut().fuse = None;
+    sim.rest()
+}
+
+#[test]
+fn what_an_old_copy_of_the_journal_does_not_know_keeps_its_place() {
+    for fuse in 1..200 {
+        assert_eq!(old_copy_is_put_back(fuse), Ok(()), "fuse {fuse}");
+    }
+}
