@@ -1,14 +1,32 @@
-//! The doors: `init` branches off before `main`, the daemon before clap is touched, so that what
-//! lives long pays for nothing of the command line.
-use std::ffi::OsString;
-use std::process::ExitCode;
+//! The way in: the C library's `main`, and which part of opm the words are for. What lives long,
+//! `opm init`, the daemon and `opm run`, pays for nothing of the command line.
+//!
+//! There is no `main` of the standard library's kind, for the start-up in front of that comes too
+//! early for `opm init` ([`opm::sys::entry`]).
+#![no_main]
 
-opm::first_instant!(opm::init::init);
+use opm::sys::entry;
+use std::ffi::{OsString, c_char, c_int};
 
-fn main() -> ExitCode {
-    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+/// Where the C library's start-up goes. What it gives is the exit code.
+// SAFETY: this is the `main` that the C library wants, and the only one.
+#[unsafe(no_mangle)]
+extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
+    let mask = entry::hold();
+    // SAFETY: the C library hands over the kernel's argc and argv, which stay for ever.
+    let words = unsafe { entry::arguments(argc, argv) };
+    c_int::from(match words.first().is_some_and(|word| word == "init") {
+        true => opm::init::init(&words[1..], &entry::begin_init(mask)),
+        false => {
+            entry::begin(mask);
+            enter(words)
+        }
+    })
+}
+
+fn enter(words: Vec<OsString>) -> u8 {
     let first: Vec<Option<&str>> = words.iter().take(4).map(|word| word.to_str()).collect();
-    ExitCode::from(match first.as_slice() {
+    match first.as_slice() {
         [Some("daemon"), Some("start"), Some("--foreground")] => match opm::cli::home_or_complain()
         {
             Ok(home) => opm::daemon::door(&home, false),
@@ -22,5 +40,5 @@ fn main() -> ExitCode {
         [Some("help"), Some("init"), ..] => opm::init::help(),
         [Some("daemon"), Some("self-check")] => opm::daemon::self_check(),
         _ => opm::cli::main(words),
-    })
+    }
 }

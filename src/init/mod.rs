@@ -1,27 +1,33 @@
 //! PID 1: `opm init` runs one program, and nothing else than it.
 //!
 //! The way through: [`args`] says what is asked, [`start`] prepares this process and forks,
-//! [`watch`] passes signals on and reaps until the program is gone, [`left`] ends what it left
-//! behind. There is one loop over one wait for one signal at a time; nothing ticks while nothing
-//! happens. It must never touch clap, serde or an event loop, never read /proc on the way to the
-//! program's exec, and never fail for the lack of a terminal, a HOME or a writable file system.
+//! [`watch`] passes signals on and reaps until the program is gone, [`survivors`] ends what it
+//! left behind. There is one loop over one wait for one signal at a time; nothing ticks while
+//! nothing happens. It must never touch clap, serde or an event loop, never read /proc on the way
+//! to the program's exec, and never fail for the lack of a terminal, a HOME or a writable file
+//! system.
 //!
 //! Several services under one PID 1 are `opm run` ([`run`]), which stands on the daemon and shares
 //! nothing with this.
 
 mod args;
-mod left;
 mod output;
 mod prefix;
+mod processes;
 pub mod run;
-mod signals;
 mod start;
+mod survivors;
 mod told;
 mod watch;
 
 use crate::sys::describe;
-use crate::sys::pid1::{Entry, Words, say, tell};
-use args::Instead;
+use crate::sys::entry::Inherited;
+use crate::sys::writer::is_writable;
+use args::Answer;
+use rustix::stdio::stderr;
+use std::ffi::OsString;
+use std::fmt::Arguments;
+use std::io::Write;
 
 /// No arguments, as everywhere in opm.
 const EXIT_USAGE: u8 = 2;
@@ -55,38 +61,49 @@ Exit: the program's code; 128+N if signal N ended it; 127 not found; 126 not exe
 
 /// Says what `opm init` takes; the exit code.
 pub fn help() -> u8 {
-    tell(USAGE);
-    tell("\n");
-    tell(HELP);
-    0
+    tell(&format!("{USAGE}\n{HELP}"))
 }
 
-/// Runs what the words after `init` say; the exit code. Everything is blocked from here on, so
-/// this is for a process that does nothing else.
-pub fn init(mut words: Words) -> u8 {
-    let entry = Entry::hold();
-    let options = match args::parse(&mut words) {
-        Ok(options) => options,
-        Err(Instead::Help) => return help(),
-        Err(Instead::Version) => {
-            tell(concat!("opm ", env!("CARGO_PKG_VERSION"), "\n"));
-            return 0;
-        }
-        Err(Instead::Nothing) => {
+/// Runs what the words after `init` say; the exit code. Every signal must be blocked.
+pub fn init(words: &[OsString], inherited: &Inherited) -> u8 {
+    let (options, program) = match args::parse(words) {
+        Ok(parsed) => parsed,
+        Err(Answer::Help) => return help(),
+        Err(Answer::Version) => return tell(concat!("opm ", env!("CARGO_PKG_VERSION"), "\n")),
+        Err(Answer::Nothing) => {
             say(format_args!("{USAGE} (see 'opm init -h')"));
             return EXIT_USAGE;
         }
-        Err(Instead::Wrong(complaint)) => {
+        Err(Answer::Wrong(complaint)) => {
             say(format_args!("{complaint}"));
             return EXIT_FAILED;
         }
     };
-    match start::start(options, &words, &entry) {
+    match start::start(options, program, *inherited) {
         Ok(watch) => watch.until_the_end(),
         Err(errno) => {
-            let why = describe(errno);
-            say(format_args!("cannot fork for {}: {why}", words.name()));
+            let (name, why) = (program[0].to_string_lossy(), describe(errno));
+            say(format_args!("cannot fork for {name}: {why}"));
             EXIT_FAILED
         }
+    }
+}
+
+/// Writes to stdout what was asked for. Whoever has closed it doesn't want it.
+fn tell(text: &str) -> u8 {
+    std::io::stdout().write_all(text.as_bytes()).ok();
+    0
+}
+
+/// Writes `opm: …` and a newline to stderr, cut where it is too long, or drops it if stderr would
+/// block: a PID 1 whose log pipe is full must go on reaping.
+fn say(text: Arguments<'_>) {
+    /// Below PIPE_BUF: lines of several writers don't mix, and POLLOUT promises room.
+    const LINE_BYTES_MAX: usize = 512;
+    let mut line = format!("opm: {text}").into_bytes();
+    line.truncate(LINE_BYTES_MAX - 1);
+    line.push(b'\n');
+    if is_writable(stderr(), 0) {
+        rustix::io::write(stderr(), &line).ok();
     }
 }

@@ -5,12 +5,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::args::{Options, Reach, Rewrite};
-use super::left::Left;
-use crate::sys::pid1::{
-    Arrival, Reaped, Terminal, drops, is_pending, next_arrival, own_pid, reap_one, say,
-    signal_group, signal_one, stop_oneself,
-};
+use super::args::Options;
+use super::processes::drops;
+use super::say;
+use super::survivors::Survivors;
+use crate::process::Pid;
+use crate::sys::mask::{Arrival, is_pending, take};
+use crate::sys::program::{Place, Reaped, reap};
+use crate::sys::terminal::Terminal;
+use crate::sys::{Errno, Reach, kill, own_pid};
 
 /// Zombies taken before signals get their turn.
 const SWEEP_MAX: u32 = 1024;
@@ -22,22 +25,14 @@ const KILL_WAIT_MAX: Duration = Duration::from_secs(1);
 const LOOK_MIN: Duration = Duration::from_millis(5);
 const LOOK_MAX: Duration = Duration::from_millis(100);
 
-/// Where the program stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Footing {
-    /// No terminal, so its group has nobody in its session who could resume it.
-    OwnSession,
-    /// A group of our session; it was given the foreground, or not.
-    SharedSession { given: bool },
-}
-
 /// One program and its PID 1.
 #[derive(Debug)]
 pub(super) struct Watch {
     options: Options,
-    child: i32,
-    footing: Footing,
-    left: Left,
+    child: Pid,
+    /// Where the program stands; the foreground comes and goes.
+    place: Place,
+    survivors: Survivors,
     /// The program's end, once it has come.
     code: Option<u8>,
     /// A sweep ended for its length, not for want of zombies.
@@ -54,12 +49,12 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(options: Options, child: i32, footing: Footing, left: Left) -> Watch {
+    pub(super) fn new(options: Options, child: Pid, place: Place, survivors: Survivors) -> Watch {
         Watch {
             options,
             child,
-            footing,
-            left,
+            place,
+            survivors,
             code: None,
             is_sweep_unfinished: false,
             childless: false,
@@ -94,7 +89,7 @@ impl Watch {
             true => Some(Duration::ZERO),
             false => until.map(|at| at.saturating_duration_since(Instant::now())),
         };
-        match next_arrival(timeout) {
+        match take(timeout) {
             Some(arrival) if arrival.signal != libc::SIGCHLD => self.forward(arrival),
             Some(_) => self.sweep(),
             None if self.is_sweep_unfinished => self.sweep(),
@@ -113,19 +108,24 @@ impl Watch {
         }
         // dumb-init's rule: what the program alone gets, or gets as something else, need not stop
         // it, so its being stopped is not waited for.
-        let is_for_program = self.options.reach == Reach::Child
-            || self.options.rewrite(arrival.signal) != Rewrite::Unchanged;
+        let is_for_program = self.options.reach == Reach::Process
+            || self.options.rewrites.contains_key(&arrival.signal);
         if is_terminal_stop(arrival.signal) && is_for_program {
             self.stop();
         }
     }
 
     /// What a signal goes on as, if it does.
+    ///
+    /// In a session of its own the program's group is orphaned, and there the kernel drops the
+    /// three stop signals of terminals. STOP is what they were meant to do. The program alone may
+    /// handle them.
     fn outgoing(&self, signal: i32) -> Option<i32> {
-        match self.options.rewrite(signal) {
-            Rewrite::Drop => None,
-            Rewrite::To(other) => Some(other),
-            Rewrite::Unchanged => Some(self.translate(signal)),
+        let is_dropped_there = self.place == Place::Session && self.options.reach == Reach::Group;
+        match self.options.rewrites.get(&signal) {
+            Some(rewritten) => *rewritten,
+            None if is_dropped_there && is_terminal_stop(signal) => Some(libc::SIGSTOP),
+            None => Some(signal),
         }
     }
 
@@ -133,7 +133,9 @@ impl Watch {
         match signal {
             libc::SIGCONT => {
                 self.has_forwarded_stop = false;
-                self.hand_terminal_on();
+                if self.code.is_none() {
+                    self.hand_terminal_on();
+                }
             }
             libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => {
                 self.has_forwarded_stop = true;
@@ -144,7 +146,7 @@ impl Watch {
             say(format_args!("init: signal {arrived} goes on as {signal}"));
         }
         if arrived == libc::SIGTERM {
-            self.left.note_asked(signal);
+            self.survivors.note_asked(signal);
         }
         self.send(signal);
         if arrived == libc::SIGTERM && self.asked_at.is_none() {
@@ -155,27 +157,15 @@ impl Watch {
         }
     }
 
-    /// In a session of its own the program's group is orphaned, and there the kernel drops the
-    /// three stop signals of terminals. STOP is what they were meant to do. The program alone may
-    /// handle them.
-    fn translate(&self, signal: i32) -> i32 {
-        match (self.footing, self.options.reach) {
-            (Footing::OwnSession, Reach::Group) if is_terminal_stop(signal) => libc::SIGSTOP,
-            (Footing::OwnSession | Footing::SharedSession { .. }, _) => signal,
-        }
-    }
-
     fn send(&mut self, signal: i32) {
         if self.code.is_some() {
-            self.left.signal(signal);
+            self.survivors.signal(signal);
             return;
         }
-        match self.options.reach {
-            // No such group: the child hasn't come to its setsid yet, and is alone.
-            Reach::Group if signal_group(self.child, signal) => {}
-            Reach::Group | Reach::Child => {
-                signal_one(self.child, signal);
-            }
+        let sent = kill(self.child, signal, self.options.reach);
+        if sent == Err(Errno::SRCH) && self.options.reach == Reach::Group {
+            // The child hasn't come to its setsid yet, and is alone.
+            kill(self.child, signal, Reach::Process).ok();
         }
     }
 
@@ -184,20 +174,18 @@ impl Watch {
         self.stopped_by = None;
         self.is_sweep_unfinished = true;
         for _ in 0..SWEEP_MAX {
-            match reap_one() {
-                Reaped::Exited { pid, code } if pid == self.child && self.code.is_none() => {
-                    self.code = Some(code);
+            match reap() {
+                Reaped::Exited(pid, exit) if pid == self.child && self.code.is_none() => {
+                    self.code = Some(exit.code());
                 }
-                Reaped::Exited { pid, .. } => {
-                    self.left.forget(pid);
+                Reaped::Exited(pid, _) => {
+                    self.survivors.forget(pid);
                     if self.options.warn_reap {
                         say(format_args!("Reaped zombie process with pid={pid}"));
                     }
                 }
-                Reaped::Stopped { pid, signal } if pid == self.child => {
-                    self.stopped_by = Some(signal);
-                }
-                Reaped::Stopped { .. } => {}
+                Reaped::Stopped(pid, signal) if pid == self.child => self.stopped_by = Some(signal),
+                Reaped::Stopped(..) => {}
                 end @ (Reaped::Quiet | Reaped::Childless) => {
                     self.childless = end == Reaped::Childless;
                     self.is_sweep_unfinished = false;
@@ -216,18 +204,11 @@ impl Watch {
             // It is about to be passed on.
             return;
         }
-        let terminal = match self.footing {
-            Footing::SharedSession { .. } => Terminal::find(),
-            Footing::OwnSession => None,
-        };
+        let terminal = self.shared_terminal();
         let in_foreground = terminal.as_ref().and_then(Terminal::foreground) == Some(self.child);
         // After `fg` of a job that runs no CONT comes: the shell just puts our group in front.
         let wants_terminal = matches!(signal, libc::SIGTTIN | libc::SIGTTOU);
-        if let Some(terminal) =
-            terminal.as_ref().filter(|terminal| wants_terminal && terminal.is_ours())
-        {
-            terminal.give_to(self.child);
-            self.footing = Footing::SharedSession { given: true };
+        if wants_terminal && self.hand_terminal_on() {
             self.send(libc::SIGCONT);
             return;
         }
@@ -252,33 +233,38 @@ impl Watch {
     fn stop(&self) {
         // A stop drops a pending CONT, which would be the one that is to resume us.
         if !is_pending(libc::SIGCONT) {
-            stop_oneself();
+            kill(own_pid(), libc::SIGSTOP, Reach::Process).ok();
         }
     }
 
+    /// The terminal, if the program has it in common with us.
+    fn shared_terminal(&self) -> Option<Terminal> {
+        if self.place == Place::Session { None } else { Terminal::find() }
+    }
+
     /// After `fg` the shell has put our group into the foreground; the program is to have it.
-    fn hand_terminal_on(&mut self) {
-        if !matches!(self.footing, Footing::SharedSession { .. }) || self.code.is_some() {
-            return;
-        }
-        if let Some(terminal) = Terminal::find().filter(Terminal::is_ours) {
-            terminal.give_to(self.child);
-            self.footing = Footing::SharedSession { given: true };
-        }
+    /// Whether it got it.
+    fn hand_terminal_on(&mut self) -> bool {
+        let Some(terminal) = self.shared_terminal().filter(Terminal::is_ours) else {
+            return false;
+        };
+        terminal.give_to(self.child);
+        self.place = Place::Group { foreground: true };
+        true
     }
 
     /// The foreground must not stay with a group that is gone: a script around us, which has no
     /// job control of its own, would be stopped at its next read.
     fn recover_terminal(&self) {
-        if self.footing != (Footing::SharedSession { given: true }) {
+        if self.place != (Place::Group { foreground: true }) {
             return;
         }
-        let Some(terminal) = Terminal::find() else {
-            return;
-        };
         // Somebody else's by now, such as the shell's after `bg`, is not to be taken.
-        let is_stale = |group| group == self.child || !signal_group(group, 0);
-        if terminal.foreground().is_some_and(is_stale) {
+        let is_stale =
+            |group| group == self.child || kill(group, 0, Reach::Group) == Err(Errno::SRCH);
+        if let Some(terminal) = Terminal::find()
+            && terminal.foreground().is_some_and(is_stale)
+        {
             terminal.take_back();
         }
     }
@@ -292,8 +278,7 @@ impl Watch {
             return;
         }
         self.kill_at = None;
-        let is_asked_for = self.options.grace.is_some_and(|span| !span.is_zero());
-        if is_asked_for || self.drops_term() {
+        if self.options.is_stop_bounded() || self.drops_term() {
             say(format_args!("init: pid={} outlived TERM: killed", self.child));
             self.send(libc::SIGKILL);
         } else {
@@ -307,10 +292,10 @@ impl Watch {
     }
 
     fn end_what_is_left(&mut self) {
-        if self.left.is_gone(self.childless) {
+        if self.survivors.are_gone(self.childless) {
             return;
         }
-        self.left.ask();
+        self.survivors.ask();
         let grace = self.options.grace();
         if grace.is_zero() {
             return;
@@ -319,31 +304,32 @@ impl Watch {
         let rest = self.asked_at.map_or(grace, |at| (at + grace).saturating_duration_since(now));
         let least = LAST_WORDS.min(grace);
         let until = now + rest.max(least);
-        let ask = |left: &mut Left| left.ask_newcomers(Instant::now() + least >= until);
+        let ask =
+            |survivors: &mut Survivors| survivors.ask_newcomers(Instant::now() + least >= until);
         if self.wait_for_what_is_left(until, ask) {
             return;
         }
         if self.options.verbosity > 0 {
             say(format_args!("init: the grace is over: KILL to what is left"));
         }
-        self.wait_for_what_is_left(Instant::now() + KILL_WAIT_MAX, |left| {
-            left.signal(libc::SIGKILL);
+        self.wait_for_what_is_left(Instant::now() + KILL_WAIT_MAX, |survivors| {
+            survivors.signal(libc::SIGKILL);
         });
     }
 
     /// Whether all were gone in time. Who becomes ours meanwhile is told, too.
-    fn wait_for_what_is_left(&mut self, until: Instant, tell: impl Fn(&mut Left)) -> bool {
+    fn wait_for_what_is_left(&mut self, until: Instant, tell: impl Fn(&mut Survivors)) -> bool {
         let mut look = LOOK_MIN;
         loop {
-            tell(&mut self.left);
-            if self.left.is_gone(self.childless) {
+            tell(&mut self.survivors);
+            if self.survivors.are_gone(self.childless) {
                 return true;
             }
             let now = Instant::now();
             if now >= until {
                 return false;
             }
-            let next = match self.left.is_silent() {
+            let next = match self.survivors.are_silent() {
                 true => until.min(now + look),
                 false => until,
             };

@@ -73,6 +73,15 @@ impl Exit {
             signal => Self::Signal(signal),
         }
     }
+
+    /// As a shell has it: 128+n for a signal.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Code(code) => u8::try_from(code & 0xff).unwrap_or(u8::MAX),
+            Self::Signal(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+            Self::Unknown => 1,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -120,23 +120,28 @@ pub fn parse_children(text: &[u8], pids: &mut Vec<i32>) -> bool {
     whole
 }
 
+/// What follows the name, which begins a line of `/proc/PID/status` or a file like it.
+pub fn status_field<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(name.as_bytes()))
+}
+
+fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
+}
+
 /// Real, effective and saved uid of the text of `/proc/PID/status`.
 pub fn parse_uids(text: &[u8]) -> Option<[u32; 3]> {
-    let line = text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
-    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-    let mut next = || std::str::from_utf8(words.next()?).ok()?.parse().ok();
-    Some([next()?, next()?, next()?])
+    let mut uids = words(status_field(text, "Uid:")?).map(number);
+    Some([uids.next()??, uids.next()??, uids.next()??])
 }
 
 /// The soft and the hard limit of `Max file locks` in `/proc/PID/limits`; `unlimited` is
 /// `u64::MAX`. The kernel enforces nothing with it since 2.4, which is why it can carry a mark.
 pub fn parse_locks_limit(text: &[u8]) -> Option<(u64, u64)> {
-    let line = text
-        .split(|&b| b == b'\n')
-        .find_map(|line| line.strip_prefix(b"Max file locks"))
-        .filter(|rest| rest.first().is_some_and(u8::is_ascii_whitespace))?;
-    let mut values = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(limit);
-    Some((values.next()??, values.next()??))
+    let line = status_field(text, "Max file locks")?;
+    line.first().filter(|byte| byte.is_ascii_whitespace())?;
+    let mut limits = words(line).map(limit);
+    Some((limits.next()??, limits.next()??))
 }
 
 fn limit(word: &[u8]) -> Option<u64> {

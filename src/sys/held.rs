@@ -36,15 +36,9 @@ impl Held {
     /// # Errors
     /// What pidfd_send_signal(2) or kill(2) says.
     pub fn signal(&self, signal: i32, reach: Reach) -> Result<()> {
-        let pid = match self {
-            Self::Pidfd(pidfd) => return pidfd::signal(pidfd, signal, reach),
-            Self::Child(pid) => *pid,
-        };
-        let target = if reach == Reach::Group { -pid } else { pid };
-        // SAFETY: kill has no memory arguments. The number is that of our unreaped child.
-        match unsafe { libc::kill(target, signal) } {
-            0 => Ok(()),
-            _ => Err(super::last_errno()),
+        match self {
+            Self::Pidfd(pidfd) => pidfd::signal(pidfd, signal, reach),
+            Self::Child(pid) => super::kill(*pid, signal, reach),
         }
     }
 

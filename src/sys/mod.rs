@@ -6,6 +6,7 @@
 pub mod arena;
 pub mod attributes;
 pub mod daemonize;
+pub mod entry;
 pub mod exec_pipe;
 pub mod fds;
 pub mod features;
@@ -16,15 +17,17 @@ pub mod held;
 pub mod home;
 pub mod limits;
 pub mod linux;
+pub mod mask;
 pub mod namespace;
 pub mod output_of;
 pub mod peer;
-pub mod pid1;
 pub mod pidfd;
 pub mod procfs;
+pub mod program;
 pub mod reexec;
 pub mod signals;
 pub mod spawn;
+pub mod terminal;
 pub mod user;
 pub mod writer;
 
@@ -38,6 +41,32 @@ pub use rustix::io::Errno;
 /// Why the last system call of this thread failed.
 fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// This process.
+pub fn own_pid() -> Pid {
+    rustix::process::getpid().as_raw_nonzero().get()
+}
+
+/// kill(2), by number: for our own children that are not reaped, for their groups, which need not
+/// be there yet, and for ourselves.
+///
+/// # Errors
+/// ESRCH: there is no such process or group. EPERM.
+pub fn kill(pid: Pid, signal: i32, reach: Reach) -> Result<()> {
+    let target = if reach == Reach::Group { -pid } else { pid };
+    // SAFETY: kill has no memory arguments.
+    match unsafe { libc::kill(target, signal) } {
+        0 => Ok(()),
+        _ => Err(last_errno()),
+    }
+}
+
+/// PID 1 only: signals every process of the namespace but ourselves.
+pub fn kill_everybody(signal: i32) {
+    assert_eq!(own_pid(), 1, "outside a namespace of our own this would reach strangers");
+    // SAFETY: kill has no memory arguments; to PID 1 the -1 means what it is responsible for.
+    unsafe { libc::kill(-1, signal) };
 }
 
 /// What a system call gives.

@@ -2,7 +2,7 @@
 //! signal. Children stay children, and the new image adopts from the journal.
 //!
 //! All that a signal handler needs is made beforehand, and kept for the life of the process.
-use super::{Errno, limits};
+use super::{Errno, limits, mask};
 use rustix::fd::AsRawFd;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
@@ -21,6 +21,8 @@ const CRASH_LOOP_MS: u64 = 60_000;
 const CRASH_PAUSE_SECS: libc::time_t = 1;
 const FATAL: [c_int; 6] =
     [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGSYS];
+/// Ten times what the handler and the kernel's frame for a processor with wide registers need.
+const HANDLER_STACK_BYTES: usize = 128 << 10;
 /// The digits of [`CRASHED_VARIABLE`], written over in place.
 const DIGITS: usize = 20;
 
@@ -144,19 +146,16 @@ pub fn become_image(program: &str, listener: &impl AsRawFd) -> Errno {
 /// Becomes this program again, with the words that it was called with and the signals as at a
 /// start. Comes back only if that failed.
 pub fn become_again() -> Errno {
-    use std::os::unix::ffi::OsStringExt;
-    let words = std::env::args_os().map(|word| CString::new(word.into_vec()).ok());
-    let Some(words) = words.collect::<Option<Vec<CString>>>() else {
-        return Errno::INVAL;
+    // Not std::env::args_os, which knows nothing with musl and a `main` of our own.
+    let words = match super::procfs::read("/proc/self/cmdline") {
+        Ok(words) => words,
+        Err(errno) => return errno,
     };
-    let mut argv: Vec<*const c_char> = words.iter().map(|word| word.as_ptr()).collect();
-    argv.push(std::ptr::null());
-    // SAFETY: sigset_t is a plain C struct, for which zero is valid.
-    let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `none` is writable, then read; `argv` ends in NULL, and its words live here.
+    let ends = words.split_inclusive(|byte| *byte == 0).map(|word| word.as_ptr().cast::<c_char>());
+    let argv: Vec<*const c_char> = ends.chain([std::ptr::null()]).collect();
+    mask::set(0);
+    // SAFETY: each of the words ends in NUL, and lives here; `argv` ends in NULL.
     unsafe {
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         libc::execv(c"/proc/self/exe".as_ptr(), argv.as_ptr());
     }
@@ -175,11 +174,16 @@ pub fn arm(listener: &impl AsRawFd) {
         report(&format!("opm: {panic}\n"));
         recover();
     }));
+    // A stack overflow leaves a handler no stack. What of this one is not used takes no memory.
+    let stack = Box::leak(vec![0u8; HANDLER_STACK_BYTES].into_boxed_slice());
+    let (ss_sp, ss_size) = (stack.as_mut_ptr().cast(), stack.len());
+    let stack = libc::stack_t { ss_sp, ss_flags: 0, ss_size };
+    // SAFETY: the stack is as long as said, and stays for ever.
+    unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) };
     for signal in FATAL {
         // SAFETY: sigaction is a plain C struct, for which zero is valid.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = on_fatal as extern "C" fn(c_int) as libc::sighandler_t;
-        // ONSTACK: a stack overflow has no stack left; std set an alternate one up.
         action.sa_flags = libc::SA_NODEFER | libc::SA_ONSTACK;
         // SAFETY: the handler calls async-signal-safe functions only.
         unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };

@@ -7,53 +7,54 @@
 
 use std::collections::BTreeSet;
 
+use rustix::fd::OwnedFd;
+
+use super::processes::{Moment, Process, children, drops, everybody};
+use crate::process::Pid;
 use crate::process::stat::Stat;
-use crate::sys::pid1::{
-    Group, Moment, Other, children, drops, everybody, own_pid, signal_everyone,
-};
+use crate::sys::{Errno, Reach, kill, kill_everybody, own_pid, pidfd};
 
 /// Whom we can reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
     /// We are PID 1: all that the namespace holds.
-    Everyone,
+    Everybody,
     /// We are a subreaper: the program's group, and our children, whom every death among them
     /// adds to.
     Children,
     /// Neither: the program's group.
-    Members,
+    Group,
     /// Nobody asked for it.
     Nobody,
 }
 
 /// Those that are left, and who of them has been asked to stop.
 #[derive(Debug)]
-pub(super) struct Left {
+pub(super) struct Survivors {
     scope: Scope,
-    leader: i32,
-    group: Group,
+    /// The program, which led the group.
+    leader: Pid,
+    /// Of the leader; it reaches the group even when that is gone. None as PID 1, which keeps no
+    /// descriptor and whose are all groups, whatever their numbers.
+    pin: Option<OwnedFd>,
     /// When the group was last asked, and by which signal: TERM may have been rewritten.
     group_asked: Option<(Moment, i32)>,
-    /// When everyone had been asked.
+    /// When everybody had been asked.
     all_asked: Option<Moment>,
     /// Children whom there is nothing to say to any more.
-    settled: BTreeSet<i32>,
+    settled: BTreeSet<Pid>,
     /// Without /proc nobody can be told apart, so those outside the group wait until it is empty.
     defers: bool,
 }
 
-impl Left {
+impl Survivors {
     /// The program must not have been reaped yet.
-    pub(super) fn of(program: i32, scope: Scope) -> Left {
-        let group = match scope {
-            // As PID 1 we keep no descriptor. All groups are ours, whatever their numbers.
-            Scope::Everyone | Scope::Nobody => Group::unpinned(program),
-            Scope::Children | Scope::Members => Group::of(program),
-        };
-        Left {
+    pub(super) fn of(program: Pid, scope: Scope) -> Survivors {
+        let is_pinned = matches!(scope, Scope::Children | Scope::Group);
+        Survivors {
             scope,
             leader: program,
-            group,
+            pin: is_pinned.then(|| pidfd::open(program).ok()).flatten(),
             group_asked: None,
             all_asked: None,
             settled: BTreeSet::new(),
@@ -81,35 +82,35 @@ impl Left {
         };
         if self.group_asked.is_none() {
             self.note_asked(libc::SIGTERM);
-            self.group.signal(libc::SIGTERM);
+            self.signal_group(libc::SIGTERM);
         }
-        for other in all.into_iter().filter_map(Other::find) {
-            if self.reaches(&other.stat) && now.is_after_birth(&other.stat) {
-                self.ask_one(&other);
+        for process in all.into_iter().filter_map(Process::find) {
+            if self.reaches(&process.stat) && now.is_after_birth(&process.stat) {
+                self.ask_one(&process);
             }
         }
-        self.all_asked = Some(now).filter(|_| self.scope == Scope::Everyone);
+        self.all_asked = Some(now).filter(|_| self.scope == Scope::Everybody);
     }
 
     fn reaches(&self, process: &Stat) -> bool {
         let is_member = process.pgid == self.leader;
         match self.scope {
-            Scope::Everyone => true,
+            Scope::Everybody => true,
             Scope::Children => is_member || process.ppid == own_pid(),
-            Scope::Members => is_member,
+            Scope::Group => is_member,
             Scope::Nobody => false,
         }
     }
 
-    fn ask_one(&mut self, other: &Other) {
-        if other.stat.ppid == own_pid() && !self.settled.insert(other.stat.pid) {
+    fn ask_one(&mut self, process: &Process) {
+        if process.stat.ppid == own_pid() && !self.settled.insert(process.stat.pid) {
             return;
         }
-        if !self.has_asked(&other.stat) {
-            other.signal(libc::SIGTERM);
+        if !self.has_asked(&process.stat) {
+            process.signal(libc::SIGTERM);
         }
-        if other.is_stopped() {
-            other.signal(libc::SIGCONT);
+        if process.is_stopped() {
+            process.signal(libc::SIGCONT);
         }
     }
 
@@ -129,18 +130,17 @@ impl Left {
 
     /// Without /proc. Those in the group, and only they, have been asked if a TERM was passed on.
     fn ask_blindly(&mut self) {
-        let is_asked = self.group_asked.is_some();
-        match self.scope {
-            Scope::Everyone if !is_asked => self.signal(libc::SIGTERM),
-            Scope::Everyone => self.defers = true,
-            Scope::Children | Scope::Members if !is_asked => {
-                self.group.signal(libc::SIGTERM);
+        self.defers = self.scope == Scope::Everybody && self.group_asked.is_some();
+        match (self.scope, self.group_asked) {
+            (Scope::Everybody, None) => self.signal(libc::SIGTERM),
+            (Scope::Children | Scope::Group, None) => {
+                self.signal_group(libc::SIGTERM);
             }
-            Scope::Children | Scope::Members | Scope::Nobody => {}
+            _ => {}
         }
         match self.defers {
             true => {
-                self.group.signal(libc::SIGCONT);
+                self.signal_group(libc::SIGCONT);
             }
             false => self.signal(libc::SIGCONT),
         }
@@ -148,59 +148,67 @@ impl Left {
 
     /// Asks those who became ours since: an orphan's own children, when it dies.
     pub(super) fn ask_newcomers(&mut self, is_last_call: bool) {
-        if self.defers && (is_last_call || !self.group.signal(0)) {
+        if self.defers && (is_last_call || !self.signal_group(0)) {
             self.defers = false;
             self.signal(libc::SIGTERM);
             self.signal(libc::SIGCONT);
         }
-        if !matches!(self.scope, Scope::Everyone | Scope::Children) {
+        if !matches!(self.scope, Scope::Everybody | Scope::Children) {
             return;
         }
         for pid in children().unwrap_or_default() {
             if !self.settled.contains(&pid)
-                && let Some(other) = Other::find(pid)
+                && let Some(process) = Process::find(pid)
             {
-                self.ask_one(&other);
+                self.ask_one(&process);
             }
         }
     }
 
     /// This child is gone, and its number free for another.
-    pub(super) fn forget(&mut self, pid: i32) {
+    pub(super) fn forget(&mut self, pid: Pid) {
         self.settled.remove(&pid);
     }
 
     /// Sends a signal to all that are left now, once to each.
     pub(super) fn signal(&self, signal: i32) {
-        match self.scope {
-            Scope::Everyone => signal_everyone(signal),
-            Scope::Children => {
-                let others = children().unwrap_or_default();
-                for other in others.into_iter().filter_map(Other::find) {
-                    if other.stat.pgid != self.leader {
-                        other.signal(signal);
-                    }
-                }
-                self.group.signal(signal);
-            }
-            Scope::Members => {
-                self.group.signal(signal);
-            }
-            Scope::Nobody => {}
+        if self.scope == Scope::Everybody {
+            kill_everybody(signal);
+        }
+        if self.scope == Scope::Children {
+            let others = children().unwrap_or_default().into_iter().filter_map(Process::find);
+            others
+                .filter(|process| process.stat.pgid != self.leader)
+                .for_each(|process| process.signal(signal));
+        }
+        if matches!(self.scope, Scope::Children | Scope::Group) {
+            self.signal_group(signal);
         }
     }
 
+    /// Signals the program's group (0 only asks). False once it has no member, zombies included.
+    fn signal_group(&self, signal: i32) -> bool {
+        let pinned = self.pin.as_ref().map(|pin| pidfd::signal(pin, signal, Reach::Group));
+        let sent = match pinned {
+            Some(sent @ (Ok(()) | Err(Errno::SRCH | Errno::PERM))) => sent,
+            // EINVAL: before Linux 6.9; ENOSYS: a filter. Its number is its own while it has
+            // members.
+            _ => kill(self.leader, signal, Reach::Group),
+        };
+        matches!(sent, Ok(()) | Err(Errno::PERM))
+    }
+
     /// Whether all are gone, given that we have no children any more, or some.
-    pub(super) fn is_gone(&self, childless: bool) -> bool {
+    pub(super) fn are_gone(&self, childless: bool) -> bool {
         match self.scope {
-            Scope::Everyone | Scope::Children => childless,
-            Scope::Members => !self.group.signal(0),
+            Scope::Everybody | Scope::Children => childless,
+            Scope::Group => !self.signal_group(0),
             Scope::Nobody => true,
         }
     }
 
     /// Whether what we wait for has to be looked for: nothing tells us of it.
-    pub(super) fn is_silent(&self) -> bool {
-        self.scope == Scope::Members || self.defers
+    pub(super) fn are_silent(&self) -> bool {
+        self.scope == Scope::Group || self.defers
     }
 }

@@ -5,9 +5,9 @@
 
 use rustix::fd::OwnedFd;
 
-use super::process::{own_pid, signal_one};
-use crate::process::stat::{Stat, parse_children};
-use crate::sys::{Errno, Reach, pidfd, procfs};
+use crate::process::Pid;
+use crate::process::stat::{Stat, status_field};
+use crate::sys::{Errno, Reach, kill, own_pid, pidfd, procfs};
 
 /// Whether /proc is there and speaks of our PID namespace, not of one outside.
 fn proc_is_ours() -> bool {
@@ -15,45 +15,37 @@ fn proc_is_ours() -> bool {
 }
 
 /// Every process that we see but ourselves.
-pub fn everybody() -> Option<Vec<i32>> {
+pub(super) fn everybody() -> Option<Vec<Pid>> {
     let mut all = proc_is_ours().then(procfs::processes)?.ok()?;
     all.retain(|pid| *pid != own_pid());
     Some(all)
 }
 
 /// Our direct children, living and dead.
-pub fn children() -> Option<Vec<i32>> {
-    if !proc_is_ours() {
-        return None;
-    }
-    let pid = own_pid();
-    let text = procfs::read(&format!("/proc/self/task/{pid}/children")).ok()?;
+pub(super) fn children() -> Option<Vec<Pid>> {
     let mut pids = Vec::new();
-    parse_children(&text, &mut pids).then_some(pids)
+    let known = proc_is_ours() && procfs::children(own_pid(), &mut pids).is_ok();
+    known.then_some(pids)
 }
 
 /// Whether a child provably drops this signal: it ignores it, and doesn't read it from a
 /// signalfd, for which it would have to be blocked. To be blocked alone proves nothing: shells
 /// and posix_spawn(3) block everything from their fork to the exec. Descriptors that may not be
 /// read count as none. `None` if /proc can't tell.
-pub fn drops(pid: i32, signal: i32) -> Option<bool> {
-    if !proc_is_ours() {
-        return None;
-    }
-    let text = procfs::read(&format!("/proc/{pid}/status")).ok()?;
+pub(super) fn drops(pid: Pid, signal: i32) -> Option<bool> {
+    let text = proc_is_ours().then(|| procfs::read(&format!("/proc/{pid}/status")))?.ok()?;
     let is_blocked = has_signal(&text, "SigBlk:", signal)?;
     Some(has_signal(&text, "SigIgn:", signal)? && !(is_blocked && has_signalfd(pid, signal)))
 }
 
-/// Whether the set that follows the field's name holds the signal.
-fn has_signal(text: &[u8], field: &str, signal: i32) -> Option<bool> {
-    let text = String::from_utf8_lossy(text);
-    let set = text.lines().find_map(|line| line.strip_prefix(field))?;
+/// Whether the set in the field of that name holds the signal.
+fn has_signal(text: &[u8], name: &str, signal: i32) -> Option<bool> {
+    let set = std::str::from_utf8(status_field(text, name)?).ok()?;
     let set = u64::from_str_radix(set.trim(), 16).ok()?;
     Some(set >> (signal - 1) & 1 == 1)
 }
 
-fn has_signalfd(pid: i32, signal: i32) -> bool {
+fn has_signalfd(pid: Pid, signal: i32) -> bool {
     let descriptors = procfs::numbers(&format!("/proc/{pid}/fdinfo")).unwrap_or_default();
     descriptors.iter().any(|fd| {
         let text = procfs::read(&format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
@@ -67,26 +59,25 @@ fn has_signalfd(pid: i32, signal: i32) -> bool {
 /// one; so within the tick the numbers decide, which the kernel gives out in rising order. (Where
 /// they begin anew in just this tick, a birth counts as before.)
 #[derive(Debug, Clone, Copy)]
-pub struct Moment {
+pub(super) struct Moment {
     tick: u64,
-    /// The number given out last; `i32::MAX` if /proc doesn't tell.
-    last: i32,
+    /// The number given out last; `Pid::MAX` if /proc doesn't tell.
+    last: Pid,
 }
 
 impl Moment {
-    /// Now.
-    pub fn now() -> Moment {
+    pub(super) fn now() -> Moment {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let per_second = rustix::param::clock_ticks_per_second().max(1);
         let part = now.tv_nsec.unsigned_abs() / (1_000_000_000 / per_second).max(1);
         Moment {
             tick: now.tv_sec.unsigned_abs() * per_second + part,
-            last: procfs::last_pid().filter(|number| *number > 0).unwrap_or(i32::MAX),
+            last: procfs::last_pid().filter(|number| *number > 0).unwrap_or(Pid::MAX),
         }
     }
 
     /// Whether the process was there already.
-    pub fn is_after_birth(&self, process: &Stat) -> bool {
+    pub(super) fn is_after_birth(self, process: &Stat) -> bool {
         process.start_time < self.tick
             || (process.start_time == self.tick && process.pid <= self.last)
     }
@@ -94,36 +85,34 @@ impl Moment {
 
 /// A process that is looked at, and that no other can be taken for.
 #[derive(Debug)]
-pub struct Other {
-    /// What /proc says of it.
-    pub stat: Stat,
+pub(super) struct Process {
+    pub(super) stat: Stat,
     pin: Option<OwnedFd>,
 }
 
-impl Other {
+impl Process {
     /// `None`: it is gone, or nothing but a zombie.
-    pub fn find(pid: i32) -> Option<Other> {
+    pub(super) fn find(pid: Pid) -> Option<Process> {
         // First: a number that is given to somebody else now has a dead pin.
         let pin = pidfd::open(pid).ok();
         let stat = procfs::stat(pid).ok().filter(|stat| !stat.is_zombie())?;
-        Some(Other { stat, pin })
+        Some(Process { stat, pin })
     }
 
     /// Whether it is stopped, and will see no signal until it is continued.
-    pub fn is_stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         self.stat.state == b'T'
     }
 
-    /// Signals it.
-    pub fn signal(&self, signal: i32) {
-        let is_done = self.pin.as_ref().is_some_and(|pin| {
-            matches!(pidfd::signal(pin, signal, Reach::Process), Ok(()) | Err(Errno::SRCH))
-        });
-        // Kernels before 5.3 have no pins, and a filter may forbid them. A PID 1 has nobody but
-        // its own about it, and a child keeps its number until we reap it; any other number may
-        // be a stranger's by now.
-        if !is_done && (own_pid() == 1 || self.stat.ppid == own_pid()) {
-            signal_one(self.stat.pid, signal);
+    pub(super) fn signal(&self, signal: i32) {
+        let sent = self.pin.as_ref().map(|pin| pidfd::signal(pin, signal, Reach::Process));
+        // Without a pin, or where a filter forbids its use: a PID 1 has nobody but its own about
+        // it, and a child keeps its number until we reap it; any other number may be a stranger's
+        // by now.
+        if !matches!(sent, Some(Ok(()) | Err(Errno::SRCH)))
+            && (own_pid() == 1 || self.stat.ppid == own_pid())
+        {
+            kill(self.stat.pid, signal, Reach::Process).ok();
         }
     }
 }
