@@ -3,16 +3,16 @@
 use super::Daemon;
 use super::departure::Departed;
 use super::events::Events;
-use super::gate::{LOOK_AGAIN_MS, orphans_watched_max};
 use super::generations::{self, Generations};
 use super::journal::{self, Found, Journal};
 use super::load::highest;
 use super::recovery;
 use super::request::Refusal;
-use super::sorted::{Map, Set};
+use super::service::service_in;
 use super::store::Store;
-use super::strays::Loss;
-use super::unit::unit_in;
+use super::trees::Trees;
+use super::trees::unrecorded::Loss;
+use super::vecmap::{VecMap, VecSet};
 use crate::mutant::mutant;
 use crate::process::Exit;
 use crate::process::mark::LimitMark;
@@ -152,7 +152,7 @@ impl<K: Kernel> Daemon<K> {
             let emptied = state.map_or(0, |state| state.emptied);
             let signed = signature.map_or(0, |signature| signature.generation);
             let is_used = state.is_some_and(|state| state.definition != 0 && !state.removed);
-            (is_used || signed > emptied) && self.unit(id).is_none()
+            (is_used || signed > emptied) && self.service(id).is_none()
         };
         valid && (0..).zip(&found.slots).any(may_live)
     }
@@ -208,7 +208,7 @@ impl<K: Kernel> Daemon<K> {
         }
         // Without descriptors or memory "it can't be opened" would read as "it is gone".
         daemon
-            .load_units(&found, loaded, valid)
+            .load_services(&found, loaded, valid)
             .map_err(|errno| (code::FAILED, format!("cannot adopt: {}", describe(errno))))?;
         loss.record |= daemon.has_lost_definitions(&found, valid);
         let must_know = loss.record;
@@ -228,7 +228,7 @@ impl<K: Kernel> Daemon<K> {
         if !searched && must_know {
             return Err(cannot_tell(&place));
         }
-        daemon.claim(!daemon.strays.is_empty())?;
+        daemon.claim(!daemon.trees.strays.is_empty())?;
         daemon.adopt();
         Ok(daemon)
     }
@@ -255,39 +255,21 @@ impl<K: Kernel> Daemon<K> {
         let mark = LimitMark::of_daemon(place.inherited_limit, header.home_key);
         let has_strangers = header.daemon.pid == 1 || has_strangers(&mut kernel, mark);
         Self {
-            has_strangers,
             kernel,
             home: place.home.clone(),
             header,
             own: header.daemon,
             mark,
             outer: place.outer.clone(),
-            units: Vec::new(),
-            named: Set::new(),
+            services: Vec::new(),
+            named: VecSet::new(),
             sequence,
             now,
             began: now,
             deadlines: Default::default(),
-            leaders: HashMap::new(),
-            orphans: Map::new(),
-            dead_orphans: Vec::new(),
-            dead: Vec::new(),
-            count_at: None,
-            uncounted: false,
-            gates: Default::default(),
-            traced: Default::default(),
-            unwatched: Default::default(),
-            counted: false,
-            look_again_at: None,
-            children: Vec::new(),
             launches: Default::default(),
-            strays: Vec::new(),
             actions: Vec::new(),
-            own_namespace,
-            orphans_watched_max: orphans_watched_max(),
-            search_pause: LOOK_AGAIN_MS,
-            departed: Departed::of(&header.departed),
-            forged: Set::new(),
+            trees: Trees::new(own_namespace, Departed::of(&header.departed), has_strangers),
             journal,
             generations,
             store,
@@ -295,7 +277,7 @@ impl<K: Kernel> Daemon<K> {
             freed: Vec::new(),
             touched: Default::default(),
             events: Events::default(),
-            pending: Map::new(),
+            pending: VecMap::new(),
             waiting: HashMap::new(),
             next_pending: 0,
             asker: 0,
@@ -322,14 +304,14 @@ impl<K: Kernel> Daemon<K> {
     /// Watches what lives, looks for marked processes that no record names, and lets the dead
     /// be dead: their trees must drain like any other.
     fn adopt(&mut self) {
-        let ids: Vec<Id> = self.all_units().filter(|u| u.run.is_some()).map(|u| u.id).collect();
+        let ids: Vec<Id> = self.all_services().filter(|u| u.run.is_some()).map(|u| u.id).collect();
         let mut dead = Vec::new();
         // All of them before a stop counts our children: none is an orphan.
         let runs = ids.iter().filter_map(|id| Some((*id, self.run(*id)?)));
         let ours = runs.filter(|(_, run)| run.child);
-        self.leaders = ours.map(|(id, run)| (run.leader.pid, id)).collect();
+        self.trees.leaders = ours.map(|(id, run)| (run.leader.pid, id)).collect();
         for id in ids {
-            let Some(run) = self.units[id as usize].as_ref().and_then(|u| u.run.as_ref()) else {
+            let Some(run) = self.services[id as usize].as_ref().and_then(|u| u.run.as_ref()) else {
                 continue;
             };
             match &run.pidfd {
@@ -340,7 +322,7 @@ impl<K: Kernel> Daemon<K> {
                     self.watch_run(id);
                     if alive {
                         self.announce(id, generation, "adopted", |e| e.pid = Some(pid));
-                        if self.unit(id).is_some_and(|u| u.machine.goal() == Goal::Down) {
+                        if self.service(id).is_some_and(|u| u.machine.goal() == Goal::Down) {
                             // It was being stopped when its daemon died.
                             self.feed(id, Input::Stop);
                         }
@@ -359,8 +341,8 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn exit_of_adopted(&mut self, id: Id) -> Option<Exit> {
-        let unit = unit_in(&mut self.units, id)?;
-        let run = unit.run.as_ref()?;
+        let service = service_in(&mut self.services, id)?;
+        let run = service.run.as_ref()?;
         let pidfd = run.pidfd.as_ref()?;
         match self.kernel.wait(pidfd, false) {
             Ok(exit) => exit,
@@ -370,16 +352,16 @@ impl<K: Kernel> Daemon<K> {
 
     fn adopted_leader_is_dead(&mut self, id: Id, exit: Exit) {
         let wall = self.kernel.wall();
-        let Some(unit) = self.unit_mut(id) else {
+        let Some(service) = self.service_mut(id) else {
             return;
         };
-        let Some(run) = unit.run.as_mut() else { return };
+        let Some(run) = service.run.as_mut() else { return };
         run.exit = Some(exit);
         let (generation, pid) = (run.generation, run.leader.pid);
-        unit.exit = Some(exit);
-        unit.by_opm = false;
-        unit.exited_at = wall;
-        self.gates.insert(id);
+        service.exit = Some(exit);
+        service.by_opm = false;
+        service.exited_at = wall;
+        self.trees.gates.insert(id);
         self.announce_exit(id, generation, pid, exit);
         let ending = match exit {
             Exit::Code(0) => crate::service::machine::Ending::Clean,
@@ -387,7 +369,7 @@ impl<K: Kernel> Daemon<K> {
                 crate::service::machine::Ending::Failure
             }
         };
-        if self.unit(id).is_some_and(|unit| unit.machine.goal() == Goal::Down) {
+        if self.service(id).is_some_and(|service| service.machine.goal() == Goal::Down) {
             // It was being stopped when its daemon died.
             self.feed(id, Input::Stop);
         }
@@ -397,10 +379,10 @@ impl<K: Kernel> Daemon<K> {
 
 /// Whether a dead leader's end may be handled now: not while a tracer still has its status.
 fn run_child_is_waitable<K: Kernel>(daemon: &mut Daemon<K>, id: Id) -> bool {
-    let Some(unit) = daemon.units.get_mut(id as usize).and_then(Option::as_deref_mut) else {
+    let Some(service) = daemon.services.get_mut(id as usize).and_then(Option::as_deref_mut) else {
         return false;
     };
-    let Some(run) = unit.run.as_ref() else {
+    let Some(run) = service.run.as_ref() else {
         return false;
     };
     let Some(pidfd) = run.pidfd.as_ref() else {

@@ -1,7 +1,7 @@
 //! Requests that wait: a reply is sent when its effect is true.
 use super::report::unsure_of;
-use super::sorted::Map;
-use super::unit::Unit;
+use super::service::Service;
+use super::vecmap::VecMap;
 use super::{ClientId, Daemon, Leave};
 use crate::mutant::mutant;
 use crate::service::machine::{Generation, Goal, Time};
@@ -41,7 +41,7 @@ pub(crate) enum Then {
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) client: ClientId,
-    pub(crate) waiting: Map<Id, Wish>,
+    pub(crate) waiting: VecMap<Id, Wish>,
     pub(crate) outcomes: Vec<(Id, Outcome)>,
     pub(crate) deadline: Option<Time>,
     pub(crate) then: Then,
@@ -105,10 +105,10 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Answers whoever waits for a service that is forgotten now.
-    pub(crate) fn answer_forgotten(&mut self, id: Id, unit: &Unit<K>) {
+    pub(crate) fn answer_forgotten(&mut self, id: Id, service: &Service<K>) {
         for number in self.waiting.get(&id).cloned().unwrap_or_default() {
             let wish = self.pending.get(&number).and_then(|p| p.waiting.get(&id)).copied();
-            let text = format!("{}: removed{}", unit.name(), unit.kill_words());
+            let text = format!("{}: removed{}", service.name(), service.kill_words());
             match wish {
                 Some(
                     Wish::Gone | Wish::Down(_) | Wish::Status(Until::Stopped | Until::Removed),
@@ -130,7 +130,7 @@ impl<K: Kernel> Daemon<K> {
                 self.waiting.remove(&id);
             }
         }
-        let Some(pending) = self.pending.value_mut(&number) else {
+        let Some(pending) = self.pending.get_mut(&number) else {
             return;
         };
         pending.waiting.remove(&id);
@@ -188,15 +188,15 @@ impl<K: Kernel> Daemon<K> {
 
     /// Of those that were to be stopped, some may have been started while others still were.
     fn note_who_came_back(&self, outcomes: &mut Vec<(Id, Outcome)>) {
-        for unit in self.all_units() {
+        for service in self.all_services() {
             let resists =
-                |(of, outcome): &(Id, Outcome)| *of == unit.id && outcome.code != code::DONE;
-            if unit.machine.generation().is_none() || outcomes.iter().any(resists) {
+                |(of, outcome): &(Id, Outcome)| *of == service.id && outcome.code != code::DONE;
+            if service.machine.generation().is_none() || outcomes.iter().any(resists) {
                 continue;
             }
-            let text = format!("{}: was started meanwhile; the daemon stays", unit.name());
-            outcomes.retain(|(of, _)| *of != unit.id);
-            outcomes.push((unit.id, failed(code::FAILED, text)));
+            let text = format!("{}: was started meanwhile; the daemon stays", service.name());
+            outcomes.retain(|(of, _)| *of != service.id);
+            outcomes.push((service.id, failed(code::FAILED, text)));
         }
     }
 
@@ -224,8 +224,8 @@ impl<K: Kernel> Daemon<K> {
             let ids: Vec<Id> =
                 self.pending.get(&number).map_or(vec![], |p| p.waiting.keys().copied().collect());
             for id in ids {
-                let status = self.unit(id).map_or("gone", |unit| unit.status().word());
-                let name = self.unit(id).map_or_else(|| id.to_string(), |u| u.name().to_owned());
+                let status = self.service(id).map_or("gone", |service| service.status().word());
+                let name = self.service(id).map_or_else(|| id.to_string(), |u| u.name().to_owned());
                 let text = format!("{name}: timed out waiting; it is {status}");
                 self.fulfil(number, id, failed(code::TIMED_OUT, text));
             }
@@ -234,45 +234,45 @@ impl<K: Kernel> Daemon<K> {
 
     /// Whether a wish is fulfilled, or can't be.
     fn verdict(&self, id: Id, wish: Wish) -> Option<Outcome> {
-        let unit = self.unit(id)?;
-        let name = unit.name();
-        let status = unit.status();
-        let resists = unit.run.as_ref().is_some_and(|run| run.kills >= KILLS_MAX);
+        let service = self.service(id)?;
+        let name = service.name();
+        let status = service.status();
+        let resists = service.run.as_ref().is_some_and(|run| run.kills >= KILLS_MAX);
         if status == Status::Stopping && resists && !matches!(wish, Wish::Status(_)) {
             return Some(failed(code::REFUSED, self.resistance(id)));
         }
         if mutant("early_reply") && matches!(wish, Wish::Down(_)) {
             return Some(done(format!("{name}: stopped")));
         }
-        let note = || unit.reason().unwrap_or_else(|| format!("it is {}", status.word()));
+        let note = || service.reason().unwrap_or_else(|| format!("it is {}", status.word()));
         let fail = || Some(failed(code::FAILED, format!("{name}: {}", note())));
         match (wish, status) {
             (Wish::Up(after), Status::Online) => {
-                let run = unit.run.as_ref()?;
+                let run = service.run.as_ref()?;
                 let again = run.generation > after || mutant("early_reply");
-                let killed = unit.killed.filter(|killed| killed.generation >= after);
+                let killed = service.killed.filter(|killed| killed.generation >= after);
                 let text = |killed| format!("{name}: was stopped first ({killed})");
                 again.then(|| Outcome {
                     warnings: killed.map(text).into_iter().collect(),
                     ..done(format!("{name}: online (id {id}, pid {})", run.leader.pid))
                 })
             }
-            (Wish::Up(after), Status::Errored) if unit.generation > after.0 => fail(),
+            (Wish::Up(after), Status::Errored) if service.generation > after.0 => fail(),
             (Wish::Up(_), Status::Errored | Status::Stopped)
-                if unit.machine.goal() == Goal::Down || unit.run.is_none() =>
+                if service.machine.goal() == Goal::Down || service.run.is_none() =>
             {
                 fail()
             }
-            (Wish::Up(after), Status::Waiting) if unit.generation > after.0 => fail(),
+            (Wish::Up(after), Status::Waiting) if service.generation > after.0 => fail(),
             (Wish::Down(_), Status::Stopped | Status::Errored) => {
-                Some(done(format!("{name}: stopped{}", unit.kill_words())))
+                Some(done(format!("{name}: stopped{}", service.kill_words())))
             }
-            (Wish::Down(of), _) if unit.emptied >= of.0 && of.0 > 0 => {
+            (Wish::Down(of), _) if service.emptied >= of.0 && of.0 > 0 => {
                 Some(done(format!("{name}: stopped, and started again since")))
             }
             // It was to be up again before the stop had begun.
             (Wish::Down(_), Status::Online | Status::Starting | Status::Waiting)
-                if unit.machine.goal() == Goal::Up =>
+                if service.machine.goal() == Goal::Up =>
             {
                 Some(failed(
                     code::FAILED,
@@ -290,7 +290,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Who of a tree survived SIGKILL.
     fn resistance(&self, id: Id) -> String {
-        let Some(unit) = self.unit(id) else {
+        let Some(service) = self.service(id) else {
             return String::new();
         };
         let (ours, unsure) = self.rest(id);
@@ -301,6 +301,6 @@ impl<K: Kernel> Daemon<K> {
                 "it can't be confirmed that all of it is gone (see 'opm doctor')".to_owned()
             }
         };
-        format!("{}: {what}; it stays stopping and is not started", unit.name())
+        format!("{}: {what}; it stays stopping and is not started", service.name())
     }
 }

@@ -1,10 +1,10 @@
 //! Services come and go: put on record before anything of them runs, forgotten when nothing does.
 use super::answer::{Then, Wish, warned};
 use super::request::Refusal;
-use super::sorted::{Map, Set};
+use super::service::Service;
 use super::store::Change;
-use super::strays::Stray;
-use super::unit::Unit;
+use super::trees::unrecorded::Stray;
+use super::vecmap::{VecMap, VecSet};
 use super::{ClientId, Daemon};
 use crate::process::record::checksum;
 use crate::service::context::Context;
@@ -53,20 +53,20 @@ impl<K: Kernel> Daemon<K> {
         let mut fresh = Vec::new();
         let mut known = Vec::new();
         for spec in specs {
-            let Some(unit) = self.id_of(&spec.name).and_then(|id| self.unit(id)) else {
+            let Some(service) = self.id_of(&spec.name).and_then(|id| self.service(id)) else {
                 fresh.push(spec);
                 continue;
             };
-            if unit.removing {
+            if service.removing {
                 // Made up now it would come up to be forgotten at its next stop.
                 return Err((code::FAILED, format!("{}: is being removed", spec.name)));
             }
-            let differ = unit.definition.spec.differences(&spec);
+            let differ = service.definition.spec.differences(&spec);
             if !keep || !differ.is_empty() {
-                return Err(taken(&spec.name, unit.id, keep, &differ));
+                return Err(taken(&spec.name, service.id, keep, &differ));
             }
             // An import that is repeated makes up what is there already.
-            known.push(unit.id);
+            known.push(service.id);
         }
         let passers = self.passers();
         let mut said = Vec::new();
@@ -82,10 +82,10 @@ impl<K: Kernel> Daemon<K> {
         let base = self.store.intern(base);
         let (specs, warnings): (Vec<_>, Vec<_>) = allowed.into_iter().unzip();
         let ids = self.define(specs, &base)?;
-        let mut wishes = Map::new();
+        let mut wishes = VecMap::new();
         for (id, mut warnings) in ids.into_iter().zip(warnings) {
             if let Some(lacking) = &lacking {
-                let name = self.unit(id).map_or("", |unit| unit.name());
+                let name = self.service(id).map_or("", |service| service.name());
                 let text = format!(
                     "{name}: it gets {lacking} (more than the daemon may give: start that where \
                      the limits are higher)"
@@ -96,13 +96,13 @@ impl<K: Kernel> Daemon<K> {
             if !warnings.is_empty() {
                 said.push((id, warned(warnings)));
             }
-            if let Some(unit) = self.unit_mut(id) {
-                unit.provisional = !keep;
+            if let Some(service) = self.service_mut(id) {
+                service.provisional = !keep;
             }
             known.push(id);
         }
         for id in known {
-            let after = self.unit(id).map_or(0, |unit| unit.emptied);
+            let after = self.service(id).map_or(0, |service| service.emptied);
             wishes.insert(id, Wish::Up(Generation(after)));
             self.wake_up(id, Input::Start);
         }
@@ -134,10 +134,10 @@ impl<K: Kernel> Daemon<K> {
             return Err((code::USAGE, format!("{}: the name is there twice", twice[0])));
         }
         let mut definitions: Vec<(Id, Definition)> = Vec::new();
-        let mut given = Set::new();
+        let mut given = VecSet::new();
         let mut lowest = 0;
         for (wish, definition) in wanted {
-            let is_free = |id: Id| self.unit(id).is_none() && !given.contains(&id);
+            let is_free = |id: Id| self.service(id).is_none() && !given.contains(&id);
             let wish = wish.filter(|id| (*id as usize) < SERVICES_MAX && is_free(*id));
             let id = wish.unwrap_or_else(|| {
                 while !is_free(lowest) {
@@ -181,10 +181,10 @@ impl<K: Kernel> Daemon<K> {
         let mut bases: Vec<Rc<Context>> = Vec::new();
         let mut changed: Vec<Change> = Vec::new();
         for (name, dotenv) in services {
-            let Some(unit) = self.id_of(&name).and_then(|id| self.unit(id)) else {
+            let Some(service) = self.id_of(&name).and_then(|id| self.service(id)) else {
                 return Err((code::NO_SUCH, format!("no such service: {name} (try 'opm ls')")));
             };
-            let (line, id, old) = (unit.line, unit.id, unit.definition.clone());
+            let (line, id, old) = (service.line, service.id, service.definition.clone());
             let attributes = old.base.attributes;
             let spec = Spec { dotenv, ..old.spec.clone() };
             spec.check().map_err(|text| (code::USAGE, text))?;
@@ -204,8 +204,8 @@ impl<K: Kernel> Daemon<K> {
         })?;
         let mut past: Vec<Rc<Context>> = Vec::new();
         for Change { id, new, old, .. } in changed {
-            if let Some(unit) = self.unit_mut(id) {
-                unit.definition = new;
+            if let Some(service) = self.service_mut(id) {
+                service.definition = new;
             }
             if !past.iter().any(|base| Rc::ptr_eq(base, &old.base)) {
                 past.push(old.base);
@@ -214,13 +214,13 @@ impl<K: Kernel> Daemon<K> {
         for base in past.iter().filter(|base| Rc::strong_count(base) == 1) {
             self.store.forget(base);
         }
-        self.await_all(client, Map::new(), Vec::new(), Then::Answer);
+        self.await_all(client, VecMap::new(), Vec::new(), Then::Answer);
         Ok(())
     }
 
     fn insert_new(&mut self, id: Id, definition: Definition, line: u64) {
         let machine = Machine::new(definition.spec.policy);
-        let mut unit = Unit {
+        let mut service = Service {
             id,
             definition,
             line,
@@ -244,49 +244,49 @@ impl<K: Kernel> Daemon<K> {
             sample: None,
             announced: Status::Stopped,
         };
-        if let Some(stray) = self.take_stray(&unit) {
+        if let Some(stray) = self.take_stray(&service) {
             let Stray { run, .. } = stray;
             let generation = run.generation;
             let past = Past::Alive { generation, since: self.now };
-            let policy = unit.definition.spec.policy;
-            unit.machine = Machine::resume(policy, Goal::Up, 0, 0, past, self.now);
-            unit.generation = generation.0;
-            unit.emptied = generation.0.saturating_sub(1);
-            unit.run = Some(run);
-            unit.announced = Status::Online;
-            self.insert(unit);
+            let policy = service.definition.spec.policy;
+            service.machine = Machine::resume(policy, Goal::Up, 0, 0, past, self.now);
+            service.generation = generation.0;
+            service.emptied = generation.0.saturating_sub(1);
+            service.run = Some(run);
+            service.announced = Status::Online;
+            self.insert(service);
             self.stray_leader_is_dead(id, generation);
             return;
         }
-        self.insert(unit);
+        self.insert(service);
     }
 
-    pub(crate) fn insert(&mut self, unit: Unit<K>) {
-        let id = unit.id;
+    pub(crate) fn insert(&mut self, service: Service<K>) {
+        let id = service.id;
         let index = id as usize;
-        if self.units.len() <= index {
-            self.units.resize_with(index + 1, || None);
+        if self.services.len() <= index {
+            self.services.resize_with(index + 1, || None);
         }
-        self.note_name(unit.name(), id);
-        self.units[index] = Some(Box::new(unit));
+        self.note_name(service.name(), id);
+        self.services[index] = Some(Box::new(service));
         self.dirty.insert(id);
     }
 
     /// Forgets a service of which nothing lives.
     pub(crate) fn forget(&mut self, id: Id) {
-        let Some(unit) = self.units.get_mut(id as usize).and_then(Option::take) else {
+        let Some(service) = self.services.get_mut(id as usize).and_then(Option::take) else {
             return;
         };
-        self.answer_forgotten(id, &unit);
-        self.drop_name(unit.name(), id);
+        self.answer_forgotten(id, &service);
+        self.drop_name(service.name(), id);
         self.touched.insert(id);
         self.dirty.remove(&id);
         // The generation stays, for no generation is ever given twice.
         let state = crate::process::record::State {
-            definition: unit.line,
+            definition: service.line,
             removed: true,
-            generation: unit.generation,
-            emptied: unit.emptied,
+            generation: service.generation,
+            emptied: service.emptied,
             ..Default::default()
         };
         let written = self.journal.write(&mut self.kernel, id, &state);
@@ -295,9 +295,9 @@ impl<K: Kernel> Daemon<K> {
             self.freed.push((id, state));
         }
         // A full disk must not stop a removal: the journal has it already.
-        let noted = self.store.remove(&mut self.kernel, unit.line, &unit.definition);
+        let noted = self.store.remove(&mut self.kernel, service.line, &service.definition);
         if let Err(errno) = written.and(noted) {
-            self.trouble = Some(format!("cannot note the removal of {}: {errno}", unit.name()));
+            self.trouble = Some(format!("cannot note the removal of {}: {errno}", service.name()));
         }
     }
 
@@ -305,7 +305,9 @@ impl<K: Kernel> Daemon<K> {
     pub(crate) fn id_of(&self, name: &str) -> Option<Id> {
         let sum = checksum(name.as_bytes());
         let alike = self.named.not_below((sum, 0)).take_while(|(other, _)| *other == sum);
-        alike.map(|(_, id)| id).find(|id| self.unit(*id).is_some_and(|unit| unit.name() == name))
+        alike
+            .map(|(_, id)| id)
+            .find(|id| self.service(*id).is_some_and(|service| service.name() == name))
     }
 
     /// How many services there are.

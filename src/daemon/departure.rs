@@ -6,7 +6,7 @@
 //! no mark can tell the two apart that a program could not forge. So the new daemon says itself
 //! what it is, over the other one's socket, which vouches for who speaks (SO_PEERCRED), and from
 //! then on it is on record. Its own services carry its home's key, for when they lose it.
-use super::unit::Owner;
+use super::trees::Owner;
 use super::{ClientId, Daemon, socket};
 use crate::process::mark::LimitMark;
 use crate::process::record::DEPARTED_MAX;
@@ -99,7 +99,7 @@ impl<K: Kernel> Daemon<K> {
     pub(crate) fn depart(&mut self, client: ClientId, home_key: Option<u64>) {
         let pid = self.asker;
         // A leader is its service, whatever it says.
-        if !self.leaders.contains_key(&pid)
+        if !self.trees.leaders.contains_key(&pid)
             && let Some(identity) = self.identity_of(pid)
         {
             self.note_departure(identity, home_key);
@@ -116,14 +116,14 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn note_departure(&mut self, identity: Identity, home_key: Option<u64>) {
-        let orphans = &self.orphans;
-        self.departed.daemons.retain(|known| orphans.contains_key(&known.pid));
-        self.departed.daemons.push(identity);
+        let orphans = &self.trees.orphans;
+        self.trees.departed.daemons.retain(|known| orphans.contains_key(&known.pid));
+        self.trees.departed.daemons.push(identity);
         // Our own key, as a copy of our home has it until its daemon begins, says nothing.
         let own = LimitMark::home_word(self.header.home_key);
         if let Some(home) = home_key.map(LimitMark::home_word).filter(|home| *home != own) {
-            self.departed.note_home(home);
-            self.header.departed = self.departed.record();
+            self.trees.departed.note_home(home);
+            self.header.departed = self.trees.departed.record();
             if let Err(errno) = self.journal.claim(&mut self.kernel, &self.header) {
                 self.trouble = Some(format!("cannot write {}/journal: {errno}", self.home));
             }
@@ -134,10 +134,10 @@ impl<K: Kernel> Daemon<K> {
     /// Whether a child of ours is a daemon that left, or was started by one.
     pub(crate) fn is_departed(&mut self, pid: Pid, limit: Option<(u64, u64)>) -> bool {
         let home = limit.and_then(LimitMark::home_word_of);
-        if home.is_some_and(|home| self.departed.homes.contains(&home)) {
+        if home.is_some_and(|home| self.trees.departed.homes.contains(&home)) {
             return true;
         }
-        let known = self.departed.daemons.iter().find(|known| known.pid == pid).copied();
+        let known = self.trees.departed.daemons.iter().find(|known| known.pid == pid).copied();
         let Some(known) = known else { return false };
         self.identity_of(pid).is_some_and(|identity| identity.is_same(&known))
     }

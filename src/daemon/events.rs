@@ -1,5 +1,5 @@
 //! What happened, as people and scripts follow it: a short memory, and those who listen.
-use super::unit::{Killed, unit_in};
+use super::service::{Killed, service_in};
 use super::{ClientId, Daemon};
 use crate::process::{Exit, Pid};
 use crate::service::machine::{Generation, Phase};
@@ -81,11 +81,11 @@ impl<K: Kernel> Daemon<K> {
         kind: &'static str,
         more: impl FnOnce(&mut Happening),
     ) {
-        let Some(unit) = self.unit(id) else { return };
+        let Some(service) = self.service(id) else { return };
         let mut happening = Happening {
             at: self.kernel.wall(),
             kind,
-            name: unit.name().to_owned(),
+            name: service.name().to_owned(),
             id,
             generation: generation.0,
             pid: None,
@@ -104,7 +104,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     pub(crate) fn announce_exit(&mut self, id: Id, generation: Generation, pid: Pid, exit: Exit) {
-        let by_opm = self.unit(id).is_some_and(|unit| unit.by_opm);
+        let by_opm = self.service(id).is_some_and(|service| service.by_opm);
         self.announce(id, generation, "exited", |happening| {
             happening.by_opm = by_opm;
             happening.pid = (pid != 0).then_some(pid);
@@ -114,7 +114,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     pub(crate) fn announce_drained(&mut self, id: Id, generation: Generation) {
-        let killed = self.unit(id).and_then(|unit| unit.killed);
+        let killed = self.service(id).and_then(|service| service.killed);
         let left = killed.filter(|killed| killed.generation == generation && !killed.leader);
         self.announce(id, generation, "drained", |happening| {
             happening.reason = left.map(|killed| killed.to_string());
@@ -123,16 +123,16 @@ impl<K: Kernel> Daemon<K> {
 
     /// SIGKILL goes to what did not end in time.
     pub(crate) fn note_kill(&mut self, id: Id) {
-        let Some(unit) = unit_in(&mut self.units, id) else {
+        let Some(service) = service_in(&mut self.services, id) else {
             return;
         };
-        let Some(run) = unit.run.as_ref() else { return };
+        let Some(run) = service.run.as_ref() else { return };
         let waited = run.asked.as_ref().map_or(0, |asked| self.now.saturating_sub(asked.at));
         // The turn in which the time is over is a little late. Sooner is the end of all.
-        let after = waited.min(unit.definition.spec.policy.stop_timeout);
+        let after = waited.min(service.definition.spec.policy.stop_timeout);
         let killed = Killed { generation: run.generation, after, leader: run.exit.is_none() };
-        unit.killed = Some(killed);
-        let name = unit.name();
+        service.killed = Some(killed);
+        let name = service.name();
         if self.foreground.contains_key(name) {
             self.log.push(format!("{name}: {killed}"));
         }
@@ -140,26 +140,26 @@ impl<K: Kernel> Daemon<K> {
 
     pub(crate) fn announce_status(&mut self, id: Id, status: Status) {
         let now = self.now;
-        let Some(unit) = self.unit_mut(id) else {
+        let Some(service) = self.service_mut(id) else {
             return;
         };
-        let generation = Generation(unit.generation);
+        let generation = Generation(service.generation);
         let (kind, reason) = match status {
             Status::Waiting => {
-                let Phase::Cooldown { since, delay, .. } = unit.machine.phase() else {
+                let Phase::Cooldown { since, delay, .. } = service.machine.phase() else {
                     return;
                 };
                 let left = restart_cooldown_remaining_secs(Some(*since), *delay, now).unwrap_or(0);
                 ("waiting", Some(format!("restart in {left}s")))
             }
             Status::Errored => {
-                if unit.note.is_none() {
-                    unit.note = Some(match unit.machine.deaths() {
+                if service.note.is_none() {
+                    service.note = Some(match service.machine.deaths() {
                         0 => "it failed, and its policy is not to restart it".into(),
                         deaths => format!("{deaths} quick deaths in a row").into(),
                     });
                 }
-                ("errored", unit.reason())
+                ("errored", service.reason())
             }
             Status::Stopped => ("stopped", None),
             Status::Online | Status::Starting | Status::Stopping => return,

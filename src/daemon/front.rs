@@ -3,7 +3,8 @@
 //! A front sees what the daemon knows and asks for what an operator could ask for. It never
 //! spawns, signals or reaps past the daemon, but for what belongs to no service.
 use super::door::Failure;
-use super::unit::{Owner, Unit};
+use super::service::Service;
+use super::trees::Owner;
 use super::{ClientId, Daemon, Leave};
 use crate::process::Exit;
 use crate::service::context::Context;
@@ -103,7 +104,7 @@ impl Front for Background {
     }
 
     fn end(&mut self, daemon: &mut Daemon<Linux>) -> u8 {
-        let alive = daemon.all_units().any(|unit| unit.machine.generation().is_some());
+        let alive = daemon.all_services().any(|service| service.machine.generation().is_some());
         super::log::log(if alive { "left; services keep running" } else { "left; nothing runs" });
         code::DONE
     }
@@ -132,13 +133,13 @@ impl<K: Kernel> Daemon<K> {
         let (mut ready, mut later) = (Vec::new(), Vec::new());
         for spec in specs {
             if let Some(id) = self.id_of(&spec.name)
-                && !self.unit(id).is_some_and(|unit| is_as_declared(unit, &spec, base))
+                && !self.service(id).is_some_and(|service| is_as_declared(service, &spec, base))
             {
-                if let Some(unit) = self.unit_mut(id) {
-                    unit.removing = true;
+                if let Some(service) = self.service_mut(id) {
+                    service.removing = true;
                 }
                 self.feed(id, Input::Stop);
-                if self.unit(id).is_some() {
+                if self.service(id).is_some() {
                     later.push(spec);
                     continue;
                 }
@@ -172,36 +173,37 @@ impl<K: Kernel> Daemon<K> {
 
     /// Where the service of this name stands.
     pub fn fate(&self, name: &str) -> Fate {
-        let Some(unit) = self.id_of(name).and_then(|id| self.unit(id)) else {
+        let Some(service) = self.id_of(name).and_then(|id| self.service(id)) else {
             return Fate::Halted;
         };
-        match unit.status() {
+        match service.status() {
             Status::Online | Status::Starting | Status::Stopping | Status::Waiting => Fate::Alive,
-            Status::Stopped if unit.halted => Fate::Halted,
-            Status::Errored => Fate::Ended(exit_code(unit).max(1), unit.reason()),
-            Status::Stopped => Fate::Ended(exit_code(unit), unit.reason()),
+            Status::Stopped if service.halted => Fate::Halted,
+            Status::Errored => Fate::Ended(exit_code(service).max(1), service.reason()),
+            Status::Stopped => Fate::Ended(exit_code(service), service.reason()),
         }
     }
 
     /// Whether this service's end is the end of all: not if it had only one thing to do and has
     /// done it.
     pub fn is_fatal(&self, name: &str) -> bool {
-        let unit = self.id_of(name).and_then(|id| self.unit(id));
-        unit.is_some_and(|unit| {
-            let spec = &unit.definition.spec;
-            spec.critical && !(spec.policy.restart == Restart::Never && unit.is_done())
+        let service = self.id_of(name).and_then(|id| self.service(id));
+        service.is_some_and(|service| {
+            let spec = &service.definition.spec;
+            spec.critical && !(spec.policy.restart == Restart::Never && service.is_done())
         })
     }
 
     /// Whether a service of this name may have live processes.
     pub fn is_live(&self, name: &str) -> bool {
-        let unit = self.id_of(name).and_then(|id| self.unit(id));
-        unit.is_some_and(|unit| unit.run.is_some() || unit.machine.generation().is_some())
+        let service = self.id_of(name).and_then(|id| self.service(id));
+        service
+            .is_some_and(|service| service.run.is_some() || service.machine.generation().is_some())
     }
 
     /// Stops every service, the last defined first.
     pub fn stop_all(&mut self) {
-        let ids: Vec<Id> = self.all_units().map(|unit| unit.id).collect();
+        let ids: Vec<Id> = self.all_services().map(|service| service.id).collect();
         for id in ids.into_iter().rev() {
             self.feed(id, Input::Stop);
         }
@@ -209,11 +211,11 @@ impl<K: Kernel> Daemon<K> {
 
     /// SIGKILL for everything that is left.
     pub fn kill_all(&mut self) {
-        let live = self.all_units().filter(|unit| unit.run.is_some());
-        for id in live.map(|unit| unit.id).collect::<Vec<_>>() {
+        let live = self.all_services().filter(|service| service.run.is_some());
+        for id in live.map(|service| service.id).collect::<Vec<_>>() {
             self.kill_tree(id);
         }
-        for orphan in self.orphans.values() {
+        for orphan in self.trees.orphans.values() {
             // Gone already, at worst.
             self.kernel.signal(&orphan.pidfd, libc::SIGKILL, Reach::Process).ok();
         }
@@ -223,8 +225,8 @@ impl<K: Kernel> Daemon<K> {
     /// exec`) or hide their origin. They arrive silently, so this looks for itself.
     pub fn dismiss_orphans(&mut self) {
         self.count_children();
-        for (pid, orphan) in self.orphans.iter_mut() {
-            if orphan.asked || matches!(orphan.owner, Owner::Run(..)) {
+        for (pid, orphan) in self.trees.orphans.iter_mut() {
+            if orphan.asked || matches!(orphan.owner, Owner::Tree(..)) {
                 continue;
             }
             orphan.asked = true;
@@ -239,33 +241,33 @@ impl<K: Kernel> Daemon<K> {
 
     /// Services that SIGKILL was needed for and of which something still lives, by generation.
     pub fn killing(&self) -> impl Iterator<Item = (u64, &str)> {
-        let killed = |unit: &&Unit<K>| unit.run.as_ref().is_some_and(|run| run.kills > 0);
-        self.all_units().filter(killed).map(|unit| (unit.generation, unit.name()))
+        let killed = |service: &&Service<K>| service.run.as_ref().is_some_and(|run| run.kills > 0);
+        self.all_services().filter(killed).map(|service| (service.generation, service.name()))
     }
 
     /// Nothing lives: no service and no child.
     pub fn is_quiet(&self) -> bool {
-        self.orphans.is_empty()
+        self.trees.orphans.is_empty()
             && self
-                .all_units()
-                .all(|unit| unit.run.is_none() && unit.machine.generation().is_none())
+                .all_services()
+                .all(|service| service.run.is_none() && service.machine.generation().is_none())
     }
 }
 
 /// A live service goes on in the environment that it was started in; one that has to be started
 /// anyway gets the one of now.
-fn is_as_declared<K: Kernel>(unit: &Unit<K>, spec: &Spec, base: &Context) -> bool {
-    let live = unit.run.is_some() || unit.machine.generation().is_some();
-    let same = || unit.definition.spec.differences(spec).is_empty();
-    !unit.removing && same() && (live || *unit.definition.base == *base)
+fn is_as_declared<K: Kernel>(service: &Service<K>, spec: &Spec, base: &Context) -> bool {
+    let live = service.run.is_some() || service.machine.generation().is_some();
+    let same = || service.definition.spec.differences(spec).is_empty();
+    !service.removing && same() && (live || *service.definition.base == *base)
 }
 
 /// As a shell has it: 128+n for a signal, 127 not found, 126 could not be started.
-fn exit_code<K: Kernel>(unit: &Unit<K>) -> u8 {
-    if let Some(errno) = unit.launch_error {
+fn exit_code<K: Kernel>(service: &Service<K>) -> u8 {
+    if let Some(errno) = service.launch_error {
         return if errno == Errno::NOENT { 127 } else { 126 };
     }
-    match unit.exit {
+    match service.exit {
         Some(Exit::Code(code)) => u8::try_from(code & 0xff).unwrap_or(1),
         Some(Exit::Signal(signal)) => u8::try_from(128 + signal).unwrap_or(255),
         Some(Exit::Unknown) | None => 1,

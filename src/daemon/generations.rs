@@ -1,7 +1,7 @@
 //! The highest generation that was ever given, in a file of its own: with it an older copy of the
 //! journal is told from the newest one, and a lost journal takes no number with it.
 use super::Daemon;
-use super::strays::Stray;
+use super::trees::unrecorded::Stray;
 use crate::mutant::mutant;
 use crate::process::mark::LimitMark;
 use crate::process::record::checksum;

@@ -1,7 +1,8 @@
 //! From the machine's wish to spawn to the kernel's word that the program runs.
 use super::Daemon;
-use super::gate::LOOK_AGAIN_MS;
-use super::unit::{Run, unit_in};
+use super::service::service_in;
+use super::trees::Tree;
+use super::trees::drain::LOOK_AGAIN_MS;
 use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::record::{SIGNATURE_OFFSET, Signature, slot_offset};
@@ -19,8 +20,8 @@ const LAUNCHES_MAX: usize = 32;
 
 impl<K: Kernel> Daemon<K> {
     pub(crate) fn queue_launch(&mut self, id: Id, generation: Generation) {
-        if let Some(unit) = self.unit_mut(id) {
-            unit.generation = generation.0;
+        if let Some(service) = self.service_mut(id) {
+            service.generation = generation.0;
         }
         self.launches.push_back((id, generation));
     }
@@ -49,21 +50,21 @@ impl<K: Kernel> Daemon<K> {
 
     /// A stop came before the fork: there is nothing to signal, and nothing to wait for.
     fn is_stopped_before(&mut self, id: Id, generation: Generation) -> bool {
-        let Some(unit) = self.unit_mut(id) else {
+        let Some(service) = self.service_mut(id) else {
             return true;
         };
-        let current = unit.machine.generation() == Some(generation) && unit.run.is_none();
-        if !current || matches!(unit.machine.phase(), Phase::Starting { .. }) {
+        let current = service.machine.generation() == Some(generation) && service.run.is_none();
+        if !current || matches!(service.machine.phase(), Phase::Starting { .. }) {
             return !current;
         }
-        unit.emptied = unit.emptied.max(generation.0);
+        service.emptied = service.emptied.max(generation.0);
         self.feed(id, Input::Emptied(generation));
         true
     }
 
     fn launch(&mut self, id: Id, generation: Generation) -> Result<(), (Stage, Errno)> {
-        if !self.strays.is_empty()
-            && let Some(name) = self.unit(id).map(|unit| unit.name().to_owned())
+        if !self.trees.strays.is_empty()
+            && let Some(name) = self.service(id).map(|service| service.name().to_owned())
             && !self.strays_of(&name).is_empty()
         {
             return Err((Stage::Fork, Errno::BUSY));
@@ -72,25 +73,25 @@ impl<K: Kernel> Daemon<K> {
         // Room to sign in: what is written past the last whole slot is lost to the next daemon.
         let reserved = self.journal.reserve(&mut self.kernel, id);
         reserved.map_err(|errno| (Stage::Sign, errno))?;
-        let Some(unit) = unit_in(&mut self.units, id) else {
+        let Some(service) = service_in(&mut self.services, id) else {
             return Ok(());
         };
-        if unit.machine.generation() != Some(generation) || unit.run.is_some() {
+        if service.machine.generation() != Some(generation) || service.run.is_some() {
             return Ok(());
         }
-        if matches!(unit.machine.phase(), Phase::Stopping { .. }) {
+        if matches!(service.machine.phase(), Phase::Stopping { .. }) {
             // Stopped in the turn in which it was asked for: there was nobody to signal.
-            unit.emptied = unit.emptied.max(generation.0);
+            service.emptied = service.emptied.max(generation.0);
             self.feed(id, Input::Emptied(generation));
             return Ok(());
         }
-        let name = &unit.definition.spec.name;
+        let name = &service.definition.spec.name;
         let streams = self.foreground.get(name).copied();
         let streams = streams.unwrap_or(Streams::Files);
         let living = (self.own.pid == 1).then(|| format!("{}/{LIVING}", self.home));
         let (out, error) = paths(streams, &self.home, name);
         let mark = EnvMark { home_key: self.header.home_key, id, generation: generation.0, pid: 0 };
-        let Definition { spec, base } = &unit.definition;
+        let Definition { spec, base } = &service.definition;
         let path = search_path(&[&spec.env, &spec.dotenv, &base.env]).to_owned();
         let plan = Plan {
             signature: Signature {
@@ -101,11 +102,11 @@ impl<K: Kernel> Daemon<K> {
             },
             signature_offset: slot_offset(id) + SIGNATURE_OFFSET as u64,
             limit_mark: self.mark.map(|own: LimitMark| own.of_incarnation(generation.0).value()),
-            argv: &unit.definition.spec.command,
-            env: environment(&unit.definition, &self.home, &mark, self.outer.as_deref()),
+            argv: &service.definition.spec.command,
+            env: environment(&service.definition, &self.home, &mark, self.outer.as_deref()),
             path: &path,
-            cwd: &unit.definition.spec.cwd,
-            attributes: &unit.definition.base.attributes,
+            cwd: &service.definition.spec.cwd,
+            attributes: &service.definition.base.attributes,
             streams,
             living: living.as_deref(),
             log_out: &out,
@@ -113,10 +114,10 @@ impl<K: Kernel> Daemon<K> {
         };
         let child = self.kernel.spawn(&plan, self.journal.file());
         let child = child.map_err(|errno| (Stage::Fork, errno))?;
-        unit.started_at = self.kernel.wall();
+        service.started_at = self.kernel.wall();
         self.dirty.insert(id);
-        self.leaders.insert(child.pid, id);
-        unit.run = Some(Run::launched(generation, child, self.now));
+        self.trees.leaders.insert(child.pid, id);
+        service.run = Some(Tree::launched(generation, child, self.now));
         self.watch_run(id);
         Ok(())
     }
@@ -124,10 +125,10 @@ impl<K: Kernel> Daemon<K> {
     /// Watches the leader, and its launch while that is not decided. Without room in the loop
     /// (max_user_watches, ENOMEM) they are looked at by the clock, until there is room.
     pub(crate) fn watch_run(&mut self, id: Id) {
-        let Some(unit) = self.units.get(id as usize).and_then(Option::as_deref) else {
+        let Some(service) = self.services.get(id as usize).and_then(Option::as_deref) else {
             return;
         };
-        let Some(run) = unit.run.as_ref().filter(|run| run.exit.is_none()) else {
+        let Some(run) = service.run.as_ref().filter(|run| run.exit.is_none()) else {
             return;
         };
         let mut watched = Ok(());
@@ -139,17 +140,17 @@ impl<K: Kernel> Daemon<K> {
             watched = watched.and(leader.or_else(already));
         }
         if watched.or_else(already).is_err() {
-            self.unwatched.insert(id);
-            self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
+            self.trees.unwatched.insert(id);
+            self.trees.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
         }
     }
 
     /// Looks whether a launch is decided.
     pub(crate) fn check_launch(&mut self, id: Id) {
-        let Some(unit) = unit_in(&mut self.units, id) else {
+        let Some(service) = service_in(&mut self.services, id) else {
             return;
         };
-        let Some(run) = unit.run.as_mut().filter(|run| run.exit.is_none()) else {
+        let Some(run) = service.run.as_mut().filter(|run| run.exit.is_none()) else {
             return;
         };
         let Some(pipe) = &run.launch else { return };
@@ -161,8 +162,8 @@ impl<K: Kernel> Daemon<K> {
                 Ok(stat) if stat.execed => fate,
                 Ok(_) => Launch::Failed(Stage::Killed, Errno::INTR),
                 Err(_) => {
-                    self.unwatched.insert(id);
-                    self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
+                    self.trees.unwatched.insert(id);
+                    self.trees.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
                     Launch::Pending
                 }
             };
@@ -174,9 +175,9 @@ impl<K: Kernel> Daemon<K> {
                 run.launch = None;
                 run.since = self.now;
                 let pid = run.leader.pid;
-                unit.note = None;
-                unit.launch_error = None;
-                unit.provisional = false;
+                service.note = None;
+                service.launch_error = None;
+                service.provisional = false;
                 self.announce(id, generation, "spawned", |event| event.pid = Some(pid));
                 self.announce(id, generation, "ready", |event| event.pid = Some(pid));
                 self.feed(id, Input::Spawned(generation));
@@ -189,7 +190,7 @@ impl<K: Kernel> Daemon<K> {
                 // The child is about to exit: the machine hears of it when it has.
                 run.failure = Some((stage, errno));
                 self.note_failure(id, stage, errno);
-                self.look_again_at.get_or_insert(self.now);
+                self.trees.look_again_at.get_or_insert(self.now);
             }
         }
     }
@@ -203,8 +204,8 @@ impl<K: Kernel> Daemon<K> {
         errno: Errno,
     ) {
         self.note_failure(id, stage, errno);
-        if let Some(unit) = self.unit_mut(id) {
-            unit.emptied = unit.emptied.max(generation.0);
+        if let Some(service) = self.service_mut(id) {
+            service.emptied = service.emptied.max(generation.0);
         }
         let crowded = matches!(
             errno,
@@ -212,7 +213,7 @@ impl<K: Kernel> Daemon<K> {
         );
         let fault = if crowded || stage == Stage::Killed { Fault::Machine } else { Fault::Program };
         self.feed(id, Input::SpawnFailed(generation, fault));
-        if self.unit(id).is_some_and(|unit| unit.provisional) {
+        if self.service(id).is_some_and(|service| service.provisional) {
             // Its very first exec: whoever asked is told why, and nothing of it is kept.
             self.answer_touched();
             self.feed(id, Input::Stop);
@@ -222,11 +223,11 @@ impl<K: Kernel> Daemon<K> {
 
     fn note_failure(&mut self, id: Id, stage: Stage, errno: Errno) {
         let home = self.home.clone();
-        if let Some(unit) = self.unit_mut(id) {
-            if stage == Stage::Killed && matches!(unit.machine.phase(), Phase::Stopping { .. }) {
+        if let Some(service) = self.service_mut(id) {
+            if stage == Stage::Killed && matches!(service.machine.phase(), Phase::Stopping { .. }) {
                 return;
             }
-            let spec = &unit.definition.spec;
+            let spec = &service.definition.spec;
             let program = spec.command.first().map_or("", String::as_str);
             let what = match stage {
                 Stage::Fork => "cannot create a process".to_owned(),
@@ -240,8 +241,8 @@ impl<K: Kernel> Daemon<K> {
             };
             let why =
                 (stage != Stage::Killed).then(|| format!(": {}", crate::sys::describe(errno)));
-            unit.note = Some((what + &why.unwrap_or_default()).into());
-            unit.launch_error = Some(errno);
+            service.note = Some((what + &why.unwrap_or_default()).into());
+            service.launch_error = Some(errno);
         }
     }
 }

@@ -1,9 +1,10 @@
 //! From records to services: what each was, and whether the recorded leader is still that one.
 use super::Daemon;
 use super::journal::Found;
-use super::sorted::Map;
+use super::service::Service;
 use super::store::Loaded;
-use super::unit::{Run, Unit};
+use super::trees::Tree;
+use super::vecmap::VecMap;
 use crate::mutant::mutant;
 use crate::process::Identity;
 use crate::process::record::{Signature, State};
@@ -28,8 +29,8 @@ pub(super) fn highest(found: &Found, id: Id) -> u64 {
 /// The definition of each id: the newest that was not removed since. One that is newer than its
 /// slot was defined by a daemon that could not write the slot any more; where several have a name,
 /// the removal of all but the last could not be written.
-fn newest_of(found: &Found, loaded: Loaded) -> Map<Id, (u64, Definition)> {
-    let mut newest: Map<Id, (u64, Definition)> = Map::new();
+fn newest_of(found: &Found, loaded: Loaded) -> VecMap<Id, (u64, Definition)> {
+    let mut newest: VecMap<Id, (u64, Definition)> = VecMap::new();
     for (line, (id, definition)) in loaded.services {
         let slot = found.slots.get(id as usize);
         let state = slot.and_then(|slot| slot.0).unwrap_or_default();
@@ -66,7 +67,7 @@ fn unrecorded(
 }
 
 impl<K: Kernel> Daemon<K> {
-    pub(super) fn load_units(
+    pub(super) fn load_services(
         &mut self,
         found: &Found,
         mut loaded: Loaded,
@@ -81,12 +82,12 @@ impl<K: Kernel> Daemon<K> {
             for (line, (id, definition)) in std::mem::take(&mut loaded.services) {
                 let taken = self.id_of(&definition.spec.name);
                 for old in taken.into_iter().chain([id]) {
-                    if let Some(old) = self.units.get_mut(old as usize).and_then(Option::take) {
+                    if let Some(old) = self.services.get_mut(old as usize).and_then(Option::take) {
                         self.drop_name(old.name(), old.id);
                     }
                 }
                 let state = State { generation: highest(found, id), ..State::default() };
-                self.load_unit(id, line, definition, (state, false), None)?;
+                self.load_service(id, line, definition, (state, false), None)?;
             }
             return Ok(());
         }
@@ -120,8 +121,8 @@ impl<K: Kernel> Daemon<K> {
                     "{name}: its record is damaged: up if it lives, else down until it is started"
                 ));
             }
-            self.load_unit(id, line, definition, (state, is_damaged), signature)?;
-            if slot.is_some_and(|(state, _)| state == self.unit(id).map(Unit::state)) {
+            self.load_service(id, line, definition, (state, is_damaged), signature)?;
+            if slot.is_some_and(|(state, _)| state == self.service(id).map(Service::state)) {
                 // It says so already.
                 self.dirty.remove(&id);
             }
@@ -129,7 +130,7 @@ impl<K: Kernel> Daemon<K> {
         Ok(())
     }
 
-    fn load_unit(
+    fn load_service(
         &mut self,
         id: Id,
         line: u64,
@@ -156,7 +157,7 @@ impl<K: Kernel> Daemon<K> {
         };
         let machine = Machine::resume(policy, goal, state.deaths, state.restarts, past, self.now);
         let generation = state.generation.max(alive.map_or(0, |s| s.generation));
-        let mut unit = Unit {
+        let mut service = Service {
             id,
             definition,
             line,
@@ -179,11 +180,11 @@ impl<K: Kernel> Daemon<K> {
             sample: None,
             announced: Status::Stopped,
         };
-        unit.announced = unit.status();
+        service.announced = service.status();
         if let Err(errno) = self.journal.reserve(&mut self.kernel, id) {
             self.trouble = Some(format!("cannot extend the journal: {}", describe(errno)));
         }
-        self.insert(unit);
+        self.insert(service);
         self.after_step(id);
         Ok(())
     }
@@ -204,14 +205,14 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Opens a recorded leader. What is not exactly the recorded process is not it.
-    fn take_over(&mut self, signature: &Signature, state: &State) -> Result<Run<K>, Errno> {
+    fn take_over(&mut self, signature: &Signature, state: &State) -> Result<Tree<K>, Errno> {
         let recorded = signature.leader;
         let pidfd = self.open_same(recorded)?;
         let child = pidfd.as_ref().is_some_and(|pidfd| self.kernel.wait(pidfd, false).is_ok());
         let started = recorded.start_time.saturating_mul(TICK_MS);
         let age = self.kernel.wall().saturating_sub(state.started_at);
         let since = if started > 0 { started } else { self.now.saturating_sub(age) };
-        Ok(Run {
+        Ok(Tree {
             generation: Generation(signature.generation),
             leader: recorded,
             pidfd,
@@ -226,7 +227,7 @@ impl<K: Kernel> Daemon<K> {
             kills: 0,
             asked: None,
             failure: None,
-            members: Map::new(),
+            members: VecMap::new(),
         })
     }
 

@@ -57,7 +57,8 @@ impl<K: Kernel> Daemon<K> {
         let askers = self.askers();
         let mut passers = Vec::new();
         for pid in pids {
-            if pid == self.own.pid || self.leaders.contains_key(&pid) || askers.contains(&pid) {
+            if pid == self.own.pid || self.trees.leaders.contains_key(&pid) || askers.contains(&pid)
+            {
                 continue;
             }
             if !self.kernel.uids(pid).is_ok_and(|uids| uids.contains(&uid)) {
@@ -160,13 +161,13 @@ impl<K: Kernel> Daemon<K> {
         passers: &[Passer],
         force: bool,
     ) -> Result<Vec<String>, Outcome> {
-        let Some(unit) = self.unit(id) else {
+        let Some(service) = self.service(id) else {
             return Ok(Vec::new());
         };
-        let spec = unit.definition.spec.clone();
+        let spec = service.definition.spec.clone();
         self.check_likeness(&spec, passers, force).inspect_err(|outcome| {
             let reason = outcome.text.clone();
-            let generation = Generation(self.unit(id).map_or(0, |unit| unit.generation));
+            let generation = Generation(self.service(id).map_or(0, |service| service.generation));
             self.announce(id, generation, "refused", |event| event.reason = Some(reason));
         })
     }
@@ -216,7 +217,7 @@ impl<K: Kernel> Daemon<K> {
     /// That both marks of a service will be lost, where there is no other witness. Of PID 1 no
     /// service outlives its daemon.
     fn warning_of_marks(&self, spec: &Spec) -> Option<String> {
-        if self.own_namespace != 0 || self.own.pid == 1 {
+        if self.trees.own_namespace != 0 || self.own.pid == 1 {
             return None;
         }
         let program = mark_remover(&spec.command)?;

@@ -12,29 +12,24 @@ mod departure;
 pub mod door;
 pub mod events;
 pub mod front;
-pub mod gate;
 pub mod generations;
 pub mod journal;
 pub mod launch;
 pub mod load;
 pub mod log;
 pub mod lookalike;
-mod owner;
-mod proof;
 mod recovery;
 mod relocate;
 pub mod report;
 pub mod request;
-pub mod scan;
 pub mod serve;
-mod signal;
+pub mod service;
 pub mod snapshot;
 mod socket;
-pub mod sorted;
 pub mod store;
-pub mod strays;
-pub mod unit;
+pub mod trees;
 mod upgrade;
+pub mod vecmap;
 mod vestige;
 
 pub use door::{can_take_over, door, self_check, through};
@@ -51,10 +46,11 @@ use crate::wire::{Reply, Status};
 use answer::Pending;
 use events::Events;
 use journal::Journal;
-use sorted::{Map, Set};
+use service::{Service, service_in};
 use std::collections::{HashMap, VecDeque};
 use store::Store;
-use unit::{Orphan, Run, Unit, unit_in};
+use trees::{Tree, Trees};
+use vecmap::{VecMap, VecSet};
 
 /// Who asked; the loop's own numbering.
 pub type ClientId = u64;
@@ -79,61 +75,27 @@ pub struct Daemon<K: Kernel> {
     pub(crate) mark: Option<LimitMark>,
     /// Marks that this daemon was itself started under, to hand on to its services.
     pub(crate) outer: Option<String>,
-    pub(crate) units: Vec<Option<Box<Unit<K>>>>,
+    pub(crate) trees: Trees<K>,
+    pub(crate) services: Vec<Option<Box<Service<K>>>>,
     /// By the name's checksum: a thousand names would be kept twice else.
-    pub(crate) named: Set<(u64, Id)>,
+    pub(crate) named: VecSet<(u64, Id)>,
     pub(crate) sequence: Sequence,
     pub(crate) now: Time,
     /// When this daemon began, on the loop's clock.
     pub(crate) began: Time,
-    deadlines: Set<(Time, Id)>,
-    /// Leaders that are our unreaped children, and no others: with `orphans` it counts them.
-    pub(crate) leaders: HashMap<Pid, Id>,
-    /// Our other children that live, as far as we have looked.
-    pub(crate) orphans: Map<Pid, Orphan<K>>,
-    pub(crate) dead_orphans: Vec<Pid>,
-    /// Leaders whose end was seen and not yet counted for, and until when more are awaited.
-    dead: Vec<(Id, Exit)>,
-    count_at: Option<Time>,
-    /// Children came or went since the last count.
-    uncounted: bool,
-    /// Units whose leader is dead and whose tree isn't confirmed empty.
-    pub(crate) gates: Set<Id>,
-    /// Leaders that are dead but whose status is not ours yet: traced.
-    traced: Set<Id>,
-    /// Runs that the loop had no room to watch: they are looked at by the clock.
-    pub(crate) unwatched: Set<Id>,
-    /// Our own children were read whole in this turn, after the deaths that it handles.
-    pub(crate) counted: bool,
-    /// Something could not be looked at, or was too much for one turn: look then.
-    pub(crate) look_again_at: Option<Time>,
-    pub(crate) children: Vec<Pid>,
+    deadlines: VecSet<(Time, Id)>,
     pub(crate) launches: VecDeque<(Id, Generation)>,
-    pub(crate) strays: Vec<strays::Stray<K>>,
     actions: Vec<Action>,
-    /// The inode of our own time namespace, if incarnations get others; else 0.
-    pub(crate) own_namespace: u64,
-    /// Orphans beyond so many are held by number.
-    orphans_watched_max: usize,
-    /// Until passes are tried again that proved nothing.
-    pub(crate) search_pause: u64,
-    /// Daemons that were started from inside our services, and left them.
-    pub(crate) departed: departure::Departed,
-    /// Children of ours may be nobody's we know: as PID 1, and where a program with children of its
-    /// own became us by an exec.
-    pub(crate) has_strangers: bool,
-    /// Processes that bear a mark of this home and can't have it from us.
-    pub(crate) forged: Set<Pid>,
     pub(crate) journal: Journal<K::File>,
     generations: generations::Generations<K::File>,
     pub(crate) store: Store<K::File>,
-    pub(crate) dirty: Set<Id>,
+    pub(crate) dirty: VecSet<Id>,
     /// Slots of removed services whose removal could not be written yet.
     pub(crate) freed: Vec<(Id, crate::process::record::State)>,
-    pub(crate) touched: Set<Id>,
+    pub(crate) touched: VecSet<Id>,
     pub(crate) events: Events,
-    pub(crate) pending: Map<u64, Pending>,
-    pub(crate) waiting: HashMap<Id, Set<u64>>,
+    pub(crate) pending: VecMap<u64, Pending>,
+    pub(crate) waiting: HashMap<Id, VecSet<u64>>,
     pub(crate) next_pending: u64,
     /// Who sent the request at hand.
     pub(crate) asker: Pid,
@@ -162,8 +124,8 @@ impl<K: Kernel> Daemon<K> {
     /// Facts: what the wake-ups hint at, looked at for ourselves. `child_signal`: SIGCHLD came.
     pub fn gather(&mut self, wakes: &[Wake], child_signal: bool) {
         self.now = self.kernel.now();
-        self.counted = false;
-        let mut leaders: Set<Id> = Set::new();
+        self.trees.counted = false;
+        let mut leaders: VecSet<Id> = VecSet::new();
         let mut changed = child_signal;
         for wake in wakes {
             match *wake {
@@ -171,21 +133,21 @@ impl<K: Kernel> Daemon<K> {
                 Wake::Leader(_) if mutant("drop_wake") => {}
                 Wake::Leader(id) => drop(leaders.insert(id)),
                 Wake::Member(pid) => {
-                    self.dead_orphans.push(pid);
+                    self.trees.dead_orphans.push(pid);
                     changed = true;
                 }
             }
         }
         if child_signal {
-            leaders.append(&mut self.traced);
-            let unwatched = self.orphans.iter().filter(|(_, orphan)| !orphan.watched);
-            self.dead_orphans.extend(unwatched.map(|(pid, _)| *pid));
+            leaders.append(&mut self.trees.traced);
+            let unwatched = self.trees.orphans.iter().filter(|(_, orphan)| !orphan.watched);
+            self.trees.dead_orphans.extend(unwatched.map(|(pid, _)| *pid));
         }
-        if self.look_again_at.is_some_and(|at| at <= self.now) {
-            self.look_again_at = None;
+        if self.trees.look_again_at.is_some_and(|at| at <= self.now) {
+            self.trees.look_again_at = None;
             self.ask_mute_orphans();
-            leaders.append(&mut self.traced);
-            for id in std::mem::take(&mut self.unwatched) {
+            leaders.append(&mut self.trees.traced);
+            for id in std::mem::take(&mut self.trees.unwatched) {
                 self.watch_run(id);
                 self.check_launch(id);
                 leaders.insert(id);
@@ -194,15 +156,15 @@ impl<K: Kernel> Daemon<K> {
         }
         for id in leaders {
             let exit = self.look_at_leader(id);
-            self.dead.extend(exit.map(|exit| (id, exit)));
+            self.trees.dead.extend(exit.map(|exit| (id, exit)));
         }
-        self.uncounted |= changed;
+        self.trees.uncounted |= changed;
         if self.awaits_more_deaths() {
             return;
         }
-        self.count_at = None;
-        let dead = std::mem::take(&mut self.dead);
-        if std::mem::take(&mut self.uncounted) || !dead.is_empty() {
+        self.trees.count_at = None;
+        let dead = std::mem::take(&mut self.trees.dead);
+        if std::mem::take(&mut self.trees.uncounted) || !dead.is_empty() {
             self.count_children();
         }
         for (id, exit) in dead {
@@ -215,10 +177,10 @@ impl<K: Kernel> Daemon<K> {
     /// at once, by a stop of all or by somebody's hand, a few milliseconds of them are counted
     /// together. A single death never waits.
     fn awaits_more_deaths(&mut self) -> bool {
-        if self.dead.len() < DEATHS_MANY {
+        if self.trees.dead.len() < DEATHS_MANY {
             return false;
         }
-        let until = *self.count_at.get_or_insert(self.now + COUNT_DELAY_MS);
+        let until = *self.trees.count_at.get_or_insert(self.now + COUNT_DELAY_MS);
         self.now < until
     }
 
@@ -230,8 +192,8 @@ impl<K: Kernel> Daemon<K> {
                 break;
             }
             self.deadlines.pop_first();
-            if let Some(unit) = self.unit_mut(id) {
-                unit.deadline = None;
+            if let Some(service) = self.service_mut(id) {
+                service.deadline = None;
             }
             let daemonized = self.daemonized(id).map(Input::Daemonized);
             self.feed(id, daemonized.unwrap_or(Input::Tick));
@@ -248,46 +210,51 @@ impl<K: Kernel> Daemon<K> {
         if !self.launches.is_empty() && !self.home_lost {
             return Some(self.now);
         }
-        let units = self.deadlines.first().map(|(at, _)| *at);
+        let services = self.deadlines.first().map(|(at, _)| *at);
         let requests = self.pending.values().filter_map(|pending| pending.deadline).min();
-        units.into_iter().chain(requests).chain(self.look_again_at).chain(self.count_at).min()
+        services
+            .into_iter()
+            .chain(requests)
+            .chain(self.trees.look_again_at)
+            .chain(self.trees.count_at)
+            .min()
     }
 
     /// Wake-ups were lost: everything is looked at in the next turn.
     pub fn look_at_all(&mut self) {
-        let live = self.units.iter().filter_map(Option::as_deref);
-        for unit in live.filter(|unit| unit.run.is_some()) {
-            self.unwatched.insert(unit.id);
+        let live = self.services.iter().filter_map(Option::as_deref);
+        for service in live.filter(|service| service.run.is_some()) {
+            self.trees.unwatched.insert(service.id);
         }
-        self.dead_orphans.extend(self.orphans.keys().copied());
-        self.look_again_at = Some(self.now);
+        self.trees.dead_orphans.extend(self.trees.orphans.keys().copied());
+        self.trees.look_again_at = Some(self.now);
     }
 
-    pub(crate) fn unit(&self, id: Id) -> Option<&Unit<K>> {
-        self.units.get(id as usize)?.as_deref()
+    pub(crate) fn service(&self, id: Id) -> Option<&Service<K>> {
+        self.services.get(id as usize)?.as_deref()
     }
 
-    pub(crate) fn unit_mut(&mut self, id: Id) -> Option<&mut Unit<K>> {
-        unit_in(&mut self.units, id)
+    pub(crate) fn service_mut(&mut self, id: Id) -> Option<&mut Service<K>> {
+        service_in(&mut self.services, id)
     }
 
-    pub(crate) fn run(&self, id: Id) -> Option<&Run<K>> {
-        self.unit(id)?.run.as_ref()
+    pub(crate) fn run(&self, id: Id) -> Option<&Tree<K>> {
+        self.service(id)?.run.as_ref()
     }
 
-    pub(crate) fn run_mut(&mut self, id: Id) -> Option<&mut Run<K>> {
-        self.unit_mut(id)?.run.as_mut()
+    pub(crate) fn run_mut(&mut self, id: Id) -> Option<&mut Tree<K>> {
+        self.service_mut(id)?.run.as_mut()
     }
 
     /// Every service, by id.
-    pub fn all_units(&self) -> impl Iterator<Item = &Unit<K>> {
-        self.units.iter().filter_map(Option::as_deref)
+    pub fn all_services(&self) -> impl Iterator<Item = &Service<K>> {
+        self.services.iter().filter_map(Option::as_deref)
     }
 
     /// Whether a leader has really exited, and how. None: not yet, or not to be known yet.
     fn look_at_leader(&mut self, id: Id) -> Option<Exit> {
-        let unit = unit_in(&mut self.units, id)?;
-        let run = unit.run.as_mut().filter(|run| run.exit.is_none())?;
+        let service = service_in(&mut self.services, id)?;
+        let run = service.run.as_mut().filter(|run| run.exit.is_none())?;
         let pidfd = run.pidfd.as_ref()?;
         if !run.child {
             let dead = self.kernel.is_dead(pidfd).unwrap_or(false);
@@ -299,13 +266,13 @@ impl<K: Kernel> Daemon<K> {
             // is spent.
             Ok(None) => {
                 if self.kernel.is_dead(pidfd).unwrap_or(false) {
-                    self.traced.insert(id);
+                    self.trees.traced.insert(id);
                 }
                 None
             }
             Err(_) => {
                 run.child = false;
-                self.leaders.remove(&run.leader.pid);
+                self.trees.leaders.remove(&run.leader.pid);
                 Some(self.kernel.exit_of_stranger(pidfd, run.leader.pid))
             }
         }
@@ -314,25 +281,25 @@ impl<K: Kernel> Daemon<K> {
     fn leader_exited(&mut self, id: Id, exit: Exit) {
         self.check_launch(id);
         let wall = self.kernel.wall();
-        let Some(unit) = unit_in(&mut self.units, id) else {
+        let Some(service) = service_in(&mut self.services, id) else {
             return;
         };
-        let Some(run) = unit.run.as_mut().filter(|run| run.exit.is_none()) else {
+        let Some(run) = service.run.as_mut().filter(|run| run.exit.is_none()) else {
             return;
         };
         run.exit = Some(exit);
         let generation = run.generation;
-        self.gates.insert(id);
+        self.trees.gates.insert(id);
         if run.failure.is_some() {
             return;
         }
         let ending = if exit == Exit::Code(0) { Ending::Clean } else { Ending::Failure };
-        let kills = unit.definition.spec.policy.stop_signal.number() == libc::SIGKILL;
+        let kills = service.definition.spec.policy.stop_signal.number() == libc::SIGKILL;
         let killed = run.kills > 0 || kills && run.asked.is_some();
-        unit.exit = Some(exit);
-        unit.by_opm = killed && exit == Exit::Signal(libc::SIGKILL);
-        unit.exited_at = wall;
-        unit.note = None;
+        service.exit = Some(exit);
+        service.by_opm = killed && exit == Exit::Signal(libc::SIGKILL);
+        service.exited_at = wall;
+        service.note = None;
         let pid = run.leader.pid;
         self.announce_exit(id, generation, pid, exit);
         self.feed(id, Input::LeaderExited(generation, ending));
@@ -343,17 +310,17 @@ impl<K: Kernel> Daemon<K> {
     /// Steps a machine and does what it says.
     pub(crate) fn feed(&mut self, id: Id, input: Input) {
         let mut actions = std::mem::take(&mut self.actions);
-        let Some(unit) = unit_in(&mut self.units, id) else {
+        let Some(service) = service_in(&mut self.services, id) else {
             return;
         };
-        self.sequence.0 = generations::skipped(self.sequence.0, &self.strays);
-        let restarts = unit.machine.restarts();
-        if unit.run.is_none() && matches!(input, Input::Start | Input::Stop | Input::Restart) {
-            unit.killed = None;
+        self.sequence.0 = generations::skipped(self.sequence.0, &self.trees.strays);
+        let restarts = service.machine.restarts();
+        if service.run.is_none() && matches!(input, Input::Start | Input::Stop | Input::Restart) {
+            service.killed = None;
         }
         match input {
-            Input::Stop => unit.halted = true,
-            Input::Start | Input::Restart => unit.halted = false,
+            Input::Stop => service.halted = true,
+            Input::Start | Input::Restart => service.halted = false,
             Input::Spawned(_)
             | Input::SpawnFailed(..)
             | Input::LeaderExited(..)
@@ -361,9 +328,9 @@ impl<K: Kernel> Daemon<K> {
             | Input::Emptied(_)
             | Input::Tick => {}
         }
-        unit.machine.step(self.now, input, &mut self.sequence, &mut actions);
-        if unit.machine.restarts() > restarts {
-            unit.restarted_at = self.kernel.wall();
+        service.machine.step(self.now, input, &mut self.sequence, &mut actions);
+        if service.machine.restarts() > restarts {
+            service.restarted_at = self.kernel.wall();
         }
         // The operator's word is on record before the signal goes out: whoever kills us in
         // between, the next daemon goes on stopping.
@@ -385,27 +352,28 @@ impl<K: Kernel> Daemon<K> {
 
     /// Announces what changed, and keeps timer, journal and waiters up to date.
     pub(crate) fn after_step(&mut self, id: Id) {
-        let Some(unit) = unit_in(&mut self.units, id) else {
+        let Some(service) = service_in(&mut self.services, id) else {
             return;
         };
-        let deadline = unit.machine.deadline();
-        if deadline != unit.deadline {
-            if let Some(old) = unit.deadline {
+        let deadline = service.machine.deadline();
+        if deadline != service.deadline {
+            if let Some(old) = service.deadline {
                 self.deadlines.remove(&(old, id));
             }
             if let Some(new) = deadline {
                 self.deadlines.insert((new, id));
             }
-            unit.deadline = deadline;
+            service.deadline = deadline;
         }
         self.touched.insert(id);
-        let (before, status) = (unit.announced, unit.status());
-        unit.announced = status;
+        let (before, status) = (service.announced, service.status());
+        service.announced = status;
         if before != status {
             self.announce_status(id, status);
         }
         let gone = matches!(status, Status::Stopped | Status::Errored);
-        if gone && self.unit(id).is_some_and(|unit| unit.removing && unit.run.is_none()) {
+        if gone && self.service(id).is_some_and(|service| service.removing && service.run.is_none())
+        {
             self.forget(id);
         }
     }
@@ -415,7 +383,7 @@ impl<K: Kernel> Daemon<K> {
         if mutant("forget_state") {
             self.dirty.clear();
         }
-        let mut failed = Set::new();
+        let mut failed = VecSet::new();
         for id in std::mem::take(&mut self.dirty) {
             if !self.write_slot(id) {
                 failed.insert(id);
@@ -423,17 +391,17 @@ impl<K: Kernel> Daemon<K> {
         }
         self.dirty = failed;
         for (id, state) in std::mem::take(&mut self.freed) {
-            let taken = self.unit(id).is_some();
+            let taken = self.service(id).is_some();
             if !taken && self.journal.write(&mut self.kernel, id, &state).is_err() {
                 self.freed.push((id, state));
             }
         }
         if !self.dirty.is_empty() || !self.freed.is_empty() {
-            self.look_again_at.get_or_insert(self.now + gate::LOOK_AGAIN_MS);
+            self.trees.look_again_at.get_or_insert(self.now + trees::drain::LOOK_AGAIN_MS);
         }
         if self.store.wants_compaction() {
-            let units = self.units.iter().filter_map(Option::as_deref);
-            let lines = units.map(|unit| (unit.line, unit.id, &unit.definition));
+            let services = self.services.iter().filter_map(Option::as_deref);
+            let lines = services.map(|service| (service.line, service.id, &service.definition));
             if let Err(errno) = self.store.compact(&mut self.kernel, lines) {
                 self.trouble = Some(format!("cannot rewrite {}/services: {errno}", self.home));
             }
@@ -442,7 +410,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Writes the daemon's half of a slot; whether that went well.
     pub(crate) fn write_slot(&mut self, id: Id) -> bool {
-        let Some(state) = self.unit(id).map(Unit::state) else {
+        let Some(state) = self.service(id).map(Service::state) else {
             return true;
         };
         match self.journal.write(&mut self.kernel, id, &state) {
@@ -456,11 +424,11 @@ impl<K: Kernel> Daemon<K> {
 
     /// A leader ended well, and what it left behind lives on: notes who, and gives its generation.
     fn daemonized(&mut self, id: Id) -> Option<Generation> {
-        let unit = self.unit(id)?;
-        let Phase::Lingering { .. } = unit.machine.phase() else {
+        let service = self.service(id)?;
+        let Phase::Lingering { .. } = service.machine.phase() else {
             return None;
         };
-        let generation = unit.run.as_ref()?.generation;
+        let generation = service.run.as_ref()?.generation;
         let pid = self.survivor(id)?;
         let words = self.kernel.cmdline(pid).map(|text| parse_cmdline(&text)).unwrap_or_default();
         let command: String = join(&words).chars().take(COMMAND_CHARS_MAX).collect();
@@ -468,7 +436,7 @@ impl<K: Kernel> Daemon<K> {
             "it daemonizes: it exited with 0 and left pid {pid} ({command}) behind; run it in the \
              foreground"
         );
-        self.unit_mut(id)?.note = Some(text.into());
+        self.service_mut(id)?.note = Some(text.into());
         Some(generation)
     }
 }

@@ -1,5 +1,5 @@
 //! A home that was lost whole, its key too: what still bears the key tells it.
-use super::sorted::{Map, Set};
+use super::vecmap::{VecMap, VecSet};
 use crate::process::Pid;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::stat::environ_value;
@@ -13,7 +13,7 @@ use crate::sys::Kernel;
 /// Only processes of our own user are asked: nobody else can stop our services from starting.
 pub(crate) fn lost_key<K: Kernel>(kernel: &mut K, path: &str) -> Option<u64> {
     let mut pids = Vec::new();
-    let (mut lost, mut held) = (Map::new(), Set::new());
+    let (mut lost, mut held) = (VecMap::new(), VecSet::new());
     kernel.processes(0, &mut pids).ok()?;
     while let Some(last) = pids.last().copied() {
         for pid in pids.drain(..) {
@@ -30,7 +30,7 @@ pub(crate) fn lost_key<K: Kernel>(kernel: &mut K, path: &str) -> Option<u64> {
                     lost.insert(home, Some(key));
                 }
                 Said::Nothing => {
-                    lost.or_default(home);
+                    lost.entry_or_default(home);
                 }
                 Said::Key(_) | Said::Elsewhere => {}
             }

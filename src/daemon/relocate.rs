@@ -254,9 +254,9 @@ impl Daemon<Linux> {
     /// A child that has not exec'd yet signs where the journal was when it was forked, if it has
     /// not done so already.
     fn sign_for_launching(&mut self) {
-        let launching = self.all_units().filter_map(|unit| {
-            let run = unit.run.as_ref().filter(|run| run.launch.is_some())?;
-            Some((unit.id, run.generation.0, run.leader.pid))
+        let launching = self.all_services().filter_map(|service| {
+            let run = service.run.as_ref().filter(|run| run.launch.is_some())?;
+            Some((service.id, run.generation.0, run.leader.pid))
         });
         for (id, generation, pid) in launching.collect::<Vec<(Id, u64, Pid)>>() {
             let signed = self.journal.signature(&mut self.kernel, id);
@@ -275,14 +275,14 @@ impl Daemon<Linux> {
 
     fn identity_of_child(&mut self, id: Id, pid: Pid) -> Identity {
         let start_time = self.kernel.stat(pid).map_or(0, |stat| stat.start_time);
-        let run = self.units.get(id as usize).and_then(Option::as_deref);
-        let pidfd = run.and_then(|unit| unit.run.as_ref()).and_then(|run| run.pidfd.as_ref());
+        let run = self.services.get(id as usize).and_then(Option::as_deref);
+        let pidfd = run.and_then(|service| service.run.as_ref()).and_then(|run| run.pidfd.as_ref());
         let inode = pidfd.and_then(|pidfd| self.kernel.inode(pidfd)).unwrap_or(0);
         Identity { pid, start_time, inode }
     }
 
     fn namespace_of_child(&mut self, pid: Pid) -> Namespace {
-        let own = self.own_namespace;
+        let own = self.trees.own_namespace;
         let inode = if own == 0 { 0 } else { self.kernel.time_namespace(pid).unwrap_or(0) };
         Namespace { id: 0, inode: if inode == own { 0 } else { inode } }
     }

@@ -4,8 +4,9 @@ use super::events::{BY_OPM, exit_parts, rfc3339};
 use super::launch::{environment, log_paths};
 use super::lookalike::Likeness;
 use super::request::Refusal;
-use super::sorted::Set;
-use super::unit::{Owner, Unit, unit_in};
+use super::service::{Service, service_in};
+use super::trees::Owner;
+use super::vecmap::VecSet;
 use crate::process::Pid;
 use crate::process::command::pattern_of_argv;
 use crate::process::mark::EnvMark;
@@ -24,14 +25,14 @@ const SAMPLE_MS_MIN: u64 = 1_000;
 
 #[derive(Default)]
 struct Usage {
-    pids: Set<Pid>,
+    pids: VecSet<Pid>,
     ticks: u64,
     pages: u64,
 }
 
 impl<K: Kernel> Daemon<K> {
     pub(crate) fn list(&mut self, usage: bool, table: bool) -> Reply {
-        let ids: Vec<Id> = self.all_units().map(|unit| unit.id).collect();
+        let ids: Vec<Id> = self.all_services().map(|service| service.id).collect();
         let rows = ids.into_iter().filter_map(|id| self.row(id, usage));
         if table {
             let mut text = String::new();
@@ -48,16 +49,16 @@ impl<K: Kernel> Daemon<K> {
 
     pub(crate) fn envs(&self, target: &str) -> Result<Reply, Refusal> {
         let ids = self.one_or_more(target)?;
-        let units = ids.into_iter().filter_map(|id| self.unit(id));
-        Ok(Reply::Env(units.map(|u| (u.name().to_owned(), self.env_of(u))).collect()))
+        let services = ids.into_iter().filter_map(|id| self.service(id));
+        Ok(Reply::Env(services.map(|u| (u.name().to_owned(), self.env_of(u))).collect()))
     }
 
     pub(crate) fn log_files(&self, target: &str) -> Result<Reply, Refusal> {
         let ids = self.one_or_more(target)?;
-        let units = ids.into_iter().filter_map(|id| self.unit(id));
-        let files = units.map(|unit| {
-            let (out, error) = self.logs_of(unit.name());
-            LogFiles { id: unit.id, name: unit.name().to_owned(), out, error }
+        let services = ids.into_iter().filter_map(|id| self.service(id));
+        let files = services.map(|service| {
+            let (out, error) = self.logs_of(service.name());
+            LogFiles { id: service.id, name: service.name().to_owned(), out, error }
         });
         Ok(Reply::Logs(files.collect()))
     }
@@ -72,9 +73,9 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Why what a live service writes can't be read in its log files, if so.
-    fn log_trouble(&self, unit: &Unit<K>) -> Option<String> {
-        unit.pid()?;
-        let (out, error) = self.logs_of(unit.name());
+    fn log_trouble(&self, service: &Service<K>) -> Option<String> {
+        service.pid()?;
+        let (out, error) = self.logs_of(service.name());
         let home = format!("{}/", self.home);
         [out?, error?].iter().find_map(|path| {
             let errno = self.kernel.log_trouble(path.strip_prefix(&home)?)?;
@@ -94,26 +95,27 @@ impl<K: Kernel> Daemon<K> {
     fn row(&mut self, id: Id, usage: bool) -> Option<Row> {
         let used = if usage { self.usage(id) } else { None };
         let now = self.now;
-        let unit = self.unit_mut(id)?;
-        let up = matches!(unit.machine.phase(), Phase::Up { .. } | Phase::Stopping { .. });
-        let since = unit.run.as_ref().filter(|run| run.exit.is_none() && up).map(|run| run.since);
+        let service = self.service_mut(id)?;
+        let up = matches!(service.machine.phase(), Phase::Up { .. } | Phase::Stopping { .. });
+        let since =
+            service.run.as_ref().filter(|run| run.exit.is_none() && up).map(|run| run.since);
         let uptime_ms = since.map(|since| now.saturating_sub(since));
         let cpu_percent = used.as_ref().map(|used| {
             let begin = since.unwrap_or(now);
-            let (from, ticks) = match unit.sample {
+            let (from, ticks) = match service.sample {
                 Some((at, ticks)) if at > begin && ticks <= used.ticks => (at, ticks),
                 _ => (begin, 0),
             };
             let seconds = (now.saturating_sub(from)).max(1) as f64 / 1000.0;
             if now.saturating_sub(from) >= SAMPLE_MS_MIN {
-                unit.sample = Some((now, used.ticks));
+                service.sample = Some((now, used.ticks));
             }
             let percent = (used.ticks - ticks) as f64 / TICKS / seconds * 100.0;
             (percent * 10.0).round() / 10.0
         });
         let wall = self.kernel.wall();
-        let unit = self.unit(id)?;
-        let next_at = match unit.machine.phase() {
+        let service = self.service(id)?;
+        let next_at = match service.machine.phase() {
             Phase::Cooldown { since, delay, .. } => {
                 let left = since.saturating_add(*delay).saturating_sub(now);
                 Some(rfc3339(wall.saturating_add(left)))
@@ -127,19 +129,19 @@ impl<K: Kernel> Daemon<K> {
         };
         Some(Row {
             id,
-            name: unit.name().to_owned(),
-            pid: unit.pid(),
+            name: service.name().to_owned(),
+            pid: service.pid(),
             uptime_ms,
-            restarts: unit.machine.restarts(),
-            status: unit.status(),
+            restarts: service.machine.restarts(),
+            status: service.status(),
             cpu_percent,
             memory_bytes: used.as_ref().map(|used| used.pages * rustix::param::page_size() as u64),
             watching: false,
             processes: used.as_ref().and_then(|used| u32::try_from(used.pids.len()).ok()),
-            generation: unit.generation,
-            adopted: unit.run.as_ref().is_some_and(|run| run.adopted),
-            command: unit.definition.spec.command_line(),
-            cwd: unit.definition.spec.cwd.clone(),
+            generation: service.generation,
+            adopted: service.run.as_ref().is_some_and(|run| run.adopted),
+            command: service.definition.spec.command_line(),
+            cwd: service.definition.spec.cwd.clone(),
             next_at,
         })
     }
@@ -150,8 +152,8 @@ impl<K: Kernel> Daemon<K> {
             return vec![];
         };
         let leader = run.exit.is_none().then_some(run.leader.pid);
-        let orphans = self.orphans.iter().filter(|(_, orphan)| match orphan.owner {
-            Owner::Run(owner, generation) => owner == id && generation == run.generation,
+        let orphans = self.trees.orphans.iter().filter(|(_, orphan)| match orphan.owner {
+            Owner::Tree(owner, generation) => owner == id && generation == run.generation,
             Owner::Unknown => run.exit.is_some(),
             Owner::Foreign => false,
         });
@@ -165,7 +167,7 @@ impl<K: Kernel> Daemon<K> {
             return None;
         }
         let mut usage = Usage::default();
-        let mut seen = Set::new();
+        let mut seen = VecSet::new();
         for pid in &queue {
             seen.insert(*pid);
         }
@@ -189,38 +191,38 @@ impl<K: Kernel> Daemon<K> {
         let pids = self.usage(id).map(|usage| usage.pids);
         let identity = self.identity(id);
         let cgroup = row.pid.and_then(|pid| self.kernel.cgroup(pid));
-        let unit = self.unit(id)?;
-        let attributes = &unit.definition.base.attributes;
-        let note = self.stopping_note(id).or_else(|| unit.reason());
-        let note = note.or_else(|| self.log_trouble(unit));
+        let service = self.service(id)?;
+        let attributes = &service.definition.base.attributes;
+        let note = self.stopping_note(id).or_else(|| service.reason());
+        let note = note.or_else(|| self.log_trouble(service));
         let note = note.or_else(|| self.kernel.lacking(attributes));
         let at = |ms: u64| (ms > 0).then(|| rfc3339(ms));
-        let (exit_code, signal) = exit_parts(unit.exit);
-        let (log_out, log_error) = self.logs_of(unit.name());
-        let env = self.env_of(unit).into_iter();
+        let (exit_code, signal) = exit_parts(service.exit);
+        let (log_out, log_error) = self.logs_of(service.name());
+        let env = self.env_of(service).into_iter();
         let mut env_keys: Vec<String> = env.map(|(key, _)| key).collect();
         env_keys.sort_unstable();
         Some(Info {
             pids: pids.unwrap_or_default().into_iter().collect(),
-            started_at: if row.pid.is_some() { at(unit.started_at) } else { None },
-            last_exit: unit.exit.map(|_| LastExit {
+            started_at: if row.pid.is_some() { at(service.started_at) } else { None },
+            last_exit: service.exit.map(|_| LastExit {
                 code: exit_code,
                 signal,
-                by: unit.by_opm.then(|| BY_OPM.to_owned()),
-                at: at(unit.exited_at),
+                by: service.by_opm.then(|| BY_OPM.to_owned()),
+                at: at(service.exited_at),
             }),
             ready: row.status == Status::Online,
-            pattern: pattern_of_argv(&unit.definition.spec.command),
-            policy: unit.definition.spec.policy,
+            pattern: pattern_of_argv(&service.definition.spec.command),
+            policy: service.definition.spec.policy,
             attributes: self.kernel.unusual(attributes),
             log_out,
             log_error,
             identity,
-            failed_restarts: unit.machine.deaths(),
-            last_restart_at: at(unit.restarted_at),
+            failed_restarts: service.machine.deaths(),
+            last_restart_at: at(service.restarted_at),
             env_keys,
             cgroup,
-            done: unit.is_done(),
+            done: service.is_done(),
             note,
             row,
         })
@@ -228,12 +230,12 @@ impl<K: Kernel> Daemon<K> {
 
     /// What the running incarnation of a service has in its environment, or the next one will,
     /// whose pid is not known yet.
-    fn env_of(&self, unit: &Unit<K>) -> Env {
+    fn env_of(&self, service: &Service<K>) -> Env {
         let next = self.sequence.0 + 1;
-        let run = unit.run.as_ref().map(|run| (run.generation.0, run.leader.pid));
+        let run = service.run.as_ref().map(|run| (run.generation.0, run.leader.pid));
         let (generation, pid) = run.unwrap_or((next, 0));
-        let mark = EnvMark { home_key: self.header.home_key, id: unit.id, generation, pid };
-        let env = environment(&unit.definition, &self.home, &mark, self.outer.as_deref());
+        let mark = EnvMark { home_key: self.header.home_key, id: service.id, generation, pid };
+        let env = environment(&service.definition, &self.home, &mark, self.outer.as_deref());
         let pairs = env.iter().filter_map(|entry| {
             let (name, value) = std::str::from_utf8(entry).ok()?.split_once('=')?;
             Some((name.to_owned(), value.to_owned()))
@@ -242,8 +244,8 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn stopping_note(&self, id: Id) -> Option<String> {
-        let unit = self.unit(id)?;
-        let run = unit.run.as_ref().filter(|run| run.exit.is_some())?;
+        let service = self.service(id)?;
+        let run = service.run.as_ref().filter(|run| run.exit.is_some())?;
         let killed = if run.kills > 0 { ", killed already" } else { "" };
         let (ours, unsure) = self.rest(id);
         match (ours.is_empty(), unsure.is_empty()) {
@@ -264,8 +266,8 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn identity(&mut self, id: Id) -> Option<Identity> {
-        let unit = unit_in(&mut self.units, id)?;
-        let run = unit.run.as_mut().filter(|run| run.exit.is_none())?;
+        let service = service_in(&mut self.services, id)?;
+        let run = service.run.as_mut().filter(|run| run.exit.is_none())?;
         let pidfd = run.pidfd.as_ref()?;
         if run.leader.inode == 0 {
             run.leader.inode = self.kernel.inode(pidfd).unwrap_or(0);
@@ -292,7 +294,10 @@ impl<K: Kernel> Daemon<K> {
             uptime_ms: self.now.saturating_sub(self.began),
             memory_bytes: procfs::own_memory(),
             services: self.count(),
-            online: self.all_units().filter(|unit| unit.status() == Status::Online).count(),
+            online: self
+                .all_services()
+                .filter(|service| service.status() == Status::Online)
+                .count(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL,
             home: self.home.clone(),
@@ -302,8 +307,8 @@ impl<K: Kernel> Daemon<K> {
 
     fn look_alikes(&mut self) -> Vec<Finding> {
         let passers = self.passers();
-        let units = self.all_units();
-        let specs: Vec<_> = units.map(|unit| unit.definition.spec.clone()).collect();
+        let services = self.all_services();
+        let specs: Vec<_> = services.map(|service| service.definition.spec.clone()).collect();
         let mut findings = Vec::new();
         for spec in specs {
             if let Some(Likeness::Same(pid)) = self.likeness(&spec, &passers) {
@@ -323,7 +328,7 @@ impl<K: Kernel> Daemon<K> {
         let is_root = self.kernel.own_uid() == 0;
         let mut findings: Vec<Finding> =
             features.map(|(name, has)| tier(name, has, is_root)).into();
-        let pass = self.sightings(super::scan::Search::ALL);
+        let pass = self.sightings(super::trees::sweep::Search::ALL);
         // With hidepid=2 those of others are not even listed: PID 1 is always there.
         findings.push(if self.kernel.stat(1).is_ok() && pass.is_some() {
             finding("ok", "/proc", "shows every process".to_owned(), "")
@@ -338,14 +343,14 @@ impl<K: Kernel> Daemon<K> {
         }
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let room = limit.current.unwrap_or(u64::MAX);
-        let used = self.count() as u64 + self.orphans.len() as u64 + 32;
+        let used = self.count() as u64 + self.trees.orphans.len() as u64 + 32;
         let (level, advice) = match used * 2 > room {
             true => ("note", "raise the hard limit of open files (one for each service)"),
             false => ("ok", ""),
         };
         findings.push(finding(level, "open files", format!("limit {room}"), advice));
         findings.extend(self.look_alikes());
-        for (pid, orphan) in self.orphans.iter() {
+        for (pid, orphan) in self.trees.orphans.iter() {
             if orphan.owner == Owner::Unknown {
                 let text = format!("pid {pid} is an orphan that bears no mark");
                 let advice = "no service is restarted while it lives: end it if it is not needed";
@@ -365,14 +370,14 @@ impl<K: Kernel> Daemon<K> {
             let advice = "end it if it is not yours: nothing waits for it";
             findings.push(finding("note", "mark", text, advice));
         }
-        for name in self.strays.iter().filter_map(|stray| stray.name.clone()) {
+        for name in self.trees.strays.iter().filter_map(|stray| stray.name.clone()) {
             let text = format!("something of {name} still runs, but its record is lost");
             let advice = "start it again: what is left drains first";
             findings.push(finding("problem", "stray", text, advice));
         }
-        for unit in self.all_units() {
-            if let Some(trouble) = self.log_trouble(unit) {
-                let text = format!("{}: {trouble}", unit.name());
+        for service in self.all_services() {
+            if let Some(trouble) = self.log_trouble(service) {
+                let text = format!("{}: {trouble}", service.name());
                 findings.push(finding("problem", "log", text, "see to that, then restart it"));
             }
         }

@@ -1,7 +1,7 @@
 //! What each request does. A reply goes out when its effect is true ([`super::answer`]).
 use super::answer::{Pending, Then, Wish, done, failed, told, warned};
-use super::sorted::{Map, Set};
-use super::unit::Unit;
+use super::service::Service;
+use super::vecmap::{VecMap, VecSet};
 use super::{ClientId, Daemon, Leave};
 use crate::process::Pid;
 use crate::service::machine::{Generation, Input};
@@ -81,10 +81,11 @@ impl<K: Kernel> Daemon<K> {
     /// The ids that a target names, and an error outcome for each part of it that names none.
     pub(crate) fn resolve(&self, target: &str) -> Result<(Vec<Id>, Vec<Outcome>), Refusal> {
         let target = Selector::parse(target).map_err(|text| (code::USAGE, text))?;
-        let mut ids = Set::new();
+        let mut ids = VecSet::new();
         let mut missing = Vec::new();
         for part in target.parts() {
-            let chosen = part.choose(self.all_units().map(|unit| (unit.id, unit.name())));
+            let chosen =
+                part.choose(self.all_services().map(|service| (service.id, service.name())));
             if chosen.is_empty() && !part.is_all() {
                 let text = format!("no such service: {} (try 'opm ls')", part.text());
                 missing.push(failed(code::NO_SUCH, text));
@@ -103,7 +104,7 @@ impl<K: Kernel> Daemon<K> {
     pub(crate) fn await_all(
         &mut self,
         client: ClientId,
-        wishes: Map<Id, Wish>,
+        wishes: VecMap<Id, Wish>,
         said: Vec<(Id, Outcome)>,
         then: Then,
     ) {
@@ -127,26 +128,27 @@ impl<K: Kernel> Daemon<K> {
     fn start(&mut self, client: ClientId, target: &str, force: bool) -> Result<(), Refusal> {
         let (ids, missing) = self.resolve(target)?;
         let mut said = Self::said_missing(missing);
-        let mut wishes = Map::new();
-        let idle = |unit: &Unit<K>| unit.run.is_none() && unit.machine.generation().is_none();
-        let any_idle = ids.iter().any(|id| self.unit(*id).is_some_and(idle));
+        let mut wishes = VecMap::new();
+        let idle =
+            |service: &Service<K>| service.run.is_none() && service.machine.generation().is_none();
+        let any_idle = ids.iter().any(|id| self.service(*id).is_some_and(idle));
         let passers = if any_idle { self.passers() } else { Vec::new() };
         for id in ids {
-            let Some(unit) = self.unit(id) else { continue };
-            if unit.removing {
-                let text = format!("{}: is being removed", unit.name());
+            let Some(service) = self.service(id) else { continue };
+            if service.removing {
+                let text = format!("{}: is being removed", service.name());
                 said.push((id, failed(code::FAILED, text)));
                 continue;
             }
-            if unit.status() == Status::Online {
-                let pid = unit.pid().unwrap_or(0);
-                let name = unit.name();
+            if service.status() == Status::Online {
+                let pid = service.pid().unwrap_or(0);
+                let name = service.name();
                 said.push((id, done(format!("{name}: already online (id {id}, pid {pid})"))));
                 // What was adopted while its end was a tracer's can be on its way down.
                 self.feed(id, Input::Start);
                 continue;
             }
-            if idle(unit) {
+            if idle(service) {
                 match self.stands_in_the_way(id, &passers, force) {
                     Err(outcome) => {
                         said.push((id, outcome));
@@ -156,7 +158,7 @@ impl<K: Kernel> Daemon<K> {
                     Ok(warnings) => said.push((id, warned(warnings))),
                 }
             }
-            let after = self.unit(id).map_or(0, |unit| unit.emptied);
+            let after = self.service(id).map_or(0, |service| service.emptied);
             wishes.insert(id, Wish::Up(Generation(after)));
             self.wake_up(id, Input::Start);
         }
@@ -166,19 +168,19 @@ impl<K: Kernel> Daemon<K> {
 
     /// Starts or restarts by the operator's wish: a note of the past is past.
     pub(crate) fn wake_up(&mut self, id: Id, input: Input) {
-        if let Some(unit) = self.unit_mut(id) {
-            unit.note = None;
+        if let Some(service) = self.service_mut(id) {
+            service.note = None;
         }
         self.feed(id, input);
     }
 
     fn wish_down(&self, id: Id) -> Wish {
-        Wish::Down(Generation(self.unit(id).map_or(0, |unit| unit.generation)))
+        Wish::Down(Generation(self.service(id).map_or(0, |service| service.generation)))
     }
 
     fn stop(&mut self, client: ClientId, target: &str) -> Result<(), Refusal> {
         let (ids, missing) = self.resolve(target)?;
-        let mut wishes = Map::new();
+        let mut wishes = VecMap::new();
         for id in ids {
             wishes.insert(id, self.wish_down(id));
             self.feed(id, Input::Stop);
@@ -189,18 +191,18 @@ impl<K: Kernel> Daemon<K> {
 
     fn restart(&mut self, client: ClientId, target: &str) -> Result<(), Refusal> {
         let (ids, missing) = self.resolve(target)?;
-        let mut wishes = Map::new();
+        let mut wishes = VecMap::new();
         let mut said = Self::said_missing(missing);
         let mut passers = None;
         for id in ids {
-            let Some(unit) = self.unit(id) else { continue };
-            if unit.removing {
-                let text = format!("{}: is being removed", unit.name());
+            let Some(service) = self.service(id) else { continue };
+            if service.removing {
+                let text = format!("{}: is being removed", service.name());
                 said.push((id, failed(code::FAILED, text)));
                 continue;
             }
             // A restart of what is down is a start.
-            if unit.run.is_none() && unit.machine.generation().is_none() {
+            if service.run.is_none() && service.machine.generation().is_none() {
                 let passers = passers.get_or_insert_with(|| self.passers());
                 match self.stands_in_the_way(id, passers, false) {
                     Err(outcome) => {
@@ -211,10 +213,10 @@ impl<K: Kernel> Daemon<K> {
                     Ok(warnings) => said.push((id, warned(warnings))),
                 }
             }
-            let Some(unit) = self.unit(id) else { continue };
+            let Some(service) = self.service(id) else { continue };
             // One that is starting is not stopped for a restart: its exec is the fresh one.
-            let starting = unit.status() == Status::Starting;
-            let after = unit.generation.saturating_sub(u64::from(starting));
+            let starting = service.status() == Status::Starting;
+            let after = service.generation.saturating_sub(u64::from(starting));
             wishes.insert(id, Wish::Up(Generation(after)));
             self.wake_up(id, Input::Restart);
         }
@@ -225,15 +227,15 @@ impl<K: Kernel> Daemon<K> {
     fn remove(&mut self, client: ClientId, target: &str) -> Result<(), Refusal> {
         let (ids, missing) = self.resolve(target)?;
         let mut said = Self::said_missing(missing);
-        let mut wishes = Map::new();
+        let mut wishes = VecMap::new();
         for id in ids {
-            let Some(unit) = self.unit_mut(id) else {
+            let Some(service) = self.service_mut(id) else {
                 continue;
             };
-            unit.removing = true;
-            let name = unit.name().to_owned();
+            service.removing = true;
+            let name = service.name().to_owned();
             self.feed(id, Input::Stop);
-            if self.unit(id).is_some() {
+            if self.service(id).is_some() {
                 wishes.insert(id, Wish::Gone);
             } else {
                 said.push((id, done(format!("{name}: removed"))));
@@ -257,11 +259,11 @@ impl<K: Kernel> Daemon<K> {
         let word = Signal::from_number(signal).map_or(signal.to_string(), Signal::name);
         let mut said = Self::said_missing(missing);
         for id in ids {
-            let Some(unit) = self.units.get(id as usize).and_then(Option::as_deref) else {
+            let Some(service) = self.services.get(id as usize).and_then(Option::as_deref) else {
                 continue;
             };
-            let name = unit.name().to_owned();
-            let pidfd = unit.run.as_ref().filter(|run| run.exit.is_none());
+            let name = service.name().to_owned();
+            let pidfd = service.run.as_ref().filter(|run| run.exit.is_none());
             let Some(pidfd) = pidfd.and_then(|run| run.pidfd.as_ref()) else {
                 said.push((id, failed(code::FAILED, format!("{name}: is not running"))));
                 continue;
@@ -273,7 +275,7 @@ impl<K: Kernel> Daemon<K> {
             }
             said.push((id, told(&name, sent, format!("{name}: sent signal {word}"))));
         }
-        self.await_all(client, Map::new(), said, Then::Answer);
+        self.await_all(client, VecMap::new(), said, Then::Answer);
         Ok(())
     }
 
@@ -281,14 +283,14 @@ impl<K: Kernel> Daemon<K> {
         let (ids, missing) = self.resolve(target)?;
         let mut said = Self::said_missing(missing);
         for id in ids {
-            let Some(unit) = self.unit_mut(id) else {
+            let Some(service) = self.service_mut(id) else {
                 continue;
             };
-            unit.machine.reset();
-            said.push((id, done(format!("{}: counters are 0", unit.name()))));
+            service.machine.reset();
+            said.push((id, done(format!("{}: counters are 0", service.name()))));
             self.dirty.insert(id);
         }
-        self.await_all(client, Map::new(), said, Then::Answer);
+        self.await_all(client, VecMap::new(), said, Then::Answer);
         Ok(())
     }
 
@@ -300,7 +302,7 @@ impl<K: Kernel> Daemon<K> {
         timeout_ms: Option<u64>,
     ) -> Result<(), Refusal> {
         let (ids, missing) = self.resolve(target)?;
-        let mut waiting = Map::new();
+        let mut waiting = VecMap::new();
         for id in ids {
             waiting.insert(id, Wish::Status(until));
         }
@@ -316,8 +318,8 @@ impl<K: Kernel> Daemon<K> {
         let (ids, missing) = self.resolve(target)?;
         let mut said = Self::said_missing(missing);
         for id in ids {
-            let Some(unit) = self.unit(id) else { continue };
-            let name = unit.name().to_owned();
+            let Some(service) = self.service(id) else { continue };
+            let name = service.name().to_owned();
             let (out, error) = super::launch::log_paths(&self.home, &name);
             let prefix = format!("{}/", self.home);
             let mut result = Ok(());
@@ -330,15 +332,18 @@ impl<K: Kernel> Daemon<K> {
             }
             said.push((id, told(&name, result, format!("{name}: logs are empty"))));
         }
-        self.await_all(client, Map::new(), said, Then::Answer);
+        self.await_all(client, VecMap::new(), said, Then::Answer);
         Ok(())
     }
 
     fn leave(&mut self, client: ClientId, services: bool) {
         // Nothing survives PID 1, so that leaving without them would be a kill.
         let services = services || self.own.pid == 1;
-        let alive: Vec<Id> =
-            self.all_units().filter(|u| u.machine.generation().is_some()).map(|u| u.id).collect();
+        let alive: Vec<Id> = self
+            .all_services()
+            .filter(|u| u.machine.generation().is_some())
+            .map(|u| u.id)
+            .collect();
         if !services {
             let running = alive.len();
             let text = match running {
@@ -351,8 +356,8 @@ impl<K: Kernel> Daemon<K> {
             self.leave = Some(Leave::Quit);
             return;
         }
-        let mut wishes = Map::new();
-        let ids: Vec<Id> = self.all_units().map(|unit| unit.id).collect();
+        let mut wishes = VecMap::new();
+        let ids: Vec<Id> = self.all_services().map(|service| service.id).collect();
         for id in ids {
             if alive.contains(&id) {
                 wishes.insert(id, self.wish_down(id));

@@ -6,7 +6,7 @@ use super::client::Client;
 use super::front::Front;
 use super::log::log;
 use super::relocate::Removal;
-use super::sorted::{Map, Set};
+use super::vecmap::{VecMap, VecSet};
 use super::{ClientId, Daemon, Leave};
 use crate::sys::linux::{Linux, wake_of};
 use crate::sys::peer::peer;
@@ -53,12 +53,12 @@ pub struct Server {
     /// Says when something in the home is removed.
     pub(super) removals: Option<OwnedFd>,
     pub(super) removal: Option<Removal>,
-    clients: Map<ClientId, Client>,
+    clients: VecMap<ClientId, Client>,
     clients_max: usize,
     next_client: ClientId,
     accept_again: bool,
     /// Those that may have asked more than they were answered.
-    unheard: Set<ClientId>,
+    unheard: VecSet<ClientId>,
     uid: u32,
 }
 
@@ -79,7 +79,7 @@ impl Server {
             poll.registry().register(&mut SourceFd(&fd), REMOVALS, Interest::READABLE)?;
         }
         let uid = rustix::process::geteuid().as_raw();
-        let clients = Map::new();
+        let clients = VecMap::new();
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let half = usize::try_from(limit.current.unwrap_or(u64::MAX) / 2);
         Ok(Self {
@@ -92,7 +92,7 @@ impl Server {
             clients,
             next_client: 1,
             accept_again: false,
-            unheard: Set::new(),
+            unheard: VecSet::new(),
             uid,
         })
     }
@@ -258,7 +258,7 @@ impl Server {
     /// not answered, or the answer has not left: a client that only ever asks would keep the
     /// loop, and what it asked for the memory. False: there may be more.
     fn hear(&mut self, id: ClientId, daemon: &mut Daemon<Linux>) -> bool {
-        let Some(client) = self.clients.value_mut(&id) else {
+        let Some(client) = self.clients.get_mut(&id) else {
             return true;
         };
         let mut buffer = [0u8; 16 << 10];
@@ -325,7 +325,7 @@ impl Server {
             log(&line);
         }
         for (id, reply) in std::mem::take(&mut daemon.outbox) {
-            let Some(client) = self.clients.value_mut(&id) else {
+            let Some(client) = self.clients.get_mut(&id) else {
                 continue;
             };
             if reply.is_final() {
@@ -341,7 +341,7 @@ impl Server {
         }
         let waiting = self.clients.iter().filter(|(_, client)| client.backlog() > 0);
         for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
-            let Some(client) = self.clients.value_mut(&id) else {
+            let Some(client) = self.clients.get_mut(&id) else {
                 continue;
             };
             let alive = client.write_out();

@@ -1,7 +1,7 @@
 //! `save` and `restore`: the dump, written so that at every instant a whole one is there.
 use super::answer::{Then, Wish, done, failed, warned};
 use super::request::Refusal;
-use super::sorted::Map;
+use super::vecmap::VecMap;
 use super::{ClientId, Daemon};
 use crate::service::context::Context;
 use crate::service::machine::{Generation, Goal, Input};
@@ -75,17 +75,17 @@ impl<K: Kernel> Daemon<K> {
         let mut environments: Vec<Rc<Context>> = Vec::new();
         let mut places: HashMap<*const Context, usize> = HashMap::new();
         let mut services = Vec::new();
-        for unit in self.all_units() {
-            let base = &unit.definition.base;
+        for service in self.all_services() {
+            let base = &service.definition.base;
             let environment = *places.entry(Rc::as_ptr(base)).or_insert_with(|| {
                 environments.push(base.clone());
                 environments.len() - 1
             });
             services.push(Saved {
-                id: unit.id,
-                up: unit.machine.goal() == Goal::Up,
+                id: service.id,
+                up: service.machine.goal() == Goal::Up,
                 environment,
-                spec: unit.definition.spec.clone(),
+                spec: service.definition.spec.clone(),
             });
         }
         let saved_at = super::events::rfc3339(self.kernel.wall());
@@ -120,7 +120,7 @@ impl<K: Kernel> Daemon<K> {
         })?;
         let services = if count == 1 { "service" } else { "services" };
         let text = format!("saved {count} {services} to {}/{FILE}", self.home);
-        self.await_all(client, Map::new(), vec![(0, done(text))], Then::Answer);
+        self.await_all(client, VecMap::new(), vec![(0, done(text))], Then::Answer);
         Ok(())
     }
 
@@ -191,9 +191,9 @@ impl<K: Kernel> Daemon<K> {
                 ups.push(saved.up);
                 continue;
             };
-            let same = self.unit(id).is_some_and(|unit| {
-                unit.definition.spec.command == saved.spec.command
-                    && unit.definition.spec.cwd == saved.spec.cwd
+            let same = self.service(id).is_some_and(|service| {
+                service.definition.spec.command == saved.spec.command
+                    && service.definition.spec.cwd == saved.spec.cwd
             });
             if same && saved.up {
                 up.push(id);
@@ -220,21 +220,21 @@ impl<K: Kernel> Daemon<K> {
         force: bool,
     ) {
         let mut running = 0;
-        let mut wishes = Map::new();
+        let mut wishes = VecMap::new();
         for id in up {
-            let Some(unit) = self.unit(id) else { continue };
-            if unit.status() == Status::Online {
+            let Some(service) = self.service(id) else { continue };
+            if service.status() == Status::Online {
                 running += 1;
-                let (name, pid) = (unit.name(), unit.pid().unwrap_or(0));
+                let (name, pid) = (service.name(), service.pid().unwrap_or(0));
                 said.push((id, done(format!("{name}: already running (id {id}, pid {pid})"))));
                 // What was adopted while its end was a tracer's can be on its way down.
                 self.feed(id, Input::Start);
                 continue;
             }
-            if unit.removing {
+            if service.removing {
                 continue;
             }
-            if unit.run.is_none() {
+            if service.run.is_none() {
                 match self.stands_in_the_way(id, passers, force) {
                     Err(outcome) => {
                         said.push((id, failed(outcome.code, outcome.text)));
@@ -244,10 +244,10 @@ impl<K: Kernel> Daemon<K> {
                     Ok(warnings) => said.push((id, warned(warnings))),
                 }
             }
-            let after = self.unit(id).map_or(0, |unit| unit.emptied);
+            let after = self.service(id).map_or(0, |service| service.emptied);
             wishes.insert(id, Wish::Up(Generation(after)));
-            if let Some(unit) = self.unit_mut(id) {
-                unit.machine.reset();
+            if let Some(service) = self.service_mut(id) {
+                service.machine.reset();
             }
             self.wake_up(id, Input::Start);
         }

@@ -11,8 +11,8 @@ impl<K: Kernel> Daemon<K> {
     pub(crate) fn is_launching(&self) -> bool {
         !self.launches.is_empty()
             || self
-                .all_units()
-                .any(|unit| unit.run.as_ref().is_some_and(|run| run.launch.is_some()))
+                .all_services()
+                .any(|service| service.run.as_ref().is_some_and(|run| run.launch.is_some()))
     }
 
     pub(crate) fn upgrade(

@@ -288,11 +288,11 @@ impl Front for Run {
     ) -> Result<(), (u8, String)> {
         if again && let Some((_, trouble)) = &self.order.trouble {
             log(&format!("{trouble}; going on with what is known"));
-            let known = daemon.all_units().filter(|unit| {
-                let (out, _) = crate::daemon::launch::fifo_paths(&daemon.home, unit.name());
+            let known = daemon.all_services().filter(|service| {
+                let (out, _) = crate::daemon::launch::fifo_paths(&daemon.home, service.name());
                 std::fs::symlink_metadata(out).is_ok()
             });
-            self.names = known.map(|unit| unit.name().to_owned()).collect();
+            self.names = known.map(|service| service.name().to_owned()).collect();
         }
         let streams = if self.is_alone() {
             Streams::Inherited

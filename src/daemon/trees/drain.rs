@@ -9,9 +9,10 @@
 //! What was put into another PID namespace is not in that list, and of an adopted tree orphans
 //! went elsewhere: there [`super::proof`] asks the kernel whether the tree's time namespace is
 //! empty, or looks for it and for marks.
-use super::Daemon;
 use super::owner::Attribution;
-use super::unit::{Orphan, Owner, unit_in};
+use super::{Orphan, Owner};
+use crate::daemon::Daemon;
+use crate::daemon::service::service_in;
 use crate::mutant::mutant;
 use crate::process::{Namespace, Pid};
 use crate::service::machine::{Generation, Input};
@@ -31,11 +32,11 @@ impl<K: Kernel> Daemon<K> {
     pub(crate) fn count_children(&mut self) {
         for _ in 0..COUNTS_MAX {
             let mut changed = self.reap_dead_orphans();
-            let mut list = std::mem::take(&mut self.children);
+            let mut list = std::mem::take(&mut self.trees.children);
             list.clear();
             let mut whole = self.list_children(&mut list).is_ok();
             for pid in list.iter().copied() {
-                if self.leaders.contains_key(&pid) || self.orphans.contains_key(&pid) {
+                if self.trees.leaders.contains_key(&pid) || self.trees.orphans.contains_key(&pid) {
                     continue;
                 }
                 match self.take_in(pid) {
@@ -43,18 +44,18 @@ impl<K: Kernel> Daemon<K> {
                     Err(_) => whole = false,
                 }
             }
-            self.children = list;
+            self.trees.children = list;
             if !whole {
-                self.look_again_at = Some(self.now + LOOK_AGAIN_MS);
+                self.trees.look_again_at = Some(self.now + LOOK_AGAIN_MS);
                 return;
             }
             if !changed || mutant("count_once") {
-                self.counted = true;
+                self.trees.counted = true;
                 return;
             }
         }
         // They die faster than we count: let others have a turn.
-        self.look_again_at = Some(self.now);
+        self.trees.look_again_at = Some(self.now);
     }
 
     /// Our children: all that we don't know yet, and any that we do.
@@ -62,7 +63,7 @@ impl<K: Kernel> Daemon<K> {
     /// All that are known are in the list. So where it is as long as they are many, it holds
     /// nobody else, and the end of it tells.
     fn list_children(&mut self, list: &mut Vec<Pid>) -> Result<(), Errno> {
-        let known = self.leaders.len() + self.orphans.len();
+        let known = self.trees.leaders.len() + self.trees.orphans.len();
         let place = self.kernel.own_children(known, list)?;
         if place == 0 || place + list.len() == known || mutant("believe_the_tail") {
             return Ok(());
@@ -73,18 +74,18 @@ impl<K: Kernel> Daemon<K> {
 
     fn reap_dead_orphans(&mut self) -> bool {
         let mut any = false;
-        for pid in std::mem::take(&mut self.dead_orphans) {
-            let Some(orphan) = self.orphans.get(&pid) else {
+        for pid in std::mem::take(&mut self.trees.dead_orphans) {
+            let Some(orphan) = self.trees.orphans.get(&pid) else {
                 continue;
             };
             if self.kernel.is_dead(&orphan.pidfd).unwrap_or(false) {
                 // None: traced. It stays, and SIGCHLD brings us here again.
                 if self.kernel.wait(&orphan.pidfd, true) == Ok(None) {
-                    self.dead_orphans.push(pid);
+                    self.trees.dead_orphans.push(pid);
                     continue;
                 }
                 self.kernel.unwatch(&orphan.pidfd);
-                self.orphans.remove(&pid);
+                self.trees.orphans.remove(&pid);
                 any = true;
             }
         }
@@ -112,7 +113,7 @@ impl<K: Kernel> Daemon<K> {
         if mutant("forget_escapees") {
             return Ok(true);
         }
-        self.orphans.insert(pid, Orphan { watched, pidfd, owner, born, mute, asked: false });
+        self.trees.orphans.insert(pid, Orphan { watched, pidfd, owner, born, mute, asked: false });
         self.meet(owner);
         Ok(true)
     }
@@ -121,7 +122,7 @@ impl<K: Kernel> Daemon<K> {
     /// many, or that there is no descriptor for. A service that leaves thousands behind must not
     /// take from the others what they need.
     fn hold(&mut self, pid: Pid) -> Result<(K::Pidfd, bool), Errno> {
-        if self.orphans.len() >= self.orphans_watched_max {
+        if self.trees.orphans.len() >= self.trees.orphans_watched_max {
             return Ok((self.kernel.child(pid), false));
         }
         match self.kernel.pidfd_open(pid) {
@@ -133,20 +134,20 @@ impl<K: Kernel> Daemon<K> {
 
     /// Somebody turned up: if its tree is to go, it is told.
     pub(crate) fn meet(&mut self, owner: Owner) {
-        let Owner::Run(id, _) = owner else { return };
+        let Owner::Tree(id, _) = owner else { return };
         self.touched.insert(id);
         self.terminate_rest(id);
     }
 
     /// Opens what gates can be opened.
     pub(crate) fn check_gates(&mut self) {
-        if self.gates.is_empty() {
+        if self.trees.gates.is_empty() {
             return;
         }
         let (mut searched, mut childless) = (Vec::new(), Vec::new());
-        for id in self.gates.iter().copied().collect::<Vec<_>>() {
+        for id in self.trees.gates.iter().copied().collect::<Vec<_>>() {
             let Some(run) = self.run(id) else {
-                self.gates.remove(&id);
+                self.trees.gates.remove(&id);
                 continue;
             };
             if let Some((stage, errno)) = run.failure {
@@ -185,17 +186,17 @@ impl<K: Kernel> Daemon<K> {
         if mutant("leader_is_tree") {
             return true;
         }
-        if !self.counted {
+        if !self.trees.counted {
             return false;
         }
-        let blocked = self.orphans.values().any(|orphan| match orphan.owner {
-            Owner::Run(owner, generation) => owner == id && generation == run.generation,
+        let blocked = self.trees.orphans.values().any(|orphan| match orphan.owner {
+            Owner::Tree(owner, generation) => owner == id && generation == run.generation,
             Owner::Unknown => run.may_have_forked(orphan.born) && !mutant("ignore_unknown"),
             Owner::Foreign => false,
         });
         if blocked {
-            if self.orphans.values().any(|orphan| orphan.mute) {
-                self.look_again_at.get_or_insert(self.now + self.search_pause);
+            if self.trees.orphans.values().any(|orphan| orphan.mute) {
+                self.trees.look_again_at.get_or_insert(self.now + self.trees.search_pause);
             }
             return false;
         }
@@ -219,10 +220,11 @@ impl<K: Kernel> Daemon<K> {
     /// The time namespace of an incarnation's tree, as its leader signed it; none if namespaces
     /// tell us nothing, whatever they told an earlier daemon.
     pub(crate) fn namespace_of(&mut self, id: Id) -> Namespace {
-        if self.own_namespace == 0 {
+        if self.trees.own_namespace == 0 {
             return Namespace::default();
         }
-        let Some(run) = unit_in(&mut self.units, id).and_then(|unit| unit.run.as_mut()) else {
+        let Some(run) = service_in(&mut self.services, id).and_then(|service| service.run.as_mut())
+        else {
             return Namespace::default();
         };
         if run.namespace.is_none() {
@@ -243,7 +245,8 @@ impl<K: Kernel> Daemon<K> {
             let own = self.header.pid_namespace;
             // Of another user's, which can't be read, none of ours enters.
             any = pids.drain(..).any(|pid| {
-                let known = self.leaders.contains_key(&pid) || self.orphans.contains_key(&pid);
+                let known =
+                    self.trees.leaders.contains_key(&pid) || self.trees.orphans.contains_key(&pid);
                 !known
                     && match self.kernel.pid_namespace(pid) {
                         Ok(its) => its != own,
@@ -258,10 +261,10 @@ impl<K: Kernel> Daemon<K> {
     /// The kernel's own word on the leader's process group, race-free: the pidfd names that very
     /// group, even if the number has a new owner. True where the kernel can't be asked.
     pub(crate) fn is_group_empty(&mut self, id: Id) -> bool {
-        let Some(unit) = unit_in(&mut self.units, id) else {
+        let Some(service) = service_in(&mut self.services, id) else {
             return false;
         };
-        let Some(pidfd) = unit.run.as_ref().and_then(|run| run.pidfd.as_ref()) else {
+        let Some(pidfd) = service.run.as_ref().and_then(|run| run.pidfd.as_ref()) else {
             return true;
         };
         if !self.kernel.features().pgroup_signal {
@@ -270,7 +273,7 @@ impl<K: Kernel> Daemon<K> {
         let empty = self.kernel.signal(pidfd, 0, Reach::Group) == Err(Errno::SRCH);
         if !empty {
             // Zombies of somebody else's count as members until they are reaped; nobody tells us.
-            self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
+            self.trees.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
         }
         empty
     }
@@ -285,9 +288,9 @@ impl<K: Kernel> Daemon<K> {
 
     /// Lets go of an incarnation of which nothing lives.
     fn end_run(&mut self, id: Id) -> Option<Generation> {
-        self.gates.remove(&id);
-        let unit = unit_in(&mut self.units, id)?;
-        let run = unit.run.take()?;
+        self.trees.gates.remove(&id);
+        let service = service_in(&mut self.services, id)?;
+        let run = service.run.take()?;
         if let Some(pidfd) = &run.pidfd {
             if run.child {
                 // A failed launch: nothing reaped it yet. An error means that it is gone already.
@@ -298,10 +301,10 @@ impl<K: Kernel> Daemon<K> {
         for member in run.members.values() {
             self.kernel.unwatch(&member.pidfd);
         }
-        if self.leaders.get(&run.leader.pid) == Some(&id) {
-            self.leaders.remove(&run.leader.pid);
+        if self.trees.leaders.get(&run.leader.pid) == Some(&id) {
+            self.trees.leaders.remove(&run.leader.pid);
         }
-        unit.emptied = unit.emptied.max(run.generation.0);
+        service.emptied = service.emptied.max(run.generation.0);
         Some(run.generation)
     }
 }

@@ -1,6 +1,6 @@
 //! What proves that a tree whose orphans went elsewhere is empty.
 //!
-//! Passes over /proc ([`super::scan`]) look for whatever is in the tree's time namespace or bears
+//! Passes over /proc ([`super::sweep`]) look for whatever is in the tree's time namespace or bears
 //! its marks. Where the kernel has file handles of namespaces, it is asked, too: once that of the
 //! tree is gone nobody is in it, and what is left to look for has made itself another one, and
 //! bears a mark, or is on its way out: the kernel takes the namespace from a process before it
@@ -15,10 +15,10 @@
 //! nothing. A wrap around can break one pass; two in a row would need two of them, and from one
 //! to the next every free pid is given out. So two clean passes are enough if less was forked
 //! during them than there are free pids, and one is if nothing was.
-use super::Daemon;
-use super::gate::LOOK_AGAIN_MS;
-use super::scan::{Pass, Search, Sighting};
-use super::sorted::{Map, Set};
+use super::drain::LOOK_AGAIN_MS;
+use super::sweep::{Pass, Search, Sighting};
+use crate::daemon::Daemon;
+use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::mutant::mutant;
 use crate::process::{Identity, Pid};
 use crate::service::spec::Id;
@@ -52,7 +52,7 @@ impl<K: Kernel> Daemon<K> {
         }
         let waiting = empty.clone();
         if self.pass_until_clean(&mut empty, gone) {
-            self.search_pause = LOOK_AGAIN_MS;
+            self.trees.search_pause = LOOK_AGAIN_MS;
         } else {
             self.search_later(&waiting);
             empty.clear();
@@ -65,13 +65,13 @@ impl<K: Kernel> Daemon<K> {
 
     /// Passes proved nothing: again later, and later each time.
     fn search_later(&mut self, ids: &[Id]) {
-        self.look_again_at.get_or_insert(self.now + self.search_pause);
-        self.search_pause = (self.search_pause * 2).min(SEARCH_PAUSE_MAX_MS);
+        self.trees.look_again_at.get_or_insert(self.now + self.trees.search_pause);
+        self.trees.search_pause = (self.trees.search_pause * 2).min(SEARCH_PAUSE_MAX_MS);
         for id in ids {
-            if let Some(unit) = self.unit_mut(*id) {
+            if let Some(service) = self.service_mut(*id) {
                 let why = "waits for a look at /proc that proves its end: processes of others \
                            come and go";
-                unit.note = Some(why.into());
+                service.note = Some(why.into());
             }
         }
     }
@@ -120,12 +120,12 @@ impl<K: Kernel> Daemon<K> {
 
     /// All that bears a mark of ours and lives, of passes until one is clean; and whether one
     /// was.
-    pub(crate) fn search(&mut self) -> (Vec<Sighting>, bool, Set<Pid>) {
-        let mut found: Map<Pid, Sighting> = Map::new();
+    pub(crate) fn search(&mut self) -> (Vec<Sighting>, bool, VecSet<Pid>) {
+        let mut found: VecMap<Pid, Sighting> = VecMap::new();
         let mut zombies: Vec<Identity> = Vec::new();
         let mut proof = Proof::default();
         let mut whole = false;
-        let mut forged = Set::new();
+        let mut forged = VecSet::new();
         for _ in 0..PASSES_MAX {
             let forks = self.kernel.forks();
             let Some(mut pass) = self.sightings(Search::ALL) else {
@@ -228,10 +228,10 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Generation and time namespace of each leader that lives, by the pidfds that we hold anyway.
-    pub(crate) fn leaders_alive(&mut self) -> Map<Pid, (u64, u64)> {
-        let mut alive = Map::new();
-        let runs = self.units.iter().flatten();
-        for run in runs.filter_map(|unit| unit.run.as_ref()) {
+    pub(crate) fn leaders_alive(&mut self) -> VecMap<Pid, (u64, u64)> {
+        let mut alive = VecMap::new();
+        let runs = self.services.iter().flatten();
+        for run in runs.filter_map(|service| service.run.as_ref()) {
             let lives = |pidfd| self.kernel.is_dead(pidfd) == Ok(false);
             if run.pidfd.as_ref().is_some_and(lives) {
                 let namespace = run.namespace.map_or(0, |namespace| namespace.inode);

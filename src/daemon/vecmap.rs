@@ -1,4 +1,4 @@
-//! Maps and sets in the order of their keys, as sorted vectors.
+//! Maps and sets in the order of their keys, as vecmap vectors.
 //!
 //! A B-tree is 5 kB of code for every type that is kept in one, and the daemon keeps ten. Here
 //! an insertion moves what comes after it: for all services that one daemon may have, less than
@@ -7,15 +7,15 @@ use std::mem;
 
 /// A map. What is inserted in order goes to the end.
 #[derive(Clone, Debug)]
-pub struct Map<K, V>(Vec<(K, V)>);
+pub struct VecMap<K, V>(Vec<(K, V)>);
 
-impl<K, V> Default for Map<K, V> {
+impl<K, V> Default for VecMap<K, V> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<K: Ord + Copy, V> Map<K, V> {
+impl<K: Ord + Copy, V> VecMap<K, V> {
     pub const fn new() -> Self {
         Self(Vec::new())
     }
@@ -43,12 +43,12 @@ impl<K: Ord + Copy, V> Map<K, V> {
         self.place(*key).ok().map(|at| &self.0[at].1)
     }
 
-    pub fn value_mut(&mut self, key: &K) -> Option<&mut V> {
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.place(*key).ok().map(|at| &mut self.0[at].1)
     }
 
     /// The value of `key`, made if it is missing.
-    pub fn or_default(&mut self, key: K) -> &mut V
+    pub fn entry_or_default(&mut self, key: K) -> &mut V
     where
         V: Default,
     {
@@ -96,7 +96,7 @@ impl<K: Ord + Copy, V> Map<K, V> {
     }
 }
 
-impl<K, V> IntoIterator for Map<K, V> {
+impl<K, V> IntoIterator for VecMap<K, V> {
     type Item = (K, V);
     type IntoIter = std::vec::IntoIter<(K, V)>;
 
@@ -107,15 +107,15 @@ impl<K, V> IntoIterator for Map<K, V> {
 
 /// A set.
 #[derive(Clone, Debug)]
-pub struct Set<T>(Vec<T>);
+pub struct VecSet<T>(Vec<T>);
 
-impl<T> Default for Set<T> {
+impl<T> Default for VecSet<T> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<T: Ord + Copy> Set<T> {
+impl<T: Ord + Copy> VecSet<T> {
     pub const fn new() -> Self {
         Self(Vec::new())
     }
@@ -182,7 +182,7 @@ impl<T: Ord + Copy> Set<T> {
     }
 }
 
-impl<T> IntoIterator for Set<T> {
+impl<T> IntoIterator for VecSet<T> {
     type Item = T;
     type IntoIter = std::vec::IntoIter<T>;
 
@@ -207,12 +207,12 @@ mod tests {
 
     #[test]
     fn a_map_does_what_a_btree_does() {
-        let (mut map, mut model) = (Map::new(), BTreeMap::new());
+        let (mut map, mut model) = (VecMap::new(), BTreeMap::new());
         for n in numbers(1).take(5_000) {
             let (key, value) = (n % 97, n);
             match n / 97 % 4 {
                 0 => assert_eq!(map.remove(&key), model.remove(&key)),
-                1 => assert_eq!(*map.or_default(key), *model.entry(key).or_default()),
+                1 => assert_eq!(*map.entry_or_default(key), *model.entry(key).or_default()),
                 2 => assert_eq!(map.get(&key), model.get(&key)),
                 _ => assert_eq!(map.insert(key, value), model.insert(key, value)),
             }
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_set_does_what_a_btree_does() {
-        let (mut set, mut model) = (Set::new(), BTreeSet::new());
+        let (mut set, mut model) = (VecSet::new(), BTreeSet::new());
         for n in numbers(2).take(5_000) {
             let value = n % 97;
             match n / 97 % 5 {
@@ -234,7 +234,7 @@ mod tests {
             }
             assert!(set.iter().eq(model.iter()) && set.first() == model.first());
         }
-        let (mut other, mut others) = (Set::new(), BTreeSet::new());
+        let (mut other, mut others) = (VecSet::new(), BTreeSet::new());
         for n in numbers(3).take(50) {
             other.insert(n % 97);
             others.insert(n % 97);

@@ -4,10 +4,11 @@
 //! program. What of the tree can be seen gets it at the stop: the leader's group by one call,
 //! the rest by a walk over the children of the leader and of our orphans. Later only those get it
 //! that turn up without having had it. KILL goes to all, again and again.
-use super::Daemon;
-use super::load::TICK_MS;
-use super::sorted::{Map, Set};
-use super::unit::{Asked, Orphan, Owner, Unit, unit_in};
+use super::{Asked, Orphan, Owner};
+use crate::daemon::Daemon;
+use crate::daemon::load::TICK_MS;
+use crate::daemon::service::{Service, service_in};
+use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::mutant::mutant;
 use crate::process::Pid;
 use crate::service::spec::{Id, StopReach};
@@ -37,11 +38,11 @@ impl<K: Kernel> Daemon<K> {
     pub(crate) fn terminate(&mut self, id: Id) {
         let now = self.now;
         self.count_silent();
-        let Some(unit) = unit_in(&mut self.units, id) else {
+        let Some(service) = service_in(&mut self.services, id) else {
             return;
         };
-        let signal = unit.definition.spec.policy.stop_signal.number();
-        let Some(run) = unit.run.as_mut() else { return };
+        let signal = service.definition.spec.policy.stop_signal.number();
+        let Some(run) = service.run.as_mut() else { return };
         run.asked.get_or_insert_with(|| Asked::new(now));
         if run.exit.is_none() {
             self.signal_living(id, signal, Aim::Stop);
@@ -57,23 +58,23 @@ impl<K: Kernel> Daemon<K> {
 
     /// An orphan that still lives comes to us in silence.
     fn count_silent(&mut self) {
-        if !self.counted {
+        if !self.trees.counted {
             self.count_children();
         }
     }
 
     /// A signal for a live leader, its group and the rest of its tree.
     fn signal_living(&mut self, id: Id, signal: i32, aim: Aim) {
-        let Some(unit) = self.unit(id) else { return };
-        let reach = unit.definition.spec.policy.stop_reach;
+        let Some(service) = self.service(id) else { return };
+        let reach = service.definition.spec.policy.stop_reach;
         let alone = aim == Aim::Stop && reach == StopReach::Leader;
-        let Some(run) = unit.run.as_ref() else { return };
+        let Some(run) = service.run.as_ref() else { return };
         let leader = run.leader.pid;
         let mut tree = Vec::new();
         if alone {
             tree.extend(self.held_process(id, leader));
         } else {
-            let mut known = Set::new();
+            let mut known = VecSet::new();
             for root in std::iter::once(leader).chain(self.roots(id, |_| true)) {
                 tree.append(&mut self.branch(id, root, &mut known));
             }
@@ -96,10 +97,10 @@ impl<K: Kernel> Daemon<K> {
 
     /// Signals a live leader, with its group if that is wanted and the kernel can: says whether.
     fn signal_leader(&mut self, id: Id, signal: i32, group: bool) -> bool {
-        let Some(unit) = unit_in(&mut self.units, id) else {
+        let Some(service) = service_in(&mut self.services, id) else {
             return false;
         };
-        let Some(pidfd) = unit.run.as_ref().and_then(|run| run.pidfd.as_ref()) else {
+        let Some(pidfd) = service.run.as_ref().and_then(|run| run.pidfd.as_ref()) else {
             return false;
         };
         if group
@@ -110,7 +111,7 @@ impl<K: Kernel> Daemon<K> {
         }
         // Not yet a group leader, between fork and setsid: then it is alone.
         if let Err(errno) = self.kernel.signal(pidfd, signal, Reach::Process) {
-            self.log.push(format!("cannot signal {}: {errno}", unit.definition.spec.name));
+            self.log.push(format!("cannot signal {}: {errno}", service.definition.spec.name));
         }
         false
     }
@@ -118,16 +119,16 @@ impl<K: Kernel> Daemon<K> {
     /// The stop signal for what turned up since it was sent: newcomers, and what it had not
     /// reached. Nothing while the leader alone is asked.
     pub(crate) fn terminate_rest(&mut self, id: Id) {
-        let Some(unit) = self.unit(id) else { return };
-        let policy = &unit.definition.spec.policy;
+        let Some(service) = self.service(id) else { return };
+        let policy = &service.definition.spec.policy;
         let (stop, reach) = (policy.stop_signal.number(), policy.stop_reach);
-        let Some(run) = unit.run.as_ref() else { return };
+        let Some(run) = service.run.as_ref() else { return };
         let killing = run.kills > 0;
         let leads = reach == StopReach::Leader && run.exit.is_none();
         if run.asked.is_none() || leads && !killing {
             return;
         }
-        let mut known = Set::new();
+        let mut known = VecSet::new();
         for root in self.roots(id, |asked| !asked || killing) {
             let mut branch = self.branch(id, root, &mut known);
             if killing {
@@ -160,11 +161,11 @@ impl<K: Kernel> Daemon<K> {
         if process.stopped {
             self.send(id, process, libc::SIGCONT);
         }
-        if let Some(orphan) = self.orphans.value_mut(&process.pid) {
+        if let Some(orphan) = self.trees.orphans.get_mut(&process.pid) {
             orphan.asked = true;
         }
         let Some(run) = self.run_mut(id) else { return };
-        if let Some(member) = run.members.value_mut(&process.pid) {
+        if let Some(member) = run.members.get_mut(&process.pid) {
             member.asked = true;
         }
         if let Some(asked) = run.asked.as_mut() {
@@ -182,9 +183,11 @@ impl<K: Kernel> Daemon<K> {
         }
         let groups = self.kernel.features().pgroup_signal;
         let roots = self.roots(id, |_| true);
-        if let Some(run) = self.units[id as usize].as_deref().and_then(|unit| unit.run.as_ref()) {
+        if let Some(run) =
+            self.services[id as usize].as_deref().and_then(|service| service.run.as_ref())
+        {
             let leader = run.pidfd.iter().filter(|_| leads || groups);
-            let orphans = roots.iter().filter_map(|pid| Some(&self.orphans.get(pid)?.pidfd));
+            let orphans = roots.iter().filter_map(|pid| Some(&self.trees.orphans.get(pid)?.pidfd));
             for pidfd in leader.chain(orphans) {
                 let reach = if groups { Reach::Group } else { Reach::Process };
                 if self.kernel.signal(pidfd, libc::SIGKILL, reach).is_err() {
@@ -193,8 +196,8 @@ impl<K: Kernel> Daemon<K> {
                 }
             }
         }
-        let mut known = Set::new();
-        let leader = self.unit(id).and_then(Unit::pid);
+        let mut known = VecSet::new();
+        let leader = self.service(id).and_then(Service::pid);
         for root in leader.into_iter().chain(roots) {
             for process in self.branch(id, root, &mut known) {
                 self.send(id, &process, libc::SIGKILL);
@@ -202,7 +205,7 @@ impl<K: Kernel> Daemon<K> {
         }
         if !leads {
             // Where no event comes (somebody else's zombie, a lost edge), the round itself looks.
-            self.look_again_at.get_or_insert(self.now);
+            self.trees.look_again_at.get_or_insert(self.now);
         }
     }
 
@@ -211,15 +214,15 @@ impl<K: Kernel> Daemon<K> {
         let Some(run) = self.run(id) else {
             return Vec::new();
         };
-        let mine = Owner::Run(id, run.generation);
-        let orphans = self.orphans.iter().filter(|(_, o)| o.owner == mine && which(o.asked));
+        let mine = Owner::Tree(id, run.generation);
+        let orphans = self.trees.orphans.iter().filter(|(_, o)| o.owner == mine && which(o.asked));
         let members = run.members.iter().filter(|(_, m)| m.certain && which(m.asked));
         orphans.map(|(pid, _)| *pid).chain(members.map(|(pid, _)| *pid)).collect()
     }
 
     /// The processes of a tree that we hold and know to be of it.
     pub(crate) fn may_be_signalled(&self, id: Id) -> Vec<Pid> {
-        let leader = self.unit(id).and_then(Unit::pid);
+        let leader = self.service(id).and_then(Service::pid);
         leader.into_iter().chain(self.roots(id, |_| true)).collect()
     }
 
@@ -248,7 +251,7 @@ impl<K: Kernel> Daemon<K> {
     /// A process that we hold, and its live descendants but for those that are `known`. May miss
     /// some while they change, and names no stranger: a number is believed only while what we hold
     /// of it lives, for then it has not passed to another process.
-    fn branch(&mut self, id: Id, root: Pid, known: &mut Set<Pid>) -> Vec<Seen<K>> {
+    fn branch(&mut self, id: Id, root: Pid, known: &mut VecSet<Pid>) -> Vec<Seen<K>> {
         known.insert(self.own.pid);
         if !known.insert(root) {
             return Vec::new();
@@ -292,12 +295,12 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn lives(&mut self, id: Id, process: &Seen<K>) -> bool {
-        let held = held(&self.units, &self.orphans, id, process);
+        let held = held(&self.services, &self.trees.orphans, id, process);
         held.is_some_and(|pidfd| self.kernel.is_dead(pidfd) == Ok(false))
     }
 
     fn send(&mut self, id: Id, process: &Seen<K>, signal: i32) {
-        if let Some(pidfd) = held(&self.units, &self.orphans, id, process) {
+        if let Some(pidfd) = held(&self.services, &self.trees.orphans, id, process) {
             // Gone already, at worst.
             self.kernel.signal(pidfd, signal, Reach::Process).ok();
         }
@@ -312,12 +315,12 @@ impl<K: Kernel> Seen<K> {
 
 /// The pidfd of a process of this service: its own, or the one that we hold anyway.
 fn held<'a, K: Kernel>(
-    units: &'a [Option<Box<Unit<K>>>],
-    orphans: &'a Map<Pid, Orphan<K>>,
+    services: &'a [Option<Box<Service<K>>>],
+    orphans: &'a VecMap<Pid, Orphan<K>>,
     id: Id,
     process: &'a Seen<K>,
 ) -> Option<&'a K::Pidfd> {
-    let run = units.get(id as usize).and_then(Option::as_deref).and_then(|u| u.run.as_ref());
+    let run = services.get(id as usize).and_then(Option::as_deref).and_then(|u| u.run.as_ref());
     let member = || Some(&run?.members.get(&process.pid)?.pidfd);
     let orphan = || Some(&orphans.get(&process.pid)?.pidfd);
     // Last: the number of a leader that was reaped may be a member's now.

@@ -2,13 +2,14 @@
 //!
 //! A leader that says itself who it is becomes its service again. What has only a name left
 //! drains before a service of that name starts. Where not even a name is left, nothing starts.
-use super::Daemon;
-use super::gate::readable;
-use super::load::TICK_MS;
+use super::Tree;
+use super::drain::readable;
 use super::owner::{Occupant, env_marks};
-use super::scan::{Pass, Sighting};
-use super::sorted::{Map, Set};
-use super::unit::{Run, Unit};
+use super::sweep::{Pass, Sighting};
+use crate::daemon::Daemon;
+use crate::daemon::load::TICK_MS;
+use crate::daemon::service::Service;
+use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::record::Signature;
@@ -24,10 +25,10 @@ use std::rc::Rc;
 #[derive(Debug)]
 pub struct Stray<K: Kernel> {
     pub(crate) name: Option<String>,
-    pub(crate) run: Run<K>,
+    pub(crate) run: Tree<K>,
     held: Vec<(Pid, Option<K::Pidfd>)>,
     /// The time namespaces that it was seen in.
-    namespaces: Set<u64>,
+    namespaces: VecSet<u64>,
 }
 
 /// A marked process that no record names: what its environment says, as far as it can be read.
@@ -73,8 +74,8 @@ impl Loss {
 /// The generations on record, by what a process shows of its own.
 #[derive(Debug, Default)]
 struct Recorded {
-    owners: Map<u64, Occupant>,
-    by_part: Map<u64, Vec<u64>>,
+    owners: VecMap<u64, Occupant>,
+    by_part: VecMap<u64, Vec<u64>>,
 }
 
 impl Recorded {
@@ -97,12 +98,12 @@ impl<K: Kernel> Daemon<K> {
     /// One that was found could not be looked at for want of descriptors or memory.
     pub(crate) fn find_strays(&mut self, loss: &Loss) -> Result<bool, Errno> {
         let (found, whole, forged) = self.search();
-        self.forged = forged;
+        self.trees.forged = forged;
         if !whole {
             self.log.push("cannot read /proc whole: marked processes may be missed".to_owned());
         }
-        let mut living: Set<u64> = Set::new();
-        let mut lost: Map<u64, Vec<Lost>> = Map::new();
+        let mut living: VecSet<u64> = VecSet::new();
+        let mut lost: VecMap<u64, Vec<Lost>> = VecMap::new();
         let recorded = self.recorded();
         for sighting in found.into_iter().filter(|sighting| !sighting.is_others) {
             if let Some(generation) = recorded.generation_of(&sighting) {
@@ -114,7 +115,12 @@ impl<K: Kernel> Daemon<K> {
                 // that is not ours: the journal that is lost could have named it.
                 if loss.record && readable(self.can_be_ours(sighting.pid))? == Some(true) {
                     let (pid, namespace) = (sighting.pid, sighting.namespace);
-                    lost.or_default(UNMARKED).push(Lost { pid, mark: None, name: None, namespace });
+                    lost.entry_or_default(UNMARKED).push(Lost {
+                        pid,
+                        mark: None,
+                        name: None,
+                        namespace,
+                    });
                 }
                 continue;
             }
@@ -124,7 +130,7 @@ impl<K: Kernel> Daemon<K> {
             };
             let given = self.sequence.0;
             if !loss.believes(&sighting, &environ, self.header.home_key, given) {
-                self.forged.insert(sighting.pid);
+                self.trees.forged.insert(sighting.pid);
                 continue;
             }
             let mark = environ_value(&environ, MARK_VARIABLE).and_then(EnvMark::parse);
@@ -135,7 +141,7 @@ impl<K: Kernel> Daemon<K> {
             let generation =
                 mark.or(sighting.mark).map(|mark| mark.generation).or(sighting.part).unwrap_or(0);
             let (pid, namespace) = (sighting.pid, sighting.namespace);
-            lost.or_default(generation).push(Lost { pid, mark, name, namespace });
+            lost.entry_or_default(generation).push(Lost { pid, mark, name, namespace });
         }
         self.warn_of_forged();
         for (generation, members) in lost {
@@ -147,16 +153,16 @@ impl<K: Kernel> Daemon<K> {
 
     fn recorded(&mut self) -> Recorded {
         let mut recorded = Recorded { owners: self.namespace_owners(), ..Recorded::default() };
-        for run in self.all_units().filter_map(|unit| unit.run.as_ref()) {
+        for run in self.all_services().filter_map(|service| service.run.as_ref()) {
             let generation = run.generation.0;
-            recorded.by_part.or_default(LimitMark::part_of(generation)).push(generation);
+            recorded.by_part.entry_or_default(LimitMark::part_of(generation)).push(generation);
         }
         recorded
     }
 
     /// Whoever bears a mark that can't come from us is named, and nothing else.
     fn warn_of_forged(&mut self) {
-        let mut pids: Vec<Pid> = self.forged.iter().copied().collect();
+        let mut pids: Vec<Pid> = self.trees.forged.iter().copied().collect();
         self.retain_living(&mut pids);
         if !pids.is_empty() {
             let text = "bears a mark of this home that no service of it has: copied or forged";
@@ -168,7 +174,7 @@ impl<K: Kernel> Daemon<K> {
     /// was not believed when we began.
     pub(crate) fn forged_of(&mut self, pass: &Pass) -> Vec<Pid> {
         let disbelieved = pass.found.iter().filter(|seen| seen.is_marked()).map(|seen| seen.pid);
-        let disbelieved = disbelieved.filter(|pid| self.forged.contains(pid));
+        let disbelieved = disbelieved.filter(|pid| self.trees.forged.contains(pid));
         let mut pids: Vec<Pid> = pass.forged.iter().copied().chain(disbelieved).collect();
         self.retain_living(&mut pids);
         pids
@@ -183,7 +189,7 @@ impl<K: Kernel> Daemon<K> {
         &mut self,
         generation: Generation,
         members: &[Lost],
-        living: &Set<u64>,
+        living: &VecSet<u64>,
         loss: &Loss,
     ) -> Result<(), Errno> {
         let mark = members.iter().find_map(|lost| lost.mark);
@@ -201,10 +207,10 @@ impl<K: Kernel> Daemon<K> {
         // A later one would not be there if all of the recorded one were not confirmed gone: the
         // record is an old copy.
         let is_past =
-            |run: &Run<K>| run.generation < generation && !living.contains(&run.generation.0);
-        let is_free = |unit: &Unit<K>| unit.run.as_ref().is_none_or(is_past);
+            |run: &Tree<K>| run.generation < generation && !living.contains(&run.generation.0);
+        let is_free = |service: &Service<K>| service.run.as_ref().is_none_or(is_past);
         let id = match (known, leader, &name, mark) {
-            (Some(id), ..) if self.unit(id).is_some_and(is_free) => Some(id),
+            (Some(id), ..) if self.service(id).is_some_and(is_free) => Some(id),
             (None, Some(leader), Some(name), Some(mark))
                 if leads && self.may_define(leader, loss) =>
             {
@@ -217,18 +223,18 @@ impl<K: Kernel> Daemon<K> {
             return Ok(());
         };
         let (now, since) = (self.now, run.since);
-        let Some(unit) = self.unit_mut(id) else {
+        let Some(service) = self.service_mut(id) else {
             return Ok(());
         };
-        let goal = if leads { Goal::Up } else { unit.machine.goal() };
-        let (deaths, restarts) = (unit.machine.deaths(), unit.machine.restarts());
-        let policy = unit.definition.spec.policy;
+        let goal = if leads { Goal::Up } else { service.machine.goal() };
+        let (deaths, restarts) = (service.machine.deaths(), service.machine.restarts());
+        let policy = service.definition.spec.policy;
         let past = Past::Alive { generation, since };
-        unit.machine = Machine::resume(policy, goal, deaths, restarts, past, now);
-        unit.run = Some(run);
-        unit.generation = unit.generation.max(generation.0);
-        unit.emptied = unit.emptied.min(generation.0.saturating_sub(1));
-        unit.announced = unit.status();
+        service.machine = Machine::resume(policy, goal, deaths, restarts, past, now);
+        service.run = Some(run);
+        service.generation = service.generation.max(generation.0);
+        service.emptied = service.emptied.min(generation.0.saturating_sub(1));
+        service.announced = service.status();
         self.dirty.insert(id);
         self.sign_for(id);
         self.after_step(id);
@@ -265,7 +271,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Nothing can take these in now: a service of their name does when it is defined, and where
     /// not even a name is left, nothing starts while they live.
-    fn note_stray(&mut self, name: Option<String>, run: Run<K>, members: &[Lost]) {
+    fn note_stray(&mut self, name: Option<String>, run: Tree<K>, members: &[Lost]) {
         let pids: Vec<Pid> = members.iter().map(|lost| lost.pid).collect();
         let whose = name.clone().unwrap_or_else(|| "an unknown service".to_owned());
         self.log.push(format!("pid {pids:?} of {whose} has no record"));
@@ -279,11 +285,11 @@ impl<K: Kernel> Daemon<K> {
             }
             held.push((pid, pidfd.ok()));
         }
-        let mut namespaces = Set::new();
+        let mut namespaces = VecSet::new();
         for lost in members.iter().filter(|lost| lost.namespace != 0) {
             namespaces.insert(lost.namespace);
         }
-        self.strays.push(Stray { name, run, held, namespaces });
+        self.trees.strays.push(Stray { name, run, held, namespaces });
     }
 
     /// Live processes of lost incarnations of which not even the service's name is known: any
@@ -300,10 +306,10 @@ impl<K: Kernel> Daemon<K> {
     /// Those that are gone are forgotten.
     fn living_strays(&mut self, is_asked: impl Fn(Option<&str>) -> bool) -> Vec<Pid> {
         let is_asked = |stray: &Stray<K>| is_asked(stray.name.as_deref());
-        if mutant("forget_nameless") || !self.strays.iter().any(is_asked) {
+        if mutant("forget_nameless") || !self.trees.strays.iter().any(is_asked) {
             return Vec::new();
         }
-        for stray in self.strays.iter_mut().filter(|stray| is_asked(stray)) {
+        for stray in self.trees.strays.iter_mut().filter(|stray| is_asked(stray)) {
             stray.held.retain(|(_, pidfd)| match pidfd {
                 Some(pidfd) => !self.kernel.is_dead(pidfd).unwrap_or(false),
                 None => false,
@@ -311,11 +317,11 @@ impl<K: Kernel> Daemon<K> {
         }
         // What they forked since bears their mark, and so does what could not be held.
         let Some(found) = self.two_passes() else {
-            return self.strays.iter().map(|stray| stray.run.leader.pid).collect();
+            return self.trees.strays.iter().map(|stray| stray.run.leader.pid).collect();
         };
         let recorded = self.recorded();
         let mut alive = Vec::new();
-        self.strays.retain(|stray| {
+        self.trees.strays.retain(|stray| {
             if !is_asked(stray) {
                 return true;
             }
@@ -342,18 +348,18 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// The stray that must drain before this service starts.
-    pub(crate) fn take_stray(&mut self, unit: &Unit<K>) -> Option<Stray<K>> {
-        let mine = |stray: &Stray<K>| stray.name.as_deref() == Some(unit.name());
-        let at = self.strays.iter().position(mine)?;
-        Some(self.strays.swap_remove(at))
+    pub(crate) fn take_stray(&mut self, service: &Service<K>) -> Option<Stray<K>> {
+        let mine = |stray: &Stray<K>| stray.name.as_deref() == Some(service.name());
+        let at = self.trees.strays.iter().position(mine)?;
+        Some(self.trees.strays.swap_remove(at))
     }
 
     /// A stray that a new service of its name takes in: it drains first.
     pub(crate) fn stray_leader_is_dead(&mut self, id: Id, generation: Generation) {
-        if let Some(run) = self.unit_mut(id).and_then(|unit| unit.run.as_mut()) {
+        if let Some(run) = self.service_mut(id).and_then(|service| service.run.as_mut()) {
             run.exit = Some(Exit::Unknown);
         }
-        self.gates.insert(id);
+        self.trees.gates.insert(id);
         self.feed(id, Input::LeaderExited(generation, Ending::Failure));
     }
 
@@ -362,7 +368,7 @@ impl<K: Kernel> Daemon<K> {
         generation: Generation,
         leader: Option<Pid>,
         namespace: u64,
-    ) -> Result<Run<K>, Errno> {
+    ) -> Result<Tree<K>, Errno> {
         let mut pidfd = None;
         if let Some(pid) = leader {
             pidfd = readable(self.kernel.pidfd_open(pid))?;
@@ -376,7 +382,7 @@ impl<K: Kernel> Daemon<K> {
         let start_time =
             leader.and_then(|pid| self.kernel.stat(pid).ok()).map_or(0, |stat| stat.start_time);
         let child = pidfd.as_ref().is_some_and(|pidfd| self.kernel.wait(pidfd, false).is_ok());
-        Ok(Run {
+        Ok(Tree {
             generation,
             leader: Identity { pid, start_time, inode },
             pidfd,
@@ -391,7 +397,7 @@ impl<K: Kernel> Daemon<K> {
             kills: 0,
             asked: None,
             failure: None,
-            members: Map::new(),
+            members: VecMap::new(),
         })
     }
 
@@ -420,8 +426,8 @@ impl<K: Kernel> Daemon<K> {
         let ids = self.define_all(vec![(Some(id), Definition { spec, base })]);
         let id = ids.ok()?.first().copied()?;
         self.log.push(format!("{name}: its record was lost; recovered from pid {leader}"));
-        if let Some(unit) = self.unit_mut(id) {
-            unit.note = Some("its record was lost; recovered from the running process".into());
+        if let Some(service) = self.service_mut(id) {
+            service.note = Some("its record was lost; recovered from the running process".into());
         }
         Some(id)
     }

@@ -5,11 +5,11 @@
 //! change: session and group of a leader that is not reaped yet, whose numbers nobody else can
 //! have; the time namespace; then marks. What is left belongs to the only service that can own it,
 //! or to nobody that can be named.
-use super::Daemon;
-use super::gate::readable;
-use super::load::TICK_MS;
-use super::sorted::Map;
-use super::unit::{Orphan, Owner};
+use super::drain::readable;
+use super::{Orphan, Owner};
+use crate::daemon::Daemon;
+use crate::daemon::load::TICK_MS;
+use crate::daemon::vecmap::VecMap;
 use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::stat::{Stat, environ_value};
@@ -66,11 +66,11 @@ impl<K: Kernel> Daemon<K> {
         }
         let is_outer = |stat: Stat| stat.sid == 0 || stat.pgid == 0;
         let is_foreign = stat.is_some_and(is_outer) || self.has_entered(limit, namespace);
-        if self.has_strangers && is_foreign {
+        if self.trees.has_strangers && is_foreign {
             return told(Owner::Foreign);
         }
         // Then a child may be a stranger where nothing tells the two apart.
-        let may_be_stranger = self.has_strangers && namespace.is_none();
+        let may_be_stranger = self.trees.has_strangers && namespace.is_none();
         let owner = if may_be_stranger && self.kernel.may_raise_limits() {
             Owner::Unknown
         } else {
@@ -86,10 +86,10 @@ impl<K: Kernel> Daemon<K> {
 
     /// Looks anew whose these are.
     pub(crate) fn ask_orphans(&mut self, is_asked: impl Fn(&Orphan<K>) -> bool) {
-        let asked = self.orphans.iter().filter(|(_, orphan)| is_asked(orphan));
+        let asked = self.trees.orphans.iter().filter(|(_, orphan)| is_asked(orphan));
         for pid in asked.map(|(pid, _)| *pid).collect::<Vec<_>>() {
             let Ok(found) = self.owner_of(pid) else { continue };
-            if let Some(orphan) = self.orphans.value_mut(&pid) {
+            if let Some(orphan) = self.trees.orphans.get_mut(&pid) {
                 (orphan.owner, orphan.mute) = (found.owner, found.mute);
             }
             self.meet(found.owner);
@@ -98,10 +98,10 @@ impl<K: Kernel> Daemon<K> {
 
     /// By session and group: they are inherited alone, and pinned while our leader is not reaped.
     fn owner_by_numbers(&self, stat: &Stat) -> Option<Owner> {
-        let leads = |number: &Pid| self.leaders.get(number).copied();
+        let leads = |number: &Pid| self.trees.leaders.get(number).copied();
         let id = [stat.sid, stat.pgid].iter().find_map(leads)?;
         let run = self.run(id)?;
-        Some(Owner::Run(id, run.generation))
+        Some(Owner::Tree(id, run.generation))
     }
 
     fn owner_by_marks(
@@ -131,18 +131,18 @@ impl<K: Kernel> Daemon<K> {
 
     /// The live incarnation, recorded or not, of a generation.
     fn owner_of_generation(&self, is: impl Fn(u64) -> bool) -> Option<Owner> {
-        let found = self.all_units().find_map(|unit| {
-            let generation = unit.run.as_ref()?.generation;
-            is(generation.0).then_some(Owner::Run(unit.id, generation))
+        let found = self.all_services().find_map(|service| {
+            let generation = service.run.as_ref()?.generation;
+            is(generation.0).then_some(Owner::Tree(service.id, generation))
         });
         // What has no record is looked for by its marks before its service starts.
-        let is_stray = || self.strays.iter().any(|stray| is(stray.run.generation.0));
+        let is_stray = || self.trees.strays.iter().any(|stray| is(stray.run.generation.0));
         found.or_else(|| is_stray().then_some(Owner::Foreign))
     }
 
     /// The inode of its time namespace, where that tells anything.
     fn namespace_if_told(&mut self, pid: Pid) -> Result<Option<u64>, Errno> {
-        if self.own_namespace == 0 {
+        if self.trees.own_namespace == 0 {
             return Ok(None);
         }
         readable(self.kernel.time_namespace(pid))
@@ -150,7 +150,7 @@ impl<K: Kernel> Daemon<K> {
 
     fn is_in(&mut self, owner: Owner, inode: u64) -> bool {
         match owner {
-            Owner::Run(id, _) => self.namespace_of(id).inode == inode,
+            Owner::Tree(id, _) => self.namespace_of(id).inode == inode,
             Owner::Foreign | Owner::Unknown => false,
         }
     }
@@ -162,12 +162,13 @@ impl<K: Kernel> Daemon<K> {
 
     /// The generation that is in each time namespace. An inode whose namespace has ended is given
     /// again, so that the newest of its owners is the one.
-    pub(crate) fn namespace_owners(&mut self) -> Map<u64, Occupant> {
-        let mut owners = Map::new();
-        if self.own_namespace == 0 {
+    pub(crate) fn namespace_owners(&mut self) -> VecMap<u64, Occupant> {
+        let mut owners = VecMap::new();
+        if self.trees.own_namespace == 0 {
             return owners;
         }
-        let runs = self.all_units().filter_map(|unit| Some((unit.id, unit.run.as_ref()?)));
+        let runs =
+            self.all_services().filter_map(|service| Some((service.id, service.run.as_ref()?)));
         let runs = runs.map(|(id, run)| (id, run.generation.0));
         for (id, generation) in runs.collect::<Vec<(Id, u64)>>() {
             let namespace = self.namespace_of(id);
@@ -191,16 +192,18 @@ impl<K: Kernel> Daemon<K> {
     fn has_entered(&mut self, limit: Option<(u64, u64)>, namespace: Option<u64>) -> bool {
         let own = self.mark.map_or(u64::MAX, LimitMark::value);
         let is_above = limit.is_some_and(|(_, hard)| hard > own);
-        let is_outside = self.own_namespace != 0 && namespace == Some(self.own_namespace);
+        let is_outside =
+            self.trees.own_namespace != 0 && namespace == Some(self.trees.own_namespace);
         is_above && (is_outside || !self.kernel.may_raise_limits())
     }
 
     /// The only incarnation that a child forked then can descend from; else nobody knows.
     fn only_candidate(&self, born: Time) -> Owner {
-        let runs = self.all_units().filter_map(|unit| Some((unit.id, unit.run.as_ref()?)));
+        let runs =
+            self.all_services().filter_map(|service| Some((service.id, service.run.as_ref()?)));
         let mut candidates = runs.filter(|(_, run)| run.may_have_forked(born));
         match (candidates.next(), candidates.next()) {
-            (Some((id, run)), None) if !mutant("ignore_unknown") => Owner::Run(id, run.generation),
+            (Some((id, run)), None) if !mutant("ignore_unknown") => Owner::Tree(id, run.generation),
             _ => Owner::Unknown,
         }
     }

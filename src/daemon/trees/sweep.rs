@@ -1,11 +1,12 @@
 //! Passes over /proc, for trees whose orphans went elsewhere: those that an earlier daemon
 //! started. One pass serves every gate that waits in the same turn.
-use super::Daemon;
-use super::door::INITIAL_PID_NAMESPACE;
-use super::gate::{LOOK_AGAIN_MS, readable};
+use super::drain::{LOOK_AGAIN_MS, readable};
 use super::owner::{Occupant, env_marks};
-use super::sorted::{Map, Set};
-use super::unit::{Member, Owner, unit_in};
+use super::{Member, Owner};
+use crate::daemon::Daemon;
+use crate::daemon::door::INITIAL_PID_NAMESPACE;
+use crate::daemon::service::service_in;
+use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, LimitMark};
 use crate::process::{Identity, Namespace, Pid};
@@ -30,9 +31,9 @@ pub(crate) struct Pass {
     /// Processes that were listed.
     pub(crate) listed: usize,
     /// The generation that is in each time namespace.
-    owners: Map<u64, Occupant>,
+    owners: VecMap<u64, Occupant>,
     /// The time namespaces of another home's services.
-    others: Set<u64>,
+    others: VecSet<u64>,
 }
 
 /// A process that may be one of ours.
@@ -188,7 +189,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Whether a process may be in another time namespace than one of ours with this number, which
     /// has ended since it was asked for its owner: the next one that anybody makes has its number.
-    fn has_past_owner(&mut self, owners: &Map<u64, Occupant>, seen: &Sighting) -> bool {
+    fn has_past_owner(&mut self, owners: &VecMap<u64, Occupant>, seen: &Sighting) -> bool {
         let owner = owners.get(&seen.namespace).filter(|owner| !seen.names(owner.generation));
         let owner = owner.filter(|owner| owner.certain && !mutant("believe_owners"));
         owner.is_some_and(|owner| self.kernel.is_namespace_alive(owner.namespace) != Some(true))
@@ -197,11 +198,11 @@ impl<K: Kernel> Daemon<K> {
     fn sight(&mut self, pid: Pid, search: Search<'_>) -> Result<Look, Errno> {
         let mut seen = Sighting { pid, ..Sighting::default() };
         let (mut is_outside, mut is_exiting) = (false, false);
-        if self.own_namespace != 0 {
+        if self.trees.own_namespace != 0 {
             match self.kernel.time_namespace(pid) {
                 Ok(inode) => {
                     seen.told = true;
-                    is_outside = inode == self.own_namespace;
+                    is_outside = inode == self.trees.own_namespace;
                     seen.namespace = if is_outside { 0 } else { inode };
                 }
                 Err(Errno::NOENT | Errno::SRCH) => is_exiting = true,
@@ -254,8 +255,8 @@ impl<K: Kernel> Daemon<K> {
     /// Whether every incarnation that these marks can name is known by its time namespace, or by
     /// the lack of one, which then decides. What is on no record had one, as all that we start.
     fn is_told_by_namespace(&mut self, seen: &Sighting) -> bool {
-        let units = self.units.iter().flatten();
-        let runs = units.filter_map(|unit| unit.run.as_ref());
+        let services = self.services.iter().flatten();
+        let runs = services.filter_map(|service| service.run.as_ref());
         let mut named = runs.filter(|run| seen.names(run.generation.0));
         named.all(|run| run.namespace.is_some_and(|namespace| namespace.inode != 0))
     }
@@ -266,7 +267,7 @@ impl<K: Kernel> Daemon<K> {
     fn may_bear_a_mark(&mut self, (soft, hard): (u64, u64)) -> bool {
         let Some(own) = self.mark else { return true };
         if hard > own.value() {
-            return self.own_namespace == 0 && self.kernel.may_raise_limits();
+            return self.trees.own_namespace == 0 && self.kernel.may_raise_limits();
         }
         !own.is_beside((soft, hard))
     }
@@ -322,10 +323,10 @@ impl<K: Kernel> Daemon<K> {
     /// Whether a dead leader is reaped as far as that is ours to do: it may be our child, by our
     /// fork or after an upgrade, or after a crash somebody else's. False while it is traced.
     pub(crate) fn reap_leader(&mut self, id: Id) -> bool {
-        let Some(unit) = unit_in(&mut self.units, id) else {
+        let Some(service) = service_in(&mut self.services, id) else {
             return false;
         };
-        let Some(run) = unit.run.as_mut() else {
+        let Some(run) = service.run.as_mut() else {
             return false;
         };
         if !run.child {
@@ -335,16 +336,16 @@ impl<K: Kernel> Daemon<K> {
             run.pidfd.as_ref().is_none_or(|pidfd| self.kernel.wait(pidfd, true) != Ok(None));
         if reaped {
             run.child = false;
-            self.leaders.remove(&run.leader.pid);
+            self.trees.leaders.remove(&run.leader.pid);
         }
         reaped
     }
 
     pub(crate) fn are_members_dead(&mut self, id: Id) -> bool {
-        let Some(unit) = unit_in(&mut self.units, id) else {
+        let Some(service) = service_in(&mut self.services, id) else {
             return false;
         };
-        let Some(run) = unit.run.as_mut() else {
+        let Some(run) = service.run.as_mut() else {
             return false;
         };
         run.members.retain(|_, member| {
@@ -356,10 +357,10 @@ impl<K: Kernel> Daemon<K> {
         });
         let generation = run.generation;
         let empty = run.members.is_empty();
-        empty && !self.orphans.values().any(|o| o.owner == Owner::Run(id, generation))
+        empty && !self.trees.orphans.values().any(|o| o.owner == Owner::Tree(id, generation))
     }
 
-    /// Makes members of what a pass has seen of this unit's tree. Says whether it has seen any.
+    /// Makes members of what a pass has seen of this service's tree. Says whether it has seen any.
     pub(crate) fn take_in_sightings(&mut self, id: Id, pass: &Pass) -> bool {
         let namespace = self.namespace_of(id);
         let Some(run) = self.run(id) else {
@@ -405,9 +406,9 @@ impl<K: Kernel> Daemon<K> {
 
     /// One that may be of this tree, and whose memory will tell when it answers.
     fn wait_for_mute(&mut self, id: Id, pid: Pid) {
-        self.look_again_at.get_or_insert(self.now + self.search_pause);
-        if let Some(unit) = self.unit_mut(id) {
-            unit.note = Some(format!("process {pid} may be of it, and does not answer").into());
+        self.trees.look_again_at.get_or_insert(self.now + self.trees.search_pause);
+        if let Some(service) = self.service_mut(id) {
+            service.note = Some(format!("process {pid} may be of it, and does not answer").into());
         }
     }
 
@@ -417,7 +418,7 @@ impl<K: Kernel> Daemon<K> {
             Ok(pidfd) => pidfd,
             Err(Errno::SRCH) => return false,
             Err(_) => {
-                self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
+                self.trees.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
                 return true;
             }
         };
@@ -430,30 +431,30 @@ impl<K: Kernel> Daemon<K> {
             Ok(false) => return false,
             // It can't be told who this is: then it is not gone.
             Err(_) => {
-                self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
+                self.trees.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
                 return true;
             }
         }
         let watched = self.kernel.watch(&pidfd, Wake::Member(pid));
         if watched.is_err() {
-            self.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
+            self.trees.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
         }
-        let Some(unit) = unit_in(&mut self.units, id) else {
+        let Some(service) = service_in(&mut self.services, id) else {
             return false;
         };
-        let Some(run) = unit.run.as_mut() else {
+        let Some(run) = service.run.as_mut() else {
             return false;
         };
         if !certain {
             let text = format!("process {pid} of its old group or session still lives");
-            unit.note = Some(text.into());
+            service.note = Some(text.into());
         }
         run.members.insert(pid, Member { pidfd, certain, asked: false });
         self.terminate_rest(id);
         true
     }
 
-    /// Whether the process of this pid, which the caller holds, is of that unit's incarnation.
+    /// Whether the process of this pid, which the caller holds, is of that service's incarnation.
     fn is_member(&mut self, pid: Pid, id: Id, pass: &Pass) -> Result<bool, Errno> {
         let namespace = self.namespace_of(id);
         let run = self.run(id);
