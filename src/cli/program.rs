@@ -2,7 +2,7 @@
 //! or a command line. Looks at files and never runs one.
 use super::foreign;
 use super::output::{Failure, why};
-use crate::wire::file::words_of_line;
+use crate::process::shell;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -47,14 +47,14 @@ impl Place {
                 return Err(Failure::plain(text));
             }
             // One word with shell syntax in it (`$APP`, `a;b`) is a line, too.
-            return match words_of_line(target) {
+            return match shell::argv(target) {
                 Ok(words) if words.len() == 1 && self.has_program(&words[0]) => Ok(words),
                 Ok(words) if words.len() > 1 => Ok(words),
                 _ => Err(nothing(target)),
             };
         }
         let mut words =
-            words_of_line(target).map_err(|e| Failure::usage(format!("{target}: {e}")))?;
+            shell::argv(target).map_err(|e| Failure::usage(format!("{target}: {e}")))?;
         if let Some(program) = self.file(&words[0])? {
             words.splice(..1, program);
         } else if !self.has_program(&words[0]) {

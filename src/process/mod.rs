@@ -2,6 +2,7 @@
 pub mod command;
 pub mod mark;
 pub mod record;
+pub mod shell;
 pub mod stat;
 
 pub use command::extract_search_pattern_from_command;

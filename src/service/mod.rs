@@ -10,4 +10,3 @@ pub mod signal;
 pub mod spec;
 pub mod units;
 pub mod value;
-pub mod words;

@@ -3,11 +3,11 @@
 //! Pure: text in, specs out. All or nothing: one error and no service of the file is defined.
 //! An error names the file, the service and the key; a key that opm doesn't know is a warning.
 use super::tree;
+use crate::process::shell;
 use crate::service::name::check_name;
 use crate::service::signal::Signal;
 use crate::service::spec::{Env, Restart, Spec, StopReach};
 use crate::service::units::{Delay, parse_span};
-use crate::service::words::{self, Line};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
@@ -64,18 +64,6 @@ pub fn parse(
         found.warnings.push(format!("{file}: unknown key '{}'", key.escape_debug()));
     }
     Ok(found)
-}
-
-/// The words that are exec'd for a command line: its own, or `/bin/sh -c` if it has shell
-/// syntax in it.
-///
-/// # Errors
-/// What is wrong with the line.
-pub fn words_of_line(line: &str) -> Result<Vec<String>, String> {
-    match words::split(line).map_err(|e| e.to_string())? {
-        Line::Argv(words) => Ok(words),
-        Line::Shell(line) => Ok(vec!["/bin/sh".to_owned(), "-c".to_owned(), line]),
-    }
 }
 
 fn parse_json(text: &[u8]) -> Result<Value, String> {
@@ -249,7 +237,7 @@ impl Reader<'_> {
         let wrong = |reason: &str| Err(self.wrong("command", reason));
         match map.remove("command") {
             None => wrong("missing"),
-            Some(Value::String(line)) => words_of_line(&line).or_else(|reason| wrong(&reason)),
+            Some(Value::String(line)) => shell::argv(&line).or_else(wrong),
             Some(Value::Array(words)) => {
                 let mut command = Vec::with_capacity(words.len());
                 for word in words {
