@@ -9,7 +9,8 @@
 //!
 //! Modules in reading order: [`service`] decides (pure), [`process`] names what a Unix
 //! process is (pure), [`wire`] is what goes over the socket and into files, [`sys`] holds
-//! every system call, [`daemon`] turns the loop, [`cli`] asks, [`init`] is PID 1.
+//! every system call, [`daemon`] turns the loop, [`cli`] asks, [`run`] supervises in
+//! the foreground, [`init`] is PID 1 for one program.
 #![deny(unsafe_code)]
 
 pub mod cli;
@@ -18,6 +19,7 @@ pub mod init;
 #[doc(hidden)]
 pub mod mutant;
 pub mod process;
+pub mod run;
 pub mod service;
 #[allow(unsafe_code)]
 pub mod sys;

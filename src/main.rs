@@ -29,11 +29,11 @@ fn enter(words: Vec<OsString>) -> u8 {
     match first.as_slice() {
         [Some("daemon"), Some("start"), Some("--foreground")] => match opm::cli::home_or_complain()
         {
-            Ok(home) => opm::daemon::door(&home, false),
+            Ok(home) => opm::daemon::serve(&home, false),
             Err(code) => code,
         },
-        [Some("run"), ..] => match opm::cli::order_or_complain(&words[1..]) {
-            Ok(order) => opm::init::run::run(order),
+        [Some("run"), ..] => match opm::cli::run_options_or_complain(&words[1..]) {
+            Ok(options) => opm::run::run(options),
             Err(code) => code,
         },
         // The one command that clap doesn't know.

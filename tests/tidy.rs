@@ -21,15 +21,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("wire", &["service", "process"]),
     ("sys", &["service", "process"]),
     ("daemon", &["service", "process", "wire", "sys"]),
+    ("run", &["service", "process", "wire", "sys", "daemon"]),
     ("init", &["service", "process", "wire", "sys"]),
-    ("cli", &["service", "process", "wire", "daemon::door"]),
+    ("cli", &["service", "process", "wire", "run::options", "daemon::serve"]),
 ];
 
 /// What single files may besides, and why.
 const DOORS: &[(&str, &[&str])] = &[
-    // `opm run` stands in front of a daemon; `opm init` beside them must not know of it.
-    ("src/init/run.rs", &["daemon"]),
-    ("src/init/output.rs", &["daemon::launch::fifo_paths"]),
     // A new binary is asked before it takes over.
     ("src/cli/daemon.rs", &["daemon::can_take_over", "sys::output_of"]),
     ("src/cli/launched.rs", &["sys::home::open_regular"]),

@@ -2,7 +2,7 @@
 //!
 //! Only the command that was asked for is built, so `opm ls` doesn't pay for the others.
 //! Never prints a line of help over 80 columns; a test sees to it.
-use crate::service::foreground::Prefix;
+use crate::run::options::Prefix;
 use crate::service::signal::Signal;
 use crate::service::spec::{Restart, StopReach};
 use crate::service::units::{Delay, parse_span};

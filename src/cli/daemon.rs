@@ -36,7 +36,7 @@ pub(super) fn daemon(call: &Call) -> Done {
 fn start(client: &Client, options: &ArgMatches) -> Done {
     let forget = options.get_flag(FORGET);
     if options.get_flag("foreground") {
-        return Ok(crate::daemon::door(&client.home, forget));
+        return Ok(crate::daemon::serve(&client.home, forget));
     }
     let (health, how) = match present(client)? {
         Some(health) => (health, "already running"),

@@ -165,8 +165,8 @@ fn unknown(name: &str) -> Failure {
 ///
 /// # Errors
 /// The exit code, once help or the reason has been given.
-pub fn order_or_complain(words: &[OsString]) -> Result<crate::service::foreground::Order, u8> {
-    run::order(words).map_err(|failure| {
+pub fn run_options_or_complain(words: &[OsString]) -> Result<crate::run::options::Options, u8> {
+    run::options(words).map_err(|failure| {
         if !failure.text.is_empty() {
             complain(&failure.text);
         }

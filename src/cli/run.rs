@@ -3,7 +3,7 @@
 use super::environment::{absolute, captured, current_directory, dotenv_of, last_of_each};
 use super::output::{Failure, put};
 use super::{args, home, start, usage};
-use crate::service::foreground::{Order, Prefix, STOP_TIMEOUT_MS};
+use crate::run::options::{Options, Prefix, STOP_TIMEOUT_MS};
 use crate::service::name::check_name;
 use crate::service::spec::{Env, Policy, Restart, Spec};
 use crate::service::units::parse_span;
@@ -35,7 +35,7 @@ impl Words {
 }
 
 /// Understands `words`, those after `run`.
-pub(super) fn order(words: &[OsString]) -> Result<Order, Failure> {
+pub(super) fn options(words: &[OsString]) -> Result<Options, Failure> {
     let Some(found) = parse(words) else {
         return Err(explain(words));
     };
@@ -76,7 +76,7 @@ pub(super) fn order(words: &[OsString]) -> Result<Order, Failure> {
             }
         }
     };
-    Ok(Order {
+    Ok(Options {
         homes,
         specs,
         base,

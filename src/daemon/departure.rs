@@ -6,8 +6,9 @@
 //! no mark can tell the two apart that a program could not forge. So the new daemon says itself
 //! what it is, over the other one's socket, which vouches for who speaks (SO_PEERCRED), and from
 //! then on it is on record. Its own services carry its home's key, for when they lose it.
+use super::server::socket;
 use super::trees::Owner;
-use super::{ClientId, Daemon, socket};
+use super::{ClientId, Daemon};
 use crate::process::mark::LimitMark;
 use crate::process::record::DEPARTED_MAX;
 use crate::process::stat::environ_value;

@@ -13,7 +13,7 @@ use crate::service::name::file_name_of;
 use crate::service::spec::{Definition, Id};
 use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Streams, Strings, Wake};
 
-/// What every process that PID 1 starts holds open: see `vestige`. No service's name begins so.
+/// What every process that PID 1 starts holds open: see `predecessor`. No service's name begins so.
 pub(crate) const LIVING: &str = "logs/.living.fifo";
 /// Launches in one turn: then the loop looks at its events again.
 const LAUNCHES_MAX: usize = 32;

@@ -6,12 +6,10 @@
 //! [`Kernel`], so that the simulator runs all of it.
 pub mod adopt;
 pub mod answer;
-mod client;
 pub mod define;
 mod departure;
-pub mod door;
 pub mod events;
-pub mod front;
+mod failure;
 pub mod generations;
 pub mod journal;
 pub mod launch;
@@ -22,17 +20,15 @@ mod recovery;
 mod relocate;
 pub mod report;
 pub mod request;
-pub mod serve;
+pub mod server;
 pub mod service;
 pub mod snapshot;
-mod socket;
 pub mod store;
 pub mod trees;
 mod upgrade;
 pub mod vecmap;
-mod vestige;
 
-pub use door::{can_take_over, door, self_check, through};
+pub use server::startup::{can_take_over, self_check, serve, serve_with};
 
 use crate::mutant::mutant;
 use crate::process::mark::LimitMark;

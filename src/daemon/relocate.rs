@@ -4,10 +4,12 @@
 //! and knows nothing of what we supervise. So nothing is launched until the daemon has followed
 //! its home, or has made it anew and holds its locks, with all that is on record in it. Where
 //! neither can be, it never launches anything again: services live on, marked.
-use super::door::{LOCK, lock_home, write_key, write_pid};
-use super::front::Front;
-use super::serve::{LISTENER, REMOVALS, Server};
-use super::socket::{self, SOCKET};
+use super::server::event_loop::{LISTENER, REMOVALS, Server};
+use super::server::lock::{LOCK, lock_home, write_key};
+use super::server::predecessor;
+use super::server::role::Role;
+use super::server::socket::{self, SOCKET};
+use super::server::startup::write_pid;
 use super::{Daemon, Leave, generations, journal, store};
 use crate::process::record::{Header, Signature};
 use crate::process::{Identity, Namespace, Pid};
@@ -65,7 +67,7 @@ impl Server {
     /// Goes after the home. A daemon without its socket is out of reach, and somebody cleans up
     /// everywhere: it is bound again, but not at once, lest a home is never empty while somebody
     /// removes it.
-    pub(super) fn look_after_home(&mut self, daemon: &mut Daemon<Linux>, front: &mut dyn Front) {
+    pub(super) fn look_after_home(&mut self, daemon: &mut Daemon<Linux>, role: &mut dyn Role) {
         let now = daemon.kernel.now();
         let due = self.removal.filter(|removal| removal.next <= now);
         if due.is_none() && (!daemon.home_lost || self.removal.is_some()) {
@@ -76,7 +78,7 @@ impl Server {
             Err(reason) => {
                 let home = &daemon.home;
                 daemon.log.push(format!("{home} is lost: {reason}; launching nothing any more"));
-                if front.if_served_already().is_ok() {
+                if role.if_served_already().is_ok() {
                     daemon.leave = Some(Leave::Quit);
                 }
                 daemon.home_lost = true;
@@ -87,7 +89,7 @@ impl Server {
                 self.watch_home(daemon);
                 write_pid(&daemon.kernel.home);
                 self.bind_again(daemon);
-                front.home_is_new(daemon, self.poll.registry());
+                role.home_is_new(daemon, self.poll.registry());
             }
             Ok(Fate::Kept) => {
                 if let Some(removal) = due.filter(|removal| now < removal.until) {
@@ -193,7 +195,7 @@ impl Daemon<Linux> {
         self.kernel.home.replace(home).map_err(why)?;
         self.header = header;
         // As PID 1 we say there, too, that we live; without it only a later PID 1 can't tell.
-        super::vestige::hold_alive(&self.kernel.home, None).ok();
+        predecessor::hold_alive(&self.kernel.home, None).ok();
         self.sign_for_launching();
         Ok(())
     }

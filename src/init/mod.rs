@@ -7,17 +7,13 @@
 //! to the program's exec, and never fail for the lack of a terminal, a HOME or a writable file
 //! system.
 //!
-//! Several services under one PID 1 are `opm run` ([`run`]), which stands on the daemon and shares
-//! nothing with this.
+//! Several services under one PID 1 are `opm run` ([`crate::run`]), which stands on the daemon and
+//! shares nothing with this.
 
 mod args;
-mod output;
-mod prefix;
 mod processes;
-pub mod run;
 mod start;
 mod survivors;
-mod told;
 mod watch;
 
 use crate::sys::describe;

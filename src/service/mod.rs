@@ -1,7 +1,6 @@
 //! PURE. What should happen: no file, socket, process or clock.
 pub mod columns;
 pub mod context;
-pub mod foreground;
 pub mod machine;
 pub mod name;
 pub mod policy;

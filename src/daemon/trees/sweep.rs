@@ -4,7 +4,7 @@ use super::drain::{LOOK_AGAIN_MS, readable};
 use super::owner::{Occupant, env_marks};
 use super::{Member, Owner};
 use crate::daemon::Daemon;
-use crate::daemon::door::INITIAL_PID_NAMESPACE;
+use crate::daemon::server::startup::INITIAL_PID_NAMESPACE;
 use crate::daemon::service::service_in;
 use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::mutant::mutant;

@@ -1,6 +1,6 @@
 //! What `opm run` is asked to do.
-use super::context::Context;
-use super::spec::Spec;
+use crate::service::context::Context;
+use crate::service::spec::Spec;
 
 /// The wait from a stop to the end of everything, if nothing else is said: below the ten
 /// seconds of `docker stop`.
@@ -37,7 +37,7 @@ impl Prefix {
 
 /// A foreground run.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct Options {
     /// Absolute; the first that can be used.
     pub homes: Vec<String>,
     pub specs: Vec<Spec>,

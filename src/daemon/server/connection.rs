@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Write};
 /// A reply of this size leaves much behind that is worth giving back.
 const LARGE_BYTES: usize = 16 << 10;
 
-pub(super) struct Client {
+pub(super) struct Connection {
     pub(super) stream: UnixStream,
     pub(super) pid: i32,
     pub(super) inbox: Inbox,
@@ -23,7 +23,7 @@ pub(super) struct Client {
     pub(super) closing: bool,
 }
 
-impl Client {
+impl Connection {
     pub(super) fn new(stream: UnixStream, pid: i32) -> Self {
         Self {
             stream,
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn what_a_follower_has_taken_is_given_back_though_it_never_catches_up() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let mut client = Client::new(ours, 0);
+        let mut client = Connection::new(ours, 0);
         let mut expected = Vec::new();
         for n in 0..10_000u32 {
             let frame = n.to_le_bytes().repeat(25);

@@ -3,8 +3,8 @@
 //! It lies in FIFOs. A line is looked at there, written, and only then taken out, so that a
 //! reader that dies in between loses nothing, and one that reads slowly makes the services wait
 //! (64 KiB each) and nobody else: nothing here ever waits for a writer or a reader.
+use super::options::Prefix;
 use super::prefix::{Label, next_line, put_line};
-use crate::service::foreground::Prefix;
 use crate::sys::fifo::{self, Glass};
 use crate::sys::home::Home;
 use crate::sys::writer::Writer;

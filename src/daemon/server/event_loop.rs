@@ -2,12 +2,12 @@
 //!
 //! A client that is slow, silent, hostile or gone costs its own buffer, bounded, and nothing
 //! else. No request is taken from another user.
-use super::client::Client;
-use super::front::Front;
-use super::log::log;
-use super::relocate::Removal;
-use super::vecmap::{VecMap, VecSet};
-use super::{ClientId, Daemon, Leave};
+use super::connection::Connection;
+use super::role::Role;
+use crate::daemon::log::log;
+use crate::daemon::relocate::Removal;
+use crate::daemon::vecmap::{VecMap, VecSet};
+use crate::daemon::{ClientId, Daemon, Leave};
 use crate::sys::linux::{Linux, wake_of};
 use crate::sys::peer::peer;
 use crate::sys::{Kernel, signals};
@@ -21,14 +21,14 @@ use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
 const SIGNALS: Token = Token(0);
-pub(super) const LISTENER: Token = Token(1);
-pub(super) const REMOVALS: Token = Token(2);
+pub(crate) const LISTENER: Token = Token(1);
+pub(crate) const REMOVALS: Token = Token(2);
 const CLIENT_KIND: usize = 4 << 32;
 /// Descriptors of a foreground run.
-const FRONT_KIND: usize = 5 << 32;
+const ROLE_KIND: usize = 5 << 32;
 /// Connections at once, as far as they take no more than half of the descriptors: services need
 /// some, too. For one more, the one that has been silent for longest is closed, or else itself.
-const CLIENTS_MAX: usize = 4_096;
+const CONNECTIONS_MAX: usize = 4_096;
 /// A client that lets more than this pile up is cut off: one answer is never more.
 const BACKLOG_BYTES_MAX: usize = 80 << 20;
 /// The same for a follower, whose answer has no end.
@@ -47,18 +47,18 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The loop's own state.
 pub struct Server {
-    pub(super) poll: Poll,
-    pub(super) listener: UnixListener,
+    pub(crate) poll: Poll,
+    pub(crate) listener: UnixListener,
     signalfd: OwnedFd,
     /// Says when something in the home is removed.
-    pub(super) removals: Option<OwnedFd>,
-    pub(super) removal: Option<Removal>,
-    clients: VecMap<ClientId, Client>,
-    clients_max: usize,
+    pub(crate) removals: Option<OwnedFd>,
+    pub(in crate::daemon) removal: Option<Removal>,
+    connections: VecMap<ClientId, Connection>,
+    connections_max: usize,
     next_client: ClientId,
     accept_again: bool,
     /// Those that may have asked more than they were answered.
-    unheard: VecSet<ClientId>,
+    unread: VecSet<ClientId>,
     uid: u32,
 }
 
@@ -79,20 +79,20 @@ impl Server {
             poll.registry().register(&mut SourceFd(&fd), REMOVALS, Interest::READABLE)?;
         }
         let uid = rustix::process::geteuid().as_raw();
-        let clients = VecMap::new();
+        let connections = VecMap::new();
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let half = usize::try_from(limit.current.unwrap_or(u64::MAX) / 2);
         Ok(Self {
-            clients_max: half.map_or(CLIENTS_MAX, |half| half.min(CLIENTS_MAX)),
+            connections_max: half.map_or(CONNECTIONS_MAX, |half| half.min(CONNECTIONS_MAX)),
             removals,
             removal: None,
             poll,
             listener,
             signalfd,
-            clients,
+            connections,
             next_client: 1,
             accept_again: false,
-            unheard: VecSet::new(),
+            unread: VecSet::new(),
             uid,
         })
     }
@@ -102,9 +102,9 @@ impl Server {
         &self.listener
     }
 
-    /// Wakes the front by this number.
-    pub fn front_token(number: u32) -> Token {
-        Token(FRONT_KIND | number as usize)
+    /// Wakes the role by this number.
+    pub fn role_token(number: u32) -> Token {
+        Token(ROLE_KIND | number as usize)
     }
 
     pub fn registry(&self) -> &mio::Registry {
@@ -112,12 +112,12 @@ impl Server {
     }
 
     /// Turns until the daemon leaves.
-    pub fn run(&mut self, daemon: &mut Daemon<Linux>, front: &mut dyn Front) -> Leave {
+    pub fn run(&mut self, daemon: &mut Daemon<Linux>, role: &mut dyn Role) -> Leave {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut wakes = Vec::new();
         // What was due at the start, and who was queued before we listened.
         let mut ready: Vec<ClientId> = Vec::new();
-        settle(daemon, front);
+        settle(daemon, role);
         self.accept(&mut ready, daemon);
         loop {
             self.flush(daemon);
@@ -125,7 +125,7 @@ impl Server {
                 self.farewell();
                 return leave;
             }
-            let timeout = self.timeout(daemon, front);
+            let timeout = self.timeout(daemon, role);
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -145,8 +145,8 @@ impl Server {
                     }),
                     LISTENER => connecting = true,
                     REMOVALS => removed = true,
-                    token if token.0 >> 32 == FRONT_KIND >> 32 => {
-                        front.woken(token.0 & 0xffff_ffff);
+                    token if token.0 >> 32 == ROLE_KIND >> 32 => {
+                        role.woken(token.0 & 0xffff_ffff);
                     }
                     token => match wake_of(token) {
                         Some(wake) => wakes.push(wake),
@@ -156,43 +156,43 @@ impl Server {
                     },
                 }
             }
-            ready.extend(std::mem::take(&mut self.unheard));
+            ready.extend(std::mem::take(&mut self.unread));
             daemon.gather(&wakes, child_signal);
             if removed {
                 self.note_removal(daemon.kernel.now());
             }
-            self.look_after_home(daemon, front);
+            self.look_after_home(daemon, role);
             if connecting {
                 self.accept(&mut ready, daemon);
             }
             for client in ready.drain(..) {
-                if !self.hear(client, daemon) {
-                    self.unheard.insert(client);
+                if !self.read_request(client, daemon) {
+                    self.unread.insert(client);
                 }
-                self.bound_unread(client, daemon);
+                self.limit_unread(client, daemon);
             }
             for signal in asked {
-                front.signal(signal, daemon);
+                role.signal(signal, daemon);
             }
-            settle(daemon, front);
+            settle(daemon, role);
         }
     }
 
-    fn timeout(&self, daemon: &Daemon<Linux>, front: &dyn Front) -> Option<Duration> {
+    fn timeout(&self, daemon: &Daemon<Linux>, role: &dyn Role) -> Option<Duration> {
         let lost = daemon.home_lost.then_some(0);
         let look = self.removal.map(|removal| removal.next).or(lost);
-        let due = daemon.deadline().into_iter().chain(front.deadline()).chain(look).min();
+        let due = daemon.deadline().into_iter().chain(role.deadline()).chain(look).min();
         let due = due.map(|at| Duration::from_millis(at.saturating_sub(daemon.kernel.now())));
         let accept = self.accept_again.then_some(ACCEPT_AGAIN);
-        let answered = |id| self.clients.get(id).is_none_or(|client| client.backlog() == 0);
-        let unheard = self.unheard.iter().any(answered).then_some(Duration::ZERO);
-        due.into_iter().chain(accept).chain(unheard).min()
+        let answered = |id| self.connections.get(id).is_none_or(|client| client.backlog() == 0);
+        let unread = self.unread.iter().any(answered).then_some(Duration::ZERO);
+        due.into_iter().chain(accept).chain(unread).min()
     }
 
     fn accept(&mut self, ready: &mut Vec<ClientId>, daemon: &mut Daemon<Linux>) {
         loop {
-            let full = self.clients.len() >= self.clients_max;
-            let full = full && !self.dismiss_silent(daemon, |_| true);
+            let full = self.connections.len() >= self.connections_max;
+            let full = full && !self.close_idle(daemon, |_| true);
             if full && !ready.is_empty() {
                 // Among these may be one that says nothing.
                 self.accept_again = true;
@@ -203,7 +203,7 @@ impl Server {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 // EMFILE, ENFILE.
-                Err(_) if self.dismiss_silent(daemon, |_| true) => continue,
+                Err(_) if self.close_idle(daemon, |_| true) => continue,
                 Err(_) => {
                     // The edge is spent, so look again by the clock.
                     self.accept_again = true;
@@ -217,12 +217,12 @@ impl Server {
                 continue;
             }
             let id = self.next_client;
-            // 32 bits, of which 0 is the front.
+            // 32 bits, of which 0 is the role.
             self.next_client = id % 0xffff_ffff + 1;
             let token = Token(CLIENT_KIND | usize::try_from(id).unwrap_or(0));
             let interest = Interest::READABLE | Interest::WRITABLE;
             if self.poll.registry().register(&mut stream, token, interest).is_ok() {
-                self.clients.insert(id, Client::new(stream, pid));
+                self.connections.insert(id, Connection::new(stream, pid));
                 ready.push(id);
             }
         }
@@ -230,12 +230,13 @@ impl Server {
 
     /// Hangs up on whoever has been silent for longest. One of ours that was just slow asks again,
     /// since nobody has taken up its request.
-    fn dismiss_silent(
+    fn close_idle(
         &mut self,
         daemon: &mut Daemon<Linux>,
-        may_be: impl Fn(&Client) -> bool,
+        may_be: impl Fn(&Connection) -> bool,
     ) -> bool {
-        let silent = self.clients.iter().find(|(_, client)| client.is_silent() && may_be(client));
+        let silent =
+            self.connections.iter().find(|(_, client)| client.is_silent() && may_be(client));
         let Some(id) = silent.map(|(id, _)| *id) else {
             return false;
         };
@@ -244,21 +245,21 @@ impl Server {
     }
 
     /// After this client was listened to: whether all together have said too much.
-    fn bound_unread(&mut self, id: ClientId, daemon: &mut Daemon<Linux>) {
-        let unread = |client: &Client| client.inbox.pending();
-        if self.clients.get(&id).is_none_or(|client| unread(client) < UNREAD_BYTES_MIN) {
+    fn limit_unread(&mut self, id: ClientId, daemon: &mut Daemon<Linux>) {
+        let unread = |client: &Connection| client.inbox.pending();
+        if self.connections.get(&id).is_none_or(|client| unread(client) < UNREAD_BYTES_MIN) {
             return;
         }
-        while self.clients.values().map(unread).sum::<usize>() > UNREAD_BYTES_MAX
-            && self.dismiss_silent(daemon, |client| unread(client) > 0)
+        while self.connections.values().map(unread).sum::<usize>() > UNREAD_BYTES_MAX
+            && self.close_idle(daemon, |client| unread(client) > 0)
         {}
     }
 
     /// Takes up a client's request, or reads on. One a turn, and none while the one before is
     /// not answered, or the answer has not left: a client that only ever asks would keep the
     /// loop, and what it asked for the memory. False: there may be more.
-    fn hear(&mut self, id: ClientId, daemon: &mut Daemon<Linux>) -> bool {
-        let Some(client) = self.clients.get_mut(&id) else {
+    fn read_request(&mut self, id: ClientId, daemon: &mut Daemon<Linux>) -> bool {
+        let Some(client) = self.connections.get_mut(&id) else {
             return true;
         };
         let mut buffer = [0u8; 16 << 10];
@@ -312,7 +313,7 @@ impl Server {
     }
 
     fn close(&mut self, id: ClientId, daemon: &mut Daemon<Linux>) {
-        if let Some(mut client) = self.clients.remove(&id) {
+        if let Some(mut client) = self.connections.remove(&id) {
             // Failing means that it was not registered.
             drop(self.poll.registry().deregister(&mut client.stream));
             daemon.forget_client(id);
@@ -325,13 +326,13 @@ impl Server {
             log(&line);
         }
         for (id, reply) in std::mem::take(&mut daemon.outbox) {
-            let Some(client) = self.clients.get_mut(&id) else {
+            let Some(client) = self.connections.get_mut(&id) else {
                 continue;
             };
             if reply.is_final() {
                 client.asking = false;
                 if client.inbox.pending() > 0 {
-                    self.unheard.insert(id);
+                    self.unread.insert(id);
                 }
             }
             match frame::encode(&reply) {
@@ -339,9 +340,9 @@ impl Server {
                 Err(text) => log(&format!("cannot encode a reply: {text}")),
             }
         }
-        let waiting = self.clients.iter().filter(|(_, client)| client.backlog() > 0);
+        let waiting = self.connections.iter().filter(|(_, client)| client.backlog() > 0);
         for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
-            let Some(client) = self.clients.get_mut(&id) else {
+            let Some(client) = self.connections.get_mut(&id) else {
                 continue;
             };
             let alive = client.write_out();
@@ -357,22 +358,22 @@ impl Server {
     fn farewell(&mut self) {
         let until = std::time::Instant::now() + FAREWELL;
         let mut events = Events::with_capacity(16);
-        self.clients.retain(|_, client| client.backlog() > 0 && client.write_out());
-        while self.clients.values().any(|client| client.backlog() > 0) {
+        self.connections.retain(|_, client| client.backlog() > 0 && client.write_out());
+        while self.connections.values().any(|client| client.backlog() > 0) {
             let left = until.saturating_duration_since(std::time::Instant::now());
             if left.is_zero() || self.poll.poll(&mut events, Some(left)).is_err() {
                 return;
             }
-            self.clients.retain(|_, client| client.backlog() > 0 && client.write_out());
+            self.connections.retain(|_, client| client.backlog() > 0 && client.write_out());
         }
     }
 }
 
-/// What is due, until the front asks for nothing more. It has the last word: what is in the
+/// What is due, until the role asks for nothing more. It has the last word: what is in the
 /// outbox for it would be nobody's afterwards.
-fn settle(daemon: &mut Daemon<Linux>, front: &mut dyn Front) {
+fn settle(daemon: &mut Daemon<Linux>, role: &mut dyn Role) {
     daemon.tick();
-    while front.turn(daemon) {
+    while role.turn(daemon) {
         daemon.tick();
     }
 }

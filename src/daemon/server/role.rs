@@ -2,10 +2,11 @@
 //!
 //! A front sees what the daemon knows and asks for what an operator could ask for. It never
 //! spawns, signals or reaps past the daemon, but for what belongs to no service.
-use super::door::Failure;
-use super::service::Service;
-use super::trees::Owner;
-use super::{ClientId, Daemon, Leave};
+use crate::daemon::failure::Failure;
+use crate::daemon::log::log;
+use crate::daemon::service::Service;
+use crate::daemon::trees::Owner;
+use crate::daemon::{ClientId, Daemon, Leave};
 use crate::process::Exit;
 use crate::service::context::Context;
 use crate::service::machine::{Input, Time};
@@ -16,17 +17,17 @@ use crate::wire::{Reply, Request, Status, code};
 use mio::Registry;
 
 /// The client that a front is; the loop gives no other this number.
-pub const FRONT: ClientId = 0;
+pub const ROLE: ClientId = 0;
 
 /// What the loop asks of whoever stands in front of it.
-pub trait Front {
+pub trait Role {
     /// What only a log is to be told.
     fn say(&self, _line: &str) {}
     /// Says why nothing can be served.
     fn say_end(&self, _code: u8, text: &str) {
-        super::log::log(text);
+        log(text);
     }
-    /// See [`Place`](super::adopt::Place).
+    /// See [`Place`](crate::daemon::adopt::Place).
     fn forgets_elsewhere(&self) -> bool {
         false
     }
@@ -65,18 +66,18 @@ pub struct Background {
     pub(crate) forgets_elsewhere: bool,
 }
 
-impl Front for Background {
+impl Role for Background {
     fn forgets_elsewhere(&self) -> bool {
         self.forgets_elsewhere
     }
 
     fn say(&self, line: &str) {
-        super::log::log(line);
+        log(line);
     }
 
     fn say_end(&self, code: u8, text: &str) {
         // Whoever launched us reads the code and the reason from here.
-        super::log::log(&format!("opm: exit {code}: {text}"));
+        log(&format!("opm: exit {code}: {text}"));
     }
 
     fn if_served_already(&self) -> Result<u8, u8> {
@@ -89,7 +90,7 @@ impl Front for Background {
 
     fn signal(&mut self, _: i32, daemon: &mut Daemon<Linux>) {
         if daemon.leave != Some(Leave::Quit) {
-            daemon.request(FRONT, 0, Request::Leave { services: false });
+            daemon.request(ROLE, 0, Request::Leave { services: false });
         }
     }
 
@@ -105,7 +106,7 @@ impl Front for Background {
 
     fn end(&mut self, daemon: &mut Daemon<Linux>) -> u8 {
         let alive = daemon.all_services().any(|service| service.machine.generation().is_some());
-        super::log::log(if alive { "left; services keep running" } else { "left; nothing runs" });
+        log(if alive { "left; services keep running" } else { "left; nothing runs" });
         code::DONE
     }
 }
@@ -153,7 +154,7 @@ impl<K: Kernel> Daemon<K> {
                 force: false,
                 keep: true,
             };
-            self.request(FRONT, 0, request);
+            self.request(ROLE, 0, request);
         }
         later
     }
@@ -162,7 +163,7 @@ impl<K: Kernel> Daemon<K> {
     pub fn answers(&mut self) -> Vec<Reply> {
         let mut answers = Vec::new();
         self.outbox.retain_mut(|(client, reply)| {
-            let ours = *client == FRONT;
+            let ours = *client == ROLE;
             if ours {
                 answers.push(std::mem::replace(reply, Reply::List(Vec::new())));
             }

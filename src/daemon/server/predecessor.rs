@@ -19,10 +19,11 @@
 //! it starts a container again after it has reaped its PID 1, and the kernel lets PID 1 be
 //! reaped only after everything in its namespace is. (File handles of namespaces, Linux 6.18,
 //! say ESTALE of live ones too for want of privilege: no proof.)
-use super::adopt::Place;
-use super::launch::LIVING;
-use super::log::log;
-use super::{door, journal};
+use crate::daemon::adopt::Place;
+use crate::daemon::failure::Failure;
+use crate::daemon::journal;
+use crate::daemon::launch::LIVING;
+use crate::daemon::log::log;
 use crate::process::record::{HEADER_BYTES, Header};
 use crate::sys::home::{Home, try_lock};
 use crate::sys::{Errno, Mode, describe, fifo, procfs, reexec};
@@ -47,10 +48,10 @@ pub(super) fn is_gone(namespace: u64) -> bool {
 }
 
 /// PID 1 holds `alive` for its whole life. None: we are not PID 1.
-pub(super) fn hold_alive(
+pub(crate) fn hold_alive(
     home: &Home,
     inherited: Option<OwnedFd>,
-) -> Result<Option<OwnedFd>, door::Failure> {
+) -> Result<Option<OwnedFd>, Failure> {
     if !rustix::process::getpid().is_init() {
         return Ok(None);
     }

@@ -1,13 +1,15 @@
 //! From a bare process to a daemon with its home, and out again.
-use super::adopt::Place;
-use super::front::{Background, Front};
-use super::log::log;
-use super::serve::Server;
+use super::event_loop::Server;
+use super::lock::{LOCK, Waiting, key_of, wait_for_lock, write_key};
+use super::predecessor;
+use super::role::{Background, Role};
 use super::socket::{self, SOCKET};
-use super::{Daemon, Leave};
-use super::{departure, vestige};
+use crate::daemon::adopt::Place;
+use crate::daemon::failure::Failure;
+use crate::daemon::log::log;
+use crate::daemon::{Daemon, Leave, departure};
 use crate::process::mark::MARK_VARIABLE;
-use crate::sys::home::{Home, lock_sharers, try_lock};
+use crate::sys::home::Home;
 use crate::sys::linux::{self, Linux};
 use crate::sys::{
     Errno, Mode, attributes, describe, exec_pipe, fds, heap, limits, procfs, reexec, signals,
@@ -18,14 +20,8 @@ use mio::net::UnixListener;
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::io::Write;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 const PID_FILE: &str = "opm.pid";
-pub(super) const LOCK: &str = "lock";
-/// From one try for the lock to the next, at the start only.
-const LOCK_RETRY: Duration = Duration::from_millis(20);
-/// When it takes longer, say who is in the way.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// A daemon with fewer descriptors than this could not hear anybody, let alone start something.
 const DESCRIPTORS_MIN: u64 = 32;
 /// The inode of the initial PID namespace (PROC_PID_INIT_INO of linux/proc_ns.h).
@@ -34,20 +30,18 @@ pub(crate) const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 const FORMAT: &str = "journal 2";
 const PROTOCOL_WORD: &str = "protocol";
 
-pub(crate) type Failure = (u8, String);
-
 /// Runs the daemon of `home` in the foreground. The exit code of the command.
 /// `forgets_elsewhere`: see [`Place`].
-pub fn door(home: &Path, forgets_elsewhere: bool) -> u8 {
-    through(home, &mut Background { forgets_elsewhere })
+pub fn serve(home: &Path, forgets_elsewhere: bool) -> u8 {
+    serve_with(home, &mut Background { forgets_elsewhere })
 }
 
-/// The same with something in front of it.
-pub fn through(home: &Path, front: &mut dyn Front) -> u8 {
-    match serve(home, front) {
+/// The same with something in role of it.
+pub fn serve_with(home: &Path, role: &mut dyn Role) -> u8 {
+    match try_serve(home, role) {
         Ok(code) => code,
         Err((code, text)) => {
-            front.say_end(code, &text);
+            role.say_end(code, &text);
             code
         }
     }
@@ -69,7 +63,7 @@ pub fn can_take_over(self_check: &str) -> bool {
         && protocol.is_some_and(|protocol| protocol >= PROTOCOL)
 }
 
-fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
+fn try_serve(home: &Path, role: &mut dyn Role) -> Result<u8, Failure> {
     let path = home
         .to_str()
         .filter(|path| path.starts_with('/'))
@@ -84,22 +78,22 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     };
     let home = Home::open(path).map_err(|errno| (code::UNREACHABLE, Home::refusal(path, errno)))?;
     let lock = home.open_file(LOCK, Mode::InPlace).map_err(|errno| cannot("/lock", errno))?;
-    let waiting = Waiting::of(listener.is_some(), front.if_served_already().is_ok());
+    let waiting = Waiting::of(listener.is_some(), role.if_served_already().is_ok());
     if !wait_for_lock(&home, &lock, waiting)? {
         let text = format!("a daemon serves {path} already (stop it, or use another OPM_HOME)");
-        return front.if_served_already().map_err(|code| (code, text));
+        return role.if_served_already().map_err(|code| (code, text));
     }
     if let Err(errno) = home.make_dir("logs") {
         log(&cannot("/logs", errno).1);
     }
-    let forgets = front.forgets_elsewhere();
+    let forgets = role.forgets_elsewhere();
     let place = place(&home, &lock, forgets).map_err(|errno| cannot("", errno))?;
     if place.pid_namespace == 0 {
         let text = "cannot supervise without /proc (mount it; 'opm init' does without)";
         return Err((code::UNREACHABLE, text.to_owned()));
     }
-    let alive = vestige::hold_alive(&home, alive)?;
-    vestige::wait_for_namespace(&home, &place, alive.as_ref());
+    let alive = predecessor::hold_alive(&home, alive)?;
+    predecessor::wait_for_namespace(&home, &place, alive.as_ref());
     let io = |error: std::io::Error| (code::UNREACHABLE, format!("cannot poll: {error}"));
     let poll = Poll::new().map_err(io)?;
     let registry = poll.registry().try_clone().map_err(io)?;
@@ -131,17 +125,17 @@ fn serve(home: &Path, front: &mut dyn Front) -> Result<u8, Failure> {
     let removals = daemon.kernel.home.watch_removals().ok();
     let mut server = Server::new(poll, listener, signalfd, removals).map_err(io)?;
     reexec::arm(server.listener());
-    front.begin(&mut daemon, server.registry(), again)?;
-    front.say(&greeting(&daemon));
-    turn(&mut server, &mut daemon, front);
-    Ok(leave(daemon, front))
+    role.begin(&mut daemon, server.registry(), again)?;
+    role.say(&greeting(&daemon));
+    turn(&mut server, &mut daemon, role);
+    Ok(leave(daemon, role))
 }
 
-fn leave(mut daemon: Daemon<Linux>, front: &mut dyn Front) -> u8 {
+fn leave(mut daemon: Daemon<Linux>, role: &mut dyn Role) -> u8 {
     for name in [SOCKET, PID_FILE] {
         daemon.kernel.home.remove(name).ok();
     }
-    let code = front.end(&mut daemon);
+    let code = role.end(&mut daemon);
     // A child that is still to exec may share our descriptors: closed here, the lock would be lost
     // to it. The end of the process leaves them to it.
     std::mem::forget(daemon);
@@ -168,8 +162,8 @@ fn greeting(daemon: &Daemon<Linux>) -> String {
 }
 
 /// Until it leaves for good. An exec that works does not come back.
-fn turn(server: &mut Server, daemon: &mut Daemon<Linux>, front: &mut dyn Front) {
-    while let Leave::Exec(binary) = server.run(daemon, front) {
+fn turn(server: &mut Server, daemon: &mut Daemon<Linux>, role: &mut dyn Role) {
+    while let Leave::Exec(binary) = server.run(daemon, role) {
         log(&format!("becoming {binary}"));
         let errno = reexec::become_image(&binary, server.listener());
         let why = describe(errno);
@@ -221,88 +215,6 @@ fn open_standard_streams() {
     }
 }
 
-/// What a lock that is held says to whoever waits for it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Waiting {
-    /// A daemon that listens serves the home.
-    Brief,
-    /// As above, but not one that is ending.
-    Patient,
-    /// A child of the image before has not exec'd yet: that image was the daemon, and the socket
-    /// that answers is our own. Or a daemon that came in between serves the home.
-    Again,
-    /// As above, but there is no giving way to another: our end is that of the services.
-    Always,
-}
-
-impl Waiting {
-    /// `follows`: an image of this very process was the daemon. `yields`: to another daemon.
-    fn of(follows: bool, yields: bool) -> Self {
-        match (follows, yields) {
-            (true, true) => Self::Again,
-            (true, false) => Self::Always,
-            (false, false) => Self::Patient,
-            (false, true) => Self::Brief,
-        }
-    }
-}
-
-/// False: another daemon serves this home already.
-fn wait_for_lock(place: &Home, lock: &OwnedFd, waiting: Waiting) -> Result<bool, Failure> {
-    let home = place.path.as_str();
-    let began = Instant::now();
-    let mut told = false;
-    loop {
-        match lock_home(place, lock) {
-            Ok(()) => return Ok(true),
-            Err(Errno::WOULDBLOCK | Errno::INTR) => {}
-            Err(errno) => {
-                return Err((code::UNREACHABLE, format!("{home}/lock: {}", describe(errno))));
-            }
-        }
-        if waiting == Waiting::Again && socket::is_listened_by_another(place) {
-            log(&format!("another daemon serves {home} by now"));
-            return Ok(false);
-        }
-        if matches!(waiting, Waiting::Brief | Waiting::Patient)
-            && let Ok(daemon) = socket::connect(place)
-            && !(waiting == Waiting::Patient && socket::is_ending(&daemon))
-        {
-            if waiting == Waiting::Brief {
-                log(&format!("a daemon serves {home} already"));
-            }
-            return Ok(false);
-        }
-        // An image that follows another has services, and leaves them as a daemon does.
-        if waiting != Waiting::Again && signals::is_pending(&[libc::SIGTERM, libc::SIGINT]) {
-            let text = format!("told to end while another process holds {home}/lock");
-            return Err((code::UNREACHABLE, text));
-        }
-        if !told && began.elapsed() > LOCK_PATIENCE {
-            told = true;
-            let own = rustix::process::getpid().as_raw_nonzero().get();
-            let mut holders = lock_sharers(&format!("{home}/lock"));
-            holders.retain(|pid| *pid != own);
-            let holders: Vec<String> = holders.iter().map(ToString::to_string).collect();
-            let holders = holders.join(", ");
-            log(&format!(
-                "waiting for pid {holders}: started by the daemon before, and not yet exec'd"
-            ));
-        }
-        std::thread::sleep(LOCK_RETRY);
-    }
-}
-
-/// The lock file may be removed, and then guards nothing: the directory itself is locked too.
-/// (NFS takes no exclusive lock of what is not open for writing: there the file has to do.)
-pub(super) fn lock_home(home: &Home, lock: &OwnedFd) -> Result<(), Errno> {
-    try_lock(lock)?;
-    match try_lock(&home.dir) {
-        Err(Errno::WOULDBLOCK) => Err(Errno::WOULDBLOCK),
-        _ => Ok(()),
-    }
-}
-
 fn place(home: &Home, lock: &OwnedFd, forgets_elsewhere: bool) -> Result<Place, Errno> {
     let mut text = [0u8; 64];
     let length = rustix::io::pread(lock, &mut text, 0)?;
@@ -326,9 +238,9 @@ fn place(home: &Home, lock: &OwnedFd, forgets_elsewhere: bool) -> Result<Place, 
     })
 }
 
-/// Only from the initial PID namespace is every other one seen; but see [`vestige`].
+/// Only from the initial PID namespace is every other one seen; but see [`predecessor`].
 fn is_namespace_gone(namespace: u64) -> bool {
-    if vestige::is_gone(namespace) {
+    if predecessor::is_gone(namespace) {
         return true;
     }
     if procfs::pid_namespace() != INITIAL_PID_NAMESPACE {
@@ -344,23 +256,8 @@ fn is_namespace_gone(namespace: u64) -> bool {
     })
 }
 
-/// The key outlives the journal here, so that marks are known even when that is lost. With it
-/// the home's device and inode: in a copy it is the original's.
-pub(super) fn write_key(lock: &OwnedFd, key: u64, (device, inode): (u64, u64)) {
-    let text = format!("{key:016x} {device:016x} {inode:016x}\n");
-    rustix::io::pwrite(lock, text.as_bytes(), 0).ok();
-}
-
-fn key_of(text: &[u8], (device, inode): (u64, u64)) -> Option<u64> {
-    let line = std::str::from_utf8(text).ok()?.lines().next()?;
-    let mut words = line.split(' ').map(|word| u64::from_str_radix(word, 16).ok());
-    let key = words.next()??;
-    let is_here = [device, inode].into_iter().eq(words.by_ref().flatten());
-    is_here.then_some(key)
-}
-
 /// For people only: whatever is odd there is no reason not to serve.
-pub(super) fn write_pid(home: &Home) {
+pub(crate) fn write_pid(home: &Home) {
     let text = format!("{}\n", rustix::process::getpid().as_raw_nonzero());
     // What has the name may be a link, or worse.
     home.remove(PID_FILE).ok();
@@ -385,17 +282,6 @@ mod tests {
             (format!("omp 0.1.0 protocol {PROTOCOL} {FORMAT}\n"), false),
         ] {
             assert_eq!(can_take_over(&says), can, "{says}");
-        }
-    }
-
-    #[test]
-    fn a_key_counts_only_where_it_was_written() {
-        let text = b"00000000000000ff 0000000000000001 0000000000000002\n";
-        assert_eq!(key_of(text, (1, 2)), Some(255));
-        assert_eq!(key_of(text, (1, 3)), None);
-        assert_eq!(key_of(text, (3, 2)), None);
-        for torn in [&text[..16], &text[..40], &text[20..], b""] {
-            assert_eq!(key_of(torn, (1, 2)), None);
         }
     }
 }

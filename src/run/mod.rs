@@ -12,14 +12,16 @@
 //! | TERM, INT, QUIT, `opm daemon stop` | stop all, KILL before the time is over | 0, or 137 if KILL was needed |
 //! | INT or QUIT once more | KILL at once | 137 |
 //! | an operator stopped a service | nothing: it is expected back | |
-use super::output::Output;
-use super::told::Told;
+mod messages;
+pub mod options;
+mod output;
+mod prefix;
+
 use crate::daemon::events::rfc3339;
-use crate::daemon::front::{FRONT, Fate, Front};
 use crate::daemon::log::{log, log_in_foreground};
-use crate::daemon::serve::Server;
+use crate::daemon::server::event_loop::Server;
+use crate::daemon::server::role::{Fate, ROLE, Role};
 use crate::daemon::{Daemon, Leave};
-use crate::service::foreground::{Order, Prefix};
 use crate::service::machine::Time;
 use crate::service::spec::Spec;
 use crate::sys::attributes::privately;
@@ -27,8 +29,11 @@ use crate::sys::home::Home;
 use crate::sys::linux::Linux;
 use crate::sys::{Errno, Kernel, Mode, Streams, attributes, describe, reexec};
 use crate::wire::{Reply, Request, code};
+use messages::Messages;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
+use options::{Options, Prefix};
+use output::Output;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -44,13 +49,13 @@ const LAST_OUTPUT_MS: u64 = 1_000;
 /// From one try of PID 1 to begin to the next.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Runs what is ordered. The exit code.
-pub fn run(order: Order) -> u8 {
+/// Runs what the options say. The exit code.
+pub fn run(options: Options) -> u8 {
     log_in_foreground();
-    // Before the first file: what the services get of ours is in the order.
+    // Before the first file: what the services get of ours is in the options.
     attributes::neutral();
     let first = std::env::var_os(reexec::LISTENER_VARIABLE).is_none();
-    let mut run = Run::new(order);
+    let mut run = Run::new(options);
     let code = run.through(first).unwrap_or_else(|(code, text)| {
         log(&text);
         code
@@ -89,7 +94,7 @@ struct Stop {
 }
 
 struct Run {
-    order: Order,
+    options: Options,
     names: Vec<String>,
     /// Waiting for old incarnations of theirs to drain.
     later: Vec<Spec>,
@@ -99,24 +104,24 @@ struct Run {
     stop: Option<Stop>,
     /// What was said of each service's fate.
     said: BTreeMap<String, Fate>,
-    told: Told,
+    messages: Messages,
     now: Time,
     /// It has come to its end, whatever that is.
     is_over: bool,
 }
 
 impl Run {
-    fn new(order: Order) -> Self {
-        let names = order.specs.iter().map(|spec| spec.name.clone()).collect();
+    fn new(options: Options) -> Self {
+        let names = options.specs.iter().map(|spec| spec.name.clone()).collect();
         Self {
             names,
-            order,
+            options,
             later: Vec::new(),
             output: None,
             more: false,
             stop: None,
             said: BTreeMap::new(),
-            told: Told::default(),
+            messages: Messages::default(),
             now: 0,
             is_over: false,
         }
@@ -124,11 +129,11 @@ impl Run {
 
     /// Finds a home and serves it.
     fn through(&mut self, first: bool) -> Result<u8, (u8, String)> {
-        if let Some(trouble) = self.order.trouble.as_ref().filter(|_| first) {
+        if let Some(trouble) = self.options.trouble.as_ref().filter(|_| first) {
             return Err(trouble.clone());
         }
         let mut reasons = Vec::new();
-        let usable = self.order.homes.iter().find(|home| {
+        let usable = self.options.homes.iter().find(|home| {
             let tried = try_home(home);
             reasons.extend(tried.err().map(|errno| Home::refusal(home, errno)));
             tried.is_ok()
@@ -137,17 +142,17 @@ impl Run {
             let text = format!("no home: {} (set OPM_HOME)", reasons.join("; "));
             return Err((code::UNREACHABLE, text));
         };
-        reexec::call_by(&self.order.words, &home);
-        Ok(crate::daemon::through(Path::new(&home), self))
+        reexec::call_by(&self.options.words, &home);
+        Ok(crate::daemon::serve_with(Path::new(&home), self))
     }
 
     /// One service without a prefix has our own stdin, stdout and stderr.
     fn is_alone(&self) -> bool {
-        self.names.len() == 1 && matches!(self.order.prefix, None | Some(Prefix::None))
+        self.names.len() == 1 && matches!(self.options.prefix, None | Some(Prefix::None))
     }
 
     fn open_output(&mut self, daemon: &Daemon<Linux>, registry: &Registry) -> Result<(), String> {
-        let prefix = self.order.prefix.unwrap_or(Prefix::Name);
+        let prefix = self.options.prefix.unwrap_or(Prefix::Name);
         let home = &daemon.kernel.home;
         let output = Output::new(home, &self.names, prefix).map_err(|errno| {
             format!("{}/logs: cannot use a FIFO: {}", home.path, describe(errno))
@@ -165,7 +170,7 @@ impl Run {
             } else {
                 Interest::READABLE
             };
-            let token = Server::front_token(number);
+            let token = Server::role_token(number);
             match registry.register(&mut SourceFd(&fd), token, interest) {
                 Ok(()) => {}
                 // A file: it is always ready.
@@ -182,7 +187,7 @@ impl Run {
             return;
         }
         let now = daemon.kernel.now();
-        let time = self.order.stop_timeout_ms;
+        let time = self.options.stop_timeout_ms;
         let reserve = (time / 8).clamp(KILL_RESERVE_MS.0, KILL_RESERVE_MS.1).min(time);
         self.later.clear();
         self.stop = Some(Stop {
@@ -237,7 +242,7 @@ impl Run {
                 let why = why.as_ref().map_or(String::new(), |why| format!(": {why}"));
                 let all = if critical { "; it is critical, stopping all" } else { "" };
                 let what = format!("ended for good, exit code {code}{why}{all}");
-                self.told.say_end(&name, &what);
+                self.messages.say_end(&name, &what);
             }
             if critical {
                 return Some(*code);
@@ -267,7 +272,7 @@ impl Run {
                 }
                 Reply::Event(event) => {
                     let ours = self.names.contains(&event.service);
-                    self.told.hear(event, ours);
+                    self.messages.hear(event, ours);
                 }
                 _ => {}
             }
@@ -275,7 +280,7 @@ impl Run {
     }
 }
 
-impl Front for Run {
+impl Role for Run {
     fn if_served_already(&self) -> Result<u8, u8> {
         Err(code::FAILED)
     }
@@ -286,7 +291,7 @@ impl Front for Run {
         registry: &Registry,
         again: bool,
     ) -> Result<(), (u8, String)> {
-        if again && let Some((_, trouble)) = &self.order.trouble {
+        if again && let Some((_, trouble)) = &self.options.trouble {
             log(&format!("{trouble}; going on with what is known"));
             let known = daemon.all_services().filter(|service| {
                 let (out, _) = crate::daemon::launch::fifo_paths(&daemon.home, service.name());
@@ -301,10 +306,10 @@ impl Front for Run {
             Streams::Fifos
         };
         daemon.lead_streams(self.names.iter().cloned(), streams);
-        daemon.request(FRONT, 0, Request::Events { follow: true });
+        daemon.request(ROLE, 0, Request::Events { follow: true });
         if !again {
-            let specs = std::mem::take(&mut self.order.specs);
-            self.later = daemon.declare(specs, &self.order.base);
+            let specs = std::mem::take(&mut self.options.specs);
+            self.later = daemon.declare(specs, &self.options.base);
         }
         // An earlier image of us may have been asked already.
         self.now = daemon.kernel.now();
@@ -346,7 +351,7 @@ impl Front for Run {
             let (later, ready): (Vec<_>, Vec<_>) = later.into_iter().partition(waiting);
             self.later = later;
             if !ready.is_empty() {
-                self.later.extend(daemon.declare(ready, &self.order.base));
+                self.later.extend(daemon.declare(ready, &self.options.base));
                 acted = true;
             }
         }
@@ -358,7 +363,7 @@ impl Front for Run {
             acted = true;
         }
         acted |= self.proceed(daemon);
-        self.told.lines(daemon.killing()).iter().for_each(|line| log(line));
+        self.messages.lines(daemon.killing()).iter().for_each(|line| log(line));
         if let Some(output) = &mut self.output {
             output.note_ended(|name| !daemon.is_live(name));
             self.more = output.pump(&rfc3339(daemon.kernel.wall()));

@@ -4,7 +4,7 @@ use crate::wire::Event;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Messages {
     /// How a service ended, not said yet: what comes of it is not known.
     exits: BTreeMap<String, String>,
     /// Services that have ended at least once: the next that comes up is a restart.
@@ -14,7 +14,7 @@ pub(super) struct Told {
     killed: BTreeSet<u64>,
 }
 
-impl Told {
+impl Messages {
     /// Takes up what happened. `ours`: of its end for good it is said elsewhere.
     pub(super) fn hear(&mut self, event: Event, ours: bool) {
         let name = event.service;
@@ -92,27 +92,27 @@ mod tests {
 
     #[test]
     fn an_exit_and_what_comes_of_it_are_one_line_if_they_are_known_together() {
-        let mut told = Told::default();
+        let mut messages = Messages::default();
         let none = || std::iter::empty();
-        told.hear(event("spawned", None), true);
-        assert!(told.lines(none()).is_empty(), "a first start is no news");
-        told.hear(event("exited", Some(3)), true);
-        told.hear(event("waiting", None), true);
-        assert_eq!(told.lines(none()), ["w: exited with code 3, restarting in 2s"]);
-        told.hear(event("spawned", None), true);
-        told.hear(event("exited", Some(4)), true);
-        assert_eq!(told.lines(none()), ["w: restarted (pid 7)", "w: exited with code 4"]);
-        told.hear(event("exited", Some(5)), true);
-        told.say_end("w", "ended for good, exit code 5");
-        assert_eq!(told.lines(none()), ["w: ended for good, exit code 5"]);
+        messages.hear(event("spawned", None), true);
+        assert!(messages.lines(none()).is_empty(), "a first start is no news");
+        messages.hear(event("exited", Some(3)), true);
+        messages.hear(event("waiting", None), true);
+        assert_eq!(messages.lines(none()), ["w: exited with code 3, restarting in 2s"]);
+        messages.hear(event("spawned", None), true);
+        messages.hear(event("exited", Some(4)), true);
+        assert_eq!(messages.lines(none()), ["w: restarted (pid 7)", "w: exited with code 4"]);
+        messages.hear(event("exited", Some(5)), true);
+        messages.say_end("w", "ended for good, exit code 5");
+        assert_eq!(messages.lines(none()), ["w: ended for good, exit code 5"]);
     }
 
     #[test]
     fn a_kill_is_said_once_for_each_incarnation() {
-        let mut told = Told::default();
+        let mut messages = Messages::default();
         let killing = |generations: &'static [u64]| generations.iter().map(|of| (*of, "w"));
-        assert_eq!(told.lines(killing(&[9])).len(), 1);
-        assert_eq!(told.lines(killing(&[4, 9])).len(), 1);
-        assert_eq!(told.lines(killing(&[4])).len(), 0);
+        assert_eq!(messages.lines(killing(&[9])).len(), 1);
+        assert_eq!(messages.lines(killing(&[4, 9])).len(), 1);
+        assert_eq!(messages.lines(killing(&[4])).len(), 0);
     }
 }

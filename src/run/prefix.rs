@@ -1,5 +1,5 @@
 //! PURE. One service's output as lines of several services' output.
-use crate::service::foreground::Prefix;
+use super::options::Prefix;
 
 /// A longer line is cut: nobody waits for its end.
 pub(super) const LINE_BYTES_MAX: usize = 16 << 10;

@@ -1,6 +1,6 @@
 //! The home's socket: reached by the directory that is held, never by the home's path, which may
 //! lead to another daemon's home by now.
-use super::door::Failure;
+use crate::daemon::failure::Failure;
 use crate::sys::home::Home;
 use crate::sys::peer::peer;
 use crate::sys::{Errno, describe};
@@ -13,13 +13,13 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// Its name in the home.
-pub(super) const SOCKET: &str = "opm.sock";
+pub(crate) const SOCKET: &str = "opm.sock";
 /// How long a daemon that seems to listen may take to turn out to be ending.
 const ENDING: Duration = Duration::from_secs(1);
 
 /// Binds it anew, by a relative name: there may be no /proc/self yet that can be relied on, and a
 /// socket's path has room for 107 bytes only.
-pub(super) fn bind(home: &Home) -> Result<UnixListener, Failure> {
+pub(crate) fn bind(home: &Home) -> Result<UnixListener, Failure> {
     let cannot =
         |errno: Errno| (code::UNREACHABLE, format!("{}/{SOCKET}: {}", home.path, describe(errno)));
     home.remove(SOCKET).map_err(cannot)?;
@@ -32,12 +32,12 @@ pub(super) fn bind(home: &Home) -> Result<UnixListener, Failure> {
 }
 
 /// Connects to whoever listens.
-pub(super) fn connect(home: &Home) -> std::io::Result<UnixStream> {
+pub(crate) fn connect(home: &Home) -> std::io::Result<UnixStream> {
     UnixStream::connect(home.path_by_descriptor(SOCKET))
 }
 
 /// Connects to the daemon of another home. What is said over it does not wait for longer.
-pub(super) fn connect_elsewhere(home: &str, most: Duration) -> std::io::Result<UnixStream> {
+pub(crate) fn connect_elsewhere(home: &str, most: Duration) -> std::io::Result<UnixStream> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::open(home, flags, rustix::fs::Mode::empty())?;
     let stream = UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))?;
@@ -55,13 +55,13 @@ fn listener_of(home: &Home) -> Result<i32, Errno> {
     peer(&socket).map(|peer| peer.pid)
 }
 
-pub(super) fn is_listened_by_another(home: &Home) -> bool {
+pub(crate) fn is_listened_by_another(home: &Home) -> bool {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     listener_of(home).is_ok_and(|pid| pid != own)
 }
 
 /// The file of the socket that we inherited may be gone, or another daemon's by now.
-pub(super) fn is_listened_by_us(home: &Home) -> bool {
+pub(crate) fn is_listened_by_us(home: &Home) -> bool {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     match listener_of(home) {
         Ok(pid) => pid == own,
@@ -72,7 +72,7 @@ pub(super) fn is_listened_by_us(home: &Home) -> bool {
 
 /// Whether a daemon hangs up without being asked anything: it was killed, and its end takes a
 /// moment in which it seems to listen.
-pub(super) fn is_ending(daemon: &UnixStream) -> bool {
+pub(crate) fn is_ending(daemon: &UnixStream) -> bool {
     // Setting a timeout fails for zero only.
     daemon.set_read_timeout(Some(ENDING)).ok();
     let mut daemon = daemon;
