@@ -156,23 +156,27 @@ pub(super) const INTERPRETERS: &[Interpreter] = &[
 pub(super) const SHELLS: &str = "sh bash dash zsh ksh mksh ash fish csh tcsh rbash";
 
 /// Options of `java` whose value is the next word.
-pub(super) const JAVA_VALUES: &str = "-cp -classpath --class-path -p --module-path --upgrade-module-path --add-modules --add-opens \
-     --add-exports --add-reads --patch-module --limit-modules --enable-native-access --source";
+pub(super) const JAVA_VALUES: &str = "\
+    -cp -classpath --class-path -p --module-path --upgrade-module-path --add-modules \
+    --add-opens --add-exports --add-reads --patch-module --limit-modules \
+    --enable-native-access --source";
 
 /// What a shell does to itself, beside its builtins.
 pub(super) const SILENT: &str = "[ false popd pushd test true";
 
 /// Programs that prepare, pause or filter: beside any other command they are not the subject.
-pub(super) const MODEST: &str = "awk basename cat chmod chown cp cut date dirname echo find grep head id install kill killall \
-     ln logger ls mkdir mktemp mv pkill printf pwd rm rmdir sed sleep sort sync tail tee touch tr \
-     uname wc which";
+pub(super) const MODEST: &str = "\
+    awk basename cat chmod chown cp cut date dirname echo find grep head id install kill \
+    killall ln logger ls mkdir mktemp mv pkill printf pwd rm rmdir sed sleep sort sync tail \
+    tee touch tr uname wc which";
 
 /// Options whose value is a file that is only read: `gunicorn -c conf.py` is about gunicorn.
 pub(super) const CONFIG: &str = "-c -C --config --conf --configuration --config-file --config-path";
 
 /// Extensions of scripts, in lower case.
-pub(super) const SCRIPT_EXTENSIONS: &str = "js mjs cjs jsx ts mts cts tsx py pyc pyw pyz sh bash zsh fish ksh csh rb pl psgi php phar lua \
-     r jl tcl exs escript groovy rkt scm ps1 go";
+pub(super) const SCRIPT_EXTENSIONS: &str = "\
+    js mjs cjs jsx ts mts cts tsx py pyc pyw pyz sh bash zsh fish ksh csh rb pl psgi php \
+    phar lua r jl tcl exs escript groovy rkt scm ps1 go";
 
 /// Extensions of programs that something else runs, or that say nothing in a name.
 pub(super) const PROGRAM_EXTENSIONS: &str = "jar war dll exe appimage bin";
