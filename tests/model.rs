@@ -8,7 +8,7 @@
 
 use opm::service::machine::*;
 use opm::service::spec::{Policy, Restart};
-use opm::service::units::Delay;
+use opm::service::units::{Delay, Span};
 use std::collections::{HashSet, VecDeque};
 
 /// The machine's own constants are whole seconds, so that is the step of this clock.
@@ -23,9 +23,9 @@ fn policy(restart: Restart) -> Policy {
     Policy {
         restart,
         max_restarts: 1,
-        min_uptime: UPTIME,
+        min_uptime: Span { ms: UPTIME },
         restart_delay: Delay { min_ms: STEP, max_ms: STEP },
-        stop_timeout: STEP,
+        stop_timeout: Span { ms: STEP },
         ..Policy::default()
     }
 }

@@ -3,9 +3,10 @@
 //! Only the command that was asked for is built, so `opm ls` doesn't pay for the others.
 //! Never prints a line of help over 80 columns; a test sees to it.
 use crate::run::options::Prefix;
+use crate::service::options::{Group, OPTIONS, Opt, text_of};
 use crate::service::signal::Signal;
-use crate::service::spec::{Restart, StopReach};
-use crate::service::units::{Delay, parse_span};
+use crate::service::spec::{Restart, Spec};
+use crate::service::units::Span;
 use clap::{Arg, ArgAction, Command};
 
 /// One command as the operator sees it.
@@ -138,7 +139,7 @@ fn start(command: Command) -> Command {
     let target = Arg::new("target").value_name("TARGET").num_args(1..).help(target);
     let words = Arg::new("words").value_name("ARGS").help(words);
     let command = command.override_usage(usage).arg(target).arg(words.last(true).num_args(1..));
-    policy(shape(command)).arg(update_env()).arg(force())
+    options(shape(command)).arg(update_env()).arg(force())
 }
 
 fn update_env() -> Arg {
@@ -160,41 +161,39 @@ fn shape(command: Command) -> Command {
         .arg(option("env", "K=V", env).action(ArgAction::Append).value_parser(variable))
 }
 
-/// When it comes back, and how it is stopped.
-fn policy(command: Command) -> Command {
-    let restart = "always, on-failure or never [default: always]";
-    let most = "quick deaths in a row before it is errored\n[default: 10]";
-    let uptime = "a death after this is not quick [default: 10s]";
-    let delay = "wait after a quick death; 2s..1m doubles up to the\nbound [default: 2s]";
-    let signal = "what asks it to end [default: TERM]";
-    let reach = "who gets it first: tree, or leader alone\n[default: tree]";
-    let timeout = "from that signal to KILL [default: 5s]";
-    let never = "the same as --restart never";
-    command
-        .arg(option("restart", "WHEN", restart).value_parser(Restart::parse))
-        .arg(switch("no-autorestart", never).conflicts_with("restart"))
-        .arg(option("max-restarts", "N", most).value_parser(count))
-        .arg(option("min-uptime", "TIME", uptime).value_parser(parse_span))
-        .arg(option("restart-delay", "TIME", delay).value_parser(Delay::parse))
-        .arg(option("stop-signal", "SIGNAL", signal).value_parser(Signal::parse))
-        .arg(option("stop-reach", "REACH", reach).value_parser(StopReach::parse))
-        .arg(option("stop-timeout", "TIME", timeout).value_parser(parse_span))
+/// Columns of help text within which its default is on the same line.
+const HELP_COLUMNS_MAX: usize = 50;
+
+/// The options of the table.
+fn options(command: Command) -> Command {
+    OPTIONS.iter().filter(|opt| opt.is_on_command_line()).fold(command, |command, opt| {
+        let command = command.arg(table_option(opt));
+        if opt.key != "restart" {
+            return command;
+        }
+        let never = switch("no-autorestart", "the same as --restart never");
+        command.arg(never.conflicts_with("restart"))
+    })
 }
 
-/// The options of `start` that shape a new service, and mean nothing for one that exists.
-pub(crate) const SHAPING: &[&str] = &[
-    "name",
-    "cwd",
-    "env",
-    "restart",
-    "no-autorestart",
-    "max-restarts",
-    "min-uptime",
-    "restart-delay",
-    "stop-signal",
-    "stop-reach",
-    "stop-timeout",
-];
+fn table_option(opt: &'static Opt) -> Arg {
+    if opt.value.is_empty() {
+        return switch(opt.key, opt.help).long(opt.flag);
+    }
+    let default = match opt.default() {
+        serde_json::Value::Null => String::new(),
+        value => format!("[default: {}]", text_of(&value)),
+    };
+    let last = opt.help.lines().last().unwrap_or_default();
+    let is_short = last.len() + default.len() < HELP_COLUMNS_MAX;
+    let help = format!("{}{}{default}", opt.help, if is_short { ' ' } else { '\n' });
+    let check = |text: &str| {
+        let mut scratch = Spec::new(String::new(), Vec::new(), String::new());
+        opt.parse(&mut scratch, text).map(|()| text.to_owned())
+    };
+    let arg = option(opt.key, opt.value, "").long(opt.flag).help(help.trim_end().to_owned());
+    arg.value_parser(check).hide(opt.group == Group::Hidden)
+}
 
 fn count(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| format!("expected a whole number up to {}", u32::MAX))
@@ -250,7 +249,7 @@ fn wait(command: Command) -> Command {
         .arg(
             option("timeout", "TIME", "give up after this, with exit code 6")
                 .default_value("30s")
-                .value_parser(parse_span),
+                .value_parser(Span::parse),
         )
 }
 
@@ -282,7 +281,7 @@ fn run(command: Command) -> Command {
         .arg(option("env", "K=V", env).action(ArgAction::Append).value_parser(variable))
         .arg(option("restart", "WHEN", restart).value_parser(Restart::parse))
         .arg(option("prefix", "PREFIX", prefix).value_parser(Prefix::parse))
-        .arg(option("stop-timeout", "TIME", timeout).value_parser(parse_span))
+        .arg(option("stop-timeout", "TIME", timeout).value_parser(Span::parse))
 }
 
 fn restore(command: Command) -> Command {

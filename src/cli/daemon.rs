@@ -217,7 +217,7 @@ fn not_replaced(client: &Client, how: &str, has_closed: bool, told: u64) -> Fail
         let why = why.map_or_else(|| format!("see {}", log.display()), str::to_owned);
         return Failure::plain(format!("daemon: not {how}: {why}"));
     }
-    let request = Request::List { usage: false, table: false };
+    let request = Request::List { usage: false };
     let rows = match client.ask(Need::Running, &request) {
         Ok(Some(Reply::List(rows))) => rows,
         _ => Vec::new(),

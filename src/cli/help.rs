@@ -8,8 +8,10 @@ use clap::{Arg, Command};
 pub(crate) fn of(command: &mut Command) -> String {
     let own_usage = command.render_usage().to_string();
     let command = &*command;
-    let (positionals, options): (Vec<&Arg>, Vec<&Arg>) =
-        command.get_arguments().partition(|arg| arg.is_positional());
+    let (positionals, options): (Vec<&Arg>, Vec<&Arg>) = command
+        .get_arguments()
+        .filter(|arg| !arg.is_hide_set())
+        .partition(|arg| arg.is_positional());
     let mut text = String::new();
     if let Some(about) = command.get_about() {
         text.push_str(&about.to_string());

@@ -2,6 +2,7 @@
 use super::output::visible;
 use super::table::{Cell, Hue, Look, lay_out};
 use crate::service::context::{Attributes, format_limit, format_umask, named};
+use crate::service::options::{Group, OPTIONS, text_of};
 use crate::service::spec::Env;
 use crate::service::units::{human_bytes, human_uptime};
 use crate::wire::{Event, Finding, Health, Info, LastExit, Row, Status};
@@ -54,10 +55,15 @@ pub(crate) fn info(infos: &[Info]) -> String {
 
 fn info_pairs(info: &Info) -> Vec<(&'static str, String)> {
     let row = &info.row;
-    let policy = &info.policy;
     let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
     let pids = info.pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    let span = crate::service::units::format_span;
+    let options = OPTIONS.iter().filter_map(|opt| Some((opt, text_of(info.policy.get(opt.key)?))));
+    let (policy, others): (Vec<_>, Vec<_>) =
+        options.partition(|(opt, _)| opt.group == Group::Policy);
+    // How many deaths are forgiven is in the line of those that were.
+    let (forgiven, policy): (Vec<_>, Vec<_>) =
+        policy.into_iter().partition(|(opt, _)| opt.key == "max_restarts");
+    let forgiven = forgiven.first().map_or("", |(_, value)| value);
     let mut pairs = vec![
         ("id", row.id.to_string()),
         ("name", row.name.clone()),
@@ -74,22 +80,20 @@ fn info_pairs(info: &Info) -> Vec<(&'static str, String)> {
         ("last exit", or_nothing(info.last_exit.as_ref().map(last_exit))),
         ("restarts", row.restarts.to_string()),
         ("last restart at", or_nothing(info.last_restart_at.clone())),
-        ("failed restarts", format!("{} of {}", info.failed_restarts, policy.max_restarts)),
+        ("failed restarts", format!("{} of {forgiven}", info.failed_restarts)),
         ("cpu", or_nothing(row.cpu_percent.map(percent))),
         ("memory", or_nothing(row.memory_bytes.map(human_bytes))),
         ("watching", yes(row.watching)),
-        ("restart", policy.restart.word().to_owned()),
-        ("min uptime", span(policy.min_uptime)),
-        ("restart delay", policy.restart_delay.to_string()),
-        ("stop signal", policy.stop_signal.to_string()),
-        ("stop reach", policy.stop_reach.word().to_owned()),
-        ("stop timeout", span(policy.stop_timeout)),
+    ];
+    pairs.extend(policy.into_iter().map(|(opt, value)| (opt.label, value)));
+    pairs.extend([
         ("pattern", info.pattern.clone()),
         ("log out", log(&info.log_out)),
         ("log error", log(&info.log_error)),
         ("environment", format!("{} variables (opm env {})", info.env_keys.len(), row.name)),
         ("cgroup", or_nothing(info.cgroup.clone())),
-    ];
+    ]);
+    pairs.extend(others.into_iter().map(|(opt, value)| (opt.label, value)));
     let attributes = &info.attributes;
     let usual = Attributes::default();
     if attributes.umask != usual.umask {

@@ -6,7 +6,7 @@ use super::{args, home, start, usage};
 use crate::run::options::{Options, Prefix, STOP_TIMEOUT_MS};
 use crate::service::name::check_name;
 use crate::service::spec::{Env, Policy, Restart, Spec};
-use crate::service::units::parse_span;
+use crate::service::units::Span;
 use crate::wire::code;
 use std::ffi::OsString;
 use std::path::Path;
@@ -110,7 +110,7 @@ fn parse(words: &[OsString]) -> Option<Words> {
             }
             "--stop-timeout" if found.stop_timeout_ms.is_none() => {
                 let value = value.or_else(|| words.next()?)?;
-                found.stop_timeout_ms = Some(parse_span(value).ok()?);
+                found.stop_timeout_ms = Some(Span::parse(value).ok()?.ms);
                 found.options.push(format!("--stop-timeout={value}"));
             }
             "--name" | "-n" if found.name.is_none() => {
@@ -169,7 +169,7 @@ fn single(found: &Words) -> Result<Spec, Failure> {
     let cwd = start::text_of(cwd)?;
     let restart = found.restart.unwrap_or(Policy::default().restart);
     let policy = Policy { restart, ..Policy::default() };
-    let spec = Spec { name, command, cwd, env, dotenv, critical: false, policy };
+    let spec = Spec { env, dotenv, policy, ..Spec::new(name, command, cwd) };
     spec.check().map_err(Failure::usage)?;
     Ok(spec)
 }

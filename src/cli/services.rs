@@ -10,6 +10,7 @@ use super::render;
 use super::table::Look;
 use crate::service::selector::Selector;
 use crate::service::signal::Signal;
+use crate::service::units::Span;
 use crate::wire::{Event, Info, Reply, Request, Row, Status, Until, code};
 use serde_json::{Map, Value};
 
@@ -49,12 +50,12 @@ pub(super) fn wait(call: &Call) -> Done {
         "errored" => Until::Errored,
         _ => Until::Online,
     };
-    let timeout_ms = call.matches.get_one::<u64>("timeout").copied();
+    let timeout_ms = call.matches.get_one::<Span>("timeout").map(|span| span.ms);
     act(call, |target| Request::Wait { target, until, timeout_ms })
 }
 
 pub(super) fn list(call: &Call) -> Done {
-    let rows = rows(call, !call.flag("no-usage"), !call.json())?;
+    let rows = rows(call, !call.flag("no-usage"))?;
     let (rows, worst) = meant(call, rows)?;
     if call.json() {
         say_json(&rows)?
@@ -84,13 +85,10 @@ fn meant(call: &Call, mut rows: Vec<Row>) -> Result<Found<Row>, Failure> {
     Ok((rows, worst))
 }
 
-fn rows(call: &Call, usage: bool, table: bool) -> Result<Vec<Row>, Failure> {
-    let request = Request::List { usage, table };
+fn rows(call: &Call, usage: bool) -> Result<Vec<Row>, Failure> {
+    let request = Request::List { usage };
     match call.client.ask(Need::Record, &request)? {
         Some(Reply::List(rows)) => Ok(rows),
-        Some(Reply::Table(text)) => {
-            text.lines().map(|line| Row::of_table_line(line).ok_or_else(strange)).collect()
-        }
         Some(_) => Err(strange()),
         None => Ok(Vec::new()),
     }
@@ -218,7 +216,7 @@ pub(super) fn restore(call: &Call) -> Done {
         return Err(strange());
     };
     let worst = conclude(&outcomes)?;
-    put(render::list(&rows(call, true, true)?, look()).as_bytes())?;
+    put(render::list(&rows(call, true)?, look()).as_bytes())?;
     if let Some(summary) = summary {
         say(&summary)?;
     }

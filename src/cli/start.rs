@@ -9,15 +9,15 @@ use super::environment::{
 };
 use super::output::{Done, Failure, warn, why};
 use super::program::Place;
-use super::{Call, args, environment, foreign};
+use super::{Call, environment, foreign};
 use crate::process::command::{clean_name, default_name, pattern_of_argv};
 use crate::service::context::search_path;
 use crate::service::name::check_name;
+use crate::service::options::{self, OPTIONS};
 use crate::service::selector::Selector;
-use crate::service::signal::Signal;
-use crate::service::spec::{Policy, Restart, Spec, StopReach};
-use crate::service::units::Delay;
+use crate::service::spec::{Restart, Spec};
 use crate::wire::{Reply, Request, Status, code, file};
+use clap::parser::ValueSource;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -34,14 +34,12 @@ pub(super) fn start(call: &Call) -> Done {
     if target.is_empty() {
         return Err(Failure::usage("the target is empty (try 'opm start --help')"));
     }
-    let is_given =
-        |name| call.matches.value_source(name) == Some(clap::parser::ValueSource::CommandLine);
-    let shaping = args::SHAPING.iter().find(|name| is_given(name)).copied();
+    let shaping = shaping(call);
     if call.matches.get_many::<String>("target").is_some_and(|words| words.len() > 1) {
         return start_several(call, shaping.is_some() || !words.is_empty());
     }
     if target.ends_with(".json") && Path::new(target).is_file() {
-        if is_given("update-env") {
+        if call.flag("update-env") {
             let text = "--update-env: not with a process file (name the services)";
             return Err(Failure::usage(text));
         }
@@ -71,6 +69,18 @@ pub(super) fn start(call: &Call) -> Done {
         }
     }
     define(call, Command::Target(target, words))
+}
+
+/// What `start` takes for a service that exists, too.
+const FOR_ALL: [&str; 6] = ["target", "words", "update-env", "force", "no-daemon-start", "help"];
+
+/// The first option that shapes a new service, and means nothing for one that exists.
+fn shaping(call: &Call) -> Option<&str> {
+    let matches = &call.matches;
+    let is_given = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let mut given = matches.ids().map(|id| id.as_str()).filter(is_given);
+    let id = given.find(|id| !FOR_ALL.contains(id))?;
+    Some(options::find(id).map_or(id, |opt| opt.flag))
 }
 
 /// With `--update-env`: what is online goes on as it is.
@@ -230,8 +240,8 @@ fn define(call: &Call, command: Command<'_>) -> Done {
     };
     check_name(&name).map_err(|e| Failure::usage(format!("{e} (try --name)")))?;
     let cwd = text_of(place.cwd)?;
-    let policy = policy(call);
-    let spec = Spec { name, command: words, cwd, env, dotenv, critical: false, policy };
+    let mut spec = Spec { env, dotenv, ..Spec::new(name, words, cwd) };
+    set_options(call, &mut spec)?;
     spec.check().map_err(Failure::usage)?;
     let force = call.flag("force");
     let request = Request::Define { specs: vec![spec], base, force, keep: false };
@@ -263,34 +273,22 @@ fn directory(call: &Call) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-fn policy(call: &Call) -> Policy {
-    let mut policy = Policy::default();
-    let matches = &call.matches;
+/// The options of the table that were given.
+fn set_options(call: &Call, spec: &mut Spec) -> Result<(), Failure> {
     if call.flag("no-autorestart") {
-        policy.restart = Restart::Never;
+        spec.policy.restart = Restart::Never;
     }
-    if let Some(restart) = matches.get_one::<Restart>("restart") {
-        policy.restart = *restart;
+    for opt in OPTIONS.iter().filter(|opt| opt.is_on_command_line()) {
+        let text = match opt.value {
+            "" if call.flag(opt.key) => "true",
+            "" => continue,
+            _ => call.text(opt.key),
+        };
+        if call.matches.contains_id(opt.key) {
+            opt.parse(spec, text).map_err(Failure::usage)?;
+        }
     }
-    if let Some(most) = matches.get_one::<u32>("max-restarts") {
-        policy.max_restarts = *most;
-    }
-    if let Some(span) = matches.get_one::<u64>("min-uptime") {
-        policy.min_uptime = *span;
-    }
-    if let Some(delay) = matches.get_one::<Delay>("restart-delay") {
-        policy.restart_delay = *delay;
-    }
-    if let Some(signal) = matches.get_one::<Signal>("stop-signal") {
-        policy.stop_signal = *signal;
-    }
-    if let Some(reach) = matches.get_one::<StopReach>("stop-reach") {
-        policy.stop_reach = *reach;
-    }
-    if let Some(span) = matches.get_one::<u64>("stop-timeout") {
-        policy.stop_timeout = *span;
-    }
-    policy
+    Ok(())
 }
 
 pub(super) fn import(call: &Call) -> Done {

@@ -264,15 +264,7 @@ mod tests {
 
     fn lines(all: &[(u64, Id, &str)]) -> Loaded {
         let definition = |name: &str| Definition {
-            spec: Spec {
-                name: name.to_owned(),
-                command: vec!["/bin/true".to_owned()],
-                cwd: "/".to_owned(),
-                env: Vec::new(),
-                dotenv: Vec::new(),
-                critical: false,
-                policy: Policy::default(),
-            },
+            spec: Spec::new(name.to_owned(), vec!["/bin/true".to_owned()], "/".to_owned()),
             base: Rc::default(),
         };
         let services = all.iter().map(|(line, id, name)| (*line, (*id, definition(name))));

@@ -31,15 +31,9 @@ struct Usage {
 }
 
 impl<K: Kernel> Daemon<K> {
-    pub(crate) fn list(&mut self, usage: bool, table: bool) -> Reply {
+    pub(crate) fn list(&mut self, usage: bool) -> Reply {
         let ids: Vec<Id> = self.all_services().map(|service| service.id).collect();
-        let rows = ids.into_iter().filter_map(|id| self.row(id, usage));
-        if table {
-            let mut text = String::new();
-            rows.for_each(|row| row.table_line(&mut text));
-            return Reply::Table(text);
-        }
-        Reply::List(rows.collect())
+        Reply::List(ids.into_iter().filter_map(|id| self.row(id, usage)).collect())
     }
 
     pub(crate) fn infos(&mut self, target: &str) -> Result<Reply, Refusal> {
@@ -213,7 +207,7 @@ impl<K: Kernel> Daemon<K> {
             }),
             ready: row.status == Status::Online,
             pattern: pattern_of_argv(&service.definition.spec.command),
-            policy: service.definition.spec.policy,
+            policy: service.definition.spec.options(),
             attributes: self.kernel.unusual(attributes),
             log_out,
             log_error,

@@ -59,8 +59,8 @@ impl<K: Kernel> Daemon<K> {
                     self.outbox.push((client, Reply::Events(self.events.past())));
                 }
             }
-            Request::List { usage, table } => {
-                let reply = self.list(usage, table);
+            Request::List { usage } => {
+                let reply = self.list(usage);
                 self.outbox.push((client, reply));
             }
             Request::Info { target } => {

@@ -4,7 +4,7 @@ use crate::process::record::State;
 use crate::process::{Exit, Pid};
 use crate::service::machine::{Generation, Goal, Machine, Phase, Time};
 use crate::service::spec::{Definition, Id, Restart};
-use crate::service::units::format_span;
+use crate::service::units::Span;
 use crate::sys::{Errno, Kernel};
 use crate::wire::Status;
 
@@ -61,7 +61,7 @@ pub struct Killed {
 impl std::fmt::Display for Killed {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let what = if self.leader { "" } else { "what it left was " };
-        write!(to, "{what}killed after {}", format_span(self.after))
+        write!(to, "{what}killed after {}", Span { ms: self.after })
     }
 }
 

@@ -6,12 +6,10 @@ use super::{ClientId, Daemon};
 use crate::service::context::Context;
 use crate::service::machine::{Generation, Goal, Input};
 use crate::service::spec::{Definition, Id, Spec};
-use crate::service::value::{Fields, FromValue, Wrong, by_value};
 use crate::sys::home::NOT_REGULAR;
 use crate::sys::{Kernel, Mode, Result, describe, write_all_at};
 use crate::wire::{Outcome, Status, code};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -31,27 +29,13 @@ struct Dump {
     services: Vec<Saved>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Saved {
     id: Id,
     up: bool,
     environment: usize,
     #[serde(flatten)]
     spec: Spec,
-}
-
-by_value!(Saved);
-
-impl FromValue for Saved {
-    fn from_value(value: Value) -> std::result::Result<Self, Wrong> {
-        let mut fields = Fields::of(value)?;
-        Ok(Self {
-            id: fields.take("id")?,
-            up: fields.take("up")?,
-            environment: fields.take("environment")?,
-            spec: Spec::of_fields(fields)?,
-        })
-    }
 }
 
 impl Dump {

@@ -6,10 +6,8 @@
 use crate::process::record::checksum;
 use crate::service::context::{Attributes, Context};
 use crate::service::spec::{Definition, Id, Spec};
-use crate::service::value::{Fields, FromValue, WHOLE, Wrong, by_value};
 use crate::sys::{Errno, Kernel, Mode, Result, write_all_at};
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::{Rc, Weak};
 
@@ -21,7 +19,7 @@ const COMPACT_BYTES_MIN: u64 = 64 << 10;
 /// More than are ever written in a millisecond.
 const LINES_PER_MS: u64 = 1_000;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
     /// What a definer had, by its checksum.
@@ -35,28 +33,6 @@ enum Line {
     /// The service of that line was removed. The journal says so too; this is for the day when
     /// the journal is lost.
     Removed(u64),
-}
-
-by_value!(Line);
-
-impl FromValue for Line {
-    fn from_value(value: Value) -> std::result::Result<Self, Wrong> {
-        let (kind, value) = Fields::only(value)?;
-        match kind.as_str() {
-            "env" => FromValue::from_value(value).map(|(key, env)| Self::Env(key, env)),
-            "removed" => FromValue::from_value(value).map(Self::Removed),
-            "service" => {
-                let mut fields = Fields::of(value)?;
-                Ok(Self::Service {
-                    line: fields.take("line")?,
-                    id: fields.take("id")?,
-                    base: fields.take("base")?,
-                    spec: fields.take("spec")?,
-                })
-            }
-            _ => Err(WHOLE),
-        }
-    }
 }
 
 /// What the file holds.

@@ -5,7 +5,7 @@ use super::launch::environment;
 use crate::process::Identity;
 use crate::process::mark::EnvMark;
 use crate::process::record::{Header, Signature, State};
-use crate::service::spec::{Definition, Policy, Spec};
+use crate::service::spec::{Definition, Spec};
 use std::rc::Rc;
 
 fn place() -> Place {
@@ -107,15 +107,8 @@ fn a_service_gets_no_opm_variable_of_its_caller() {
     let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let base = vec![pair("OPM_MARK", "forged"), pair("A", "1"), pair("B", "2")];
     let base = Rc::new(base.into());
-    let spec = Spec {
-        name: "web".to_owned(),
-        command: vec!["node".to_owned()],
-        cwd: "/".to_owned(),
-        env: vec![pair("B", "3"), pair("OPM_HOME", "/x")],
-        dotenv: Vec::new(),
-        critical: false,
-        policy: Policy::default(),
-    };
+    let env = vec![pair("B", "3"), pair("OPM_HOME", "/x")];
+    let spec = Spec { env, ..Spec::new("web".to_owned(), vec!["node".to_owned()], "/".to_owned()) };
     let mark = EnvMark { home_key: 1, id: 0, generation: 1, pid: 0 };
     let env = environment(&Definition { spec, base }, "/h", &mark, None);
     let env: Vec<_> = env.iter().map(|e| String::from_utf8_lossy(e).into_owned()).collect();

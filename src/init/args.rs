@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use crate::service::signal::Signal;
-use crate::service::units::parse_span;
+use crate::service::units::Span;
 use crate::sys::Reach;
 
 /// What the program leaves behind gets this long by default: with it a stop ends before the 10 s
@@ -89,9 +89,9 @@ impl Options {
                 None => return wrong("not SIGNAL:SIGNAL (or SIGNAL:0 to drop it)"),
                 Some(pair) => self.rewrites.extend([pair]),
             },
-            "grace" => match parse_span(value).ok().filter(|ms| *ms <= GRACE_MS_MAX) {
+            "grace" => match Span::parse(value).ok().filter(|span| span.ms <= GRACE_MS_MAX) {
                 None => return wrong("not a duration (0, 250ms, 8s, 2m)"),
-                Some(ms) => self.grace = Some(Duration::from_millis(ms)),
+                Some(span) => self.grace = Some(Duration::from_millis(span.ms)),
             },
             // --group is how it is anyway.
             _ => {}

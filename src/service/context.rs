@@ -3,13 +3,11 @@
 //!
 //! Every incarnation gets these, so that nothing of the shell that happened to wake the daemon
 //! reaches a service.
-use super::spec::{Env, WORDS_MAX};
-use super::value::{Fields, FromValue, WHOLE, Wrong, by_value};
-use serde::de::value::SeqAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
-use serde_json::Value;
+use super::json;
+use super::spec::Env;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
 
 /// Where a program is looked for if the service's environment has no PATH.
 pub const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -44,15 +42,16 @@ pub type Limits = [Option<u64>; LIMIT_NAMES.len()];
 
 /// No limit (RLIM_INFINITY).
 pub const UNLIMITED: u64 = u64::MAX;
-const UNLIMITED_WORD: &str = "unlimited";
 
 /// What a process hands on to its children, apart from environment and descriptors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Attributes {
-    #[serde(serialize_with = "octal")]
+    #[serde(serialize_with = "octal", deserialize_with = "of_octal")]
     pub umask: u32,
+    #[serde(deserialize_with = "nice")]
     pub nice: i32,
-    #[serde(serialize_with = "by_name")]
+    #[serde(serialize_with = "by_name", deserialize_with = "of_names")]
     pub limits: Limits,
 }
 
@@ -63,9 +62,14 @@ impl Default for Attributes {
 }
 
 /// What the definer had.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Context {
+    /// Read piece by piece: it may be megabytes, and what a tree of values leaves behind in the
+    /// daemon's heap would stay there.
+    #[serde(deserialize_with = "json::list")]
     pub env: Env,
+    #[serde(default)]
     pub attributes: Attributes,
 }
 
@@ -82,7 +86,7 @@ pub fn format_umask(umask: u32) -> String {
 
 /// A limit's value as a shell's `ulimit` prints it.
 pub fn format_limit(value: u64) -> String {
-    if value == UNLIMITED { UNLIMITED_WORD.to_owned() } else { value.to_string() }
+    if value == UNLIMITED { "unlimited".to_owned() } else { value.to_string() }
 }
 
 /// The limits that are known, by name.
@@ -94,122 +98,50 @@ fn octal<S: Serializer>(umask: &u32, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&format_umask(*umask))
 }
 
+fn of_octal<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    let text = String::deserialize(from)?;
+    let umask = u32::from_str_radix(&text, 8).ok().filter(|umask| *umask <= 0o777);
+    umask.ok_or_else(|| D::Error::custom(format!("no umask: {text:?}")))
+}
+
+fn nice<'de, D: Deserializer<'de>>(from: D) -> Result<i32, D::Error> {
+    let nice = i32::deserialize(from)?;
+    let valid = (-20..=19).contains(&nice).then_some(nice);
+    valid.ok_or_else(|| D::Error::custom(format!("no nice value: {nice}")))
+}
+
+/// A limit in JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Limit {
+    Number(u64),
+    Word(Unlimited),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Unlimited {
+    Unlimited,
+}
+
 fn by_name<S: Serializer>(limits: &Limits, to: S) -> Result<S::Ok, S::Error> {
-    let mut map = to.serialize_map(None)?;
-    for (name, limit) in named(limits) {
-        match limit {
-            UNLIMITED => map.serialize_entry(name, UNLIMITED_WORD)?,
-            limit => map.serialize_entry(name, &limit)?,
-        }
-    }
-    map.end()
+    to.collect_map(named(limits).map(|(name, limit)| match limit {
+        UNLIMITED => (name, Limit::Word(Unlimited::Unlimited)),
+        limit => (name, Limit::Number(limit)),
+    }))
 }
 
-by_value!(Attributes);
-
-impl FromValue for Attributes {
-    fn from_value(value: Value) -> Result<Self, Wrong> {
-        let mut fields = Fields::of(value)?;
-        let attributes = Self::take(&mut fields)?;
-        fields.end()?;
-        Ok(attributes)
+fn of_names<'de, D: Deserializer<'de>>(from: D) -> Result<Limits, D::Error> {
+    let mut limits = Limits::default();
+    for (name, limit) in BTreeMap::<String, Limit>::deserialize(from)? {
+        let at = LIMIT_NAMES.iter().position(|known| *known == name);
+        let at = at.ok_or_else(|| D::Error::custom(format!("no limit: {name:?}")))?;
+        limits[at] = Some(match limit {
+            Limit::Number(number) => number,
+            Limit::Word(Unlimited::Unlimited) => UNLIMITED,
+        });
     }
-}
-
-impl Attributes {
-    /// Takes its fields from among others.
-    ///
-    /// # Errors
-    /// The key that is missing or wrong.
-    pub fn take(fields: &mut Fields) -> Result<Self, Wrong> {
-        let umask: String = fields.take("umask")?;
-        let umask = u32::from_str_radix(&umask, 8).ok().filter(|umask| *umask <= 0o777);
-        let nice: i32 = fields.take("nice")?;
-        let mut given = Fields::of(fields.take("limits")?)?;
-        let mut limits = Limits::default();
-        for (name, limit) in LIMIT_NAMES.into_iter().zip(&mut limits) {
-            *limit = match given.take::<Value>(name)? {
-                Value::Null => None,
-                Value::String(word) if word == UNLIMITED_WORD => Some(UNLIMITED),
-                number => Some(number.as_u64().ok_or(Wrong::key(name))?),
-            };
-        }
-        given.end()?;
-        let umask = umask.ok_or(Wrong::key("umask"))?;
-        if !(-20..=19).contains(&nice) {
-            return Err(Wrong::key("nice"));
-        }
-        Ok(Self { umask, nice, limits })
-    }
-}
-
-impl FromValue for Context {
-    fn from_value(value: Value) -> Result<Self, Wrong> {
-        Self::deserialize(value).map_err(|_| WHOLE)
-    }
-}
-
-/// An environment, read piece by piece, of a bounded number of variables.
-pub fn env<'de, D: Deserializer<'de>>(from: D) -> Result<Env, D::Error> {
-    struct Pairs;
-    impl<'de> Visitor<'de> for Pairs {
-        type Value = Env;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an environment")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Env, A::Error> {
-            let mut env = Env::new();
-            while let Some(pair) = all.next_element()? {
-                env.push(pair);
-                if env.len() > WORDS_MAX {
-                    return Err(A::Error::custom("too many variables"));
-                }
-            }
-            Ok(env)
-        }
-    }
-    from.deserialize_seq(Pairs)
-}
-
-/// Piece by piece: an environment may be megabytes, and what a tree of values leaves behind in
-/// the daemon's heap would stay there.
-impl<'de> Deserialize<'de> for Context {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(OneContext)
-    }
-}
-
-/// An environment of a bounded number of variables.
-#[derive(serde::Deserialize)]
-struct Variables(#[serde(deserialize_with = "env")] Env);
-
-struct OneContext;
-
-impl<'de> Visitor<'de> for OneContext {
-    type Value = Context;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a context")
-    }
-
-    /// Written when an environment was all that was captured.
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Context, A::Error> {
-        env(SeqAccessDeserializer::new(list)).map(Context::from)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Context, A::Error> {
-        let mut context = Context::default();
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "env" => context.env = map.next_value::<Variables>()?.0,
-                "attributes" => context.attributes = map.next_value()?,
-                _ => return Err(A::Error::custom(Wrong::unknown(&key))),
-            }
-        }
-        Ok(context)
-    }
+    Ok(limits)
 }
 
 #[cfg(test)]
@@ -232,14 +164,6 @@ mod tests {
             "{text}"
         );
         assert_eq!(serde_json::from_str::<Context>(&text).unwrap(), context());
-        let value = serde_json::to_value(context()).unwrap();
-        assert_eq!(Context::from_value(value), Ok(context()));
-    }
-
-    #[test]
-    fn an_environment_alone_is_a_context_too() {
-        let read: Context = serde_json::from_str(r#"[["A", "b"]]"#).unwrap();
-        assert_eq!(read, Context { attributes: Attributes::default(), ..context() });
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! PURE. What should happen: no file, socket, process or clock.
 pub mod columns;
 pub mod context;
+pub mod json;
 pub mod machine;
 pub mod name;
+pub mod options;
 pub mod policy;
 pub mod selector;
 pub mod signal;
 pub mod spec;
 pub mod units;
-pub mod value;

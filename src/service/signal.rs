@@ -1,11 +1,7 @@
 //! Signals by name and number. Pure: it knows names, and never sends one.
 //!
 //! Names are what people write and what files keep, since numbers differ between machines.
-use super::value::{FromValue, WHOLE, Wrong, by_value};
-use serde::{Serialize, Serializer};
-use serde_json::Value;
 use std::fmt;
-use std::str::FromStr;
 
 /// The last signal that Linux has.
 const SIGNAL_MAX: i32 = 64;
@@ -17,8 +13,6 @@ const RTMIN: i32 = 34;
 
 /// Names beyond those that signal-hook knows: what it leaves out, and aliases.
 const MORE_NAMES: &[(i32, &str)] = &[
-    // MIPS and SPARC have no STKFLT, hence no constant: 16 is another signal's there.
-    #[cfg(not(any(target_arch = "mips", target_arch = "mips64", target_arch = "sparc64")))]
     (libc::SIGSTKFLT, "STKFLT"),
     (libc::SIGPWR, "PWR"),
     (libc::SIGABRT, "IOT"),
@@ -41,14 +35,8 @@ pub struct Signal(i32);
 impl Signal {
     /// SIGTERM: please end.
     pub const TERM: Signal = Signal(libc::SIGTERM);
-    /// SIGKILL: the kernel ends it.
-    pub const KILL: Signal = Signal(libc::SIGKILL);
     /// SIGINT: what Ctrl-C sends.
     pub const INT: Signal = Signal(libc::SIGINT);
-    /// SIGHUP: by custom, read the configuration again.
-    pub const HUP: Signal = Signal(libc::SIGHUP);
-    /// SIGCONT: go on after a stop.
-    pub const CONT: Signal = Signal(libc::SIGCONT);
 
     /// The signal of that number, if Linux has it.
     pub fn from_number(number: i32) -> Option<Signal> {
@@ -113,33 +101,6 @@ fn real_time(name: &str) -> Option<Signal> {
     (RTMIN..=SIGNAL_MAX).contains(&number).then_some(Signal(number))
 }
 
-impl FromStr for Signal {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Signal, String> {
-        Signal::parse(text)
-    }
-}
-
-impl Serialize for Signal {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-by_value!(Signal);
-
-/// A name or a number: a process file may give a signal either way.
-impl FromValue for Signal {
-    fn from_value(value: Value) -> Result<Signal, Wrong> {
-        let signal = match &value {
-            Value::String(text) => Signal::parse(text).ok(),
-            _ => i32::from_value(value).ok().and_then(Signal::from_number),
-        };
-        signal.ok_or(WHOLE)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,14 +117,14 @@ mod tests {
         for number in 1..=64 {
             let signal = Signal::from_number(number).expect("in range");
             assert_eq!(signal.number(), number);
-            assert_eq!(Signal::parse(&signal.name()), Ok(signal), "{}", signal.name());
+            assert_eq!(Signal::parse(&signal.to_string()), Ok(signal), "{signal}");
         }
     }
 
     #[test]
     fn all_classic_signals_are_named() {
         for number in 1..=31 {
-            let name = Signal(number).name();
+            let name = Signal(number).to_string();
             assert!(name.starts_with(|c: char| c.is_ascii_uppercase()), "{number} is {name}");
         }
     }
@@ -173,8 +134,8 @@ mod tests {
         assert_eq!(Signal::parse("RTMIN"), Ok(Signal(34)));
         assert_eq!(Signal::parse("SIGRTMIN+3"), Ok(Signal(37)));
         assert_eq!(Signal::parse("rtmax-1"), Ok(Signal(63)));
-        assert_eq!(Signal(37).name(), "RTMIN+3");
-        assert_eq!(Signal(64).name(), "RTMAX");
+        assert_eq!(Signal(37).to_string(), "RTMIN+3");
+        assert_eq!(Signal(64).to_string(), "RTMAX");
         assert_eq!(Signal::parse("RTMIN+30"), Ok(Signal(64)));
     }
 
@@ -204,18 +165,6 @@ mod tests {
         for text in nonsense {
             let error = Signal::parse(text).expect_err(text);
             assert!(error.contains("bad signal") && !error.contains('\n'), "{error}");
-        }
-    }
-
-    #[test]
-    fn json_is_a_name_and_is_read_from_either() {
-        assert_eq!(serde_json::to_string(&Signal::TERM).expect("json"), "\"TERM\"");
-        for json in ["\"SIGTERM\"", "\"15\"", "15"] {
-            let signal: Signal = serde_json::from_str(json).expect(json);
-            assert_eq!(signal, Signal::TERM);
-        }
-        for json in ["0", "-15", "65", "1.5", "null", "\"NOPE\"", "18446744073709551615"] {
-            assert!(serde_json::from_str::<Signal>(json).is_err(), "{json}");
         }
     }
 }

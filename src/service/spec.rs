@@ -1,13 +1,15 @@
-//! What the operator declared: a service's name, command, directory, environment and policy.
+//! What the operator declared: a service's name, command, directory, environment and options.
 //!
 //! A `Spec` that exists is valid: [`Spec::check`] runs on everything that comes from a file
 //! or a socket before the daemon keeps it.
 use super::context::Context;
-use super::signal::Signal;
-use super::units::{self, Delay};
-use super::value::{Fields, FromValue, Wrong, by_value};
-use serde::{Serialize, Serializer};
+use super::json::{List, Tree};
+use super::options::{self, Group, OPTIONS};
+pub use super::options::{Exec, Policy, Restart, StopReach};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
+use std::fmt;
 use std::rc::Rc;
 
 /// Most words of a command and most variables of an environment.
@@ -22,110 +24,8 @@ pub type Id = u32;
 /// One environment, in the order in which it was captured.
 pub type Env = Vec<(String, String)>;
 
-/// When a service that ended by itself comes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Restart {
-    /// After every death, exit 0 too.
-    Always,
-    /// After a signal or an exit code other than 0.
-    OnFailure,
-    /// Not by itself.
-    Never,
-}
-
-impl Restart {
-    /// Parses the value of `--restart`.
-    ///
-    /// # Errors
-    /// One line that lists the valid words.
-    pub fn parse(word: &str) -> Result<Self, String> {
-        match word {
-            "always" => Ok(Self::Always),
-            "on-failure" => Ok(Self::OnFailure),
-            "never" => Ok(Self::Never),
-            _ => Err(format!("'{word}' is not a restart policy (always, on-failure or never)")),
-        }
-    }
-
-    /// The word that [`Restart::parse`] reads.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Always => "always",
-            Self::OnFailure => "on-failure",
-            Self::Never => "never",
-        }
-    }
-}
-
-/// Whom the stop signal is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StopReach {
-    /// Every process of it.
-    Tree,
-    /// The leader; the rest when the leader has gone.
-    Leader,
-}
-
-impl StopReach {
-    /// Parses the value of `--stop-reach`.
-    ///
-    /// # Errors
-    /// One line that lists the valid words.
-    pub fn parse(word: &str) -> Result<Self, String> {
-        match word {
-            "tree" => Ok(Self::Tree),
-            "leader" => Ok(Self::Leader),
-            _ => Err(format!("'{word}' is not whom to ask (tree or leader)")),
-        }
-    }
-
-    /// The word that [`StopReach::parse`] reads.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Tree => "tree",
-            Self::Leader => "leader",
-        }
-    }
-}
-
-/// How a service is stopped and restarted. Times are milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-pub struct Policy {
-    pub restart: Restart,
-    /// Quick deaths in a row that are forgiven.
-    pub max_restarts: u32,
-    /// A death after at least this long is no quick death.
-    #[serde(serialize_with = "span")]
-    pub min_uptime: u64,
-    /// The cooldown after a quick death; doubles up to its bound if it is a range.
-    #[serde(serialize_with = "delay")]
-    pub restart_delay: Delay,
-    pub stop_signal: Signal,
-    /// Whom that is for.
-    pub stop_reach: StopReach,
-    /// From the stop signal to SIGKILL.
-    #[serde(serialize_with = "span")]
-    pub stop_timeout: u64,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            restart: Restart::Always,
-            max_restarts: 10,
-            min_uptime: 10_000,
-            restart_delay: Delay { min_ms: 2_000, max_ms: 2_000 },
-            stop_signal: Signal::TERM,
-            stop_reach: StopReach::Tree,
-            stop_timeout: 5_000,
-        }
-    }
-}
-
 /// A service as declared, without what its definer had.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     pub name: String,
     /// The words that are exec'd, program first.
@@ -135,16 +35,18 @@ pub struct Spec {
     /// Given by hand, over all others.
     pub env: Env,
     /// What the `.env` of its directory said, over the definer's environment.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dotenv: Env,
-    /// Its end is the end of all that `opm run` runs.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub critical: bool,
-    #[serde(flatten)]
     pub policy: Policy,
+    pub exec: Exec,
 }
 
 impl Spec {
+    /// A service for which nothing else was said.
+    pub fn new(name: String, command: Vec<String>, cwd: String) -> Self {
+        let (env, dotenv) = (Env::new(), Env::new());
+        Self { name, command, cwd, env, dotenv, policy: Policy::default(), exec: Exec::default() }
+    }
+
     /// Checks what a `Spec` promises.
     ///
     /// # Errors
@@ -171,9 +73,6 @@ impl Spec {
         if let Some((name, _)) = variables().find(|(k, _)| RESERVED.contains(&k.as_str())) {
             return at(&format!("{name} is set by opm itself"));
         }
-        if self.policy.restart_delay.min_ms > self.policy.restart_delay.max_ms {
-            return at("restart_delay ends before it begins");
-        }
         Ok(())
     }
 
@@ -182,20 +81,20 @@ impl Spec {
         join(&self.command)
     }
 
+    /// The policy, and what else is not the default.
+    pub fn options(&self) -> Map<String, Value> {
+        let all = OPTIONS.iter().map(|opt| (opt, opt.get(self)));
+        let said = all.filter(|(opt, value)| opt.group == Group::Policy || *value != opt.default());
+        said.map(|(opt, value)| (opt.key.to_owned(), value)).collect()
+    }
+
     /// The keys in which two declarations differ, those of environments as `env.NAME` and, from
     /// the `.env`, `.env:NAME`. Never a value: it may be a secret.
     pub fn differences(&self, other: &Self) -> Vec<String> {
-        let object = |spec: &Self| match serde_json::to_value(spec) {
-            Ok(Value::Object(mut map)) => {
-                map.retain(|key, _| !matches!(key.as_str(), "env" | "dotenv"));
-                map
-            }
-            _ => Map::new(),
-        };
-        let (one, two) = (object(self), object(other));
-        let keys = one.keys().chain(two.keys().filter(|key| !one.contains_key(*key)));
-        let mut differ: Vec<String> =
-            keys.filter(|key| one.get(*key) != two.get(*key)).cloned().collect();
+        let own = [("command", self.command != other.command), ("cwd", self.cwd != other.cwd)];
+        let options = OPTIONS.iter().map(|opt| (opt.key, opt.get(self) != opt.get(other)));
+        let differ = own.into_iter().chain(options).filter(|(_, differs)| *differs);
+        let mut differ: Vec<String> = differ.map(|(key, _)| key.to_owned()).collect();
         let layers = [("env.", &self.env, &other.env), (".env:", &self.dotenv, &other.dotenv)];
         for (layer, one, two) in layers {
             let lacks = |of: &Env, pair: &(String, String)| !of.contains(pair);
@@ -209,6 +108,77 @@ impl Spec {
             }
         }
         differ
+    }
+}
+
+/// Options that have their default are left out: another version of opm may not know them.
+impl Serialize for Spec {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(None)?;
+        map.serialize_entry("name", &self.name)?;
+        map.serialize_entry("command", &self.command)?;
+        map.serialize_entry("cwd", &self.cwd)?;
+        map.serialize_entry("env", &self.env)?;
+        if !self.dotenv.is_empty() {
+            map.serialize_entry("dotenv", &self.dotenv)?;
+        }
+        for opt in OPTIONS {
+            let value = opt.get(self);
+            if value != opt.default() {
+                map.serialize_entry(opt.key, &value)?;
+            }
+        }
+        map.end()
+    }
+}
+
+/// Most values within one option.
+const OPTION_VALUES_MAX: usize = 4_096;
+
+/// What is asked for is never dropped because this opm is older: an unknown key is an error.
+impl<'de> Deserialize<'de> for Spec {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Spec;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a service")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Spec, A::Error> {
+                let mut spec = Spec::new(String::new(), Vec::new(), String::new());
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "name" => spec.name = map.next_value()?,
+                        "command" => spec.command = map.next_value::<List<_>>()?.0,
+                        "cwd" => spec.cwd = map.next_value()?,
+                        "env" => spec.env = map.next_value::<List<_>>()?.0,
+                        "dotenv" => spec.dotenv = map.next_value::<List<_>>()?.0,
+                        key => {
+                            let opt = options::find(key).ok_or_else(|| {
+                                let key = key.escape_debug();
+                                A::Error::custom(format!("'{key}' is nothing that this opm knows"))
+                            })?;
+                            let mut left = OPTION_VALUES_MAX;
+                            let value = map.next_value_seed(Tree(&mut left))?;
+                            let read = opt.read(&mut spec, &value);
+                            read.map_err(|e| A::Error::custom(format!("{key}: {e}")))?;
+                        }
+                    }
+                }
+                let lacks = [
+                    ("name", spec.name.is_empty()),
+                    ("command", spec.command.is_empty()),
+                    ("cwd", spec.cwd.is_empty()),
+                ];
+                match lacks.into_iter().find(|(_, lacks)| *lacks) {
+                    Some((key, _)) => Err(A::Error::missing_field(key)),
+                    None => Ok(spec),
+                }
+            }
+        }
+        from.deserialize_map(Fields)
     }
 }
 
@@ -263,71 +233,6 @@ impl Definition {
     }
 }
 
-by_value!(Spec);
-
-impl FromValue for Spec {
-    fn from_value(value: Value) -> Result<Self, Wrong> {
-        Self::of_fields(Fields::of(value)?)
-    }
-}
-
-impl Spec {
-    /// Reads what its serialization wrote. What is not there has its default.
-    ///
-    /// # Errors
-    /// The key that is missing or wrong, or that this opm doesn't know.
-    pub fn of_fields(mut fields: Fields) -> Result<Self, Wrong> {
-        let spec = Self {
-            name: fields.take("name")?,
-            command: fields.take("command")?,
-            cwd: fields.take("cwd")?,
-            env: fields.or("env", Env::new())?,
-            dotenv: fields.or("dotenv", Env::new())?,
-            critical: fields.or("critical", false)?,
-            policy: Policy::of_fields(&mut fields)?,
-        };
-        fields.end()?;
-        Ok(spec)
-    }
-}
-
-impl Policy {
-    fn of_fields(fields: &mut Fields) -> Result<Self, Wrong> {
-        let Self {
-            restart,
-            max_restarts,
-            min_uptime,
-            restart_delay,
-            stop_signal,
-            stop_reach,
-            stop_timeout,
-        } = Self::default();
-        Ok(Self {
-            restart: fields.text_or("restart", Restart::parse, restart)?,
-            max_restarts: fields.or("max_restarts", max_restarts)?,
-            min_uptime: fields.text_or("min_uptime", units::parse_span, min_uptime)?,
-            restart_delay: fields.text_or("restart_delay", Delay::parse, restart_delay)?,
-            stop_signal: fields.or("stop_signal", stop_signal)?,
-            stop_reach: fields.text_or("stop_reach", StopReach::parse, stop_reach)?,
-            stop_timeout: fields.text_or("stop_timeout", units::parse_span, stop_timeout)?,
-        })
-    }
-}
-
-impl FromValue for Policy {
-    fn from_value(value: Value) -> Result<Self, Wrong> {
-        Self::of_fields(&mut Fields::of(value)?)
-    }
-}
-
-fn span<S: Serializer>(ms: &u64, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(&units::format_span(*ms))
-}
-
-fn delay<S: Serializer>(delay: &Delay, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(delay)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -344,32 +249,33 @@ mod tests {
 
     fn spec() -> Spec {
         Spec {
-            name: "web".to_owned(),
-            command: vec!["x".to_owned()],
-            cwd: "/".to_owned(),
             env: env(&[("A", "hand"), ("OPM_X", "hand")]),
             dotenv: env(&[("A", "file"), ("B", "file")]),
-            critical: false,
-            policy: Policy::default(),
+            ..Spec::new("web".to_owned(), vec!["x".to_owned()], "/".to_owned())
         }
     }
 
     #[test]
     fn a_key_that_nobody_knows_is_refused_by_name() {
         let mut value = serde_json::to_value(spec()).unwrap();
-        assert_eq!(Spec::from_value(value.clone()), Ok(spec()));
+        assert_eq!(Spec::deserialize(&value).unwrap(), spec());
+        value["restart"] = "never".into();
+        assert_eq!(Spec::deserialize(&value).unwrap().policy.restart, Restart::Never);
+        value["restart"] = 1.into();
+        let error = Spec::deserialize(&value).unwrap_err().to_string();
+        assert_eq!(error, "restart: expected a string, found a number");
         value["oom_score"] = 3.into();
-        let error = Spec::from_value(value).unwrap_err().to_string();
+        let error = Spec::deserialize(value).unwrap_err().to_string();
         assert!(error.contains("'oom_score'"), "{error}");
     }
 
     #[test]
     fn what_differs_is_named_and_no_value_is_shown() {
         assert_eq!(spec().differences(&spec()), [""; 0]);
-        let policy = Policy { stop_timeout: 1, ..Policy::default() };
+        let stop_timeout = crate::service::units::Span { ms: 1 };
+        let policy = Policy { stop_timeout, critical: true, ..Policy::default() };
         let other = Spec {
             command: vec!["y".to_owned()],
-            critical: true,
             env: env(&[("OPM_X", "hand"), ("A", "other"), ("N", "")]),
             dotenv: env(&[("A", "file")]),
             policy,

@@ -2,18 +2,20 @@
 //!
 //! Pure: text in, specs out. All or nothing: one error and no service of the file is defined.
 //! An error names the file, the service and the key; a key that opm doesn't know is a warning.
-use super::tree;
 use crate::process::shell;
+use crate::service::json::{self, kind};
 use crate::service::name::check_name;
-use crate::service::signal::Signal;
-use crate::service::spec::{Env, Restart, Spec, StopReach};
-use crate::service::units::{Delay, parse_span};
+use crate::service::options;
+use crate::service::spec::{Env, Spec};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 
 /// Largest process file: what is defined must fit into one request.
 pub const FILE_BYTES_MAX: usize = 8 << 20;
+
+/// What names a service and where it runs: keys that are no options.
+const OWN_KEYS: [&str; 4] = ["name", "command", "cwd", "env"];
 
 /// Options of `opm start` that are to be keys one day. Whoever writes one of them relies on what
 /// it does (a user to be, a limit): passing it over would run the service without.
@@ -22,8 +24,8 @@ const PROMISED: &str = "cap_drop cpu_affinity cpu_max cron depends_on env_file e
     ignore_watch instances interpreter interpreter_args io_class limit listen log_compress \
     log_error log_format log_keep log_max_age log_max_size log_out log_time look_alike \
     max_memory memory_max merge_logs namespace nice no_autorestart no_logs no_new_privs \
-    oom_score pids_max port_range ready ready_timeout reset_env stop_exit_codes stop_reach \
-    umask user wait watch";
+    oom_score pids_max port_range ready ready_timeout reset_env stop_exit_codes umask user wait \
+    watch";
 
 /// What names a service that has no name: its words, and the directory that it runs in.
 pub type Naming<'a> = &'a dyn Fn(&[String], &Path) -> String;
@@ -72,7 +74,7 @@ fn parse_json(text: &[u8]) -> Result<Value, String> {
     }
     let text = std::str::from_utf8(text).map_err(|_| "not UTF-8 text".to_owned())?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    tree::parse(text)
+    json::parse(text)
 }
 
 struct Services {
@@ -107,7 +109,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn wrong(&self, key: &str, reason: &str) -> String {
-        format!("{}: {}: {key}: {reason}", self.file, self.label)
+        format!("{}: {}: {}: {reason}", self.file, self.label, key.escape_debug())
     }
 
     fn spec(&mut self, value: Value, directory: &Path, naming: Naming<'_>) -> Result<Spec, String> {
@@ -126,64 +128,31 @@ impl Reader<'_> {
         }
         let command = self.command(&mut map)?;
         let cwd = self.text(&mut map, "cwd")?.unwrap_or_default();
-        let cwd = self.directory(directory, &cwd)?;
-        let mut spec = Spec {
-            name: name.unwrap_or_else(|| naming(&command, Path::new(&cwd))),
-            command,
-            cwd,
-            env: self.env(&mut map)?,
-            dotenv: Env::new(),
-            critical: self.flag(&mut map, "critical")?,
-            policy: crate::service::spec::Policy::default(),
-        };
-        self.policy(&mut map, &mut spec)?;
-        for key in map.keys() {
-            let underlined = key.replace('-', "_");
-            if PROMISED.split(' ').any(|promised| promised == underlined) {
-                return Err(self.wrong(key, "not supported yet (take it out)"));
-            }
-            self.warnings.push(format!(
-                "{}: {}: unknown key '{}'",
-                self.file,
-                self.label,
-                key.escape_debug()
-            ));
+        let cwd = tidy(&directory.join(cwd)).into_os_string().into_string();
+        let cwd = cwd.map_err(|_| self.wrong("cwd", "the path is not UTF-8"))?;
+        let name = name.unwrap_or_else(|| naming(&command, Path::new(&cwd)));
+        let env = self.env(&mut map)?;
+        let mut spec = Spec { env, ..Spec::new(name, command, cwd) };
+        for (key, value) in map {
+            self.option(&mut spec, &key, &value)?;
         }
         spec.check().map_err(|reason| format!("{}: {reason}", self.file))?;
         Ok(spec)
     }
 
-    fn policy(&self, map: &mut Map<String, Value>, spec: &mut Spec) -> Result<(), String> {
-        let policy = &mut spec.policy;
-        if let Some(restart) = self.parsed(map, "restart", Restart::parse)? {
-            policy.restart = restart;
+    fn option(&mut self, spec: &mut Spec, key: &str, value: &Value) -> Result<(), String> {
+        if let Some(opt) = options::find(key) {
+            return opt.read(spec, value).map_err(|reason| self.wrong(key, &reason));
         }
-        if let Some(most) = map.remove("max_restarts") {
-            let whole = most.as_u64().and_then(|most| u32::try_from(most).ok());
-            policy.max_restarts = whole.ok_or_else(|| {
-                let found = if most.is_number() { most.to_string() } else { kind(&most).into() };
-                self.wrong("max_restarts", &format!("expected a whole number, found {found}"))
-            })?;
+        let underlined = key.replace('-', "_");
+        if PROMISED.split(' ').any(|promised| promised == underlined) {
+            return Err(self.wrong(key, "not supported yet (take it out)"));
         }
-        if let Some(span) = self.span(map, "min_uptime", parse_span)? {
-            policy.min_uptime = span;
+        if OWN_KEYS.contains(&underlined.as_str()) || options::find(&underlined).is_some() {
+            return Err(self.wrong(key, &format!("write {underlined}")));
         }
-        if let Some(delay) = self.span(map, "restart_delay", Delay::parse)? {
-            policy.restart_delay = delay;
-        }
-        if let Some(Value::Number(number)) = map.get("stop_signal") {
-            let text = number.to_string();
-            map.insert("stop_signal".to_owned(), Value::String(text));
-        }
-        if let Some(signal) = self.parsed(map, "stop_signal", Signal::parse)? {
-            policy.stop_signal = signal;
-        }
-        if let Some(reach) = self.parsed(map, "stop_reach", StopReach::parse)? {
-            policy.stop_reach = reach;
-        }
-        if let Some(span) = self.span(map, "stop_timeout", parse_span)? {
-            policy.stop_timeout = span;
-        }
+        let (file, label, key) = (self.file, &self.label, key.escape_debug());
+        self.warnings.push(format!("{file}: {label}: unknown key '{key}'"));
         Ok(())
     }
 
@@ -195,42 +164,6 @@ impl Reader<'_> {
                 Err(self.wrong(key, &format!("expected a string, found {}", kind(&other))))
             }
         }
-    }
-
-    fn flag(&self, map: &mut Map<String, Value>, key: &str) -> Result<bool, String> {
-        match map.remove(key) {
-            None => Ok(false),
-            Some(Value::Bool(is)) => Ok(is),
-            Some(other) => {
-                Err(self.wrong(key, &format!("expected true or false, found {}", kind(&other))))
-            }
-        }
-    }
-
-    fn parsed<T>(
-        &self,
-        map: &mut Map<String, Value>,
-        key: &str,
-        parse: fn(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, String> {
-        let Some(text) = self.text(map, key)? else {
-            return Ok(None);
-        };
-        parse(&text).map(Some).map_err(|reason| self.wrong(key, &reason))
-    }
-
-    /// A bare number could mean seconds or milliseconds, and PM2 and systemd differ: refused.
-    fn span<T>(
-        &self,
-        map: &mut Map<String, Value>,
-        key: &str,
-        parse: fn(&str) -> Result<T, String>,
-    ) -> Result<Option<T>, String> {
-        if let Some(Value::Number(number)) = map.get(key) {
-            let example = format!("a number needs a unit, as in \"{number}ms\" or \"{number}s\"");
-            return Err(self.wrong(key, &example));
-        }
-        self.parsed(map, key, parse)
     }
 
     fn command(&self, map: &mut Map<String, Value>) -> Result<Vec<String>, String> {
@@ -278,34 +211,18 @@ impl Reader<'_> {
                 Value::Null | Value::Array(_) | Value::Object(_) => {
                     let found = kind(&value);
                     let reason = format!("expected a string, a number or a boolean, found {found}");
-                    return Err(self.wrong(&format!("env.{}", name.escape_debug()), &reason));
+                    return Err(self.wrong(&format!("env.{name}"), &reason));
                 }
             };
             env.push((name, text));
         }
         Ok(env)
     }
-
-    fn directory(&self, base: &Path, cwd: &str) -> Result<String, String> {
-        let path = tidy(&base.join(cwd));
-        path.into_os_string().into_string().map_err(|_| self.wrong("cwd", "the path is not UTF-8"))
-    }
 }
 
 /// Without `.` and double slashes. `..` stays: after a symbolic link it isn't the parent.
 pub fn tidy(path: &Path) -> PathBuf {
     path.components().filter(|part| *part != Component::CurDir).collect()
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
 }
 
 #[cfg(test)]

@@ -4,12 +4,14 @@
 //! one request, then replies until one that is final. Nothing here does I/O.
 pub mod file;
 pub mod frame;
-mod read;
-mod tree;
+#[cfg(test)]
+mod tests;
 
-use crate::service::context::{self, Attributes, Context};
-use crate::service::spec::{Env, Id, Policy, Spec};
+use crate::service::context::{Attributes, Context};
+use crate::service::json;
+use crate::service::spec::{Env, Id, Spec};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// What goes over the socket and into the home's files. Rises with each key that is added: a
 /// side that knows less refuses what it does not know.
@@ -38,7 +40,6 @@ pub enum Request {
     /// Define services and start them. `base` is what the caller has.
     /// `keep`: keep a service whose first exec failed (an imported file), else forget it.
     Define {
-        #[serde(deserialize_with = "read::specs")]
         specs: Vec<Spec>,
         base: Box<Context>,
         force: bool,
@@ -48,7 +49,7 @@ pub enum Request {
     /// their next start on.
     Update {
         services: Vec<(String, Env)>,
-        #[serde(deserialize_with = "context::env")]
+        #[serde(deserialize_with = "json::list")]
         env: Env,
     },
     Stop {
@@ -68,10 +69,8 @@ pub enum Request {
     Reset {
         target: String,
     },
-    /// `table`: as [`Reply::Table`], else as [`Reply::List`].
     List {
         usage: bool,
-        table: bool,
     },
     Info {
         target: String,
@@ -145,7 +144,7 @@ pub enum Until {
 }
 
 /// What the daemon answers. Every request ends with exactly one final reply.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// Not final: how far a long request is.
@@ -161,9 +160,6 @@ pub enum Reply {
         summary: Option<String>,
     },
     List(Vec<Row>),
-    /// What `ls` shows people, in a twentieth of the time that rows of JSON take to read: a line
-    /// for each service, of [`Row::table_line`]'s fields.
-    Table(String),
     Info(Vec<Info>),
     Env(Vec<(String, Env)>),
     Logs(Vec<LogFiles>),
@@ -187,16 +183,16 @@ impl Reply {
 
 /// What became of one target. `code` 0: `text` says what is true now (`web: online (pid 12)`),
 /// printed on stdout; else one error line without `opm: `, printed on stderr.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outcome {
     pub code: u8,
     pub text: String,
     /// Warnings, without `opm: `; they go to stderr and do not change the code.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Online,
@@ -208,14 +204,6 @@ pub enum Status {
 }
 
 impl Status {
-    const ALL: [Self; 6] =
-        [Self::Online, Self::Starting, Self::Stopping, Self::Waiting, Self::Stopped, Self::Errored];
-
-    /// The one that [`Status::word`] calls so.
-    fn of_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.word() == word)
-    }
-
     /// The status word of the contract.
     pub fn word(self) -> &'static str {
         match self {
@@ -230,7 +218,7 @@ impl Status {
 }
 
 /// One element of `ls --format json`, exactly.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
     pub id: Id,
     pub name: String,
@@ -250,56 +238,8 @@ pub struct Row {
     pub next_at: Option<String>,
 }
 
-impl Row {
-    /// `id name pid uptime_ms restarts status cpu memory_bytes` (cpu in tenths of a percent), with
-    /// tabs between (a name has no control character), `-` for null.
-    pub fn table_line(&self, out: &mut String) {
-        use std::fmt::Write;
-        let or_dash = |number: Option<u64>| number.map_or("-".to_owned(), |n| n.to_string());
-        let pid = self.pid.map(|pid| u64::from(pid.unsigned_abs()));
-        // In tenths: reading numbers with a point in them is 15 kB of tables and code.
-        let cpu = or_dash(self.cpu_percent.map(|percent| (percent * 10.0).round() as u64));
-        // Writing to a String can't fail.
-        writeln!(
-            out,
-            "{}\t{}\t{}\t{}\t{}\t{}\t{cpu}\t{}",
-            self.id,
-            self.name,
-            or_dash(pid),
-            or_dash(self.uptime_ms),
-            self.restarts,
-            self.status.word(),
-            or_dash(self.memory_bytes)
-        )
-        .ok();
-    }
-
-    /// Reads a line of [`Row::table_line`] back; what it doesn't hold is empty.
-    pub fn of_table_line(line: &str) -> Option<Self> {
-        let mut fields = line.split('\t');
-        let mut next = || fields.next();
-        Some(Self {
-            id: next()?.parse().ok()?,
-            name: next()?.to_owned(),
-            pid: next()?.parse().ok(),
-            uptime_ms: next()?.parse().ok(),
-            restarts: next()?.parse().ok()?,
-            status: Status::of_word(next()?)?,
-            cpu_percent: next()?.parse().ok().map(|tenths: u32| f64::from(tenths) / 10.0),
-            memory_bytes: next()?.parse().ok(),
-            watching: false,
-            processes: None,
-            generation: 0,
-            adopted: false,
-            command: String::new(),
-            cwd: String::new(),
-            next_at: None,
-        })
-    }
-}
-
 /// One element of `info --format json`, exactly: a row and more.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Info {
     #[serde(flatten)]
     pub row: Row,
@@ -309,7 +249,8 @@ pub struct Info {
     pub last_exit: Option<LastExit>,
     pub ready: bool,
     pub pattern: String,
-    pub policy: Policy,
+    /// As [`Spec::options`] gives them.
+    pub policy: Map<String, Value>,
     /// Of the definer's limits those that are not the daemon's own.
     #[serde(flatten)]
     pub attributes: Attributes,
@@ -324,12 +265,13 @@ pub struct Info {
     pub env_keys: Vec<String>,
     pub cgroup: Option<String>,
     /// It has ended, as its policy says that it may: nothing is wrong with it.
+    #[serde(default)]
     pub done: bool,
     /// Why it is where it is, if there is something to say (errored, stopping for long).
     pub note: Option<String>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LastExit {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<i32>,
@@ -342,7 +284,7 @@ pub struct LastExit {
 }
 
 /// How the leader is told from every other process, ever.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Identity {
     pub boot_id: String,
     pub pid_namespace: u64,
@@ -352,7 +294,7 @@ pub struct Identity {
     pub pidfd_inode: Option<u64>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LogFiles {
     pub id: Id,
     pub name: String,
@@ -362,7 +304,7 @@ pub struct LogFiles {
 }
 
 /// One line of `events --format json`, exactly.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// RFC 3339 with milliseconds, UTC.
     pub at: String,
@@ -385,7 +327,7 @@ pub struct Event {
 }
 
 /// `daemon health --format json`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Health {
     pub pid: i32,
     pub uptime_ms: u64,
@@ -394,6 +336,7 @@ pub struct Health {
     pub online: usize,
     pub version: String,
     /// [`PROTOCOL`]; 0 before it was said.
+    #[serde(default)]
     pub protocol: u32,
     pub home: String,
     /// A number that no other image of the same process has; older daemons don't say.
@@ -401,7 +344,7 @@ pub struct Health {
 }
 
 /// One line of `doctor`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Finding {
     /// `ok`, `note` or `problem`.
     pub level: String,

@@ -1,6 +1,6 @@
 //! What the daemon of the tests answers: three services, of which only `web` can be named.
 use opm::service::context::Attributes;
-use opm::service::spec::Policy;
+use opm::service::spec::Spec;
 use opm::wire::{
     Event, Finding, Health, Identity, Info, LastExit, LogFiles, Outcome, Reply, Request, Row,
     Status, Until,
@@ -52,7 +52,7 @@ pub(crate) fn info(row: Row) -> Info {
         }),
         ready: up,
         pattern: "server.js".into(),
-        policy: Policy::default(),
+        policy: Spec::new("web".into(), vec!["x".into()], "/".into()).options(),
         attributes: attributes(up),
         log_out: Some("/home/u/.opm/logs/web-out.log".into()),
         log_error: Some("/home/u/.opm/logs/web-error.log".into()),

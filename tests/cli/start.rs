@@ -4,7 +4,7 @@ use crate::fake::Scratch;
 use opm::service::context::Context;
 use opm::service::signal::Signal;
 use opm::service::spec::{Policy, Restart, Spec, StopReach};
-use opm::service::units::Delay;
+use opm::service::units::{Delay, Span};
 use opm::wire::{Reply, Request, Row, Status};
 use std::os::unix::fs::PermissionsExt;
 
@@ -81,11 +81,12 @@ fn every_option_of_start_reaches_the_daemon() {
     let policy = Policy {
         restart: Restart::OnFailure,
         max_restarts: 3,
-        min_uptime: 1_000,
+        min_uptime: Span::secs(1),
         restart_delay: Delay { min_ms: 1_000, max_ms: 60_000 },
         stop_signal: Signal::INT,
         stop_reach: StopReach::Leader,
-        stop_timeout: 250,
+        stop_timeout: Span { ms: 250 },
+        critical: false,
     };
     assert_eq!(spec.policy, policy);
     assert_eq!(base.env, [("PATH".to_owned(), "/usr/bin:/bin".to_owned())], "no OPM_*");

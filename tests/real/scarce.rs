@@ -89,7 +89,8 @@ fn a_request_of_16_mb_costs_a_few_times_its_size() {
         let pairs = vec!["[\"\",\"\"]"; ROOM / 8].join(",");
         let define = |specs: &str, base: &str| {
             format!(
-                r#"{{"define":{{"specs":[{specs}],"base":[{base}],"force":false,"keep":true}}}}"#
+                r#"{{"define":{{"specs":[{specs}],"base":{{"env":[{base}]}},"force":false,
+                    "keep":true}}}}"#
             )
         };
         for body in [

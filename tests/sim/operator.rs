@@ -4,7 +4,7 @@ use crate::world::{NAMES, note};
 use opm::daemon::ClientId;
 use opm::service::signal::Signal;
 use opm::service::spec::{Policy, Restart, Spec, StopReach};
-use opm::service::units::Delay;
+use opm::service::units::{Delay, Span};
 use opm::wire::{Request, Until};
 
 impl Sim {
@@ -32,7 +32,7 @@ impl Sim {
                 tree: extra & 128 != 0,
             },
             26 => Request::Reset { target },
-            27 => Request::List { usage: true, table: false },
+            27 => Request::List { usage: true },
             28 => Request::Info { target },
             29 | 30 => Request::Wait {
                 target,
@@ -56,21 +56,15 @@ impl Sim {
             restart: [Restart::Always, Restart::Always, Restart::OnFailure, Restart::Never]
                 [extra as usize / 16 % 4],
             max_restarts: (extra / 64 % 4) as u32,
-            min_uptime: extra / 256 % 3 * 500,
+            min_uptime: Span { ms: extra / 256 % 3 * 500 },
             restart_delay: Delay { min_ms: 100, max_ms: 100 + extra / 1024 % 2 * 900 },
             stop_signal: Signal::TERM,
             stop_reach: if extra & 1 << 42 != 0 { StopReach::Leader } else { StopReach::Tree },
-            stop_timeout: extra / 4096 % 3 * 1_000,
+            stop_timeout: Span { ms: extra / 4096 % 3 * 1_000 },
+            ..Policy::default()
         };
-        let spec = Spec {
-            command: vec![format!("/bin/{name}"), "x".to_owned()],
-            name,
-            cwd: "/".to_owned(),
-            env: Vec::new(),
-            dotenv: Vec::new(),
-            critical: false,
-            policy,
-        };
+        let command = vec![format!("/bin/{name}"), "x".to_owned()];
+        let spec = Spec { policy, ..Spec::new(name, command, "/".to_owned()) };
         let filler = if self.big_env { 20_000 } else { 1 };
         let base = vec![
             ("PATH".to_owned(), "/bin".to_owned()),

@@ -52,7 +52,7 @@ impl Sim {
         let Some(daemon) = self.daemon.as_mut() else {
             return Vec::new();
         };
-        daemon.request(0, 0, Request::List { usage: false, table: false });
+        daemon.request(0, 0, Request::List { usage: false });
         match daemon.outbox.pop() {
             Some((0, Reply::List(rows))) => rows,
             _ => Vec::new(),

@@ -191,7 +191,7 @@ impl<K: Kernel> Daemon<K> {
         let service = self.id_of(name).and_then(|id| self.service(id));
         service.is_some_and(|service| {
             let spec = &service.definition.spec;
-            spec.critical && !(spec.policy.restart == Restart::Never && service.is_done())
+            spec.policy.critical && !(spec.policy.restart == Restart::Never && service.is_done())
         })
     }
 

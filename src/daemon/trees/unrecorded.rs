@@ -16,7 +16,7 @@ use crate::process::record::Signature;
 use crate::process::stat::{environ_value, parse_cmdline};
 use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::machine::{Ending, Generation, Goal, Input, Machine, Past};
-use crate::service::spec::{Definition, Id, Policy, Spec};
+use crate::service::spec::{Definition, Id, Spec};
 use crate::sys::{Errno, Kernel};
 use std::rc::Rc;
 
@@ -412,16 +412,7 @@ impl<K: Kernel> Daemon<K> {
                 .then(|| (key.to_owned(), value.to_owned()))
         });
         let base = Rc::new(pairs.collect::<Vec<_>>().into());
-        let policy = Policy::default();
-        let spec = Spec {
-            name: name.to_owned(),
-            command,
-            cwd,
-            env: vec![],
-            dotenv: vec![],
-            critical: false,
-            policy,
-        };
+        let spec = Spec::new(name.to_owned(), command, cwd);
         spec.check().ok()?;
         let ids = self.define_all(vec![(Some(id), Definition { spec, base })]);
         let id = ids.ok()?.first().copied()?;

@@ -190,7 +190,7 @@ impl Step<'_> {
     }
 
     fn is_quick(&self, since: Time) -> bool {
-        self.now.saturating_sub(since) < self.machine.policy.min_uptime
+        self.now.saturating_sub(since) < self.machine.policy.min_uptime.ms
     }
 
     /// The only way to start a process.
@@ -202,7 +202,7 @@ impl Step<'_> {
 
     fn stop(&mut self, run: Incarnation, cause: Cause) -> Phase {
         self.out.push(Action::Terminate(run.0));
-        let kill_at = self.now.saturating_add(self.machine.policy.stop_timeout);
+        let kill_at = self.now.saturating_add(self.machine.policy.stop_timeout.ms);
         Phase::Stopping { run, cause, kill_at }
     }
 

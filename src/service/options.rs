@@ -1,0 +1,377 @@
+//! The options of a service, one row each. Whatever reads, writes or shows options loops over
+//! [`OPTIONS`]: the command line, process files, the wire, the store, the dump, `info`.
+//!
+//! A row makes the option's field, its default and its entry in the table. What an option does
+//! is not here.
+use super::json::kind;
+use super::signal::Signal;
+use super::spec::Spec;
+use super::units::{Delay, Span};
+use serde_json::{Number, Value};
+
+/// What an option is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// When it comes back, and how it is stopped: `info` shows these of every service, and the
+    /// others where they are not the default.
+    Policy,
+    /// What only a process file can say.
+    File,
+    /// The tests' own: on no help page.
+    Hidden,
+}
+
+/// What PM2 means by a number for the same option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Count,
+    Milliseconds,
+}
+
+/// One option.
+#[derive(Debug)]
+pub struct Opt {
+    /// Its name in files and on the wire: `stop_timeout`.
+    pub key: &'static str,
+    /// Its name on the command line, without dashes before it: `stop-timeout`.
+    pub flag: &'static str,
+    /// Its name in `info`: `stop timeout`.
+    pub label: &'static str,
+    /// What stands for its value in help; nothing for a switch.
+    pub value: &'static str,
+    pub help: &'static str,
+    pub group: Group,
+    /// What PM2 calls it in its own files, and the unit of a number there.
+    pub pm2: Option<(&'static str, Unit)>,
+    parse: fn(&mut Spec, &str) -> Result<(), String>,
+    read: fn(&mut Spec, &Value) -> Result<(), String>,
+    get: fn(&Spec) -> Value,
+    default: fn() -> Value,
+}
+
+impl Opt {
+    /// Whether `start` has it as an option.
+    pub fn is_on_command_line(&self) -> bool {
+        self.group != Group::File
+    }
+
+    /// Sets it from a word of the command line.
+    ///
+    /// # Errors
+    /// One line: what was expected.
+    pub fn parse(&self, spec: &mut Spec, text: &str) -> Result<(), String> {
+        (self.parse)(spec, text)
+    }
+
+    /// Sets it from a value of JSON.
+    ///
+    /// # Errors
+    /// One line: what was expected, and what was found.
+    pub fn read(&self, spec: &mut Spec, value: &Value) -> Result<(), String> {
+        (self.read)(spec, value)
+    }
+
+    /// Its value in JSON, which [`Opt::read`] reads back.
+    pub fn get(&self, spec: &Spec) -> Value {
+        (self.get)(spec)
+    }
+
+    /// The value of a service for which nothing was said.
+    pub fn default(&self) -> Value {
+        (self.default)()
+    }
+}
+
+/// The option of that key.
+pub fn find(key: &str) -> Option<&'static Opt> {
+    OPTIONS.iter().find(|opt| opt.key == key)
+}
+
+/// A value of JSON as one word.
+pub fn text_of(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// A type of values that an option can have.
+trait Setting: Sized {
+    /// Reads what stands on the command line.
+    fn parse(text: &str) -> Result<Self, String>;
+
+    /// What [`Setting::read`] reads back.
+    fn write(&self) -> Value;
+
+    /// What a number of JSON means.
+    fn of_number(_number: &Number) -> Result<Self, String> {
+        Err("expected a string, found a number".to_owned())
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::String(text) => Self::parse(text),
+            Value::Number(number) => Self::of_number(number),
+            other => Err(format!("expected a string, found {}", kind(other))),
+        }
+    }
+}
+
+impl Setting for bool {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "expected true or false".to_owned())
+    }
+
+    fn write(&self) -> Value {
+        (*self).into()
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_bool().ok_or_else(|| format!("expected true or false, found {}", kind(value)))
+    }
+}
+
+impl Setting for u32 {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("expected a whole number up to {}", u32::MAX))
+    }
+
+    fn write(&self) -> Value {
+        (*self).into()
+    }
+
+    fn of_number(number: &Number) -> Result<Self, String> {
+        let whole = number.as_u64().and_then(|number| number.try_into().ok());
+        whole.ok_or_else(|| format!("expected a whole number, found {number}"))
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::Number(number) => Self::of_number(number),
+            other => Err(format!("expected a whole number, found {}", kind(other))),
+        }
+    }
+}
+
+/// Types that have a text of their own, and what a number in its place means.
+macro_rules! by_text {
+    ($($type:ty: $of_number:expr),* $(,)?) => {$(
+        impl Setting for $type {
+            fn parse(text: &str) -> Result<Self, String> {
+                <$type>::parse(text)
+            }
+
+            fn write(&self) -> Value {
+                self.to_string().into()
+            }
+
+            fn of_number(number: &Number) -> Result<Self, String> {
+                $of_number(number)
+            }
+        }
+    )*};
+}
+by_text! {
+    Span: no_unit,
+    Delay: no_unit,
+    Signal: |number: &Number| Self::parse(&number.to_string()),
+}
+
+/// A bare number could mean seconds or milliseconds, and PM2 and systemd differ.
+fn no_unit<T>(n: &Number) -> Result<T, String> {
+    Err(format!("a number needs a unit, as in \"{n}ms\" or \"{n}s\""))
+}
+
+/// Enums whose values are words.
+macro_rules! words {
+    ($($(#[$meta:meta])* $name:ident, $what:literal {
+        $($(#[$doc:meta])* $variant:ident = $word:literal,)*
+    })*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl $name {
+            /// Reads its word.
+            ///
+            /// # Errors
+            /// One line that lists the valid words.
+            pub fn parse(word: &str) -> Result<Self, String> {
+                match word {
+                    $($word => Ok(Self::$variant),)*
+                    _ => Err(format!("'{word}' is not {} ({})", $what, choice(&[$($word),*]))),
+                }
+            }
+        }
+
+        impl Setting for $name {
+            fn parse(word: &str) -> Result<Self, String> {
+                Self::parse(word)
+            }
+
+            fn write(&self) -> Value {
+                match self {
+                    $(Self::$variant => $word.into(),)*
+                }
+            }
+        }
+    )*};
+}
+
+/// `always, on-failure or never`.
+fn choice(words: &[&str]) -> String {
+    match words {
+        [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
+        words => words.concat(),
+    }
+}
+
+words! {
+    /// When a service that ended by itself comes back.
+    Restart, "a restart policy" {
+        /// After every death, exit 0 too.
+        Always = "always",
+        /// After a signal or an exit code other than 0.
+        OnFailure = "on-failure",
+        /// Not by itself.
+        Never = "never",
+    }
+    /// Whom the stop signal is for.
+    StopReach, "whom to ask" {
+        /// Every process of it.
+        Tree = "tree",
+        /// The leader; the rest when the leader has gone.
+        Leader = "leader",
+    }
+}
+
+/// `key` with `with` for its underscores.
+const fn spelled<const N: usize>(key: &str, with: u8) -> [u8; N] {
+    let mut bytes = [0; N];
+    let mut at = 0;
+    while at < N {
+        let byte = key.as_bytes()[at];
+        bytes[at] = if byte == b'_' { with } else { byte };
+        at += 1;
+    }
+    bytes
+}
+
+macro_rules! spelled {
+    ($key:ident, $with:literal) => {{
+        const KEY: &str = stringify!($key);
+        const BYTES: [u8; KEY.len()] = spelled(KEY, $with);
+        match std::str::from_utf8(&BYTES) {
+            Ok(text) => text,
+            Err(_) => KEY,
+        }
+    }};
+}
+
+/// The table. A row: what it is about, the field, its type and default, what stands for its value
+/// in help (nothing: it is a switch), help, and what PM2 calls it if a number means the same there.
+macro_rules! options {
+    ($($(#[$meta:meta])* $place:ident: $Struct:ident {
+        $($(#[$only:meta])* $group:ident $field:ident: $type:ty = $default:expr,
+            $value:literal $help:literal $(pm2 $pm2:literal $unit:ident)?;)*
+    })*) => {
+        $(
+            $(#[$meta])*
+            pub struct $Struct {
+                $($(#[$only])* #[doc = $help] pub $field: $type,)*
+            }
+
+            impl Default for $Struct {
+                fn default() -> Self {
+                    Self { $($(#[$only])* $field: $default,)* }
+                }
+            }
+        )*
+
+        /// Every option.
+        pub const OPTIONS: &[Opt] = &[$($($(#[$only])* Opt {
+            key: stringify!($field),
+            flag: spelled!($field, b'-'),
+            label: spelled!($field, b' '),
+            value: $value,
+            help: $help,
+            group: Group::$group,
+            pm2: [$(($pm2, Unit::$unit),)?].as_slice().first().copied(),
+            parse: |spec, text| Ok(spec.$place.$field = Setting::parse(text)?),
+            read: |spec, value| Ok(spec.$place.$field = Setting::read(value)?),
+            get: |spec| spec.$place.$field.write(),
+            default: || $Struct::default().$field.write(),
+        },)*)*];
+    };
+}
+
+options! {
+    /// When a service comes back, how it is stopped, and what its end means.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    policy: Policy {
+        Policy restart: Restart = Restart::Always, "WHEN" "always, on-failure or never";
+        Policy max_restarts: u32 = 10, "N" "quick deaths in a row before it is errored"
+            pm2 "max_restarts" Count;
+        Policy min_uptime: Span = Span::secs(10), "TIME" "a death after this is not quick"
+            pm2 "min_uptime" Milliseconds;
+        Policy restart_delay: Delay = Delay::fixed(Span::secs(2)), "TIME"
+            "wait after a quick death; 2s..1m doubles up to the\nbound"
+            pm2 "restart_delay" Milliseconds;
+        Policy stop_signal: Signal = Signal::TERM, "SIGNAL" "what asks it to end";
+        Policy stop_reach: StopReach = StopReach::Tree, "REACH"
+            "who gets it first: tree, or leader alone";
+        Policy stop_timeout: Span = Span::secs(5), "TIME" "from that signal to KILL"
+            pm2 "kill_timeout" Milliseconds;
+        File critical: bool = false, "" "its end is the end of all that opm run runs";
+    }
+    /// What its processes are given before their exec.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    exec: Exec {
+        #[cfg(debug_assertions)]
+        Hidden made_up: u32 = 0, "N" "what only tests have";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> Spec {
+        Spec::new("web".to_owned(), vec!["x".to_owned()], "/".to_owned())
+    }
+
+    #[test]
+    fn every_default_is_read_back_as_it_is_written() {
+        for opt in OPTIONS {
+            let mut read = spec();
+            assert_eq!(opt.read(&mut read, &opt.default()), Ok(()), "{}", opt.key);
+            if !opt.default().is_null() {
+                assert_eq!(opt.parse(&mut read, &text_of(&opt.default())), Ok(()), "{}", opt.key);
+            }
+            assert_eq!(read, spec());
+            assert_eq!(find(opt.key).unwrap().get(&read), opt.default());
+            assert_eq!(opt.flag.replace('-', "_"), opt.key);
+        }
+    }
+
+    #[test]
+    fn what_is_expected_is_said() {
+        for (key, value, reason) in [
+            ("restart", true.into(), "expected a string, found a boolean"),
+            ("restart", "x".into(), "'x' is not a restart policy (always, on-failure or never)"),
+            ("stop_reach", "all".into(), "'all' is not whom to ask (tree or leader)"),
+            ("max_restarts", (-1).into(), "expected a whole number, found -1"),
+            ("max_restarts", 1e300.into(), "expected a whole number, found 1e+300"),
+            ("max_restarts", "3".into(), "expected a whole number, found a string"),
+            ("min_uptime", 5.into(), r#"a number needs a unit, as in "5ms" or "5s""#),
+            ("restart_delay", 5.into(), r#"a number needs a unit, as in "5ms" or "5s""#),
+            ("stop_signal", Value::Null, "expected a string, found null"),
+            ("critical", 1.into(), "expected true or false, found a number"),
+        ] {
+            let found = find(key).unwrap().read(&mut spec(), &value);
+            assert_eq!(found, Err(reason.to_owned()), "{key}");
+        }
+        let mut spec = spec();
+        assert_eq!(find("stop_signal").unwrap().read(&mut spec, &2.into()), Ok(()));
+        assert_eq!(spec.policy.stop_signal, Signal::INT);
+    }
+}
