@@ -364,6 +364,10 @@ fn names_are_nouns_and_verbs() {
             }
         }
         for (at, _) in source.code.match_indices("fn get_") {
+            // The standard library's name for it.
+            if source.code[at..].starts_with("fn get_mut(") {
+                continue;
+            }
             broken.push(format!("{}:{}", source.path, line_of(&source.code, at)));
         }
     }

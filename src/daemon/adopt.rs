@@ -3,20 +3,19 @@
 use super::Daemon;
 use super::departure::Departed;
 use super::events::Events;
-use super::generations::{self, Generations};
-use super::journal::{self, Found, Journal};
-use super::load::highest;
+use super::ledger::Ledger;
+use super::ledger::journal::{self, Found};
+use super::ledger::load::highest;
 use super::recovery;
-use super::request::Refusal;
-use super::service::service_in;
-use super::store::Store;
+use super::requests::Refusal;
+use super::requests::wait::Waiters;
+use super::services::Services;
 use super::trees::Trees;
 use super::trees::unrecorded::Loss;
-use super::vecmap::{VecMap, VecSet};
 use crate::mutant::mutant;
 use crate::process::Exit;
+use crate::process::journal_format::{DEPARTED_MAX, Header, Signature, State};
 use crate::process::mark::LimitMark;
-use crate::process::record::{DEPARTED_MAX, Header, Signature, State};
 use crate::service::machine::{Goal, Input, Sequence};
 use crate::service::spec::Id;
 use crate::sys::{Kernel, describe};
@@ -87,9 +86,6 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal>
     Ok(true)
 }
 
-/// What is on record, open.
-type Files<F> = (Journal<F>, Store<F>, Generations<F>);
-
 /// Whether generations may live that nothing on record knows of: what was given and neither signed
 /// nor ended was cut off by the end of its daemon; or it signed in a newer journal than this.
 pub(crate) fn is_incomplete(found: &Found, floor: u64) -> bool {
@@ -152,7 +148,7 @@ impl<K: Kernel> Daemon<K> {
             let emptied = state.map_or(0, |state| state.emptied);
             let signed = signature.map_or(0, |signature| signature.generation);
             let is_used = state.is_some_and(|state| state.definition != 0 && !state.removed);
-            (is_used || signed > emptied) && self.service(id).is_none()
+            (is_used || signed > emptied) && self.services.get(id).is_none()
         };
         valid && (0..).zip(&found.slots).any(may_live)
     }
@@ -181,27 +177,23 @@ impl<K: Kernel> Daemon<K> {
             home_key.unwrap_or_else(|| LimitMark::home_key(kernel.random(), &place.home));
         let departed = found.header.map_or([0; DEPARTED_MAX], |header| header.departed);
         let header = Header { departed, ..header_of(&mut kernel, &place, home_key) };
-        let (mut store, loaded) =
-            Store::open(&mut kernel).map_err(|errno| cannot("services", errno))?;
+        let slots = u32::try_from(found.slots.len()).unwrap_or(0);
+        let (mut ledger, loaded) =
+            Ledger::open(&mut kernel, slots).map_err(|(file, errno)| cannot(file, errno))?;
         if let Some(reason) = &loaded.unknown {
             let text =
                 format!("{}/services: {reason} (a later opm wrote it: use that one)", place.home);
             return Err((code::UNREACHABLE, text));
         }
         let states = found.slots.iter().filter_map(|(state, _)| *state);
-        store.begin_after(states.map(|state| state.definition).max().unwrap_or(0));
-        let slots = u32::try_from(found.slots.len()).unwrap_or(0);
-        let journal =
-            Journal::open(&mut kernel, slots).map_err(|errno| cannot(journal::FILE, errno))?;
+        ledger.definitions.begin_after(states.map(|state| state.definition).max().unwrap_or(0));
         let highest = (0..slots).map(|id| highest(&found, id)).max().unwrap_or(0);
-        let (generations, floor) =
-            Generations::open(&mut kernel).map_err(|errno| cannot(generations::FILE, errno))?;
-        let sequence = Sequence(highest.max(floor));
+        let floor = ledger.sequence.0;
+        ledger.sequence = Sequence(highest.max(floor));
         let is_new = found.header.is_none() && known.is_none() && lost_key.is_none();
         let record = !is_new && is_incomplete(&found, floor);
         let mut loss = Loss { record, key: lost_key.is_some() };
-        let mut daemon =
-            Self::empty(kernel, &place, header, (journal, store, generations), sequence);
+        let mut daemon = Self::empty(kernel, &place, header, ledger);
         daemon.home_is_new = is_new;
         if place.forgets_elsewhere {
             daemon.log.push("told to forget what may live elsewhere".to_owned());
@@ -219,8 +211,8 @@ impl<K: Kernel> Daemon<K> {
             daemon.claim(true)?;
         }
         daemon.write_dirty();
-        if !valid && !daemon.dirty.is_empty() {
-            return Err((code::FAILED, daemon.trouble.unwrap_or_default()));
+        if !valid && !daemon.ledger.dirty.is_empty() {
+            return Err((code::FAILED, daemon.ledger.disk_error.unwrap_or_default()));
         }
         let blind = mutant("adopt_blindly");
         let searched = if blind { Ok(true) } else { daemon.find_strays(&loss) }
@@ -237,19 +229,13 @@ impl<K: Kernel> Daemon<K> {
     fn claim(&mut self, incomplete: bool) -> Result<(), Refusal> {
         // As it is on record: a home that is made anew gets it again.
         self.header.incomplete = incomplete;
-        self.journal.claim(&mut self.kernel, &self.header).map_err(|errno| {
+        self.ledger.journal.claim(&mut self.kernel, &self.header).map_err(|errno| {
             let reason = describe(errno);
             (code::FAILED, format!("cannot use {}/{}: {reason}", self.home, journal::FILE))
         })
     }
 
-    fn empty(
-        mut kernel: K,
-        place: &Place,
-        header: Header,
-        (journal, store, generations): Files<K::File>,
-        sequence: Sequence,
-    ) -> Self {
+    fn empty(mut kernel: K, place: &Place, header: Header, ledger: Ledger<K::File>) -> Self {
         let now = kernel.now();
         let own_namespace = kernel.own_namespace();
         let mark = LimitMark::of_daemon(place.inherited_limit, header.home_key);
@@ -261,32 +247,22 @@ impl<K: Kernel> Daemon<K> {
             own: header.daemon,
             mark,
             outer: place.outer.clone(),
-            services: Vec::new(),
-            named: VecSet::new(),
-            sequence,
+            services: Services::new(),
             now,
             began: now,
             deadlines: Default::default(),
             launches: Default::default(),
             actions: Vec::new(),
             trees: Trees::new(own_namespace, Departed::of(&header.departed), has_strangers),
-            journal,
-            generations,
-            store,
-            dirty: Default::default(),
-            freed: Vec::new(),
-            touched: Default::default(),
+            ledger,
             events: Events::default(),
-            pending: VecMap::new(),
-            waiting: HashMap::new(),
-            next_pending: 0,
+            waiters: Waiters::default(),
             asker: 0,
             outbox: Vec::new(),
             leave: None,
             home_lost: false,
             home_is_new: false,
             log: Vec::new(),
-            trouble: None,
             foreground: HashMap::new(),
         }
     }
@@ -304,14 +280,14 @@ impl<K: Kernel> Daemon<K> {
     /// Watches what lives, looks for marked processes that no record names, and lets the dead
     /// be dead: their trees must drain like any other.
     fn adopt(&mut self) {
-        let ids: Vec<Id> = self.all_services().filter(|u| u.run.is_some()).map(|u| u.id).collect();
+        let ids: Vec<Id> = self.services.iter().filter(|u| u.run.is_some()).map(|u| u.id).collect();
         let mut dead = Vec::new();
         // All of them before a stop counts our children: none is an orphan.
         let runs = ids.iter().filter_map(|id| Some((*id, self.run(*id)?)));
         let ours = runs.filter(|(_, run)| run.child);
         self.trees.leaders = ours.map(|(id, run)| (run.leader.pid, id)).collect();
         for id in ids {
-            let Some(run) = self.services[id as usize].as_ref().and_then(|u| u.run.as_ref()) else {
+            let Some(run) = self.services.get(id).and_then(|u| u.run.as_ref()) else {
                 continue;
             };
             match &run.pidfd {
@@ -322,7 +298,7 @@ impl<K: Kernel> Daemon<K> {
                     self.watch_run(id);
                     if alive {
                         self.announce(id, generation, "adopted", |e| e.pid = Some(pid));
-                        if self.service(id).is_some_and(|u| u.machine.goal() == Goal::Down) {
+                        if self.services.get(id).is_some_and(|u| u.machine.goal() == Goal::Down) {
                             // It was being stopped when its daemon died.
                             self.feed(id, Input::Stop);
                         }
@@ -341,7 +317,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn exit_of_adopted(&mut self, id: Id) -> Option<Exit> {
-        let service = service_in(&mut self.services, id)?;
+        let service = self.services.get_mut(id)?;
         let run = service.run.as_ref()?;
         let pidfd = run.pidfd.as_ref()?;
         match self.kernel.wait(pidfd, false) {
@@ -352,7 +328,7 @@ impl<K: Kernel> Daemon<K> {
 
     fn adopted_leader_is_dead(&mut self, id: Id, exit: Exit) {
         let wall = self.kernel.wall();
-        let Some(service) = self.service_mut(id) else {
+        let Some(service) = self.services.get_mut(id) else {
             return;
         };
         let Some(run) = service.run.as_mut() else { return };
@@ -369,7 +345,7 @@ impl<K: Kernel> Daemon<K> {
                 crate::service::machine::Ending::Failure
             }
         };
-        if self.service(id).is_some_and(|service| service.machine.goal() == Goal::Down) {
+        if self.services.get(id).is_some_and(|service| service.machine.goal() == Goal::Down) {
             // It was being stopped when its daemon died.
             self.feed(id, Input::Stop);
         }
@@ -379,7 +355,7 @@ impl<K: Kernel> Daemon<K> {
 
 /// Whether a dead leader's end may be handled now: not while a tracer still has its status.
 fn run_child_is_waitable<K: Kernel>(daemon: &mut Daemon<K>, id: Id) -> bool {
-    let Some(service) = daemon.services.get_mut(id as usize).and_then(Option::as_deref_mut) else {
+    let Some(service) = daemon.services.get_mut(id) else {
         return false;
     };
     let Some(run) = service.run.as_ref() else {

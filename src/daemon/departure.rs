@@ -9,8 +9,8 @@
 use super::server::socket;
 use super::trees::Owner;
 use super::{ClientId, Daemon};
+use crate::process::journal_format::DEPARTED_MAX;
 use crate::process::mark::LimitMark;
-use crate::process::record::DEPARTED_MAX;
 use crate::process::stat::environ_value;
 use crate::process::{Identity, Pid};
 use crate::sys::daemonize::DEPARTED_VARIABLE;
@@ -125,8 +125,9 @@ impl<K: Kernel> Daemon<K> {
         if let Some(home) = home_key.map(LimitMark::home_word).filter(|home| *home != own) {
             self.trees.departed.note_home(home);
             self.header.departed = self.trees.departed.record();
-            if let Err(errno) = self.journal.claim(&mut self.kernel, &self.header) {
-                self.trouble = Some(format!("cannot write {}/journal: {errno}", self.home));
+            if let Err(errno) = self.ledger.journal.claim(&mut self.kernel, &self.header) {
+                self.ledger.disk_error =
+                    Some(format!("cannot write {}/journal: {errno}", self.home));
             }
         }
         self.ask_orphans(|orphan| orphan.owner != Owner::Foreign);

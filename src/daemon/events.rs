@@ -1,5 +1,5 @@
 //! What happened, as people and scripts follow it: a short memory, and those who listen.
-use super::service::{Killed, service_in};
+use super::service::Killed;
 use super::{ClientId, Daemon};
 use crate::process::{Exit, Pid};
 use crate::service::machine::{Generation, Phase};
@@ -81,7 +81,7 @@ impl<K: Kernel> Daemon<K> {
         kind: &'static str,
         more: impl FnOnce(&mut Happening),
     ) {
-        let Some(service) = self.service(id) else { return };
+        let Some(service) = self.services.get(id) else { return };
         let mut happening = Happening {
             at: self.kernel.wall(),
             kind,
@@ -104,7 +104,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     pub(crate) fn announce_exit(&mut self, id: Id, generation: Generation, pid: Pid, exit: Exit) {
-        let by_opm = self.service(id).is_some_and(|service| service.by_opm);
+        let by_opm = self.services.get(id).is_some_and(|service| service.by_opm);
         self.announce(id, generation, "exited", |happening| {
             happening.by_opm = by_opm;
             happening.pid = (pid != 0).then_some(pid);
@@ -114,7 +114,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     pub(crate) fn announce_drained(&mut self, id: Id, generation: Generation) {
-        let killed = self.service(id).and_then(|service| service.killed);
+        let killed = self.services.get(id).and_then(|service| service.killed);
         let left = killed.filter(|killed| killed.generation == generation && !killed.leader);
         self.announce(id, generation, "drained", |happening| {
             happening.reason = left.map(|killed| killed.to_string());
@@ -123,7 +123,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// SIGKILL goes to what did not end in time.
     pub(crate) fn note_kill(&mut self, id: Id) {
-        let Some(service) = service_in(&mut self.services, id) else {
+        let Some(service) = self.services.get_mut(id) else {
             return;
         };
         let Some(run) = service.run.as_ref() else { return };
@@ -140,7 +140,7 @@ impl<K: Kernel> Daemon<K> {
 
     pub(crate) fn announce_status(&mut self, id: Id, status: Status) {
         let now = self.now;
-        let Some(service) = self.service_mut(id) else {
+        let Some(service) = self.services.get_mut(id) else {
             return;
         };
         let generation = Generation(service.generation);

@@ -3,8 +3,8 @@
 use super::Daemon;
 use super::trees::unrecorded::Stray;
 use crate::mutant::mutant;
+use crate::process::journal_format::checksum;
 use crate::process::mark::LimitMark;
-use crate::process::record::checksum;
 use crate::sys::{Kernel, Mode, Result, write_all_at};
 
 /// The file's name in the home.
@@ -50,9 +50,9 @@ impl<K: Kernel> Daemon<K> {
     /// # Errors
     /// As of the journal: a file of a fixed place, written before.
     pub(crate) fn note_sequence(&mut self) -> Result<()> {
-        let noted = self.generations.write(&mut self.kernel, self.sequence.0);
+        let noted = self.ledger.generations.write(&mut self.kernel, self.ledger.sequence.0);
         noted.inspect_err(|errno| {
-            self.trouble = Some(format!("cannot write {}/{FILE}: {errno}", self.home));
+            self.ledger.disk_error = Some(format!("cannot write {}/{FILE}: {errno}", self.home));
         })
     }
 }

@@ -1,11 +1,10 @@
 //! From the machine's wish to spawn to the kernel's word that the program runs.
 use super::Daemon;
-use super::service::service_in;
 use super::trees::Tree;
 use super::trees::drain::LOOK_AGAIN_MS;
 use crate::mutant::mutant;
+use crate::process::journal_format::{SIGNATURE_OFFSET, Signature, slot_offset};
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
-use crate::process::record::{SIGNATURE_OFFSET, Signature, slot_offset};
 use crate::process::{Identity, Namespace};
 use crate::service::context::search_path;
 use crate::service::machine::{Fault, Generation, Input, Phase};
@@ -20,7 +19,7 @@ const LAUNCHES_MAX: usize = 32;
 
 impl<K: Kernel> Daemon<K> {
     pub(crate) fn queue_launch(&mut self, id: Id, generation: Generation) {
-        if let Some(service) = self.service_mut(id) {
+        if let Some(service) = self.services.get_mut(id) {
             service.generation = generation.0;
         }
         self.launches.push_back((id, generation));
@@ -50,7 +49,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// A stop came before the fork: there is nothing to signal, and nothing to wait for.
     fn is_stopped_before(&mut self, id: Id, generation: Generation) -> bool {
-        let Some(service) = self.service_mut(id) else {
+        let Some(service) = self.services.get_mut(id) else {
             return true;
         };
         let current = service.machine.generation() == Some(generation) && service.run.is_none();
@@ -64,16 +63,16 @@ impl<K: Kernel> Daemon<K> {
 
     fn launch(&mut self, id: Id, generation: Generation) -> Result<(), (Stage, Errno)> {
         if !self.trees.strays.is_empty()
-            && let Some(name) = self.service(id).map(|service| service.name().to_owned())
+            && let Some(name) = self.services.get(id).map(|service| service.name().to_owned())
             && !self.strays_of(&name).is_empty()
         {
             return Err((Stage::Fork, Errno::BUSY));
         }
         self.note_sequence().map_err(|errno| (Stage::Sign, errno))?;
         // Room to sign in: what is written past the last whole slot is lost to the next daemon.
-        let reserved = self.journal.reserve(&mut self.kernel, id);
+        let reserved = self.ledger.journal.reserve(&mut self.kernel, id);
         reserved.map_err(|errno| (Stage::Sign, errno))?;
-        let Some(service) = service_in(&mut self.services, id) else {
+        let Some(service) = self.services.get_mut(id) else {
             return Ok(());
         };
         if service.machine.generation() != Some(generation) || service.run.is_some() {
@@ -112,10 +111,10 @@ impl<K: Kernel> Daemon<K> {
             log_out: &out,
             log_error: &error,
         };
-        let child = self.kernel.spawn(&plan, self.journal.file());
+        let child = self.kernel.spawn(&plan, self.ledger.journal.file());
         let child = child.map_err(|errno| (Stage::Fork, errno))?;
         service.started_at = self.kernel.wall();
-        self.dirty.insert(id);
+        self.ledger.dirty.insert(id);
         self.trees.leaders.insert(child.pid, id);
         service.run = Some(Tree::launched(generation, child, self.now));
         self.watch_run(id);
@@ -125,7 +124,7 @@ impl<K: Kernel> Daemon<K> {
     /// Watches the leader, and its launch while that is not decided. Without room in the loop
     /// (max_user_watches, ENOMEM) they are looked at by the clock, until there is room.
     pub(crate) fn watch_run(&mut self, id: Id) {
-        let Some(service) = self.services.get(id as usize).and_then(Option::as_deref) else {
+        let Some(service) = self.services.get(id) else {
             return;
         };
         let Some(run) = service.run.as_ref().filter(|run| run.exit.is_none()) else {
@@ -147,7 +146,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Looks whether a launch is decided.
     pub(crate) fn check_launch(&mut self, id: Id) {
-        let Some(service) = service_in(&mut self.services, id) else {
+        let Some(service) = self.services.get_mut(id) else {
             return;
         };
         let Some(run) = service.run.as_mut().filter(|run| run.exit.is_none()) else {
@@ -204,7 +203,7 @@ impl<K: Kernel> Daemon<K> {
         errno: Errno,
     ) {
         self.note_failure(id, stage, errno);
-        if let Some(service) = self.service_mut(id) {
+        if let Some(service) = self.services.get_mut(id) {
             service.emptied = service.emptied.max(generation.0);
         }
         let crowded = matches!(
@@ -213,7 +212,7 @@ impl<K: Kernel> Daemon<K> {
         );
         let fault = if crowded || stage == Stage::Killed { Fault::Machine } else { Fault::Program };
         self.feed(id, Input::SpawnFailed(generation, fault));
-        if self.service(id).is_some_and(|service| service.provisional) {
+        if self.services.get(id).is_some_and(|service| service.provisional) {
             // Its very first exec: whoever asked is told why, and nothing of it is kept.
             self.answer_touched();
             self.feed(id, Input::Stop);
@@ -223,7 +222,7 @@ impl<K: Kernel> Daemon<K> {
 
     fn note_failure(&mut self, id: Id, stage: Stage, errno: Errno) {
         let home = self.home.clone();
-        if let Some(service) = self.service_mut(id) {
+        if let Some(service) = self.services.get_mut(id) {
             if stage == Stage::Killed && matches!(service.machine.phase(), Phase::Stopping { .. }) {
                 return;
             }

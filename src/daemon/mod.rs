@@ -5,48 +5,41 @@
 //! they bring comes back as an input. Nothing here reads a clock, a socket or /proc but through
 //! [`Kernel`], so that the simulator runs all of it.
 pub mod adopt;
-pub mod answer;
-pub mod define;
 mod departure;
 pub mod events;
 mod failure;
 pub mod generations;
-pub mod journal;
 pub mod launch;
-pub mod load;
+pub mod ledger;
 pub mod log;
-pub mod lookalike;
 mod recovery;
 mod relocate;
-pub mod report;
-pub mod request;
+pub mod requests;
 pub mod server;
 pub mod service;
-pub mod snapshot;
-pub mod store;
+pub(crate) mod services;
 pub mod trees;
-mod upgrade;
 pub mod vecmap;
 
 pub use server::startup::{can_take_over, self_check, serve, serve_with};
 
 use crate::mutant::mutant;
+use crate::process::journal_format::Header;
 use crate::process::mark::LimitMark;
-use crate::process::record::Header;
 use crate::process::stat::parse_cmdline;
 use crate::process::{Exit, Identity, Pid};
-use crate::service::machine::{Action, Ending, Generation, Input, Phase, Sequence, Time};
+use crate::service::machine::{Action, Ending, Generation, Input, Phase, Time};
 use crate::service::spec::{Id, join};
 use crate::sys::{Kernel, Streams, Wake};
 use crate::wire::{Reply, Status};
-use answer::Pending;
 use events::Events;
-use journal::Journal;
-use service::{Service, service_in};
+use ledger::Ledger;
+use requests::wait::Waiters;
+use service::Service;
+use services::Services;
 use std::collections::{HashMap, VecDeque};
-use store::Store;
 use trees::{Tree, Trees};
-use vecmap::{VecMap, VecSet};
+use vecmap::VecSet;
 
 /// Who asked; the loop's own numbering.
 pub type ClientId = u64;
@@ -72,27 +65,16 @@ pub struct Daemon<K: Kernel> {
     /// Marks that this daemon was itself started under, to hand on to its services.
     pub(crate) outer: Option<String>,
     pub(crate) trees: Trees<K>,
-    pub(crate) services: Vec<Option<Box<Service<K>>>>,
-    /// By the name's checksum: a thousand names would be kept twice else.
-    pub(crate) named: VecSet<(u64, Id)>,
-    pub(crate) sequence: Sequence,
+    pub(crate) services: Services<K>,
     pub(crate) now: Time,
     /// When this daemon began, on the loop's clock.
     pub(crate) began: Time,
     deadlines: VecSet<(Time, Id)>,
     pub(crate) launches: VecDeque<(Id, Generation)>,
     actions: Vec<Action>,
-    pub(crate) journal: Journal<K::File>,
-    generations: generations::Generations<K::File>,
-    pub(crate) store: Store<K::File>,
-    pub(crate) dirty: VecSet<Id>,
-    /// Slots of removed services whose removal could not be written yet.
-    pub(crate) freed: Vec<(Id, crate::process::record::State)>,
-    pub(crate) touched: VecSet<Id>,
+    pub(crate) ledger: Ledger<K::File>,
     pub(crate) events: Events,
-    pub(crate) pending: VecMap<u64, Pending>,
-    pub(crate) waiting: HashMap<Id, VecSet<u64>>,
-    pub(crate) next_pending: u64,
+    pub(crate) waiters: Waiters,
     /// Who sent the request at hand.
     pub(crate) asker: Pid,
     pub outbox: Vec<(ClientId, Reply)>,
@@ -103,8 +85,6 @@ pub struct Daemon<K: Kernel> {
     pub(crate) home_is_new: bool,
     /// For daemon.log.
     pub log: Vec<String>,
-    /// Writes that failed, for `doctor`; the newest.
-    pub(crate) trouble: Option<String>,
     /// By name: whose output does not go to log files.
     pub(crate) foreground: HashMap<String, Streams>,
 }
@@ -188,7 +168,7 @@ impl<K: Kernel> Daemon<K> {
                 break;
             }
             self.deadlines.pop_first();
-            if let Some(service) = self.service_mut(id) {
+            if let Some(service) = self.services.get_mut(id) {
                 service.deadline = None;
             }
             let daemonized = self.daemonized(id).map(Input::Daemonized);
@@ -207,7 +187,7 @@ impl<K: Kernel> Daemon<K> {
             return Some(self.now);
         }
         let services = self.deadlines.first().map(|(at, _)| *at);
-        let requests = self.pending.values().filter_map(|pending| pending.deadline).min();
+        let requests = self.waiters.pending.values().filter_map(|pending| pending.deadline).min();
         services
             .into_iter()
             .chain(requests)
@@ -218,7 +198,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Wake-ups were lost: everything is looked at in the next turn.
     pub fn look_at_all(&mut self) {
-        let live = self.services.iter().filter_map(Option::as_deref);
+        let live = self.services.iter();
         for service in live.filter(|service| service.run.is_some()) {
             self.trees.unwatched.insert(service.id);
         }
@@ -226,30 +206,22 @@ impl<K: Kernel> Daemon<K> {
         self.trees.look_again_at = Some(self.now);
     }
 
-    pub(crate) fn service(&self, id: Id) -> Option<&Service<K>> {
-        self.services.get(id as usize)?.as_deref()
-    }
-
-    pub(crate) fn service_mut(&mut self, id: Id) -> Option<&mut Service<K>> {
-        service_in(&mut self.services, id)
-    }
-
     pub(crate) fn run(&self, id: Id) -> Option<&Tree<K>> {
-        self.service(id)?.run.as_ref()
+        self.services.get(id)?.run.as_ref()
     }
 
     pub(crate) fn run_mut(&mut self, id: Id) -> Option<&mut Tree<K>> {
-        self.service_mut(id)?.run.as_mut()
+        self.services.get_mut(id)?.run.as_mut()
     }
 
     /// Every service, by id.
     pub fn all_services(&self) -> impl Iterator<Item = &Service<K>> {
-        self.services.iter().filter_map(Option::as_deref)
+        self.services.iter()
     }
 
     /// Whether a leader has really exited, and how. None: not yet, or not to be known yet.
     fn look_at_leader(&mut self, id: Id) -> Option<Exit> {
-        let service = service_in(&mut self.services, id)?;
+        let service = self.services.get_mut(id)?;
         let run = service.run.as_mut().filter(|run| run.exit.is_none())?;
         let pidfd = run.pidfd.as_ref()?;
         if !run.child {
@@ -277,7 +249,7 @@ impl<K: Kernel> Daemon<K> {
     fn leader_exited(&mut self, id: Id, exit: Exit) {
         self.check_launch(id);
         let wall = self.kernel.wall();
-        let Some(service) = service_in(&mut self.services, id) else {
+        let Some(service) = self.services.get_mut(id) else {
             return;
         };
         let Some(run) = service.run.as_mut().filter(|run| run.exit.is_none()) else {
@@ -306,10 +278,10 @@ impl<K: Kernel> Daemon<K> {
     /// Steps a machine and does what it says.
     pub(crate) fn feed(&mut self, id: Id, input: Input) {
         let mut actions = std::mem::take(&mut self.actions);
-        let Some(service) = service_in(&mut self.services, id) else {
+        let Some(service) = self.services.get_mut(id) else {
             return;
         };
-        self.sequence.0 = generations::skipped(self.sequence.0, &self.trees.strays);
+        self.ledger.sequence.0 = generations::skipped(self.ledger.sequence.0, &self.trees.strays);
         let restarts = service.machine.restarts();
         if service.run.is_none() && matches!(input, Input::Start | Input::Stop | Input::Restart) {
             service.killed = None;
@@ -324,7 +296,7 @@ impl<K: Kernel> Daemon<K> {
             | Input::Emptied(_)
             | Input::Tick => {}
         }
-        service.machine.step(self.now, input, &mut self.sequence, &mut actions);
+        service.machine.step(self.now, input, &mut self.ledger.sequence, &mut actions);
         if service.machine.restarts() > restarts {
             service.restarted_at = self.kernel.wall();
         }
@@ -341,14 +313,14 @@ impl<K: Kernel> Daemon<K> {
         self.actions = actions;
         // An exec changes nothing that the launch has not written down, a signal nothing at all.
         if !is_written && !matches!(input, Input::Spawned(_)) {
-            self.dirty.insert(id);
+            self.ledger.dirty.insert(id);
         }
         self.after_step(id);
     }
 
     /// Announces what changed, and keeps timer, journal and waiters up to date.
     pub(crate) fn after_step(&mut self, id: Id) {
-        let Some(service) = service_in(&mut self.services, id) else {
+        let Some(service) = self.services.get_mut(id) else {
             return;
         };
         let deadline = service.machine.deadline();
@@ -361,14 +333,18 @@ impl<K: Kernel> Daemon<K> {
             }
             service.deadline = deadline;
         }
-        self.touched.insert(id);
+        self.waiters.changed.insert(id);
         let (before, status) = (service.announced, service.status());
         service.announced = status;
         if before != status {
             self.announce_status(id, status);
         }
         let gone = matches!(status, Status::Stopped | Status::Errored);
-        if gone && self.service(id).is_some_and(|service| service.removing && service.run.is_none())
+        if gone
+            && self
+                .services
+                .get(id)
+                .is_some_and(|service| service.removing && service.run.is_none())
         {
             self.forget(id);
         }
@@ -377,42 +353,44 @@ impl<K: Kernel> Daemon<K> {
     /// Writes down what changed. What can't be written is tried again at the next change.
     fn write_dirty(&mut self) {
         if mutant("forget_state") {
-            self.dirty.clear();
+            self.ledger.dirty.clear();
         }
         let mut failed = VecSet::new();
-        for id in std::mem::take(&mut self.dirty) {
+        for id in std::mem::take(&mut self.ledger.dirty) {
             if !self.write_slot(id) {
                 failed.insert(id);
             }
         }
-        self.dirty = failed;
-        for (id, state) in std::mem::take(&mut self.freed) {
-            let taken = self.service(id).is_some();
-            if !taken && self.journal.write(&mut self.kernel, id, &state).is_err() {
-                self.freed.push((id, state));
+        self.ledger.dirty = failed;
+        for (id, state) in std::mem::take(&mut self.ledger.removed_slots) {
+            let taken = self.services.get(id).is_some();
+            if !taken && self.ledger.journal.write(&mut self.kernel, id, &state).is_err() {
+                self.ledger.removed_slots.push((id, state));
             }
         }
-        if !self.dirty.is_empty() || !self.freed.is_empty() {
+        if !self.ledger.dirty.is_empty() || !self.ledger.removed_slots.is_empty() {
             self.trees.look_again_at.get_or_insert(self.now + trees::drain::LOOK_AGAIN_MS);
         }
-        if self.store.wants_compaction() {
-            let services = self.services.iter().filter_map(Option::as_deref);
+        if self.ledger.definitions.wants_compaction() {
+            let services = self.services.iter();
             let lines = services.map(|service| (service.line, service.id, &service.definition));
-            if let Err(errno) = self.store.compact(&mut self.kernel, lines) {
-                self.trouble = Some(format!("cannot rewrite {}/services: {errno}", self.home));
+            if let Err(errno) = self.ledger.definitions.compact(&mut self.kernel, lines) {
+                self.ledger.disk_error =
+                    Some(format!("cannot rewrite {}/services: {errno}", self.home));
             }
         }
     }
 
     /// Writes the daemon's half of a slot; whether that went well.
     pub(crate) fn write_slot(&mut self, id: Id) -> bool {
-        let Some(state) = self.service(id).map(Service::state) else {
+        let Some(state) = self.services.get(id).map(Service::state) else {
             return true;
         };
-        match self.journal.write(&mut self.kernel, id, &state) {
+        match self.ledger.journal.write(&mut self.kernel, id, &state) {
             Ok(()) => true,
             Err(errno) => {
-                self.trouble = Some(format!("cannot write {}/journal: {errno}", self.home));
+                self.ledger.disk_error =
+                    Some(format!("cannot write {}/journal: {errno}", self.home));
                 false
             }
         }
@@ -420,7 +398,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// A leader ended well, and what it left behind lives on: notes who, and gives its generation.
     fn daemonized(&mut self, id: Id) -> Option<Generation> {
-        let service = self.service(id)?;
+        let service = self.services.get(id)?;
         let Phase::Lingering { .. } = service.machine.phase() else {
             return None;
         };
@@ -432,7 +410,7 @@ impl<K: Kernel> Daemon<K> {
             "it daemonizes: it exited with 0 and left pid {pid} ({command}) behind; run it in the \
              foreground"
         );
-        self.service_mut(id)?.note = Some(text.into());
+        self.services.get_mut(id)?.note = Some(text.into());
         Some(generation)
     }
 }

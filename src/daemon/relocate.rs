@@ -4,14 +4,15 @@
 //! and knows nothing of what we supervise. So nothing is launched until the daemon has followed
 //! its home, or has made it anew and holds its locks, with all that is on record in it. Where
 //! neither can be, it never launches anything again: services live on, marked.
+use super::ledger::{definitions, journal};
 use super::server::event_loop::{LISTENER, REMOVALS, Server};
 use super::server::lock::{LOCK, lock_home, write_key};
 use super::server::predecessor;
 use super::server::role::Role;
 use super::server::socket::{self, SOCKET};
 use super::server::startup::write_pid;
-use super::{Daemon, Leave, generations, journal, store};
-use crate::process::record::{Header, Signature};
+use super::{Daemon, Leave, generations};
+use crate::process::journal_format::{Header, Signature};
 use crate::process::{Identity, Namespace, Pid};
 use crate::service::machine::Time;
 use crate::service::spec::Id;
@@ -23,7 +24,7 @@ use mio::unix::SourceFd;
 use rustix::fd::{AsRawFd, OwnedFd};
 
 /// What is on record, in the files of the home that stay open.
-const RECORDS: [&str; 3] = [journal::FILE, store::FILE, generations::FILE];
+const RECORDS: [&str; 3] = [journal::FILE, definitions::FILE, generations::FILE];
 
 /// After a removal in the home: the first look at it, and for how long there are more.
 const LOOK_FIRST_MS: u64 = 5;
@@ -208,7 +209,8 @@ impl Daemon<Linux> {
             Ok(true) => self.log.push(format!("{}: files were removed: made anew", self.home)),
             Err(errno) => {
                 let reason = describe(errno);
-                self.trouble = Some(format!("{}: files were removed: {reason}", self.home));
+                self.ledger.disk_error =
+                    Some(format!("{}: files were removed: {reason}", self.home));
             }
         }
     }
@@ -242,13 +244,13 @@ impl Daemon<Linux> {
 
     /// As [`RECORDS`] names them.
     fn record_files(&self) -> [&OwnedFd; 3] {
-        [self.journal.file(), self.store.file(), self.generations.file()]
+        [self.ledger.journal.file(), self.ledger.definitions.file(), self.ledger.generations.file()]
     }
 
     fn copy_records(&mut self, home: &Home, header: &Header) -> Result<[OwnedFd; 3], Errno> {
-        let records = copy(self.journal.file(), home, journal::FILE)?;
-        let definitions = copy(self.store.file(), home, store::FILE)?;
-        let generations = copy(self.generations.file(), home, generations::FILE)?;
+        let records = copy(self.ledger.journal.file(), home, journal::FILE)?;
+        let definitions = copy(self.ledger.definitions.file(), home, definitions::FILE)?;
+        let generations = copy(self.ledger.generations.file(), home, generations::FILE)?;
         write_all_at(&mut self.kernel, &records, 0, &header.encode())?;
         Ok([records, definitions, generations])
     }
@@ -256,28 +258,29 @@ impl Daemon<Linux> {
     /// A child that has not exec'd yet signs where the journal was when it was forked, if it has
     /// not done so already.
     fn sign_for_launching(&mut self) {
-        let launching = self.all_services().filter_map(|service| {
+        let launching = self.services.iter().filter_map(|service| {
             let run = service.run.as_ref().filter(|run| run.launch.is_some())?;
             Some((service.id, run.generation.0, run.leader.pid))
         });
         for (id, generation, pid) in launching.collect::<Vec<(Id, u64, Pid)>>() {
-            let signed = self.journal.signature(&mut self.kernel, id);
+            let signed = self.ledger.journal.signature(&mut self.kernel, id);
             if signed.is_some_and(|signed| signed.generation == generation) {
                 continue;
             }
             let leader = self.identity_of_child(id, pid);
             let namespace = self.namespace_of_child(pid);
             let signature = Signature { generation, leader, parent: self.own, namespace };
-            if let Err(errno) = self.journal.sign(&mut self.kernel, id, &signature) {
+            if let Err(errno) = self.ledger.journal.sign(&mut self.kernel, id, &signature) {
                 let reason = describe(errno);
-                self.trouble = Some(format!("cannot write {}/journal: {reason}", self.home));
+                self.ledger.disk_error =
+                    Some(format!("cannot write {}/journal: {reason}", self.home));
             }
         }
     }
 
     fn identity_of_child(&mut self, id: Id, pid: Pid) -> Identity {
         let start_time = self.kernel.stat(pid).map_or(0, |stat| stat.start_time);
-        let run = self.services.get(id as usize).and_then(Option::as_deref);
+        let run = self.services.get(id);
         let pidfd = run.and_then(|service| service.run.as_ref()).and_then(|run| run.pidfd.as_ref());
         let inode = pidfd.and_then(|pidfd| self.kernel.inode(pidfd)).unwrap_or(0);
         Identity { pid, start_time, inode }

@@ -1,6 +1,6 @@
 //! A service as the daemon holds it: what was declared, its machine, and what of it may live.
 use super::trees::Tree;
-use crate::process::record::State;
+use crate::process::journal_format::State;
 use crate::process::{Exit, Pid};
 use crate::service::machine::{Generation, Goal, Machine, Phase, Time};
 use crate::service::spec::{Definition, Id, Restart};
@@ -63,14 +63,6 @@ impl std::fmt::Display for Killed {
         let what = if self.leader { "" } else { "what it left was " };
         write!(to, "{what}killed after {}", Span { ms: self.after })
     }
-}
-
-/// The service of this id. Borrows the services alone, so that the kernel can be asked about it.
-pub(crate) fn service_in<K: Kernel>(
-    services: &mut [Option<Box<Service<K>>>],
-    id: Id,
-) -> Option<&mut Service<K>> {
-    services.get_mut(id as usize)?.as_deref_mut()
 }
 
 impl<K: Kernel> Service<K> {

@@ -1,10 +1,10 @@
 //! What decides whose records count, and what a service is given.
 use super::adopt::{Place, is_incomplete, valid_slots};
-use super::journal::Found;
 use super::launch::environment;
+use super::ledger::journal::Found;
 use crate::process::Identity;
+use crate::process::journal_format::{Header, Signature, State};
 use crate::process::mark::EnvMark;
-use crate::process::record::{Header, Signature, State};
 use crate::service::spec::{Definition, Spec};
 use std::rc::Rc;
 

@@ -12,7 +12,7 @@
 //! beyond 25 bits repeat, so that nothing may start while another lives that looks like it
 //! ([`LimitMark::names`]).
 
-use super::record::checksum;
+use super::journal_format::checksum;
 
 /// The environment variable that names the incarnation.
 pub const MARK_VARIABLE: &str = "OPM_MARK";

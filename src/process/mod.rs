@@ -1,7 +1,7 @@
 //! PURE. What a Unix process is to opm: who it is, how it ended, which marks it bears.
 pub mod command;
+pub mod journal_format;
 pub mod mark;
-pub mod record;
 pub mod shell;
 pub mod stat;
 

@@ -7,6 +7,8 @@
 /// Of the kernel's flags of a process: forked, and not exec'd since (include/linux/sched.h). An
 /// exec clears it before it closes what is to be closed.
 const PF_FORKNOEXEC: u64 = 0x40;
+/// Milliseconds of one tick of start times (USER_HZ is 100 on every Linux that we run on).
+pub const TICK_MS: u64 = 10;
 
 /// What opm uses of `/proc/PID/stat`.
 ///

@@ -31,7 +31,7 @@ pub mod terminal;
 pub mod user;
 pub mod writer;
 
-use crate::process::record::Signature;
+use crate::process::journal_format::Signature;
 use crate::process::stat::Stat;
 use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::context::Attributes;

@@ -309,15 +309,15 @@ pub fn boot_id() -> u128 {
 pub fn machine_id() -> u64 {
     let id = read("/etc/machine-id").unwrap_or_default();
     if id.len() >= 32 {
-        return crate::process::record::checksum(id.trim_ascii());
+        return crate::process::journal_format::checksum(id.trim_ascii());
     }
     // An image without that file, and under another host name in each container: the mainboard
     // is the same, for root.
     let uuid = read("/sys/class/dmi/id/product_uuid").unwrap_or_default();
     if is_unique(&uuid) {
-        return crate::process::record::checksum(uuid.trim_ascii());
+        return crate::process::journal_format::checksum(uuid.trim_ascii());
     }
-    crate::process::record::checksum(rustix::system::uname().nodename().to_bytes())
+    crate::process::journal_format::checksum(rustix::system::uname().nodename().to_bytes())
 }
 
 /// Whether a board's UUID is one. Makers that give none leave zeroes, ones or an example, with

@@ -3,7 +3,7 @@
 use crate::namespace::{Setting, User, isolated, isolated_in};
 use crate::proc;
 use crate::rig::{Ran, Rig, one_line};
-use opm::process::record::checksum;
+use opm::process::journal_format::checksum;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;

@@ -2,7 +2,7 @@
 use crate::namespace::{Setting, User, fixture, isolated, isolated_in, opm};
 use crate::proc;
 use crate::rig::{Rig, finish, one_line};
-use opm::process::record::{HEADER_BYTES, Header};
+use opm::process::journal_format::{HEADER_BYTES, Header};
 use rustix::process::Signal;
 use std::process::Command;
 

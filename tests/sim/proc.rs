@@ -1,6 +1,6 @@
 //! A process, as the [`World`](crate::world::World) has it.
 use crate::world::{Key, OUTSIDE, UNLIMITED};
-use opm::process::record::Signature;
+use opm::process::journal_format::Signature;
 use opm::process::{Exit, Namespace, Pid};
 use opm::sys::{Errno, Stage};
 use std::rc::Rc;

@@ -21,10 +21,10 @@
 //! say ESTALE of live ones too for want of privilege: no proof.)
 use crate::daemon::adopt::Place;
 use crate::daemon::failure::Failure;
-use crate::daemon::journal;
 use crate::daemon::launch::LIVING;
+use crate::daemon::ledger::journal;
 use crate::daemon::log::log;
-use crate::process::record::{HEADER_BYTES, Header};
+use crate::process::journal_format::{HEADER_BYTES, Header};
 use crate::sys::home::{Home, try_lock};
 use crate::sys::{Errno, Mode, describe, fifo, procfs, reexec};
 use crate::wire::code;

@@ -105,7 +105,7 @@ impl Role for Background {
     }
 
     fn end(&mut self, daemon: &mut Daemon<Linux>) -> u8 {
-        let alive = daemon.all_services().any(|service| service.machine.generation().is_some());
+        let alive = daemon.services.iter().any(|service| service.machine.generation().is_some());
         log(if alive { "left; services keep running" } else { "left; nothing runs" });
         code::DONE
     }
@@ -133,14 +133,17 @@ impl<K: Kernel> Daemon<K> {
     pub fn declare(&mut self, specs: Vec<Spec>, base: &Context) -> Vec<Spec> {
         let (mut ready, mut later) = (Vec::new(), Vec::new());
         for spec in specs {
-            if let Some(id) = self.id_of(&spec.name)
-                && !self.service(id).is_some_and(|service| is_as_declared(service, &spec, base))
+            if let Some(id) = self.services.id_of(&spec.name)
+                && !self
+                    .services
+                    .get(id)
+                    .is_some_and(|service| is_as_declared(service, &spec, base))
             {
-                if let Some(service) = self.service_mut(id) {
+                if let Some(service) = self.services.get_mut(id) {
                     service.removing = true;
                 }
                 self.feed(id, Input::Stop);
-                if self.service(id).is_some() {
+                if self.services.get(id).is_some() {
                     later.push(spec);
                     continue;
                 }
@@ -174,7 +177,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Where the service of this name stands.
     pub fn fate(&self, name: &str) -> Fate {
-        let Some(service) = self.id_of(name).and_then(|id| self.service(id)) else {
+        let Some(service) = self.services.named(name) else {
             return Fate::Halted;
         };
         match service.status() {
@@ -188,7 +191,7 @@ impl<K: Kernel> Daemon<K> {
     /// Whether this service's end is the end of all: not if it had only one thing to do and has
     /// done it.
     pub fn is_fatal(&self, name: &str) -> bool {
-        let service = self.id_of(name).and_then(|id| self.service(id));
+        let service = self.services.named(name);
         service.is_some_and(|service| {
             let spec = &service.definition.spec;
             spec.policy.critical && !(spec.policy.restart == Restart::Never && service.is_done())
@@ -197,14 +200,14 @@ impl<K: Kernel> Daemon<K> {
 
     /// Whether a service of this name may have live processes.
     pub fn is_live(&self, name: &str) -> bool {
-        let service = self.id_of(name).and_then(|id| self.service(id));
+        let service = self.services.named(name);
         service
             .is_some_and(|service| service.run.is_some() || service.machine.generation().is_some())
     }
 
     /// Stops every service, the last defined first.
     pub fn stop_all(&mut self) {
-        let ids: Vec<Id> = self.all_services().map(|service| service.id).collect();
+        let ids: Vec<Id> = self.services.iter().map(|service| service.id).collect();
         for id in ids.into_iter().rev() {
             self.feed(id, Input::Stop);
         }
@@ -212,7 +215,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// SIGKILL for everything that is left.
     pub fn kill_all(&mut self) {
-        let live = self.all_services().filter(|service| service.run.is_some());
+        let live = self.services.iter().filter(|service| service.run.is_some());
         for id in live.map(|service| service.id).collect::<Vec<_>>() {
             self.kill_tree(id);
         }
@@ -243,14 +246,15 @@ impl<K: Kernel> Daemon<K> {
     /// Services that SIGKILL was needed for and of which something still lives, by generation.
     pub fn killing(&self) -> impl Iterator<Item = (u64, &str)> {
         let killed = |service: &&Service<K>| service.run.as_ref().is_some_and(|run| run.kills > 0);
-        self.all_services().filter(killed).map(|service| (service.generation, service.name()))
+        self.services.iter().filter(killed).map(|service| (service.generation, service.name()))
     }
 
     /// Nothing lives: no service and no child.
     pub fn is_quiet(&self) -> bool {
         self.trees.orphans.is_empty()
             && self
-                .all_services()
+                .services
+                .iter()
                 .all(|service| service.run.is_none() && service.machine.generation().is_none())
     }
 }

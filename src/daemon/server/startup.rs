@@ -155,7 +155,7 @@ fn check_descriptors() -> Result<(), Failure> {
 }
 
 fn greeting(daemon: &Daemon<Linux>) -> String {
-    let services = daemon.all_services().count();
+    let services = daemon.services.iter().count();
     let pid = rustix::process::getpid().as_raw_nonzero();
     let (version, home) = (env!("CARGO_PKG_VERSION"), &daemon.home);
     format!("opm {version} serves {home} (pid {pid}, {services} services)")

@@ -12,7 +12,6 @@
 use super::owner::Attribution;
 use super::{Orphan, Owner};
 use crate::daemon::Daemon;
-use crate::daemon::service::service_in;
 use crate::mutant::mutant;
 use crate::process::{Namespace, Pid};
 use crate::service::machine::{Generation, Input};
@@ -135,7 +134,7 @@ impl<K: Kernel> Daemon<K> {
     /// Somebody turned up: if its tree is to go, it is told.
     pub(crate) fn meet(&mut self, owner: Owner) {
         let Owner::Tree(id, _) = owner else { return };
-        self.touched.insert(id);
+        self.waiters.changed.insert(id);
         self.terminate_rest(id);
     }
 
@@ -223,13 +222,12 @@ impl<K: Kernel> Daemon<K> {
         if self.trees.own_namespace == 0 {
             return Namespace::default();
         }
-        let Some(run) = service_in(&mut self.services, id).and_then(|service| service.run.as_mut())
-        else {
+        let Some(run) = self.services.get_mut(id).and_then(|service| service.run.as_mut()) else {
             return Namespace::default();
         };
         if run.namespace.is_none() {
             // Of a child that has not signed yet there is none to be known, either.
-            let signature = self.journal.signature(&mut self.kernel, id);
+            let signature = self.ledger.journal.signature(&mut self.kernel, id);
             let its = signature.filter(|signed| signed.generation == run.generation.0);
             run.namespace = its.map(|signed| signed.namespace);
         }
@@ -261,7 +259,7 @@ impl<K: Kernel> Daemon<K> {
     /// The kernel's own word on the leader's process group, race-free: the pidfd names that very
     /// group, even if the number has a new owner. True where the kernel can't be asked.
     pub(crate) fn is_group_empty(&mut self, id: Id) -> bool {
-        let Some(service) = service_in(&mut self.services, id) else {
+        let Some(service) = self.services.get_mut(id) else {
             return false;
         };
         let Some(pidfd) = service.run.as_ref().and_then(|run| run.pidfd.as_ref()) else {
@@ -289,7 +287,7 @@ impl<K: Kernel> Daemon<K> {
     /// Lets go of an incarnation of which nothing lives.
     fn end_run(&mut self, id: Id) -> Option<Generation> {
         self.trees.gates.remove(&id);
-        let service = service_in(&mut self.services, id)?;
+        let service = self.services.get_mut(id)?;
         let run = service.run.take()?;
         if let Some(pidfd) = &run.pidfd {
             if run.child {

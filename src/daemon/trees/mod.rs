@@ -8,8 +8,8 @@ pub(crate) mod sweep;
 pub mod unrecorded;
 
 use super::departure::Departed;
-use super::load::TICK_MS;
 use super::vecmap::{VecMap, VecSet};
+use crate::process::stat::TICK_MS;
 use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::machine::{Generation, Time};
 use crate::service::spec::Id;

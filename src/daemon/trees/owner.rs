@@ -8,11 +8,10 @@
 use super::drain::readable;
 use super::{Orphan, Owner};
 use crate::daemon::Daemon;
-use crate::daemon::load::TICK_MS;
 use crate::daemon::vecmap::VecMap;
 use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
-use crate::process::stat::{Stat, environ_value};
+use crate::process::stat::{Stat, TICK_MS, environ_value};
 use crate::process::{Namespace, Pid};
 use crate::service::machine::Time;
 use crate::service::spec::Id;
@@ -131,7 +130,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// The live incarnation, recorded or not, of a generation.
     fn owner_of_generation(&self, is: impl Fn(u64) -> bool) -> Option<Owner> {
-        let found = self.all_services().find_map(|service| {
+        let found = self.services.iter().find_map(|service| {
             let generation = service.run.as_ref()?.generation;
             is(generation.0).then_some(Owner::Tree(service.id, generation))
         });
@@ -168,7 +167,7 @@ impl<K: Kernel> Daemon<K> {
             return owners;
         }
         let runs =
-            self.all_services().filter_map(|service| Some((service.id, service.run.as_ref()?)));
+            self.services.iter().filter_map(|service| Some((service.id, service.run.as_ref()?)));
         let runs = runs.map(|(id, run)| (id, run.generation.0));
         for (id, generation) in runs.collect::<Vec<(Id, u64)>>() {
             let namespace = self.namespace_of(id);
@@ -200,7 +199,7 @@ impl<K: Kernel> Daemon<K> {
     /// The only incarnation that a child forked then can descend from; else nobody knows.
     fn only_candidate(&self, born: Time) -> Owner {
         let runs =
-            self.all_services().filter_map(|service| Some((service.id, service.run.as_ref()?)));
+            self.services.iter().filter_map(|service| Some((service.id, service.run.as_ref()?)));
         let mut candidates = runs.filter(|(_, run)| run.may_have_forked(born));
         match (candidates.next(), candidates.next()) {
             (Some((id, run)), None) if !mutant("ignore_unknown") => Owner::Tree(id, run.generation),

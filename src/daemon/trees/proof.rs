@@ -68,7 +68,7 @@ impl<K: Kernel> Daemon<K> {
         self.trees.look_again_at.get_or_insert(self.now + self.trees.search_pause);
         self.trees.search_pause = (self.trees.search_pause * 2).min(SEARCH_PAUSE_MAX_MS);
         for id in ids {
-            if let Some(service) = self.service_mut(*id) {
+            if let Some(service) = self.services.get_mut(*id) {
                 let why = "waits for a look at /proc that proves its end: processes of others \
                            come and go";
                 service.note = Some(why.into());
@@ -230,7 +230,7 @@ impl<K: Kernel> Daemon<K> {
     /// Generation and time namespace of each leader that lives, by the pidfds that we hold anyway.
     pub(crate) fn leaders_alive(&mut self) -> VecMap<Pid, (u64, u64)> {
         let mut alive = VecMap::new();
-        let runs = self.services.iter().flatten();
+        let runs = self.services.iter();
         for run in runs.filter_map(|service| service.run.as_ref()) {
             let lives = |pidfd| self.kernel.is_dead(pidfd) == Ok(false);
             if run.pidfd.as_ref().is_some_and(lives) {

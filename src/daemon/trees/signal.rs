@@ -6,11 +6,12 @@
 //! that turn up without having had it. KILL goes to all, again and again.
 use super::{Asked, Orphan, Owner};
 use crate::daemon::Daemon;
-use crate::daemon::load::TICK_MS;
-use crate::daemon::service::{Service, service_in};
+use crate::daemon::service::Service;
+use crate::daemon::services::Services;
 use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::mutant::mutant;
 use crate::process::Pid;
+use crate::process::stat::TICK_MS;
 use crate::service::spec::{Id, StopReach};
 use crate::sys::{Kernel, Reach};
 
@@ -38,7 +39,7 @@ impl<K: Kernel> Daemon<K> {
     pub(crate) fn terminate(&mut self, id: Id) {
         let now = self.now;
         self.count_silent();
-        let Some(service) = service_in(&mut self.services, id) else {
+        let Some(service) = self.services.get_mut(id) else {
             return;
         };
         let signal = service.definition.spec.policy.stop_signal.number();
@@ -65,7 +66,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// A signal for a live leader, its group and the rest of its tree.
     fn signal_living(&mut self, id: Id, signal: i32, aim: Aim) {
-        let Some(service) = self.service(id) else { return };
+        let Some(service) = self.services.get(id) else { return };
         let reach = service.definition.spec.policy.stop_reach;
         let alone = aim == Aim::Stop && reach == StopReach::Leader;
         let Some(run) = service.run.as_ref() else { return };
@@ -97,7 +98,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Signals a live leader, with its group if that is wanted and the kernel can: says whether.
     fn signal_leader(&mut self, id: Id, signal: i32, group: bool) -> bool {
-        let Some(service) = service_in(&mut self.services, id) else {
+        let Some(service) = self.services.get_mut(id) else {
             return false;
         };
         let Some(pidfd) = service.run.as_ref().and_then(|run| run.pidfd.as_ref()) else {
@@ -119,7 +120,7 @@ impl<K: Kernel> Daemon<K> {
     /// The stop signal for what turned up since it was sent: newcomers, and what it had not
     /// reached. Nothing while the leader alone is asked.
     pub(crate) fn terminate_rest(&mut self, id: Id) {
-        let Some(service) = self.service(id) else { return };
+        let Some(service) = self.services.get(id) else { return };
         let policy = &service.definition.spec.policy;
         let (stop, reach) = (policy.stop_signal.number(), policy.stop_reach);
         let Some(run) = service.run.as_ref() else { return };
@@ -183,9 +184,7 @@ impl<K: Kernel> Daemon<K> {
         }
         let groups = self.kernel.features().pgroup_signal;
         let roots = self.roots(id, |_| true);
-        if let Some(run) =
-            self.services[id as usize].as_deref().and_then(|service| service.run.as_ref())
-        {
+        if let Some(run) = self.services.get(id).and_then(|service| service.run.as_ref()) {
             let leader = run.pidfd.iter().filter(|_| leads || groups);
             let orphans = roots.iter().filter_map(|pid| Some(&self.trees.orphans.get(pid)?.pidfd));
             for pidfd in leader.chain(orphans) {
@@ -197,7 +196,7 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         let mut known = VecSet::new();
-        let leader = self.service(id).and_then(Service::pid);
+        let leader = self.services.get(id).and_then(Service::pid);
         for root in leader.into_iter().chain(roots) {
             for process in self.branch(id, root, &mut known) {
                 self.send(id, &process, libc::SIGKILL);
@@ -222,7 +221,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// The processes of a tree that we hold and know to be of it.
     pub(crate) fn may_be_signalled(&self, id: Id) -> Vec<Pid> {
-        let leader = self.service(id).and_then(Service::pid);
+        let leader = self.services.get(id).and_then(Service::pid);
         leader.into_iter().chain(self.roots(id, |_| true)).collect()
     }
 
@@ -315,12 +314,12 @@ impl<K: Kernel> Seen<K> {
 
 /// The pidfd of a process of this service: its own, or the one that we hold anyway.
 fn held<'a, K: Kernel>(
-    services: &'a [Option<Box<Service<K>>>],
+    services: &'a Services<K>,
     orphans: &'a VecMap<Pid, Orphan<K>>,
     id: Id,
     process: &'a Seen<K>,
 ) -> Option<&'a K::Pidfd> {
-    let run = services.get(id as usize).and_then(Option::as_deref).and_then(|u| u.run.as_ref());
+    let run = services.get(id).and_then(|service| service.run.as_ref());
     let member = || Some(&run?.members.get(&process.pid)?.pidfd);
     let orphan = || Some(&orphans.get(&process.pid)?.pidfd);
     // Last: the number of a leader that was reaped may be a member's now.

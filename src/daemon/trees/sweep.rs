@@ -5,7 +5,6 @@ use super::owner::{Occupant, env_marks};
 use super::{Member, Owner};
 use crate::daemon::Daemon;
 use crate::daemon::server::startup::INITIAL_PID_NAMESPACE;
-use crate::daemon::service::service_in;
 use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, LimitMark};
@@ -175,7 +174,7 @@ impl<K: Kernel> Daemon<K> {
                     // Neither seen nor known to be gone: then the pass proves nothing.
                     Err(errno) => {
                         let why = describe(errno);
-                        self.trouble = Some(format!("cannot read /proc/{pid}: {why}"));
+                        self.ledger.disk_error = Some(format!("cannot read /proc/{pid}: {why}"));
                         return None;
                     }
                 }
@@ -255,7 +254,7 @@ impl<K: Kernel> Daemon<K> {
     /// Whether every incarnation that these marks can name is known by its time namespace, or by
     /// the lack of one, which then decides. What is on no record had one, as all that we start.
     fn is_told_by_namespace(&mut self, seen: &Sighting) -> bool {
-        let services = self.services.iter().flatten();
+        let services = self.services.iter();
         let runs = services.filter_map(|service| service.run.as_ref());
         let mut named = runs.filter(|run| seen.names(run.generation.0));
         named.all(|run| run.namespace.is_some_and(|namespace| namespace.inode != 0))
@@ -323,7 +322,7 @@ impl<K: Kernel> Daemon<K> {
     /// Whether a dead leader is reaped as far as that is ours to do: it may be our child, by our
     /// fork or after an upgrade, or after a crash somebody else's. False while it is traced.
     pub(crate) fn reap_leader(&mut self, id: Id) -> bool {
-        let Some(service) = service_in(&mut self.services, id) else {
+        let Some(service) = self.services.get_mut(id) else {
             return false;
         };
         let Some(run) = service.run.as_mut() else {
@@ -342,7 +341,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     pub(crate) fn are_members_dead(&mut self, id: Id) -> bool {
-        let Some(service) = service_in(&mut self.services, id) else {
+        let Some(service) = self.services.get_mut(id) else {
             return false;
         };
         let Some(run) = service.run.as_mut() else {
@@ -407,7 +406,7 @@ impl<K: Kernel> Daemon<K> {
     /// One that may be of this tree, and whose memory will tell when it answers.
     fn wait_for_mute(&mut self, id: Id, pid: Pid) {
         self.trees.look_again_at.get_or_insert(self.now + self.trees.search_pause);
-        if let Some(service) = self.service_mut(id) {
+        if let Some(service) = self.services.get_mut(id) {
             service.note = Some(format!("process {pid} may be of it, and does not answer").into());
         }
     }
@@ -439,7 +438,7 @@ impl<K: Kernel> Daemon<K> {
         if watched.is_err() {
             self.trees.look_again_at.get_or_insert(self.now + LOOK_AGAIN_MS);
         }
-        let Some(service) = service_in(&mut self.services, id) else {
+        let Some(service) = self.services.get_mut(id) else {
             return false;
         };
         let Some(run) = service.run.as_mut() else {

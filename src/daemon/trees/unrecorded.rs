@@ -7,13 +7,12 @@ use super::drain::readable;
 use super::owner::{Occupant, env_marks};
 use super::sweep::{Pass, Sighting};
 use crate::daemon::Daemon;
-use crate::daemon::load::TICK_MS;
 use crate::daemon::service::Service;
 use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::mutant::mutant;
+use crate::process::journal_format::Signature;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
-use crate::process::record::Signature;
-use crate::process::stat::{environ_value, parse_cmdline};
+use crate::process::stat::{TICK_MS, environ_value, parse_cmdline};
 use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::machine::{Ending, Generation, Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Id, Spec};
@@ -128,7 +127,7 @@ impl<K: Kernel> Daemon<K> {
                 Err(Errno::TIMEDOUT) => Vec::new(),
                 other => readable(other)?.unwrap_or_default(),
             };
-            let given = self.sequence.0;
+            let given = self.ledger.sequence.0;
             if !loss.believes(&sighting, &environ, self.header.home_key, given) {
                 self.trees.forged.insert(sighting.pid);
                 continue;
@@ -153,7 +152,7 @@ impl<K: Kernel> Daemon<K> {
 
     fn recorded(&mut self) -> Recorded {
         let mut recorded = Recorded { owners: self.namespace_owners(), ..Recorded::default() };
-        for run in self.all_services().filter_map(|service| service.run.as_ref()) {
+        for run in self.services.iter().filter_map(|service| service.run.as_ref()) {
             let generation = run.generation.0;
             recorded.by_part.entry_or_default(LimitMark::part_of(generation)).push(generation);
         }
@@ -195,7 +194,7 @@ impl<K: Kernel> Daemon<K> {
         let mark = members.iter().find_map(|lost| lost.mark);
         if loss.record && mark.is_some() {
             // Of a lost record this is all that is left. What follows must be told from it.
-            self.sequence.0 = self.sequence.0.max(generation.0);
+            self.ledger.sequence.0 = self.ledger.sequence.0.max(generation.0);
         }
         let name = members.iter().find_map(|lost| lost.name.clone());
         let leader =
@@ -203,14 +202,14 @@ impl<K: Kernel> Daemon<K> {
         let namespace = members.iter().map(|lost| lost.namespace).find(|inode| *inode != 0);
         let run = self.run_of_lost(generation, leader, namespace.unwrap_or(0))?;
         let leads = run.pidfd.is_some();
-        let known = name.as_ref().and_then(|name| self.id_of(name));
+        let known = name.as_ref().and_then(|name| self.services.id_of(name));
         // A later one would not be there if all of the recorded one were not confirmed gone: the
         // record is an old copy.
         let is_past =
             |run: &Tree<K>| run.generation < generation && !living.contains(&run.generation.0);
         let is_free = |service: &Service<K>| service.run.as_ref().is_none_or(is_past);
         let id = match (known, leader, &name, mark) {
-            (Some(id), ..) if self.service(id).is_some_and(is_free) => Some(id),
+            (Some(id), ..) if self.services.get(id).is_some_and(is_free) => Some(id),
             (None, Some(leader), Some(name), Some(mark))
                 if leads && self.may_define(leader, loss) =>
             {
@@ -223,7 +222,7 @@ impl<K: Kernel> Daemon<K> {
             return Ok(());
         };
         let (now, since) = (self.now, run.since);
-        let Some(service) = self.service_mut(id) else {
+        let Some(service) = self.services.get_mut(id) else {
             return Ok(());
         };
         let goal = if leads { Goal::Up } else { service.machine.goal() };
@@ -235,7 +234,7 @@ impl<K: Kernel> Daemon<K> {
         service.generation = service.generation.max(generation.0);
         service.emptied = service.emptied.min(generation.0.saturating_sub(1));
         service.announced = service.status();
-        self.dirty.insert(id);
+        self.ledger.dirty.insert(id);
         self.sign_for(id);
         self.after_step(id);
         Ok(())
@@ -260,12 +259,12 @@ impl<K: Kernel> Daemon<K> {
             parent: Identity::default(),
             namespace: run.namespace.unwrap_or_default(),
         };
-        let signed = self.journal.sign(&mut self.kernel, id, &signature);
+        let signed = self.ledger.journal.sign(&mut self.kernel, id, &signature);
         if let Err(errno) = signed.and_then(|()| match self.write_slot(id) {
             true => Ok(()),
             false => Err(Errno::IO),
         }) {
-            self.trouble = Some(format!("cannot write {}/journal: {errno}", self.home));
+            self.ledger.disk_error = Some(format!("cannot write {}/journal: {errno}", self.home));
         }
     }
 
@@ -356,7 +355,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// A stray that a new service of its name takes in: it drains first.
     pub(crate) fn stray_leader_is_dead(&mut self, id: Id, generation: Generation) {
-        if let Some(run) = self.service_mut(id).and_then(|service| service.run.as_mut()) {
+        if let Some(run) = self.services.get_mut(id).and_then(|service| service.run.as_mut()) {
             run.exit = Some(Exit::Unknown);
         }
         self.trees.gates.insert(id);
@@ -417,7 +416,7 @@ impl<K: Kernel> Daemon<K> {
         let ids = self.define_all(vec![(Some(id), Definition { spec, base })]);
         let id = ids.ok()?.first().copied()?;
         self.log.push(format!("{name}: its record was lost; recovered from pid {leader}"));
-        if let Some(service) = self.service_mut(id) {
+        if let Some(service) = self.services.get_mut(id) {
             service.note = Some("its record was lost; recovered from the running process".into());
         }
         Some(id)

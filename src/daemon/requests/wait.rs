@@ -1,13 +1,14 @@
 //! Requests that wait: a reply is sent when its effect is true.
-use super::report::unsure_of;
-use super::service::Service;
-use super::vecmap::VecMap;
-use super::{ClientId, Daemon, Leave};
+use super::query::unsure_of;
+use crate::daemon::service::Service;
+use crate::daemon::vecmap::{VecMap, VecSet};
+use crate::daemon::{ClientId, Daemon, Leave};
 use crate::mutant::mutant;
 use crate::service::machine::{Generation, Goal, Time};
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, describe};
 use crate::wire::{Outcome, Reply, Status, Until, code};
+use std::collections::HashMap;
 
 /// SIGKILL rounds after which a stop is answered with the name of what resists.
 const KILLS_MAX: u32 = 5;
@@ -35,6 +36,17 @@ pub(crate) enum Then {
     },
     /// `daemon stop --services`.
     Leave,
+}
+
+/// The requests that wait.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    pub(crate) pending: VecMap<u64, Pending>,
+    by_service: HashMap<Id, VecSet<u64>>,
+    /// The number that was given last.
+    last: u64,
+    /// Services that changed in this turn.
+    pub(crate) changed: VecSet<Id>,
 }
 
 /// A request that waits.
@@ -76,14 +88,14 @@ pub(crate) fn failed(code: u8, text: String) -> Outcome {
 impl<K: Kernel> Daemon<K> {
     /// Registers a request; whatever is true already is answered in this turn.
     pub(crate) fn wait_for(&mut self, pending: Pending) {
-        self.next_pending += 1;
-        let number = self.next_pending;
+        self.waiters.last += 1;
+        let number = self.waiters.last;
         for id in pending.waiting.keys() {
-            self.waiting.entry(*id).or_default().insert(number);
-            self.touched.insert(*id);
+            self.waiters.by_service.entry(*id).or_default().insert(number);
+            self.waiters.changed.insert(*id);
         }
         let is_idle = pending.waiting.is_empty();
-        self.pending.insert(number, pending);
+        self.waiters.pending.insert(number, pending);
         if is_idle {
             self.finish(number);
         }
@@ -91,12 +103,13 @@ impl<K: Kernel> Daemon<K> {
 
     /// Looks at the wishes of all services that changed in this turn.
     pub(crate) fn answer_touched(&mut self) {
-        for id in std::mem::take(&mut self.touched) {
-            let Some(numbers) = self.waiting.get(&id).cloned() else {
+        for id in std::mem::take(&mut self.waiters.changed) {
+            let Some(numbers) = self.waiters.by_service.get(&id).cloned() else {
                 continue;
             };
             for number in numbers {
-                let wish = self.pending.get(&number).and_then(|p| p.waiting.get(&id)).copied();
+                let wish =
+                    self.waiters.pending.get(&number).and_then(|p| p.waiting.get(&id)).copied();
                 if let Some(outcome) = wish.and_then(|wish| self.verdict(id, wish)) {
                     self.fulfil(number, id, outcome);
                 }
@@ -106,8 +119,8 @@ impl<K: Kernel> Daemon<K> {
 
     /// Answers whoever waits for a service that is forgotten now.
     pub(crate) fn answer_forgotten(&mut self, id: Id, service: &Service<K>) {
-        for number in self.waiting.get(&id).cloned().unwrap_or_default() {
-            let wish = self.pending.get(&number).and_then(|p| p.waiting.get(&id)).copied();
+        for number in self.waiters.by_service.get(&id).cloned().unwrap_or_default() {
+            let wish = self.waiters.pending.get(&number).and_then(|p| p.waiting.get(&id)).copied();
             let text = format!("{}: removed{}", service.name(), service.kill_words());
             match wish {
                 Some(
@@ -124,13 +137,13 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn fulfil(&mut self, number: u64, id: Id, mut outcome: Outcome) {
-        if let Some(numbers) = self.waiting.get_mut(&id) {
+        if let Some(numbers) = self.waiters.by_service.get_mut(&id) {
             numbers.remove(&number);
             if numbers.is_empty() {
-                self.waiting.remove(&id);
+                self.waiters.by_service.remove(&id);
             }
         }
-        let Some(pending) = self.pending.get_mut(&number) else {
+        let Some(pending) = self.waiters.pending.get_mut(&number) else {
             return;
         };
         pending.waiting.remove(&id);
@@ -156,7 +169,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn finish(&mut self, number: u64) {
-        let Some(mut pending) = self.pending.remove(&number) else {
+        let Some(mut pending) = self.waiters.pending.remove(&number) else {
             return;
         };
         if pending.then == Then::Leave {
@@ -188,7 +201,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Of those that were to be stopped, some may have been started while others still were.
     fn note_who_came_back(&self, outcomes: &mut Vec<(Id, Outcome)>) {
-        for service in self.all_services() {
+        for service in self.services.iter() {
             let resists =
                 |(of, outcome): &(Id, Outcome)| *of == service.id && outcome.code != code::DONE;
             if service.machine.generation().is_none() || outcomes.iter().any(resists) {
@@ -203,13 +216,17 @@ impl<K: Kernel> Daemon<K> {
     /// A client has gone: nobody waits any more. What it asked for goes on.
     pub fn forget_client(&mut self, client: ClientId) {
         self.events.followers.retain(|follower| *follower != client);
-        let gone = self.pending.iter().filter(|(_, p)| p.client == client && p.then != Then::Leave);
+        let gone = self
+            .waiters
+            .pending
+            .iter()
+            .filter(|(_, p)| p.client == client && p.then != Then::Leave);
         for number in gone.map(|(number, _)| *number).collect::<Vec<_>>() {
-            let Some(pending) = self.pending.remove(&number) else {
+            let Some(pending) = self.waiters.pending.remove(&number) else {
                 continue;
             };
             for id in pending.waiting.keys() {
-                if let Some(numbers) = self.waiting.get_mut(id) {
+                if let Some(numbers) = self.waiters.by_service.get_mut(id) {
                     numbers.remove(&number);
                 }
             }
@@ -219,13 +236,19 @@ impl<K: Kernel> Daemon<K> {
     /// Answers what has waited long enough.
     pub(crate) fn expire_pending(&mut self) {
         let now = self.now;
-        let late = self.pending.iter().filter(|(_, p)| p.deadline.is_some_and(|at| at <= now));
+        let late =
+            self.waiters.pending.iter().filter(|(_, p)| p.deadline.is_some_and(|at| at <= now));
         for number in late.map(|(number, _)| *number).collect::<Vec<_>>() {
-            let ids: Vec<Id> =
-                self.pending.get(&number).map_or(vec![], |p| p.waiting.keys().copied().collect());
+            let ids: Vec<Id> = self
+                .waiters
+                .pending
+                .get(&number)
+                .map_or(vec![], |p| p.waiting.keys().copied().collect());
             for id in ids {
-                let status = self.service(id).map_or("gone", |service| service.status().word());
-                let name = self.service(id).map_or_else(|| id.to_string(), |u| u.name().to_owned());
+                let status =
+                    self.services.get(id).map_or("gone", |service| service.status().word());
+                let name =
+                    self.services.get(id).map_or_else(|| id.to_string(), |u| u.name().to_owned());
                 let text = format!("{name}: timed out waiting; it is {status}");
                 self.fulfil(number, id, failed(code::TIMED_OUT, text));
             }
@@ -234,7 +257,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Whether a wish is fulfilled, or can't be.
     fn verdict(&self, id: Id, wish: Wish) -> Option<Outcome> {
-        let service = self.service(id)?;
+        let service = self.services.get(id)?;
         let name = service.name();
         let status = service.status();
         let resists = service.run.as_ref().is_some_and(|run| run.kills >= KILLS_MAX);
@@ -290,7 +313,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Who of a tree survived SIGKILL.
     fn resistance(&self, id: Id) -> String {
-        let Some(service) = self.service(id) else {
+        let Some(service) = self.services.get(id) else {
             return String::new();
         };
         let (ours, unsure) = self.rest(id);

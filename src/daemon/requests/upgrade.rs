@@ -1,8 +1,8 @@
 //! `daemon restart` and `daemon upgrade`: become another image, and adopt from the journal as
 //! after any death. There is no second hand-over format.
-use super::answer::done;
-use super::request::Refusal;
-use super::{ClientId, Daemon, Leave};
+use super::Refusal;
+use super::wait::done;
+use crate::daemon::{ClientId, Daemon, Leave};
 use crate::sys::Kernel;
 use crate::wire::{Reply, code};
 
@@ -11,7 +11,8 @@ impl<K: Kernel> Daemon<K> {
     pub(crate) fn is_launching(&self) -> bool {
         !self.launches.is_empty()
             || self
-                .all_services()
+                .services
+                .iter()
                 .any(|service| service.run.as_ref().is_some_and(|run| run.launch.is_some()))
     }
 

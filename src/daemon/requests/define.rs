@@ -1,12 +1,11 @@
 //! Services come and go: put on record before anything of them runs, forgotten when nothing does.
-use super::answer::{Then, Wish, warned};
-use super::request::Refusal;
-use super::service::Service;
-use super::store::Change;
-use super::trees::unrecorded::Stray;
-use super::vecmap::{VecMap, VecSet};
-use super::{ClientId, Daemon};
-use crate::process::record::checksum;
+use super::Refusal;
+use super::wait::{Then, Wish, warned};
+use crate::daemon::ledger::definitions::Change;
+use crate::daemon::service::Service;
+use crate::daemon::trees::unrecorded::Stray;
+use crate::daemon::vecmap::{VecMap, VecSet};
+use crate::daemon::{ClientId, Daemon};
 use crate::service::context::Context;
 use crate::service::machine::{Generation, Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Env, Id, Spec};
@@ -15,7 +14,7 @@ use crate::wire::{Status, code};
 use std::rc::Rc;
 
 /// Most services of one daemon.
-pub const SERVICES_MAX: usize = 16_384;
+const SERVICES_MAX: usize = 16_384;
 
 /// Most keys that are named in one line.
 const KEYS_NAMED_MAX: usize = 8;
@@ -53,7 +52,7 @@ impl<K: Kernel> Daemon<K> {
         let mut fresh = Vec::new();
         let mut known = Vec::new();
         for spec in specs {
-            let Some(service) = self.id_of(&spec.name).and_then(|id| self.service(id)) else {
+            let Some(service) = self.services.named(&spec.name) else {
                 fresh.push(spec);
                 continue;
             };
@@ -79,13 +78,13 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         let lacking = self.kernel.lacking(&base.attributes);
-        let base = self.store.intern(base);
+        let base = self.ledger.definitions.intern(base);
         let (specs, warnings): (Vec<_>, Vec<_>) = allowed.into_iter().unzip();
         let ids = self.define(specs, &base)?;
         let mut wishes = VecMap::new();
         for (id, mut warnings) in ids.into_iter().zip(warnings) {
             if let Some(lacking) = &lacking {
-                let name = self.service(id).map_or("", |service| service.name());
+                let name = self.services.get(id).map_or("", |service| service.name());
                 let text = format!(
                     "{name}: it gets {lacking} (more than the daemon may give: start that where \
                      the limits are higher)"
@@ -96,13 +95,13 @@ impl<K: Kernel> Daemon<K> {
             if !warnings.is_empty() {
                 said.push((id, warned(warnings)));
             }
-            if let Some(service) = self.service_mut(id) {
+            if let Some(service) = self.services.get_mut(id) {
                 service.provisional = !keep;
             }
             known.push(id);
         }
         for id in known {
-            let after = self.service(id).map_or(0, |service| service.emptied);
+            let after = self.services.get(id).map_or(0, |service| service.emptied);
             wishes.insert(id, Wish::Up(Generation(after)));
             self.wake_up(id, Input::Start);
         }
@@ -125,7 +124,7 @@ impl<K: Kernel> Daemon<K> {
         &mut self,
         wanted: Vec<(Option<Id>, Definition)>,
     ) -> Result<Vec<Id>, Refusal> {
-        if self.count() + wanted.len() > SERVICES_MAX {
+        if self.services.len() + wanted.len() > SERVICES_MAX {
             return Err((code::FAILED, format!("more than {SERVICES_MAX} services")));
         }
         let mut names: Vec<&str> = wanted.iter().map(|(_, d)| d.spec.name.as_str()).collect();
@@ -137,7 +136,7 @@ impl<K: Kernel> Daemon<K> {
         let mut given = VecSet::new();
         let mut lowest = 0;
         for (wish, definition) in wanted {
-            let is_free = |id: Id| self.service(id).is_none() && !given.contains(&id);
+            let is_free = |id: Id| self.services.get(id).is_none() && !given.contains(&id);
             let wish = wish.filter(|id| (*id as usize) < SERVICES_MAX && is_free(*id));
             let id = wish.unwrap_or_else(|| {
                 while !is_free(lowest) {
@@ -156,11 +155,11 @@ impl<K: Kernel> Daemon<K> {
         };
         let journal = format!("{}/journal", self.home);
         for (id, _) in &definitions {
-            let reserved = self.journal.reserve(&mut self.kernel, *id);
+            let reserved = self.ledger.journal.reserve(&mut self.kernel, *id);
             reserved.map_err(|errno| cannot(&journal, errno))?;
         }
         let lines: Vec<_> = definitions.iter().map(|(id, definition)| (*id, definition)).collect();
-        let lines = self.store.append(&mut self.kernel, &lines);
+        let lines = self.ledger.definitions.append(&mut self.kernel, &lines);
         let lines = lines.map_err(|errno| cannot(&format!("{}/services", self.home), errno))?;
         let mut ids = Vec::new();
         for ((id, definition), line) in definitions.into_iter().zip(lines) {
@@ -181,7 +180,7 @@ impl<K: Kernel> Daemon<K> {
         let mut bases: Vec<Rc<Context>> = Vec::new();
         let mut changed: Vec<Change> = Vec::new();
         for (name, dotenv) in services {
-            let Some(service) = self.id_of(&name).and_then(|id| self.service(id)) else {
+            let Some(service) = self.services.named(&name) else {
                 return Err((code::NO_SUCH, format!("no such service: {name} (try 'opm ls')")));
             };
             let (line, id, old) = (service.line, service.id, service.definition.clone());
@@ -190,13 +189,13 @@ impl<K: Kernel> Daemon<K> {
             spec.check().map_err(|text| (code::USAGE, text))?;
             let known = bases.iter().find(|base| base.attributes == attributes).cloned();
             let base = known.unwrap_or_else(|| {
-                let base = self.store.intern(Context { env: env.clone(), attributes });
+                let base = self.ledger.definitions.intern(Context { env: env.clone(), attributes });
                 bases.push(base.clone());
                 base
             });
             changed.push(Change { line, id, new: Definition { spec, base }, old });
         }
-        self.store.replace(&mut self.kernel, &changed).map_err(|errno| {
+        self.ledger.definitions.replace(&mut self.kernel, &changed).map_err(|errno| {
             let reason = describe(errno);
             let text =
                 format!("cannot write {}/services: {reason} (nothing was changed)", self.home);
@@ -204,7 +203,7 @@ impl<K: Kernel> Daemon<K> {
         })?;
         let mut past: Vec<Rc<Context>> = Vec::new();
         for Change { id, new, old, .. } in changed {
-            if let Some(service) = self.service_mut(id) {
+            if let Some(service) = self.services.get_mut(id) {
                 service.definition = new;
             }
             if !past.iter().any(|base| Rc::ptr_eq(base, &old.base)) {
@@ -212,7 +211,7 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         for base in past.iter().filter(|base| Rc::strong_count(base) == 1) {
-            self.store.forget(base);
+            self.ledger.definitions.forget(base);
         }
         self.await_all(client, VecMap::new(), Vec::new(), Then::Answer);
         Ok(())
@@ -227,7 +226,7 @@ impl<K: Kernel> Daemon<K> {
             machine,
             run: None,
             // What its slot was used for before is past.
-            emptied: self.sequence.0,
+            emptied: self.ledger.sequence.0,
             generation: 0,
             started_at: 0,
             exited_at: 0,
@@ -262,64 +261,37 @@ impl<K: Kernel> Daemon<K> {
     }
 
     pub(crate) fn insert(&mut self, service: Service<K>) {
-        let id = service.id;
-        let index = id as usize;
-        if self.services.len() <= index {
-            self.services.resize_with(index + 1, || None);
-        }
-        self.note_name(service.name(), id);
-        self.services[index] = Some(Box::new(service));
-        self.dirty.insert(id);
+        self.ledger.dirty.insert(service.id);
+        self.services.insert(service);
     }
 
     /// Forgets a service of which nothing lives.
     pub(crate) fn forget(&mut self, id: Id) {
-        let Some(service) = self.services.get_mut(id as usize).and_then(Option::take) else {
+        let Some(service) = self.services.remove(id) else {
             return;
         };
         self.answer_forgotten(id, &service);
-        self.drop_name(service.name(), id);
-        self.touched.insert(id);
-        self.dirty.remove(&id);
+        self.waiters.changed.insert(id);
+        self.ledger.dirty.remove(&id);
         // The generation stays, for no generation is ever given twice.
-        let state = crate::process::record::State {
+        let state = crate::process::journal_format::State {
             definition: service.line,
             removed: true,
             generation: service.generation,
             emptied: service.emptied,
             ..Default::default()
         };
-        let written = self.journal.write(&mut self.kernel, id, &state);
+        let written = self.ledger.journal.write(&mut self.kernel, id, &state);
         if written.is_err() {
             // Else the next daemon would bring it back, beside a new one of its name.
-            self.freed.push((id, state));
+            self.ledger.removed_slots.push((id, state));
         }
         // A full disk must not stop a removal: the journal has it already.
-        let noted = self.store.remove(&mut self.kernel, service.line, &service.definition);
+        let noted =
+            self.ledger.definitions.remove(&mut self.kernel, service.line, &service.definition);
         if let Err(errno) = written.and(noted) {
-            self.trouble = Some(format!("cannot note the removal of {}: {errno}", service.name()));
+            self.ledger.disk_error =
+                Some(format!("cannot note the removal of {}: {errno}", service.name()));
         }
-    }
-
-    /// The service of this name.
-    pub(crate) fn id_of(&self, name: &str) -> Option<Id> {
-        let sum = checksum(name.as_bytes());
-        let alike = self.named.not_below((sum, 0)).take_while(|(other, _)| *other == sum);
-        alike
-            .map(|(_, id)| id)
-            .find(|id| self.service(*id).is_some_and(|service| service.name() == name))
-    }
-
-    /// How many services there are.
-    pub(crate) fn count(&self) -> usize {
-        self.named.len()
-    }
-
-    pub(crate) fn note_name(&mut self, name: &str, id: Id) {
-        self.named.insert((checksum(name.as_bytes()), id));
-    }
-
-    pub(crate) fn drop_name(&mut self, name: &str, id: Id) {
-        self.named.remove(&(checksum(name.as_bytes()), id));
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! It has to outlive the daemon, not the machine: nothing here is synced. The daemon's half of a
 //! slot is written once at the end of a turn, however often it changed; the children write theirs.
-use crate::process::record::{
+use crate::process::journal_format::{
     HEADER_BYTES, Header, SIGNATURE_BYTES, SIGNATURE_OFFSET, SLOT_BYTES, Signature, State,
     slot_offset,
 };

@@ -1,8 +1,15 @@
-//! What each request does. A reply goes out when its effect is true ([`super::answer`]).
-use super::answer::{Pending, Then, Wish, done, failed, told, warned};
-use super::service::Service;
-use super::vecmap::{VecMap, VecSet};
-use super::{ClientId, Daemon, Leave};
+//! What each request does. A reply goes out when its effect is true ([`self::wait`]).
+pub(crate) mod define;
+pub(crate) mod lookalike;
+pub(crate) mod query;
+mod restore;
+mod upgrade;
+pub(crate) mod wait;
+
+use self::wait::{Pending, Then, Wish, done, failed, told, warned};
+use crate::daemon::service::Service;
+use crate::daemon::vecmap::{VecMap, VecSet};
+use crate::daemon::{ClientId, Daemon, Leave};
 use crate::process::Pid;
 use crate::service::machine::{Generation, Input};
 use crate::service::selector::Selector;
@@ -85,7 +92,7 @@ impl<K: Kernel> Daemon<K> {
         let mut missing = Vec::new();
         for part in target.parts() {
             let chosen =
-                part.choose(self.all_services().map(|service| (service.id, service.name())));
+                part.choose(self.services.iter().map(|service| (service.id, service.name())));
             if chosen.is_empty() && !part.is_all() {
                 let text = format!("no such service: {} (try 'opm ls')", part.text());
                 missing.push(failed(code::NO_SUCH, text));
@@ -131,10 +138,10 @@ impl<K: Kernel> Daemon<K> {
         let mut wishes = VecMap::new();
         let idle =
             |service: &Service<K>| service.run.is_none() && service.machine.generation().is_none();
-        let any_idle = ids.iter().any(|id| self.service(*id).is_some_and(idle));
+        let any_idle = ids.iter().any(|id| self.services.get(*id).is_some_and(idle));
         let passers = if any_idle { self.passers() } else { Vec::new() };
         for id in ids {
-            let Some(service) = self.service(id) else { continue };
+            let Some(service) = self.services.get(id) else { continue };
             if service.removing {
                 let text = format!("{}: is being removed", service.name());
                 said.push((id, failed(code::FAILED, text)));
@@ -158,7 +165,7 @@ impl<K: Kernel> Daemon<K> {
                     Ok(warnings) => said.push((id, warned(warnings))),
                 }
             }
-            let after = self.service(id).map_or(0, |service| service.emptied);
+            let after = self.services.get(id).map_or(0, |service| service.emptied);
             wishes.insert(id, Wish::Up(Generation(after)));
             self.wake_up(id, Input::Start);
         }
@@ -168,14 +175,14 @@ impl<K: Kernel> Daemon<K> {
 
     /// Starts or restarts by the operator's wish: a note of the past is past.
     pub(crate) fn wake_up(&mut self, id: Id, input: Input) {
-        if let Some(service) = self.service_mut(id) {
+        if let Some(service) = self.services.get_mut(id) {
             service.note = None;
         }
         self.feed(id, input);
     }
 
     fn wish_down(&self, id: Id) -> Wish {
-        Wish::Down(Generation(self.service(id).map_or(0, |service| service.generation)))
+        Wish::Down(Generation(self.services.get(id).map_or(0, |service| service.generation)))
     }
 
     fn stop(&mut self, client: ClientId, target: &str) -> Result<(), Refusal> {
@@ -195,7 +202,7 @@ impl<K: Kernel> Daemon<K> {
         let mut said = Self::said_missing(missing);
         let mut passers = None;
         for id in ids {
-            let Some(service) = self.service(id) else { continue };
+            let Some(service) = self.services.get(id) else { continue };
             if service.removing {
                 let text = format!("{}: is being removed", service.name());
                 said.push((id, failed(code::FAILED, text)));
@@ -213,7 +220,7 @@ impl<K: Kernel> Daemon<K> {
                     Ok(warnings) => said.push((id, warned(warnings))),
                 }
             }
-            let Some(service) = self.service(id) else { continue };
+            let Some(service) = self.services.get(id) else { continue };
             // One that is starting is not stopped for a restart: its exec is the fresh one.
             let starting = service.status() == Status::Starting;
             let after = service.generation.saturating_sub(u64::from(starting));
@@ -229,13 +236,13 @@ impl<K: Kernel> Daemon<K> {
         let mut said = Self::said_missing(missing);
         let mut wishes = VecMap::new();
         for id in ids {
-            let Some(service) = self.service_mut(id) else {
+            let Some(service) = self.services.get_mut(id) else {
                 continue;
             };
             service.removing = true;
             let name = service.name().to_owned();
             self.feed(id, Input::Stop);
-            if self.service(id).is_some() {
+            if self.services.get(id).is_some() {
                 wishes.insert(id, Wish::Gone);
             } else {
                 said.push((id, done(format!("{name}: removed"))));
@@ -259,7 +266,7 @@ impl<K: Kernel> Daemon<K> {
         let word = Signal::from_number(signal).map_or(signal.to_string(), Signal::name);
         let mut said = Self::said_missing(missing);
         for id in ids {
-            let Some(service) = self.services.get(id as usize).and_then(Option::as_deref) else {
+            let Some(service) = self.services.get(id) else {
                 continue;
             };
             let name = service.name().to_owned();
@@ -283,12 +290,12 @@ impl<K: Kernel> Daemon<K> {
         let (ids, missing) = self.resolve(target)?;
         let mut said = Self::said_missing(missing);
         for id in ids {
-            let Some(service) = self.service_mut(id) else {
+            let Some(service) = self.services.get_mut(id) else {
                 continue;
             };
             service.machine.reset();
             said.push((id, done(format!("{}: counters are 0", service.name()))));
-            self.dirty.insert(id);
+            self.ledger.dirty.insert(id);
         }
         self.await_all(client, VecMap::new(), said, Then::Answer);
         Ok(())
@@ -318,9 +325,9 @@ impl<K: Kernel> Daemon<K> {
         let (ids, missing) = self.resolve(target)?;
         let mut said = Self::said_missing(missing);
         for id in ids {
-            let Some(service) = self.service(id) else { continue };
+            let Some(service) = self.services.get(id) else { continue };
             let name = service.name().to_owned();
-            let (out, error) = super::launch::log_paths(&self.home, &name);
+            let (out, error) = crate::daemon::launch::log_paths(&self.home, &name);
             let prefix = format!("{}/", self.home);
             let mut result = Ok(());
             for path in [out, error] {
@@ -340,7 +347,8 @@ impl<K: Kernel> Daemon<K> {
         // Nothing survives PID 1, so that leaving without them would be a kill.
         let services = services || self.own.pid == 1;
         let alive: Vec<Id> = self
-            .all_services()
+            .services
+            .iter()
             .filter(|u| u.machine.generation().is_some())
             .map(|u| u.id)
             .collect();
@@ -357,7 +365,7 @@ impl<K: Kernel> Daemon<K> {
             return;
         }
         let mut wishes = VecMap::new();
-        let ids: Vec<Id> = self.all_services().map(|service| service.id).collect();
+        let ids: Vec<Id> = self.services.iter().map(|service| service.id).collect();
         for id in ids {
             if alive.contains(&id) {
                 wishes.insert(id, self.wish_down(id));

@@ -1,8 +1,8 @@
 //! `save` and `restore`: the dump, written so that at every instant a whole one is there.
-use super::answer::{Then, Wish, done, failed, warned};
-use super::request::Refusal;
-use super::vecmap::VecMap;
-use super::{ClientId, Daemon};
+use super::Refusal;
+use super::wait::{Then, Wish, done, failed, warned};
+use crate::daemon::vecmap::VecMap;
+use crate::daemon::{ClientId, Daemon};
 use crate::service::context::Context;
 use crate::service::machine::{Generation, Goal, Input};
 use crate::service::spec::{Definition, Id, Spec};
@@ -14,8 +14,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 /// The dump, the one before it, and what they are made as.
-pub const FILE: &str = "dump.json";
-pub const BACKUP: &str = "dump.json.bak";
+const FILE: &str = "dump.json";
+const BACKUP: &str = "dump.json.bak";
 const FRESH: &str = "dump.json.new";
 const DAMAGED: &str = "dump.json.damaged";
 const VERSION: u32 = 1;
@@ -59,7 +59,7 @@ impl<K: Kernel> Daemon<K> {
         let mut environments: Vec<Rc<Context>> = Vec::new();
         let mut places: HashMap<*const Context, usize> = HashMap::new();
         let mut services = Vec::new();
-        for service in self.all_services() {
+        for service in self.services.iter() {
             let base = &service.definition.base;
             let environment = *places.entry(Rc::as_ptr(base)).or_insert_with(|| {
                 environments.push(base.clone());
@@ -72,7 +72,7 @@ impl<K: Kernel> Daemon<K> {
                 spec: service.definition.spec.clone(),
             });
         }
-        let saved_at = super::events::rfc3339(self.kernel.wall());
+        let saved_at = crate::daemon::events::rfc3339(self.kernel.wall());
         Dump { version: VERSION, saved_at, environments, services }
     }
 
@@ -161,13 +161,13 @@ impl<K: Kernel> Daemon<K> {
         let environments: Vec<Rc<Context>> = dump
             .environments
             .into_iter()
-            .map(|env| self.store.intern(Rc::unwrap_or_clone(env)))
+            .map(|env| self.ledger.definitions.intern(Rc::unwrap_or_clone(env)))
             .collect();
         let passers = self.passers();
         let mut up = Vec::new();
         let (mut fresh, mut ups) = (Vec::new(), Vec::new());
         for saved in dump.services {
-            let Some(id) = self.id_of(&saved.spec.name) else {
+            let Some(id) = self.services.id_of(&saved.spec.name) else {
                 // It is there: `Dump::parse` has looked.
                 let base = environments.get(saved.environment).cloned();
                 let definition = Definition { spec: saved.spec, base: base.unwrap_or_default() };
@@ -175,7 +175,7 @@ impl<K: Kernel> Daemon<K> {
                 ups.push(saved.up);
                 continue;
             };
-            let same = self.service(id).is_some_and(|service| {
+            let same = self.services.get(id).is_some_and(|service| {
                 service.definition.spec.command == saved.spec.command
                     && service.definition.spec.cwd == saved.spec.cwd
             });
@@ -206,7 +206,7 @@ impl<K: Kernel> Daemon<K> {
         let mut running = 0;
         let mut wishes = VecMap::new();
         for id in up {
-            let Some(service) = self.service(id) else { continue };
+            let Some(service) = self.services.get(id) else { continue };
             if service.status() == Status::Online {
                 running += 1;
                 let (name, pid) = (service.name(), service.pid().unwrap_or(0));
@@ -228,9 +228,9 @@ impl<K: Kernel> Daemon<K> {
                     Ok(warnings) => said.push((id, warned(warnings))),
                 }
             }
-            let after = self.service(id).map_or(0, |service| service.emptied);
+            let after = self.services.get(id).map_or(0, |service| service.emptied);
             wishes.insert(id, Wish::Up(Generation(after)));
-            if let Some(service) = self.service_mut(id) {
+            if let Some(service) = self.services.get_mut(id) {
                 service.machine.reset();
             }
             self.wake_up(id, Input::Start);

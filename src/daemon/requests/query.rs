@@ -1,12 +1,12 @@
 //! What is true now, for those who ask. Nothing is sampled while nobody does.
-use super::Daemon;
-use super::events::{BY_OPM, exit_parts, rfc3339};
-use super::launch::{environment, log_paths};
+use super::Refusal;
 use super::lookalike::Likeness;
-use super::request::Refusal;
-use super::service::{Service, service_in};
-use super::trees::Owner;
-use super::vecmap::VecSet;
+use crate::daemon::Daemon;
+use crate::daemon::events::{BY_OPM, exit_parts, rfc3339};
+use crate::daemon::launch::{environment, log_paths};
+use crate::daemon::service::Service;
+use crate::daemon::trees::Owner;
+use crate::daemon::vecmap::VecSet;
 use crate::process::Pid;
 use crate::process::command::pattern_of_argv;
 use crate::process::mark::EnvMark;
@@ -32,7 +32,7 @@ struct Usage {
 
 impl<K: Kernel> Daemon<K> {
     pub(crate) fn list(&mut self, usage: bool) -> Reply {
-        let ids: Vec<Id> = self.all_services().map(|service| service.id).collect();
+        let ids: Vec<Id> = self.services.iter().map(|service| service.id).collect();
         Reply::List(ids.into_iter().filter_map(|id| self.row(id, usage)).collect())
     }
 
@@ -43,13 +43,13 @@ impl<K: Kernel> Daemon<K> {
 
     pub(crate) fn envs(&self, target: &str) -> Result<Reply, Refusal> {
         let ids = self.one_or_more(target)?;
-        let services = ids.into_iter().filter_map(|id| self.service(id));
+        let services = ids.into_iter().filter_map(|id| self.services.get(id));
         Ok(Reply::Env(services.map(|u| (u.name().to_owned(), self.env_of(u))).collect()))
     }
 
     pub(crate) fn log_files(&self, target: &str) -> Result<Reply, Refusal> {
         let ids = self.one_or_more(target)?;
-        let services = ids.into_iter().filter_map(|id| self.service(id));
+        let services = ids.into_iter().filter_map(|id| self.services.get(id));
         let files = services.map(|service| {
             let (out, error) = self.logs_of(service.name());
             LogFiles { id: service.id, name: service.name().to_owned(), out, error }
@@ -89,7 +89,7 @@ impl<K: Kernel> Daemon<K> {
     fn row(&mut self, id: Id, usage: bool) -> Option<Row> {
         let used = if usage { self.usage(id) } else { None };
         let now = self.now;
-        let service = self.service_mut(id)?;
+        let service = self.services.get_mut(id)?;
         let up = matches!(service.machine.phase(), Phase::Up { .. } | Phase::Stopping { .. });
         let since =
             service.run.as_ref().filter(|run| run.exit.is_none() && up).map(|run| run.since);
@@ -108,7 +108,7 @@ impl<K: Kernel> Daemon<K> {
             (percent * 10.0).round() / 10.0
         });
         let wall = self.kernel.wall();
-        let service = self.service(id)?;
+        let service = self.services.get(id)?;
         let next_at = match service.machine.phase() {
             Phase::Cooldown { since, delay, .. } => {
                 let left = since.saturating_add(*delay).saturating_sub(now);
@@ -185,7 +185,7 @@ impl<K: Kernel> Daemon<K> {
         let pids = self.usage(id).map(|usage| usage.pids);
         let identity = self.identity(id);
         let cgroup = row.pid.and_then(|pid| self.kernel.cgroup(pid));
-        let service = self.service(id)?;
+        let service = self.services.get(id)?;
         let attributes = &service.definition.base.attributes;
         let note = self.stopping_note(id).or_else(|| service.reason());
         let note = note.or_else(|| self.log_trouble(service));
@@ -225,7 +225,7 @@ impl<K: Kernel> Daemon<K> {
     /// What the running incarnation of a service has in its environment, or the next one will,
     /// whose pid is not known yet.
     fn env_of(&self, service: &Service<K>) -> Env {
-        let next = self.sequence.0 + 1;
+        let next = self.ledger.sequence.0 + 1;
         let run = service.run.as_ref().map(|run| (run.generation.0, run.leader.pid));
         let (generation, pid) = run.unwrap_or((next, 0));
         let mark = EnvMark { home_key: self.header.home_key, id: service.id, generation, pid };
@@ -238,7 +238,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn stopping_note(&self, id: Id) -> Option<String> {
-        let service = self.service(id)?;
+        let service = self.services.get(id)?;
         let run = service.run.as_ref().filter(|run| run.exit.is_some())?;
         let killed = if run.kills > 0 { ", killed already" } else { "" };
         let (ours, unsure) = self.rest(id);
@@ -260,7 +260,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn identity(&mut self, id: Id) -> Option<Identity> {
-        let service = service_in(&mut self.services, id)?;
+        let service = self.services.get_mut(id)?;
         let run = service.run.as_mut().filter(|run| run.exit.is_none())?;
         let pidfd = run.pidfd.as_ref()?;
         if run.leader.inode == 0 {
@@ -287,9 +287,10 @@ impl<K: Kernel> Daemon<K> {
             pid: self.own.pid,
             uptime_ms: self.now.saturating_sub(self.began),
             memory_bytes: procfs::own_memory(),
-            services: self.count(),
+            services: self.services.len(),
             online: self
-                .all_services()
+                .services
+                .iter()
                 .filter(|service| service.status() == Status::Online)
                 .count(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -301,7 +302,7 @@ impl<K: Kernel> Daemon<K> {
 
     fn look_alikes(&mut self) -> Vec<Finding> {
         let passers = self.passers();
-        let services = self.all_services();
+        let services = self.services.iter();
         let specs: Vec<_> = services.map(|service| service.definition.spec.clone()).collect();
         let mut findings = Vec::new();
         for spec in specs {
@@ -322,7 +323,7 @@ impl<K: Kernel> Daemon<K> {
         let is_root = self.kernel.own_uid() == 0;
         let mut findings: Vec<Finding> =
             features.map(|(name, has)| tier(name, has, is_root)).into();
-        let pass = self.sightings(super::trees::sweep::Search::ALL);
+        let pass = self.sightings(crate::daemon::trees::sweep::Search::ALL);
         // With hidepid=2 those of others are not even listed: PID 1 is always there.
         findings.push(if self.kernel.stat(1).is_ok() && pass.is_some() {
             finding("ok", "/proc", "shows every process".to_owned(), "")
@@ -337,7 +338,7 @@ impl<K: Kernel> Daemon<K> {
         }
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let room = limit.current.unwrap_or(u64::MAX);
-        let used = self.count() as u64 + self.trees.orphans.len() as u64 + 32;
+        let used = self.services.len() as u64 + self.trees.orphans.len() as u64 + 32;
         let (level, advice) = match used * 2 > room {
             true => ("note", "raise the hard limit of open files (one for each service)"),
             false => ("ok", ""),
@@ -369,13 +370,13 @@ impl<K: Kernel> Daemon<K> {
             let advice = "start it again: what is left drains first";
             findings.push(finding("problem", "stray", text, advice));
         }
-        for service in self.all_services() {
+        for service in self.services.iter() {
             if let Some(trouble) = self.log_trouble(service) {
                 let text = format!("{}: {trouble}", service.name());
                 findings.push(finding("problem", "log", text, "see to that, then restart it"));
             }
         }
-        if let Some(trouble) = self.trouble.clone() {
+        if let Some(trouble) = self.ledger.disk_error.clone() {
             findings.push(finding("problem", "disk", trouble, "make room, then change anything"));
         }
         findings

@@ -2,8 +2,8 @@
 //! directory that bears no mark of ours and runs the same command.
 //!
 //! It decides nothing about what is ours, and never kills: it refuses, or warns.
-use super::Daemon;
-use super::answer::failed;
+use super::wait::failed;
+use crate::daemon::Daemon;
 use crate::process::Pid;
 use crate::process::command::{mark_remover, pattern_of_argv};
 use crate::process::mark::LimitMark;
@@ -161,13 +161,14 @@ impl<K: Kernel> Daemon<K> {
         passers: &[Passer],
         force: bool,
     ) -> Result<Vec<String>, Outcome> {
-        let Some(service) = self.service(id) else {
+        let Some(service) = self.services.get(id) else {
             return Ok(Vec::new());
         };
         let spec = service.definition.spec.clone();
         self.check_likeness(&spec, passers, force).inspect_err(|outcome| {
             let reason = outcome.text.clone();
-            let generation = Generation(self.service(id).map_or(0, |service| service.generation));
+            let generation =
+                Generation(self.services.get(id).map_or(0, |service| service.generation));
             self.announce(id, generation, "refused", |event| event.reason = Some(reason));
         })
     }

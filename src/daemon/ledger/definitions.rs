@@ -3,7 +3,7 @@
 //!
 //! The journal's slot says which line a service is. A torn last line is a definition whose
 //! request was never answered.
-use crate::process::record::checksum;
+use crate::process::journal_format::checksum;
 use crate::service::context::{Attributes, Context};
 use crate::service::spec::{Definition, Id, Spec};
 use crate::sys::{Errno, Kernel, Mode, Result, write_all_at};
@@ -57,7 +57,7 @@ pub struct Change {
 
 /// The open file of definitions.
 #[derive(Debug)]
-pub struct Store<F> {
+pub struct Definitions<F> {
     file: F,
     length: u64,
     /// Bytes of the file that still count, about.
@@ -99,7 +99,7 @@ fn decode(line: &[u8]) -> Option<std::result::Result<Line, String>> {
     Some(serde_json::from_slice(json).map_err(|error| error.to_string()))
 }
 
-impl<F: std::fmt::Debug> Store<F> {
+impl<F: std::fmt::Debug> Definitions<F> {
     /// Reads the file, made if missing.
     ///
     /// # Errors
@@ -145,8 +145,8 @@ impl<F: std::fmt::Debug> Store<F> {
             // Of an environment that several share, the first is charged.
             live += size + env_bytes.remove(&base).unwrap_or(0);
         }
-        let store = Self { file, length, live, next_line, known };
-        Ok((store, loaded))
+        let definitions = Self { file, length, live, next_line, known };
+        Ok((definitions, loaded))
     }
 
     /// The open file.
@@ -200,7 +200,7 @@ impl<F: std::fmt::Debug> Store<F> {
     /// the file takes the last one of a line, and the journal's slots stay true.
     ///
     /// # Errors
-    /// As [`Store::append`].
+    /// As [`Definitions::append`].
     pub fn replace<K: Kernel<File = F>>(
         &mut self,
         kernel: &mut K,
@@ -255,7 +255,7 @@ impl<F: std::fmt::Debug> Store<F> {
     /// Puts on record that a service is gone.
     ///
     /// # Errors
-    /// As [`Store::append`]; the journal has it already, so that it may be ignored.
+    /// As [`Definitions::append`]; the journal has it already, so that it may be ignored.
     pub fn remove<K: Kernel<File = F>>(
         &mut self,
         kernel: &mut K,

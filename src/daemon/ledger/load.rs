@@ -1,13 +1,14 @@
 //! From records to services: what each was, and whether the recorded leader is still that one.
-use super::Daemon;
+use super::definitions::Loaded;
 use super::journal::Found;
-use super::service::Service;
-use super::store::Loaded;
-use super::trees::Tree;
-use super::vecmap::VecMap;
+use crate::daemon::Daemon;
+use crate::daemon::service::Service;
+use crate::daemon::trees::Tree;
+use crate::daemon::vecmap::VecMap;
 use crate::mutant::mutant;
 use crate::process::Identity;
-use crate::process::record::{Signature, State};
+use crate::process::journal_format::{Signature, State};
+use crate::process::stat::TICK_MS;
 use crate::service::machine::{Generation, Goal, Machine, Past};
 use crate::service::policy::restart_cooldown_delay_ms;
 use crate::service::spec::{Definition, Id, Policy};
@@ -15,11 +16,8 @@ use crate::sys::{Errno, Kernel, describe};
 use crate::wire::Status;
 use std::collections::HashMap;
 
-/// Milliseconds of one tick of start times (USER_HZ is 100 on every Linux that we run on).
-pub(crate) const TICK_MS: u64 = 10;
-
 /// The highest generation that a slot knows of.
-pub(super) fn highest(found: &Found, id: Id) -> u64 {
+pub(in crate::daemon) fn highest(found: &Found, id: Id) -> u64 {
     let slot = found.slots.get(id as usize).copied();
     let (state, signature) = slot.unwrap_or_default();
     let state = state.map_or(0, |state| state.generation.max(state.emptied));
@@ -67,7 +65,7 @@ fn unrecorded(
 }
 
 impl<K: Kernel> Daemon<K> {
-    pub(super) fn load_services(
+    pub(in crate::daemon) fn load_services(
         &mut self,
         found: &Found,
         mut loaded: Loaded,
@@ -80,11 +78,9 @@ impl<K: Kernel> Daemon<K> {
         if found.slots.is_empty() || (found.header.is_none() && !loaded.services.is_empty()) {
             // The journal is lost: the newest definition of each id and name is all there is.
             for (line, (id, definition)) in std::mem::take(&mut loaded.services) {
-                let taken = self.id_of(&definition.spec.name);
+                let taken = self.services.id_of(&definition.spec.name);
                 for old in taken.into_iter().chain([id]) {
-                    if let Some(old) = self.services.get_mut(old as usize).and_then(Option::take) {
-                        self.drop_name(old.name(), old.id);
-                    }
+                    self.services.remove(old);
                 }
                 let state = State { generation: highest(found, id), ..State::default() };
                 self.load_service(id, line, definition, (state, false), None)?;
@@ -122,9 +118,9 @@ impl<K: Kernel> Daemon<K> {
                 ));
             }
             self.load_service(id, line, definition, (state, is_damaged), signature)?;
-            if slot.is_some_and(|(state, _)| state == self.service(id).map(Service::state)) {
+            if slot.is_some_and(|(state, _)| state == self.services.get(id).map(Service::state)) {
                 // It says so already.
-                self.dirty.remove(&id);
+                self.ledger.dirty.remove(&id);
             }
         }
         Ok(())
@@ -181,8 +177,9 @@ impl<K: Kernel> Daemon<K> {
             announced: Status::Stopped,
         };
         service.announced = service.status();
-        if let Err(errno) = self.journal.reserve(&mut self.kernel, id) {
-            self.trouble = Some(format!("cannot extend the journal: {}", describe(errno)));
+        if let Err(errno) = self.ledger.journal.reserve(&mut self.kernel, id) {
+            self.ledger.disk_error =
+                Some(format!("cannot extend the journal: {}", describe(errno)));
         }
         self.insert(service);
         self.after_step(id);

@@ -1,0 +1,64 @@
+//! The table of services, by id and by name.
+use super::service::Service;
+use super::vecmap::VecSet;
+use crate::process::journal_format::checksum;
+use crate::service::spec::Id;
+use crate::sys::Kernel;
+
+/// All services.
+#[derive(Debug)]
+pub(crate) struct Services<K: Kernel> {
+    by_id: Vec<Option<Box<Service<K>>>>,
+    /// Checksums of the names: the names themselves would be kept twice.
+    by_name: VecSet<(u64, Id)>,
+}
+
+impl<K: Kernel> Services<K> {
+    pub(crate) fn new() -> Self {
+        Self { by_id: Vec::new(), by_name: VecSet::new() }
+    }
+
+    pub(crate) fn get(&self, id: Id) -> Option<&Service<K>> {
+        self.by_id.get(id as usize)?.as_deref()
+    }
+
+    pub(crate) fn get_mut(&mut self, id: Id) -> Option<&mut Service<K>> {
+        self.by_id.get_mut(id as usize)?.as_deref_mut()
+    }
+
+    /// Every service, by id.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Service<K>> {
+        self.by_id.iter().filter_map(Option::as_deref)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// The id of the service of this name.
+    pub(crate) fn id_of(&self, name: &str) -> Option<Id> {
+        self.named(name).map(|service| service.id)
+    }
+
+    /// The service of this name.
+    pub(crate) fn named(&self, name: &str) -> Option<&Service<K>> {
+        let sum = checksum(name.as_bytes());
+        let alike = self.by_name.not_below((sum, 0)).take_while(|(other, _)| *other == sum);
+        alike.filter_map(|(_, id)| self.get(id)).find(|service| service.name() == name)
+    }
+
+    pub(crate) fn insert(&mut self, service: Service<K>) {
+        let index = service.id as usize;
+        if self.by_id.len() <= index {
+            self.by_id.resize_with(index + 1, || None);
+        }
+        self.by_name.insert((checksum(service.name().as_bytes()), service.id));
+        self.by_id[index] = Some(Box::new(service));
+    }
+
+    pub(crate) fn remove(&mut self, id: Id) -> Option<Box<Service<K>>> {
+        let service = self.by_id.get_mut(id as usize)?.take()?;
+        self.by_name.remove(&(checksum(service.name().as_bytes()), id));
+        Some(service)
+    }
+}
