@@ -93,99 +93,83 @@ pub fn checksum(bytes: &[u8]) -> u64 {
     })
 }
 
-/// Writes little-endian words into a fixed buffer whose last 8 bytes are the checksum. Does not
-/// allocate: the child uses it between fork and exec.
-struct Writer<const N: usize> {
-    bytes: [u8; N],
-    at: usize,
+/// Words in little-endian order, zeroes, and the checksum in the last 8 bytes. Does not allocate:
+/// the child uses it between fork and exec.
+fn seal<const N: usize>(parts: &[&[u64]]) -> [u8; N] {
+    let mut bytes = [0; N];
+    let (body, sum) = bytes.split_at_mut(N - 8);
+    for (place, word) in body.chunks_exact_mut(8).zip(parts.iter().copied().flatten()) {
+        place.copy_from_slice(&word.to_le_bytes());
+    }
+    sum.copy_from_slice(&checksum(body).to_le_bytes());
+    bytes
 }
 
-impl<const N: usize> Writer<N> {
-    fn new() -> Self {
-        Self { bytes: [0; N], at: 0 }
-    }
-    fn put(mut self, word: u64) -> Self {
-        self.bytes[self.at..self.at + 8].copy_from_slice(&word.to_le_bytes());
-        self.at += 8;
-        self
-    }
-    fn put_identity(self, who: &Identity) -> Self {
-        self.put(u64::from(who.pid.cast_unsigned())).put(who.start_time).put(who.inode)
-    }
-    fn seal(mut self) -> [u8; N] {
-        let sum = checksum(&self.bytes[..N - 8]);
-        self.bytes[N - 8..].copy_from_slice(&sum.to_le_bytes());
-        self.bytes
-    }
-}
+/// The words of a sealed record.
+struct Words<'a>(&'a [u8]);
 
-struct Reader<'a> {
-    bytes: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
+impl<'a> Words<'a> {
     /// None if the checksum is wrong; all zero bytes (never written) are wrong too.
     fn open(bytes: &'a [u8]) -> Option<Self> {
         let (body, sum) = bytes.split_last_chunk::<8>()?;
-        (checksum(body) == u64::from_le_bytes(*sum)).then_some(Self { bytes: body })
+        (checksum(body) == u64::from_le_bytes(*sum)).then_some(Self(body))
     }
+
     fn take(&mut self) -> u64 {
-        let Some((word, rest)) = self.bytes.split_first_chunk::<8>() else {
-            return 0;
-        };
-        self.bytes = rest;
+        let Some((word, rest)) = self.0.split_first_chunk::<8>() else { return 0 };
+        self.0 = rest;
         u64::from_le_bytes(*word)
     }
+
     fn take_identity(&mut self) -> Identity {
         let pid = u32::try_from(self.take()).unwrap_or(0).cast_signed();
         Identity { pid, start_time: self.take(), inode: self.take() }
     }
 }
 
+fn words_of(who: &Identity) -> [u64; 3] {
+    [u64::from(who.pid.cast_unsigned()), who.start_time, who.inode]
+}
+
+/// Flags in one word, the first in the lowest bit.
+fn pack(flags: &[bool]) -> u64 {
+    flags.iter().rev().fold(0, |word, flag| word << 1 | u64::from(*flag))
+}
+
 impl Header {
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
-        let (high, low) = ((self.boot >> 64) as u64, self.boot as u64);
-        let first = Writer::new()
-            .put(MAGIC)
-            .put(self.machine)
-            .put(high)
-            .put(low)
-            .put(self.pid_namespace)
-            .put(self.home_key)
-            .put(self.home.0)
-            .put(self.home.1)
-            .put_identity(&self.daemon)
-            .put(
-                u64::from(self.init) | u64::from(self.alone) << 1 | u64::from(self.incomplete) << 2,
-            );
-        self.departed.iter().fold(first, |writer, home| writer.put(*home)).seal()
+        let place = [self.pid_namespace, self.home_key, self.home.0, self.home.1];
+        seal(&[
+            &[MAGIC, self.machine, (self.boot >> 64) as u64, self.boot as u64],
+            &place,
+            &words_of(&self.daemon),
+            &[pack(&[self.init, self.alone, self.incomplete])],
+            &self.departed,
+        ])
     }
 
     /// None if it is damaged or of another format.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut from = Reader::open(bytes.get(..HEADER_BYTES)?)?;
+        let mut from = Words::open(bytes.get(..HEADER_BYTES)?)?;
         if from.take() != MAGIC {
             return None;
         }
-        let header = Self {
-            machine: from.take(),
-            boot: (u128::from(from.take()) << 64) | u128::from(from.take()),
-            pid_namespace: from.take(),
-            home_key: from.take(),
-            home: (from.take(), from.take()),
-            daemon: from.take_identity(),
-            init: false,
-            alone: false,
-            incomplete: false,
-            departed: [0; DEPARTED_MAX],
-        };
+        let (machine, high, low) = (from.take(), from.take(), from.take());
+        let (pid_namespace, home_key) = (from.take(), from.take());
+        let home = (from.take(), from.take());
+        let daemon = from.take_identity();
         let flags = from.take();
         Some(Self {
+            machine,
+            boot: u128::from(high) << 64 | u128::from(low),
+            pid_namespace,
+            home_key,
+            home,
+            daemon,
             init: flags & 1 != 0,
             alone: flags & 2 != 0,
             incomplete: flags & 4 != 0,
             departed: std::array::from_fn(|_| from.take()),
-            ..header
         })
     }
 }
@@ -198,32 +182,18 @@ impl State {
             Some(Exit::Signal(signal)) => (2, signal),
             Some(Exit::Unknown) => (3, 0),
         };
-        Writer::new()
-            .put(self.definition)
-            .put(
-                u64::from(self.goal_up)
-                    | u64::from(self.failed) << 1
-                    | u64::from(self.halted) << 2
-                    | u64::from(self.removed) << 3
-                    | u64::from(self.by_opm) << 4
-                    | kind << 8,
-            )
-            .put(u64::from(value.cast_unsigned()))
-            .put(self.generation)
-            .put(self.emptied)
-            .put(self.restarts)
-            .put(u64::from(self.deaths))
-            .put(self.started_at)
-            .put(self.exited_at)
-            .put(self.restarted_at)
-            .seal()
+        let flags = pack(&[self.goal_up, self.failed, self.halted, self.removed, self.by_opm]);
+        seal(&[
+            &[self.definition, flags | kind << 8, u64::from(value.cast_unsigned())],
+            &[self.generation, self.emptied, self.restarts, u64::from(self.deaths)],
+            &[self.started_at, self.exited_at, self.restarted_at],
+        ])
     }
 
     /// None if the half was never written, or is torn.
     pub fn decode(slot: &[u8]) -> Option<Self> {
-        let mut from = Reader::open(slot.get(..HALF_BYTES)?)?;
-        let definition = from.take();
-        let flags = from.take();
+        let mut from = Words::open(slot.get(..HALF_BYTES)?)?;
+        let (definition, flags) = (from.take(), from.take());
         let value = u32::try_from(from.take()).ok()?.cast_signed();
         Some(Self {
             definition,
@@ -251,23 +221,14 @@ impl State {
 
 impl Signature {
     pub fn encode(&self) -> [u8; SIGNATURE_BYTES] {
-        Writer::new()
-            .put(self.generation)
-            .put_identity(&self.leader)
-            .put_identity(&self.parent)
-            .put(self.namespace.id)
-            .put(self.namespace.inode)
-            .seal()
+        let namespace = [self.namespace.id, self.namespace.inode];
+        seal(&[&[self.generation], &words_of(&self.leader), &words_of(&self.parent), &namespace])
     }
 
-    /// None if nobody signed yet, or the signature is torn: then its child never exec'd.
-    pub fn decode(slot: &[u8]) -> Option<Self> {
-        Self::decode_half(slot.get(SIGNATURE_OFFSET..SIGNATURE_OFFSET + SIGNATURE_BYTES)?)
-    }
-
-    /// [`Signature::decode`] of its own bytes alone.
-    pub fn decode_half(half: &[u8]) -> Option<Self> {
-        let mut from = Reader::open(half)?;
+    /// From a signature's own bytes. None if nobody signed yet, or the signature is torn: then its
+    /// child never exec'd.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut from = Words::open(bytes)?;
         Some(Self {
             generation: from.take(),
             leader: from.take_identity(),
@@ -275,16 +236,31 @@ impl Signature {
             namespace: Namespace { id: from.take(), inode: from.take() },
         })
     }
+
+    /// From the slot that it is in.
+    pub fn in_slot(slot: &[u8]) -> Option<Self> {
+        Self::decode(slot.get(SIGNATURE_OFFSET..SIGNATURE_OFFSET + SIGNATURE_BYTES)?)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const NAMESPACE: Namespace = Namespace { id: 6, inode: 5 };
-
     fn identity(n: u64) -> Identity {
         Identity { pid: 4_000 + n as i32, start_time: 1_000 + n, inode: 77 + n }
+    }
+
+    fn signature(generation: u64) -> Signature {
+        let (leader, parent) = (identity(generation), identity(2));
+        Signature { generation, leader, parent, namespace: Namespace { id: 6, inode: 5 } }
+    }
+
+    fn slot(state: &State, signature: &[u8]) -> [u8; SLOT_BYTES] {
+        let mut slot = [0; SLOT_BYTES];
+        slot[..HALF_BYTES].copy_from_slice(&state.encode());
+        slot[SIGNATURE_OFFSET..SIGNATURE_OFFSET + SIGNATURE_BYTES].copy_from_slice(signature);
+        slot
     }
 
     #[test]
@@ -305,55 +281,52 @@ mod tests {
             exit: Some(Exit::Signal(9)),
             by_opm: true,
         };
-        let signature = Signature {
-            generation: 9,
-            leader: identity(1),
-            parent: identity(2),
-            namespace: NAMESPACE,
-        };
-        let mut slot = [0; SLOT_BYTES];
-        slot[..HALF_BYTES].copy_from_slice(&state.encode());
-        slot[SIGNATURE_OFFSET..SIGNATURE_OFFSET + SIGNATURE_BYTES]
-            .copy_from_slice(&signature.encode());
+        let slot = slot(&state, &signature(9).encode());
         assert_eq!(State::decode(&slot), Some(state));
-        assert_eq!(Signature::decode(&slot), Some(signature));
-        let header = Header {
-            machine: 1,
-            boot: u128::MAX - 5,
-            pid_namespace: 2,
-            home_key: 3,
-            home: (4, 5),
-            daemon: identity(3),
-            init: true,
-            alone: true,
-            incomplete: true,
-            departed: [7; DEPARTED_MAX],
-        };
-        assert_eq!(Header::decode(&header.encode()), Some(header));
+        assert_eq!(Signature::in_slot(&slot), Some(signature(9)));
+        for flag in 0..3 {
+            let header = Header {
+                machine: 1,
+                boot: u128::MAX - 5,
+                pid_namespace: 2,
+                home_key: 3,
+                home: (4, 5),
+                daemon: identity(3),
+                init: flag == 0,
+                alone: flag == 1,
+                incomplete: flag == 2,
+                departed: std::array::from_fn(|n| n as u64),
+            };
+            assert_eq!(Header::decode(&header.encode()), Some(header));
+        }
+    }
+
+    #[test]
+    fn each_flag_of_a_state_has_its_own_bit() {
+        let set: [fn(&mut State); 8] = [
+            |state| state.removed = true,
+            |state| state.goal_up = true,
+            |state| state.failed = true,
+            |state| state.halted = true,
+            |state| state.by_opm = true,
+            |state| state.exit = Some(Exit::Code(3)),
+            |state| state.exit = Some(Exit::Unknown),
+            |_| {},
+        ];
+        for set in set {
+            let mut state = State::default();
+            set(&mut state);
+            assert_eq!(State::decode(&state.encode()), Some(state));
+        }
     }
 
     #[test]
     fn every_torn_signature_is_no_signature() {
-        let old = Signature {
-            generation: 4,
-            leader: identity(1),
-            parent: identity(2),
-            namespace: NAMESPACE,
-        }
-        .encode();
-        let new = Signature {
-            generation: 5,
-            leader: identity(3),
-            parent: identity(2),
-            namespace: NAMESPACE,
-        }
-        .encode();
+        let (old, new) = (signature(4).encode(), signature(5).encode());
         for cut in 0..=SIGNATURE_BYTES {
-            let mut slot = [0; SLOT_BYTES];
-            slot[SIGNATURE_OFFSET..SIGNATURE_OFFSET + cut].copy_from_slice(&new[..cut]);
-            slot[SIGNATURE_OFFSET + cut..SIGNATURE_OFFSET + SIGNATURE_BYTES]
-                .copy_from_slice(&old[cut..]);
-            let read = Signature::decode(&slot).map(|s| s.generation);
+            let torn = [&new[..cut], &old[cut..]].concat();
+            let slot = slot(&State::default(), &torn);
+            let read = Signature::in_slot(&slot).map(|s| s.generation);
             assert!(read.is_none() || cut == 0 || new[cut..] == old[cut..], "cut {cut}");
         }
     }
@@ -361,6 +334,6 @@ mod tests {
     #[test]
     fn a_slot_that_was_never_written_is_neither_state_nor_signature() {
         assert_eq!(State::decode(&[0; SLOT_BYTES]), None);
-        assert_eq!(Signature::decode(&[0; SLOT_BYTES]), None);
+        assert_eq!(Signature::in_slot(&[0; SLOT_BYTES]), None);
     }
 }

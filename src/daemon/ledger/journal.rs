@@ -37,7 +37,7 @@ pub fn load<K: Kernel>(kernel: &mut K) -> Result<Found> {
     let bytes = kernel.load(FILE)?.unwrap_or_default();
     let header = Header::decode(&bytes);
     let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
-    let slots = body.chunks_exact(SLOT_BYTES).map(|s| (State::decode(s), Signature::decode(s)));
+    let slots = body.chunks_exact(SLOT_BYTES).map(|s| (State::decode(s), Signature::in_slot(s)));
     Ok(Found { header, slots: slots.collect() })
 }
 
@@ -101,7 +101,7 @@ impl<F: std::fmt::Debug> Journal<F> {
         let mut half = [0; SIGNATURE_BYTES];
         let offset = slot_offset(id) + SIGNATURE_OFFSET as u64;
         let read = kernel.read_at(&self.file, offset, &mut half).ok()?;
-        (read == half.len()).then(|| Signature::decode_half(&half)).flatten()
+        (read == half.len()).then(|| Signature::decode(&half)).flatten()
     }
 
     /// Writes the daemon's half of a slot.
