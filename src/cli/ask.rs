@@ -1,7 +1,7 @@
 //! Asking the daemon about a target, and saying what becomes of each item of it.
 use super::Call;
 use super::client::Need;
-use super::output::{Done, Failure, complain, conclude, say};
+use super::output::{Done, Failure, complain, conclude, no_such, say};
 use crate::service::selector::Selector;
 use crate::wire::{Reply, Request, code};
 use std::collections::HashSet;
@@ -23,7 +23,7 @@ pub(super) fn act(call: &Call, request: impl FnOnce(String) -> Request) -> Done 
         Some(reply) => return outcomes(&reply),
         None => {
             let unknown = parsed.parts().iter().filter(|part| !part.is_all());
-            let unknown = unknown.map(|part| Failure::no_such(part.text()));
+            let unknown = unknown.map(|part| no_such(part.text()));
             if let Some(failure) = each(unknown) {
                 return Err(failure);
             }
@@ -66,7 +66,7 @@ pub(super) fn collect<K: Eq + Hash, T>(
                 None => instead(&reply),
             },
             Ok(None) if part.is_all() => continue,
-            Ok(None) => Failure::no_such(part.text()),
+            Ok(None) => no_such(part.text()),
             Err(failure) => failure,
         };
         if failure.code != code::NO_SUCH {

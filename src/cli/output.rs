@@ -2,39 +2,16 @@
 //!
 //! A reader that has gone (`opm ls | head -1`) ends the command quietly with success; a
 //! stdout that can't be written to is an error.
+pub(crate) use crate::wire::Failure;
 use crate::wire::{Outcome, code};
 use rustix::io::Errno;
-
-/// Why a command ends early: its exit code and one line without `opm: `. No line: quiet.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) code: u8,
-    pub(crate) text: String,
-}
 
 /// What a command comes to: its exit code.
 pub(crate) type Done = Result<u8, Failure>;
 
-impl Failure {
-    pub(crate) fn new(code: u8, text: impl Into<String>) -> Self {
-        Self { code, text: text.into() }
-    }
-
-    /// Exit code 1.
-    pub(crate) fn plain(text: impl Into<String>) -> Self {
-        Self::new(code::FAILED, text)
-    }
-
-    /// Exit code 2.
-    pub(crate) fn usage(text: impl Into<String>) -> Self {
-        Self::new(code::USAGE, text)
-    }
-
-    /// The contract's words for a target that names nothing.
-    pub(crate) fn no_such(target: &str) -> Self {
-        let target = visible(target);
-        Self::new(code::NO_SUCH, format!("no such service: {target} (try 'opm ls')"))
-    }
+/// The contract's words for a target that names nothing.
+pub(crate) fn no_such(target: &str) -> Failure {
+    Failure::new(code::NO_SUCH, format!("no such service: {} (try 'opm ls')", visible(target)))
 }
 
 /// Writes bytes to stdout, whole.

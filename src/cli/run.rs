@@ -1,173 +1,104 @@
-//! What `opm run` is asked to do. Read by hand, so that what lives long pays for nothing of
-//! clap, which says only what is wrong, or helps.
+//! What `opm run` is asked to do.
 use super::environment::{absolute, captured, current_directory, dotenv_of, last_of_each};
 use super::output::{Failure, put};
 use super::{args, home, start, usage};
 use crate::run::options::{Options, Prefix, STOP_TIMEOUT_MS};
 use crate::service::name::check_name;
-use crate::service::spec::{Env, Policy, Restart, Spec};
+use crate::service::spec::{Policy, Restart, Spec};
 use crate::service::units::Span;
 use crate::wire::code;
+use clap::ArgMatches;
 use std::ffi::OsString;
 use std::path::Path;
 
-/// The words of the command line, sorted.
-#[derive(Debug, Default)]
-struct Words {
-    options: Vec<String>,
-    prefix: Option<Prefix>,
-    stop_timeout_ms: Option<u64>,
-    /// What only the one command can be given; a file says it itself.
-    name: Option<String>,
-    restart: Option<Restart>,
-    env: Env,
-    file: Option<String>,
-    command: Vec<String>,
-}
-
-impl Words {
-    /// An option that has no meaning for a process file.
-    fn stray(&self) -> Option<&'static str> {
-        let name = self.name.as_ref().map(|_| "--name");
-        let restart = self.restart.map(|_| "--restart");
-        name.or(restart).or((!self.env.is_empty()).then_some("--env"))
-    }
-}
+/// Of [`OPTIONS`] those that a process file says itself.
+const OF_COMMAND: [&str; 3] = ["name", "restart", "env"];
+/// All that have a value.
+const OPTIONS: [&str; 5] = ["name", "restart", "env", "prefix", "stop-timeout"];
 
 /// Understands `words`, those after `run`.
 pub(super) fn options(words: &[OsString]) -> Result<Options, Failure> {
-    let Some(found) = parse(words) else {
-        return Err(explain(words));
-    };
-    if let (Some(file), Some(stray)) = (&found.file, found.stray()) {
-        let text = format!("{stray}: not with a process file (write it into {file})");
-        return Err(Failure::usage(text));
-    }
+    let matches = parse(words)?;
     let base = captured();
     let homes = home::for_run()?.into_iter();
-    let homes = homes.map(|home| home.into_os_string().into_string());
-    let homes = homes.collect::<Result<Vec<_>, _>>();
+    let homes = homes.map(|home| home.into_os_string().into_string()).collect::<Result<_, _>>();
     let homes = homes.map_err(|_| Failure::usage("the home's path is not UTF-8"))?;
-    let mut known = vec!["opm".to_owned(), "run".to_owned()];
-    known.extend(found.options.iter().cloned());
-    let mut trouble = None;
-    let specs = match &found.file {
+    let mut words = ["opm", "run"].map(str::to_owned).to_vec();
+    words.extend(given(&matches));
+    let declared = match matches.get_one::<String>("file") {
         Some(file) => {
             let path = absolute(Path::new(file)).map_err(|e| Failure::plain(e.to_string()))?;
-            known.push(path.to_string_lossy().into_owned());
-            match start::declared(file) {
-                Ok((specs, _)) if specs.is_empty() => return Err(Failure::new(code::FAILED, "")),
-                Ok((specs, _)) => specs,
-                Err(failure) => {
-                    trouble = Some((failure.code, failure.text));
-                    Vec::new()
-                }
-            }
+            words.push(path.to_string_lossy().into_owned());
+            start::declared(file).map(|(specs, _)| specs)
         }
         None => {
-            known.push("--".to_owned());
-            known.extend(found.command.iter().cloned());
-            match single(&found) {
-                Ok(spec) => vec![spec],
-                Err(failure) => {
-                    trouble = Some((failure.code, failure.text));
-                    Vec::new()
-                }
-            }
+            let command = matches.get_many::<String>("words").into_iter().flatten();
+            let command: Vec<String> = command.cloned().collect();
+            words.push("--".to_owned());
+            words.extend(command.iter().cloned());
+            single(&matches, command).map(|spec| vec![spec])
         }
     };
-    Ok(Options {
-        homes,
-        specs,
-        base,
-        prefix: found.prefix,
-        stop_timeout_ms: found.stop_timeout_ms.unwrap_or(STOP_TIMEOUT_MS),
-        words: known,
-        trouble,
-    })
-}
-
-/// None: there is something to say about these words.
-fn parse(words: &[OsString]) -> Option<Words> {
-    let mut found = Words::default();
-    let mut words = words.iter().map(|word| word.to_str());
-    while let Some(word) = words.next() {
-        let word = word?;
-        if word == "--" {
-            found.command = words.map(|word| word.map(str::to_owned)).collect::<Option<_>>()?;
-            break;
-        }
-        let (name, value) = match word.split_once('=') {
-            Some((name, value)) if word.starts_with("--") => (name, Some(value)),
-            _ => (word, None),
-        };
-        match name {
-            "--no-daemon-start" if value.is_none() => {}
-            "--prefix" if found.prefix.is_none() => {
-                let value = value.or_else(|| words.next()?)?;
-                found.prefix = Some(Prefix::parse(value).ok()?);
-                found.options.push(format!("--prefix={value}"));
-            }
-            "--stop-timeout" if found.stop_timeout_ms.is_none() => {
-                let value = value.or_else(|| words.next()?)?;
-                found.stop_timeout_ms = Some(Span::parse(value).ok()?.ms);
-                found.options.push(format!("--stop-timeout={value}"));
-            }
-            "--name" | "-n" if found.name.is_none() => {
-                let value = value.or_else(|| words.next()?)?;
-                found.name = Some(value.to_owned());
-                found.options.push(format!("--name={value}"));
-            }
-            "--restart" if found.restart.is_none() => {
-                let value = value.or_else(|| words.next()?)?;
-                found.restart = Some(Restart::parse(value).ok()?);
-                found.options.push(format!("--restart={value}"));
-            }
-            "--env" => {
-                let value = value.or_else(|| words.next()?)?;
-                found.env.push(args::variable(value).ok()?);
-                found.options.push(format!("--env={value}"));
-            }
-            _ if !word.starts_with('-') && !word.is_empty() && found.file.is_none() => {
-                found.file = Some(word.to_owned());
-            }
-            _ => return None,
-        }
+    if declared.as_ref().is_ok_and(Vec::is_empty) {
+        return Err(Failure::new(code::FAILED, ""));
     }
-    (found.file.is_some() == found.command.is_empty()).then_some(found)
+    let prefix = matches.get_one::<Prefix>("prefix").copied();
+    let stop_timeout = matches.get_one::<Span>("stop-timeout").map(|span| span.ms);
+    let stop_timeout_ms = stop_timeout.unwrap_or(STOP_TIMEOUT_MS);
+    Ok(Options { homes, declared, base, prefix, stop_timeout_ms, words })
 }
 
-/// Help, if it was asked for, or what is wrong, in clap's words.
-fn explain(words: &[OsString]) -> Failure {
-    const MISSING: &str = "missing FILE or -- COMMAND (try 'opm run --help')";
-    let Some(entry) = args::find("run") else {
-        return Failure::usage(MISSING);
-    };
-    match usage::parse(entry, words.to_vec()) {
-        Ok(matches) if matches.contains_id("file") && matches.contains_id("words") => {
-            Failure::usage("FILE and -- COMMAND exclude each other (try 'opm run --help')")
-        }
-        Ok(_) => Failure::usage(MISSING),
-        Err(Ok(help)) => match put(help.as_bytes()) {
+/// Help was printed, or is not to be had: that ends the command, too.
+fn parse(words: &[OsString]) -> Result<ArgMatches, Failure> {
+    let missing = || Failure::usage("missing FILE or -- COMMAND (try 'opm run --help')");
+    let entry = args::find("run").ok_or_else(missing)?;
+    let matches = usage::parse(entry, words.to_vec()).map_err(|instead| match instead {
+        Ok(help) => match put(help.as_bytes()) {
             Ok(()) => Failure::new(code::DONE, ""),
             Err(failure) => failure,
         },
-        Err(Err(failure)) => failure,
+        Err(failure) => failure,
+    })?;
+    match (matches.get_one::<String>("file"), matches.contains_id("words")) {
+        (None, false) => Err(missing()),
+        (Some(_), true) => {
+            let text = "FILE and -- COMMAND exclude each other (try 'opm run --help')";
+            Err(Failure::usage(text))
+        }
+        (None, true) => Ok(matches),
+        (Some(file), false) => {
+            match OF_COMMAND.into_iter().find(|name| matches.contains_id(name)) {
+                None => Ok(matches),
+                Some(stray) => Err(Failure::usage(format!(
+                    "--{stray}: not with a process file (write it into {file})"
+                ))),
+            }
+        }
     }
 }
 
+/// The options as they were given: later images of this process are asked with them.
+fn given(matches: &ArgMatches) -> impl Iterator<Item = String> {
+    OPTIONS.into_iter().flat_map(|name| {
+        let values = matches.get_raw(name).into_iter().flatten();
+        values.map(move |value| format!("--{name}={}", value.to_string_lossy()))
+    })
+}
+
 /// The one service of `opm run -- COMMAND`.
-fn single(found: &Words) -> Result<Spec, Failure> {
-    let command = found.command.clone();
-    if command.first().is_none_or(String::is_empty) {
+fn single(matches: &ArgMatches, command: Vec<String>) -> Result<Spec, Failure> {
+    if command[0].is_empty() {
         return Err(Failure::usage("the command is empty"));
     }
     let cwd = current_directory().unwrap_or_else(|_| "/".into());
-    let name = found.name.clone().unwrap_or_else(|| start::name_of(&command, &cwd));
+    let name = matches.get_one::<String>("name").cloned();
+    let name = name.unwrap_or_else(|| start::name_of(&command, &cwd));
     check_name(&name).map_err(|e| Failure::usage(format!("{e} (try --name)")))?;
-    let (dotenv, env) = (dotenv_of(&cwd)?, last_of_each(found.env.clone()));
+    let by_hand = matches.get_many("env").into_iter().flatten().cloned();
+    let (dotenv, env) = (dotenv_of(&cwd)?, last_of_each(by_hand.collect()));
     let cwd = start::text_of(cwd)?;
-    let restart = found.restart.unwrap_or(Policy::default().restart);
+    let restart = matches.get_one::<Restart>("restart").copied();
+    let restart = restart.unwrap_or(Policy::default().restart);
     let policy = Policy { restart, ..Policy::default() };
     let spec = Spec { env, dotenv, policy, ..Spec::new(name, command, cwd) };
     spec.check().map_err(Failure::usage)?;
@@ -178,41 +109,29 @@ fn single(found: &Words) -> Result<Spec, Failure> {
 mod tests {
     use super::*;
 
-    fn read(line: &str) -> Option<Words> {
+    fn read(line: &str) -> Result<ArgMatches, Failure> {
         let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
         parse(&words)
     }
 
     #[test]
-    fn words_are_read_as_clap_would() {
-        let found = read("--prefix json --stop-timeout=3s a.json").unwrap();
-        assert_eq!(found.prefix, Some(Prefix::Json));
-        assert_eq!(found.stop_timeout_ms, Some(3_000));
-        assert_eq!(found.file.as_deref(), Some("a.json"));
-        assert_eq!(found.options, ["--prefix=json", "--stop-timeout=3s"]);
-        let found = read("--prefix none -- sh -c --prefix").unwrap();
-        assert_eq!(found.command, ["sh", "-c", "--prefix"]);
-        let found = read("-n web --restart on-failure --env A=1 --env=B=2 -- x").unwrap();
-        assert_eq!((found.name.as_deref(), found.restart), (Some("web"), Some(Restart::OnFailure)));
-        assert_eq!(found.env, [("A", "1"), ("B", "2")].map(|(k, v)| (k.into(), v.into())));
-        assert_eq!(found.options, ["--name=web", "--restart=on-failure", "--env=A=1", "--env=B=2"]);
-        assert_eq!(read("--restart never a.json").unwrap().stray(), Some("--restart"));
-        for line in [
-            "",
-            "--",
-            "--restart maybe -- x",
-            "--env A -- x",
-            "--name a --name b -- x",
-            "-h",
-            "a b",
-            "a -- b",
-            "--prefix",
-            "--prefix x a",
-            "--stop-timeout 3 a",
-            "--frob a",
-            "--prefix none --prefix none a",
+    fn later_images_are_asked_with_the_same_options() {
+        for (line, expected) in [
+            ("--prefix json --stop-timeout=3s a.json", vec!["--prefix=json", "--stop-timeout=3s"]),
+            ("--prefix none -- sh -c --prefix", vec!["--prefix=none"]),
+            (
+                "-n web --env A=1 --restart on-failure --env=B=2 -- x",
+                vec!["--name=web", "--restart=on-failure", "--env=A=1", "--env=B=2"],
+            ),
         ] {
-            assert!(read(line).is_none(), "{line}");
+            assert_eq!(given(&read(line).unwrap()).collect::<Vec<_>>(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for line in ["--no-daemon-start", "a b", "a -- b", "--restart never a.json", "--frob a"] {
+            assert_eq!(read(line).unwrap_err().code, code::USAGE, "{line}");
         }
     }
 }

@@ -5,7 +5,7 @@ use super::client::Need;
 use super::environment;
 use super::follow;
 use super::logs;
-use super::output::{Done, Failure, complain, conclude, put, say, say_json};
+use super::output::{Done, Failure, complain, conclude, no_such, put, say, say_json};
 use super::render;
 use super::table::Look;
 use crate::service::selector::Selector;
@@ -72,7 +72,7 @@ fn meant(call: &Call, mut rows: Vec<Row>) -> Result<Found<Row>, Failure> {
     for part in target.parts() {
         let chosen = part.choose(rows.iter().map(|row| (row.id, row.name.as_str())));
         if chosen.is_empty() && !part.is_all() {
-            let Failure { code, text } = Failure::no_such(part.text());
+            let Failure { code, text } = no_such(part.text());
             complain(&text);
             worst = code;
         }

@@ -7,7 +7,7 @@ use super::client::Need;
 use super::environment::{
     absolute, captured, current_directory, dotenv_of, last_of_each, package_name, read_up_to,
 };
-use super::output::{Done, Failure, warn, why};
+use super::output::{Done, Failure, no_such, warn, why};
 use super::program::Place;
 use super::{Call, environment, foreign};
 use crate::process::command::{clean_name, default_name, pattern_of_argv};
@@ -133,7 +133,7 @@ fn start_existing(call: &Call, target: &str, stray: Option<&str>) -> Result<Opti
         {
             Failure::new(code::NO_SUCH, found[0].text.clone())
         }
-        Ok(None) => Failure::no_such(target),
+        Ok(None) => no_such(target),
         Err(failure) if failure.code == code::NO_SUCH => failure,
         // What the daemon can't read as a target may still be a command line.
         Err(failure) if failure.code == code::USAGE => failure,

@@ -7,7 +7,6 @@ use super::ledger::Ledger;
 use super::ledger::journal::{self, Found};
 use super::ledger::load::highest;
 use super::recovery;
-use super::requests::Refusal;
 use super::requests::wait::Waiters;
 use super::services::Services;
 use super::trees::Trees;
@@ -19,7 +18,7 @@ use crate::process::mark::LimitMark;
 use crate::service::machine::{Goal, Input, Sequence};
 use crate::service::spec::Id;
 use crate::sys::{Kernel, describe};
-use crate::wire::code;
+use crate::wire::{Failure, code};
 use std::collections::HashMap;
 
 /// Where and as what this daemon begins.
@@ -45,7 +44,7 @@ pub struct Place {
 }
 
 /// What of the journal still says something about the processes that we see.
-pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal> {
+pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Failure> {
     let Some(header) = &found.header else {
         return Ok(false);
     };
@@ -57,7 +56,7 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Refusal>
         if place.forgets_elsewhere {
             return Ok(false);
         }
-        Err((
+        Err(Failure::new(
             code::REFUSED,
             format!(
                 "{}: its services may still run {whose} (stop them there; if nothing of them can \
@@ -133,12 +132,12 @@ fn has_strangers<K: Kernel>(kernel: &mut K, mark: Option<LimitMark>) -> bool {
     children.into_iter().any(|pid| kernel.locks_limit(pid).is_ok_and(|(_, hard)| hard > own))
 }
 
-fn cannot_tell(place: &Place) -> Refusal {
+fn cannot_tell(place: &Place) -> Failure {
     let text = format!(
         "{}: the journal is lost and /proc can't be read whole: what still runs can't be told",
         place.home
     );
-    (code::FAILED, text)
+    Failure::plain(text)
 }
 
 impl<K: Kernel> Daemon<K> {
@@ -158,9 +157,9 @@ impl<K: Kernel> Daemon<K> {
     ///
     /// # Errors
     /// Exit code and line: the home is another machine's or namespace's, or can't be written.
-    pub fn begin(mut kernel: K, place: Place) -> Result<Self, Refusal> {
+    pub fn begin(mut kernel: K, place: Place) -> Result<Self, Failure> {
         let cannot = |what: &str, errno| {
-            (code::FAILED, format!("cannot use {}/{what}: {}", place.home, describe(errno)))
+            Failure::plain(format!("cannot use {}/{what}: {}", place.home, describe(errno)))
         };
         let found = journal::load(&mut kernel).map_err(|errno| cannot(journal::FILE, errno))?;
         let valid = valid_slots(&found, &place)?;
@@ -183,7 +182,7 @@ impl<K: Kernel> Daemon<K> {
         if let Some(reason) = &loaded.unknown {
             let text =
                 format!("{}/services: {reason} (a later opm wrote it: use that one)", place.home);
-            return Err((code::UNREACHABLE, text));
+            return Err(Failure::unreachable(text));
         }
         let states = found.slots.iter().filter_map(|(state, _)| *state);
         ledger.definitions.begin_after(states.map(|state| state.definition).max().unwrap_or(0));
@@ -201,7 +200,7 @@ impl<K: Kernel> Daemon<K> {
         // Without descriptors or memory "it can't be opened" would read as "it is gone".
         daemon
             .load_services(&found, loaded, valid)
-            .map_err(|errno| (code::FAILED, format!("cannot adopt: {}", describe(errno))))?;
+            .map_err(|errno| Failure::plain(format!("cannot adopt: {}", describe(errno))))?;
         loss.record |= daemon.has_lost_definitions(&found, valid);
         let must_know = loss.record;
         // Of another boot: an old copy, if anything lives.
@@ -212,11 +211,11 @@ impl<K: Kernel> Daemon<K> {
         }
         daemon.write_dirty();
         if !valid && !daemon.ledger.dirty.is_empty() {
-            return Err((code::FAILED, daemon.ledger.disk_error.unwrap_or_default()));
+            return Err(Failure::plain(daemon.ledger.disk_error.unwrap_or_default()));
         }
         let blind = mutant("adopt_blindly");
         let searched = if blind { Ok(true) } else { daemon.find_strays(&loss) }
-            .map_err(|errno| (code::FAILED, format!("cannot adopt: {}", describe(errno))))?;
+            .map_err(|errno| Failure::plain(format!("cannot adopt: {}", describe(errno))))?;
         if !searched && must_know {
             return Err(cannot_tell(&place));
         }
@@ -226,12 +225,12 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Writes the header. `incomplete`: there may live what no record names.
-    fn claim(&mut self, incomplete: bool) -> Result<(), Refusal> {
+    fn claim(&mut self, incomplete: bool) -> Result<(), Failure> {
         // As it is on record: a home that is made anew gets it again.
         self.header.incomplete = incomplete;
         self.ledger.journal.claim(&mut self.kernel, &self.header).map_err(|errno| {
             let reason = describe(errno);
-            (code::FAILED, format!("cannot use {}/{}: {reason}", self.home, journal::FILE))
+            Failure::plain(format!("cannot use {}/{}: {reason}", self.home, journal::FILE))
         })
     }
 

@@ -7,7 +7,6 @@
 pub mod adopt;
 mod departure;
 pub mod events;
-mod failure;
 pub mod generations;
 pub mod launch;
 pub mod ledger;

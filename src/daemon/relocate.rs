@@ -5,7 +5,7 @@
 //! its home, or has made it anew and holds its locks, with all that is on record in it. Where
 //! neither can be, it never launches anything again: services live on, marked.
 use super::ledger::{definitions, journal};
-use super::server::event_loop::{LISTENER, REMOVALS, Server};
+use super::server::event_loop::Server;
 use super::server::lock::{LOCK, lock_home, write_key};
 use super::server::predecessor;
 use super::server::role::Role;
@@ -18,7 +18,9 @@ use crate::service::machine::Time;
 use crate::service::spec::Id;
 use crate::sys::home::{self, Home, Whereabouts};
 use crate::sys::linux::Linux;
+use crate::sys::token::Token;
 use crate::sys::{Errno, Kernel, Mode, describe, fds, reexec, write_all_at};
+use crate::wire::Failure;
 use mio::Interest;
 use mio::unix::SourceFd;
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -79,7 +81,7 @@ impl Server {
             Err(reason) => {
                 let home = &daemon.home;
                 daemon.log.push(format!("{home} is lost: {reason}; launching nothing any more"));
-                if role.if_served_already().is_ok() {
+                if role.yields() {
                     daemon.leave = Some(Leave::Quit);
                 }
                 daemon.home_lost = true;
@@ -115,7 +117,9 @@ impl Server {
         }
         self.removals = daemon.kernel.home.watch_removals().ok().filter(|fresh| {
             let fd = fresh.as_raw_fd();
-            registry.register(&mut SourceFd(&fd), REMOVALS, Interest::READABLE).is_ok()
+            registry
+                .register(&mut SourceFd(&fd), Token::Removals.into(), Interest::READABLE)
+                .is_ok()
         });
     }
 
@@ -127,12 +131,12 @@ impl Server {
             registry.deregister(&mut self.listener).ok();
             let fresh = OwnedFd::from(std::os::unix::net::UnixListener::from(fresh));
             let replaced = fds::replace(&self.listener, fresh);
-            registry.register(&mut self.listener, LISTENER, Interest::READABLE).ok();
-            replaced.map_err(|errno| (0, describe(errno)))
+            registry.register(&mut self.listener, Token::Listener.into(), Interest::READABLE).ok();
+            replaced.map_err(|errno| Failure::plain(describe(errno)))
         });
         daemon.log.push(match healed {
             Ok(()) => "the socket was removed: bound it again".to_owned(),
-            Err((_, reason)) => format!("the socket was removed: {reason}"),
+            Err(failure) => format!("the socket was removed: {}", failure.text),
         });
     }
 }

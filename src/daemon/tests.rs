@@ -6,6 +6,7 @@ use crate::process::Identity;
 use crate::process::journal_format::{Header, Signature, State};
 use crate::process::mark::EnvMark;
 use crate::service::spec::{Definition, Spec};
+use crate::wire::Failure;
 use std::rc::Rc;
 
 fn place() -> Place {
@@ -73,7 +74,7 @@ fn what_was_given_and_neither_signed_nor_ended_may_live() {
 fn live_records_of_another_machine_or_namespace_are_refused() {
     let elsewhere = |header: &mut Header| (header.machine, header.boot) = (9, 9);
     for found in [journal(elsewhere), journal(|h| h.pid_namespace = 9)] {
-        let (code, text) = valid_slots(&found, &place()).unwrap_err();
+        let Failure { code, text } = valid_slots(&found, &place()).unwrap_err();
         assert_eq!(code, crate::wire::code::REFUSED, "{text}");
         let place = Place { forgets_elsewhere: true, ..place() };
         assert_eq!(valid_slots(&found, &place), Ok(false), "the operator's word");

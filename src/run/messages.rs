@@ -10,8 +10,8 @@ pub(super) struct Messages {
     /// Services that have ended at least once: the next that comes up is a restart.
     ended: BTreeSet<String>,
     lines: Vec<String>,
-    /// Live incarnations of whose kill it was said.
-    killed: BTreeSet<u64>,
+    /// The incarnation of each service of whose kill it was said last.
+    killed: BTreeMap<String, u64>,
 }
 
 impl Messages {
@@ -65,17 +65,14 @@ impl Messages {
         &mut self,
         killing: impl Iterator<Item = (u64, &'a str)>,
     ) -> Vec<String> {
-        let mut lines = std::mem::take(&mut self.lines);
-        let before = std::mem::take(&mut self.killed);
         for (generation, name) in killing {
-            if !before.contains(&generation) {
-                lines.push(format!("{name}: did not end in time, killing it"));
+            if self.killed.insert(name.to_owned(), generation) != Some(generation) {
+                self.lines.push(format!("{name}: did not end in time, killing it"));
             }
-            self.killed.insert(generation);
         }
         let exits = std::mem::take(&mut self.exits);
-        lines.extend(exits.into_iter().map(|(name, how)| format!("{name}: {how}")));
-        lines
+        self.lines.extend(exits.into_iter().map(|(name, how)| format!("{name}: {how}")));
+        std::mem::take(&mut self.lines)
     }
 }
 
@@ -111,8 +108,8 @@ mod tests {
     fn a_kill_is_said_once_for_each_incarnation() {
         let mut messages = Messages::default();
         let killing = |generations: &'static [u64]| generations.iter().map(|of| (*of, "w"));
-        assert_eq!(messages.lines(killing(&[9])).len(), 1);
-        assert_eq!(messages.lines(killing(&[4, 9])).len(), 1);
+        assert_eq!(messages.lines(killing(&[4])).len(), 1);
         assert_eq!(messages.lines(killing(&[4])).len(), 0);
+        assert_eq!(messages.lines(killing(&[9])).len(), 1);
     }
 }

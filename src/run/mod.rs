@@ -1,9 +1,9 @@
 //! `opm run`: several services in the foreground, as PID 1 or not.
 //!
-//! The daemon itself in this very process, with this in front of it: what is declared is started,
-//! its output is passed on, and its end is the end of this process. Every other `opm` command
-//! works beside it. Never ends as PID 1 while something that it has not asked to end still
-//! lives, but when the stop has taken its time.
+//! The daemon itself in this very process, in a role of its own: what is declared is started, its
+//! output is passed on, and its end is the end of this process. Every other `opm` command works
+//! beside it. Never ends as PID 1 while something that it has not asked to end still lives, but
+//! when the stop has taken its time.
 //!
 //! | what happens | what it does | exit |
 //! |---|---|---|
@@ -12,6 +12,7 @@
 //! | TERM, INT, QUIT, `opm daemon stop` | stop all, KILL before the time is over | 0, or 137 if KILL was needed |
 //! | INT or QUIT once more | KILL at once | 137 |
 //! | an operator stopped a service | nothing: it is expected back | |
+mod end;
 mod messages;
 pub mod options;
 mod output;
@@ -19,8 +20,7 @@ mod prefix;
 
 use crate::daemon::events::rfc3339;
 use crate::daemon::log::{log, log_in_foreground};
-use crate::daemon::server::event_loop::Server;
-use crate::daemon::server::role::{Fate, ROLE, Role};
+use crate::daemon::server::role::{ROLE, Role};
 use crate::daemon::{Daemon, Leave};
 use crate::service::machine::Time;
 use crate::service::spec::Spec;
@@ -28,13 +28,12 @@ use crate::sys::attributes::privately;
 use crate::sys::home::Home;
 use crate::sys::linux::Linux;
 use crate::sys::{Errno, Kernel, Mode, Streams, attributes, describe, reexec};
-use crate::wire::{Reply, Request, code};
+use crate::wire::{Failure, Reply, Request, code};
+use end::{End, find, is_as_declared, is_fatal, is_live};
 use messages::Messages;
-use mio::unix::SourceFd;
-use mio::{Interest, Registry};
+use mio::Registry;
 use options::{Options, Prefix};
 use output::Output;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -56,9 +55,9 @@ pub fn run(options: Options) -> u8 {
     attributes::neutral();
     let first = std::env::var_os(reexec::LISTENER_VARIABLE).is_none();
     let mut run = Run::new(options);
-    let code = run.through(first).unwrap_or_else(|(code, text)| {
-        log(&text);
-        code
+    let code = run.serve(first).unwrap_or_else(|failure| {
+        log(&failure.text);
+        failure.code
     });
     if !run.is_over && !first && rustix::process::getpid().is_init() {
         begin_again();
@@ -95,42 +94,38 @@ struct Stop {
 
 struct Run {
     options: Options,
-    names: Vec<String>,
-    /// Waiting for old incarnations of theirs to drain.
+    /// The services that are declared here, and the end of each that was said.
+    services: Vec<(String, Option<End>)>,
+    /// Declared here, and not asked for yet: the old incarnation is defined otherwise, and has to
+    /// drain first.
     later: Vec<Spec>,
     output: Option<Output>,
     /// There is more to pass on at once.
     more: bool,
     stop: Option<Stop>,
-    /// What was said of each service's fate.
-    said: BTreeMap<String, Fate>,
     messages: Messages,
-    now: Time,
-    /// It has come to its end, whatever that is.
+    /// The daemon has left: this process is to end.
     is_over: bool,
 }
 
 impl Run {
     fn new(options: Options) -> Self {
-        let names = options.specs.iter().map(|spec| spec.name.clone()).collect();
         Self {
-            names,
             options,
+            services: Vec::new(),
             later: Vec::new(),
             output: None,
             more: false,
             stop: None,
-            said: BTreeMap::new(),
             messages: Messages::default(),
-            now: 0,
             is_over: false,
         }
     }
 
     /// Finds a home and serves it.
-    fn through(&mut self, first: bool) -> Result<u8, (u8, String)> {
-        if let Some(trouble) = self.options.trouble.as_ref().filter(|_| first) {
-            return Err(trouble.clone());
+    fn serve(&mut self, first: bool) -> Result<u8, Failure> {
+        if let Some(failure) = self.options.declared.as_ref().err().filter(|_| first) {
+            return Err(failure.clone());
         }
         let mut reasons = Vec::new();
         let usable = self.options.homes.iter().find(|home| {
@@ -140,45 +135,43 @@ impl Run {
         });
         let Some(home) = usable.cloned() else {
             let text = format!("no home: {} (set OPM_HOME)", reasons.join("; "));
-            return Err((code::UNREACHABLE, text));
+            return Err(Failure::unreachable(text));
         };
         reexec::call_by(&self.options.words, &home);
-        Ok(crate::daemon::serve_with(Path::new(&home), self))
+        crate::daemon::serve_with(Path::new(&home), self)
     }
 
-    /// One service without a prefix has our own stdin, stdout and stderr.
-    fn is_alone(&self) -> bool {
-        self.names.len() == 1 && matches!(self.options.prefix, None | Some(Prefix::None))
+    fn names(&self) -> Vec<String> {
+        self.services.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    fn open_output(&mut self, daemon: &Daemon<Linux>, registry: &Registry) -> Result<(), String> {
-        let prefix = self.options.prefix.unwrap_or(Prefix::Name);
-        let home = &daemon.kernel.home;
-        let output = Output::new(home, &self.names, prefix).map_err(|errno| {
-            format!("{}/logs: cannot use a FIFO: {}", home.path, describe(errno))
-        })?;
-        self.output = Some(output);
-        self.watch_output(registry, 0)
-    }
-
-    /// Registers what is to be watched, but the first ones.
-    fn watch_output(&self, registry: &Registry, first: u32) -> Result<(), String> {
-        let watched = self.output.as_ref().map_or(Vec::new(), Output::watched);
-        for (number, fd) in (0..).zip(watched).skip(first as usize) {
-            let interest = if (number as usize) < Output::SINKS {
-                Interest::WRITABLE
-            } else {
-                Interest::READABLE
-            };
-            let token = Server::role_token(number);
-            match registry.register(&mut SourceFd(&fd), token, interest) {
-                Ok(()) => {}
-                // A file: it is always ready.
-                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
-                Err(error) => return Err(format!("cannot poll: {error}")),
+    /// Asks for what is declared here. What is known by another definition is removed first, and
+    /// asked for when that has drained. True: something was asked for.
+    fn declare(&mut self, daemon: &mut Daemon<Linux>) -> bool {
+        let base = &self.options.base;
+        let (mut ready, mut asked) = (Vec::new(), false);
+        self.later.retain(|spec| {
+            if let Some(known) = find(daemon, &spec.name)
+                && !is_as_declared(known, spec, base)
+            {
+                if !known.removing {
+                    let target = known.id.to_string();
+                    daemon.request(ROLE, 0, Request::Remove { target });
+                    asked = true;
+                }
+                if find(daemon, &spec.name).is_some() {
+                    return true;
+                }
             }
+            ready.push(spec.clone());
+            false
+        });
+        if ready.is_empty() {
+            return asked;
         }
-        Ok(())
+        let base = Box::new(base.clone());
+        daemon.request(ROLE, 0, Request::Define { specs: ready, base, force: false, keep: true });
+        true
     }
 
     /// Begins the end, once; a second time only hastens it.
@@ -197,7 +190,7 @@ impl Run {
             killed: false,
             asked,
         });
-        daemon.stop_all();
+        daemon.request(ROLE, 0, Request::Stop { target: "all".to_owned() });
     }
 
     /// Leads the end on. True: something was asked for.
@@ -205,84 +198,78 @@ impl Run {
         let Some(stop) = &mut self.stop else {
             return false;
         };
+        let now = daemon.kernel.now();
         daemon.dismiss_orphans();
         stop.killed |= daemon.killing().next().is_some();
-        let over = stop.end_at <= self.now;
-        if daemon.is_quiet() || over {
-            if over {
+        let is_quiet = daemon.is_quiet();
+        if is_quiet || stop.end_at <= now {
+            if !is_quiet {
                 log("out of time; leaving what SIGKILL did not end");
             }
             daemon.leave = Some(Leave::Quit);
             return false;
         }
-        if stop.kill_at > self.now {
+        if stop.kill_at > now {
             return false;
         }
         stop.killed = true;
-        stop.kill_at = self.now + KILL_AGAIN_MS;
+        stop.kill_at = now + KILL_AGAIN_MS;
         daemon.kill_all();
         true
     }
 
-    /// Whether what the services came to is the end. None: not yet.
+    /// The exit code, if what the services came to is the end. None: not yet.
     fn verdict(&mut self, daemon: &Daemon<Linux>) -> Option<u8> {
-        let fates = self.names.iter().map(|name| (name.clone(), daemon.fate(name)));
-        let fates: Vec<(String, Fate)> = fates.collect();
         let mut worst = None;
         let mut all_ended = true;
-        for (name, fate) in fates {
-            let is_new = self.said.get(&name) != Some(&fate);
-            let Fate::Ended(code, why) = &fate else {
+        for (name, said) in &mut self.services {
+            let service = find(daemon, name);
+            let before = std::mem::replace(said, service.and_then(End::of));
+            let Some(end) = said else {
                 all_ended = false;
-                self.said.insert(name, fate);
                 continue;
             };
-            let critical = daemon.is_fatal(&name);
-            if is_new {
-                let why = why.as_ref().map_or(String::new(), |why| format!(": {why}"));
+            let critical = service.is_some_and(is_fatal);
+            if before.as_ref() != Some(end) {
                 let all = if critical { "; it is critical, stopping all" } else { "" };
-                let what = format!("ended for good, exit code {code}{why}{all}");
-                self.messages.say_end(&name, &what);
+                self.messages.say_end(name, &format!("{end}{all}"));
             }
             if critical {
-                return Some(*code);
+                return Some(end.code);
             }
-            worst = worst.max(Some(*code));
-            self.said.insert(name, fate);
+            worst = worst.max(Some(end.code));
         }
         worst.filter(|_| all_ended)
     }
 
-    /// What was answered to what we asked for. A refusal is the end: it would be so again.
-    fn hear(&mut self, daemon: &mut Daemon<Linux>) {
-        for reply in daemon.answers() {
-            match reply {
-                Reply::Failed { code, text } => {
-                    log(&text);
-                    self.stop(daemon, code, false);
-                }
-                Reply::Outcomes { outcomes, .. } => {
-                    for outcome in outcomes {
-                        outcome.warnings.iter().for_each(|text| log(text));
-                        if outcome.code == code::REFUSED && self.stop.is_none() {
-                            log(&outcome.text);
-                            self.stop(daemon, code::REFUSED, false);
-                        }
+    /// Takes up what was answered. A refusal is the end: asked again, it would be the same.
+    fn read(&mut self, reply: Reply, daemon: &mut Daemon<Linux>) {
+        match reply {
+            Reply::Failed { code, text } => {
+                log(&text);
+                self.stop(daemon, code, false);
+            }
+            Reply::Outcomes { outcomes, .. } => {
+                for outcome in outcomes {
+                    outcome.warnings.iter().for_each(|text| log(text));
+                    if outcome.code == code::REFUSED && self.stop.is_none() {
+                        log(&outcome.text);
+                        self.stop(daemon, code::REFUSED, false);
                     }
                 }
-                Reply::Event(event) => {
-                    let ours = self.names.contains(&event.service);
-                    self.messages.hear(event, ours);
-                }
-                _ => {}
             }
+            Reply::Event(event) => {
+                let ours = self.services.iter().any(|(name, _)| *name == event.service);
+                self.messages.hear(event, ours);
+            }
+            _ => {}
         }
     }
 }
 
 impl Role for Run {
-    fn if_served_already(&self) -> Result<u8, u8> {
-        Err(code::FAILED)
+    fn yields(&self) -> bool {
+        false
     }
 
     fn begin(
@@ -290,40 +277,50 @@ impl Role for Run {
         daemon: &mut Daemon<Linux>,
         registry: &Registry,
         again: bool,
-    ) -> Result<(), (u8, String)> {
-        if again && let Some((_, trouble)) = &self.options.trouble {
-            log(&format!("{trouble}; going on with what is known"));
-            let known = daemon.all_services().filter(|service| {
-                let (out, _) = crate::daemon::launch::fifo_paths(&daemon.home, service.name());
-                std::fs::symlink_metadata(out).is_ok()
-            });
-            self.names = known.map(|service| service.name().to_owned()).collect();
-        }
-        let streams = if self.is_alone() {
+    ) -> Result<(), Failure> {
+        let declared = std::mem::replace(&mut self.options.declared, Ok(Vec::new()));
+        let names: Vec<String> = match &declared {
+            Ok(specs) => specs.iter().map(|spec| spec.name.clone()).collect(),
+            Err(failure) => {
+                log(&format!("{}; going on with what is known", failure.text));
+                let known = daemon.services.iter().map(|service| service.name().to_owned());
+                known.filter(|name| output::has_fifos(&daemon.kernel.home, name)).collect()
+            }
+        };
+        // One service without a prefix has our own stdin, stdout and stderr.
+        let prefix = match (self.options.prefix, names.len()) {
+            (None, 1) => Prefix::None,
+            (None, _) => Prefix::Name,
+            (Some(prefix), _) => prefix,
+        };
+        let streams = if names.len() == 1 && prefix == Prefix::None {
             Streams::Inherited
         } else {
-            self.open_output(daemon, registry).map_err(|text| (code::UNREACHABLE, text))?;
+            let home = &daemon.kernel.home;
+            let output = Output::new(home, &names, prefix, registry).map_err(|errno| {
+                let reason = describe(errno);
+                Failure::unreachable(format!("{}/logs: cannot use a FIFO: {reason}", home.path))
+            })?;
+            self.output = Some(output);
             Streams::Fifos
         };
-        daemon.lead_streams(self.names.iter().cloned(), streams);
+        daemon.foreground.extend(names.iter().map(|name| (name.clone(), streams)));
         daemon.request(ROLE, 0, Request::Events { follow: true });
+        self.services = names.into_iter().map(|name| (name, None)).collect();
         if !again {
-            let specs = std::mem::take(&mut self.options.specs);
-            self.later = daemon.declare(specs, &self.options.base);
+            self.later = declared?;
+            self.declare(daemon);
         }
-        // An earlier image of us may have been asked already.
-        self.now = daemon.kernel.now();
         Ok(())
     }
 
     fn home_is_new(&mut self, daemon: &mut Daemon<Linux>, registry: &Registry) {
+        let names = self.names();
         let Some(output) = &mut self.output else {
             return;
         };
-        let known = u32::try_from(output.watched().len()).unwrap_or(0);
-        let added = output.add(&daemon.kernel.home, &self.names).map_err(describe);
-        if let Err(reason) = added.and_then(|()| self.watch_output(registry, known)) {
-            log(&format!("{}/logs: cannot use a FIFO: {reason}", daemon.home));
+        if let Err(errno) = output.add(&daemon.kernel.home, &names, registry) {
+            log(&format!("{}/logs: cannot use a FIFO: {}", daemon.home, describe(errno)));
         }
     }
 
@@ -331,30 +328,21 @@ impl Role for Run {
         let hasten = self.stop.is_some() && signal != libc::SIGTERM;
         self.stop(daemon, code::DONE, true);
         if hasten && let Some(stop) = &mut self.stop {
-            stop.kill_at = stop.kill_at.min(self.now);
+            stop.kill_at = 0;
         }
     }
 
-    fn woken(&mut self, number: usize) {
+    fn woken(&mut self, number: u32) {
         if let Some(output) = &mut self.output {
-            output.woken(number);
+            output.woken(number as usize);
         }
     }
 
-    fn turn(&mut self, daemon: &mut Daemon<Linux>) -> bool {
-        self.now = daemon.kernel.now();
-        self.hear(daemon);
-        let mut acted = false;
-        let later = std::mem::take(&mut self.later);
-        if !later.is_empty() {
-            let waiting = |spec: &Spec| daemon.is_live(&spec.name);
-            let (later, ready): (Vec<_>, Vec<_>) = later.into_iter().partition(waiting);
-            self.later = later;
-            if !ready.is_empty() {
-                self.later.extend(daemon.declare(ready, &self.options.base));
-                acted = true;
-            }
+    fn turn(&mut self, daemon: &mut Daemon<Linux>, replies: Vec<Reply>) -> bool {
+        for reply in replies {
+            self.read(reply, daemon);
         }
+        let mut acted = self.declare(daemon);
         if self.stop.is_none()
             && self.later.is_empty()
             && let Some(code) = self.verdict(daemon)
@@ -365,7 +353,7 @@ impl Role for Run {
         acted |= self.proceed(daemon);
         self.messages.lines(daemon.killing()).iter().for_each(|line| log(line));
         if let Some(output) = &mut self.output {
-            output.note_ended(|name| !daemon.is_live(name));
+            output.note_ended(|name| !find(daemon, name).is_some_and(is_live));
             self.more = output.pump(&rfc3339(daemon.kernel.wall()));
         }
         acted
@@ -373,8 +361,7 @@ impl Role for Run {
 
     fn deadline(&self) -> Option<Time> {
         let stop = self.stop.map(|stop| stop.kill_at.min(stop.end_at));
-        let more = self.more.then_some(self.now);
-        stop.into_iter().chain(more).min()
+        if self.more { Some(0) } else { stop }
     }
 
     fn end(&mut self, daemon: &mut Daemon<Linux>) -> u8 {

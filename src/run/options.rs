@@ -1,6 +1,7 @@
 //! What `opm run` is asked to do.
 use crate::service::context::Context;
 use crate::service::spec::Spec;
+use crate::wire::Failure;
 
 /// The wait from a stop to the end of everything, if nothing else is said: below the ten
 /// seconds of `docker stop`.
@@ -40,7 +41,9 @@ impl Prefix {
 pub struct Options {
     /// Absolute; the first that can be used.
     pub homes: Vec<String>,
-    pub specs: Vec<Spec>,
+    /// The services. If the process file can't be read, a later image of this process goes on
+    /// with what it has.
+    pub declared: Result<Vec<Spec>, Failure>,
     /// What services get of ours.
     pub base: Context,
     /// None: by the number of services.
@@ -48,7 +51,4 @@ pub struct Options {
     pub stop_timeout_ms: u64,
     /// The command's words, program first, that ask for the same from any directory.
     pub words: Vec<String>,
-    /// Exit code and reason if the process file can't be read. A later image of this process
-    /// goes on with what it has.
-    pub trouble: Option<(u8, String)>,
 }

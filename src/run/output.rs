@@ -5,18 +5,23 @@
 //! (64 KiB each) and nobody else: nothing here ever waits for a writer or a reader.
 use super::options::Prefix;
 use super::prefix::{Label, next_line, put_line};
+use crate::daemon::launch::fifo_paths;
 use crate::sys::fifo::{self, Glass};
 use crate::sys::home::Home;
+use crate::sys::token::Token;
 use crate::sys::writer::Writer;
 use crate::sys::{Errno, Result};
-use rustix::fd::{AsRawFd, OwnedFd};
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::collections::VecDeque;
-use std::os::fd::RawFd;
 
 /// What is looked at at once: what a FIFO holds.
 const LOOK_BYTES: usize = 64 << 10;
 /// Looks in one turn: then the loop looks at its events again.
 const LOOKS_MAX: usize = 8;
+/// stdout and stderr.
+const SINKS: usize = 2;
 
 /// One FIFO.
 #[derive(Debug)]
@@ -34,7 +39,7 @@ struct Stream {
 /// stdout or stderr.
 #[derive(Debug)]
 struct Sink {
-    outlet: Writer,
+    writer: Writer,
     writable: bool,
     /// Lines of one stream.
     batch: Vec<u8>,
@@ -44,11 +49,18 @@ struct Sink {
     cuts: VecDeque<(usize, usize)>,
 }
 
+impl Sink {
+    fn new(fd: BorrowedFd<'_>) -> Result<Self> {
+        let (batch, cuts) = (Vec::new(), VecDeque::new());
+        Ok(Self { writer: Writer::new(fd)?, writable: true, batch, sent: 0, from: 0, cuts })
+    }
+}
+
 /// All of it.
 #[derive(Debug)]
 pub(super) struct Output {
     streams: Vec<Stream>,
-    sinks: [Sink; 2],
+    sinks: [Sink; SINKS],
     glass: Glass,
     prefix: Prefix,
     buffer: Vec<u8>,
@@ -57,61 +69,54 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Opens the FIFOs of these services, made if missing.
+    /// Opens the FIFOs of these services, made if missing. The loop is to wake us for them.
     ///
     /// # Errors
     /// What the kernel says of FIFOs, pipes and descriptors.
-    pub(super) fn new(home: &Home, names: &[String], prefix: Prefix) -> Result<Self> {
-        let sink = |outlet| Sink {
-            outlet,
-            writable: true,
-            batch: Vec::new(),
-            sent: 0,
-            from: 0,
-            cuts: VecDeque::new(),
-        };
-        Ok(Self {
-            streams: open_streams(home, names)?,
-            sinks: [
-                sink(Writer::new(rustix::stdio::stdout())?),
-                sink(Writer::new(rustix::stdio::stderr())?),
-            ],
-            glass: Glass::new()?,
-            prefix,
-            buffer: vec![0; LOOK_BYTES],
-            next: 0,
-        })
+    pub(super) fn new(
+        home: &Home,
+        names: &[String],
+        prefix: Prefix,
+        registry: &Registry,
+    ) -> Result<Self> {
+        let sinks = [Sink::new(rustix::stdio::stdout())?, Sink::new(rustix::stdio::stderr())?];
+        for (number, sink) in (0..).zip(&sinks) {
+            register(registry, sink.writer.raw(), number, Interest::WRITABLE)?;
+        }
+        let (streams, glass) = (Vec::new(), Glass::new()?);
+        let buffer = vec![0; LOOK_BYTES];
+        let mut output = Self { streams, sinks, glass, prefix, buffer, next: 0 };
+        output.add(home, names, registry)?;
+        Ok(output)
     }
 
-    /// The home was made anew, with nothing in it: what lives writes to the FIFOs that it has, what
-    /// starts from now on opens others.
+    /// Opens FIFOs again, in a home that was made anew: what lives writes to those that it has,
+    /// what starts from now on opens others.
     ///
     /// # Errors
     /// As [`Output::new`].
-    pub(super) fn add(&mut self, home: &Home, names: &[String]) -> Result<()> {
-        self.streams.extend(open_streams(home, names)?);
+    pub(super) fn add(&mut self, home: &Home, names: &[String], registry: &Registry) -> Result<()> {
+        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        for name in names {
+            let (out, error) = fifo_paths("", name);
+            for (sink, (path, stream)) in [(out, "stdout"), (error, "stderr")].iter().enumerate() {
+                let fifo = fifo::open(home, path.trim_start_matches('/'))?;
+                let number = SINKS + self.streams.len();
+                register(registry, fifo.as_raw_fd(), number, Interest::READABLE)?;
+                let label = Label { name: name.clone(), width, stream };
+                // Something may lie there from before.
+                self.streams.push(Stream { fifo, label, sink, ready: true, ended: false });
+            }
+        }
         Ok(())
     }
 
-    /// What is to be watched: for being writable, then for being readable. The place in the
-    /// list is what [`Output::woken`] is told.
-    pub(super) fn watched(&self) -> Vec<RawFd> {
-        let sinks = self.sinks.iter().map(|sink| sink.outlet.raw());
-        sinks.chain(self.streams.iter().map(|stream| stream.fifo.as_raw_fd())).collect()
-    }
-
-    /// How many of the watched are for being writable.
-    pub(super) const SINKS: usize = 2;
-
-    /// An event for one of the watched.
+    /// An event for the descriptor that was registered with this number.
     pub(super) fn woken(&mut self, number: usize) {
-        match number.checked_sub(Self::SINKS) {
-            None => self.sinks[number].writable = true,
-            Some(stream) => {
-                if let Some(stream) = self.streams.get_mut(stream) {
-                    stream.ready = true;
-                }
-            }
+        if let Some(sink) = self.sinks.get_mut(number) {
+            sink.writable = true;
+        } else if let Some(stream) = self.streams.get_mut(number - SINKS) {
+            stream.ready = true;
         }
     }
 
@@ -182,13 +187,13 @@ impl Output {
 
     fn write(&mut self, sink: usize) -> bool {
         let target = &mut self.sinks[sink];
-        // Whole lines, so that neither a crash nor another writer tears one.
-        let most = target.sent.saturating_add(target.outlet.whole());
+        // Whole lines, so that neither a crash nor another process tears one.
+        let most = target.sent.saturating_add(target.writer.whole());
         let mut ends = target.cuts.iter().map(|(end, _)| *end);
         let fitting = ends.clone().take_while(|end| *end <= most).last();
         let end = fitting.or_else(|| ends.next());
         let end = end.unwrap_or(target.batch.len());
-        match target.outlet.write(&target.batch[target.sent..end]) {
+        match target.writer.write(&target.batch[target.sent..end]) {
             Ok(length) => target.sent += length,
             Err(Errno::INTR) => return true,
             Err(Errno::AGAIN) => {
@@ -229,26 +234,23 @@ impl Output {
                 return;
             }
             stuck.writable = true;
-            stuck.outlet.wait(u64::try_from(left.as_millis()).unwrap_or(0).max(1));
+            stuck.writer.wait(u64::try_from(left.as_millis()).unwrap_or(0).max(1));
         }
     }
 }
 
-fn open_streams(home: &Home, names: &[String]) -> Result<Vec<Stream>> {
-    let width = names.iter().map(|name| name.chars().count()).max();
-    let mut streams = Vec::new();
-    for name in names {
-        let (out, error) = crate::daemon::launch::fifo_paths("", name);
-        for (sink, (path, stream)) in [(out, "stdout"), (error, "stderr")].iter().enumerate() {
-            streams.push(Stream {
-                fifo: fifo::open(home, path.trim_start_matches('/'))?,
-                label: Label { name: name.clone(), width: width.unwrap_or(0), stream },
-                sink,
-                // Something may lie there from before.
-                ready: true,
-                ended: false,
-            });
-        }
+/// The sinks' numbers come first, those of the streams behind them.
+fn register(registry: &Registry, fd: RawFd, number: usize, interest: Interest) -> Result<()> {
+    let token = Token::Role(u32::try_from(number).unwrap_or(u32::MAX));
+    match registry.register(&mut SourceFd(&fd), token.into(), interest) {
+        Ok(()) => Ok(()),
+        // A file: it is always ready.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
     }
-    Ok(streams)
+}
+
+/// Whether a service's output was passed on by an earlier image of this process.
+pub(super) fn has_fifos(home: &Home, name: &str) -> bool {
+    home.has(fifo_paths("", name).0.trim_start_matches('/'))
 }

@@ -5,6 +5,7 @@ use super::exec_pipe::{ExecPipe, Low, MANY};
 use super::held::Held;
 use super::home::Home;
 use super::procfs::{OwnChildren, ProcessList};
+use super::token::Token;
 use super::{
     Child, Errno, Features, Kernel, Launch, Mode, Plan, Reach, Result, Wake, guarded, namespace,
     pidfd, procfs, signals, spawn,
@@ -13,9 +14,12 @@ use crate::process::stat::Stat;
 use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::context::Attributes;
 use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Registry};
 use rustix::fd::{AsRawFd, OwnedFd};
-use rustix::time::ClockId;
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
 
 /// The real kernel, with the loop's registry and the home.
 #[derive(Debug)]
@@ -39,33 +43,6 @@ pub struct Linux {
     /// The inode of our own, if incarnations get others; else 0.
     time_namespace: u64,
     may_raise_limits: bool,
-}
-
-/// Tokens of the loop: the kind above, the id or pid below.
-const KIND_SHIFT: u32 = 32;
-const LEADER: usize = 1;
-const LAUNCH: usize = 2;
-const MEMBER: usize = 3;
-
-/// The loop's token for a wake-up.
-pub fn token_of(wake: Wake) -> Token {
-    let (kind, value) = match wake {
-        Wake::Leader(id) => (LEADER, id),
-        Wake::Launch(id) => (LAUNCH, id),
-        Wake::Member(pid) => (MEMBER, pid.cast_unsigned()),
-    };
-    Token(kind << KIND_SHIFT | value as usize)
-}
-
-/// The wake-up of a token; none if it is one of the loop's own.
-pub fn wake_of(token: Token) -> Option<Wake> {
-    let value = (token.0 & 0xffff_ffff) as u32;
-    match token.0 >> KIND_SHIFT {
-        LEADER => Some(Wake::Leader(value)),
-        LAUNCH => Some(Wake::Launch(value)),
-        MEMBER => Some(Wake::Member(value.cast_signed())),
-        _ => None,
-    }
 }
 
 impl Linux {
@@ -338,7 +315,7 @@ impl Kernel for Linux {
 
     fn watch(&mut self, held: &Held, wake: Wake) -> Result<()> {
         let Some(fd) = held.pidfd().map(AsRawFd::as_raw_fd) else { return Ok(()) };
-        register(&self.registry, fd, token_of(wake))?;
+        register(&self.registry, fd, wake)?;
         self.watched += 1;
         Ok(())
     }
@@ -353,7 +330,7 @@ impl Kernel for Linux {
 
     fn watch_launch(&mut self, launch: &Box<ExecPipe>, wake: Wake) -> Result<()> {
         let fd = launch.as_raw_fd();
-        register(&self.registry, fd, token_of(wake))
+        register(&self.registry, fd, wake)
     }
 
     fn unwatch_launch(&mut self, launch: &Box<ExecPipe>) {
@@ -401,13 +378,13 @@ impl Kernel for Linux {
     }
 }
 
-fn register(registry: &Registry, fd: i32, token: Token) -> Result<()> {
+fn register(registry: &Registry, fd: i32, wake: Wake) -> Result<()> {
     registry
-        .register(&mut SourceFd(&fd), token, Interest::READABLE)
+        .register(&mut SourceFd(&fd), Token::Wake(wake).into(), Interest::READABLE)
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
-fn milliseconds(time: rustix::time::Timespec) -> u64 {
+fn milliseconds(time: Timespec) -> u64 {
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     seconds.saturating_mul(1000) + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
 }
@@ -422,4 +399,22 @@ pub const SIGNALS: [i32; 5] =
 /// As [`signals::signalfd`].
 pub fn signalfd() -> Result<OwnedFd> {
     signals::signalfd(&SIGNALS)
+}
+
+/// Becomes readable whenever the wall clock is set, and when the machine wakes up. The time that a
+/// machine sleeps counts for what is due (CLOCK_BOOTTIME), but not for a poll's timeout: without
+/// this word a poll would go on for what was left of it.
+///
+/// Each change wakes a poll, even if this is never read.
+///
+/// # Errors
+/// What timerfd_create(2) says.
+pub fn clock_changes() -> Result<OwnedFd> {
+    let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+    let timer = timerfd_create(TimerfdClockId::Realtime, flags)?;
+    let never = Timespec { tv_sec: i64::MAX, tv_nsec: 0 };
+    let at = Itimerspec { it_interval: Timespec::default(), it_value: never };
+    let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
+    timerfd_settime(&timer, flags, &at)?;
+    Ok(timer)
 }

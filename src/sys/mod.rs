@@ -28,6 +28,7 @@ pub mod reexec;
 pub mod signals;
 pub mod spawn;
 pub mod terminal;
+pub mod token;
 pub mod user;
 pub mod writer;
 

@@ -2,10 +2,13 @@
 //!
 //! One frame is a little-endian `u32` length and that many bytes of JSON. A connection carries
 //! one request, then replies until one that is final. Nothing here does I/O.
+mod failure;
 pub mod file;
 pub mod frame;
 #[cfg(test)]
 mod tests;
+
+pub use failure::Failure;
 
 use crate::service::context::{Attributes, Context};
 use crate::service::json;

@@ -9,7 +9,7 @@ use opm::daemon::adopt::Place;
 use opm::daemon::{ClientId, Daemon, Leave};
 use opm::service::spec::{Id, Restart};
 use opm::sys::{Features, Wake};
-use opm::wire::Request;
+use opm::wire::{Failure, Request};
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -323,7 +323,7 @@ impl Sim {
         let kernel = Fake::new(self.world.clone());
         match catch_unwind(AssertUnwindSafe(|| begun(kernel, place))) {
             Err(payload) => self.killed(payload),
-            Ok(Err((code, text))) => {
+            Ok(Err(Failure { code, text })) => {
                 note!(self.world.borrow(), "REFUSED {code} {text}");
                 self.death();
                 match self.world.borrow().wild {
@@ -478,7 +478,7 @@ impl Sim {
 }
 
 /// A daemon after its first tick.
-fn begun(kernel: Fake, place: Place) -> Result<Daemon<Fake>, (u8, String)> {
+fn begun(kernel: Fake, place: Place) -> Result<Daemon<Fake>, Failure> {
     let mut daemon = Daemon::begin(kernel, place)?;
     daemon.tick();
     Ok(daemon)

@@ -1,5 +1,4 @@
 //! Services come and go: put on record before anything of them runs, forgotten when nothing does.
-use super::Refusal;
 use super::wait::{Then, Wish, warned};
 use crate::daemon::ledger::definitions::Change;
 use crate::daemon::service::Service;
@@ -10,7 +9,7 @@ use crate::service::context::Context;
 use crate::service::machine::{Generation, Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Env, Id, Spec};
 use crate::sys::{Kernel, describe};
-use crate::wire::{Status, code};
+use crate::wire::{Failure, Status, code};
 use std::rc::Rc;
 
 /// Most services of one daemon.
@@ -20,7 +19,7 @@ const SERVICES_MAX: usize = 16_384;
 const KEYS_NAMED_MAX: usize = 8;
 
 /// In a file (`keep`) the name stands for the service, and its definition has changed.
-fn taken(name: &str, id: Id, keep: bool, differ: &[String]) -> Refusal {
+fn taken(name: &str, id: Id, keep: bool, differ: &[String]) -> Failure {
     let mut keys = differ.iter().take(KEYS_NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
     if differ.len() > KEYS_NAMED_MAX {
         keys.push_str(&format!(" and {} more", differ.len() - KEYS_NAMED_MAX));
@@ -34,7 +33,7 @@ fn taken(name: &str, id: Id, keep: bool, differ: &[String]) -> Refusal {
         (_, true) => format!("it differs in {keys}; 'opm remove {name}' first"),
         (_, false) => format!("it differs in {keys}; choose another with --name"),
     };
-    (code::FAILED, format!("{name}: the name is taken by id {id} ({advice})"))
+    Failure::plain(format!("{name}: the name is taken by id {id} ({advice})"))
 }
 
 impl<K: Kernel> Daemon<K> {
@@ -45,9 +44,9 @@ impl<K: Kernel> Daemon<K> {
         base: Context,
         force: bool,
         keep: bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Failure> {
         for spec in &specs {
-            spec.check().map_err(|text| (code::USAGE, text))?;
+            spec.check().map_err(Failure::usage)?;
         }
         let mut fresh = Vec::new();
         let mut known = Vec::new();
@@ -58,7 +57,7 @@ impl<K: Kernel> Daemon<K> {
             };
             if service.removing {
                 // Made up now it would come up to be forgotten at its next stop.
-                return Err((code::FAILED, format!("{}: is being removed", spec.name)));
+                return Err(Failure::plain(format!("{}: is being removed", spec.name)));
             }
             let differ = service.definition.spec.differences(&spec);
             if !keep || !differ.is_empty() {
@@ -73,7 +72,7 @@ impl<K: Kernel> Daemon<K> {
         for spec in fresh {
             match self.check_likeness(&spec, &passers, force) {
                 Err(outcome) if keep => said.push((Id::MAX, outcome)),
-                Err(outcome) => return Err((outcome.code, outcome.text)),
+                Err(outcome) => return Err(Failure::new(outcome.code, outcome.text)),
                 Ok(warnings) => allowed.push((spec, warnings)),
             }
         }
@@ -114,7 +113,7 @@ impl<K: Kernel> Daemon<K> {
         &mut self,
         specs: Vec<Spec>,
         base: &Rc<Context>,
-    ) -> Result<Vec<Id>, Refusal> {
+    ) -> Result<Vec<Id>, Failure> {
         let wanted = specs.into_iter().map(|spec| (None, Definition { spec, base: base.clone() }));
         self.define_all(wanted.collect())
     }
@@ -123,14 +122,14 @@ impl<K: Kernel> Daemon<K> {
     pub(crate) fn define_all(
         &mut self,
         wanted: Vec<(Option<Id>, Definition)>,
-    ) -> Result<Vec<Id>, Refusal> {
+    ) -> Result<Vec<Id>, Failure> {
         if self.services.len() + wanted.len() > SERVICES_MAX {
-            return Err((code::FAILED, format!("more than {SERVICES_MAX} services")));
+            return Err(Failure::plain(format!("more than {SERVICES_MAX} services")));
         }
         let mut names: Vec<&str> = wanted.iter().map(|(_, d)| d.spec.name.as_str()).collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err((code::USAGE, format!("{}: the name is there twice", twice[0])));
+            return Err(Failure::usage(format!("{}: the name is there twice", twice[0])));
         }
         let mut definitions: Vec<(Id, Definition)> = Vec::new();
         let mut given = VecSet::new();
@@ -148,10 +147,10 @@ impl<K: Kernel> Daemon<K> {
             definitions.push((id, definition));
         }
         let cannot = |what: &str, errno| {
-            (
-                code::FAILED,
-                format!("cannot write {what}: {} (nothing was changed)", describe(errno)),
-            )
+            Failure::plain(format!(
+                "cannot write {what}: {} (nothing was changed)",
+                describe(errno)
+            ))
         };
         let journal = format!("{}/journal", self.home);
         for (id, _) in &definitions {
@@ -176,17 +175,20 @@ impl<K: Kernel> Daemon<K> {
         client: ClientId,
         services: Vec<(String, Env)>,
         env: &Env,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Failure> {
         let mut bases: Vec<Rc<Context>> = Vec::new();
         let mut changed: Vec<Change> = Vec::new();
         for (name, dotenv) in services {
             let Some(service) = self.services.named(&name) else {
-                return Err((code::NO_SUCH, format!("no such service: {name} (try 'opm ls')")));
+                return Err(Failure::new(
+                    code::NO_SUCH,
+                    format!("no such service: {name} (try 'opm ls')"),
+                ));
             };
             let (line, id, old) = (service.line, service.id, service.definition.clone());
             let attributes = old.base.attributes;
             let spec = Spec { dotenv, ..old.spec.clone() };
-            spec.check().map_err(|text| (code::USAGE, text))?;
+            spec.check().map_err(Failure::usage)?;
             let known = bases.iter().find(|base| base.attributes == attributes).cloned();
             let base = known.unwrap_or_else(|| {
                 let base = self.ledger.definitions.intern(Context { env: env.clone(), attributes });
@@ -199,7 +201,7 @@ impl<K: Kernel> Daemon<K> {
             let reason = describe(errno);
             let text =
                 format!("cannot write {}/services: {reason} (nothing was changed)", self.home);
-            (code::FAILED, text)
+            Failure::plain(text)
         })?;
         let mut past: Vec<Rc<Context>> = Vec::new();
         for Change { id, new, old, .. } in changed {

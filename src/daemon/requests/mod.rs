@@ -16,10 +16,7 @@ use crate::service::selector::Selector;
 use crate::service::signal::Signal;
 use crate::service::spec::Id;
 use crate::sys::{Kernel, Reach};
-use crate::wire::{Outcome, Reply, Request, Status, Until, code};
-
-/// A refusal of the request as a whole: exit code and line.
-pub(crate) type Refusal = (u8, String);
+use crate::wire::{Failure, Outcome, Reply, Request, Status, Until, code};
 
 impl<K: Kernel> Daemon<K> {
     /// Takes up a request; its replies appear in the outbox, now or in a later turn.
@@ -28,12 +25,12 @@ impl<K: Kernel> Daemon<K> {
     /// is no look-alike of it.
     pub fn request(&mut self, client: ClientId, asker: Pid, request: Request) {
         self.asker = asker;
-        if let Err((code, text)) = self.handle(client, request) {
-            self.outbox.push((client, Reply::Failed { code, text }));
+        if let Err(failure) = self.handle(client, request) {
+            self.outbox.push((client, failure.into()));
         }
     }
 
-    fn handle(&mut self, client: ClientId, request: Request) -> Result<(), Refusal> {
+    fn handle(&mut self, client: ClientId, request: Request) -> Result<(), Failure> {
         match request {
             Request::Start { target, force } => self.start(client, &target, force)?,
             Request::Define { specs, base, force, keep } => {
@@ -86,8 +83,8 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// The ids that a target names, and an error outcome for each part of it that names none.
-    pub(crate) fn resolve(&self, target: &str) -> Result<(Vec<Id>, Vec<Outcome>), Refusal> {
-        let target = Selector::parse(target).map_err(|text| (code::USAGE, text))?;
+    pub(crate) fn resolve(&self, target: &str) -> Result<(Vec<Id>, Vec<Outcome>), Failure> {
+        let target = Selector::parse(target).map_err(Failure::usage)?;
         let mut ids = VecSet::new();
         let mut missing = Vec::new();
         for part in target.parts() {
@@ -102,7 +99,7 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         if ids.is_empty() && missing.len() == 1 {
-            return Err((code::NO_SUCH, missing.remove(0).text));
+            return Err(Failure::new(code::NO_SUCH, missing.remove(0).text));
         }
         Ok((ids.into_iter().collect(), missing))
     }
@@ -132,7 +129,7 @@ impl<K: Kernel> Daemon<K> {
         missing.into_iter().map(|outcome| (Id::MAX, outcome)).collect()
     }
 
-    fn start(&mut self, client: ClientId, target: &str, force: bool) -> Result<(), Refusal> {
+    fn start(&mut self, client: ClientId, target: &str, force: bool) -> Result<(), Failure> {
         let (ids, missing) = self.resolve(target)?;
         let mut said = Self::said_missing(missing);
         let mut wishes = VecMap::new();
@@ -185,7 +182,7 @@ impl<K: Kernel> Daemon<K> {
         Wish::Down(Generation(self.services.get(id).map_or(0, |service| service.generation)))
     }
 
-    fn stop(&mut self, client: ClientId, target: &str) -> Result<(), Refusal> {
+    fn stop(&mut self, client: ClientId, target: &str) -> Result<(), Failure> {
         let (ids, missing) = self.resolve(target)?;
         let mut wishes = VecMap::new();
         for id in ids {
@@ -196,7 +193,7 @@ impl<K: Kernel> Daemon<K> {
         Ok(())
     }
 
-    fn restart(&mut self, client: ClientId, target: &str) -> Result<(), Refusal> {
+    fn restart(&mut self, client: ClientId, target: &str) -> Result<(), Failure> {
         let (ids, missing) = self.resolve(target)?;
         let mut wishes = VecMap::new();
         let mut said = Self::said_missing(missing);
@@ -231,7 +228,7 @@ impl<K: Kernel> Daemon<K> {
         Ok(())
     }
 
-    fn remove(&mut self, client: ClientId, target: &str) -> Result<(), Refusal> {
+    fn remove(&mut self, client: ClientId, target: &str) -> Result<(), Failure> {
         let (ids, missing) = self.resolve(target)?;
         let mut said = Self::said_missing(missing);
         let mut wishes = VecMap::new();
@@ -258,9 +255,9 @@ impl<K: Kernel> Daemon<K> {
         target: &str,
         signal: i32,
         tree: bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Failure> {
         if !(1..=64).contains(&signal) {
-            return Err((code::USAGE, format!("{signal}: no such signal")));
+            return Err(Failure::usage(format!("{signal}: no such signal")));
         }
         let (ids, missing) = self.resolve(target)?;
         let word = Signal::from_number(signal).map_or(signal.to_string(), Signal::name);
@@ -286,7 +283,7 @@ impl<K: Kernel> Daemon<K> {
         Ok(())
     }
 
-    fn reset(&mut self, client: ClientId, target: &str) -> Result<(), Refusal> {
+    fn reset(&mut self, client: ClientId, target: &str) -> Result<(), Failure> {
         let (ids, missing) = self.resolve(target)?;
         let mut said = Self::said_missing(missing);
         for id in ids {
@@ -307,7 +304,7 @@ impl<K: Kernel> Daemon<K> {
         target: &str,
         until: Until,
         timeout_ms: Option<u64>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Failure> {
         let (ids, missing) = self.resolve(target)?;
         let mut waiting = VecMap::new();
         for id in ids {
@@ -321,7 +318,7 @@ impl<K: Kernel> Daemon<K> {
         Ok(())
     }
 
-    fn flush(&mut self, client: ClientId, target: &str) -> Result<(), Refusal> {
+    fn flush(&mut self, client: ClientId, target: &str) -> Result<(), Failure> {
         let (ids, missing) = self.resolve(target)?;
         let mut said = Self::said_missing(missing);
         for id in ids {

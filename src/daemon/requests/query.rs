@@ -1,5 +1,4 @@
 //! What is true now, for those who ask. Nothing is sampled while nobody does.
-use super::Refusal;
 use super::lookalike::Likeness;
 use crate::daemon::Daemon;
 use crate::daemon::events::{BY_OPM, exit_parts, rfc3339};
@@ -14,7 +13,7 @@ use crate::service::machine::Phase;
 use crate::service::spec::{Env, Id};
 use crate::sys::{Kernel, procfs};
 use crate::wire::{
-    Finding, Health, Identity, Info, LastExit, LogFiles, PROTOCOL, Reply, Row, Status,
+    Failure, Finding, Health, Identity, Info, LastExit, LogFiles, PROTOCOL, Reply, Row, Status,
 };
 use std::collections::BTreeSet;
 
@@ -36,18 +35,18 @@ impl<K: Kernel> Daemon<K> {
         Reply::List(ids.into_iter().filter_map(|id| self.row(id, usage)).collect())
     }
 
-    pub(crate) fn infos(&mut self, target: &str) -> Result<Reply, Refusal> {
+    pub(crate) fn infos(&mut self, target: &str) -> Result<Reply, Failure> {
         let ids = self.one_or_more(target)?;
         Ok(Reply::Info(ids.into_iter().filter_map(|id| self.info(id)).collect()))
     }
 
-    pub(crate) fn envs(&self, target: &str) -> Result<Reply, Refusal> {
+    pub(crate) fn envs(&self, target: &str) -> Result<Reply, Failure> {
         let ids = self.one_or_more(target)?;
         let services = ids.into_iter().filter_map(|id| self.services.get(id));
         Ok(Reply::Env(services.map(|u| (u.name().to_owned(), self.env_of(u))).collect()))
     }
 
-    pub(crate) fn log_files(&self, target: &str) -> Result<Reply, Refusal> {
+    pub(crate) fn log_files(&self, target: &str) -> Result<Reply, Failure> {
         let ids = self.one_or_more(target)?;
         let services = ids.into_iter().filter_map(|id| self.services.get(id));
         let files = services.map(|service| {
@@ -78,10 +77,10 @@ impl<K: Kernel> Daemon<K> {
         })
     }
 
-    fn one_or_more(&self, target: &str) -> Result<Vec<Id>, Refusal> {
+    fn one_or_more(&self, target: &str) -> Result<Vec<Id>, Failure> {
         let (ids, missing) = self.resolve(target)?;
         match missing.into_iter().next() {
-            Some(outcome) => Err((outcome.code, outcome.text)),
+            Some(outcome) => Err(Failure::new(outcome.code, outcome.text)),
             None => Ok(ids),
         }
     }

@@ -1,5 +1,4 @@
 //! `save` and `restore`: the dump, written so that at every instant a whole one is there.
-use super::Refusal;
 use super::wait::{Then, Wish, done, failed, warned};
 use crate::daemon::vecmap::VecMap;
 use crate::daemon::{ClientId, Daemon};
@@ -8,7 +7,7 @@ use crate::service::machine::{Generation, Goal, Input};
 use crate::service::spec::{Definition, Id, Spec};
 use crate::sys::home::NOT_REGULAR;
 use crate::sys::{Kernel, Mode, Result, describe, write_all_at};
-use crate::wire::{Outcome, Status, code};
+use crate::wire::{Failure, Outcome, Status};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -85,10 +84,10 @@ impl<K: Kernel> Daemon<K> {
         self.kernel.sync_home()
     }
 
-    pub(crate) fn save(&mut self, client: ClientId) -> std::result::Result<(), Refusal> {
+    pub(crate) fn save(&mut self, client: ClientId) -> std::result::Result<(), Failure> {
         let dump = self.dump();
         let count = dump.services.len();
-        let bytes = serde_json::to_vec_pretty(&dump).map_err(|e| (code::FAILED, e.to_string()))?;
+        let bytes = serde_json::to_vec_pretty(&dump).map_err(|e| Failure::plain(e.to_string()))?;
         // The one before becomes the backup, but only if it is whole.
         let before = self.kernel.load(FILE).ok().flatten();
         let written = match before.filter(|before| Dump::parse(before).is_ok()) {
@@ -100,7 +99,7 @@ impl<K: Kernel> Daemon<K> {
             let file = if errno == NOT_REGULAR { FRESH } else { FILE };
             let (home, reason) = (&self.home, describe(errno));
             let text = format!("cannot write {home}/{file}: {reason} (the one before is kept)");
-            (code::FAILED, text)
+            Failure::plain(text)
         })?;
         let services = if count == 1 { "service" } else { "services" };
         let text = format!("saved {count} {services} to {}/{FILE}", self.home);
@@ -108,7 +107,7 @@ impl<K: Kernel> Daemon<K> {
         Ok(())
     }
 
-    fn load_dump(&mut self) -> std::result::Result<(Dump, Vec<String>), Refusal> {
+    fn load_dump(&mut self) -> std::result::Result<(Dump, Vec<String>), Failure> {
         let home = self.home.clone();
         let mut warnings = Vec::new();
         let mut missing = true;
@@ -145,14 +144,14 @@ impl<K: Kernel> Daemon<K> {
         } else {
             format!("cannot restore: {}", warnings.join("; "))
         };
-        Err((code::FAILED, text))
+        Err(Failure::plain(text))
     }
 
     pub(crate) fn restore(
         &mut self,
         client: ClientId,
         force: bool,
-    ) -> std::result::Result<(), Refusal> {
+    ) -> std::result::Result<(), Failure> {
         let (dump, warnings) = self.load_dump()?;
         let mut said: Vec<(Id, Outcome)> = Vec::new();
         if !warnings.is_empty() {

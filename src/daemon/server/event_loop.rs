@@ -3,29 +3,25 @@
 //! A client that is slow, silent, hostile or gone costs its own buffer, bounded, and nothing
 //! else. No request is taken from another user.
 use super::connection::Connection;
-use super::role::Role;
+use super::role::{ROLE, Role};
 use crate::daemon::log::log;
 use crate::daemon::relocate::Removal;
 use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::daemon::{ClientId, Daemon, Leave};
-use crate::sys::linux::{Linux, wake_of};
+use crate::sys::home::Home;
+use crate::sys::linux::{self, Linux};
 use crate::sys::peer::peer;
+use crate::sys::token::Token;
 use crate::sys::{Kernel, signals};
 use crate::wire::frame::{self, FrameError, REQUEST_BYTES_MAX};
 use crate::wire::{Reply, Request, code};
 use mio::net::UnixListener;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll};
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
-const SIGNALS: Token = Token(0);
-pub(crate) const LISTENER: Token = Token(1);
-pub(crate) const REMOVALS: Token = Token(2);
-const CLIENT_KIND: usize = 4 << 32;
-/// Descriptors of a foreground run.
-const ROLE_KIND: usize = 5 << 32;
 /// Connections at once, as far as they take no more than half of the descriptors: services need
 /// some, too. For one more, the one that has been silent for longest is closed, or else itself.
 const CONNECTIONS_MAX: usize = 4_096;
@@ -50,36 +46,35 @@ pub struct Server {
     pub(crate) poll: Poll,
     pub(crate) listener: UnixListener,
     signalfd: OwnedFd,
+    /// Never read, only held: see [`linux::clock_changes`].
+    _clock: Option<OwnedFd>,
     /// Says when something in the home is removed.
     pub(crate) removals: Option<OwnedFd>,
     pub(in crate::daemon) removal: Option<Removal>,
     connections: VecMap<ClientId, Connection>,
     connections_max: usize,
-    next_client: ClientId,
+    next_client: u32,
     accept_again: bool,
-    /// Those that may have asked more than they were answered.
+    /// Who may have sent another request behind the one that was answered.
     unread: VecSet<ClientId>,
     uid: u32,
 }
 
 impl Server {
     /// # Errors
-    /// What epoll_ctl(2) says.
-    pub fn new(
-        poll: Poll,
-        mut listener: UnixListener,
-        signalfd: OwnedFd,
-        removals: Option<OwnedFd>,
-    ) -> std::io::Result<Self> {
-        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let fd = signalfd.as_raw_fd();
-        poll.registry().register(&mut SourceFd(&fd), SIGNALS, Interest::READABLE)?;
-        if let Some(removals) = &removals {
-            let fd = removals.as_raw_fd();
-            poll.registry().register(&mut SourceFd(&fd), REMOVALS, Interest::READABLE)?;
-        }
-        let uid = rustix::process::geteuid().as_raw();
-        let connections = VecMap::new();
+    /// What signalfd(2) and epoll_ctl(2) say.
+    pub fn new(poll: Poll, mut listener: UnixListener, home: &Home) -> std::io::Result<Self> {
+        let watch = |fd: &OwnedFd, token: Token| {
+            let fd = fd.as_raw_fd();
+            poll.registry().register(&mut SourceFd(&fd), token.into(), Interest::READABLE)
+        };
+        poll.registry().register(&mut listener, Token::Listener.into(), Interest::READABLE)?;
+        let signalfd = linux::signalfd()?;
+        watch(&signalfd, Token::Signals)?;
+        let clock = linux::clock_changes().ok();
+        clock.as_ref().map_or(Ok(()), |clock| watch(clock, Token::Clock))?;
+        let removals = home.watch_removals().ok();
+        removals.as_ref().map_or(Ok(()), |removals| watch(removals, Token::Removals))?;
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let half = usize::try_from(limit.current.unwrap_or(u64::MAX) / 2);
         Ok(Self {
@@ -89,26 +84,13 @@ impl Server {
             poll,
             listener,
             signalfd,
-            connections,
+            _clock: clock,
+            connections: VecMap::new(),
             next_client: 1,
             accept_again: false,
             unread: VecSet::new(),
-            uid,
+            uid: rustix::process::geteuid().as_raw(),
         })
-    }
-
-    /// The listener's descriptor, to survive an exec.
-    pub fn listener(&self) -> &UnixListener {
-        &self.listener
-    }
-
-    /// Wakes the role by this number.
-    pub fn role_token(number: u32) -> Token {
-        Token(ROLE_KIND | number as usize)
-    }
-
-    pub fn registry(&self) -> &mio::Registry {
-        self.poll.registry()
     }
 
     /// Turns until the daemon leaves.
@@ -137,23 +119,21 @@ impl Server {
             let mut removed = false;
             let mut connecting = std::mem::take(&mut self.accept_again);
             for event in &events {
-                match event.token() {
-                    SIGNALS => signals::drain(&self.signalfd, |signal| match signal {
+                match Token::of(event.token()) {
+                    Some(Token::Signals) => signals::drain(&self.signalfd, |signal| match signal {
                         libc::SIGCHLD => child_signal = true,
                         libc::SIGHUP => {}
                         signal => asked.push(signal),
                     }),
-                    LISTENER => connecting = true,
-                    REMOVALS => removed = true,
-                    token if token.0 >> 32 == ROLE_KIND >> 32 => {
-                        role.woken(token.0 & 0xffff_ffff);
-                    }
-                    token => match wake_of(token) {
-                        Some(wake) => wakes.push(wake),
-                        // That it can be written to, `flush` finds out by itself.
-                        None if !is_news(event) => {}
-                        None => ready.push((token.0 & 0xffff_ffff) as ClientId),
-                    },
+                    Some(Token::Listener) => connecting = true,
+                    Some(Token::Removals) => removed = true,
+                    // What is due is computed in each turn.
+                    Some(Token::Clock) | None => {}
+                    Some(Token::Role(number)) => role.woken(number),
+                    // That it can be written to, `flush` finds out by itself.
+                    Some(Token::Client(_)) if !is_news(event) => {}
+                    Some(Token::Client(id)) => ready.push(id.into()),
+                    Some(Token::Wake(wake)) => wakes.push(wake),
                 }
             }
             ready.extend(std::mem::take(&mut self.unread));
@@ -217,13 +197,12 @@ impl Server {
                 continue;
             }
             let id = self.next_client;
-            // 32 bits, of which 0 is the role.
-            self.next_client = id % 0xffff_ffff + 1;
-            let token = Token(CLIENT_KIND | usize::try_from(id).unwrap_or(0));
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            if self.poll.registry().register(&mut stream, token, interest).is_ok() {
-                self.connections.insert(id, Connection::new(stream, pid));
-                ready.push(id);
+            // Never 0, which is the role.
+            self.next_client = id.checked_add(1).unwrap_or(1);
+            let (token, both) = (Token::Client(id), Interest::READABLE | Interest::WRITABLE);
+            if self.poll.registry().register(&mut stream, token.into(), both).is_ok() {
+                self.connections.insert(id.into(), Connection::new(stream, pid));
+                ready.push(id.into());
             }
         }
     }
@@ -369,12 +348,15 @@ impl Server {
     }
 }
 
-/// What is due, until the role asks for nothing more. It has the last word: what is in the
-/// outbox for it would be nobody's afterwards.
+/// What is due, until the role asks for nothing more.
 fn settle(daemon: &mut Daemon<Linux>, role: &mut dyn Role) {
-    daemon.tick();
-    while role.turn(daemon) {
+    loop {
         daemon.tick();
+        let replies = daemon.outbox.extract_if(.., |(client, _)| *client == ROLE);
+        let replies = replies.map(|(_, reply)| reply).collect();
+        if !role.turn(daemon, replies) {
+            return;
+        }
     }
 }
 

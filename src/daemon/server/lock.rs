@@ -1,10 +1,9 @@
 //! The home's lock: who holds it is the daemon; and the home's key, which is written in it.
 use super::socket;
-use crate::daemon::failure::Failure;
 use crate::daemon::log::log;
 use crate::sys::home::{Home, lock_sharers, try_lock};
 use crate::sys::{Errno, describe, signals};
-use crate::wire::code;
+use crate::wire::Failure;
 use rustix::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -14,74 +13,61 @@ const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// When it takes longer, say who is in the way.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a lock that is held says to whoever waits for it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Waiting {
-    /// A daemon that listens serves the home.
-    Brief,
-    /// As above, but not one that is ending.
-    Patient,
-    /// A child of the image before has not exec'd yet: that image was the daemon, and the socket
-    /// that answers is our own. Or a daemon that came in between serves the home.
-    Again,
-    /// As above, but there is no giving way to another: our end is that of the services.
-    Always,
+/// Who waits for the lock.
+#[derive(Clone, Copy)]
+pub(super) struct Waiter {
+    /// An earlier image of this very process was the daemon: it has services, the socket is still
+    /// its own, and whoever holds the lock is a child of it that has not exec'd yet.
+    pub(super) follows: bool,
+    /// It leaves the home to another daemon. `opm run` does not: its end is that of the services.
+    pub(super) yields: bool,
 }
 
-impl Waiting {
-    /// `follows`: an image of this very process was the daemon. `yields`: to another daemon.
-    pub(super) fn of(follows: bool, yields: bool) -> Self {
-        match (follows, yields) {
-            (true, true) => Self::Again,
-            (true, false) => Self::Always,
-            (false, false) => Self::Patient,
-            (false, true) => Self::Brief,
+impl Waiter {
+    /// Whether another daemon serves the home, so that waiting is in vain.
+    fn is_served(self, home: &Home) -> bool {
+        match (self.follows, self.yields) {
+            (true, true) => socket::is_listened_by_another(home),
+            (true, false) => false,
+            (false, true) => socket::connect(home).is_ok(),
+            // One that is just ending makes room.
+            (false, false) => socket::connect(home).is_ok_and(|other| !socket::is_ending(&other)),
         }
     }
 }
 
 /// False: another daemon serves this home already.
-pub(super) fn wait_for_lock(
-    place: &Home,
-    lock: &OwnedFd,
-    waiting: Waiting,
-) -> Result<bool, Failure> {
-    let home = place.path.as_str();
+pub(super) fn wait_for_lock(home: &Home, lock: &OwnedFd, waiter: Waiter) -> Result<bool, Failure> {
+    let path = home.path.as_str();
     let began = Instant::now();
-    let mut told = false;
+    let mut is_said = false;
     loop {
-        match lock_home(place, lock) {
+        match lock_home(home, lock) {
             Ok(()) => return Ok(true),
             Err(Errno::WOULDBLOCK | Errno::INTR) => {}
             Err(errno) => {
-                return Err((code::UNREACHABLE, format!("{home}/lock: {}", describe(errno))));
+                return Err(Failure::unreachable(format!("{path}/lock: {}", describe(errno))));
             }
         }
-        if waiting == Waiting::Again && socket::is_listened_by_another(place) {
-            log(&format!("another daemon serves {home} by now"));
-            return Ok(false);
-        }
-        if matches!(waiting, Waiting::Brief | Waiting::Patient)
-            && let Ok(daemon) = socket::connect(place)
-            && !(waiting == Waiting::Patient && socket::is_ending(&daemon))
-        {
-            if waiting == Waiting::Brief {
-                log(&format!("a daemon serves {home} already"));
+        if waiter.is_served(home) {
+            if waiter.yields {
+                log(&format!("another daemon serves {path} already"));
             }
             return Ok(false);
         }
-        // An image that follows another has services, and leaves them as a daemon does.
-        if waiting != Waiting::Again && signals::is_pending(&[libc::SIGTERM, libc::SIGINT]) {
-            let text = format!("told to end while another process holds {home}/lock");
-            return Err((code::UNREACHABLE, text));
+        // A daemon that follows its own earlier image has services: it takes the lock first, and
+        // then leaves them as any daemon does.
+        let may_end = !(waiter.follows && waiter.yields);
+        if may_end && signals::is_pending(&[libc::SIGTERM, libc::SIGINT]) {
+            let text = format!("told to end while another process holds {path}/lock");
+            return Err(Failure::unreachable(text));
         }
-        if !told && began.elapsed() > LOCK_PATIENCE {
-            told = true;
+        if !is_said && began.elapsed() > LOCK_PATIENCE {
+            is_said = true;
             let own = rustix::process::getpid().as_raw_nonzero().get();
-            let mut holders = lock_sharers(&format!("{home}/lock"));
-            holders.retain(|pid| *pid != own);
-            let holders: Vec<String> = holders.iter().map(ToString::to_string).collect();
-            let holders = holders.join(", ");
+            let holders = lock_sharers(&format!("{path}/lock")).into_iter();
+            let holders = holders.filter(|pid| *pid != own).map(|pid| pid.to_string());
+            let holders = holders.collect::<Vec<_>>().join(", ");
             log(&format!(
                 "waiting for pid {holders}: started by the daemon before, and not yet exec'd"
             ));
@@ -107,7 +93,14 @@ pub(crate) fn write_key(lock: &OwnedFd, key: u64, (device, inode): (u64, u64)) {
     rustix::io::pwrite(lock, text.as_bytes(), 0).ok();
 }
 
-pub(super) fn key_of(text: &[u8], (device, inode): (u64, u64)) -> Option<u64> {
+/// None: it holds none, or one of another home.
+pub(super) fn read_key(lock: &OwnedFd, device_inode: (u64, u64)) -> Result<Option<u64>, Errno> {
+    let mut text = [0u8; 64];
+    let length = rustix::io::pread(lock, &mut text, 0)?;
+    Ok(key_of(&text[..length], device_inode))
+}
+
+fn key_of(text: &[u8], (device, inode): (u64, u64)) -> Option<u64> {
     let line = std::str::from_utf8(text).ok()?.lines().next()?;
     let mut words = line.split(' ').map(|word| u64::from_str_radix(word, 16).ok());
     let key = words.next()??;

@@ -20,18 +20,19 @@
 //! reaped only after everything in its namespace is. (File handles of namespaces, Linux 6.18,
 //! say ESTALE of live ones too for want of privilege: no proof.)
 use crate::daemon::adopt::Place;
-use crate::daemon::failure::Failure;
 use crate::daemon::launch::LIVING;
 use crate::daemon::ledger::journal;
 use crate::daemon::log::log;
 use crate::process::journal_format::{HEADER_BYTES, Header};
 use crate::sys::home::{Home, try_lock};
 use crate::sys::{Errno, Mode, describe, fifo, procfs, reexec};
-use crate::wire::code;
+use crate::wire::Failure;
 use rustix::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// The inode of the initial PID namespace (PROC_PID_INIT_INO of linux/proc_ns.h).
+pub(crate) const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// The lock file of PID 1.
 const ALIVE: &str = "alive";
 /// From one look to the next.
@@ -42,9 +43,23 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The PID namespace that is proven gone; 0 is none.
 static GONE: AtomicU64 = AtomicU64::new(0);
 
-/// Whether this namespace was waited for.
+/// Whether a namespace has ended: one that was waited for, or one that no process is in, as seen
+/// from the initial one, which sees all.
 pub(super) fn is_gone(namespace: u64) -> bool {
-    namespace != 0 && GONE.load(Ordering::Relaxed) == namespace
+    if namespace != 0 && GONE.load(Ordering::Relaxed) == namespace {
+        return true;
+    }
+    if procfs::pid_namespace() != INITIAL_PID_NAMESPACE {
+        return false;
+    }
+    let Ok(pids) = procfs::processes() else {
+        return false;
+    };
+    pids.into_iter().all(|pid| match rustix::fs::stat(format!("/proc/{pid}/ns/pid")) {
+        Ok(stat) => stat.st_ino != namespace,
+        Err(Errno::NOENT | Errno::SRCH) => true,
+        Err(_) => false,
+    })
 }
 
 /// PID 1 holds `alive` for its whole life. None: we are not PID 1.
@@ -56,14 +71,13 @@ pub(crate) fn hold_alive(
         return Ok(None);
     }
     let cannot = |errno: Errno| {
-        let text = format!("cannot use {}/{ALIVE}: {}", home.path, describe(errno));
-        (code::UNREACHABLE, text)
+        Failure::unreachable(format!("cannot use {}/{ALIVE}: {}", home.path, describe(errno)))
     };
     let file = match inherited {
         Some(file) => file,
         None => home.open_file(ALIVE, Mode::InPlace).map_err(cannot)?,
     };
-    // Made for the services; our own end of it is not needed.
+    // The FIFO has to exist: services open it themselves, and no descriptor of ours may hold it.
     drop(fifo::open(home, LIVING).map_err(cannot)?);
     match try_lock(&file) {
         // Somebody else's: it may be about to end.

@@ -1,45 +1,32 @@
-//! What may stand in front of the loop: nothing, or a foreground run.
+//! What the daemon is: a service of the background, or the foreground of `opm run`.
 //!
-//! A front sees what the daemon knows and asks for what an operator could ask for. It never
-//! spawns, signals or reaps past the daemon, but for what belongs to no service.
-use crate::daemon::failure::Failure;
+//! A role sees what the daemon knows and asks for what an operator could ask for. It never
+//! spawns, signals or reaps past the daemon.
 use crate::daemon::log::log;
 use crate::daemon::service::Service;
 use crate::daemon::trees::Owner;
 use crate::daemon::{ClientId, Daemon, Leave};
-use crate::process::Exit;
-use crate::service::context::Context;
-use crate::service::machine::{Input, Time};
-use crate::service::spec::{Id, Restart, Spec};
+use crate::service::machine::Time;
 use crate::sys::linux::Linux;
-use crate::sys::{Errno, Kernel, Reach, Streams};
-use crate::wire::{Reply, Request, Status, code};
+use crate::sys::{Kernel, Reach};
+use crate::wire::{Failure, Reply, Request, code};
 use mio::Registry;
 
-/// The client that a front is; the loop gives no other this number.
+/// The client that a role is; no connection gets this number.
 pub const ROLE: ClientId = 0;
 
-/// What the loop asks of whoever stands in front of it.
+/// What the event loop asks of it.
 pub trait Role {
-    /// What only a log is to be told.
-    fn say(&self, _line: &str) {}
-    /// Says why nothing can be served.
-    fn say_end(&self, _code: u8, text: &str) {
-        log(text);
-    }
+    /// Whether it leaves the home to another daemon.
+    fn yields(&self) -> bool;
     /// See [`Place`](crate::daemon::adopt::Place).
     fn forgets_elsewhere(&self) -> bool {
         false
     }
-    /// Another daemon serves the home.
-    ///
-    /// # Errors
-    /// The exit code, if that is an error.
-    fn if_served_already(&self) -> Result<u8, u8>;
     /// Adoption is complete. `again`: an earlier image of this process began already.
     ///
     /// # Errors
-    /// Exit code and line.
+    /// Why it can't.
     fn begin(
         &mut self,
         daemon: &mut Daemon<Linux>,
@@ -51,11 +38,16 @@ pub trait Role {
     /// A signal came, but SIGCHLD or SIGHUP.
     fn signal(&mut self, signal: i32, daemon: &mut Daemon<Linux>);
     /// A descriptor registered with this number is ready.
-    fn woken(&mut self, number: usize);
-    /// The last thing in each turn. True: it asked for something.
-    fn turn(&mut self, daemon: &mut Daemon<Linux>) -> bool;
+    fn woken(&mut self, _number: u32) {}
+    /// The last thing in each turn, with what was answered to the role's requests. True: it asked
+    /// for something.
+    fn turn(&mut self, _daemon: &mut Daemon<Linux>, _replies: Vec<Reply>) -> bool {
+        false
+    }
     /// When the next turn is due.
-    fn deadline(&self) -> Option<Time>;
+    fn deadline(&self) -> Option<Time> {
+        None
+    }
     /// The daemon has left. The exit code.
     fn end(&mut self, daemon: &mut Daemon<Linux>) -> u8;
 }
@@ -67,24 +59,19 @@ pub struct Background {
 }
 
 impl Role for Background {
+    fn yields(&self) -> bool {
+        true
+    }
+
     fn forgets_elsewhere(&self) -> bool {
         self.forgets_elsewhere
     }
 
-    fn say(&self, line: &str) {
-        log(line);
-    }
-
-    fn say_end(&self, code: u8, text: &str) {
-        // Whoever launched us reads the code and the reason from here.
-        log(&format!("opm: exit {code}: {text}"));
-    }
-
-    fn if_served_already(&self) -> Result<u8, u8> {
-        Ok(code::DONE)
-    }
-
-    fn begin(&mut self, _: &mut Daemon<Linux>, _: &Registry, _: bool) -> Result<(), Failure> {
+    fn begin(&mut self, daemon: &mut Daemon<Linux>, _: &Registry, _: bool) -> Result<(), Failure> {
+        let services = daemon.services.iter().count();
+        let pid = rustix::process::getpid().as_raw_nonzero();
+        let (version, home) = (env!("CARGO_PKG_VERSION"), &daemon.home);
+        log(&format!("opm {version} serves {home} (pid {pid}, {services} services)"));
         Ok(())
     }
 
@@ -94,16 +81,6 @@ impl Role for Background {
         }
     }
 
-    fn woken(&mut self, _: usize) {}
-
-    fn turn(&mut self, _: &mut Daemon<Linux>) -> bool {
-        false
-    }
-
-    fn deadline(&self) -> Option<Time> {
-        None
-    }
-
     fn end(&mut self, daemon: &mut Daemon<Linux>) -> u8 {
         let alive = daemon.services.iter().any(|service| service.machine.generation().is_some());
         log(if alive { "left; services keep running" } else { "left; nothing runs" });
@@ -111,108 +88,8 @@ impl Role for Background {
     }
 }
 
-/// Where a service stands, as far as a foreground run cares.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It lives, or will again by itself.
-    Alive,
-    /// An operator stopped or removed it.
-    Halted,
-    /// It ended for good, with this code, and why if there is more to say.
-    Ended(u8, Option<String>),
-}
-
+/// What only a role asks for.
 impl<K: Kernel> Daemon<K> {
-    /// Where these services' output goes from their next start on.
-    pub fn lead_streams(&mut self, names: impl Iterator<Item = String>, streams: Streams) {
-        self.foreground.extend(names.map(|name| (name, streams)));
-    }
-
-    /// Asks for these services, as they are declared here: what is known by another definition
-    /// is removed first. Gives back those whose old incarnations have to drain before.
-    pub fn declare(&mut self, specs: Vec<Spec>, base: &Context) -> Vec<Spec> {
-        let (mut ready, mut later) = (Vec::new(), Vec::new());
-        for spec in specs {
-            if let Some(id) = self.services.id_of(&spec.name)
-                && !self
-                    .services
-                    .get(id)
-                    .is_some_and(|service| is_as_declared(service, &spec, base))
-            {
-                if let Some(service) = self.services.get_mut(id) {
-                    service.removing = true;
-                }
-                self.feed(id, Input::Stop);
-                if self.services.get(id).is_some() {
-                    later.push(spec);
-                    continue;
-                }
-            }
-            ready.push(spec);
-        }
-        if !ready.is_empty() {
-            let request = Request::Define {
-                specs: ready,
-                base: Box::new(base.clone()),
-                force: false,
-                keep: true,
-            };
-            self.request(ROLE, 0, request);
-        }
-        later
-    }
-
-    /// What was answered to the front.
-    pub fn answers(&mut self) -> Vec<Reply> {
-        let mut answers = Vec::new();
-        self.outbox.retain_mut(|(client, reply)| {
-            let ours = *client == ROLE;
-            if ours {
-                answers.push(std::mem::replace(reply, Reply::List(Vec::new())));
-            }
-            !ours
-        });
-        answers
-    }
-
-    /// Where the service of this name stands.
-    pub fn fate(&self, name: &str) -> Fate {
-        let Some(service) = self.services.named(name) else {
-            return Fate::Halted;
-        };
-        match service.status() {
-            Status::Online | Status::Starting | Status::Stopping | Status::Waiting => Fate::Alive,
-            Status::Stopped if service.halted => Fate::Halted,
-            Status::Errored => Fate::Ended(exit_code(service).max(1), service.reason()),
-            Status::Stopped => Fate::Ended(exit_code(service), service.reason()),
-        }
-    }
-
-    /// Whether this service's end is the end of all: not if it had only one thing to do and has
-    /// done it.
-    pub fn is_fatal(&self, name: &str) -> bool {
-        let service = self.services.named(name);
-        service.is_some_and(|service| {
-            let spec = &service.definition.spec;
-            spec.policy.critical && !(spec.policy.restart == Restart::Never && service.is_done())
-        })
-    }
-
-    /// Whether a service of this name may have live processes.
-    pub fn is_live(&self, name: &str) -> bool {
-        let service = self.services.named(name);
-        service
-            .is_some_and(|service| service.run.is_some() || service.machine.generation().is_some())
-    }
-
-    /// Stops every service, the last defined first.
-    pub fn stop_all(&mut self) {
-        let ids: Vec<Id> = self.services.iter().map(|service| service.id).collect();
-        for id in ids.into_iter().rev() {
-            self.feed(id, Input::Stop);
-        }
-    }
-
     /// SIGKILL for everything that is left.
     pub fn kill_all(&mut self) {
         let live = self.services.iter().filter(|service| service.run.is_some());
@@ -256,25 +133,5 @@ impl<K: Kernel> Daemon<K> {
                 .services
                 .iter()
                 .all(|service| service.run.is_none() && service.machine.generation().is_none())
-    }
-}
-
-/// A live service goes on in the environment that it was started in; one that has to be started
-/// anyway gets the one of now.
-fn is_as_declared<K: Kernel>(service: &Service<K>, spec: &Spec, base: &Context) -> bool {
-    let live = service.run.is_some() || service.machine.generation().is_some();
-    let same = || service.definition.spec.differences(spec).is_empty();
-    !service.removing && same() && (live || *service.definition.base == *base)
-}
-
-/// As a shell has it: 128+n for a signal, 127 not found, 126 could not be started.
-fn exit_code<K: Kernel>(service: &Service<K>) -> u8 {
-    if let Some(errno) = service.launch_error {
-        return if errno == Errno::NOENT { 127 } else { 126 };
-    }
-    match service.exit {
-        Some(Exit::Code(code)) => u8::try_from(code & 0xff).unwrap_or(1),
-        Some(Exit::Signal(signal)) => u8::try_from(128 + signal).unwrap_or(255),
-        Some(Exit::Unknown) | None => 1,
     }
 }

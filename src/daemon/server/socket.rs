@@ -1,10 +1,9 @@
 //! The home's socket: reached by the directory that is held, never by the home's path, which may
 //! lead to another daemon's home by now.
-use crate::daemon::failure::Failure;
 use crate::sys::home::Home;
 use crate::sys::peer::peer;
 use crate::sys::{Errno, describe};
-use crate::wire::code;
+use crate::wire::Failure;
 use mio::net::UnixListener;
 use rustix::fd::AsRawFd;
 use rustix::fs::OFlags;
@@ -21,7 +20,7 @@ const ENDING: Duration = Duration::from_secs(1);
 /// socket's path has room for 107 bytes only.
 pub(crate) fn bind(home: &Home) -> Result<UnixListener, Failure> {
     let cannot =
-        |errno: Errno| (code::UNREACHABLE, format!("{}/{SOCKET}: {}", home.path, describe(errno)));
+        |errno: Errno| Failure::unreachable(format!("{}/{SOCKET}: {}", home.path, describe(errno)));
     home.remove(SOCKET).map_err(cannot)?;
     rustix::process::fchdir(&home.dir).map_err(cannot)?;
     let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));

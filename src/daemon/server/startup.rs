@@ -1,11 +1,10 @@
 //! From a bare process to a daemon with its home, and out again.
 use super::event_loop::Server;
-use super::lock::{LOCK, Waiting, key_of, wait_for_lock, write_key};
+use super::lock::{LOCK, Waiter, read_key, wait_for_lock, write_key};
 use super::predecessor;
 use super::role::{Background, Role};
 use super::socket::{self, SOCKET};
 use crate::daemon::adopt::Place;
-use crate::daemon::failure::Failure;
 use crate::daemon::log::log;
 use crate::daemon::{Daemon, Leave, departure};
 use crate::process::mark::MARK_VARIABLE;
@@ -14,7 +13,7 @@ use crate::sys::linux::{self, Linux};
 use crate::sys::{
     Errno, Mode, attributes, describe, exec_pipe, fds, heap, limits, procfs, reexec, signals,
 };
-use crate::wire::{PROTOCOL, code};
+use crate::wire::{Failure, PROTOCOL, code};
 use mio::Poll;
 use mio::net::UnixListener;
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -24,27 +23,19 @@ use std::path::Path;
 const PID_FILE: &str = "opm.pid";
 /// A daemon with fewer descriptors than this could not hear anybody, let alone start something.
 const DESCRIPTORS_MIN: u64 = 32;
-/// The inode of the initial PID namespace (PROC_PID_INIT_INO of linux/proc_ns.h).
-pub(crate) const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// What this build can take over: journal and definitions of this format.
 const FORMAT: &str = "journal 2";
 const PROTOCOL_WORD: &str = "protocol";
 
-/// Runs the daemon of `home` in the foreground. The exit code of the command.
+/// Runs the daemon of `home` as one of the background. The exit code of the command.
 /// `forgets_elsewhere`: see [`Place`].
 pub fn serve(home: &Path, forgets_elsewhere: bool) -> u8 {
-    serve_with(home, &mut Background { forgets_elsewhere })
-}
-
-/// The same with something in role of it.
-pub fn serve_with(home: &Path, role: &mut dyn Role) -> u8 {
-    match try_serve(home, role) {
-        Ok(code) => code,
-        Err((code, text)) => {
-            role.say_end(code, &text);
-            code
-        }
-    }
+    let code = serve_with(home, &mut Background { forgets_elsewhere });
+    code.unwrap_or_else(|Failure { code, text }| {
+        // Whoever launched us reads the code and the reason from here.
+        log(&format!("opm: exit {code}: {text}"));
+        code
+    })
 }
 
 /// `opm daemon self-check`: says what this binary can take over. The exit code.
@@ -63,48 +54,52 @@ pub fn can_take_over(self_check: &str) -> bool {
         && protocol.is_some_and(|protocol| protocol >= PROTOCOL)
 }
 
-fn try_serve(home: &Path, role: &mut dyn Role) -> Result<u8, Failure> {
-    let path = home
-        .to_str()
-        .filter(|path| path.starts_with('/'))
-        .ok_or((code::USAGE, format!("{}: the home is no absolute UTF-8 path", home.display())))?;
+/// Runs the daemon of `home` in this role. The exit code of the command.
+///
+/// # Errors
+/// Why nothing can be served.
+pub fn serve_with(home: &Path, role: &mut dyn Role) -> Result<u8, Failure> {
+    let path = home.to_str().filter(|path| path.starts_with('/')).ok_or_else(|| {
+        Failure::usage(format!("{}: the home is no absolute UTF-8 path", home.display()))
+    })?;
     let (listener, alive) = prepare_process()?;
     // Before anything that may take long: whom we came from must not take us for a service.
     departure::announce(None);
     let nofile = limits::raise_nofile();
     check_descriptors()?;
-    let cannot = |what: &str, errno: Errno| {
-        (code::UNREACHABLE, format!("cannot use {path}{what}: {}", describe(errno)))
+    let cannot = |what: &str, errno| {
+        Failure::unreachable(format!("cannot use {path}{what}: {}", describe(errno)))
     };
-    let home = Home::open(path).map_err(|errno| (code::UNREACHABLE, Home::refusal(path, errno)))?;
+    let home = Home::open(path).map_err(|e| Failure::unreachable(Home::refusal(path, e)))?;
     let lock = home.open_file(LOCK, Mode::InPlace).map_err(|errno| cannot("/lock", errno))?;
-    let waiting = Waiting::of(listener.is_some(), role.if_served_already().is_ok());
-    if !wait_for_lock(&home, &lock, waiting)? {
+    let follows = listener.is_some();
+    if !wait_for_lock(&home, &lock, Waiter { follows, yields: role.yields() })? {
+        if role.yields() {
+            return Ok(code::DONE);
+        }
         let text = format!("a daemon serves {path} already (stop it, or use another OPM_HOME)");
-        return role.if_served_already().map_err(|code| (code, text));
+        return Err(Failure::plain(text));
     }
     if let Err(errno) = home.make_dir("logs") {
-        log(&cannot("/logs", errno).1);
+        log(&cannot("/logs", errno).text);
     }
-    let forgets = role.forgets_elsewhere();
-    let place = place(&home, &lock, forgets).map_err(|errno| cannot("", errno))?;
+    let place = place(&home, &lock, role.forgets_elsewhere()).map_err(|errno| cannot("", errno))?;
     if place.pid_namespace == 0 {
         let text = "cannot supervise without /proc (mount it; 'opm init' does without)";
-        return Err((code::UNREACHABLE, text.to_owned()));
+        return Err(Failure::unreachable(text));
     }
     let alive = predecessor::hold_alive(&home, alive)?;
     predecessor::wait_for_namespace(&home, &place, alive.as_ref());
-    let io = |error: std::io::Error| (code::UNREACHABLE, format!("cannot poll: {error}"));
-    let poll = Poll::new().map_err(io)?;
-    let registry = poll.registry().try_clone().map_err(io)?;
-    let signalfd = linux::signalfd().map_err(|errno| cannot("", errno))?;
+    let cannot_poll = |e: std::io::Error| Failure::unreachable(format!("cannot poll: {e}"));
+    let poll = Poll::new().map_err(cannot_poll)?;
+    let registry = poll.registry().try_clone().map_err(cannot_poll)?;
     let without = std::env::var("OPM_WITHOUT").unwrap_or_default();
     let mut kernel = Linux::new(registry, home, lock, nofile, &without);
     kernel.listener = listener.as_ref().map_or(-1, AsRawFd::as_raw_fd);
     if !kernel.lists_children() {
         let text = "this kernel does not list children (CONFIG_PROC_CHILDREN): nothing could be \
                     confirmed to be gone";
-        return Err((code::UNREACHABLE, text.to_owned()));
+        return Err(Failure::unreachable(text));
     }
     let (inherited, device_inode) = (place.inherited_limit, place.device_inode);
     let mut daemon = Daemon::begin(kernel, place)?;
@@ -116,22 +111,15 @@ fn try_serve(home: &Path, role: &mut dyn Role) -> Result<u8, Failure> {
     }
     write_pid(&daemon.kernel.home);
     daemon.kernel.keep_low();
-    let again = listener.is_some();
     let listener = match listener {
         Some(listener) if socket::is_listened_by_us(&daemon.kernel.home) => listener,
         _ => socket::bind(&daemon.kernel.home)?,
     };
     daemon.kernel.listener = listener.as_raw_fd();
-    let removals = daemon.kernel.home.watch_removals().ok();
-    let mut server = Server::new(poll, listener, signalfd, removals).map_err(io)?;
-    reexec::arm(server.listener());
-    role.begin(&mut daemon, server.registry(), again)?;
-    role.say(&greeting(&daemon));
+    let mut server = Server::new(poll, listener, &daemon.kernel.home).map_err(cannot_poll)?;
+    reexec::arm(&server.listener);
+    role.begin(&mut daemon, server.poll.registry(), follows)?;
     turn(&mut server, &mut daemon, role);
-    Ok(leave(daemon, role))
-}
-
-fn leave(mut daemon: Daemon<Linux>, role: &mut dyn Role) -> u8 {
     for name in [SOCKET, PID_FILE] {
         daemon.kernel.home.remove(name).ok();
     }
@@ -139,33 +127,25 @@ fn leave(mut daemon: Daemon<Linux>, role: &mut dyn Role) -> u8 {
     // A child that is still to exec may share our descriptors: closed here, the lock would be lost
     // to it. The end of the process leaves them to it.
     std::mem::forget(daemon);
-    code
+    Ok(code)
 }
 
 fn check_descriptors() -> Result<(), Failure> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let Some(limit) = limit.filter(|limit| *limit < DESCRIPTORS_MIN) else {
-        return Ok(());
-    };
-    let text = format!(
-        "the limit of open files is {limit}, too low for a daemon (raise it to {DESCRIPTORS_MIN}: \
-         ulimit -n)"
-    );
-    Err((code::UNREACHABLE, text))
-}
-
-fn greeting(daemon: &Daemon<Linux>) -> String {
-    let services = daemon.services.iter().count();
-    let pid = rustix::process::getpid().as_raw_nonzero();
-    let (version, home) = (env!("CARGO_PKG_VERSION"), &daemon.home);
-    format!("opm {version} serves {home} (pid {pid}, {services} services)")
+    match limit.filter(|limit| *limit < DESCRIPTORS_MIN) {
+        None => Ok(()),
+        Some(limit) => Err(Failure::unreachable(format!(
+            "the limit of open files is {limit}, too low for a daemon (raise it to \
+             {DESCRIPTORS_MIN}: ulimit -n)"
+        ))),
+    }
 }
 
 /// Until it leaves for good. An exec that works does not come back.
 fn turn(server: &mut Server, daemon: &mut Daemon<Linux>, role: &mut dyn Role) {
     while let Leave::Exec(binary) = server.run(daemon, role) {
         log(&format!("becoming {binary}"));
-        let errno = reexec::become_image(&binary, server.listener());
+        let errno = reexec::become_image(&binary, &server.listener);
         let why = describe(errno);
         log(&format!("cannot execute {binary}: {why}; staying"));
         daemon.leave = None;
@@ -191,7 +171,7 @@ fn prepare_process() -> Result<(Option<UnixListener>, Option<OwnedFd>), Failure>
     let [listener, alive] = inherited.map(|fd| fd.and_then(|fd| fds::inherited(fd.cast_signed())));
     drop(std::env::set_current_dir("/"));
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-        .map_err(|errno| (code::UNREACHABLE, format!("no subreaper: {}", describe(errno))))?;
+        .map_err(|e| Failure::unreachable(format!("no subreaper: {}", describe(e))))?;
     let listener = listener.map(|fd| {
         let listener = std::os::unix::net::UnixListener::from(exec_pipe::move_up(fd));
         drop(listener.set_nonblocking(true));
@@ -216,43 +196,20 @@ fn open_standard_streams() {
 }
 
 fn place(home: &Home, lock: &OwnedFd, forgets_elsewhere: bool) -> Result<Place, Errno> {
-    let mut text = [0u8; 64];
-    let length = rustix::io::pread(lock, &mut text, 0)?;
     let device_inode = home.place();
-    let outer: Vec<String> = ["OPM_OUTER", MARK_VARIABLE]
-        .iter()
-        .filter_map(|name| std::env::var(name).ok())
-        .filter(|value| !value.is_empty())
-        .collect();
+    let outer = ["OPM_OUTER", MARK_VARIABLE].map(|name| std::env::var(name).unwrap_or_default());
+    let outer = outer.into_iter().filter(|value| !value.is_empty()).collect::<Vec<_>>();
     Ok(Place {
         home: home.path.clone(),
         device_inode,
         machine: procfs::machine_id(),
         boot: procfs::boot_id(),
         pid_namespace: procfs::pid_namespace(),
-        key: key_of(&text[..length], device_inode),
+        key: read_key(lock, device_inode)?,
         inherited_limit: limits::locks_limit(),
         outer: (!outer.is_empty()).then(|| outer.join(",")),
         forgets_elsewhere,
-        is_namespace_gone,
-    })
-}
-
-/// Only from the initial PID namespace is every other one seen; but see [`predecessor`].
-fn is_namespace_gone(namespace: u64) -> bool {
-    if predecessor::is_gone(namespace) {
-        return true;
-    }
-    if procfs::pid_namespace() != INITIAL_PID_NAMESPACE {
-        return false;
-    }
-    let Ok(pids) = procfs::processes() else {
-        return false;
-    };
-    pids.into_iter().all(|pid| match rustix::fs::stat(format!("/proc/{pid}/ns/pid")) {
-        Ok(stat) => stat.st_ino != namespace,
-        Err(Errno::NOENT | Errno::SRCH) => true,
-        Err(_) => false,
+        is_namespace_gone: predecessor::is_gone,
     })
 }
 

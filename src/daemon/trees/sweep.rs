@@ -4,7 +4,7 @@ use super::drain::{LOOK_AGAIN_MS, readable};
 use super::owner::{Occupant, env_marks};
 use super::{Member, Owner};
 use crate::daemon::Daemon;
-use crate::daemon::server::startup::INITIAL_PID_NAMESPACE;
+use crate::daemon::server::predecessor::INITIAL_PID_NAMESPACE;
 use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, LimitMark};

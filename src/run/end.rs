@@ -1,0 +1,74 @@
+//! How `opm run` sees a service of the daemon.
+use crate::daemon::Daemon;
+use crate::daemon::service;
+use crate::process::Exit;
+use crate::service::context::Context;
+use crate::service::spec::{Restart, Spec};
+use crate::sys::Errno;
+use crate::sys::linux::Linux;
+use crate::wire::Status;
+
+type Service = service::Service<Linux>;
+
+/// The service of this name.
+pub(super) fn find<'a>(daemon: &'a Daemon<Linux>, name: &str) -> Option<&'a Service> {
+    daemon.services.named(name)
+}
+
+/// How a service ended for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) code: u8,
+    /// If there is more to say.
+    why: Option<String>,
+}
+
+impl End {
+    /// None: it lives, or will again by itself; or an operator stopped it, who may start it again.
+    pub(super) fn of(service: &Service) -> Option<Self> {
+        let code = match service.status() {
+            Status::Errored => exit_code(service).max(1),
+            Status::Stopped if !service.halted => exit_code(service),
+            _ => return None,
+        };
+        Some(Self { code, why: service.reason() })
+    }
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(to, "ended for good, exit code {}", self.code)?;
+        self.why.as_ref().map_or(Ok(()), |why| write!(to, ": {why}"))
+    }
+}
+
+/// As a shell has it: 128+n for a signal, 127 not found, 126 could not be started.
+fn exit_code(service: &Service) -> u8 {
+    if let Some(errno) = service.launch_error {
+        return if errno == Errno::NOENT { 127 } else { 126 };
+    }
+    match service.exit {
+        Some(Exit::Code(code)) => u8::try_from(code & 0xff).unwrap_or(1),
+        Some(Exit::Signal(signal)) => u8::try_from(128 + signal).unwrap_or(255),
+        Some(Exit::Unknown) | None => 1,
+    }
+}
+
+/// Whether the end of this service is the end of all: not if it had only one thing to do and has
+/// done it.
+pub(super) fn is_fatal(service: &Service) -> bool {
+    let spec = &service.definition.spec;
+    spec.policy.critical && !(spec.policy.restart == Restart::Never && service.is_done())
+}
+
+/// Whether something of it may live.
+pub(super) fn is_live(service: &Service) -> bool {
+    service.run.is_some() || service.machine.generation().is_some()
+}
+
+/// A live service goes on in the environment that it was started in; one that has to be started
+/// anyway gets the one of now.
+pub(super) fn is_as_declared(service: &Service, spec: &Spec, base: &Context) -> bool {
+    let same = || service.definition.spec.differences(spec).is_empty();
+    !service.removing && same() && (is_live(service) || *service.definition.base == *base)
+}
