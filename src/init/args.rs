@@ -106,22 +106,18 @@ struct Flag {
     takes_value: bool,
 }
 
-const fn flag(letter: Option<char>, long: &'static str, takes_value: bool) -> Flag {
-    Flag { letter, long, takes_value }
-}
-
 const FLAGS: [Flag; 11] = [
-    flag(Some('c'), "single-child", false),
-    flag(Some('e'), "remap-exit", true),
-    flag(Some('g'), "group", false),
-    flag(None, "grace", true),
-    flag(Some('h'), "help", false),
-    flag(Some('p'), "pdeathsig", true),
-    flag(Some('r'), "rewrite", true),
-    flag(Some('s'), "subreaper", false),
-    flag(Some('v'), "verbose", false),
-    flag(Some('V'), "version", false),
-    flag(Some('w'), "warn-reap", false),
+    Flag { letter: Some('c'), long: "single-child", takes_value: false },
+    Flag { letter: Some('e'), long: "remap-exit", takes_value: true },
+    Flag { letter: Some('g'), long: "group", takes_value: false },
+    Flag { letter: None, long: "grace", takes_value: true },
+    Flag { letter: Some('h'), long: "help", takes_value: false },
+    Flag { letter: Some('p'), long: "pdeathsig", takes_value: true },
+    Flag { letter: Some('r'), long: "rewrite", takes_value: true },
+    Flag { letter: Some('s'), long: "subreaper", takes_value: false },
+    Flag { letter: Some('v'), long: "verbose", takes_value: false },
+    Flag { letter: Some('V'), long: "version", takes_value: false },
+    Flag { letter: Some('w'), long: "warn-reap", takes_value: false },
 ];
 
 /// Reads the words after `init`: the options, then the program and its arguments.

@@ -38,8 +38,6 @@ pub(super) struct Watch {
     /// A sweep ended for its length, not for want of zombies.
     is_sweep_unfinished: bool,
     childless: bool,
-    /// What stopped the program, if that happened in the present sweep.
-    stopped_by: Option<i32>,
     /// We have forwarded a stop, and no CONT since.
     has_forwarded_stop: bool,
     /// When TERM was first forwarded.
@@ -58,7 +56,6 @@ impl Watch {
             code: None,
             is_sweep_unfinished: false,
             childless: false,
-            stopped_by: None,
             has_forwarded_stop: false,
             asked_at: None,
             kill_at: None,
@@ -91,9 +88,8 @@ impl Watch {
         };
         match take(timeout) {
             Some(arrival) if arrival.signal != libc::SIGCHLD => self.forward(arrival),
-            Some(_) => self.sweep(),
-            None if self.is_sweep_unfinished => self.sweep(),
-            None => {}
+            None if !self.is_sweep_unfinished => {}
+            Some(_) | None => self.sweep(),
         }
     }
 
@@ -171,7 +167,7 @@ impl Watch {
 
     /// Takes what zombies there are.
     fn sweep(&mut self) {
-        self.stopped_by = None;
+        let mut stopped_by = None;
         self.is_sweep_unfinished = true;
         for _ in 0..SWEEP_MAX {
             match reap() {
@@ -184,7 +180,7 @@ impl Watch {
                         say(format_args!("Reaped zombie process with pid={pid}"));
                     }
                 }
-                Reaped::Stopped(pid, signal) if pid == self.child => self.stopped_by = Some(signal),
+                Reaped::Stopped(pid, signal) if pid == self.child => stopped_by = Some(signal),
                 Reaped::Stopped(..) => {}
                 end @ (Reaped::Quiet | Reaped::Childless) => {
                     self.childless = end == Reaped::Childless;
@@ -193,7 +189,7 @@ impl Watch {
                 }
             }
         }
-        if let (Some(signal), None) = (self.stopped_by.take(), self.code) {
+        if let (Some(signal), None) = (stopped_by, self.code) {
             self.share_stop(signal);
         }
     }

@@ -41,9 +41,9 @@ impl LimitMark {
     /// None when the levels are used up (ten thousands of opm-s inside one another).
     pub fn of_daemon(inherited: u64, home_key: u64) -> Option<Self> {
         let at = |level| Self { level, home: home_key & HOME_MASK, generation: 0 };
-        let level = (inherited >> (HOME_BITS + GENERATION_BITS)).min(LEVEL_TOP);
+        let Self { level, home, .. } = Self::read(inherited);
+        let level = level.min(LEVEL_TOP);
         let same = at(level);
-        let home = (inherited >> GENERATION_BITS) & HOME_MASK;
         let is_own = inherited == u64::MAX || home == same.home || home == HOME_MASK;
         let fits = is_own && same.value() <= inherited;
         let mark = if fits { same } else { at(level.checked_sub(1)?) };
@@ -58,17 +58,16 @@ impl LimitMark {
 
     /// Of a process whose home is lost: its home's bits, if they may be those of one at `path`, and
     /// an incarnation bears them.
-    pub fn lost_home((soft, hard): (u64, u64), path: &str) -> Option<u64> {
-        let home = (hard >> GENERATION_BITS) & HOME_MASK;
+    pub fn lost_home(limit: (u64, u64), path: &str) -> Option<u64> {
+        let Self { home, generation, .. } = Self::of_limit(limit)?;
         let is_there = home & PATH_MASK == checksum(path.as_bytes()) & PATH_MASK;
-        let names_any = Self::part_of(hard) != 0;
-        (Self::is_mark((soft, hard)) && names_any && is_there).then_some(home)
+        (generation != 0 && is_there).then_some(home)
     }
 
     /// The home's bits of a mark that a daemon itself bears.
     pub fn daemons_home(limit: (u64, u64)) -> Option<u64> {
-        let home = (limit.1 >> GENERATION_BITS) & HOME_MASK;
-        (Self::is_mark(limit) && Self::part_of(limit.1) == 0).then_some(home)
+        let mark = Self::of_limit(limit)?;
+        (mark.generation == 0).then_some(mark.home)
     }
 
     /// A key that has the bits of a lost home.
@@ -83,7 +82,7 @@ impl LimitMark {
 
     /// The same of any mark.
     pub fn home_word_of(limit: (u64, u64)) -> Option<u64> {
-        Self::is_mark(limit).then(|| Self::home_word(limit.1 >> GENERATION_BITS))
+        Self::of_limit(limit).map(|mark| Self::home_word(mark.home))
     }
 
     /// Whether these bits of a home are of this key.
@@ -106,8 +105,7 @@ impl LimitMark {
     /// Whether a limit is a mark that a daemon of another home gives which does not run inside one
     /// of this daemon's services: then it would lie further below.
     pub fn is_beside(self, limit: (u64, u64)) -> bool {
-        let level = limit.1 >> (HOME_BITS + GENERATION_BITS);
-        Self::is_mark(limit) && level + 1 >= self.level
+        Self::of_limit(limit).is_some_and(|mark| mark.level + 1 >= self.level)
     }
 
     /// Soft and hard limit.
@@ -117,21 +115,33 @@ impl LimitMark {
             | self.generation
     }
 
-    /// The generation that `(soft, hard)` names if an incarnation of the home with this key bears
-    /// it, at whatever level: it may have been started by an earlier daemon at another one.
-    pub fn generation_of((soft, hard): (u64, u64), home_key: u64) -> Option<u64> {
-        let home = (hard >> GENERATION_BITS) & HOME_MASK;
-        let level = hard >> (HOME_BITS + GENERATION_BITS);
-        let generation = hard & GENERATION_MASK;
-        (soft == hard && level <= LEVEL_TOP && home == home_key & HOME_MASK && generation != 0)
-            .then_some(generation)
+    /// The parts of a value, whether it is a mark or not.
+    fn read(value: u64) -> Self {
+        Self {
+            level: value >> (HOME_BITS + GENERATION_BITS),
+            home: (value >> GENERATION_BITS) & HOME_MASK,
+            generation: value & GENERATION_MASK,
+        }
+    }
+
+    fn of_limit((soft, hard): (u64, u64)) -> Option<Self> {
+        let mark = Self::read(hard);
+        let is_level = mark.level <= LEVEL_TOP && mark.level > LEVEL_TOP / 2;
+        (soft == hard && is_level).then_some(mark)
     }
 
     /// Whether `(soft, hard)` is a mark at all, of any home: the levels in use are the upper ones,
     /// and nobody else sets this limit.
-    pub fn is_mark((soft, hard): (u64, u64)) -> bool {
-        let level = hard >> (HOME_BITS + GENERATION_BITS);
-        soft == hard && level <= LEVEL_TOP && level > LEVEL_TOP / 2
+    pub fn is_mark(limit: (u64, u64)) -> bool {
+        Self::of_limit(limit).is_some()
+    }
+
+    /// The generation that `(soft, hard)` names if an incarnation of the home with this key bears
+    /// it, at whatever level: it may have been started by an earlier daemon at another one.
+    pub fn generation_of((soft, hard): (u64, u64), home_key: u64) -> Option<u64> {
+        let Self { level, home, generation } = Self::read(hard);
+        let is_ours = level <= LEVEL_TOP && Self::is_home(home, home_key);
+        (soft == hard && is_ours && generation != 0).then_some(generation)
     }
 
     /// What a limit can say of a generation.

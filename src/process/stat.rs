@@ -203,15 +203,19 @@ mod tests {
         }
     }
 
-    #[test]
-    fn stat_fields_are_where_proc_5_says() {
-        assert_eq!(Stat::parse(&stat_of(b"node")), Some(expected()));
+    /// The text with something else in one place.
+    fn with(old: &str, new: &str) -> Option<Stat> {
+        let text = String::from_utf8(stat_of(b"node")).expect("ascii");
+        assert!(text.contains(old));
+        Stat::parse(text.replace(old, new).as_bytes())
     }
 
     #[test]
-    fn a_fork_that_never_execs_is_known() {
-        let text = String::from_utf8(stat_of(b"node")).unwrap().replace("4194560", "4194624");
-        assert_eq!(Stat::parse(text.as_bytes()), Some(Stat { execed: false, ..expected() }));
+    fn stat_fields_are_where_proc_5_says() {
+        assert_eq!(Stat::parse(&stat_of(b"node")), Some(expected()));
+        // A fork that never exec'd.
+        assert_eq!(with(" 4194560 ", " 4194624 "), Some(Stat { execed: false, ..expected() }));
+        assert_eq!(with(" 345 ", " -3 "), Some(Stat { rss_pages: 0, ..expected() }));
     }
 
     #[test]
@@ -243,27 +247,21 @@ mod tests {
 
     #[test]
     fn broken_stat_is_none() {
-        let whole = String::from_utf8(stat_of(b"node")).expect("ascii");
         let broken = [
-            whole.replace("42 (", "x ("),
-            whole.replace("42 (", "("),
-            whole.replace(" S 7", " SS 7"),
-            whole.replace(" S 7", " S seven"),
-            whole.replace(" 123456 ", " -1 "),
-            whole.replace(" 123456 ", " 99999999999999999999 "),
-            whole.replace(" S 7", " S +7"),
-            ")42 (".to_owned(),
-            ")(".to_owned(),
+            ("42 (", "x ("),
+            ("42 (", "("),
+            (" S 7", " SS 7"),
+            (" S 7", " S seven"),
+            (" S 7", " S +7"),
+            (" 123456 ", " -1 "),
+            (" 123456 ", " 99999999999999999999 "),
         ];
-        for text in broken {
+        for (old, new) in broken {
+            assert_eq!(with(old, new), None, "{new}");
+        }
+        for text in [")42 (", ")("] {
             assert_eq!(Stat::parse(text.as_bytes()), None, "{text}");
         }
-    }
-
-    #[test]
-    fn negative_memory_counts_as_none() {
-        let text = String::from_utf8(stat_of(b"x")).expect("ascii").replace(" 345 ", " -3 ");
-        assert_eq!(Stat::parse(text.as_bytes()).map(|stat| stat.rss_pages), Some(0));
     }
 
     #[test]
@@ -278,33 +276,24 @@ mod tests {
         assert_eq!((stat.rss_pages, stat.exit_code), (0, 3 << 8));
     }
 
-    fn children(text: &[u8]) -> (Vec<i32>, bool) {
-        let mut pids = Vec::new();
-        let whole = parse_children(text, &mut pids);
-        (pids, whole)
-    }
-
     #[test]
-    fn children_are_appended_in_order() {
-        assert_eq!(children(b"12 7 4194304 "), (vec![12, 7, 4_194_304], true));
-        assert_eq!(children(b""), (vec![], true));
-        let mut pids = vec![1];
-        assert!(parse_children(b"2 \n", &mut pids));
-        assert_eq!(pids, [1, 2]);
-    }
-
-    #[test]
-    fn a_cut_pid_is_nobodys() {
-        assert_eq!(children(b"12 34"), (vec![12], false));
-        assert_eq!(children(b"12"), (vec![], false));
-    }
-
-    #[test]
-    fn what_is_no_pid_is_left_out_and_said() {
-        for text in ["1 x 2 ", "1 -5 2 ", "1 0 2 ", "1 99999999999 2 ", "1 +3 2 ", "1 \0 2 "] {
-            assert_eq!(children(text.as_bytes()), (vec![1, 2], false), "{text:?}");
+    fn children_are_appended_and_what_is_no_whole_pid_is_left_out_and_said() {
+        let texts: [(&[u8], &[i32], bool); 6] = [
+            (b"12 7 4194304 ", &[12, 7, 4_194_304], true),
+            (b"2 \n", &[2], true),
+            (b"", &[], true),
+            // The last one may be cut off.
+            (b"12 34", &[12], false),
+            (b"12", &[], false),
+            (b"1 \xff\xfe 2 ", &[1, 2], false),
+        ];
+        let bad = ["1 x 2 ", "1 -5 2 ", "1 0 2 ", "1 99999999999 2 ", "1 +3 2 ", "1 \0 2 "];
+        let bad = bad.iter().map(|text| (text.as_bytes(), &[1, 2][..], false));
+        for (text, pids, is_whole) in texts.into_iter().chain(bad) {
+            let mut found = vec![99];
+            assert_eq!(parse_children(text, &mut found), is_whole, "{text:?}");
+            assert_eq!(found, [&[99], pids].concat(), "{text:?}");
         }
-        assert_eq!(children(b"1 \xff\xfe 2 "), (vec![1, 2], false));
     }
 
     #[test]
@@ -315,18 +304,6 @@ mod tests {
             Max file locks            1234567890123        unlimited            locks     \n\
             Max pending signals       1                    2                    signals   \n";
         assert_eq!(parse_locks_limit(limits.as_bytes()), Some((1_234_567_890_123, u64::MAX)));
-    }
-
-    #[test]
-    fn uids_are_found_by_their_name() {
-        let text = b"Name:\tx\nUid:\t1000\t0\t7\t0\nGid:\t5\t5\t5\t5\n";
-        assert_eq!(parse_uids(text), Some([1000, 0, 7]));
-        assert_eq!(parse_uids(b"Name:\tx\nUid:\t1000\t0\n"), None);
-        assert_eq!(parse_uids(b""), None);
-    }
-
-    #[test]
-    fn a_broken_locks_limit_is_none() {
         let broken = [
             "",
             "Max file locks",
@@ -341,6 +318,14 @@ mod tests {
         for text in broken {
             assert_eq!(parse_locks_limit(text.as_bytes()), None, "{text}");
         }
+    }
+
+    #[test]
+    fn uids_are_found_by_their_name() {
+        let text = b"Name:\tx\nUid:\t1000\t0\t7\t0\nGid:\t5\t5\t5\t5\n";
+        assert_eq!(parse_uids(text), Some([1000, 0, 7]));
+        assert_eq!(parse_uids(b"Name:\tx\nUid:\t1000\t0\n"), None);
+        assert_eq!(parse_uids(b""), None);
     }
 
     #[test]
