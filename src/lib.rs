@@ -5,7 +5,7 @@
 //! What is alive is told by lineage first: what loses its parent becomes the daemon's child. After
 //! a daemon's death the next one goes by what each process inherits: two marks
 //! ([`process::mark`]) and, where the daemon may give it, a time namespace
-//! ([`process::Namespace`]). What proves that nothing is left: [`daemon::gate`].
+//! ([`process::Namespace`]). What proves that nothing is left: [`daemon::trees`].
 //!
 //! Modules in reading order: [`service`] decides (pure), [`process`] names what a Unix
 //! process is (pure), [`wire`] is what goes over the socket and into files, [`sys`] holds

@@ -150,7 +150,7 @@ def measure_start(prefix, clock):
 
 
 def measure_rest(prefix, sleeper, idle):
-    """RSS and PSS in kB, and voluntary context switches while idle."""
+    """RSS, and what of it is written to, in kB, and context switches while idle."""
     pid = spawn(prefix, [sleeper])
     try:
         if prefix:
@@ -160,11 +160,11 @@ def measure_rest(prefix, sleeper, idle):
         with open(f"/proc/{pid}/smaps_rollup") as file:
             for line in file:
                 words = line.split()
-                if words[0] in ("Rss:", "Pss:", "Private_Dirty:"):
+                if words[0] in ("Rss:", "Private_Dirty:"):
                     sizes[words[0].rstrip(":")] = int(words[1])
         before = switches(pid)
         time.sleep(idle)
-        return sizes.get("Rss", 0), sizes.get("Pss", 0), switches(pid) - before
+        return sizes.get("Rss", 0), sizes.get("Private_Dirty", 0), switches(pid) - before
     finally:
         end(pid)
 
@@ -289,7 +289,7 @@ def report(found, data, early, options):
         rows[name] = {
             "binary_bytes": os.path.getsize(path) if path else None,
             "rss_kb": statistics.median(rest[0] for rest in mine["rest"]),
-            "pss_kb": statistics.median(rest[1] for rest in mine["rest"]),
+            "dirty_kb": statistics.median(rest[1] for rest in mine["rest"]),
             "start_ms": round(statistics.median(mine["start"]), 4),
             "start_over_direct_ms": round(statistics.median(mine["start"]) - floor, 4),
             "whole_over_direct_ms": round(statistics.median(mine["whole"]) - floor_whole, 4),
@@ -305,7 +305,7 @@ def show(result):
     columns = [
         ("binary_bytes", "bytes"),
         ("rss_kb", "RSS kB"),
-        ("pss_kb", "PSS kB"),
+        ("dirty_kb", "dirty kB"),
         ("start_ms", "start ms"),
         ("start_over_direct_ms", "+ms"),
         ("whole_over_direct_ms", "+ms whole"),
