@@ -195,11 +195,7 @@ fn restore_wants_up_what_was_on_its_way_down() {
         let leader = rig.start_with("web", &options, "sleep");
         rig.ok(&["save"]);
         let mut tracer = rig.fixture(&["--trace", &leader.to_string()]);
-        let held = format!("TracerPid:\t{}", tracer.id());
-        rig.until("the tracer", || {
-            let text = std::fs::read_to_string(format!("/proc/{leader}/status")).unwrap();
-            text.contains(&held).then_some(())
-        });
+        rig.until_traced(leader, &tracer);
         let mut stopping = rig.spawn(&["stop", "web"]);
         rig.until_gone(leader);
         // Else it would ask the next daemon, too.

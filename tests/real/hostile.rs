@@ -9,11 +9,7 @@ use std::process::Command;
 /// A debugger that holds `pid` on its way out: SIGKILL has no end in sight.
 fn hold_at_exit(rig: &Rig, pid: i32) -> std::process::Child {
     let tracer = rig.fixture(&["--trace-exit", &pid.to_string()]);
-    let held = format!("TracerPid:\t{}", tracer.id());
-    rig.until("the tracer", || {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        text.contains(&held).then_some(())
-    });
+    rig.until_traced(pid, &tracer);
     tracer
 }
 

@@ -106,11 +106,7 @@ fn a_child_that_shares_keeps_the_lock(name: &str, signal: Signal) {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let traced = format!("TracerPid:\t{}", tracer.id());
-        rig.until("strace", || {
-            let text = std::fs::read_to_string(format!("/proc/{daemon}/status")).unwrap();
-            text.contains(&traced).then_some(())
-        });
+        rig.until_traced(daemon, &tracer);
         let mut start = rig.spawn(&["start", "web"]);
         let child = rig.until("the child", || rig.row("web").pid);
         rig.kill(daemon, signal);

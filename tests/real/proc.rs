@@ -35,6 +35,13 @@ pub(crate) fn alive(pid: i32) -> bool {
     })
 }
 
+/// Who traces a process; 0 if nobody does.
+pub(crate) fn tracer_of(pid: i32) -> i32 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+    line.and_then(|line| line.trim().parse().ok()).unwrap_or(0)
+}
+
 /// Every process of the namespace.
 pub(crate) fn all() -> Vec<Process> {
     pids().into_iter().filter_map(process).collect()

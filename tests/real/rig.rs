@@ -328,6 +328,12 @@ impl Rig {
         self.until(&format!("{pid} to be gone"), || (!proc::alive(pid)).then_some(()));
     }
 
+    /// Waits until `tracer` has attached to `pid`.
+    pub(crate) fn until_traced(&self, pid: i32, tracer: &Child) {
+        let tracer = tracer.id().cast_signed();
+        self.until("the tracer", || (proc::tracer_of(pid) == tracer).then_some(()));
+    }
+
     pub(crate) fn until_status(&self, name: &str, status: &str) -> Row {
         self.until(&format!("{name} to be {status}"), || {
             Some(self.row(name)).filter(|row| row.status == status)

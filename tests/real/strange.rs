@@ -119,20 +119,13 @@ fn a_stop_of_what_has_not_yet_execd_is_obeyed() {
     });
 }
 
-fn tracer_of(pid: i32) -> i32 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("TracerPid:"));
-    line.and_then(|line| line.trim().parse().ok()).unwrap_or(0)
-}
-
 /// The kernel says that the leader is dead and won't let it be reaped: POLLIN without a status.
 #[test]
 fn a_leader_that_is_traced_is_replaced_when_its_tracer_lets_go() {
     isolated(here!(), |rig| {
         let leader = rig.start("web", "sleep");
         let mut tracing = rig.fixture(&["--trace", &leader.to_string()]);
-        let tracer = tracing.id().cast_signed();
-        rig.until("the tracer", || (tracer_of(leader) == tracer).then_some(()));
+        rig.until_traced(leader, &tracing);
         rig.kill(leader, Signal::KILL);
         rig.until_gone(leader);
         assert!(proc::process(leader).is_some(), "reaped in spite of its tracer");
