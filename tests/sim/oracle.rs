@@ -26,14 +26,32 @@ impl Sim {
         let Some(daemon) = self.daemon.as_mut() else {
             return Ok(());
         };
-        for line in daemon.log.drain(..) {
+        let lines = std::mem::take(&mut daemon.log);
+        let replies = std::mem::take(&mut daemon.outbox);
+        for line in lines {
             note!(self.world.borrow(), "log: {line}");
+            self.check_log(&line)?;
         }
-        for (client, reply) in std::mem::take(&mut daemon.outbox) {
+        for (client, reply) in replies {
             self.check_reply(client, &reply)?;
         }
         let broken = self.world.borrow().broken.clone();
         broken.map_or(Ok(()), Err)
+    }
+
+    /// A mark that no record names is believed of nobody while the record is complete: neither a
+    /// file was lost, nor a child before it had signed.
+    fn check_log(&self, line: &str) -> Result<(), String> {
+        let world = self.world.borrow();
+        let f = &world.faults;
+        let is_complete = !self.loses_files && [f.disk, f.exec, f.oom, self.kill_rate] == [0; 4];
+        let Some(pids) = line.strip_suffix("has no record").filter(|_| is_complete) else {
+            return Ok(());
+        };
+        let mut pids = pids.split(|c: char| !c.is_ascii_digit()).filter_map(|pid| pid.parse().ok());
+        let is_stranger = |pid: i32| world.by_pid(pid).is_some_and(|p| p.tag.is_none());
+        let stranger = pids.find(|pid| is_stranger(*pid));
+        stranger.map_or(Ok(()), |pid| Err(format!("the mark that {pid} has forged is believed")))
     }
 
     fn check_reply(&mut self, client: ClientId, reply: &Reply) -> Result<(), String> {

@@ -57,10 +57,10 @@ pub(crate) struct Sim {
     pub(crate) removing: [bool; 3],
     pub(crate) followed: [Followed; 3],
     pub(crate) touched: Vec<usize>,
-    kill_rate: u32,
+    pub(crate) kill_rate: u32,
     pub(crate) ask_rate: u32,
     pub(crate) big_env: bool,
-    loses_files: bool,
+    pub(crate) loses_files: bool,
     /// The journal and the definitions as they once were.
     copies: [Option<Vec<u8>>; 2],
     /// Files were lost since the last daemon began.
