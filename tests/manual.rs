@@ -6,6 +6,7 @@
 )]
 
 use opm::cli::args::ENTRIES;
+use opm::service::options::{Group, OPTIONS, text_of};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -125,6 +126,25 @@ fn every_command_alias_and_flag_is_in_opm_1_and_no_other() {
     for (name, interface) in &understood {
         let found = &documented[name];
         assert_eq!(found, interface, "{name}: opm(1), then the program");
+    }
+}
+
+/// The keys of the process file are the options of the table, and those that say what it is.
+#[test]
+fn every_key_and_its_default_are_in_opm_file_5_and_no_other() {
+    let text = page("opm-file.5");
+    let keys = text.split_once(".Ss Keys").unwrap().1.split_once(".El").unwrap().0;
+    let entries: Vec<(&str, &str)> =
+        keys.split(".It Cm ").skip(1).map(|entry| entry.split_once('\n').unwrap()).collect();
+    let visible = OPTIONS.iter().filter(|opt| opt.group != Group::Hidden);
+    let wanted: BTreeSet<&str> =
+        visible.clone().map(|opt| opt.key).chain(["name", "command", "cwd", "env"]).collect();
+    let said: BTreeSet<&str> = entries.iter().map(|(key, _)| *key).collect();
+    assert_eq!(said, wanted, "opm-file(5), then the program");
+    for opt in visible.filter(|opt| !opt.default().is_null()) {
+        let entry = entries.iter().find(|(key, _)| *key == opt.key).unwrap().1;
+        let default = text_of(&opt.default());
+        assert!(entry.contains(&default), "{}", opt.key);
     }
 }
 

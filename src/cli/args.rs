@@ -35,6 +35,7 @@ pub const ENTRIES: &[Entry] = &[
     entry("stop", &["kill"], "stop services; returns when all of it is gone", target),
     entry("restart", &[], "stop, then start again", restart),
     entry("remove", &["rm", "del", "delete"], "stop services and forget them", target),
+    entry("adjust", &["update", "modify"], "change services from their next start on", adjust),
     entry("list", &["ls", "status", "ps"], "list the services", list),
     entry("info", &["details", "describe", "show"], "all about services", listed),
     entry("env", &[], "the environment that services get, with values", listed),
@@ -139,7 +140,9 @@ fn start(command: Command) -> Command {
     let target = Arg::new("target").value_name("TARGET").num_args(1..).help(target);
     let words = Arg::new("words").value_name("ARGS").help(words);
     let command = command.override_usage(usage).arg(target).arg(words.last(true).num_args(1..));
-    options(shape(command)).arg(update_env()).arg(force())
+    let name = "name of the new service [default: of its command]";
+    let cwd = "working directory [default: the current one]";
+    options(shape(command, name, cwd), true).arg(update_env()).arg(force())
 }
 
 fn update_env() -> Arg {
@@ -150,10 +153,15 @@ fn restart(command: Command) -> Command {
     target(command).arg(update_env())
 }
 
-/// What a new service is.
-fn shape(command: Command) -> Command {
-    let name = "name of the new service [default: of its command]";
-    let cwd = "working directory [default: the current one]";
+fn adjust(command: Command) -> Command {
+    let name = "another name, while nothing of it lives";
+    let line = "what it runs, as start takes it; of one service";
+    let command = target(command).arg(option("command", "LINE", line));
+    options(shape(command, name, "another working directory"), false)
+}
+
+/// What a service is called and where it runs.
+fn shape(command: Command, name: &'static str, cwd: &'static str) -> Command {
     let env = "set a variable (repeatable); a .env file in the\ndirectory is read too";
     command
         .arg(option("name", "NAME", name).short('n'))
@@ -164,10 +172,10 @@ fn shape(command: Command) -> Command {
 /// Columns of help text within which its default is on the same line.
 const HELP_COLUMNS_MAX: usize = 50;
 
-/// The options of the table.
-fn options(command: Command) -> Command {
+/// The options of the table; for a new service with what they are if nothing is said.
+fn options(command: Command, is_new: bool) -> Command {
     OPTIONS.iter().filter(|opt| opt.is_on_command_line()).fold(command, |command, opt| {
-        let command = command.arg(table_option(opt));
+        let command = command.arg(table_option(opt, is_new));
         if opt.key != "restart" {
             return command;
         }
@@ -176,14 +184,12 @@ fn options(command: Command) -> Command {
     })
 }
 
-fn table_option(opt: &'static Opt) -> Arg {
+fn table_option(opt: &'static Opt, is_new: bool) -> Arg {
     if opt.value.is_empty() {
         return switch(opt.key, opt.help).long(opt.flag);
     }
-    let default = match opt.default() {
-        serde_json::Value::Null => String::new(),
-        value => format!("[default: {}]", text_of(&value)),
-    };
+    let default = Some(opt.default()).filter(|value| is_new && !value.is_null());
+    let default = default.map_or(String::new(), |it| format!("[default: {}]", text_of(&it)));
     let last = opt.help.lines().last().unwrap_or_default();
     let is_short = last.len() + default.len() < HELP_COLUMNS_MAX;
     let help = format!("{}{}{default}", opt.help, if is_short { ' ' } else { '\n' });

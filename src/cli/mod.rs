@@ -123,6 +123,7 @@ fn dispatch(name: &str, call: &Call) -> Done {
         "start" => start::start(call),
         "stop" => services::stop(call),
         "restart" => services::restart(call),
+        "adjust" => start::adjust(call),
         "remove" => services::remove(call),
         "list" => services::list(call),
         "info" => services::info(call),

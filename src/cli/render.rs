@@ -99,7 +99,7 @@ fn info_pairs(info: &Info) -> Vec<(&'static str, String)> {
     if attributes.umask != usual.umask {
         pairs.push(("umask", format_umask(attributes.umask)));
     }
-    if attributes.nice != usual.nice {
+    if attributes.nice != usual.nice && !info.policy.contains_key("nice") {
         pairs.push(("nice", attributes.nice.to_string()));
     }
     if attributes.limits != usual.limits {
@@ -156,17 +156,14 @@ pub(crate) fn env(services: &[(String, Env)]) -> String {
 pub(crate) fn event(event: &Event) -> String {
     let mut line = format!("{} {:<8} {}", event.at, event.event, event.service);
     line.push_str(&format!(" id={} generation={}", event.id, event.generation));
-    if let Some(pid) = event.pid {
-        line.push_str(&format!(" pid={pid}"));
-    }
-    if let Some(code) = event.code {
-        line.push_str(&format!(" code={code}"));
-    }
-    if let Some(signal) = &event.signal {
-        line.push_str(&format!(" signal={signal}"));
-    }
-    if let Some(by) = &event.by {
-        line.push_str(&format!(" by={by}"));
+    let number = |number: Option<i32>| number.map(|number| number.to_string());
+    for (key, value) in [
+        ("pid", number(event.pid)),
+        ("code", number(event.code)),
+        ("signal", event.signal.clone()),
+        ("by", event.by.clone()),
+    ] {
+        line.extend(value.map(|value| format!(" {key}={value}")));
     }
     if let Some(reason) = &event.reason {
         line.push_str(&format!(": {reason}"));

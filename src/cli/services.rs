@@ -108,7 +108,7 @@ fn look() -> Look {
     Look { width, colour: !plain("NO_COLOR") && !dumb }
 }
 
-fn infos(call: &Call) -> Result<Found<Info>, Failure> {
+pub(super) fn infos(call: &Call) -> Result<Found<Info>, Failure> {
     let request = |target| Request::Info { target };
     collect(call, Need::Record, request, |reply| {
         let Reply::Info(infos) = reply else {

@@ -2,59 +2,54 @@
 //!
 //! A service that exists comes first; only what names none, or is given a name, is looked for
 //! among files and programs.
-use super::ask::{outcomes, strange};
+use super::ask::{act, outcomes, strange};
 use super::client::Need;
 use super::environment::{
     absolute, captured, current_directory, dotenv_of, last_of_each, package_name, read_up_to,
 };
 use super::output::{Done, Failure, no_such, warn, why};
 use super::program::Place;
-use super::{Call, environment, foreign};
+use super::{Call, environment, foreign, services};
 use crate::process::command::{clean_name, default_name, pattern_of_argv};
-use crate::service::context::search_path;
+use crate::service::context::{DEFAULT_PATH, search_path};
 use crate::service::name::check_name;
 use crate::service::options::{self, OPTIONS};
 use crate::service::selector::Selector;
-use crate::service::spec::{Restart, Spec};
+use crate::service::spec::{Change, Env, Spec};
 use crate::wire::{Reply, Request, Status, code, file};
 use clap::parser::ValueSource;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub(super) fn start(call: &Call) -> Done {
-    let target = call.text("target");
-    let words: Vec<String> =
-        call.matches.get_many::<String>("words").into_iter().flatten().cloned().collect();
-    if !call.matches.contains_id("target") {
-        if words.is_empty() {
-            return Err(Failure::usage("missing TARGET (try 'opm start --help')"));
+    let words = |name| call.matches.get_many::<String>(name).into_iter().flatten().cloned();
+    let targets: Vec<String> = words("target").collect();
+    let words: Vec<String> = words("words").collect();
+    // What only a new service can have.
+    let stray = shaping(call).or((!words.is_empty()).then(|| "--".to_owned()));
+    match &targets[..] {
+        [] if words.is_empty() => Err(Failure::usage("missing TARGET (try 'opm start --help')")),
+        [] => define(call, Command::Given(words)),
+        [first, ..] if first.is_empty() => {
+            Err(Failure::usage("the target is empty (try 'opm start --help')"))
         }
-        return define(call, Command::Given(words));
-    }
-    if target.is_empty() {
-        return Err(Failure::usage("the target is empty (try 'opm start --help')"));
-    }
-    let shaping = shaping(call);
-    if call.matches.get_many::<String>("target").is_some_and(|words| words.len() > 1) {
-        return start_several(call, shaping.is_some() || !words.is_empty());
-    }
-    if target.ends_with(".json") && Path::new(target).is_file() {
-        if call.flag("update-env") {
-            let text = "--update-env: not with a process file (name the services)";
-            return Err(Failure::usage(text));
+        [file] if file.ends_with(".json") && Path::new(file).is_file() => {
+            let update = call.flag("update-env").then_some("--update-env: not with a process file");
+            let text = match (update, stray) {
+                (Some(text), _) => format!("{text} (name the services)"),
+                (None, Some(stray)) => {
+                    format!("{stray}: not with a process file (write it into {file})")
+                }
+                (None, None) => return import_file(call, file),
+            };
+            Err(Failure::usage(text))
         }
-        let stray = shaping.map(|name| format!("--{name}"));
-        if let Some(stray) = stray.or((!words.is_empty()).then(|| "--".to_owned())) {
-            let text = format!("{stray}: not with a process file (write it into {target})");
-            return Err(Failure::usage(text));
-        }
-        return import_file(call, target);
+        [target] => start_one(call, target, words, stray.as_deref()),
+        several => start_several(call, several, stray.is_some()),
     }
-    let stray = match (shaping, words.is_empty()) {
-        (Some(name), _) => Some(format!("--{name}")),
-        (None, false) => Some("--".to_owned()),
-        (None, true) => None,
-    };
+}
+
+fn start_one(call: &Call, target: &str, words: Vec<String>, stray: Option<&str>) -> Done {
     // A service may be called like a line with a glob in it; of a list no item is.
     let exact = is_plainly_a_line(target).then(|| Selector::exactly(target));
     let named = exact.as_deref().unwrap_or(target);
@@ -64,7 +59,7 @@ pub(super) fn start(call: &Call) -> Done {
         if stray.is_none() {
             update_those_down(call, named)?;
         }
-        if let Some(done) = start_existing(call, named, stray.as_deref())? {
+        if let Some(done) = start_existing(call, named, stray)? {
             return Ok(done);
         }
     }
@@ -75,12 +70,12 @@ pub(super) fn start(call: &Call) -> Done {
 const FOR_ALL: [&str; 6] = ["target", "words", "update-env", "force", "no-daemon-start", "help"];
 
 /// The first option that shapes a new service, and means nothing for one that exists.
-fn shaping(call: &Call) -> Option<&str> {
+fn shaping(call: &Call) -> Option<String> {
     let matches = &call.matches;
     let is_given = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
     let mut given = matches.ids().map(|id| id.as_str()).filter(is_given);
     let id = given.find(|id| !FOR_ALL.contains(id))?;
-    Some(options::find(id).map_or(id, |opt| opt.flag))
+    Some(format!("--{}", options::find(id).map_or(id, |opt| opt.flag)))
 }
 
 /// With `--update-env`: what is online goes on as it is.
@@ -100,8 +95,8 @@ fn update_those_down(call: &Call, target: &str) -> Result<(), Failure> {
 
 /// Several words are services. Where none of them is, or with what only a new service can have
 /// (`shaped`), they were meant as a command.
-fn start_several(call: &Call, shaped: bool) -> Done {
-    let target = call.target();
+fn start_several(call: &Call, words: &[String], shaped: bool) -> Done {
+    let target = words.join(",");
     if !shaped {
         update_those_down(call, &target)?;
     }
@@ -113,8 +108,7 @@ fn start_several(call: &Call, shaped: bool) -> Done {
         Some(reply) => return outcomes(&reply),
         None => {}
     }
-    let words = call.matches.get_many::<String>("target").into_iter().flatten();
-    let line = words.map(String::as_str).collect::<Vec<_>>().join(" ");
+    let line = words.join(" ");
     let text = format!("{line}: no such services (put -- before a command: opm start -- {line})");
     Err(Failure::new(if shaped { code::USAGE } else { code::NO_SUCH }, text))
 }
@@ -146,43 +140,30 @@ fn start_existing(call: &Call, target: &str, stray: Option<&str>) -> Result<Opti
         Ok(Some(_)) => return Err(strange()),
         Err(failure) => return Err(failure),
     };
-    match meaning(target) {
-        Meaning::All => Ok(Some(code::DONE)),
-        Meaning::Services if !Path::new(target).exists() => Err(unknown),
-        Meaning::Services | Meaning::Word => Ok(None),
+    let parsed = Selector::parse(target);
+    if parsed.is_ok_and(|parsed| parsed.parts().iter().all(|part| part.is_all())) {
+        // Every service, of which there are none.
+        return Ok(Some(code::DONE));
     }
+    if names_services(target) && !Path::new(target).exists() {
+        return Err(unknown);
+    }
+    Ok(None)
 }
 
 /// `seq 1,2` would be a list of the service `seq 1` and the service 2, and start the latter:
 /// where an item has a blank in it, list and glob signs belong to a command line.
 fn is_plainly_a_line(target: &str) -> bool {
     let mut items = target.split(',').map(str::trim);
-    target.contains([',', '*', '?', '[']) && items.any(|item| item.contains(char::is_whitespace))
+    Selector::has_signs(target) && items.any(|item| item.contains(char::is_whitespace))
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Meaning {
-    /// Every service, of which there are none.
-    All,
-    /// An id, a list or a glob: nothing that could be a program.
-    Services,
-    /// A name, a file, a program or a command line.
-    Word,
-}
-
-fn meaning(target: &str) -> Meaning {
-    let Ok(parsed) = Selector::parse(target) else {
-        return Meaning::Word;
-    };
-    if parsed.parts().iter().all(|part| part.is_all()) {
-        Meaning::All
-    } else if is_plainly_a_line(target) {
-        Meaning::Word
-    } else if target.contains([',', '*', '?', '[']) || target.bytes().all(|b| b.is_ascii_digit()) {
-        Meaning::Services
-    } else {
-        Meaning::Word
-    }
+/// Whether it is an id, a list or a glob: nothing that could be a program.
+fn names_services(target: &str) -> bool {
+    let is_id = target.bytes().all(|b| b.is_ascii_digit());
+    Selector::parse(target).is_ok()
+        && !is_plainly_a_line(target)
+        && (is_id || Selector::has_signs(target))
 }
 
 /// Package managers that run what a `package.json` says: their own name would say nothing.
@@ -205,15 +186,18 @@ enum Command<'a> {
 /// Whether `target` can be run in the directory of the new service.
 fn is_command(call: &Call, target: &str) -> bool {
     let Ok(cwd) = directory(call) else { return false };
-    let path = search_path(&[&captured().env]).to_owned();
-    Place { cwd, path }.command(target).is_ok()
+    Place { cwd, path: own_path() }.command(target).is_ok()
+}
+
+/// Where this command finds programs itself.
+fn own_path() -> String {
+    std::env::var("PATH").unwrap_or_else(|_| DEFAULT_PATH.to_owned())
 }
 
 fn define(call: &Call, command: Command<'_>) -> Done {
     let cwd = directory(call)?;
     let base = Box::new(captured());
-    let by_hand = call.matches.get_many("env").into_iter().flatten().cloned();
-    let (dotenv, env) = (dotenv_of(&cwd)?, last_of_each(by_hand.collect()));
+    let (dotenv, env) = (dotenv_of(&cwd)?, given_env(call));
     let path = search_path(&[&env, &dotenv, &base.env]).to_owned();
     let place = Place { cwd, path };
     let words = match command {
@@ -240,8 +224,9 @@ fn define(call: &Call, command: Command<'_>) -> Done {
     };
     check_name(&name).map_err(|e| Failure::usage(format!("{e} (try --name)")))?;
     let cwd = text_of(place.cwd)?;
-    let mut spec = Spec { env, dotenv, ..Spec::new(name, words, cwd) };
-    set_options(call, &mut spec)?;
+    let spec = Spec { env, dotenv, ..Spec::new(name, words, cwd) };
+    let change = Change { options: given_options(call), ..Change::default() };
+    let spec = change.apply(&spec).map_err(Failure::usage)?;
     spec.check().map_err(Failure::usage)?;
     let force = call.flag("force");
     let request = Request::Define { specs: vec![spec], base, force, keep: false };
@@ -273,22 +258,50 @@ fn directory(call: &Call) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-/// The options of the table that were given.
-fn set_options(call: &Call, spec: &mut Spec) -> Result<(), Failure> {
-    if call.flag("no-autorestart") {
-        spec.policy.restart = Restart::Never;
-    }
-    for opt in OPTIONS.iter().filter(|opt| opt.is_on_command_line()) {
+/// The options of the table that were given: key and word.
+fn given_options(call: &Call) -> Vec<(String, String)> {
+    let never = call.flag("no-autorestart").then(|| ("restart".to_owned(), "never".to_owned()));
+    let on_line = OPTIONS.iter().filter(|opt| opt.is_on_command_line());
+    let given = on_line.filter_map(|opt| {
         let text = match opt.value {
-            "" if call.flag(opt.key) => "true",
-            "" => continue,
-            _ => call.text(opt.key),
+            "" => call.flag(opt.key).then(|| "true".to_owned()),
+            _ => call.matches.get_one::<String>(opt.key).cloned(),
         };
-        if call.matches.contains_id(opt.key) {
-            opt.parse(spec, text).map_err(Failure::usage)?;
+        text.map(|text| (opt.key.to_owned(), text))
+    });
+    never.into_iter().chain(given).collect()
+}
+
+/// What was set by hand.
+fn given_env(call: &Call) -> Env {
+    last_of_each(call.matches.get_many("env").into_iter().flatten().cloned().collect())
+}
+
+pub(super) fn adjust(call: &Call) -> Done {
+    let name = call.matches.get_one::<String>("name").cloned();
+    let mut change =
+        Change { name, env: given_env(call), options: given_options(call), ..Change::default() };
+    if call.matches.contains_id("cwd") {
+        let cwd = directory(call)?;
+        let dotenv = dotenv_of(&cwd)?;
+        change.cwd = Some((text_of(cwd)?, dotenv));
+    }
+    if call.matches.contains_id("command") || change.name.is_some() {
+        let infos = services::infos(call)?.0;
+        let [info] = &infos[..] else {
+            return Err(Failure::usage("--name and --command are for one service"));
+        };
+        if call.matches.contains_id("command") {
+            let cwd = change.cwd.as_ref().map_or(&info.row.cwd, |(cwd, _)| cwd);
+            let place = Place { cwd: PathBuf::from(cwd), path: own_path() };
+            change.command = place.command(call.text("command"))?;
+            place.check(&change.command[0])?;
         }
     }
-    Ok(())
+    if change == Change::default() {
+        return Err(Failure::usage("nothing to change (try 'opm adjust --help')"));
+    }
+    act(call, |target| Request::Adjust { target, change: Box::new(change) })
 }
 
 pub(super) fn import(call: &Call) -> Done {
@@ -361,12 +374,11 @@ mod tests {
 
     #[test]
     fn only_a_word_can_be_a_program() {
-        for word in ["web", "server.js", "node a.js b*", "a b,c", "./x", "a,,b", "seq 1,2"] {
-            assert_eq!(meaning(word), Meaning::Word, "{word}");
+        for word in ["web", "server.js", "node a.js b*", "a b,c", "./x", "a,,b", "seq 1,2", "all"] {
+            assert!(!names_services(word), "{word}");
         }
         for services in ["7", "web,api", "api-*", "web?", "1, 2"] {
-            assert_eq!(meaning(services), Meaning::Services, "{services}");
+            assert!(names_services(services), "{services}");
         }
-        assert_eq!(meaning("all"), Meaning::All);
     }
 }

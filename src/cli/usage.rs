@@ -123,7 +123,6 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["log", "tail"], "try 'opm logs -f'"),
     (&["id", "pid"], "try 'opm info'"),
     (&["report"], "try 'opm doctor'"),
-    (&["update"], "try 'opm daemon upgrade'"),
     (&["scale", "serve", "deploy", "link", "cluster"], "opm has nothing like it, see 'opm --help'"),
 ];
 

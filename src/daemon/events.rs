@@ -129,7 +129,7 @@ impl<K: Kernel> Daemon<K> {
         let Some(run) = service.run.as_ref() else { return };
         let waited = run.asked.as_ref().map_or(0, |asked| self.now.saturating_sub(asked.at));
         // The turn in which the time is over is a little late. Sooner is the end of all.
-        let after = waited.min(service.definition.spec.policy.stop_timeout.ms);
+        let after = waited.min(service.machine.policy().stop_timeout.ms);
         let killed = Killed { generation: run.generation, after, leader: run.exit.is_none() };
         service.killed = Some(killed);
         let name = service.name();

@@ -9,6 +9,7 @@ use crate::process::{Identity, Namespace};
 use crate::service::context::search_path;
 use crate::service::machine::{Fault, Generation, Input, Phase};
 use crate::service::name::file_name_of;
+use crate::service::options::{OPTIONS, text_of};
 use crate::service::spec::{Definition, Id};
 use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Streams, Strings, Wake};
 
@@ -92,6 +93,8 @@ impl<K: Kernel> Daemon<K> {
         let mark = EnvMark { home_key: self.header.home_key, id, generation: generation.0, pid: 0 };
         let Definition { spec, base } = &service.definition;
         let path = search_path(&[&spec.env, &spec.dotenv, &base.env]).to_owned();
+        let attributes = service.definition.attributes();
+        service.machine.set_policy(spec.policy);
         let plan = Plan {
             signature: Signature {
                 generation: if mutant("unsigned") { 0 } else { generation.0 },
@@ -105,7 +108,8 @@ impl<K: Kernel> Daemon<K> {
             env: environment(&service.definition, &self.home, &mark, self.outer.as_deref()),
             path: &path,
             cwd: &service.definition.spec.cwd,
-            attributes: &service.definition.base.attributes,
+            attributes: &attributes,
+            exec: spec.exec,
             streams,
             living: living.as_deref(),
             log_out: &out,
@@ -232,6 +236,12 @@ impl<K: Kernel> Daemon<K> {
                 Stage::Fork => "cannot create a process".to_owned(),
                 Stage::Sign => format!("cannot sign {home}/journal"),
                 Stage::Setup => "cannot set up the process".to_owned(),
+                Stage::Option(at) => {
+                    let opt = OPTIONS.get(usize::from(at));
+                    opt.map_or(String::new(), |opt| {
+                        format!("cannot set {} {}", opt.label, text_of(&opt.get(spec)))
+                    })
+                }
                 Stage::Directory => format!("cannot enter {}", spec.cwd),
                 Stage::Log => format!("cannot open its log in {home}/logs"),
                 Stage::Exec => format!("cannot execute {program}"),

@@ -261,7 +261,7 @@ impl<K: Kernel> Daemon<K> {
             return;
         }
         let ending = if exit == Exit::Code(0) { Ending::Clean } else { Ending::Failure };
-        let kills = service.definition.spec.policy.stop_signal.number() == libc::SIGKILL;
+        let kills = service.machine.policy().stop_signal.number() == libc::SIGKILL;
         let killed = run.kills > 0 || kills && run.asked.is_some();
         service.exit = Some(exit);
         service.by_opm = killed && exit == Exit::Signal(libc::SIGKILL);

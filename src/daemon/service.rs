@@ -107,7 +107,7 @@ impl<K: Kernel> Service<K> {
         self.status() == Status::Stopped
             && !self.halted
             && self.exit == Some(Exit::Code(0))
-            && self.definition.spec.policy.restart != Restart::Always
+            && self.machine.policy().restart != Restart::Always
     }
 
     /// What had to be killed of its newest incarnation, in parentheses, or nothing.

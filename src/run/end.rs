@@ -57,8 +57,8 @@ fn exit_code(service: &Service) -> u8 {
 /// Whether the end of this service is the end of all: not if it had only one thing to do and has
 /// done it.
 pub(super) fn is_fatal(service: &Service) -> bool {
-    let spec = &service.definition.spec;
-    spec.policy.critical && !(spec.policy.restart == Restart::Never && service.is_done())
+    let policy = service.machine.policy();
+    policy.critical && !(policy.restart == Restart::Never && service.is_done())
 }
 
 /// Whether something of it may live.

@@ -251,8 +251,14 @@ impl Machine {
         self.restarts = 0;
     }
 
+    /// What the current incarnation was started under.
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// What the next incarnation is started under.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
     }
 
     /// The incarnation that may have live processes, if there is one.

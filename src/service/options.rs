@@ -15,6 +15,8 @@ pub enum Group {
     /// When it comes back, and how it is stopped: `info` shows these of every service, and the
     /// others where they are not the default.
     Policy,
+    /// What its processes are given.
+    Process,
     /// What only a process file can say.
     File,
     /// The tests' own: on no help page.
@@ -87,6 +89,11 @@ pub fn find(key: &str) -> Option<&'static Opt> {
     OPTIONS.iter().find(|opt| opt.key == key)
 }
 
+/// Its place in the table: how a child tells which option the kernel refused.
+pub fn index(key: &str) -> u8 {
+    OPTIONS.iter().position(|opt| opt.key == key).map_or(u8::MAX, |at| at as u8)
+}
+
 /// A value of JSON as one word.
 pub fn text_of(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
@@ -128,25 +135,49 @@ impl Setting for bool {
     }
 }
 
-impl Setting for u32 {
+/// Whole numbers within a range, which in JSON are no strings.
+macro_rules! by_number {
+    ($($type:ty, $what:literal, $parse:expr, $number:expr;)*) => {$(
+        impl Setting for $type {
+            fn parse(text: &str) -> Result<Self, String> {
+                $parse(text).ok_or_else(|| concat!("expected ", $what).to_owned())
+            }
+
+            fn write(&self) -> Value {
+                $number(self).into()
+            }
+
+            fn read(value: &Value) -> Result<Self, String> {
+                let found = if value.is_number() { value.to_string() } else { kind(value).into() };
+                Self::parse(&found).map_err(|expected| format!("{expected}, found {found}"))
+            }
+        }
+    )*};
+}
+
+/// A scheduling priority as setpriority(2) takes it: -20 is first, 19 last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nice(pub i32);
+
+by_number! {
+    u32, "a whole number up to 4294967295", |text: &str| text.parse().ok(), |it: &u32| *it;
+    Nice, "a whole number from -20 to 19",
+        |text: &str| text.parse().ok().filter(|it| (-20..=19).contains(it)).map(Self),
+        |it: &Self| it.0;
+}
+
+/// Nothing was said: `null` in JSON, and no word on the command line.
+impl<T: Setting> Setting for Option<T> {
     fn parse(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| format!("expected a whole number up to {}", u32::MAX))
+        T::parse(text).map(Some)
     }
 
     fn write(&self) -> Value {
-        (*self).into()
-    }
-
-    fn of_number(number: &Number) -> Result<Self, String> {
-        let whole = number.as_u64().and_then(|number| number.try_into().ok());
-        whole.ok_or_else(|| format!("expected a whole number, found {number}"))
+        self.as_ref().map_or(Value::Null, T::write)
     }
 
     fn read(value: &Value) -> Result<Self, String> {
-        match value {
-            Value::Number(number) => Self::of_number(number),
-            other => Err(format!("expected a whole number, found {}", kind(other))),
-        }
+        if value.is_null() { Ok(None) } else { T::read(value).map(Some) }
     }
 }
 
@@ -326,6 +357,7 @@ options! {
     /// What its processes are given before their exec.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     exec: Exec {
+        Process nice: Option<Nice> = None, "N" "scheduling priority from -20 (first) to 19 (last)";
         #[cfg(debug_assertions)]
         Hidden made_up: u32 = 0, "N" "what only tests have";
     }
@@ -359,12 +391,21 @@ mod tests {
             ("restart", true.into(), "expected a string, found a boolean"),
             ("restart", "x".into(), "'x' is not a restart policy (always, on-failure or never)"),
             ("stop_reach", "all".into(), "'all' is not whom to ask (tree or leader)"),
-            ("max_restarts", (-1).into(), "expected a whole number, found -1"),
-            ("max_restarts", 1e300.into(), "expected a whole number, found 1e+300"),
-            ("max_restarts", "3".into(), "expected a whole number, found a string"),
+            ("max_restarts", (-1).into(), "expected a whole number up to 4294967295, found -1"),
+            (
+                "max_restarts",
+                1e300.into(),
+                "expected a whole number up to 4294967295, found 1e+300",
+            ),
+            (
+                "max_restarts",
+                "3".into(),
+                "expected a whole number up to 4294967295, found a string",
+            ),
             ("min_uptime", 5.into(), r#"a number needs a unit, as in "5ms" or "5s""#),
             ("restart_delay", 5.into(), r#"a number needs a unit, as in "5ms" or "5s""#),
             ("stop_signal", Value::Null, "expected a string, found null"),
+            ("nice", 20.into(), "expected a whole number from -20 to 19, found 20"),
             ("critical", 1.into(), "expected true or false, found a number"),
         ] {
             let found = find(key).unwrap().read(&mut spec(), &value);

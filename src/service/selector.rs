@@ -66,6 +66,11 @@ impl Selector {
         text
     }
 
+    /// Whether `text` is a list or has a glob in it.
+    pub fn has_signs(text: &str) -> bool {
+        text.contains(',') || text.contains(GLOB_SIGNS)
+    }
+
     /// The items of the list in order, so that one that matched nothing can be named.
     pub fn parts(&self) -> &[Part] {
         &self.parts

@@ -2,8 +2,8 @@
 //!
 //! A `Spec` that exists is valid: [`Spec::check`] runs on everything that comes from a file
 //! or a socket before the daemon keeps it.
-use super::context::Context;
-use super::json::{List, Tree};
+use super::context::{Attributes, Context};
+use super::json::{self, List, Tree};
 use super::options::{self, Group, OPTIONS};
 pub use super::options::{Exec, Policy, Restart, StopReach};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
@@ -91,7 +91,11 @@ impl Spec {
     /// The keys in which two declarations differ, those of environments as `env.NAME` and, from
     /// the `.env`, `.env:NAME`. Never a value: it may be a secret.
     pub fn differences(&self, other: &Self) -> Vec<String> {
-        let own = [("command", self.command != other.command), ("cwd", self.cwd != other.cwd)];
+        let own = [
+            ("name", self.name != other.name),
+            ("command", self.command != other.command),
+            ("cwd", self.cwd != other.cwd),
+        ];
         let options = OPTIONS.iter().map(|opt| (opt.key, opt.get(self) != opt.get(other)));
         let differ = own.into_iter().chain(options).filter(|(_, differs)| *differs);
         let mut differ: Vec<String> = differ.map(|(key, _)| key.to_owned()).collect();
@@ -156,10 +160,8 @@ impl<'de> Deserialize<'de> for Spec {
                         "env" => spec.env = map.next_value::<List<_>>()?.0,
                         "dotenv" => spec.dotenv = map.next_value::<List<_>>()?.0,
                         key => {
-                            let opt = options::find(key).ok_or_else(|| {
-                                let key = key.escape_debug();
-                                A::Error::custom(format!("'{key}' is nothing that this opm knows"))
-                            })?;
+                            let opt = options::find(key);
+                            let opt = opt.ok_or_else(|| A::Error::custom(unknown(key)))?;
                             let mut left = OPTION_VALUES_MAX;
                             let value = map.next_value_seed(Tree(&mut left))?;
                             let read = opt.read(&mut spec, &value);
@@ -180,6 +182,55 @@ impl<'de> Deserialize<'de> for Spec {
         }
         from.deserialize_map(Fields)
     }
+}
+
+/// What `adjust` changes of a definition; what is not said stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Change {
+    pub name: Option<String>,
+    /// Empty: it stays.
+    #[serde(deserialize_with = "json::list")]
+    pub command: Vec<String>,
+    /// The directory, and the variables of the `.env` in it.
+    pub cwd: Option<(String, Env)>,
+    /// Set by hand, besides those that were.
+    #[serde(deserialize_with = "json::list")]
+    pub env: Env,
+    /// Options by their key, as words of the command line.
+    #[serde(deserialize_with = "json::list")]
+    pub options: Vec<(String, String)>,
+}
+
+impl Change {
+    /// `spec` with the change made.
+    ///
+    /// # Errors
+    /// An option that this opm doesn't know, or a value that it can't have.
+    pub fn apply(&self, spec: &Spec) -> Result<Spec, String> {
+        let mut spec = spec.clone();
+        if let Some(name) = &self.name {
+            spec.name.clone_from(name);
+        }
+        if !self.command.is_empty() {
+            spec.command.clone_from(&self.command);
+        }
+        if let Some((cwd, dotenv)) = &self.cwd {
+            (spec.cwd, spec.dotenv) = (cwd.clone(), dotenv.clone());
+        }
+        spec.env.retain(|(name, _)| self.env.iter().all(|(other, _)| name != other));
+        spec.env.extend(self.env.iter().cloned());
+        for (key, text) in &self.options {
+            let opt = options::find(key).ok_or_else(|| unknown(key))?;
+            opt.parse(&mut spec, text).map_err(|reason| format!("{key}: {reason}"))?;
+        }
+        Ok(spec)
+    }
+}
+
+/// What another version of opm says, and this one can't do.
+fn unknown(key: &str) -> String {
+    format!("'{}' is nothing that this opm knows", key.escape_debug())
 }
 
 /// Whether `name` can name an environment variable: not empty, no `=`, no NUL.
@@ -215,6 +266,12 @@ pub struct Definition {
 }
 
 impl Definition {
+    /// What its processes begin with: what the definer had, and what was asked for by name.
+    pub fn attributes(&self) -> Attributes {
+        let captured = self.base.attributes;
+        Attributes { nice: self.spec.exec.nice.map_or(captured.nice, |nice| nice.0), ..captured }
+    }
+
     /// The variables that were captured or declared, as every incarnation gets them: of a name
     /// that is there several times the last one counts.
     pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {

@@ -1,7 +1,8 @@
 //! Umask, nice value and limits: read where a service is defined, neutral in the daemon, given to
 //! a child before its exec.
-use super::Result;
+use super::{Errno, Result, Stage};
 use crate::service::context::{Attributes, LIMIT_NAMES, Limits, UNLIMITED, format_limit};
+use crate::service::options::{self, Exec};
 use rustix::fs::Mode;
 use rustix::process::{
     Resource, Rlimit, getpriority_process, getrlimit, setpriority_process, setrlimit, umask,
@@ -149,6 +150,17 @@ fn try_nice(wish: i32, has: i32) -> bool {
 fn try_limit(resource: Resource, has: Rlimit, wish: u64) -> Result<()> {
     setrlimit(resource, Rlimit { maximum: limit(wish), ..has })?;
     setrlimit(resource, has)
+}
+
+/// In a child: what was asked for by name. Unlike with [`give`], what the kernel refuses is the
+/// end of the launch.
+pub fn apply(exec: &Exec) -> std::result::Result<(), (Stage, i32)> {
+    let refused =
+        |key| move |errno: Errno| (Stage::Option(options::index(key)), errno.raw_os_error());
+    if let Some(nice) = exec.nice {
+        setpriority_process(None, nice.0).map_err(refused("nice"))?;
+    }
+    Ok(())
 }
 
 /// In a child, after its last open: its files and descriptors are ours until then. As near as can

@@ -234,7 +234,7 @@ pub fn own_descriptors(descriptors: Descriptors, report: RawFd) -> Result<RawFd>
 /// In the child, last of all: why nothing is exec'd. Async-signal-safe.
 pub fn report(report: RawFd, stage: Stage, errno: c_int) {
     let mut bytes = [0; REPORT_BYTES];
-    bytes[..4].copy_from_slice(&(stage as u32).to_le_bytes());
+    bytes[..4].copy_from_slice(&number_of(stage).to_le_bytes());
     bytes[4..].copy_from_slice(&errno.to_le_bytes());
     say(report, &bytes);
 }
@@ -275,14 +275,28 @@ impl AsRawFd for ExecPipe {
     }
 }
 
+/// Stages by their number on the pipe; above them come the options of the table.
+const STAGES: [Stage; 7] = [
+    Stage::Fork,
+    Stage::Sign,
+    Stage::Setup,
+    Stage::Directory,
+    Stage::Log,
+    Stage::Exec,
+    Stage::Interpreter,
+];
+const FIRST_OPTION: u32 = 16;
+
+fn number_of(stage: Stage) -> u32 {
+    match stage {
+        Stage::Option(at) => FIRST_OPTION + u32::from(at),
+        stage => STAGES.iter().position(|known| *known == stage).unwrap_or_default() as u32,
+    }
+}
+
 fn stage_of(number: u32) -> Stage {
-    match number {
-        0 => Stage::Fork,
-        1 => Stage::Sign,
-        2 => Stage::Setup,
-        3 => Stage::Directory,
-        4 => Stage::Log,
-        6 => Stage::Interpreter,
-        _ => Stage::Exec,
+    match number.checked_sub(FIRST_OPTION) {
+        Some(at) => Stage::Option(at.try_into().unwrap_or(u8::MAX)),
+        None => STAGES.get(number as usize).copied().unwrap_or(Stage::Exec),
     }
 }

@@ -36,6 +36,7 @@ use crate::process::journal_format::Signature;
 use crate::process::stat::Stat;
 use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::context::Attributes;
+use crate::service::options::Exec;
 pub use features::Features;
 pub use rustix::io::Errno;
 
@@ -99,6 +100,8 @@ pub struct Plan<'a> {
     pub path: &'a str,
     pub cwd: &'a str,
     pub attributes: &'a Attributes,
+    /// What was asked for by name: without it nothing is exec'd.
+    pub exec: Exec,
     pub streams: Streams,
     /// A FIFO that the whole tree holds open, for a later PID namespace to see.
     pub living: Option<&'a str>,
@@ -161,6 +164,8 @@ pub enum Stage {
     Sign,
     /// Session, limits, descriptors.
     Setup,
+    /// What was asked for by an option, by its place in the table.
+    Option(u8),
     Directory,
     Log,
     Exec,

@@ -16,6 +16,7 @@ use crate::process::Namespace;
 use crate::process::journal_format::{SIGNATURE_BYTES, Signature};
 use crate::process::mark::{MARK_VARIABLE, PID_DIGITS};
 use crate::process::stat::Stat;
+use crate::service::options::Exec;
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ffi::{c_char, c_int};
 
@@ -39,6 +40,7 @@ struct Prepared {
     listener: c_int,
     limit_mark: Option<u64>,
     given: Given,
+    exec: Exec,
     programs: CStrings,
     /// The words, and [`SHELL`] before them: for a script without a first line of its own.
     words: CStrings,
@@ -112,6 +114,7 @@ impl Prepared {
             listener: parent.listener,
             limit_mark: plan.limit_mark,
             given: parent.means.given(plan.attributes),
+            exec: plan.exec,
             programs: candidates(arena, program, plan.path)?,
             words: arena.strings(
                 plan.argv.len() + 1,
@@ -266,6 +269,7 @@ fn prepare_and_exec(p: &mut Prepared) -> std::result::Result<Never, (Stage, c_in
     // SAFETY: cwd is NUL-terminated.
     check(unsafe { libc::chdir(p.cwd) }, Stage::Directory)?;
     open_streams(p)?;
+    attributes::apply(&p.exec)?;
     attributes::give(&p.given);
     reset_signals(p.clear_handlers)?;
     exec(p)

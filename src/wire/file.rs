@@ -23,7 +23,7 @@ const PROMISED: &str = "cap_drop cpu_affinity cpu_max cron depends_on env_file e
     group groups health health_interval health_retries health_start_period health_timeout \
     ignore_watch instances interpreter interpreter_args io_class limit listen log_compress \
     log_error log_format log_keep log_max_age log_max_size log_out log_time look_alike \
-    max_memory memory_max merge_logs namespace nice no_autorestart no_logs no_new_privs \
+    max_memory memory_max merge_logs namespace no_autorestart no_logs no_new_privs \
     oom_score pids_max port_range ready ready_timeout reset_env stop_exit_codes umask user wait \
     watch";
 

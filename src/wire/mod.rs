@@ -12,13 +12,13 @@ pub use failure::Failure;
 
 use crate::service::context::{Attributes, Context};
 use crate::service::json;
-use crate::service::spec::{Env, Id, Spec};
+use crate::service::spec::{Change, Env, Id, Spec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// What goes over the socket and into the home's files. Rises with each key that is added: a
 /// side that knows less refuses what it does not know.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Exit codes of the command, and the codes of outcomes on the wire. See `opm(1)`.
 pub mod code {
@@ -54,6 +54,11 @@ pub enum Request {
         services: Vec<(String, Env)>,
         #[serde(deserialize_with = "json::list")]
         env: Env,
+    },
+    /// Services get this definition from their next start on.
+    Adjust {
+        target: String,
+        change: Box<Change>,
     },
     Stop {
         target: String,

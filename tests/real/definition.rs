@@ -380,32 +380,3 @@ fn a_definition_that_a_later_opm_wrote_is_refused_and_not_cut_down() {
         assert_eq!(rig.row("web").pid, Some(pid));
     });
 }
-
-/// A row of the table that only debug builds have: nothing else in the sources knows of it.
-#[test]
-fn an_option_is_one_row_of_the_table() {
-    isolated(here!(), |rig| {
-        let file = r#"{"services": [{"name": "job", "command": "sleep 2", "made_up": 7}]}"#;
-        std::fs::write(rig.dir.join("job.json"), file).unwrap();
-        rig.ok(&["start", "--name", "web", "--made-up", "7", "--", "sleep", "1"]);
-        rig.ok(&["import", "job.json"]);
-        rig.ok(&["save"]);
-        for name in ["web", "job"] {
-            assert_eq!(rig.info(name)["policy"]["made_up"], 7);
-            let info = rig.ok(&["info", name]);
-            assert!(info.lines().any(|line| line.starts_with("made up ") && line.ends_with(" 7")));
-        }
-        for file in ["services", "dump.json"] {
-            let text = std::fs::read_to_string(rig.home.join(file)).unwrap().replace(' ', "");
-            assert_eq!(text.matches(r#""made_up":7"#).count(), 2, "{file}: {text}");
-        }
-        rig.kill_daemon();
-        assert_eq!(rig.info("web")["policy"]["made_up"], 7);
-        let said = rig.refused(2, &["start", "web", "--made-up", "8"]);
-        assert!(said.contains("--made-up: web exists already"), "{said}");
-        let said = rig.refused(2, &["start", "--made-up", "x", "--", "sleep", "3"]);
-        assert!(said.contains("bad value 'x' for '--made-up': expected a whole number"), "{said}");
-        std::fs::write(rig.dir.join("job.json"), file.replace('7', "8")).unwrap();
-        assert!(rig.refused(1, &["import", "job.json"]).contains("it differs in made_up"));
-    });
-}

@@ -28,6 +28,7 @@ mod input;
 mod law;
 mod many;
 mod once;
+mod options;
 mod privilege;
 mod proc;
 mod programs;

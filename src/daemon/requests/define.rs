@@ -47,6 +47,7 @@ impl<K: Kernel> Daemon<K> {
     ) -> Result<(), Failure> {
         for spec in &specs {
             spec.check().map_err(Failure::usage)?;
+            self.check_granted(spec)?;
         }
         let mut fresh = Vec::new();
         let mut known = Vec::new();
@@ -76,21 +77,12 @@ impl<K: Kernel> Daemon<K> {
                 Ok(warnings) => allowed.push((spec, warnings)),
             }
         }
-        let lacking = self.kernel.lacking(&base.attributes);
         let base = self.ledger.definitions.intern(base);
         let (specs, warnings): (Vec<_>, Vec<_>) = allowed.into_iter().unzip();
         let ids = self.define(specs, &base)?;
         let mut wishes = VecMap::new();
         for (id, mut warnings) in ids.into_iter().zip(warnings) {
-            if let Some(lacking) = &lacking {
-                let name = self.services.get(id).map_or("", |service| service.name());
-                let text = format!(
-                    "{name}: it gets {lacking} (more than the daemon may give: start that where \
-                     the limits are higher)"
-                );
-                self.log.push(text.clone());
-                warnings.push(text);
-            }
+            warnings.extend(self.note_lacking(id));
             if !warnings.is_empty() {
                 said.push((id, warned(warnings)));
             }
@@ -106,6 +98,19 @@ impl<K: Kernel> Daemon<K> {
         }
         self.await_all(client, wishes, said, Then::Answer);
         Ok(())
+    }
+
+    /// What a service gets less of than its definer had.
+    fn note_lacking(&mut self, id: Id) -> Option<String> {
+        let service = self.services.get(id)?;
+        let lacking = self.kernel.lacking(&service.definition.attributes())?;
+        let text = format!(
+            "{}: it gets {lacking} (more than the daemon may give: start that where the limits \
+             are higher)",
+            service.name()
+        );
+        self.log.push(text.clone());
+        Some(text)
     }
 
     /// Puts services on record, all or none.
@@ -197,24 +202,7 @@ impl<K: Kernel> Daemon<K> {
             });
             changed.push(Change { line, id, new: Definition { spec, base }, old });
         }
-        self.ledger.definitions.replace(&mut self.kernel, &changed).map_err(|errno| {
-            let reason = describe(errno);
-            let text =
-                format!("cannot write {}/services: {reason} (nothing was changed)", self.home);
-            Failure::plain(text)
-        })?;
-        let mut past: Vec<Rc<Context>> = Vec::new();
-        for Change { id, new, old, .. } in changed {
-            if let Some(service) = self.services.get_mut(id) {
-                service.definition = new;
-            }
-            if !past.iter().any(|base| Rc::ptr_eq(base, &old.base)) {
-                past.push(old.base);
-            }
-        }
-        for base in past.iter().filter(|base| Rc::strong_count(base) == 1) {
-            self.ledger.definitions.forget(base);
-        }
+        self.replace_definitions(changed)?;
         self.await_all(client, VecMap::new(), Vec::new(), Then::Answer);
         Ok(())
     }

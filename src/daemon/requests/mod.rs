@@ -1,4 +1,5 @@
 //! What each request does. A reply goes out when its effect is true ([`self::wait`]).
+mod adjust;
 pub(crate) mod define;
 pub(crate) mod lookalike;
 pub(crate) mod query;
@@ -37,6 +38,7 @@ impl<K: Kernel> Daemon<K> {
                 self.define_and_start(client, specs, *base, force, keep)?;
             }
             Request::Update { services, env } => self.update(client, services, &env)?,
+            Request::Adjust { target, change } => self.adjust(client, &target, &change)?,
             Request::Stop { target } => self.stop(client, &target)?,
             Request::Restart { target } => self.restart(client, &target)?,
             Request::Remove { target } => self.remove(client, &target)?,
@@ -125,7 +127,7 @@ impl<K: Kernel> Daemon<K> {
         self.wait_for(pending);
     }
 
-    fn said_missing(missing: Vec<Outcome>) -> Vec<(Id, Outcome)> {
+    pub(crate) fn said_missing(missing: Vec<Outcome>) -> Vec<(Id, Outcome)> {
         missing.into_iter().map(|outcome| (Id::MAX, outcome)).collect()
     }
 
@@ -203,6 +205,10 @@ impl<K: Kernel> Daemon<K> {
             if service.removing {
                 let text = format!("{}: is being removed", service.name());
                 said.push((id, failed(code::FAILED, text)));
+                continue;
+            }
+            if let Err(refused) = self.check_granted(&service.definition.spec) {
+                said.push((id, failed(refused.code, refused.text)));
                 continue;
             }
             // A restart of what is down is a start.

@@ -185,7 +185,7 @@ impl<K: Kernel> Daemon<K> {
         let identity = self.identity(id);
         let cgroup = row.pid.and_then(|pid| self.kernel.cgroup(pid));
         let service = self.services.get(id)?;
-        let attributes = &service.definition.base.attributes;
+        let attributes = &service.definition.attributes();
         let note = self.stopping_note(id).or_else(|| service.reason());
         let note = note.or_else(|| self.log_trouble(service));
         let note = note.or_else(|| self.kernel.lacking(attributes));

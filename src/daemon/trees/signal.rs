@@ -42,7 +42,7 @@ impl<K: Kernel> Daemon<K> {
         let Some(service) = self.services.get_mut(id) else {
             return;
         };
-        let signal = service.definition.spec.policy.stop_signal.number();
+        let signal = service.machine.policy().stop_signal.number();
         let Some(run) = service.run.as_mut() else { return };
         run.asked.get_or_insert_with(|| Asked::new(now));
         if run.exit.is_none() {
@@ -67,7 +67,7 @@ impl<K: Kernel> Daemon<K> {
     /// A signal for a live leader, its group and the rest of its tree.
     fn signal_living(&mut self, id: Id, signal: i32, aim: Aim) {
         let Some(service) = self.services.get(id) else { return };
-        let reach = service.definition.spec.policy.stop_reach;
+        let reach = service.machine.policy().stop_reach;
         let alone = aim == Aim::Stop && reach == StopReach::Leader;
         let Some(run) = service.run.as_ref() else { return };
         let leader = run.leader.pid;
@@ -121,7 +121,7 @@ impl<K: Kernel> Daemon<K> {
     /// reached. Nothing while the leader alone is asked.
     pub(crate) fn terminate_rest(&mut self, id: Id) {
         let Some(service) = self.services.get(id) else { return };
-        let policy = &service.definition.spec.policy;
+        let policy = service.machine.policy();
         let (stop, reach) = (policy.stop_signal.number(), policy.stop_reach);
         let Some(run) = service.run.as_ref() else { return };
         let killing = run.kills > 0;

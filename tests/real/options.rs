@@ -1,0 +1,127 @@
+//! The options of services: one row each, changed by `adjust`, and what the kernel refuses.
+use crate::namespace::{Setting, User, isolated, isolated_in};
+use crate::rig::Rig;
+use std::process::Command;
+
+/// A row of the table that only debug builds have: nothing else in the sources knows of it.
+#[test]
+fn an_option_is_one_row_of_the_table() {
+    isolated(here!(), |rig| {
+        let file = r#"{"services": [{"name": "job", "command": "sleep 2", "made_up": 7}]}"#;
+        std::fs::write(rig.dir.join("job.json"), file).unwrap();
+        rig.ok(&["start", "--name", "web", "--made-up", "7", "--", "sleep", "1"]);
+        rig.ok(&["import", "job.json"]);
+        rig.ok(&["save"]);
+        for name in ["web", "job"] {
+            assert_eq!(rig.info(name)["policy"]["made_up"], 7);
+            let info = rig.ok(&["info", name]);
+            assert!(info.lines().any(|line| line.starts_with("made up ") && line.ends_with(" 7")));
+        }
+        for file in ["services", "dump.json"] {
+            let text = std::fs::read_to_string(rig.home.join(file)).unwrap().replace(' ', "");
+            assert_eq!(text.matches(r#""made_up":7"#).count(), 2, "{file}: {text}");
+        }
+        rig.kill_daemon();
+        assert_eq!(rig.info("web")["policy"]["made_up"], 7);
+        let said = rig.refused(2, &["start", "web", "--made-up", "8"]);
+        assert!(said.contains("--made-up: web exists already"), "{said}");
+        let said = rig.refused(2, &["start", "--made-up", "x", "--", "sleep", "3"]);
+        assert!(said.contains("bad value 'x' for '--made-up': expected a whole number"), "{said}");
+        std::fs::write(rig.dir.join("job.json"), file.replace('7', "8")).unwrap();
+        assert!(rig.refused(1, &["import", "job.json"]).contains("it differs in made_up"));
+    });
+}
+
+fn nice_of(rig: &Rig, name: &str) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", rig.row(name).pid.unwrap()));
+    stat.unwrap().rsplit_once(')').unwrap().1.split_whitespace().nth(16).unwrap().parse().unwrap()
+}
+
+/// `opm ARGS…` from a shell with a nice value of its own.
+fn ok_nicely(rig: &Rig, args: &[&str]) {
+    let mut outer = Command::new("nice");
+    outer.args(["-n", "3"]);
+    let ran = rig.behind(outer, args);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{ran:?}");
+}
+
+#[test]
+fn a_nice_value_that_was_asked_for_is_the_services_whoever_starts_it() {
+    isolated(here!(), |rig| {
+        ok_nicely(rig, &["start", "--name", "web", "--nice", "2", "--", "sleep", "1"]);
+        assert_eq!(nice_of(rig, "web"), 2);
+        assert_eq!(rig.info("web")["nice"], 2);
+        let text = rig.ok(&["info", "web"]);
+        assert_eq!(text.matches("\nnice ").count(), 1, "{text}");
+        rig.kill_daemon();
+        ok_nicely(rig, &["restart", "web"]);
+        assert_eq!(nice_of(rig, "web"), 2);
+    });
+}
+
+#[test]
+fn a_nice_value_that_is_not_permitted_is_refused_and_what_runs_goes_on() {
+    isolated_in(Setting { user: User::Nobody, ..Setting::default() }, here!(), |rig| {
+        let line = "web: it would get nice 0 instead of -5 (start the daemon where it may give";
+        let words = ["start", "--name", "web", "--nice", "-5", "--", "sleep", "1"];
+        assert!(rig.refused(1, &words).contains(line));
+        assert!(rig.rows().is_empty());
+        let pid = rig.start("web", "sleep");
+        assert!(rig.refused(1, &["adjust", "web", "--nice", "-5"]).contains(line));
+        assert_eq!(rig.row("web").pid, Some(pid));
+        assert_eq!(rig.info("web")["policy"].get("nice"), None);
+    });
+}
+
+/// Defined under a daemon that might, restarted and started under one that may not.
+#[test]
+fn a_daemon_that_lost_a_privilege_says_what_it_cannot_give() {
+    isolated(here!(), |rig| {
+        let words = ["start", "--name", "web", "--nice", "-5", "--", "sleep", "1"];
+        let (ran, user) = (rig.opm(&words), Command::new("id").arg("-u").output().unwrap());
+        if ran.code != Some(0) {
+            assert!(user.stdout != b"0\n" || ran.err.contains("nice 0 instead of -5"), "{ran:?}");
+            return;
+        }
+        assert_eq!(nice_of(rig, "web"), -5);
+        let pid = rig.row("web").pid;
+        rig.kill_daemon();
+        let mut outer = Command::new("setpriv");
+        outer.args(["--bounding-set=-sys_nice", "--inh-caps=-sys_nice"]);
+        assert_eq!(rig.behind(outer, &["daemon", "start"]).code, Some(0));
+        assert!(rig.refused(1, &["restart", "web"]).contains("nice 0 instead of -5"));
+        assert_eq!(rig.row("web").pid, pid, "it was touched");
+        rig.ok(&["stop", "web"]);
+        let said = rig.refused(1, &["start", "web"]);
+        assert!(said.contains("web: cannot set nice -5: "), "{said}");
+    });
+}
+
+#[test]
+fn what_is_adjusted_is_told_kept_and_in_effect_from_the_next_start_on() {
+    isolated(here!(), |rig| {
+        let pid = rig.start("web", "catch:TERM note:told drain:0");
+        let words = ["adjust", "web", "--stop-signal", "INT", "--nice", "4", "--env", "A=1"];
+        let said = rig.ok(&words);
+        let keys = "changed stop_signal, nice, env.A (from its next start on)";
+        assert_eq!(said, format!("web: {keys}\n"));
+        assert_eq!(rig.ok(&words), "web: nothing changes\n");
+        assert_eq!((rig.row("web").pid, nice_of(rig, "web")), (Some(pid), 0));
+        assert_eq!(rig.info("web")["policy"]["stop_signal"], "INT");
+        assert!(rig.refused(1, &["modify", "web", "--name", "api"]).contains("live incarnation"));
+        // The signal is that of the incarnation which is stopped.
+        rig.ok(&["stop", "web"]);
+        rig.note("web", "told");
+        rig.kill_daemon();
+        let said = rig.ok(&["update", "web", "--name", "api", "--command", "sleep 7"]);
+        assert_eq!(said, "web: changed name, command\n");
+        rig.ok(&["start", "api"]);
+        assert_eq!((nice_of(rig, "api"), rig.ok(&["get-command", "api"])), (4, "sleep 7\n".into()));
+        assert!(rig.ok(&["env", "api"]).contains("A=1\n"));
+        let pid = rig.row("api").pid;
+        rig.kill_daemon();
+        assert_eq!(rig.row("api").pid, pid, "it is adopted under its new name");
+        assert!(rig.refused(3, &["adjust", "web", "--nice", "1"]).contains("no such service"));
+        assert!(rig.refused(2, &["adjust", "api"]).contains("nothing to change"));
+    });
+}
