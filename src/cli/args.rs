@@ -288,6 +288,7 @@ fn run(command: Command) -> Command {
         .arg(option("restart", "WHEN", restart).value_parser(Restart::parse))
         .arg(option("prefix", "PREFIX", prefix).value_parser(Prefix::parse))
         .arg(option("stop-timeout", "TIME", timeout).value_parser(Span::parse))
+        .arg(switch("quiet", "say nothing of exits and restarts").short('q'))
 }
 
 fn restore(command: Command) -> Command {

@@ -45,7 +45,8 @@ pub(super) fn options(words: &[OsString]) -> Result<Options, Failure> {
     let prefix = matches.get_one::<Prefix>("prefix").copied();
     let stop_timeout = matches.get_one::<Span>("stop-timeout").map(|span| span.ms);
     let stop_timeout_ms = stop_timeout.unwrap_or(STOP_TIMEOUT_MS);
-    Ok(Options { homes, declared, base, prefix, stop_timeout_ms, words })
+    let quiet = matches.get_flag("quiet");
+    Ok(Options { homes, declared, base, prefix, stop_timeout_ms, quiet, words })
 }
 
 /// Help was printed, or is not to be had: that ends the command, too.
@@ -79,10 +80,11 @@ fn parse(words: &[OsString]) -> Result<ArgMatches, Failure> {
 
 /// The options as they were given: later images of this process are asked with them.
 fn given(matches: &ArgMatches) -> impl Iterator<Item = String> {
-    OPTIONS.into_iter().flat_map(|name| {
+    let quiet = matches.get_flag("quiet").then(|| "--quiet".to_owned());
+    quiet.into_iter().chain(OPTIONS.into_iter().flat_map(|name| {
         let values = matches.get_raw(name).into_iter().flatten();
         values.map(move |value| format!("--{name}={}", value.to_string_lossy()))
-    })
+    }))
 }
 
 /// The one service of `opm run -- COMMAND`.
@@ -118,7 +120,7 @@ mod tests {
     fn later_images_are_asked_with_the_same_options() {
         for (line, expected) in [
             ("--prefix json --stop-timeout=3s a.json", vec!["--prefix=json", "--stop-timeout=3s"]),
-            ("--prefix none -- sh -c --prefix", vec!["--prefix=none"]),
+            ("--prefix none -q -- sh -c --prefix", vec!["--quiet", "--prefix=none"]),
             (
                 "-n web --env A=1 --restart on-failure --env=B=2 -- x",
                 vec!["--name=web", "--restart=on-failure", "--env=A=1", "--env=B=2"],

@@ -23,6 +23,7 @@ use crate::daemon::log::{log, log_in_foreground};
 use crate::daemon::server::role::{ROLE, Role};
 use crate::daemon::{Daemon, Leave};
 use crate::service::machine::Time;
+use crate::service::signal::Signal;
 use crate::service::spec::Spec;
 use crate::sys::attributes::privately;
 use crate::sys::home::Home;
@@ -54,7 +55,16 @@ pub fn run(options: Options) -> u8 {
     // Before the first file: what the services get of ours is in the options.
     attributes::neutral();
     let first = std::env::var_os(reexec::LISTENER_VARIABLE).is_none();
-    let mut run = Run::new(options);
+    let mut run = Run {
+        options,
+        services: Vec::new(),
+        later: Vec::new(),
+        output: None,
+        more: false,
+        stop: None,
+        messages: Messages::default(),
+        is_over: false,
+    };
     let code = run.serve(first).unwrap_or_else(|failure| {
         log(&failure.text);
         failure.code
@@ -78,6 +88,10 @@ fn begin_again() {
 fn try_home(path: &str) -> Result<(), Errno> {
     let home = Home::open(path)?;
     privately(|| home.open_file("lock", Mode::InPlace)).map(drop)
+}
+
+fn no_fifo(home: &Home, errno: Errno) -> String {
+    format!("{}/logs: cannot use a FIFO: {}", home.path, describe(errno))
 }
 
 /// How it ends.
@@ -109,19 +123,6 @@ struct Run {
 }
 
 impl Run {
-    fn new(options: Options) -> Self {
-        Self {
-            options,
-            services: Vec::new(),
-            later: Vec::new(),
-            output: None,
-            more: false,
-            stop: None,
-            messages: Messages::default(),
-            is_over: false,
-        }
-    }
-
     /// Finds a home and serves it.
     fn serve(&mut self, first: bool) -> Result<u8, Failure> {
         if let Some(failure) = self.options.declared.as_ref().err().filter(|_| first) {
@@ -141,8 +142,10 @@ impl Run {
         crate::daemon::serve_with(Path::new(&home), self)
     }
 
-    fn names(&self) -> Vec<String> {
-        self.services.iter().map(|(name, _)| name.clone()).collect()
+    fn say(&self, line: &str) {
+        if !self.options.quiet {
+            log(line);
+        }
     }
 
     /// Asks for what is declared here. What is known by another definition is removed first, and
@@ -297,10 +300,8 @@ impl Role for Run {
             Streams::Inherited
         } else {
             let home = &daemon.kernel.home;
-            let output = Output::new(home, &names, prefix, registry).map_err(|errno| {
-                let reason = describe(errno);
-                Failure::unreachable(format!("{}/logs: cannot use a FIFO: {reason}", home.path))
-            })?;
+            let output = Output::new(home, names.clone(), prefix, registry);
+            let output = output.map_err(|errno| Failure::unreachable(no_fifo(home, errno)))?;
             self.output = Some(output);
             Streams::Fifos
         };
@@ -315,17 +316,20 @@ impl Role for Run {
     }
 
     fn home_is_new(&mut self, daemon: &mut Daemon<Linux>, registry: &Registry) {
-        let names = self.names();
-        let Some(output) = &mut self.output else {
-            return;
-        };
-        if let Err(errno) = output.add(&daemon.kernel.home, &names, registry) {
-            log(&format!("{}/logs: cannot use a FIFO: {}", daemon.home, describe(errno)));
+        let home = &daemon.kernel.home;
+        if let Some(output) = &mut self.output
+            && let Err(errno) = output.open(home, registry)
+        {
+            log(&no_fifo(home, errno));
         }
     }
 
     fn signal(&mut self, signal: i32, daemon: &mut Daemon<Linux>) {
         let hasten = self.stop.is_some() && signal != libc::SIGTERM;
+        if self.stop.is_none() {
+            let name = Signal::from_number(signal).map_or(String::new(), Signal::name);
+            self.say(&format!("signal {name}: stopping all"));
+        }
         self.stop(daemon, code::DONE, true);
         if hasten && let Some(stop) = &mut self.stop {
             stop.kill_at = 0;
@@ -351,7 +355,9 @@ impl Role for Run {
             acted = true;
         }
         acted |= self.proceed(daemon);
-        self.messages.lines(daemon.killing()).iter().for_each(|line| log(line));
+        for line in self.messages.lines(daemon.killing()) {
+            self.say(&line);
+        }
         if let Some(output) = &mut self.output {
             output.note_ended(|name| !find(daemon, name).is_some_and(is_live));
             self.more = output.pump(&rfc3339(daemon.kernel.wall()));
@@ -377,7 +383,10 @@ impl Role for Run {
         match self.stop {
             Some(stop) if stop.asked && stop.killed => KILLED,
             Some(stop) => stop.code,
-            None => code::DONE,
+            None => {
+                self.say("leaving, as 'opm daemon stop' asked");
+                code::DONE
+            }
         }
     }
 }

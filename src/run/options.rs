@@ -49,6 +49,8 @@ pub struct Options {
     /// None: by the number of services.
     pub prefix: Option<Prefix>,
     pub stop_timeout_ms: u64,
+    /// Say nothing of what happens to services, but what is an error.
+    pub quiet: bool,
     /// The command's words, program first, that ask for the same from any directory.
     pub words: Vec<String>,
 }

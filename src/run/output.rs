@@ -59,6 +59,7 @@ impl Sink {
 /// All of it.
 #[derive(Debug)]
 pub(super) struct Output {
+    names: Vec<String>,
     streams: Vec<Stream>,
     sinks: [Sink; SINKS],
     glass: Glass,
@@ -75,7 +76,7 @@ impl Output {
     /// What the kernel says of FIFOs, pipes and descriptors.
     pub(super) fn new(
         home: &Home,
-        names: &[String],
+        names: Vec<String>,
         prefix: Prefix,
         registry: &Registry,
     ) -> Result<Self> {
@@ -85,19 +86,19 @@ impl Output {
         }
         let (streams, glass) = (Vec::new(), Glass::new()?);
         let buffer = vec![0; LOOK_BYTES];
-        let mut output = Self { streams, sinks, glass, prefix, buffer, next: 0 };
-        output.add(home, names, registry)?;
+        let mut output = Self { names, streams, sinks, glass, prefix, buffer, next: 0 };
+        output.open(home, registry)?;
         Ok(output)
     }
 
-    /// Opens FIFOs again, in a home that was made anew: what lives writes to those that it has,
-    /// what starts from now on opens others.
+    /// Opens FIFOs, also beside earlier ones: when the home was made anew, what lives writes to
+    /// those that it has, and what starts from then on opens others.
     ///
     /// # Errors
     /// As [`Output::new`].
-    pub(super) fn add(&mut self, home: &Home, names: &[String], registry: &Registry) -> Result<()> {
-        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
-        for name in names {
+    pub(super) fn open(&mut self, home: &Home, registry: &Registry) -> Result<()> {
+        let width = self.names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        for name in &self.names {
             let (out, error) = fifo_paths("", name);
             for (sink, (path, stream)) in [(out, "stdout"), (error, "stderr")].iter().enumerate() {
                 let fifo = fifo::open(home, path.trim_start_matches('/'))?;

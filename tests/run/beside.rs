@@ -30,6 +30,16 @@ fn each_exit_restart_and_kill_is_a_line_on_stderr() {
     let killed = err.matches("opm: deaf: did not end in time, killing it\n").count();
     assert_eq!(killed, 1, "{err}");
     assert!(err.contains("opm: deaf: exited with signal KILL\n"), "{err}");
+    assert_eq!(err.matches("opm: signal TERM: stopping all\n").count(), 1, "{err}");
+}
+
+#[test]
+fn a_quiet_run_says_nothing_of_exits_and_ends() {
+    let scratch = Scratch::new();
+    let once = r#"{"name": "once", "command": ["sh", "-c", "exit 3"], "restart": "never"}"#;
+    let mut run = scratch.run(As::Plain, &["--quiet", &scratch.file(once)]);
+    assert_eq!(run.end(), 3);
+    assert_eq!(scratch.read("err"), "");
 }
 
 #[test]

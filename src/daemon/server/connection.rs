@@ -2,7 +2,8 @@
 //!
 //! It never holds more than a request and what the loop puts behind unsent replies.
 use crate::sys::heap;
-use crate::wire::frame::Inbox;
+use crate::wire::frame::{FrameError, Inbox, REQUEST_BYTES_MAX};
+use crate::wire::{Failure, Request};
 use mio::net::UnixStream;
 use std::io::{ErrorKind, Write};
 
@@ -15,7 +16,7 @@ pub(super) struct Connection {
     pub(super) inbox: Inbox,
     out: Vec<u8>,
     sent: usize,
-    /// Somebody has listened to it.
+    /// It was read until nothing more was there.
     pub(super) heard: bool,
     /// Its request has not been answered finally.
     pub(super) asking: bool,
@@ -37,8 +38,28 @@ impl Connection {
         }
     }
 
-    /// It has said nothing, or half a request, and has had all that it asked for.
-    pub(super) fn is_silent(&self) -> bool {
+    /// The next request, if one is whole and may be taken up now: one at a time.
+    ///
+    /// # Errors
+    /// It is too long, or cannot be read.
+    pub(super) fn next_request(&mut self) -> Result<Option<Request>, Failure> {
+        if self.closing || self.asking {
+            return Ok(None);
+        }
+        let frame =
+            self.inbox.next_frame(REQUEST_BYTES_MAX).map_err(|FrameError::TooLong(n)| {
+                let most = REQUEST_BYTES_MAX >> 20;
+                Failure::usage(format!("request: {n} bytes are too many (at most {most} MB)"))
+            })?;
+        let request = frame.map(|frame| serde_json::from_slice(&frame)).transpose();
+        request.map_err(|error| {
+            let advice = "try 'opm daemon upgrade'";
+            Failure::usage(format!("request: cannot be understood: {error} ({advice})"))
+        })
+    }
+
+    /// It was read, has sent nothing or half a request, and has had all that it asked for.
+    pub(super) fn is_idle(&self) -> bool {
         self.heard && !self.asking && self.backlog() == 0
     }
 
@@ -47,8 +68,8 @@ impl Connection {
         self.out.len() - self.sent
     }
 
-    /// Puts a frame behind what is not sent yet. Of a reader that is always a little late `out`
-    /// would never be empty: what is sent goes as soon as it is the larger part.
+    /// Puts a frame behind what is not sent yet. For a reader that is always a little late `out`
+    /// would never be empty: what is sent is dropped as soon as it is the larger part.
     pub(super) fn queue(&mut self, frame: Vec<u8>) {
         if self.out.is_empty() {
             self.out = frame;

@@ -13,8 +13,7 @@ use crate::sys::linux::{self, Linux};
 use crate::sys::peer::peer;
 use crate::sys::token::Token;
 use crate::sys::{Kernel, signals};
-use crate::wire::frame::{self, FrameError, REQUEST_BYTES_MAX};
-use crate::wire::{Reply, Request, code};
+use crate::wire::frame::{self, REQUEST_BYTES_MAX};
 use mio::net::UnixListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
@@ -23,7 +22,7 @@ use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
 /// Connections at once, as far as they take no more than half of the descriptors: services need
-/// some, too. For one more, the one that has been silent for longest is closed, or else itself.
+/// some, too. For one more, the one that has been idle for longest is closed, or else itself.
 const CONNECTIONS_MAX: usize = 4_096;
 /// A client that lets more than this pile up is cut off: one answer is never more.
 const BACKLOG_BYTES_MAX: usize = 80 << 20;
@@ -130,9 +129,12 @@ impl Server {
                     // What is due is computed in each turn.
                     Some(Token::Clock) | None => {}
                     Some(Token::Role(number)) => role.woken(number),
-                    // That it can be written to, `flush` finds out by itself.
-                    Some(Token::Client(_)) if !is_news(event) => {}
-                    Some(Token::Client(id)) => ready.push(id.into()),
+                    Some(Token::Client(id)) => {
+                        // That it can be written to, `flush` finds out by itself.
+                        if event.is_readable() || event.is_read_closed() || event.is_error() {
+                            ready.push(id.into());
+                        }
+                    }
                     Some(Token::Wake(wake)) => wakes.push(wake),
                 }
             }
@@ -174,7 +176,7 @@ impl Server {
             let full = self.connections.len() >= self.connections_max;
             let full = full && !self.close_idle(daemon, |_| true);
             if full && !ready.is_empty() {
-                // Among these may be one that says nothing.
+                // Of those that have just connected, some may turn out to be idle.
                 self.accept_again = true;
                 return;
             }
@@ -207,23 +209,22 @@ impl Server {
         }
     }
 
-    /// Hangs up on whoever has been silent for longest. One of ours that was just slow asks again,
-    /// since nobody has taken up its request.
+    /// Closes the connection that has been idle for longest. A command of ours that was just slow
+    /// asks again, since nobody has taken up its request.
     fn close_idle(
         &mut self,
         daemon: &mut Daemon<Linux>,
         may_be: impl Fn(&Connection) -> bool,
     ) -> bool {
-        let silent =
-            self.connections.iter().find(|(_, client)| client.is_silent() && may_be(client));
-        let Some(id) = silent.map(|(id, _)| *id) else {
+        let idle = self.connections.iter().find(|(_, client)| client.is_idle() && may_be(client));
+        let Some(id) = idle.map(|(id, _)| *id) else {
             return false;
         };
         self.close(id, daemon);
         true
     }
 
-    /// After this client was listened to: whether all together have said too much.
+    /// After this client was read: keeps what all together have sent within its bound.
     fn limit_unread(&mut self, id: ClientId, daemon: &mut Daemon<Linux>) {
         let unread = |client: &Connection| client.inbox.pending();
         if self.connections.get(&id).is_none_or(|client| unread(client) < UNREAD_BYTES_MIN) {
@@ -247,30 +248,22 @@ impl Server {
             if !client.closing && client.backlog() > 0 {
                 return false;
             }
-            let waits = client.closing || client.asking;
-            let frame = (!waits).then(|| client.inbox.next_frame(REQUEST_BYTES_MAX));
-            let request = match frame {
-                None | Some(Ok(None)) => None,
-                Some(Ok(Some(frame))) => Some(parse(&frame)),
-                Some(Err(FrameError::TooLong(bytes))) => Some(Err(too_long(bytes))),
-            };
-            match request {
-                Some(Ok(request)) => {
+            match client.next_request() {
+                Ok(Some(request)) => {
                     client.asking = true;
                     daemon.request(id, client.pid, request);
                     return false;
                 }
-                Some(Err(text)) => {
-                    let code = code::USAGE;
-                    daemon.outbox.push((id, Reply::Failed { code, text }));
+                Ok(None) => client.heard = true,
+                Err(failure) => {
+                    daemon.outbox.push((id, failure.into()));
                     client.closing = true;
                 }
-                None => client.heard = true,
             }
             match client.stream.read(&mut buffer) {
                 Ok(0) => ended = true,
                 Ok(_) if client.closing => {}
-                // It waits for an answer and talks on and on.
+                // A client that waits for an answer and sends on and on.
                 Ok(_) if client.asking && client.inbox.pending() > REQUEST_BYTES_MAX => {
                     ended = true
                 }
@@ -285,7 +278,7 @@ impl Server {
             break;
         }
         if ended {
-            // Nobody reads replies any more: what was asked for goes on all the same.
+            // Nobody reads the replies any more, but what was asked for goes on.
             self.close(id, daemon);
         }
         true
@@ -325,7 +318,7 @@ impl Server {
                 continue;
             };
             let alive = client.write_out();
-            // Its request goes on: what it gets is what it follows.
+            // The answer of a request that goes on is what it follows.
             let most = if client.asking { FOLLOWED_BYTES_MAX } else { BACKLOG_BYTES_MAX };
             if !alive || client.backlog() > most {
                 self.close(id, daemon);
@@ -360,25 +353,9 @@ fn settle(daemon: &mut Daemon<Linux>, role: &mut dyn Role) {
     }
 }
 
-/// Whether a client has said something, or gone.
-fn is_news(event: &mio::event::Event) -> bool {
-    event.is_readable() || event.is_read_closed() || event.is_error()
-}
-
 /// Whether it is time to leave. For an exec not while anything is launched: the successor could
 /// not begin before that has exec'd, and till then nobody would look after the others.
 fn leaving(daemon: &Daemon<Linux>) -> Option<Leave> {
     let waits = matches!(daemon.leave, Some(Leave::Exec(_))) && daemon.is_launching();
     daemon.leave.clone().filter(|_| !waits)
-}
-
-fn too_long(bytes: usize) -> String {
-    let most = REQUEST_BYTES_MAX >> 20;
-    format!("request: {bytes} bytes are too many (at most {most} MB)")
-}
-
-fn parse(frame: &[u8]) -> Result<Request, String> {
-    serde_json::from_slice(frame).map_err(|error| {
-        format!("request: cannot be understood: {error} (try 'opm daemon upgrade')")
-    })
 }
