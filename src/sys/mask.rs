@@ -7,6 +7,8 @@ use std::mem;
 use std::ptr;
 use std::time::Duration;
 
+use rustix::time::Timespec;
+
 use crate::process::Pid;
 
 /// A set of signals: bit N-1 for signal N. 64 bits on every architecture that opm runs on.
@@ -48,10 +50,8 @@ pub struct Arrival {
 /// Waits for a signal, for ever if no timeout is given. All must be blocked. `None` when the time
 /// is over, and also when a stop interrupted the wait: the caller looks at its clock.
 pub fn take(timeout: Option<Duration>) -> Option<Arrival> {
-    let timeout = timeout.map(|span| libc::timespec {
-        tv_sec: libc::time_t::try_from(span.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: libc::c_long::from(span.subsec_nanos().cast_signed()),
-    });
+    // What is too long for the kernel's clock is for ever.
+    let timeout = timeout.and_then(|span| Timespec::try_from(span).ok());
     let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
     let (call, every) = (libc::SYS_rt_sigtimedwait, ALL);
     // SAFETY: an all-zero siginfo is a valid value to be overwritten.
