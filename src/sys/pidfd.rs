@@ -10,7 +10,7 @@ const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 /// `statfs.f_type` of pidfs (linux/magic.h).
 const PIDFS_MAGIC: u64 = 0x5049_4446;
 /// `_IOWR(0xFF, 11, struct pidfd_info)` with the first published size, 64 bytes (6.13).
-const PIDFD_GET_INFO: libc::Ioctl = 0xC040_FF0B;
+const PIDFD_GET_INFO: libc::Ioctl = 0xC040_FF0B_u32 as libc::Ioctl;
 /// The exit status is asked for, and filled in (6.15).
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
 
