@@ -93,15 +93,17 @@ pub fn checksum(bytes: &[u8]) -> u64 {
     })
 }
 
-/// Words in little-endian order, zeroes, and the checksum in the last 8 bytes. Does not allocate:
-/// the child uses it between fork and exec.
+/// Words in little-endian order, zeroes, and the checksum in the last 8 bytes. Neither allocates
+/// nor panics: the child uses it between clone and exec.
 fn seal<const N: usize>(parts: &[&[u64]]) -> [u8; N] {
     let mut bytes = [0; N];
-    let (body, sum) = bytes.split_at_mut(N - 8);
-    for (place, word) in body.chunks_exact_mut(8).zip(parts.iter().copied().flatten()) {
-        place.copy_from_slice(&word.to_le_bytes());
+    if let Some((body, sum)) = bytes.split_last_chunk_mut() {
+        let places = body.as_chunks_mut().0.iter_mut();
+        for (place, word) in places.zip(parts.iter().copied().flatten()) {
+            *place = word.to_le_bytes();
+        }
+        *sum = checksum(body).to_le_bytes();
     }
-    sum.copy_from_slice(&checksum(body).to_le_bytes());
     bytes
 }
 

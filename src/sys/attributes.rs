@@ -1,6 +1,6 @@
 //! Umask, nice value and limits: read where a service is defined, neutral in the daemon, given to
 //! a child before its exec.
-use super::{Errno, Result, Stage};
+use super::{Result, Stage, raw};
 use crate::service::context::{Attributes, LIMIT_NAMES, Limits, UNLIMITED, format_limit};
 use crate::service::options::{self, Exec};
 use rustix::fs::Mode;
@@ -68,12 +68,13 @@ fn limit(number: u64) -> Option<u64> {
     (number != UNLIMITED).then_some(number)
 }
 
-/// What a child is to be given, apart from what it has from us.
+/// What a child is to be given, apart from what it has from us: as numbers for the kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Given {
     umask: u32,
     nice: Option<i32>,
-    limits: [Option<Rlimit>; COUNT],
+    /// The resource, its soft limit and its hard one.
+    limits: [Option<(u32, [u64; 2])>; COUNT],
 }
 
 /// What this process, a daemon, has itself, and so can give.
@@ -112,12 +113,10 @@ impl Means {
     pub fn given(&self, wanted: &Attributes) -> Given {
         let mut limits = [None; COUNT];
         let wishes = wanted.limits.iter().zip(self.usual).map(|(wish, usual)| wish.or(usual));
-        for ((place, wish), has) in limits.iter_mut().zip(wishes).zip(&self.limits) {
+        let has = RESOURCES.into_iter().zip(&self.limits);
+        for ((place, wish), (resource, has)) in limits.iter_mut().zip(wishes).zip(has) {
             let wish = wish.filter(|wish| *wish != number(has.current));
-            *place = wish.map(|wish| {
-                let maximum = limit(number(has.maximum).max(wish));
-                Rlimit { current: limit(wish), maximum }
-            });
+            *place = wish.map(|wish| (resource as u32, [wish, number(has.maximum).max(wish)]));
         }
         let nice = (wanted.nice != self.nice).then_some(wanted.nice);
         Given { umask: wanted.umask, nice, limits }
@@ -153,30 +152,31 @@ fn try_limit(resource: Resource, has: Rlimit, wish: u64) -> Result<()> {
 }
 
 /// In a child: what was asked for by name. Unlike with [`give`], what the kernel refuses is the
-/// end of the launch.
+/// end of the launch. By the rules of [`raw`].
 pub fn apply(exec: &Exec) -> std::result::Result<(), (Stage, i32)> {
-    let refused =
-        |key| move |errno: Errno| (Stage::Option(options::index(key)), errno.raw_os_error());
+    let refused = |key| move |errno| (Stage::Option(options::index(key)), errno);
     if let Some(nice) = exec.nice {
-        setpriority_process(None, nice.0).map_err(refused("nice"))?;
+        set_nice(nice.0).map_err(refused("nice"))?;
     }
     Ok(())
 }
 
+fn set_nice(nice: i32) -> raw::Result<usize> {
+    raw::numbers(libc::SYS_setpriority, [libc::PRIO_PROCESS as usize, 0, nice as usize])
+}
+
 /// In a child, after its last open: its files and descriptors are ours until then. As near as can
-/// be where the kernel refuses. System calls only, and no allocation.
+/// be where the kernel refuses. By the rules of [`raw`].
 pub fn give(given: &Given) {
-    umask(Mode::from_raw_mode(given.umask));
+    let _before = raw::numbers(libc::SYS_umask, [given.umask as usize, 0, 0]);
     // Before the limit of it may fall.
     if let Some(nice) = given.nice {
-        setpriority_process(None, nice).ok();
+        let _set = set_nice(nice);
     }
-    for (resource, wish) in RESOURCES.into_iter().zip(given.limits) {
-        let Some(wish) = wish else { continue };
-        if setrlimit(resource, wish).is_err() {
-            let maximum = getrlimit(resource).maximum;
-            let current = limit(number(wish.current).min(number(maximum)));
-            setrlimit(resource, Rlimit { current, maximum }).ok();
+    for (resource, [soft, hard]) in given.limits.into_iter().flatten() {
+        if raw::limit(resource, Some(&[soft, hard])).is_err() {
+            let [_, hard] = raw::limit(resource, None).unwrap_or([soft, hard]);
+            let _set = raw::limit(resource, Some(&[soft.min(hard), hard]));
         }
     }
 }

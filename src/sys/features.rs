@@ -10,6 +10,9 @@ pub struct Features {
     pub pgroup_signal: bool,
     /// PIDFD_GET_INFO: the exit status of what is not our child (6.15). Else: /proc/PID/stat.
     pub get_info: bool,
+    /// A child that shares our memory until its exec, where [`super::raw`] knows the architecture;
+    /// with `time_namespace` since 6.3. Else: a copy.
+    pub shared_memory: bool,
     /// clone3 with CLONE_CLEAR_SIGHAND (5.5). Else: fork, and each disposition reset.
     pub clone3: bool,
     /// A time namespace for each incarnation, which takes CAP_SYS_ADMIN (5.6). Else: marks alone.
@@ -24,6 +27,7 @@ impl Features {
         pidfd_inode: true,
         pgroup_signal: true,
         get_info: true,
+        shared_memory: true,
         clone3: true,
         time_namespace: true,
         namespace_handle: true,
@@ -36,6 +40,7 @@ impl Features {
                 "pidfd-inode" => self.pidfd_inode = false,
                 "pgroup-signal" => self.pgroup_signal = false,
                 "get-info" => self.get_info = false,
+                "shared-memory" => self.shared_memory = false,
                 "clone3" => self.clone3 = false,
                 "time-namespace" => self.time_namespace = false,
                 "namespace-handle" => self.namespace_handle = false,
@@ -46,11 +51,12 @@ impl Features {
     }
 
     /// Each by its name in `OPM_WITHOUT`.
-    pub fn each(self) -> [(&'static str, bool); 6] {
+    pub fn each(self) -> [(&'static str, bool); 7] {
         [
             ("pidfd-inode", self.pidfd_inode),
             ("pgroup-signal", self.pgroup_signal),
             ("get-info", self.get_info),
+            ("shared-memory", self.shared_memory),
             ("clone3", self.clone3),
             ("time-namespace", self.time_namespace),
             ("namespace-handle", self.namespace_handle),

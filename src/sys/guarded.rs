@@ -4,48 +4,55 @@
 //! system that does not answer holds the lock for ever. Only a fatal signal ends the wait
 //! (mmap_read_lock_killable()), so that it can't be the daemon's only thread that waits: a child
 //! reads, and is killed when it takes too long.
-use super::{Errno, Result, last_errno};
+use super::block::{Block, CStrings};
+use super::{Errno, Reach, Result, Strings, pidfd, raw, spawn};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use rustix::pipe::PipeFlags;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 use std::ffi::c_int;
 use std::time::{Duration, Instant};
 
 /// What is an answer's time on a busy machine; a process that takes longer is mute.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// Longer than any path of /proc that is read here.
-const PATH_BYTES: usize = 64;
+
+/// What the child reads, and where it puts that.
+#[derive(Clone, Copy)]
+struct Order {
+    path: CStrings,
+    pipe: RawFd,
+}
 
 /// Reads a file of /proc whole.
 ///
 /// # Errors
 /// What open(2) and read(2) say; ETIMEDOUT: it did not answer. EAGAIN, ENOMEM, EMFILE: no child.
 pub fn read(path: &str) -> Result<Vec<u8>> {
-    // On the stack: the heap is not forked (see `arena`).
-    let mut name = [0u8; PATH_BYTES];
-    let room = name.get_mut(..path.len()).filter(|_| path.len() < PATH_BYTES);
-    room.ok_or(Errno::NAMETOOLONG)?.copy_from_slice(path.as_bytes());
+    let mut paths = Strings::default();
+    paths.push(&[path]);
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    // SAFETY: the process has one thread; the child makes raw calls on this frame's memory alone,
-    // and ends with _exit.
-    let child = match unsafe { libc::fork() } {
-        -1 => return Err(last_errno()),
-        0 => copy_and_exit(&name, writer.as_raw_fd()),
-        child => child,
+    let mut block = Block::map(Block::room_for(&[&paths]))?;
+    let order = Order { path: block.strings(&paths)?, pipe: writer.as_raw_fd() };
+    let order = block.put(order)?;
+    let (_, child) = match spawn::clone(&block, copy, order, true) {
+        // As in spawning: kernels and filters without clone3.
+        Err(Errno::NOSYS | Errno::PERM) => spawn::fork(copy, order)?,
+        child => child?,
     };
     drop(writer);
     let mut bytes = Vec::new();
     let ended = drain(&reader, &mut bytes);
     if ended.is_err() {
-        // SAFETY: our own child, which nobody but us reaps.
-        unsafe { libc::kill(child, libc::SIGKILL) };
+        pidfd::signal(&child, libc::SIGKILL, Reach::Process).ok();
     }
-    let mut status: c_int = 0;
-    // SAFETY: the same child; `status` is writable.
-    while unsafe { libc::waitpid(child, &raw mut status, 0) } == -1 && last_errno() == Errno::INTR {
-    }
+    let status = loop {
+        match waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED) {
+            Err(Errno::INTR) => {}
+            status => break status?,
+        }
+    };
     ended?;
-    match libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)) {
+    match status.and_then(|status| status.exit_status()) {
         Some(0) => Ok(bytes),
         Some(errno) => Err(Errno::from_raw_os_error(errno)),
         None => Err(Errno::TIMEDOUT),
@@ -73,32 +80,30 @@ fn drain(reader: &OwnedFd, bytes: &mut Vec<u8>) -> Result<()> {
     }
 }
 
-/// The child: the file into the pipe. It keeps none of the daemon's descriptors, above all not the
-/// home's lock, and does not outlive the daemon.
-fn copy_and_exit(path: &[u8; PATH_BYTES], pipe: RawFd) -> ! {
+/// The child: the file into the pipe, by the rules of [`raw`]. It keeps none of the daemon's
+/// descriptors, above all not the home's lock, and does not outlive the daemon. What fails ends
+/// it with its errno, which is below 256 on every Linux.
+extern "C" fn copy(order: *mut Order) -> ! {
+    // SAFETY: it lies in the block, which is the child's alone until its end.
+    let order = unsafe { &*order };
+    let death_signal = [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0];
+    let _set = raw::numbers(libc::SYS_prctl, death_signal);
+    let _onto = raw::dup_onto(order.pipe, 0);
+    let _closed = raw::numbers(libc::SYS_close_range, [1, u32::MAX as usize, 0]);
+    raw::exit(copy_file(order).err().unwrap_or(0))
+}
+
+fn copy_file(order: &Order) -> raw::Result<()> {
     let mut buffer = [0u8; 4096];
-    // SAFETY: raw calls on numbers and on this frame's memory; `path` ends in a NUL. What fails
-    // ends the process with its errno, which is below 256 on every Linux.
-    unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        libc::dup2(pipe, 0);
-        libc::syscall(libc::SYS_close_range, 1u32, u32::MAX, 0u32);
-        let fd = libc::open(path.as_ptr().cast(), libc::O_RDONLY);
-        if fd == -1 {
-            libc::_exit(*libc::__errno_location());
+    // SAFETY: the block is the child's alone.
+    let path = unsafe { order.path.get(0) }.unwrap_or(c"");
+    let file: c_int = raw::open(path, libc::O_RDONLY, 0)?;
+    loop {
+        let length = raw::read(file, &mut buffer)?;
+        if length == 0 {
+            return Ok(());
         }
-        loop {
-            let length = libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len());
-            let Ok(length) = usize::try_from(length) else {
-                libc::_exit(*libc::__errno_location());
-            };
-            if length == 0 {
-                libc::_exit(0);
-            }
-            if libc::write(0, buffer.as_ptr().cast(), length) == -1 {
-                libc::_exit(libc::EPIPE);
-            }
-        }
+        raw::write(0, buffer.get(..length).unwrap_or(&[]))?;
     }
 }
 

@@ -1,14 +1,14 @@
 //! [`Kernel`] on Linux.
-use super::arena::Arena;
 use super::attributes::Means;
-use super::exec_pipe::{ExecPipe, Low, MANY};
+use super::block::Blocks;
+use super::exec_pipe::ExecPipe;
 use super::held::Held;
 use super::home::Home;
 use super::procfs::{OwnChildren, ProcessList};
 use super::token::Token;
 use super::{
     Child, Errno, Features, Kernel, Launch, Mode, Plan, Reach, Result, Wake, guarded, namespace,
-    pidfd, procfs, signals, spawn,
+    pidfd, procfs, raw, signals, spawn,
 };
 use crate::process::stat::Stat;
 use crate::process::{Exit, Identity, Namespace, Pid};
@@ -33,12 +33,7 @@ pub struct Linux {
     own_children: Option<OwnChildren>,
     processes: Option<ProcessList>,
     means: Means,
-    /// None: there was no memory for it at the start; then nothing can be spawned.
-    arena: Option<Arena>,
-    /// None: a child never shares our descriptors.
-    low: Option<Low>,
-    /// Pidfds that the loop watches: about as many descriptors as there are.
-    watched: usize,
+    blocks: Blocks,
     features: Features,
     /// The inode of our own, if incarnations get others; else 0.
     time_namespace: u64,
@@ -59,13 +54,16 @@ impl Linux {
             pidfd_inode: pidfd::has_pidfs(),
             pgroup_signal: pidfd::has_group_signal(),
             get_info: pidfd::has_get_info(),
+            shared_memory: true,
             clone3: true,
             time_namespace: namespace::can_make(),
             namespace_handle: namespace::has_handles(),
         };
-        let features = has.without(without);
+        let mut features = has.without(without);
+        features.clone3 &= raw::HAS_CLONE;
+        features.shared_memory &= features.clone3;
+        features.shared_memory &= !features.time_namespace || namespace::exec_enters();
         let own_children = OwnChildren::open().ok();
-        let low = Low::reserve(&[lock.as_raw_fd(), home.dir.as_raw_fd()]).ok();
         Self {
             registry,
             home,
@@ -74,19 +72,10 @@ impl Linux {
             own_children,
             processes: None,
             means: Means::read(nofile),
-            arena: Arena::new().ok(),
-            low,
-            watched: 0,
+            blocks: Blocks::default(),
             features,
             may_raise_limits: namespace::may_raise_limits(),
             time_namespace: if features.time_namespace { namespace::of_self().inode } else { 0 },
-        }
-    }
-
-    /// What is opened from now on children do not keep.
-    pub fn keep_low(&mut self) {
-        if let Some(low) = &mut self.low {
-            low.fill();
         }
     }
 
@@ -98,8 +87,7 @@ impl Linux {
 
 impl Kernel for Linux {
     type Pidfd = Held;
-    /// Boxed: it lives for a moment, and its place in a unit as long as the service.
-    type Launch = Box<ExecPipe>;
+    type Launch = ExecPipe;
     type File = OwnedFd;
 
     fn now(&self) -> u64 {
@@ -141,24 +129,21 @@ impl Kernel for Linux {
         procfs::strangers_in_cgroup() == Some(false)
     }
 
-    fn spawn(&mut self, plan: &Plan<'_>, journal: &OwnedFd) -> Result<Child<Held, Box<ExecPipe>>> {
-        let arena = self.arena.as_mut().ok_or(Errno::NOMEM)?;
+    fn spawn(&mut self, plan: &Plan<'_>, journal: &OwnedFd) -> Result<Child<Held, ExecPipe>> {
         let mut parent = spawn::Parent {
             journal,
+            held: [self.home.dir.as_raw_fd(), self.lock.as_raw_fd()],
             listener: self.listener,
-            low: self.low.as_ref(),
-            many: self.watched >= MANY,
             means: &self.means,
             features: self.features,
-            time_namespace: self.time_namespace,
         };
-        let spawned = match spawn::spawn(plan, arena, parent) {
+        let spawned = match spawn::spawn(plan, &mut self.blocks, parent) {
             // Seccomp filters of older container runtimes.
             Err(Errno::NOSYS | Errno::PERM) if self.features.clone3 => {
-                // Or of its namespace: a child that may not have one goes without.
                 self.features.clone3 = false;
+                self.features.shared_memory = false;
                 parent.features = self.features;
-                spawn::spawn(plan, arena, parent)
+                spawn::spawn(plan, &mut self.blocks, parent)
             }
             other => other,
         };
@@ -174,7 +159,7 @@ impl Kernel for Linux {
         self.means.unusual(wanted)
     }
 
-    fn launch(&mut self, launch: &Box<ExecPipe>) -> Launch {
+    fn launch(&mut self, launch: &ExecPipe) -> Launch {
         launch.look()
     }
 
@@ -315,26 +300,24 @@ impl Kernel for Linux {
 
     fn watch(&mut self, held: &Held, wake: Wake) -> Result<()> {
         let Some(fd) = held.pidfd().map(AsRawFd::as_raw_fd) else { return Ok(()) };
-        register(&self.registry, fd, wake)?;
-        self.watched += 1;
-        Ok(())
+        register(&self.registry, fd, wake)
     }
 
     fn unwatch(&mut self, held: &Held) {
         let Some(pidfd) = held.pidfd() else { return };
         // An explicit removal: a forked child holds a copy of the descriptor until its exec, so
         // closing ours would leave the registration alive. Failing means that there is none.
-        let removed = self.registry.deregister(&mut SourceFd(&pidfd.as_raw_fd()));
-        self.watched = self.watched.saturating_sub(usize::from(removed.is_ok()));
+        drop(self.registry.deregister(&mut SourceFd(&pidfd.as_raw_fd())));
     }
 
-    fn watch_launch(&mut self, launch: &Box<ExecPipe>, wake: Wake) -> Result<()> {
+    fn watch_launch(&mut self, launch: &ExecPipe, wake: Wake) -> Result<()> {
         let fd = launch.as_raw_fd();
         register(&self.registry, fd, wake)
     }
 
-    fn unwatch_launch(&mut self, launch: &Box<ExecPipe>) {
+    fn unwatch_launch(&mut self, launch: &ExecPipe) {
         drop(self.registry.deregister(&mut SourceFd(&launch.as_raw_fd())));
+        self.blocks.give_back();
     }
 
     fn home_is_ours(&mut self) -> bool {

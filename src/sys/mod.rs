@@ -3,8 +3,9 @@
 //! [`Kernel`] is what the daemon needs, at the granularity of system calls, so that the
 //! simulator can stand in for it and kill the daemon between any two. [`linux::Linux`] is the
 //! real one. Errors are bare [`Errno`]s; whoever asked adds the context.
-pub mod arena;
 pub mod attributes;
+pub mod block;
+mod child;
 pub mod daemonize;
 pub mod entry;
 pub mod exec_pipe;
@@ -24,6 +25,7 @@ pub mod peer;
 pub mod pidfd;
 pub mod procfs;
 pub mod program;
+pub mod raw;
 pub mod reexec;
 pub mod signals;
 pub mod spawn;

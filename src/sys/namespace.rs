@@ -1,13 +1,13 @@
 //! Time namespaces: the witness of a tree that no program takes off by accident
 //! ([`crate::process::Namespace`]).
-use super::{Errno, Result};
+use super::{Errno, Result, raw};
 use crate::process::{Namespace, Pid};
-use rustix::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use rustix::fd::{FromRawFd, OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags};
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 
-/// From linux/sched.h; of clone3(2) since 6.3.
-pub const CLONE_NEWTIME: u64 = 0x80;
+/// From linux/sched.h.
+const CLONE_NEWTIME: u64 = 0x80;
 /// The inode of the initial time namespace (PROC_TIME_INIT_INO of linux/proc_ns.h).
 const INITIAL: u64 = 0xEFFF_FFFA;
 /// Where open_by_handle_at(2) looks for namespaces (FD_NSFS_ROOT of linux/fcntl.h).
@@ -77,29 +77,22 @@ pub fn inode(pid: Pid) -> Result<u64> {
     found.ok_or(Errno::NOENT)
 }
 
-/// Our own time namespace; none where it can't be told. For a child between fork and exec, too:
-/// it allocates nothing.
+/// Our own time namespace; none where it can't be told.
 pub fn of_self() -> Namespace {
+    of(c"/proc/self/ns/time")
+}
+
+/// The time namespace that a link of /proc leads to. Also for a child that shares our memory.
+pub fn of(link: &CStr) -> Namespace {
     let mut handle = Handle { bytes: HANDLE_BYTES, kind: 0, id: [0; 2], ns_type: 0, inode: 0 };
-    let mut mount: c_int = 0;
-    // SAFETY: the path is a NUL-terminated literal, `handle` has room for the bytes that it says,
-    // and `mount` is writable.
-    let named = unsafe {
-        libc::syscall(
-            libc::SYS_name_to_handle_at,
-            libc::AT_FDCWD,
-            c"/proc/self/ns/time".as_ptr(),
-            &raw mut handle,
-            &raw mut mount,
-            libc::AT_SYMLINK_FOLLOW,
-        )
-    };
-    if named == 0 && handle.kind == FILEID_NSFS && handle.bytes == HANDLE_BYTES {
-        let id = u64::from(handle.id[1]) << 32 | u64::from(handle.id[0]);
+    // SAFETY: `handle` has room for the bytes that it says.
+    let named = unsafe { raw::handle(link, &mut handle) };
+    if named.is_ok() && handle.kind == FILEID_NSFS && handle.bytes == HANDLE_BYTES {
+        let [low, high] = handle.id;
+        let id = u64::from(high) << 32 | u64::from(low);
         return Namespace { id, inode: u64::from(handle.inode) };
     }
-    let inode = rustix::fs::stat(c"/proc/self/ns/time").map_or(0, |stat| stat.st_ino);
-    Namespace { id: 0, inode }
+    Namespace { id: 0, inode: raw::inode(libc::AT_FDCWD, link) }
 }
 
 /// Whether anything is in a time namespace, or holds it open: the kernel's own word. None where it
@@ -125,18 +118,35 @@ pub fn is_alive(namespace: Namespace) -> Option<bool> {
     (super::last_errno() == Errno::STALE).then_some(false)
 }
 
-/// Puts this process into a time namespace of its own where clone3(2) could not: before Linux 6.3.
-/// unshare(2) alone would leave the program unable to start threads (copy_process() refuses
-/// CLONE_VM where the namespace of children is another). False: it stays where it was.
-pub fn enter_new() -> bool {
-    // SAFETY: unshare has no memory arguments.
-    if unsafe { libc::unshare(CLONE_NEWTIME as c_int) } != 0 {
-        return false;
+/// Whether exec(2) moves a process into the namespace that it has made for its children: since
+/// Linux 6.3 (exec_task_namespaces() of kernel/nsproxy.c). A process that shares its memory with
+/// another one gets into a time namespace in no other way.
+pub fn exec_enters() -> bool {
+    let system = rustix::system::uname();
+    let mut numbers = system.release().to_bytes().split(|byte| !byte.is_ascii_digit());
+    let mut number = || std::str::from_utf8(numbers.next()?).ok()?.parse::<u32>().ok();
+    number().zip(number()) >= Some((6, 3))
+}
+
+/// Makes a time namespace for the program of this process, and says which. `at_exec`: the exec
+/// enters it ([`exec_enters`]). None where there may not be one more. For a child that may share
+/// our memory.
+pub fn make(at_exec: bool) -> Namespace {
+    const NEW: [usize; 3] = [CLONE_NEWTIME as usize, 0, 0];
+    const FOR_CHILDREN: &CStr = c"/proc/self/ns/time_for_children";
+    if raw::numbers(libc::SYS_unshare, NEW).is_err() {
+        return Namespace::default();
     }
-    // In a child that shares our memory: nothing here allocates.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    rustix::fs::open(c"/proc/self/ns/time_for_children", flags, Mode::empty())
-        .is_ok_and(|fd| enter(fd.as_raw_fd()))
+    if !at_exec {
+        // Left at that, the program could start no threads before 6.3: copy_process() refuses
+        // CLONE_VM where the namespace of children is another.
+        let fd = raw::open(FOR_CHILDREN, libc::O_RDONLY, 0);
+        let args = fd.map(|fd| [fd as usize, CLONE_NEWTIME as usize, 0]);
+        if args.and_then(|args| raw::numbers(libc::SYS_setns, args)).is_err() {
+            return Namespace::default();
+        }
+    }
+    of(FOR_CHILDREN)
 }
 
 /// Ancestors that may be in the initial namespace.

@@ -2,8 +2,8 @@
 use super::{Errno, Reach, Result};
 use crate::process::Exit;
 use rustix::event::{PollFd, PollFlags};
-use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::ffi::c_int;
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 /// From linux/pidfd.h (6.9).
 const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
@@ -32,16 +32,11 @@ struct PidfdInfo {
 /// # Errors
 /// ESRCH: no such process, or reaped already. EMFILE, ENFILE, ENOMEM.
 pub fn open(pid: i32) -> Result<OwnedFd> {
-    // SAFETY: pidfd_open has no memory arguments.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    match c_int::try_from(fd) {
-        // SAFETY: a new descriptor that nothing else owns.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        _ => match Errno::from_io_error(&std::io::Error::last_os_error()) {
-            // The number is a thread's, so no process has it: EINVAL, and ENOENT since 6.15.
-            Some(Errno::INVAL | Errno::NOENT) => Err(Errno::SRCH),
-            errno => Err(errno.unwrap_or(Errno::IO)),
-        },
+    let pid = Pid::from_raw(pid.max(0)).ok_or(Errno::SRCH)?;
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        // The number is a thread's, so no process has it: EINVAL, and ENOENT since 6.15.
+        Err(Errno::INVAL | Errno::NOENT) => Err(Errno::SRCH),
+        opened => opened,
     }
 }
 
@@ -100,13 +95,12 @@ pub fn has_group_signal() -> bool {
     open(pid).is_ok_and(|own| signal(&own, 0, Reach::Group) != Err(Errno::INVAL))
 }
 
-/// waitid(2) on a child of ours, by pidfd. Raw, since a status by a real-time signal must not be
-/// lost in decoding.
+/// waitid(2) on a child of ours, by pidfd.
 ///
 /// # Errors
 /// ECHILD: not our child, or reaped already.
 pub fn wait(pidfd: &OwnedFd, reap: bool) -> Result<Option<Exit>> {
-    wait_id(libc::P_PIDFD, pidfd.as_raw_fd().cast_unsigned(), reap)
+    wait_id(|| WaitId::PidFd(pidfd.as_fd()), reap)
 }
 
 /// The same of a child by its number.
@@ -114,32 +108,21 @@ pub fn wait(pidfd: &OwnedFd, reap: bool) -> Result<Option<Exit>> {
 /// # Errors
 /// As [`wait`].
 pub fn wait_child(pid: i32, reap: bool) -> Result<Option<Exit>> {
-    wait_id(libc::P_PID, pid.cast_unsigned(), reap)
+    let pid = Pid::from_raw(pid).ok_or(Errno::CHILD)?;
+    wait_id(|| WaitId::Pid(pid), reap)
 }
 
-fn wait_id(kind: libc::idtype_t, id: libc::id_t, reap: bool) -> Result<Option<Exit>> {
-    let look = if reap { 0 } else { libc::WNOWAIT };
-    let options = libc::WEXITED | libc::WNOHANG | look;
+fn wait_id<'a>(id: impl Fn() -> WaitId<'a>, reap: bool) -> Result<Option<Exit>> {
+    let look = if reap { WaitIdOptions::empty() } else { WaitIdOptions::NOWAIT };
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | look;
     loop {
-        // SAFETY: siginfo_t is a plain C struct, for which zero is valid.
-        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        // SAFETY: `info` is writable for the kernel.
-        if unsafe { libc::waitid(kind, id, &raw mut info, options) } == -1 {
-            match Errno::from_io_error(&std::io::Error::last_os_error()) {
-                Some(Errno::INTR) => continue,
-                errno => return Err(errno.unwrap_or(Errno::IO)),
-            }
-        }
-        // SAFETY: waitid filled in the SIGCHLD member, or left zeroes.
-        if unsafe { info.si_pid() } == 0 {
-            return Ok(None);
-        }
-        // SAFETY: as above.
-        let status = unsafe { info.si_status() };
-        return Ok(Some(match info.si_code {
-            libc::CLD_EXITED => Exit::Code(status),
-            _ => Exit::Signal(status),
-        }));
+        let status = match waitid(id(), options) {
+            Err(Errno::INTR) => continue,
+            status => status?,
+        };
+        let Some(status) = status else { return Ok(None) };
+        let by_signal = || Exit::Signal(status.terminating_signal().unwrap_or(0));
+        return Ok(Some(status.exit_status().map_or_else(by_signal, Exit::Code)));
     }
 }
 

@@ -46,7 +46,7 @@ impl Call {
 
     /// The launch pipe's end of file: the child has exec'd.
     pub(crate) fn is_exec(&self) -> bool {
-        self.name == "read" && self.line.contains(", \"\", 9)") && self.returned("0")
+        self.name == "read" && self.line.contains(", \"\", 8)") && self.returned("0")
     }
 
     /// A client's end of file.
@@ -219,7 +219,7 @@ impl Traced {
             };
             let calls = calls(&read(&path));
             // The daemon's own begins with what a loader does.
-            if calls.first().is_some_and(|call| call.name == "dup3") {
+            if calls.first().is_some_and(|call| call.name == "close_range") {
                 found.push((pid.parse::<i32>().unwrap(), calls));
             }
         }

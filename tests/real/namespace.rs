@@ -30,6 +30,7 @@ macro_rules! in_every_tier {
         in_every_tier! { @tier without_pidfd_inode "pidfd-inode" Root $($claim)* }
         in_every_tier! { @tier without_pgroup_signal "pgroup-signal" Root $($claim)* }
         in_every_tier! { @tier without_get_info "get-info" Root $($claim)* }
+        in_every_tier! { @tier without_shared_memory "shared-memory" Root $($claim)* }
         in_every_tier! { @tier without_clone3 "clone3" Root $($claim)* }
         in_every_tier! { @tier without_namespace "time-namespace" Root $($claim)* }
         in_every_tier! {

@@ -412,6 +412,7 @@ fn tier(name: &str, has: bool, is_root: bool) -> Finding {
             let text = "a tree that lost both marks can't be told after a daemon's death";
             (text, if is_root { "" } else { "run opm as root" })
         }
+        "shared-memory" => ("a child has a copy of the daemon's memory until its exec", ""),
         "namespace-handle" => ("searches of /proc instead", ""),
         _ => ("fork instead", ""),
     };

@@ -10,9 +10,7 @@ use crate::daemon::{Daemon, Leave, departure};
 use crate::process::mark::MARK_VARIABLE;
 use crate::sys::home::Home;
 use crate::sys::linux::{self, Linux};
-use crate::sys::{
-    Errno, Mode, attributes, describe, exec_pipe, fds, heap, limits, procfs, reexec, signals,
-};
+use crate::sys::{Errno, Mode, attributes, describe, fds, heap, limits, procfs, reexec, signals};
 use crate::wire::{Failure, PROTOCOL, code};
 use mio::Poll;
 use mio::net::UnixListener;
@@ -110,7 +108,6 @@ pub fn serve_with(home: &Path, role: &mut dyn Role) -> Result<u8, Failure> {
         limits::set_locks_limit(limit).ok();
     }
     write_pid(&daemon.kernel.home);
-    daemon.kernel.keep_low();
     let listener = match listener {
         Some(listener) if socket::is_listened_by_us(&daemon.kernel.home) => listener,
         _ => socket::bind(&daemon.kernel.home)?,
@@ -173,7 +170,7 @@ fn prepare_process() -> Result<(Option<UnixListener>, Option<OwnedFd>), Failure>
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|e| Failure::unreachable(format!("no subreaper: {}", describe(e))))?;
     let listener = listener.map(|fd| {
-        let listener = std::os::unix::net::UnixListener::from(exec_pipe::move_up(fd));
+        let listener = std::os::unix::net::UnixListener::from(fd);
         drop(listener.set_nonblocking(true));
         UnixListener::from_std(listener)
     });

@@ -1,0 +1,275 @@
+//! The child's whole life between its clone and its program.
+//!
+//! It may share the daemon's memory, and the daemon goes on meanwhile. So it calls nothing but
+//! [`raw`] and what is as plain, and writes to its stack and to its own launch block alone. All
+//! that it opens is close-on-exec, and nothing is closed twice.
+//!
+//! What it must not do as long as it shares memory, for the kernel keeps it with the memory and
+//! so for the daemon, too: write its `oom_score_adj`, become another user or change its
+//! capabilities (both make the daemon undumpable), prctl(PR_SET_DUMPABLE).
+use super::attributes::{self, Given};
+use super::block::CStrings;
+use super::raw::{self, exists};
+use super::{Stage, Streams, exec_pipe, namespace, signals};
+use crate::process::Namespace;
+use crate::process::journal_format::Signature;
+use crate::process::mark::PID_DIGITS;
+use crate::service::options::Exec;
+use std::ffi::{CStr, c_int};
+
+/// What the child uses, in its launch block.
+#[derive(Clone, Copy)]
+pub(super) struct Prepared {
+    pub(super) signature: Signature,
+    pub(super) signature_offset: u64,
+    pub(super) journal: c_int,
+    /// Its end of the launch pipe.
+    pub(super) report: c_int,
+    /// Ranges of descriptors that it doesn't need; the first above the last is none.
+    pub(super) unneeded: [[u32; 2]; KEPT + 1],
+    /// -1: there is none yet.
+    pub(super) listener: c_int,
+    pub(super) limit_mark: Option<u64>,
+    pub(super) given: Given,
+    pub(super) exec: Exec,
+    pub(super) programs: CStrings,
+    /// The words, and a shell's path before them: for a script without a first line of its own.
+    pub(super) words: CStrings,
+    pub(super) env: CStrings,
+    /// Where the pid goes in the mark, as decimal digits; null: there is no mark.
+    pub(super) pid_digits: *mut [u8; PID_DIGITS],
+    pub(super) paths: CStrings,
+    pub(super) streams: Streams,
+    pub(super) with_inode: bool,
+    pub(super) clear_handlers: bool,
+    pub(super) namespace: NewNamespace,
+}
+
+/// Whether a child gets a time namespace.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum NewNamespace {
+    None,
+    /// Entered by hand.
+    Now,
+    /// Entered by its exec.
+    AtExec,
+}
+
+/// Descriptors that a child needs until its exec: the home and its lock, the journal, its end of
+/// the launch pipe.
+pub(super) const KEPT: usize = 4;
+
+/// Places in [`Prepared::paths`].
+pub(super) const CWD: usize = 0;
+pub(super) const LOG_DIR: usize = 1;
+pub(super) const LOGS: [usize; 2] = [2, 3];
+/// Held open by the whole tree, where it is wanted.
+pub(super) const LIVING: usize = 4;
+
+type Step<T> = Result<T, (Stage, c_int)>;
+
+enum Never {}
+
+pub(super) extern "C" fn run(prepared: *mut Prepared) -> ! {
+    // SAFETY: it lies in the block, which is the child's alone until its exec or end.
+    let p = unsafe { &mut *prepared };
+    match prepare_and_exec(p) {
+        Err((stage, errno)) => exec_pipe::report(p.report, stage, errno),
+        Ok(never) => match never {},
+    }
+    raw::exit(127)
+}
+
+fn prepare_and_exec(p: &mut Prepared) -> Step<Never> {
+    let at = |stage| move |errno| (stage, errno);
+    close_unneeded(p);
+    raw::numbers(libc::SYS_setsid, [0; 3]).map_err(at(Stage::Setup))?;
+    sign_in(p)?;
+    if let Some(value) = p.limit_mark {
+        raw::limit(libc::RLIMIT_LOCKS, Some(&[value; 2])).map_err(at(Stage::Setup))?;
+    }
+    raw::chdir(path(p, CWD)).map_err(at(Stage::Directory))?;
+    open_streams(p)?;
+    attributes::give(&p.given);
+    attributes::apply(&p.exec)?;
+    reset_signals(p.clear_handlers).map_err(at(Stage::Setup))?;
+    exec(p)
+}
+
+fn path(p: &Prepared, place: usize) -> &CStr {
+    // SAFETY: the block is the child's alone.
+    unsafe { p.paths.get(place) }.unwrap_or(c"")
+}
+
+/// Before anything that may hang (a log on a FIFO, a directory on a dead file system): commands
+/// that connected to a listener whose daemon is dead would wait for its answer.
+fn close_unneeded(p: &Prepared) {
+    for [first, last] in p.unneeded {
+        let range = [first as usize, last as usize, 0];
+        if first <= last && raw::numbers(libc::SYS_close_range, range).is_err() {
+            // A seccomp filter that doesn't know it.
+            raw::close(p.listener);
+        }
+    }
+}
+
+/// Puts this process on record, and its pid into its environment's mark.
+fn sign_in(p: &mut Prepared) -> Step<()> {
+    let pid = raw::numbers(libc::SYS_getpid, [0; 3]).unwrap_or(0) as c_int;
+    p.signature.leader.pid = pid;
+    p.signature.leader.start_time = own_start_time();
+    if p.with_inode {
+        let own = raw::numbers(libc::SYS_pidfd_open, [pid as usize, 0, 0]);
+        p.signature.leader.inode = own.map_or(0, |own| raw::inode(own as c_int, c""));
+    }
+    p.signature.namespace = match p.namespace {
+        NewNamespace::None => Namespace { id: 0, inode: 0 },
+        how => namespace::make(how == NewNamespace::AtExec),
+    };
+    if !p.pid_digits.is_null() {
+        // SAFETY: it points into the environment in this child's block.
+        let digits = unsafe { &mut *p.pid_digits };
+        let mut rest = pid.unsigned_abs();
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0'.wrapping_add((rest % 10) as u8);
+            rest /= 10;
+        }
+    }
+    let bytes = p.signature.encode();
+    match raw::write_at(p.journal, &bytes, p.signature_offset) {
+        Ok(length) if length == bytes.len() => Ok(()),
+        Ok(_) => Err((Stage::Sign, libc::ENOSPC)),
+        Err(errno) => Err((Stage::Sign, errno)),
+    }
+}
+
+/// Field 22 of /proc/self/stat (proc(5)); 0 without /proc. Simpler than the daemon's reader, which
+/// may panic.
+fn own_start_time() -> u64 {
+    let mut text = [0u8; 1024];
+    let file = raw::open(c"/proc/self/stat", libc::O_RDONLY, 0);
+    let length = file.and_then(|file| raw::read(file, &mut text)).unwrap_or(0);
+    start_time(text.get(..length).unwrap_or(&[]))
+}
+
+/// The name, field 2, ends at the last parenthesis; a space goes before each field after it.
+fn start_time(stat: &[u8]) -> u64 {
+    let (mut fields, mut number) = (0u32, 0u64);
+    for byte in stat {
+        match byte {
+            b')' => (fields, number) = (2, 0),
+            b' ' => fields = fields.wrapping_add(1),
+            b'0'..=b'9' if fields == 22 => {
+                number = number.wrapping_mul(10).wrapping_add(u64::from(byte.wrapping_sub(b'0')));
+            }
+            _ => {}
+        }
+    }
+    number
+}
+
+/// Where programs don't look for descriptors, and shells don't put theirs.
+const LIVING_FD_MIN: usize = 100;
+
+fn open_streams(p: &Prepared) -> Step<()> {
+    // SAFETY: the block is the child's alone.
+    if let Some(living) = unsafe { p.paths.get(LIVING) } {
+        let copy = |fd| [fd as usize, libc::F_DUPFD as usize, LIVING_FD_MIN];
+        let fd = raw::open(living, libc::O_RDWR, 0);
+        // Without it the tree can only not be seen from another PID namespace.
+        let _held = fd.and_then(|fd| raw::numbers(libc::SYS_fcntl, copy(fd)));
+    }
+    let access = match p.streams {
+        Streams::Inherited => return Ok(()),
+        Streams::Files => libc::O_WRONLY | libc::O_CREAT,
+        // Read and write: it never waits for a reader, and outlives the loss of one.
+        Streams::Fifos => libc::O_RDWR,
+    };
+    let onto = |fd, onto| raw::dup_onto(fd, onto).map_err(|errno| (Stage::Setup, errno));
+    // Several can't share one input; a root without /dev/null leaves it as it is.
+    if let Ok(null) = raw::open(c"/dev/null", libc::O_RDONLY, 0) {
+        onto(null, 0)?;
+    }
+    let [out, error] = LOGS;
+    onto(open_log(p, path(p, out), access | libc::O_APPEND)?, 1)?;
+    onto(open_log(p, path(p, error), access | libc::O_APPEND)?, 2)?;
+    Ok(())
+}
+
+/// A service is not down for its log: the directory is made anew where somebody cleaned up, and
+/// what can't be opened is replaced by nothing at all. `info` and `doctor` look for themselves.
+fn open_log(p: &Prepared, log: &CStr, flags: c_int) -> Step<c_int> {
+    let mut opened = raw::open(log, flags, 0o600);
+    if opened == Err(libc::ENOENT) && flags & libc::O_CREAT != 0 {
+        let _made = raw::mkdir(path(p, LOG_DIR), 0o700);
+        opened = raw::open(log, flags, 0o600);
+    }
+    let null = |_| raw::open(c"/dev/null", libc::O_WRONLY, 0);
+    opened.or_else(null).map_err(|errno| (Stage::Log, errno))
+}
+
+/// Every disposition that exec would hand on becomes the default, and nothing stays blocked.
+/// Ignored signals survive exec and CLONE_CLEAR_SIGHAND.
+fn reset_signals(all: bool) -> raw::Result<usize> {
+    let [first, second] = signals::IGNORED;
+    raw::default_disposition(first);
+    raw::default_disposition(second);
+    let mut signal = if all { 1 } else { 65 };
+    while signal <= 64 {
+        raw::default_disposition(signal);
+        signal = signal.wrapping_add(1);
+    }
+    raw::unblock_signals()
+}
+
+/// As execvp(3): a file that may not be executed is remembered, and the search goes on.
+fn exec(p: &Prepared) -> Step<Never> {
+    let (words, env) = (p.words.pointers(), p.env.pointers());
+    let (mut reason, mut at) = (libc::ENOENT, 0usize);
+    // SAFETY: the block is the child's alone.
+    while let Some(program) = unsafe { p.programs.get(at) } {
+        at = at.wrapping_add(1);
+        // SAFETY: strings of the block, ended as execve(2) wants them.
+        match unsafe { raw::exec(program, words.wrapping_add(1).cast_const(), env) } {
+            libc::ENOENT if exists(program) => return Err((Stage::Interpreter, libc::ENOENT)),
+            libc::ENOENT | libc::ENOTDIR => {}
+            libc::EACCES => reason = libc::EACCES,
+            libc::ENOEXEC if !is_binary(program) => {
+                // SAFETY: the array has this place, where the program's own name was.
+                unsafe { words.wrapping_add(1).write(program.as_ptr()) };
+                // SAFETY: as above.
+                if let Some(shell) = unsafe { p.words.get(0) } {
+                    // SAFETY: as above.
+                    let _errno = unsafe { raw::exec(shell, words, env) };
+                }
+                return Err((Stage::Exec, libc::ENOEXEC));
+            }
+            errno => return Err((Stage::Exec, errno)),
+        }
+    }
+    Err((Stage::Exec, reason))
+}
+
+/// A program for another machine: a shell would only find syntax errors in it.
+fn is_binary(program: &CStr) -> bool {
+    let mut magic = [0u8; 4];
+    let file = raw::open(program, libc::O_RDONLY, 0);
+    let _length = file.and_then(|file| raw::read(file, &mut magic));
+    u32::from_ne_bytes(magic) == u32::from_ne_bytes(*b"\x7fELF")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::stat::Stat;
+
+    #[test]
+    fn the_start_time_is_read_as_the_daemon_reads_it() {
+        let own = std::fs::read("/proc/self/stat").unwrap();
+        let odd = String::from_utf8_lossy(&own).replacen('(', "(a ) 22 (", 1).into_bytes();
+        for text in [&own, &odd] {
+            assert_eq!(Some(start_time(text)), Stat::parse(text).map(|stat| stat.start_time));
+        }
+        assert_eq!((start_time(b""), start_time(b"1 (a")), (0, 0));
+    }
+}
