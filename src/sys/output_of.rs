@@ -1,13 +1,9 @@
-//! Asking another program for one line, as a command does before an upgrade.
-//!
-//! The standard library can start any program in any way; this starts one in one way, without
-//! a shell, in a twentieth of the code. Never leaves the child behind.
-use super::last_errno;
+//! Asking another program for one line, as a command does before an upgrade. Never leaves the
+//! child behind.
 use super::{Errno, Result};
-use std::ffi::CString;
-use std::fs::File;
 use std::io::Read;
-use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Between two looks at whether the child has ended.
@@ -22,67 +18,33 @@ const ANSWER_BYTES_MAX: usize = 4096;
 /// What the kernel says about the program's file, the pipe or the fork.
 pub fn output_of(program: &str, words: &[&str], most: Duration) -> Result<Option<String>> {
     rustix::fs::access(program, rustix::fs::Access::EXEC_OK)?;
-    let c_string = |text: &str| CString::new(text).map_err(|_| Errno::INVAL);
-    let program = c_string(program)?;
-    let words: Vec<CString> = words.iter().map(|w| c_string(w)).collect::<Result<_>>()?;
-    let mut argv: Vec<_> = words.iter().map(|word| word.as_ptr()).collect();
-    argv.push(std::ptr::null());
-    let null = rustix::fs::open(
-        "/dev/null",
-        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )?;
-    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let (silence, answer) = (null.as_raw_fd(), writer.as_raw_fd());
-    // SAFETY: the command has one thread, and the child calls only what signal-safety(7) lists,
-    // on memory that was made before the fork, then execs or `_exit`s.
-    let child = unsafe { libc::fork() };
-    if child < 0 {
-        return Err(last_errno());
-    }
-    if child == 0 {
-        // SAFETY: as above; `argv` ends with a null pointer, and its words live in this frame.
-        unsafe {
-            libc::dup2(silence, 0);
-            libc::dup2(answer, 1);
-            libc::dup2(silence, 2);
-            libc::execv(program.as_ptr(), argv.as_ptr());
-            libc::_exit(127);
-        }
-    }
-    drop(writer);
-    if wait(child, most) != Some(0) {
-        return Ok(None);
-    }
+    let mut command = Command::new(program);
+    command.arg0(words.first().unwrap_or(&program)).args(words.iter().skip(1));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    let mut child = command.spawn().map_err(errno)?;
+    let ends_well = ends_well(&mut child, most);
+    let Some(mut stdout) = child.stdout.take().filter(|_| ends_well) else { return Ok(None) };
     // It has ended: what it wrote is in the pipe. Something that it left behind may hold the
     // other end, so there is one read and none for the end.
     let mut bytes = [0; ANSWER_BYTES_MAX];
-    let length = File::from(reader).read(&mut bytes).unwrap_or(0);
+    let length = stdout.read(&mut bytes).unwrap_or(0);
     Ok(Some(String::from_utf8_lossy(&bytes[..length]).into_owned()))
 }
 
-/// The raw status of `child` if it ends within `most`. It is reaped either way.
-fn wait(child: libc::pid_t, most: Duration) -> Option<libc::c_int> {
+/// Whether `child` ends with exit code 0 within `most`. It is reaped either way.
+fn ends_well(child: &mut Child, most: Duration) -> bool {
     let began = Instant::now();
-    let mut status = 0;
-    let mut flags = libc::WNOHANG;
-    loop {
-        // SAFETY: `status` is writable, and `child` is ours until it is reaped here.
-        let found = unsafe { libc::waitpid(child, &raw mut status, flags) };
-        if found == child {
-            return (flags == libc::WNOHANG).then_some(status);
-        }
-        if found < 0 && last_errno() != Errno::INTR {
-            return None;
-        }
-        if began.elapsed() > most && flags != 0 {
-            // SAFETY: a child that isn't reaped keeps its pid.
-            unsafe { libc::kill(child, libc::SIGKILL) };
-            flags = 0;
-        } else if flags != 0 {
-            std::thread::sleep(LOOK);
+    while began.elapsed() <= most {
+        match child.try_wait() {
+            Ok(None) => std::thread::sleep(LOOK),
+            ended => {
+                return ended.is_ok_and(|status| status.is_some_and(|status| status.success()));
+            }
         }
     }
+    child.kill().and_then(|()| child.wait()).ok();
+    false
 }
 
 #[cfg(test)]

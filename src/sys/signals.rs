@@ -2,22 +2,26 @@
 use super::{Result, last_errno};
 use rustix::fd::{FromRawFd, OwnedFd};
 
-/// Blocks the given signals and no other: those that came before anybody reads them wait.
-pub fn hold(signals: &[i32]) {
+fn set_of(signals: &[i32]) -> libc::sigset_t {
     // SAFETY: sigset_t is a plain C struct, for which zero is valid (and empty on Linux).
     let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
     for signal in signals {
         // SAFETY: `set` is a valid set; a number out of range is EINVAL.
         unsafe { libc::sigaddset(&raw mut set, *signal) };
     }
+    set
+}
+
+/// Blocks the given signals and no other: those that came before anybody reads them wait.
+pub fn hold(signals: &[i32]) {
+    let set = set_of(signals);
     // SAFETY: `set` is a valid set.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) };
 }
 
 /// Whether one of these, which are blocked, was sent to us.
 pub fn is_pending(signals: &[i32]) -> bool {
-    // SAFETY: sigset_t is a plain C struct, for which zero is valid (and empty on Linux).
-    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    let mut set = set_of(&[]);
     // SAFETY: `set` is writable.
     unsafe { libc::sigpending(&raw mut set) };
     // SAFETY: `set` is a valid set; a number out of range is EINVAL, which is not 1.
@@ -30,12 +34,7 @@ pub fn is_pending(signals: &[i32]) -> bool {
 /// # Errors
 /// EMFILE, ENFILE, ENOMEM.
 pub fn signalfd(signals: &[i32]) -> Result<OwnedFd> {
-    // SAFETY: sigset_t is a plain C struct, for which zero is valid.
-    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-    for signal in signals {
-        // SAFETY: `set` is a valid set; a number out of range is EINVAL.
-        unsafe { libc::sigaddset(&raw mut set, *signal) };
-    }
+    let set = set_of(signals);
     // SAFETY: `set` is a valid set.
     unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
     // SAFETY: `set` is a valid set.

@@ -2,7 +2,8 @@
 //!
 //! Users and groups are read from their files, not asked of the C library: in a static binary
 //! that would load code of another one, and a container may have neither.
-use super::{Result, last_errno};
+use super::Result;
+use rustix::process::{Gid, Uid};
 
 /// An entry of /etc/passwd.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,13 +56,12 @@ pub fn become_user(uid: u32, gid: u32) -> Result<()> {
         let text = std::fs::read_to_string("/etc/group").unwrap_or_default();
         groups.extend(groups_of(&user.name, &text));
     }
-    let check = |result: libc::c_int| if result == 0 { Ok(()) } else { Err(last_errno()) };
-    // SAFETY: the pointer and the length are of `groups`.
-    check(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) })?;
-    // SAFETY: numbers only.
-    check(unsafe { libc::setresgid(gid, gid, gid) })?;
-    // SAFETY: numbers only.
-    check(unsafe { libc::setresuid(uid, uid, uid) })
+    let groups: Vec<Gid> = groups.into_iter().map(Gid::from_raw).collect();
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    // Of the thread: a command has one.
+    rustix::thread::set_thread_groups(&groups)?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
 }
 
 #[cfg(test)]
