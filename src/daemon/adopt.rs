@@ -1,25 +1,27 @@
 //! Taking over what earlier daemons left: first by record, then by marks. Only then does
 //! anything start, and only then is anybody answered.
 use super::Daemon;
-use super::departure::Departed;
 use super::events::Events;
 use super::ledger::Ledger;
 use super::ledger::journal::{self, Found};
 use super::ledger::load::highest;
 use super::recovery;
 use super::requests::wait::Waiters;
+use super::service::Service;
 use super::services::Services;
-use super::trees::Trees;
-use super::trees::unrecorded::Loss;
+use super::trees::{Departed, Loss, Lost, Marks, Tree, Trees};
+use super::vecmap::VecSet;
 use crate::mutant::mutant;
-use crate::process::Exit;
 use crate::process::journal_format::{DEPARTED_MAX, Header, Signature, State};
 use crate::process::mark::LimitMark;
-use crate::service::machine::{Goal, Input, Sequence};
-use crate::service::spec::Id;
-use crate::sys::{Kernel, describe};
+use crate::process::stat::parse_cmdline;
+use crate::process::{Identity, Pid};
+use crate::service::machine::{Goal, Input, Machine, Past, Sequence};
+use crate::service::spec::{Definition, Id, Spec};
+use crate::sys::{Errno, Kernel, describe};
 use crate::wire::{Failure, code};
 use std::collections::HashMap;
+use std::rc::Rc;
 
 /// Where and as what this daemon begins.
 #[derive(Clone, Debug)]
@@ -214,12 +216,12 @@ impl<K: Kernel> Daemon<K> {
             return Err(Failure::plain(daemon.ledger.disk_error.unwrap_or_default()));
         }
         let blind = mutant("adopt_blindly");
-        let searched = if blind { Ok(true) } else { daemon.find_strays(&loss) }
+        let searched = if blind { Ok(true) } else { daemon.find_unrecorded(&loss) }
             .map_err(|errno| Failure::plain(format!("cannot adopt: {}", describe(errno))))?;
         if !searched && must_know {
             return Err(cannot_tell(&place));
         }
-        daemon.claim(!daemon.trees.strays.is_empty())?;
+        daemon.claim(daemon.trees.has_unrecorded())?;
         daemon.adopt();
         Ok(daemon)
     }
@@ -236,23 +238,28 @@ impl<K: Kernel> Daemon<K> {
 
     fn empty(mut kernel: K, place: &Place, header: Header, ledger: Ledger<K::File>) -> Self {
         let now = kernel.now();
-        let own_namespace = kernel.own_namespace();
         let mark = LimitMark::of_daemon(place.inherited_limit, header.home_key);
-        let has_strangers = header.daemon.pid == 1 || has_strangers(&mut kernel, mark);
+        let marks = Marks {
+            own: header.daemon,
+            home_key: header.home_key,
+            pid_namespace: header.pid_namespace,
+            mark,
+            own_namespace: kernel.own_namespace(),
+            has_strangers: header.daemon.pid == 1 || has_strangers(&mut kernel, mark),
+            forged: VecSet::new(),
+            departed: Departed::of(&header.departed),
+        };
         Self {
             kernel,
             home: place.home.clone(),
             header,
-            own: header.daemon,
-            mark,
             outer: place.outer.clone(),
             services: Services::new(),
             now,
             began: now,
             deadlines: Default::default(),
             launches: Default::default(),
-            actions: Vec::new(),
-            trees: Trees::new(own_namespace, Departed::of(&header.departed), has_strangers),
+            trees: Trees::new(marks),
             ledger,
             events: Events::default(),
             waiters: Waiters::default(),
@@ -268,7 +275,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// The mark that this daemon should bear itself: lower it before anything is spawned.
     pub fn own_limit(&self) -> Option<u64> {
-        self.mark.map(LimitMark::value)
+        self.trees.marks.mark.map(LimitMark::value)
     }
 
     /// The home's key, for the lock file.
@@ -276,92 +283,128 @@ impl<K: Kernel> Daemon<K> {
         self.header.home_key
     }
 
-    /// Watches what lives, looks for marked processes that no record names, and lets the dead
-    /// be dead: their trees must drain like any other.
+    /// Takes up what lives, and lets the dead be dead: their trees must drain like any other.
     fn adopt(&mut self) {
-        let ids: Vec<Id> = self.services.iter().filter(|u| u.run.is_some()).map(|u| u.id).collect();
-        let mut dead = Vec::new();
-        // All of them before a stop counts our children: none is an orphan.
-        let runs = ids.iter().filter_map(|id| Some((*id, self.run(*id)?)));
-        let ours = runs.filter(|(_, run)| run.child);
-        self.trees.leaders = ours.map(|(id, run)| (run.leader.pid, id)).collect();
-        for id in ids {
-            let Some(run) = self.services.get(id).and_then(|u| u.run.as_ref()) else {
-                continue;
-            };
-            match &run.pidfd {
-                None => dead.push((id, Exit::Unknown)),
-                Some(pidfd) => {
-                    let (generation, pid) = (run.generation, run.leader.pid);
-                    let alive = !self.kernel.is_dead(pidfd).unwrap_or(false);
-                    self.watch_run(id);
-                    if alive {
-                        self.announce(id, generation, "adopted", |e| e.pid = Some(pid));
-                        if self.services.get(id).is_some_and(|u| u.machine.goal() == Goal::Down) {
-                            // It was being stopped when its daemon died.
-                            self.feed(id, Input::Stop);
-                        }
-                    } else if run_child_is_waitable(self, id) {
-                        dead.push((id, Exit::Unknown));
-                    }
-                }
-            }
+        let mut facts = Vec::new();
+        self.with_trees(|trees, cx| trees.adopt(cx, &mut facts));
+        let alive =
+            self.trees.iter().filter_map(|(id, tree)| Some((id, tree.generation, tree.pid()?)));
+        for (id, generation, pid) in alive.collect::<Vec<_>>() {
+            self.announce(id, generation, "adopted", |event| event.pid = Some(pid));
         }
-        self.count_children();
-        for (id, guess) in dead {
-            let exit = self.exit_of_adopted(id).unwrap_or(guess);
-            self.adopted_leader_is_dead(id, exit);
-        }
-        self.check_gates();
-    }
-
-    fn exit_of_adopted(&mut self, id: Id) -> Option<Exit> {
-        let service = self.services.get_mut(id)?;
-        let run = service.run.as_ref()?;
-        let pidfd = run.pidfd.as_ref()?;
-        match self.kernel.wait(pidfd, false) {
-            Ok(exit) => exit,
-            Err(_) => Some(self.kernel.exit_of_stranger(pidfd, run.leader.pid)),
-        }
-    }
-
-    fn adopted_leader_is_dead(&mut self, id: Id, exit: Exit) {
-        let wall = self.kernel.wall();
-        let Some(service) = self.services.get_mut(id) else {
-            return;
-        };
-        let Some(run) = service.run.as_mut() else { return };
-        run.exit = Some(exit);
-        let (generation, pid) = (run.generation, run.leader.pid);
-        service.exit = Some(exit);
-        service.by_opm = false;
-        service.exited_at = wall;
-        self.trees.gates.insert(id);
-        self.announce_exit(id, generation, pid, exit);
-        let ending = match exit {
-            Exit::Code(0) => crate::service::machine::Ending::Clean,
-            Exit::Code(_) | Exit::Signal(_) | Exit::Unknown => {
-                crate::service::machine::Ending::Failure
-            }
-        };
-        if self.services.get(id).is_some_and(|service| service.machine.goal() == Goal::Down) {
-            // It was being stopped when its daemon died.
+        // What was being stopped when its daemon died.
+        let is_stopping =
+            |service: &&Service| service.is_live() && service.machine.goal() == Goal::Down;
+        let stopping = self.services.iter().filter(is_stopping).map(|service| service.id);
+        for id in stopping.collect::<Vec<Id>>() {
             self.feed(id, Input::Stop);
         }
-        self.feed(id, Input::LeaderExited(generation, ending));
+        self.learn(facts);
     }
-}
 
-/// Whether a dead leader's end may be handled now: not while a tracer still has its status.
-fn run_child_is_waitable<K: Kernel>(daemon: &mut Daemon<K>, id: Id) -> bool {
-    let Some(service) = daemon.services.get_mut(id) else {
-        return false;
-    };
-    let Some(run) = service.run.as_ref() else {
-        return false;
-    };
-    let Some(pidfd) = run.pidfd.as_ref() else {
-        return true;
-    };
-    !run.child || daemon.kernel.wait(pidfd, false) != Ok(None)
+    /// Marked processes of incarnations that no record names become their service again, or drain
+    /// before one of their name starts. False: /proc could not be read whole, and some may have
+    /// been missed.
+    ///
+    /// # Errors
+    /// One that was found could not be looked at for want of descriptors or memory.
+    fn find_unrecorded(&mut self, loss: &Loss) -> Result<bool, Errno> {
+        let given = self.ledger.sequence.0;
+        let found = self.with_trees(|trees, cx| trees.find_unrecorded(cx, loss, given))?;
+        let mut living = found.living;
+        for lost in found.lost {
+            living.insert(self.take_in(lost, &living, loss)?);
+        }
+        Ok(found.whole)
+    }
+
+    /// `living`: generations of which a process was seen. Gives this one's.
+    fn take_in(&mut self, lost: Lost, living: &VecSet<u64>, loss: &Loss) -> Result<u64, Errno> {
+        let generation = lost.generation;
+        if loss.record && lost.mark.is_some() {
+            // Of a lost record this is all that is left. What follows must be told from it.
+            self.ledger.sequence.0 = self.ledger.sequence.0.max(generation.0);
+        }
+        let tree = self.with_trees(|trees, cx| trees.tree_of(cx, &lost))?;
+        let leads = tree.pidfd.is_some();
+        let known = lost.name.as_ref().and_then(|name| self.services.id_of(name));
+        // A later one would not be there if all of the recorded one were not confirmed gone: the
+        // record is an old copy.
+        let is_past =
+            |tree: &Tree<K>| tree.generation < generation && !living.contains(&tree.generation.0);
+        let id = match (known, lost.leader(), &lost.name, lost.mark) {
+            (Some(id), ..) if self.trees.get(id).is_none_or(is_past) => Some(id),
+            (None, Some(leader), Some(name), Some(mark))
+                if leads && self.may_define(leader, loss) =>
+            {
+                self.recover_definition(leader, name, mark.id)
+            }
+            _ => None,
+        };
+        let Some((id, service)) = id.and_then(|id| Some((id, self.services.get_mut(id)?))) else {
+            self.with_trees(|trees, cx| trees.keep_unrecorded(cx, lost, tree));
+            return Ok(generation.0);
+        };
+        let goal = if leads { Goal::Up } else { service.machine.goal() };
+        let (deaths, restarts) = (service.machine.deaths(), service.machine.restarts());
+        let past = Past::Alive { generation, since: tree.since };
+        let policy = service.definition.spec.policy;
+        service.machine = Machine::resume(policy, goal, deaths, restarts, past, self.now);
+        service.pid = tree.leader.pid;
+        service.generation = service.generation.max(generation.0);
+        service.emptied = service.emptied.min(generation.0.saturating_sub(1));
+        service.announced = service.status();
+        let signature = Signature {
+            generation: generation.0,
+            leader: tree.leader,
+            parent: Identity::default(),
+            namespace: tree.namespace.unwrap_or_default(),
+        };
+        self.trees.insert(id, tree);
+        self.ledger.dirty.insert(id);
+        self.sign_for(id, &signature);
+        self.after_step(id);
+        Ok(generation.0)
+    }
+
+    /// Whether a process may say which program its service is. Where the key is its own word, too,
+    /// it must be one of our user's: else anybody could have us run what they like.
+    fn may_define(&mut self, leader: Pid, loss: &Loss) -> bool {
+        let own = self.kernel.own_uid();
+        !loss.key || self.kernel.uids(leader).is_ok_and(|uids| uids == [own; 3])
+    }
+
+    /// Puts an incarnation on record again that signed in a journal that is lost: the next daemon
+    /// may be unable to search for marks.
+    fn sign_for(&mut self, id: Id, signature: &Signature) {
+        let signed = self.ledger.journal.sign(&mut self.kernel, id, signature);
+        if let Err(errno) = signed.and_then(|()| match self.write_slot(id) {
+            true => Ok(()),
+            false => Err(Errno::IO),
+        }) {
+            self.ledger.disk_error = Some(format!("cannot write {}/journal: {errno}", self.home));
+        }
+    }
+
+    /// A definition from what the leader itself says: good enough to list, stop and restart it.
+    fn recover_definition(&mut self, leader: Pid, name: &str, id: Id) -> Option<Id> {
+        let command = parse_cmdline(&self.kernel.cmdline(leader).ok()?);
+        let cwd = self.kernel.cwd(leader).ok()?;
+        let environ = self.kernel.environ(leader).ok()?;
+        let pairs = environ.split(|b| *b == 0).filter_map(|entry| {
+            let (key, value) = std::str::from_utf8(entry).ok()?.split_once('=')?;
+            (!key.is_empty() && !key.starts_with("OPM_"))
+                .then(|| (key.to_owned(), value.to_owned()))
+        });
+        let base = Rc::new(pairs.collect::<Vec<_>>().into());
+        let spec = Spec::new(name.to_owned(), command, cwd);
+        spec.check().ok()?;
+        let ids = self.define_all(vec![(Some(id), Definition { spec, base })]);
+        let id = ids.ok()?.first().copied()?;
+        self.log.push(format!("{name}: its record was lost; recovered from pid {leader}"));
+        if let Some(service) = self.services.get_mut(id) {
+            service.note = Some("its record was lost; recovered from the running process".into());
+        }
+        Some(id)
+    }
 }

@@ -7,15 +7,12 @@
 //! what it is, over the other one's socket, which vouches for who speaks (SO_PEERCRED), and from
 //! then on it is on record. Its own services carry its home's key, for when they lose it.
 use super::server::socket;
-use super::trees::Owner;
 use super::{ClientId, Daemon};
-use crate::process::journal_format::DEPARTED_MAX;
-use crate::process::mark::LimitMark;
+use crate::process::Pid;
 use crate::process::stat::environ_value;
-use crate::process::{Identity, Pid};
 use crate::sys::daemonize::DEPARTED_VARIABLE;
 use crate::sys::peer::peer;
-use crate::sys::{Kernel, identity, procfs};
+use crate::sys::{Kernel, procfs};
 use crate::wire::{Reply, Request, frame};
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -24,33 +21,6 @@ use std::time::Duration;
 const ANCESTORS_MAX: usize = 64;
 /// How long another daemon may take to take note.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
-
-/// Who left.
-#[derive(Debug, Default)]
-pub(crate) struct Departed {
-    daemons: Vec<Identity>,
-    /// What the marks of their homes have in common ([`LimitMark::home_word`]).
-    homes: Vec<u64>,
-}
-
-impl Departed {
-    pub(crate) fn of(record: &[u64]) -> Self {
-        let homes = record.iter().copied().filter(|home| *home != 0).collect();
-        Self { daemons: Vec::new(), homes }
-    }
-
-    fn note_home(&mut self, home: u64) {
-        self.homes.retain(|known| *known != home);
-        self.homes.push(home);
-        // The oldest is past, most likely; if not, its services are some service's again.
-        let surplus = self.homes.len().saturating_sub(DEPARTED_MAX);
-        self.homes.drain(..surplus);
-    }
-
-    fn record(&self) -> [u64; DEPARTED_MAX] {
-        std::array::from_fn(|at| self.homes.get(at).copied().unwrap_or(0))
-    }
-}
 
 /// Tells every daemon that is an ancestor of ours that we are none of its services, if we were
 /// started from inside one. One that does not answer takes us for a member.
@@ -99,48 +69,14 @@ fn tell(home: &str, pid: Pid, home_key: Option<u64>) -> Option<()> {
 impl<K: Kernel> Daemon<K> {
     pub(crate) fn depart(&mut self, client: ClientId, home_key: Option<u64>) {
         let pid = self.asker;
-        // A leader is its service, whatever it says.
-        if !self.trees.leaders.contains_key(&pid)
-            && let Some(identity) = self.identity_of(pid)
-        {
-            self.note_departure(identity, home_key);
-        }
-        self.outbox.push((client, Reply::Outcomes { outcomes: Vec::new(), summary: None }));
-    }
-
-    /// None: it is gone, or dead.
-    fn identity_of(&mut self, pid: Pid) -> Option<Identity> {
-        let pidfd = self.kernel.pidfd_open(pid).ok()?;
-        let identity = identity(&mut self.kernel, pid, &pidfd);
-        let lives = self.kernel.is_dead(&pidfd) == Ok(false);
-        lives.then_some(identity)
-    }
-
-    fn note_departure(&mut self, identity: Identity, home_key: Option<u64>) {
-        let orphans = &self.trees.orphans;
-        self.trees.departed.daemons.retain(|known| orphans.contains_key(&known.pid));
-        self.trees.departed.daemons.push(identity);
-        // Our own key, as a copy of our home has it until its daemon begins, says nothing.
-        let own = LimitMark::home_word(self.header.home_key);
-        if let Some(home) = home_key.map(LimitMark::home_word).filter(|home| *home != own) {
-            self.trees.departed.note_home(home);
-            self.header.departed = self.trees.departed.record();
+        let news = self.with_trees(|trees, cx| trees.note_departure(cx, pid, home_key));
+        if let Some(departed) = news {
+            self.header.departed = departed;
             if let Err(errno) = self.ledger.journal.claim(&mut self.kernel, &self.header) {
                 self.ledger.disk_error =
                     Some(format!("cannot write {}/journal: {errno}", self.home));
             }
         }
-        self.ask_orphans(|orphan| orphan.owner != Owner::Foreign);
-    }
-
-    /// Whether a child of ours is a daemon that left, or was started by one.
-    pub(crate) fn is_departed(&mut self, pid: Pid, limit: Option<(u64, u64)>) -> bool {
-        let home = limit.and_then(LimitMark::home_word_of);
-        if home.is_some_and(|home| self.trees.departed.homes.contains(&home)) {
-            return true;
-        }
-        let known = self.trees.departed.daemons.iter().find(|known| known.pid == pid).copied();
-        let Some(known) = known else { return false };
-        self.identity_of(pid).is_some_and(|identity| identity.is_same(&known))
+        self.outbox.push((client, Reply::Outcomes { outcomes: Vec::new(), summary: None }));
     }
 }

@@ -1,5 +1,4 @@
 //! What happened, as people and scripts follow it: a short memory, and those who listen.
-use super::service::Killed;
 use super::{ClientId, Daemon};
 use crate::process::{Exit, Pid};
 use crate::service::machine::{Generation, Phase};
@@ -119,23 +118,6 @@ impl<K: Kernel> Daemon<K> {
         self.announce(id, generation, "drained", |happening| {
             happening.reason = left.map(|killed| killed.to_string());
         });
-    }
-
-    /// SIGKILL goes to what did not end in time.
-    pub(crate) fn note_kill(&mut self, id: Id) {
-        let Some(service) = self.services.get_mut(id) else {
-            return;
-        };
-        let Some(run) = service.run.as_ref() else { return };
-        let waited = run.asked.as_ref().map_or(0, |asked| self.now.saturating_sub(asked.at));
-        // The turn in which the time is over is a little late. Sooner is the end of all.
-        let after = waited.min(service.machine.policy().stop_timeout.ms);
-        let killed = Killed { generation: run.generation, after, leader: run.exit.is_none() };
-        service.killed = Some(killed);
-        let name = service.name();
-        if self.foreground.contains_key(name) {
-            self.log.push(format!("{name}: {killed}"));
-        }
     }
 
     pub(crate) fn announce_status(&mut self, id: Id, status: Status) {

@@ -1,10 +1,8 @@
 //! The highest generation that was ever given, in a file of its own: with it an older copy of the
 //! journal is told from the newest one, and a lost journal takes no number with it.
 use super::Daemon;
-use super::trees::unrecorded::Stray;
 use crate::mutant::mutant;
 use crate::process::journal_format::checksum;
-use crate::process::mark::LimitMark;
 use crate::sys::{Kernel, Mode, Result, write_all_at};
 
 /// The file's name in the home.
@@ -54,19 +52,6 @@ impl<K: Kernel> Daemon<K> {
         noted.inspect_err(|errno| {
             self.ledger.disk_error = Some(format!("cannot write {}/{FILE}: {errno}", self.home));
         })
-    }
-}
-
-/// The generation after which the next may be given: not one whose mark would name no incarnation,
-/// nor one that lives without a record.
-pub(crate) fn skipped<K: Kernel>(mut last: u64, strays: &[Stray<K>]) -> u64 {
-    let is_taken = |part| strays.iter().any(|s| LimitMark::names(part, s.run.generation.0));
-    loop {
-        let part = LimitMark::part_of(last + 1);
-        if part != 0 && !is_taken(part) {
-            return last;
-        }
-        last += 1;
     }
 }
 

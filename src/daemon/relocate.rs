@@ -13,9 +13,7 @@ use super::server::socket::{self, SOCKET};
 use super::server::startup::write_pid;
 use super::{Daemon, Leave, generations};
 use crate::process::journal_format::{Header, Signature};
-use crate::process::{Identity, Namespace, Pid};
 use crate::service::machine::Time;
-use crate::service::spec::Id;
 use crate::sys::home::{self, Home, Whereabouts};
 use crate::sys::linux::Linux;
 use crate::sys::token::Token;
@@ -262,38 +260,16 @@ impl Daemon<Linux> {
     /// A child that has not exec'd yet signs where the journal was when it was forked, if it has
     /// not done so already.
     fn sign_for_launching(&mut self) {
-        let launching = self.services.iter().filter_map(|service| {
-            let run = service.run.as_ref().filter(|run| run.launch.is_some())?;
-            Some((service.id, run.generation.0, run.leader.pid))
-        });
-        for (id, generation, pid) in launching.collect::<Vec<(Id, u64, Pid)>>() {
-            let signed = self.ledger.journal.signature(&mut self.kernel, id);
-            if signed.is_some_and(|signed| signed.generation == generation) {
-                continue;
-            }
-            let leader = self.identity_of_child(id, pid);
-            let namespace = self.namespace_of_child(pid);
-            let signature = Signature { generation, leader, parent: self.own, namespace };
+        let parent = self.header.daemon;
+        for (id, generation, leader, namespace) in self.with_trees(|trees, cx| trees.launching(cx))
+        {
+            let signature = Signature { generation: generation.0, leader, parent, namespace };
             if let Err(errno) = self.ledger.journal.sign(&mut self.kernel, id, &signature) {
                 let reason = describe(errno);
                 self.ledger.disk_error =
                     Some(format!("cannot write {}/journal: {reason}", self.home));
             }
         }
-    }
-
-    fn identity_of_child(&mut self, id: Id, pid: Pid) -> Identity {
-        let start_time = self.kernel.stat(pid).map_or(0, |stat| stat.start_time);
-        let run = self.services.get(id);
-        let pidfd = run.and_then(|service| service.run.as_ref()).and_then(|run| run.pidfd.as_ref());
-        let inode = pidfd.and_then(|pidfd| self.kernel.inode(pidfd)).unwrap_or(0);
-        Identity { pid, start_time, inode }
-    }
-
-    fn namespace_of_child(&mut self, pid: Pid) -> Namespace {
-        let own = self.trees.own_namespace;
-        let inode = if own == 0 { 0 } else { self.kernel.time_namespace(pid).unwrap_or(0) };
-        Namespace { id: 0, inode: if inode == own { 0 } else { inode } }
     }
 }
 

@@ -1,22 +1,23 @@
 //! A service as the daemon holds it: what was declared, its machine, and what of it may live.
-use super::trees::Tree;
+use super::trees::Kill;
 use crate::process::journal_format::State;
 use crate::process::{Exit, Pid};
-use crate::service::machine::{Generation, Goal, Machine, Phase, Time};
+use crate::service::machine::{Goal, Machine, Phase, Time};
 use crate::service::spec::{Definition, Id, Restart};
 use crate::service::units::Span;
-use crate::sys::{Errno, Kernel};
+use crate::sys::Errno;
 use crate::wire::Status;
 
 /// One service.
 #[derive(Debug)]
-pub struct Service<K: Kernel> {
+pub struct Service {
     pub id: Id,
     pub definition: Definition,
     /// Its line in the store.
     pub line: u64,
     pub machine: Machine,
-    pub run: Option<Tree<K>>,
+    /// The leader of the newest incarnation that exec'd.
+    pub pid: Pid,
     /// The highest generation of which the kernel confirmed that nothing lives.
     pub emptied: u64,
     /// The highest generation given to it.
@@ -29,7 +30,7 @@ pub struct Service<K: Kernel> {
     /// That was our SIGKILL.
     pub by_opm: bool,
     /// The last incarnation that had to be killed, until an operator asks for something else.
-    pub killed: Option<Killed>,
+    pub(crate) killed: Option<Kill>,
     /// To be forgotten as soon as it is down.
     pub removing: bool,
     /// Its first exec is not yet confirmed and nobody wants it kept if that fails.
@@ -48,24 +49,43 @@ pub struct Service<K: Kernel> {
     pub announced: Status,
 }
 
-/// What of an incarnation did not end in time.
-#[derive(Clone, Copy, Debug)]
-pub struct Killed {
-    pub generation: Generation,
-    /// How long it had had.
-    pub after: Time,
-    /// Its leader, or what that had left.
-    pub leader: bool,
-}
-
-impl std::fmt::Display for Killed {
+impl std::fmt::Display for Kill {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let what = if self.leader { "" } else { "what it left was " };
         write!(to, "{what}killed after {}", Span { ms: self.after })
     }
 }
 
-impl<K: Kernel> Service<K> {
+impl Service {
+    /// One that never ran, or that stands where `machine` says.
+    pub(crate) fn new(id: Id, definition: Definition, line: u64, machine: Machine) -> Self {
+        let mut service = Self {
+            id,
+            definition,
+            line,
+            machine,
+            pid: 0,
+            emptied: 0,
+            generation: 0,
+            started_at: 0,
+            exited_at: 0,
+            restarted_at: 0,
+            exit: None,
+            by_opm: false,
+            killed: None,
+            removing: false,
+            provisional: false,
+            halted: false,
+            launch_error: None,
+            note: None,
+            deadline: None,
+            sample: None,
+            announced: Status::Stopped,
+        };
+        service.announced = service.status();
+        service
+    }
+
     pub fn name(&self) -> &str {
         &self.definition.spec.name
     }
@@ -111,7 +131,7 @@ impl<K: Kernel> Service<K> {
     }
 
     /// What had to be killed of its newest incarnation, in parentheses, or nothing.
-    pub fn kill_words(&self) -> String {
+    pub(crate) fn kill_words(&self) -> String {
         let killed = self.killed.filter(|killed| killed.generation.0 == self.generation);
         killed.map_or(String::new(), |killed| format!(" ({killed})"))
     }
@@ -121,8 +141,8 @@ impl<K: Kernel> Service<K> {
         self.note.as_deref().map(str::to_owned)
     }
 
-    /// The leader's pid while it lives.
-    pub fn pid(&self) -> Option<Pid> {
-        self.run.as_ref().filter(|run| run.exit.is_none()).map(|run| run.leader.pid)
+    /// Whether something of it may live, or is about to.
+    pub fn is_live(&self) -> bool {
+        self.machine.generation().is_some()
     }
 }

@@ -3,31 +3,30 @@ use super::service::Service;
 use super::vecmap::VecSet;
 use crate::process::journal_format::checksum;
 use crate::service::spec::Id;
-use crate::sys::Kernel;
 
 /// All services.
 #[derive(Debug)]
-pub(crate) struct Services<K: Kernel> {
-    by_id: Vec<Option<Box<Service<K>>>>,
+pub(crate) struct Services {
+    by_id: Vec<Option<Box<Service>>>,
     /// Checksums of the names: the names themselves would be kept twice.
     by_name: VecSet<(u64, Id)>,
 }
 
-impl<K: Kernel> Services<K> {
+impl Services {
     pub(crate) fn new() -> Self {
         Self { by_id: Vec::new(), by_name: VecSet::new() }
     }
 
-    pub(crate) fn get(&self, id: Id) -> Option<&Service<K>> {
+    pub(crate) fn get(&self, id: Id) -> Option<&Service> {
         self.by_id.get(id as usize)?.as_deref()
     }
 
-    pub(crate) fn get_mut(&mut self, id: Id) -> Option<&mut Service<K>> {
+    pub(crate) fn get_mut(&mut self, id: Id) -> Option<&mut Service> {
         self.by_id.get_mut(id as usize)?.as_deref_mut()
     }
 
     /// Every service, by id.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Service<K>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Service> {
         self.by_id.iter().filter_map(Option::as_deref)
     }
 
@@ -41,13 +40,13 @@ impl<K: Kernel> Services<K> {
     }
 
     /// The service of this name.
-    pub(crate) fn named(&self, name: &str) -> Option<&Service<K>> {
+    pub(crate) fn named(&self, name: &str) -> Option<&Service> {
         let sum = checksum(name.as_bytes());
         let alike = self.by_name.not_below((sum, 0)).take_while(|(other, _)| *other == sum);
         alike.filter_map(|(_, id)| self.get(id)).find(|service| service.name() == name)
     }
 
-    pub(crate) fn insert(&mut self, service: Service<K>) {
+    pub(crate) fn insert(&mut self, service: Service) {
         let index = service.id as usize;
         if self.by_id.len() <= index {
             self.by_id.resize_with(index + 1, || None);
@@ -56,7 +55,7 @@ impl<K: Kernel> Services<K> {
         self.by_id[index] = Some(Box::new(service));
     }
 
-    pub(crate) fn remove(&mut self, id: Id) -> Option<Box<Service<K>>> {
+    pub(crate) fn remove(&mut self, id: Id) -> Option<Box<Service>> {
         let service = self.by_id.get_mut(id as usize)?.take()?;
         self.by_name.remove(&(checksum(service.name().as_bytes()), id));
         Some(service)

@@ -7,6 +7,9 @@ pub mod stat;
 
 pub use command::extract_search_pattern_from_command;
 
+/// The inode of the initial PID namespace (PROC_PID_INIT_INO of linux/proc_ns.h).
+pub const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
 /// A process id as the kernel gives it; never an identity by itself.
 pub type Pid = i32;
 

@@ -1,14 +1,12 @@
 //! How `opm run` sees a service of the daemon.
 use crate::daemon::Daemon;
-use crate::daemon::service;
+use crate::daemon::service::Service;
 use crate::process::Exit;
 use crate::service::context::Context;
 use crate::service::spec::{Restart, Spec};
 use crate::sys::Errno;
 use crate::sys::linux::Linux;
 use crate::wire::Status;
-
-type Service = service::Service<Linux>;
 
 /// The service of this name.
 pub(super) fn find<'a>(daemon: &'a Daemon<Linux>, name: &str) -> Option<&'a Service> {
@@ -63,7 +61,7 @@ pub(super) fn is_fatal(service: &Service) -> bool {
 
 /// Whether something of it may live.
 pub(super) fn is_live(service: &Service) -> bool {
-    service.run.is_some() || service.machine.generation().is_some()
+    service.is_live()
 }
 
 /// A live service goes on in the environment that it was started in; one that has to be started

@@ -29,7 +29,7 @@ use step::Step;
 pub type Time = u64;
 
 /// Names one incarnation. One sequence for the whole home, never used twice, unlike a pid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation(pub u64);
 
 /// The right to start: nothing of the service lives.

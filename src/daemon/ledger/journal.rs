@@ -4,8 +4,7 @@
 //! It has to outlive the daemon, not the machine: nothing here is synced. The daemon's half of a
 //! slot is written once at the end of a turn, however often it changed; the children write theirs.
 use crate::process::journal_format::{
-    HEADER_BYTES, Header, SIGNATURE_BYTES, SIGNATURE_OFFSET, SLOT_BYTES, Signature, State,
-    slot_offset,
+    HEADER_BYTES, Header, SIGNATURE_OFFSET, SLOT_BYTES, Signature, State, slot_offset,
 };
 use crate::sys::{Kernel, Mode, Result, write_all_at};
 
@@ -94,14 +93,6 @@ impl<F: std::fmt::Debug> Journal<F> {
     ) -> Result<()> {
         let offset = slot_offset(id) + SIGNATURE_OFFSET as u64;
         write_all_at(kernel, &self.file, offset, &signature.encode())
-    }
-
-    /// The child's half of a slot, as it is now.
-    pub fn signature<K: Kernel<File = F>>(&self, kernel: &mut K, id: u32) -> Option<Signature> {
-        let mut half = [0; SIGNATURE_BYTES];
-        let offset = slot_offset(id) + SIGNATURE_OFFSET as u64;
-        let read = kernel.read_at(&self.file, offset, &mut half).ok()?;
-        (read == half.len()).then(|| Signature::decode(&half)).flatten()
     }
 
     /// Writes the daemon's half of a slot.

@@ -3,17 +3,12 @@ use super::definitions::Loaded;
 use super::journal::Found;
 use crate::daemon::Daemon;
 use crate::daemon::service::Service;
-use crate::daemon::trees::Tree;
 use crate::daemon::vecmap::VecMap;
-use crate::mutant::mutant;
-use crate::process::Identity;
 use crate::process::journal_format::{Signature, State};
-use crate::process::stat::TICK_MS;
 use crate::service::machine::{Generation, Goal, Machine, Past};
 use crate::service::policy::restart_cooldown_delay_ms;
 use crate::service::spec::{Definition, Id, Policy};
 use crate::sys::{Errno, Kernel, describe};
-use crate::wire::Status;
 use std::collections::HashMap;
 
 /// The highest generation that a slot knows of.
@@ -135,30 +130,27 @@ impl<K: Kernel> Daemon<K> {
         signature: Option<Signature>,
     ) -> Result<(), Errno> {
         let policy = definition.spec.policy;
-        let goal = if state.goal_up { Goal::Up } else { Goal::Down };
+        let mut goal = if state.goal_up { Goal::Up } else { Goal::Down };
         let alive = signature.filter(|signature| signature.generation > state.emptied);
-        let mut goal = goal;
-        let (run, past) = match alive {
+        let past = match alive {
             Some(signature) => {
-                let run = self.take_over(&signature, &state)?;
-                let generation = Generation(signature.generation);
-                let since = run.since;
-                if is_damaged && run.pidfd.is_none() {
+                let age = self.kernel.wall().saturating_sub(state.started_at);
+                let started = self.now.saturating_sub(age);
+                self.with_trees(|trees, cx| trees.take_over(cx, id, &signature, started))?;
+                let tree = self.trees.get(id);
+                if is_damaged && tree.is_some_and(|tree| tree.pidfd.is_none()) {
                     // Nobody knows whether an operator had stopped it: then nothing starts.
                     goal = Goal::Down;
                 }
-                (Some(run), Past::Alive { generation, since })
+                let since = tree.map_or(started, |tree| tree.since);
+                Past::Alive { generation: Generation(signature.generation), since }
             }
-            None => (None, self.past_of(&state, &policy)),
+            None => self.past_of(&state, &policy),
         };
         let machine = Machine::resume(policy, goal, state.deaths, state.restarts, past, self.now);
         let generation = state.generation.max(alive.map_or(0, |s| s.generation));
-        let mut service = Service {
-            id,
-            definition,
-            line,
-            machine,
-            run,
+        let service = Service {
+            pid: alive.map_or(0, |signature| signature.leader.pid),
             emptied: if alive.is_some() { state.emptied } else { generation.max(state.emptied) },
             generation,
             started_at: state.started_at,
@@ -166,17 +158,9 @@ impl<K: Kernel> Daemon<K> {
             restarted_at: state.restarted_at,
             exit: state.exit,
             by_opm: state.by_opm,
-            killed: None,
-            removing: false,
-            provisional: false,
             halted: state.halted,
-            launch_error: None,
-            note: None,
-            deadline: None,
-            sample: None,
-            announced: Status::Stopped,
+            ..Service::new(id, definition, line, machine)
         };
-        service.announced = service.status();
         if let Err(errno) = self.ledger.journal.reserve(&mut self.kernel, id) {
             self.ledger.disk_error =
                 Some(format!("cannot extend the journal: {}", describe(errno)));
@@ -199,57 +183,6 @@ impl<K: Kernel> Daemon<K> {
         };
         let waited = self.kernel.wall().saturating_sub(state.exited_at);
         Past::Due { delay: delay.saturating_sub(waited) }
-    }
-
-    /// Opens a recorded leader. What is not exactly the recorded process is not it.
-    fn take_over(&mut self, signature: &Signature, state: &State) -> Result<Tree<K>, Errno> {
-        let recorded = signature.leader;
-        let pidfd = self.open_same(recorded)?;
-        let child = pidfd.as_ref().is_some_and(|pidfd| self.kernel.wait(pidfd, false).is_ok());
-        let started = recorded.start_time.saturating_mul(TICK_MS);
-        let age = self.kernel.wall().saturating_sub(state.started_at);
-        let since = if started > 0 { started } else { self.now.saturating_sub(age) };
-        Ok(Tree {
-            generation: Generation(signature.generation),
-            leader: recorded,
-            pidfd,
-            launch: None,
-            exit: None,
-            child,
-            lineage: signature.parent.is_same(&self.own),
-            adopted: true,
-            since: since.min(self.now),
-            born: started,
-            namespace: Some(signature.namespace),
-            kills: 0,
-            asked: None,
-            failure: None,
-            members: VecMap::new(),
-        })
-    }
-
-    fn open_same(&mut self, recorded: Identity) -> Result<Option<K::Pidfd>, Errno> {
-        // First the handle, then what it is: the other way round the pid could change hands.
-        let pidfd = match self.kernel.pidfd_open(recorded.pid) {
-            Ok(pidfd) => pidfd,
-            Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
-            Err(_) if mutant("error_is_gone") => return Ok(None),
-            Err(errno) => return Err(errno),
-        };
-        let inode = self.kernel.inode(&pidfd).unwrap_or(0);
-        // Inodes decide where there are any; the start time costs a file of /proc.
-        let by_inode = inode != 0 && recorded.inode != 0;
-        let start_time = match by_inode {
-            true => 0,
-            false => match self.kernel.stat(recorded.pid) {
-                Ok(stat) => stat.start_time,
-                // IO: it was cut off by the end of the process.
-                Err(Errno::SRCH | Errno::NOENT | Errno::IO) => 0,
-                Err(errno) => return Err(errno),
-            },
-        };
-        let seen = Identity { pid: recorded.pid, start_time, inode };
-        Ok(seen.is_same(&recorded).then_some(pidfd))
     }
 }
 

@@ -2,14 +2,13 @@
 use super::wait::{Then, Wish, warned};
 use crate::daemon::ledger::definitions::Change;
 use crate::daemon::service::Service;
-use crate::daemon::trees::unrecorded::Stray;
 use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::daemon::{ClientId, Daemon};
 use crate::service::context::Context;
-use crate::service::machine::{Generation, Goal, Input, Machine, Past};
+use crate::service::machine::{Ending, Generation, Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Env, Id, Spec};
 use crate::sys::{Kernel, describe};
-use crate::wire::{Failure, Status, code};
+use crate::wire::{Failure, code};
 use std::rc::Rc;
 
 /// Most services of one daemon.
@@ -209,48 +208,26 @@ impl<K: Kernel> Daemon<K> {
 
     fn insert_new(&mut self, id: Id, definition: Definition, line: u64) {
         let machine = Machine::new(definition.spec.policy);
-        let mut service = Service {
-            id,
-            definition,
-            line,
-            machine,
-            run: None,
-            // What its slot was used for before is past.
-            emptied: self.ledger.sequence.0,
-            generation: 0,
-            started_at: 0,
-            exited_at: 0,
-            restarted_at: 0,
-            exit: None,
-            by_opm: false,
-            killed: None,
-            removing: false,
-            provisional: false,
-            halted: false,
-            launch_error: None,
-            note: None,
-            deadline: None,
-            sample: None,
-            announced: Status::Stopped,
+        let mut service = Service::new(id, definition, line, machine);
+        // What its slot was used for before is past.
+        service.emptied = self.ledger.sequence.0;
+        let Some(tree) = self.trees.take_unrecorded(service.name()) else {
+            return self.insert(service);
         };
-        if let Some(stray) = self.take_stray(&service) {
-            let Stray { run, .. } = stray;
-            let generation = run.generation;
-            let past = Past::Alive { generation, since: self.now };
-            let policy = service.definition.spec.policy;
-            service.machine = Machine::resume(policy, Goal::Up, 0, 0, past, self.now);
-            service.generation = generation.0;
-            service.emptied = generation.0.saturating_sub(1);
-            service.run = Some(run);
-            service.announced = Status::Online;
-            self.insert(service);
-            self.stray_leader_is_dead(id, generation);
-            return;
-        }
+        // What is left of its name drains first.
+        let generation = tree.generation;
+        let past = Past::Alive { generation, since: self.now };
+        let policy = service.definition.spec.policy;
+        service.machine = Machine::resume(policy, Goal::Up, 0, 0, past, self.now);
+        service.generation = generation.0;
+        service.emptied = generation.0.saturating_sub(1);
+        service.announced = service.status();
         self.insert(service);
+        self.trees.drain(id, tree);
+        self.feed(id, Input::LeaderExited(generation, Ending::Failure));
     }
 
-    pub(crate) fn insert(&mut self, service: Service<K>) {
+    pub(crate) fn insert(&mut self, service: Service) {
         self.ledger.dirty.insert(service.id);
         self.services.insert(service);
     }

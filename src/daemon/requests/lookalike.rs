@@ -57,8 +57,7 @@ impl<K: Kernel> Daemon<K> {
         let askers = self.askers();
         let mut passers = Vec::new();
         for pid in pids {
-            if pid == self.own.pid || self.trees.leaders.contains_key(&pid) || askers.contains(&pid)
-            {
+            if pid == self.header.daemon.pid || self.trees.is_leader(pid) || askers.contains(&pid) {
                 continue;
             }
             if !self.kernel.uids(pid).is_ok_and(|uids| uids.contains(&uid)) {
@@ -175,7 +174,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Whether something lives that could be this service's, for all that its marks say.
     pub(crate) fn check_nameless(&mut self, name: &str) -> Result<(), Outcome> {
-        let [pid, ..] = self.nameless()[..] else {
+        let [pid, ..] = self.with_trees(|trees, cx| trees.unrecorded_of(cx, None))[..] else {
             return Ok(());
         };
         let text = format!(
@@ -218,7 +217,7 @@ impl<K: Kernel> Daemon<K> {
     /// That both marks of a service will be lost, where there is no other witness. Of PID 1 no
     /// service outlives its daemon.
     fn warning_of_marks(&self, spec: &Spec) -> Option<String> {
-        if self.trees.own_namespace != 0 || self.own.pid == 1 {
+        if self.trees.marks.own_namespace != 0 || self.header.daemon.pid == 1 {
             return None;
         }
         let program = mark_remover(&spec.command)?;

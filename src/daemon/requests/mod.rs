@@ -16,7 +16,7 @@ use crate::service::machine::{Generation, Input};
 use crate::service::selector::Selector;
 use crate::service::signal::Signal;
 use crate::service::spec::Id;
-use crate::sys::{Kernel, Reach};
+use crate::sys::{Errno, Kernel};
 use crate::wire::{Failure, Outcome, Reply, Request, Status, Until, code};
 
 impl<K: Kernel> Daemon<K> {
@@ -135,8 +135,7 @@ impl<K: Kernel> Daemon<K> {
         let (ids, missing) = self.resolve(target)?;
         let mut said = Self::said_missing(missing);
         let mut wishes = VecMap::new();
-        let idle =
-            |service: &Service<K>| service.run.is_none() && service.machine.generation().is_none();
+        let idle = |service: &Service| !service.is_live();
         let any_idle = ids.iter().any(|id| self.services.get(*id).is_some_and(idle));
         let passers = if any_idle { self.passers() } else { Vec::new() };
         for id in ids {
@@ -147,7 +146,7 @@ impl<K: Kernel> Daemon<K> {
                 continue;
             }
             if service.status() == Status::Online {
-                let pid = service.pid().unwrap_or(0);
+                let pid = self.trees.pid(id).unwrap_or(0);
                 let name = service.name();
                 said.push((id, done(format!("{name}: already online (id {id}, pid {pid})"))));
                 // What was adopted while its end was a tracer's can be on its way down.
@@ -212,7 +211,7 @@ impl<K: Kernel> Daemon<K> {
                 continue;
             }
             // A restart of what is down is a start.
-            if service.run.is_none() && service.machine.generation().is_none() {
+            if !service.is_live() {
                 let passers = passers.get_or_insert_with(|| self.passers());
                 match self.stands_in_the_way(id, passers, false) {
                     Err(outcome) => {
@@ -273,15 +272,10 @@ impl<K: Kernel> Daemon<K> {
                 continue;
             };
             let name = service.name().to_owned();
-            let pidfd = service.run.as_ref().filter(|run| run.exit.is_none());
-            let Some(pidfd) = pidfd.and_then(|run| run.pidfd.as_ref()) else {
+            let sent = self.with_trees(|trees, cx| trees.signal(cx, id, signal, tree));
+            if sent == Err(Errno::SRCH) {
                 said.push((id, failed(code::FAILED, format!("{name}: is not running"))));
                 continue;
-            };
-            let sent =
-                if tree { Ok(()) } else { self.kernel.signal(pidfd, signal, Reach::Process) };
-            if tree {
-                self.signal_tree(id, signal);
             }
             said.push((id, told(&name, sent, format!("{name}: sent signal {word}"))));
         }
@@ -348,7 +342,7 @@ impl<K: Kernel> Daemon<K> {
 
     fn leave(&mut self, client: ClientId, services: bool) {
         // Nothing survives PID 1, so that leaving without them would be a kill.
-        let services = services || self.own.pid == 1;
+        let services = services || self.header.daemon.pid == 1;
         let alive: Vec<Id> = self
             .services
             .iter()

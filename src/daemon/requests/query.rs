@@ -4,7 +4,6 @@ use crate::daemon::Daemon;
 use crate::daemon::events::{BY_OPM, exit_parts, rfc3339};
 use crate::daemon::launch::{environment, log_paths};
 use crate::daemon::service::Service;
-use crate::daemon::trees::Owner;
 use crate::daemon::vecmap::VecSet;
 use crate::process::Pid;
 use crate::process::command::pattern_of_argv;
@@ -15,7 +14,6 @@ use crate::sys::{Kernel, procfs};
 use crate::wire::{
     Failure, Finding, Health, Identity, Info, LastExit, LogFiles, PROTOCOL, Reply, Row, Status,
 };
-use std::collections::BTreeSet;
 
 /// Ticks a second of process times (USER_HZ).
 const TICKS: f64 = 100.0;
@@ -66,8 +64,8 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Why what a live service writes can't be read in its log files, if so.
-    fn log_trouble(&self, service: &Service<K>) -> Option<String> {
-        service.pid()?;
+    fn log_trouble(&self, service: &Service) -> Option<String> {
+        self.trees.pid(service.id)?;
         let (out, error) = self.logs_of(service.name());
         let home = format!("{}/", self.home);
         [out?, error?].iter().find_map(|path| {
@@ -91,7 +89,7 @@ impl<K: Kernel> Daemon<K> {
         let service = self.services.get_mut(id)?;
         let up = matches!(service.machine.phase(), Phase::Up { .. } | Phase::Stopping { .. });
         let since =
-            service.run.as_ref().filter(|run| run.exit.is_none() && up).map(|run| run.since);
+            self.trees.get(id).filter(|tree| tree.exit.is_none() && up).map(|tree| tree.since);
         let uptime_ms = since.map(|since| now.saturating_sub(since));
         let cpu_percent = used.as_ref().map(|used| {
             let begin = since.unwrap_or(now);
@@ -123,7 +121,7 @@ impl<K: Kernel> Daemon<K> {
         Some(Row {
             id,
             name: service.name().to_owned(),
-            pid: service.pid(),
+            pid: self.trees.pid(id),
             uptime_ms,
             restarts: service.machine.restarts(),
             status: service.status(),
@@ -132,30 +130,16 @@ impl<K: Kernel> Daemon<K> {
             watching: false,
             processes: used.as_ref().and_then(|used| u32::try_from(used.pids.len()).ok()),
             generation: service.generation,
-            adopted: service.run.as_ref().is_some_and(|run| run.adopted),
+            adopted: self.trees.get(id).is_some_and(|tree| tree.adopted),
             command: service.definition.spec.command_line(),
             cwd: service.definition.spec.cwd.clone(),
             next_at,
         })
     }
 
-    /// Pids of a live tree as far as they are known without a scan of /proc.
-    pub(crate) fn known_members(&self, id: Id) -> Vec<Pid> {
-        let Some(run) = self.run(id) else {
-            return vec![];
-        };
-        let leader = run.exit.is_none().then_some(run.leader.pid);
-        let orphans = self.trees.orphans.iter().filter(|(_, orphan)| match orphan.owner {
-            Owner::Tree(owner, generation) => owner == id && generation == run.generation,
-            Owner::Unknown => run.exit.is_some(),
-            Owner::Foreign => false,
-        });
-        let orphans = orphans.map(|(pid, _)| *pid);
-        leader.into_iter().chain(run.members.keys().copied()).chain(orphans).collect()
-    }
-
     fn usage(&mut self, id: Id) -> Option<Usage> {
-        let mut queue = self.known_members(id);
+        let (mut queue, mut unsure) = self.trees.members(id);
+        queue.append(&mut unsure);
         if queue.is_empty() {
             return None;
         }
@@ -223,10 +207,10 @@ impl<K: Kernel> Daemon<K> {
 
     /// What the running incarnation of a service has in its environment, or the next one will,
     /// whose pid is not known yet.
-    fn env_of(&self, service: &Service<K>) -> Env {
+    fn env_of(&self, service: &Service) -> Env {
         let next = self.ledger.sequence.0 + 1;
-        let run = service.run.as_ref().map(|run| (run.generation.0, run.leader.pid));
-        let (generation, pid) = run.unwrap_or((next, 0));
+        let tree = self.trees.get(service.id).map(|tree| (tree.generation.0, tree.leader.pid));
+        let (generation, pid) = tree.unwrap_or((next, 0));
         let mark = EnvMark { home_key: self.header.home_key, id: service.id, generation, pid };
         let env = environment(&service.definition, &self.home, &mark, self.outer.as_deref());
         let pairs = env.iter().filter_map(|entry| {
@@ -237,9 +221,8 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn stopping_note(&self, id: Id) -> Option<String> {
-        let service = self.services.get(id)?;
-        let run = service.run.as_ref().filter(|run| run.exit.is_some())?;
-        let killed = if run.kills > 0 { ", killed already" } else { "" };
+        let tree = self.trees.get(id).filter(|tree| tree.exit.is_some())?;
+        let killed = if tree.kills > 0 { ", killed already" } else { "" };
         let (ours, unsure) = self.rest(id);
         match (ours.is_empty(), unsure.is_empty()) {
             (false, _) => Some(format!("waits for pid {ours} of its old incarnation{killed}")),
@@ -250,40 +233,28 @@ impl<K: Kernel> Daemon<K> {
 
     /// The pids of what is left of a tree and may be signalled, and of what only may be of it.
     pub(crate) fn rest(&self, id: Id) -> (String, String) {
-        let known: BTreeSet<Pid> = self.known_members(id).into_iter().collect();
-        let ours: BTreeSet<Pid> = self.may_be_signalled(id).into_iter().collect();
-        let list =
-            |pids: Vec<&Pid>| pids.into_iter().map(Pid::to_string).collect::<Vec<_>>().join(", ");
-        let (ours, unsure) = known.iter().partition(|pid| ours.contains(pid));
+        let list = |pids: Vec<Pid>| {
+            pids.into_iter().map(|pid| pid.to_string()).collect::<Vec<_>>().join(", ")
+        };
+        let (ours, unsure) = self.trees.members(id);
         (list(ours), list(unsure))
     }
 
     fn identity(&mut self, id: Id) -> Option<Identity> {
-        let service = self.services.get_mut(id)?;
-        let run = service.run.as_mut().filter(|run| run.exit.is_none())?;
-        let pidfd = run.pidfd.as_ref()?;
-        if run.leader.inode == 0 {
-            run.leader.inode = self.kernel.inode(pidfd).unwrap_or(0);
-        }
-        if run.leader.start_time == 0 {
-            let stat = self.kernel.stat(run.leader.pid);
-            // Read of the right process only if that still lives.
-            let alive = !self.kernel.is_dead(pidfd).unwrap_or(true);
-            run.leader.start_time = stat.ok().filter(|_| alive).map_or(0, |stat| stat.start_time);
-        }
+        let leader = self.with_trees(|trees, cx| trees.identity(cx, id))?;
         let known = |number: u64| (number != 0).then_some(number);
         Some(Identity {
             boot_id: uuid(self.header.boot),
             pid_namespace: self.header.pid_namespace,
-            pid: run.leader.pid,
-            start_time: known(run.leader.start_time),
-            pidfd_inode: known(run.leader.inode),
+            pid: leader.pid,
+            start_time: known(leader.start_time),
+            pidfd_inode: known(leader.inode),
         })
     }
 
     pub(crate) fn health(&self) -> Health {
         Health {
-            pid: self.own.pid,
+            pid: self.header.daemon.pid,
             uptime_ms: self.now.saturating_sub(self.began),
             memory_bytes: procfs::own_memory(),
             services: self.services.len(),
@@ -322,41 +293,39 @@ impl<K: Kernel> Daemon<K> {
         let is_root = self.kernel.own_uid() == 0;
         let mut findings: Vec<Finding> =
             features.map(|(name, has)| tier(name, has, is_root)).into();
-        let pass = self.sightings(crate::daemon::trees::sweep::Search::ALL);
+        let forged = self.with_trees(|trees, cx| trees.forged(cx));
         // With hidepid=2 those of others are not even listed: PID 1 is always there.
-        findings.push(if self.kernel.stat(1).is_ok() && pass.is_some() {
+        findings.push(if self.kernel.stat(1).is_ok() && forged.is_some() {
             finding("ok", "/proc", "shows every process".to_owned(), "")
         } else {
             let advice = "mount /proc without hidepid: until then nothing that was adopted can be \
                           confirmed to be gone, and it is not restarted";
             finding("problem", "/proc", "hides processes".to_owned(), advice)
         });
-        if self.mark.is_none() {
+        if self.trees.marks.mark.is_none() {
             let advice = "services of this daemon bear one mark only";
             findings.push(finding("note", "marks", "nested too deep".to_owned(), advice));
         }
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let room = limit.current.unwrap_or(u64::MAX);
-        let used = self.services.len() as u64 + self.trees.orphans.len() as u64 + 32;
+        let used = self.services.len() as u64 + self.trees.count_orphans() as u64 + 32;
         let (level, advice) = match used * 2 > room {
             true => ("note", "raise the hard limit of open files (one for each service)"),
             false => ("ok", ""),
         };
         findings.push(finding(level, "open files", format!("limit {room}"), advice));
         findings.extend(self.look_alikes());
-        for (pid, orphan) in self.trees.orphans.iter() {
-            if orphan.owner == Owner::Unknown {
-                let text = format!("pid {pid} is an orphan that bears no mark");
-                let advice = "no service is restarted while it lives: end it if it is not needed";
-                findings.push(finding("problem", "orphan", text, advice));
-            }
+        for pid in self.trees.unknown_orphans() {
+            let text = format!("pid {pid} is an orphan that bears no mark");
+            let advice = "no service is restarted while it lives: end it if it is not needed";
+            findings.push(finding("problem", "orphan", text, advice));
         }
-        for pid in self.nameless() {
+        for pid in self.with_trees(|trees, cx| trees.unrecorded_of(cx, None)) {
             let text = format!("pid {pid} bears this home's mark, but its record is lost");
             let advice = "nothing starts while it lives, for it could be any service's: end it";
             findings.push(finding("problem", "stray", text, advice));
         }
-        for pid in pass.map_or_else(Vec::new, |pass| self.forged_of(&pass)) {
+        for pid in forged.unwrap_or_default() {
             let text = format!(
                 "process {pid} bears a mark of this home that no service of it has: copied or \
                  forged"
@@ -364,7 +333,7 @@ impl<K: Kernel> Daemon<K> {
             let advice = "end it if it is not yours: nothing waits for it";
             findings.push(finding("note", "mark", text, advice));
         }
-        for name in self.trees.strays.iter().filter_map(|stray| stray.name.clone()) {
+        for name in self.trees.unrecorded_names() {
             let text = format!("something of {name} still runs, but its record is lost");
             let advice = "start it again: what is left drains first";
             findings.push(finding("problem", "stray", text, advice));

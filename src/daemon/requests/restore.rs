@@ -208,7 +208,7 @@ impl<K: Kernel> Daemon<K> {
             let Some(service) = self.services.get(id) else { continue };
             if service.status() == Status::Online {
                 running += 1;
-                let (name, pid) = (service.name(), service.pid().unwrap_or(0));
+                let (name, pid) = (service.name(), self.trees.pid(id).unwrap_or(0));
                 said.push((id, done(format!("{name}: already running (id {id}, pid {pid})"))));
                 // What was adopted while its end was a tracer's can be on its way down.
                 self.feed(id, Input::Start);
@@ -217,7 +217,7 @@ impl<K: Kernel> Daemon<K> {
             if service.removing {
                 continue;
             }
-            if service.run.is_none() {
+            if !service.is_live() {
                 match self.stands_in_the_way(id, passers, force) {
                     Err(outcome) => {
                         said.push((id, failed(outcome.code, outcome.text)));

@@ -8,11 +8,7 @@ use crate::wire::{Failure, Reply};
 impl<K: Kernel> Daemon<K> {
     /// Whether some child has not exec'd yet, or is about to be forked.
     pub(crate) fn is_launching(&self) -> bool {
-        !self.launches.is_empty()
-            || self
-                .services
-                .iter()
-                .any(|service| service.run.as_ref().is_some_and(|run| run.launch.is_some()))
+        !self.launches.is_empty() || self.trees.is_launching()
     }
 
     pub(crate) fn upgrade(

@@ -118,7 +118,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Answers whoever waits for a service that is forgotten now.
-    pub(crate) fn answer_forgotten(&mut self, id: Id, service: &Service<K>) {
+    pub(crate) fn answer_forgotten(&mut self, id: Id, service: &Service) {
         for number in self.waiters.by_service.get(&id).cloned().unwrap_or_default() {
             let wish = self.waiters.pending.get(&number).and_then(|p| p.waiting.get(&id)).copied();
             let text = format!("{}: removed{}", service.name(), service.kill_words());
@@ -260,7 +260,7 @@ impl<K: Kernel> Daemon<K> {
         let service = self.services.get(id)?;
         let name = service.name();
         let status = service.status();
-        let resists = service.run.as_ref().is_some_and(|run| run.kills >= KILLS_MAX);
+        let resists = self.trees.get(id).is_some_and(|tree| tree.kills >= KILLS_MAX);
         if status == Status::Stopping && resists && !matches!(wish, Wish::Status(_)) {
             return Some(failed(code::REFUSED, self.resistance(id)));
         }
@@ -271,21 +271,16 @@ impl<K: Kernel> Daemon<K> {
         let fail = || Some(failed(code::FAILED, format!("{name}: {}", note())));
         match (wish, status) {
             (Wish::Up(after), Status::Online) => {
-                let run = service.run.as_ref()?;
-                let again = run.generation > after || mutant("early_reply");
+                let again = service.machine.generation()? > after || mutant("early_reply");
                 let killed = service.killed.filter(|killed| killed.generation >= after);
                 let text = |killed| format!("{name}: was stopped first ({killed})");
                 again.then(|| Outcome {
                     warnings: killed.map(text).into_iter().collect(),
-                    ..done(format!("{name}: online (id {id}, pid {})", run.leader.pid))
+                    ..done(format!("{name}: online (id {id}, pid {})", service.pid))
                 })
             }
             (Wish::Up(after), Status::Errored) if service.generation > after.0 => fail(),
-            (Wish::Up(_), Status::Errored | Status::Stopped)
-                if service.machine.goal() == Goal::Down || service.run.is_none() =>
-            {
-                fail()
-            }
+            (Wish::Up(_), Status::Errored | Status::Stopped) => fail(),
             (Wish::Up(after), Status::Waiting) if service.generation > after.0 => fail(),
             (Wish::Down(_), Status::Stopped | Status::Errored) => {
                 Some(done(format!("{name}: stopped{}", service.kill_words())))

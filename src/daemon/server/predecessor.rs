@@ -23,6 +23,7 @@ use crate::daemon::adopt::Place;
 use crate::daemon::launch::LIVING;
 use crate::daemon::ledger::journal;
 use crate::daemon::log::log;
+use crate::process::INITIAL_PID_NAMESPACE;
 use crate::process::journal_format::{HEADER_BYTES, Header};
 use crate::sys::home::{Home, try_lock};
 use crate::sys::{Errno, Mode, describe, fifo, procfs, reexec};
@@ -31,8 +32,6 @@ use rustix::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The inode of the initial PID namespace (PROC_PID_INIT_INO of linux/proc_ns.h).
-pub(crate) const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 /// The lock file of PID 1.
 const ALIVE: &str = "alive";
 /// From one look to the next.

@@ -4,11 +4,10 @@
 //! spawns, signals or reaps past the daemon.
 use crate::daemon::log::log;
 use crate::daemon::service::Service;
-use crate::daemon::trees::Owner;
 use crate::daemon::{ClientId, Daemon, Leave};
 use crate::service::machine::Time;
+use crate::sys::Kernel;
 use crate::sys::linux::Linux;
-use crate::sys::{Kernel, Reach};
 use crate::wire::{Failure, Reply, Request, code};
 use mio::Registry;
 
@@ -92,46 +91,27 @@ impl Role for Background {
 impl<K: Kernel> Daemon<K> {
     /// SIGKILL for everything that is left.
     pub fn kill_all(&mut self) {
-        let live = self.services.iter().filter(|service| service.run.is_some());
-        for id in live.map(|service| service.id).collect::<Vec<_>>() {
+        for id in self.trees.iter().map(|(id, _)| id).collect::<Vec<_>>() {
             self.kill_tree(id);
         }
-        for orphan in self.trees.orphans.values() {
-            // Gone already, at worst.
-            self.kernel.signal(&orphan.pidfd, libc::SIGKILL, Reach::Process).ok();
-        }
+        self.with_trees(|trees, cx| trees.kill_orphans(cx));
     }
 
     /// Asks those of our children to end that no service owns: they came from elsewhere (`docker
-    /// exec`) or hide their origin. They arrive silently, so this looks for itself.
+    /// exec`) or hide their origin.
     pub fn dismiss_orphans(&mut self) {
-        self.count_children();
-        for (pid, orphan) in self.trees.orphans.iter_mut() {
-            if orphan.asked || matches!(orphan.owner, Owner::Tree(..)) {
-                continue;
-            }
-            orphan.asked = true;
-            let stopped = self.kernel.stat(*pid).is_ok_and(|stat| stat.state == b'T');
-            for signal in [libc::SIGTERM].into_iter().chain(stopped.then_some(libc::SIGCONT)) {
-                // Gone already, at worst.
-                self.kernel.signal(&orphan.pidfd, signal, Reach::Process).ok();
-            }
-        }
-        self.check_gates();
+        self.with_trees(|trees, cx| trees.dismiss_orphans(cx));
     }
 
     /// Services that SIGKILL was needed for and of which something still lives, by generation.
     pub fn killing(&self) -> impl Iterator<Item = (u64, &str)> {
-        let killed = |service: &&Service<K>| service.run.as_ref().is_some_and(|run| run.kills > 0);
-        self.services.iter().filter(killed).map(|service| (service.generation, service.name()))
+        let killed = self.trees.iter().filter(|(_, tree)| tree.kills > 0);
+        let killed = killed.filter_map(|(id, _)| self.services.get(id));
+        killed.map(|service| (service.generation, service.name()))
     }
 
     /// Nothing lives: no service and no child.
     pub fn is_quiet(&self) -> bool {
-        self.trees.orphans.is_empty()
-            && self
-                .services
-                .iter()
-                .all(|service| service.run.is_none() && service.machine.generation().is_none())
+        self.trees.count_orphans() == 0 && !self.services.iter().any(Service::is_live)
     }
 }

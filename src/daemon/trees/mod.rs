@@ -1,213 +1,301 @@
-//! What lives of each incarnation, and the law: nothing of a service starts before the kernel has
-//! confirmed that nothing of it lives.
-pub(crate) mod drain;
-pub(crate) mod owner;
+//! The law: nothing of a service starts before the kernel has confirmed that nothing of it lives.
+//!
+//! [`Trees`] turns wake-ups into [`Fact`]s, and orders into spawns and signals. It alone touches
+//! pids; it knows no request, no event, no policy and no monitor. Every wake-up is a hint: whoever
+//! handles it looks for itself.
+//!
+//! A file calls none but those that follow it here: drain, unrecorded, proof, members, sweep,
+//! launch, reap, owner, signal, marks, tree.
+mod drain;
+mod launch;
+mod marks;
+mod members;
+mod owner;
 mod proof;
+mod reap;
 mod signal;
-pub(crate) mod sweep;
-pub mod unrecorded;
+mod sweep;
+mod tree;
+mod unrecorded;
 
-use super::departure::Departed;
-use super::vecmap::{VecMap, VecSet};
-use crate::process::stat::TICK_MS;
+pub(crate) use marks::{Departed, Marks};
+pub(crate) use tree::{Cx, Fact, Kill, LOOK_AGAIN_MS, Tree, Trees};
+pub(crate) use unrecorded::{Loss, Lost};
+
+use super::vecmap::VecSet;
+use crate::mutant::mutant;
+use crate::process::journal_format::DEPARTED_MAX;
 use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::machine::{Generation, Time};
-use crate::service::spec::Id;
-use crate::sys::{Child, Errno, Kernel, Stage};
-use std::collections::HashMap;
-use unrecorded::Stray;
-
-/// What lives of all incarnations.
-#[derive(Debug)]
-pub(crate) struct Trees<K: Kernel> {
-    /// Leaders that are our unreaped children, and no others: with `orphans` it counts them.
-    pub(crate) leaders: HashMap<Pid, Id>,
-    /// Our other children that live, as far as we have looked.
-    pub(crate) orphans: VecMap<Pid, Orphan<K>>,
-    pub(crate) dead_orphans: Vec<Pid>,
-    /// Leaders whose end was seen and not yet counted for, and until when more are awaited.
-    pub(crate) dead: Vec<(Id, Exit)>,
-    pub(crate) count_at: Option<Time>,
-    /// Children came or went since the last count.
-    pub(crate) uncounted: bool,
-    /// Services whose leader is dead and whose tree isn't confirmed empty.
-    pub(crate) gates: VecSet<Id>,
-    /// Leaders that are dead but whose status is not ours yet: traced.
-    pub(crate) traced: VecSet<Id>,
-    /// Trees that the loop had no room to watch: they are looked at by the clock.
-    pub(crate) unwatched: VecSet<Id>,
-    /// Our own children were read whole in this turn, after the deaths that it handles.
-    pub(crate) counted: bool,
-    /// Something could not be looked at, or was too much for one turn: look then.
-    pub(crate) look_again_at: Option<Time>,
-    pub(crate) children: Vec<Pid>,
-    pub(crate) strays: Vec<Stray<K>>,
-    /// The inode of our own time namespace, if incarnations get others; else 0.
-    pub(crate) own_namespace: u64,
-    /// Orphans beyond so many are held by number.
-    pub(crate) orphans_watched_max: usize,
-    /// Until passes are tried again that proved nothing.
-    pub(crate) search_pause: u64,
-    /// Daemons that were started from inside our services, and left them.
-    pub(crate) departed: Departed,
-    /// Children of ours may be nobody's we know: as PID 1, and where a program with children of its
-    /// own became us by an exec.
-    pub(crate) has_strangers: bool,
-    /// Processes that bear a mark of this home and can't have it from us.
-    pub(crate) forged: VecSet<Pid>,
-}
+use crate::service::spec::{Id, StopReach};
+use crate::sys::{Errno, Kernel, Reach, Wake, identity};
+use signal::Aim;
+use tree::{Owner, Stop};
 
 impl<K: Kernel> Trees<K> {
-    pub(crate) fn new(own_namespace: u64, departed: Departed, has_strangers: bool) -> Self {
-        Self {
-            leaders: HashMap::new(),
-            orphans: VecMap::new(),
-            dead_orphans: Vec::new(),
-            dead: Vec::new(),
-            count_at: None,
-            uncounted: false,
-            gates: VecSet::new(),
-            traced: VecSet::new(),
-            unwatched: VecSet::new(),
-            counted: false,
-            look_again_at: None,
-            children: Vec::new(),
-            strays: Vec::new(),
-            own_namespace,
-            orphans_watched_max: drain::orphans_watched_max(),
-            search_pause: drain::LOOK_AGAIN_MS,
-            departed,
-            has_strangers,
-            forged: VecSet::new(),
+    /// What the wake-ups hint at, looked at for ourselves. `child_signal`: SIGCHLD came.
+    pub(crate) fn gather(
+        &mut self,
+        cx: &mut Cx<'_, K>,
+        wakes: &[Wake],
+        child_signal: bool,
+        facts: &mut Vec<Fact>,
+    ) {
+        self.counted = false;
+        let mut leaders: VecSet<Id> = VecSet::new();
+        let mut changed = child_signal;
+        for wake in wakes {
+            match *wake {
+                Wake::Launch(id) => self.check_launch(cx, id, facts),
+                Wake::Leader(_) if mutant("drop_wake") => {}
+                Wake::Leader(id) => drop(leaders.insert(id)),
+                Wake::Member(pid) => {
+                    self.dead_orphans.push(pid);
+                    changed = true;
+                }
+            }
+        }
+        if child_signal {
+            leaders.append(&mut self.traced);
+            let unwatched = self.orphans.iter().filter(|(_, orphan)| !orphan.watched);
+            self.dead_orphans.extend(unwatched.map(|(pid, _)| *pid));
+        }
+        if self.look_again_at.is_some_and(|at| at <= cx.now) {
+            self.look_again_at = None;
+            self.ask_orphans(cx, |orphan| orphan.mute);
+            leaders.append(&mut self.traced);
+            for id in std::mem::take(&mut self.unwatched) {
+                self.watch(cx, id);
+                self.check_launch(cx, id, facts);
+                leaders.insert(id);
+            }
+            changed = true;
+        }
+        self.look_at_leaders(cx, leaders, changed, facts);
+    }
+
+    /// What lives of what earlier daemons started is watched, and the dead are dead: their trees
+    /// must drain like any other. Gives those whose leader lives.
+    pub(crate) fn adopt(&mut self, cx: &mut Cx<'_, K>, facts: &mut Vec<Fact>) {
+        // All of them before our children are counted: none is an orphan.
+        let ours = self.live.iter().filter(|(_, tree)| tree.child);
+        self.leaders = ours.map(|(id, tree)| (tree.leader.pid, *id)).collect();
+        let mut all = VecSet::new();
+        for id in self.live.keys().copied().collect::<Vec<_>>() {
+            self.watch(cx, id);
+            all.insert(id);
+        }
+        self.look_at_leaders(cx, all, true, facts);
+    }
+
+    /// Counts our children once, after all deaths, and before any of them is reaped.
+    fn look_at_leaders(
+        &mut self,
+        cx: &mut Cx<'_, K>,
+        ids: VecSet<Id>,
+        changed: bool,
+        facts: &mut Vec<Fact>,
+    ) {
+        let mut dead = Vec::new();
+        for id in ids {
+            let exit = self.look_at_leader(cx, id);
+            dead.extend(exit.map(|exit| (id, exit)));
+        }
+        if changed || !dead.is_empty() {
+            self.count_children(cx);
+        }
+        for (id, exit) in dead {
+            self.leader_exited(cx, id, exit, facts);
+        }
+        self.check_gates(cx, facts);
+    }
+
+    fn leader_exited(&mut self, cx: &mut Cx<'_, K>, id: Id, exit: Exit, facts: &mut Vec<Fact>) {
+        self.check_launch(cx, id, facts);
+        let Some(tree) = self.get_mut(id).filter(|tree| tree.exit.is_none()) else { return };
+        tree.exit = Some(exit);
+        if tree.failure.is_none() {
+            let asked = tree.stop.as_ref().is_some_and(|stop| stop.signal == libc::SIGKILL);
+            let by_opm = (tree.kills > 0 || asked) && exit == Exit::Signal(libc::SIGKILL);
+            let (generation, pid) = (tree.generation, tree.leader.pid);
+            facts.push(Fact::Exited { id, generation, pid, exit, by_opm });
+            // It was stopping already: what is left has not been asked yet.
+            self.signal_rest(cx, id);
+        }
+        self.gates.insert(id);
+    }
+
+    /// Opens what gates can be opened since orders were given.
+    pub(crate) fn settle(&mut self, cx: &mut Cx<'_, K>, facts: &mut Vec<Fact>) {
+        self.check_gates(cx, facts);
+    }
+
+    /// When something has to be looked at.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        self.look_again_at
+    }
+
+    /// Wake-ups were lost: everything is looked at in the next turn.
+    pub(crate) fn look_at_all(&mut self, now: Time) {
+        for id in self.live.keys() {
+            self.unwatched.insert(*id);
+        }
+        self.dead_orphans.extend(self.orphans.keys().copied());
+        self.look_again(now);
+    }
+
+    /// A tree without a leader that we could hold: it has to drain.
+    pub(crate) fn drain(&mut self, id: Id, tree: Tree<K>) {
+        self.insert(id, Tree { exit: Some(Exit::Unknown), ..tree });
+        self.gates.insert(id);
+    }
+
+    /// The stop signal for the whole incarnation, or for its leader first. Whoever turns up later
+    /// gets it, too.
+    pub(crate) fn end(&mut self, cx: &mut Cx<'_, K>, id: Id, signal: i32, reach: StopReach) {
+        self.count_silent(cx);
+        let now = cx.now;
+        let Some(tree) = self.get_mut(id) else { return };
+        let stop = Stop { at: now, signal, reach, group: None, seen: VecSet::new() };
+        tree.stop.get_or_insert(stop);
+        if tree.exit.is_none() {
+            self.signal_living(cx, id, signal, Aim::Stop);
+        }
+        self.signal_rest(cx, id);
+    }
+
+    /// SIGKILL for all of it. Gives what did not end in time, the first time.
+    pub(crate) fn kill(&mut self, cx: &mut Cx<'_, K>, id: Id) -> Option<Kill> {
+        let now = cx.now;
+        let tree = self.get_mut(id)?;
+        tree.kills += 1;
+        let leader = tree.exit.is_none();
+        let after = tree.stop.as_ref().map_or(0, |stop| now.saturating_sub(stop.at));
+        let kill = Kill { generation: tree.generation, after, leader };
+        let is_first = tree.kills == 1;
+        self.kill_living(cx, id);
+        if !leader {
+            // Where no event comes (somebody else's zombie, a lost edge), the round itself looks.
+            self.look_again(now);
+        }
+        is_first.then_some(kill)
+    }
+
+    /// A signal of an operator's for a live leader, or for all that is seen of its tree.
+    ///
+    /// # Errors
+    /// It does not run (ESRCH), or what pidfd_send_signal(2) says.
+    pub(crate) fn signal(
+        &mut self,
+        cx: &mut Cx<'_, K>,
+        id: Id,
+        signal: i32,
+        tree: bool,
+    ) -> Result<(), Errno> {
+        let leader = self.get(id).filter(|tree| tree.exit.is_none());
+        let pidfd = leader.and_then(|tree| tree.pidfd.as_ref()).ok_or(Errno::SRCH)?;
+        if !tree {
+            return cx.kernel.signal(pidfd, signal, Reach::Process);
+        }
+        self.count_silent(cx);
+        self.signal_living(cx, id, signal, Aim::Operator);
+        Ok(())
+    }
+
+    /// An orphan that still lives comes to us in silence.
+    fn count_silent(&mut self, cx: &mut Cx<'_, K>) {
+        if !self.counted {
+            self.count_children(cx);
         }
     }
-}
 
-/// An incarnation that may live.
-#[derive(Debug)]
-pub struct Tree<K: Kernel> {
-    pub generation: Generation,
-    pub leader: Identity,
-    /// None: the leader was gone before we could open it, so its number means nothing.
-    pub pidfd: Option<K::Pidfd>,
-    /// Until the launch is decided.
-    pub launch: Option<K::Launch>,
-    /// How the leader ended, once it has.
-    pub exit: Option<Exit>,
-    /// It is our child and not yet reaped.
-    pub child: bool,
-    /// Every orphan of it came, or will come, to us.
-    pub lineage: bool,
-    pub adopted: bool,
-    /// When it exec'd, on the loop's clock.
-    pub since: Time,
-    /// When it was forked: nothing that began before can descend from it.
-    pub born: Time,
-    /// The time namespace of its tree. None: the leader's signature was not read yet.
-    pub namespace: Option<Namespace>,
-    /// SIGKILL rounds so far.
-    pub kills: u32,
-    /// The stop that it is in.
-    pub asked: Option<Asked>,
-    /// Why it was not exec'd.
-    pub failure: Option<(Stage, Errno)>,
-    /// Members beyond the leader and our own orphans: found by marks, in the drain only.
-    pub members: VecMap<Pid, Member<K>>,
-}
-
-/// A stop of an incarnation: who of it has had the stop signal.
-#[derive(Debug)]
-pub struct Asked {
-    /// When it began.
-    pub at: Time,
-    /// When the leader's group had it, on the clock of start times, and the last pid that had been
-    /// given out.
-    pub group: Option<(u64, Pid)>,
-    /// Who was seen then, or had it since: pid and start time.
-    pub seen: VecSet<(Pid, u64)>,
-}
-
-/// A process of a tree that is not its leader.
-#[derive(Debug)]
-pub struct Member<K: Kernel> {
-    pub pidfd: K::Pidfd,
-    /// It bears a mark, so it may be signalled; else it only keeps the gate closed.
-    pub certain: bool,
-    pub asked: bool,
-}
-
-/// A child of ours that we did not start: an orphan of some tree.
-#[derive(Debug)]
-pub struct Orphan<K: Kernel> {
-    /// The loop is woken at its end; else it is looked at with each SIGCHLD.
-    pub watched: bool,
-    pub pidfd: K::Pidfd,
-    pub owner: Owner,
-    /// When it was forked, to a tick of start times; 0: not known.
-    pub born: Time,
-    /// Its memory did not answer, and may tell later whose it is.
-    pub mute: bool,
-    pub asked: bool,
-}
-
-/// Whose an orphan is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    Tree(Id, Generation),
-    /// It left its service on purpose and is on record for it, or it entered our PID namespace
-    /// from outside: no gate waits for it.
-    Foreign,
-    /// Some service's, for it descends from one, and nobody can say whose: every gate of our own
-    /// children that it can concern waits for it, nobody signals it.
-    Unknown,
-}
-
-impl Asked {
-    /// One that begins.
-    pub fn new(at: Time) -> Self {
-        Self { at, group: None, seen: VecSet::new() }
-    }
-}
-
-impl<K: Kernel> Tree<K> {
-    /// Of a child that was just forked.
-    pub fn launched(generation: Generation, child: Child<K::Pidfd, K::Launch>, now: Time) -> Self {
-        Self {
-            generation,
-            leader: Identity { pid: child.pid, ..Identity::default() },
-            pidfd: Some(child.pidfd),
-            launch: Some(child.launch),
-            exit: None,
-            child: true,
-            lineage: true,
-            adopted: false,
-            since: now,
-            born: now,
-            namespace: None,
-            kills: 0,
-            asked: None,
-            failure: None,
-            members: VecMap::new(),
+    /// SIGKILL for all our children that are no leaders.
+    pub(crate) fn kill_orphans(&self, cx: &mut Cx<'_, K>) {
+        for orphan in self.orphans.values() {
+            // Gone already, at worst.
+            cx.kernel.signal(&orphan.pidfd, libc::SIGKILL, Reach::Process).ok();
         }
     }
 
-    /// Whether an orphan that was forked then (0: not known) may descend from the leader: if that
-    /// was forked before.
-    pub fn may_have_forked(&self, born: Time) -> bool {
-        self.lineage && (born == 0 || self.born < born + TICK_MS)
+    /// Asks those of our children to end that no service owns. They arrive silently, so this looks
+    /// for itself.
+    pub(crate) fn dismiss_orphans(&mut self, cx: &mut Cx<'_, K>) {
+        self.count_children(cx);
+        self.signal_ownerless(cx, libc::SIGTERM);
     }
 
-    /// Whether a process (pid and start time) of this group has had the stop signal already. Within
-    /// one tick of the clock the pids tell who was there: they are given out in rising order.
-    pub fn has_had_stop(&self, identity: (Pid, u64), pgid: Pid) -> bool {
-        let Some(asked) = &self.asked else {
-            return false;
-        };
-        let (pid, start_time) = identity;
-        let was_there = |(tick, last)| (start_time, pid) <= (tick, last);
-        // One that could not be looked at when it was asked is known by its number alone.
-        asked.seen.contains(&identity)
-            || asked.seen.contains(&(pid, 0))
-            || pgid == self.leader.pid && asked.group.is_some_and(was_there)
+    /// A daemon that was started from inside one of our services, and left it on purpose. Gives the
+    /// homes of all that left, if that is news. A leader is its service, whatever it says.
+    pub(crate) fn note_departure(
+        &mut self,
+        cx: &mut Cx<'_, K>,
+        pid: Pid,
+        home_key: Option<u64>,
+    ) -> Option<[u64; DEPARTED_MAX]> {
+        if self.leaders.contains_key(&pid) {
+            return None;
+        }
+        let identity = marks::identity_of(cx.kernel, pid)?;
+        let orphans = &self.orphans;
+        self.marks.departed.daemons.retain(|known| orphans.contains_key(&known.pid));
+        self.marks.departed.daemons.push(identity);
+        let news = home_key.and_then(|key| self.marks.note_home(key));
+        self.ask_orphans(cx, |orphan| orphan.owner != Owner::Foreign);
+        news
+    }
+
+    /// Whether this is a leader of ours.
+    pub(crate) fn is_leader(&self, pid: Pid) -> bool {
+        self.leaders.contains_key(&pid)
+    }
+
+    /// How many children we have that are no leaders.
+    pub(crate) fn count_orphans(&self) -> usize {
+        self.orphans.len()
+    }
+
+    /// Children of which nobody can say whose they are.
+    pub(crate) fn unknown_orphans(&self) -> impl Iterator<Item = Pid> {
+        let unknown = self.orphans.iter().filter(|(_, orphan)| orphan.owner == Owner::Unknown);
+        unknown.map(|(pid, _)| *pid)
+    }
+
+    /// Who a live leader is, with what can still be read of it.
+    pub(crate) fn identity(&mut self, cx: &mut Cx<'_, K>, id: Id) -> Option<Identity> {
+        let tree = self.get_mut(id).filter(|tree| tree.exit.is_none())?;
+        let pidfd = tree.pidfd.as_ref()?;
+        let leader = tree.leader;
+        let known = |number: u64| number != 0;
+        if !known(leader.inode) || !known(leader.start_time) {
+            let seen = identity(cx.kernel, leader.pid, pidfd);
+            tree.leader.inode = if known(leader.inode) { leader.inode } else { seen.inode };
+            // Read of the right process only if that still lives.
+            if !known(leader.start_time) && cx.kernel.is_dead(pidfd) == Ok(false) {
+                tree.leader.start_time = seen.start_time;
+            }
+        }
+        Some(tree.leader)
+    }
+
+    /// Children that have not exec'd yet and did not sign in this journal: who they are, and their
+    /// time namespace.
+    pub(crate) fn launching(
+        &self,
+        cx: &mut Cx<'_, K>,
+    ) -> Vec<(Id, Generation, Identity, Namespace)> {
+        let own = self.marks.own_namespace;
+        let mut found = Vec::new();
+        for (id, tree) in self.iter().filter(|(_, tree)| tree.launch.is_some()) {
+            let Some(pidfd) = &tree.pidfd else { continue };
+            if cx.signature(id).is_some_and(|signed| signed.generation == tree.generation.0) {
+                continue;
+            }
+            let leader = identity(cx.kernel, tree.leader.pid, pidfd);
+            let inode =
+                if own == 0 { 0 } else { cx.kernel.time_namespace(leader.pid).unwrap_or(0) };
+            let namespace = Namespace { id: 0, inode: if inode == own { 0 } else { inode } };
+            found.push((id, tree.generation, leader, namespace));
+        }
+        found
     }
 }

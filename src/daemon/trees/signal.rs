@@ -4,11 +4,8 @@
 //! program. What of the tree can be seen gets it at the stop: the leader's group by one call,
 //! the rest by a walk over the children of the leader and of our orphans. Later only those get it
 //! that turn up without having had it. KILL goes to all, again and again.
-use super::{Asked, Orphan, Owner};
-use crate::daemon::Daemon;
-use crate::daemon::service::Service;
-use crate::daemon::services::Services;
-use crate::daemon::vecmap::{VecMap, VecSet};
+use super::tree::{Cx, Owner, Trees};
+use crate::daemon::vecmap::VecSet;
 use crate::mutant::mutant;
 use crate::process::Pid;
 use crate::process::stat::TICK_MS;
@@ -17,7 +14,7 @@ use crate::sys::{Kernel, Reach};
 
 /// What a signal for a tree is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Aim {
+pub(super) enum Aim {
     /// That it ends: nobody has it twice, and what is stopped is continued, or it would not see it.
     Stop,
     /// An operator's: nothing but this signal, to all that are seen now.
@@ -34,106 +31,75 @@ struct Seen<K: Kernel> {
     stopped: bool,
 }
 
-impl<K: Kernel> Daemon<K> {
-    /// The stop signal for the whole incarnation, or for its leader first.
-    pub(crate) fn terminate(&mut self, id: Id) {
-        let now = self.now;
-        self.count_silent();
-        let Some(service) = self.services.get_mut(id) else {
-            return;
-        };
-        let signal = service.machine.policy().stop_signal.number();
-        let Some(run) = service.run.as_mut() else { return };
-        run.asked.get_or_insert_with(|| Asked::new(now));
-        if run.exit.is_none() {
-            self.signal_living(id, signal, Aim::Stop);
-        }
-        self.terminate_rest(id);
+impl<K: Kernel> Seen<K> {
+    fn identity(&self) -> (Pid, u64) {
+        (self.pid, self.start_time)
     }
+}
 
-    /// A signal of an operator's for the whole tree of a live leader.
-    pub(crate) fn signal_tree(&mut self, id: Id, signal: i32) {
-        self.count_silent();
-        self.signal_living(id, signal, Aim::Operator);
-    }
-
-    /// An orphan that still lives comes to us in silence.
-    fn count_silent(&mut self) {
-        if !self.trees.counted {
-            self.count_children();
-        }
-    }
-
+impl<K: Kernel> Trees<K> {
     /// A signal for a live leader, its group and the rest of its tree.
-    fn signal_living(&mut self, id: Id, signal: i32, aim: Aim) {
-        let Some(service) = self.services.get(id) else { return };
-        let reach = service.machine.policy().stop_reach;
-        let alone = aim == Aim::Stop && reach == StopReach::Leader;
-        let Some(run) = service.run.as_ref() else { return };
-        let leader = run.leader.pid;
-        let mut tree = Vec::new();
+    pub(super) fn signal_living(&mut self, cx: &mut Cx<'_, K>, id: Id, signal: i32, aim: Aim) {
+        let Some(tree) = self.get(id) else { return };
+        let leader = tree.leader.pid;
+        let reach = tree.stop.as_ref().map(|stop| stop.reach);
+        let alone = aim == Aim::Stop && reach == Some(StopReach::Leader);
+        let mut all = Vec::new();
         if alone {
-            tree.extend(self.held_process(id, leader));
+            all.extend(self.held_process(cx, id, leader));
         } else {
             let mut known = VecSet::new();
-            for root in std::iter::once(leader).chain(self.roots(id, |_| true)) {
-                tree.append(&mut self.branch(id, root, &mut known));
+            for root in std::iter::once(leader).chain(self.known(id, |_| true)) {
+                all.append(&mut self.branch(cx, id, root, &mut known));
             }
         }
         // Before the signal: whoever is born after it must not be taken for one that had it.
-        let instant = (aim == Aim::Stop && !alone).then(|| self.instant()).flatten();
-        let grouped = self.signal_leader(id, signal, !alone);
-        if let Some(asked) = self.run_mut(id).and_then(|run| run.asked.as_mut()) {
-            asked.group = instant.filter(|_| grouped).or(asked.group);
+        let instant = (aim == Aim::Stop && !alone).then(|| cx.instant()).flatten();
+        let grouped = self.signal_leader(cx, id, signal, !alone);
+        if let Some(stop) = self.get_mut(id).and_then(|tree| tree.stop.as_mut()) {
+            stop.group = instant.filter(|_| grouped).or(stop.group);
         }
-        for process in tree {
+        for process in all {
             if process.pid != leader && !(grouped && process.pgid == leader) {
-                self.send(id, &process, signal);
+                self.send(cx, id, &process, signal);
             }
             if aim == Aim::Stop {
-                self.note_asked(id, &process);
+                self.note_asked(cx, id, &process);
             }
         }
     }
 
     /// Signals a live leader, with its group if that is wanted and the kernel can: says whether.
-    fn signal_leader(&mut self, id: Id, signal: i32, group: bool) -> bool {
-        let Some(service) = self.services.get_mut(id) else {
-            return false;
-        };
-        let Some(pidfd) = service.run.as_ref().and_then(|run| run.pidfd.as_ref()) else {
-            return false;
-        };
+    fn signal_leader(&self, cx: &mut Cx<'_, K>, id: Id, signal: i32, group: bool) -> bool {
+        let Some(tree) = self.get(id) else { return false };
+        let Some(pidfd) = &tree.pidfd else { return false };
         if group
-            && self.kernel.features().pgroup_signal
-            && self.kernel.signal(pidfd, signal, Reach::Group).is_ok()
+            && cx.kernel.features().pgroup_signal
+            && cx.kernel.signal(pidfd, signal, Reach::Group).is_ok()
         {
             return true;
         }
         // Not yet a group leader, between fork and setsid: then it is alone.
-        if let Err(errno) = self.kernel.signal(pidfd, signal, Reach::Process) {
-            self.log.push(format!("cannot signal {}: {errno}", service.definition.spec.name));
+        if let Err(errno) = cx.kernel.signal(pidfd, signal, Reach::Process) {
+            cx.log.push(format!("cannot signal pid {}: {errno}", tree.leader.pid));
         }
         false
     }
 
     /// The stop signal for what turned up since it was sent: newcomers, and what it had not
     /// reached. Nothing while the leader alone is asked.
-    pub(crate) fn terminate_rest(&mut self, id: Id) {
-        let Some(service) = self.services.get(id) else { return };
-        let policy = service.machine.policy();
-        let (stop, reach) = (policy.stop_signal.number(), policy.stop_reach);
-        let Some(run) = service.run.as_ref() else { return };
-        let killing = run.kills > 0;
-        let leads = reach == StopReach::Leader && run.exit.is_none();
-        if run.asked.is_none() || leads && !killing {
+    pub(super) fn signal_rest(&mut self, cx: &mut Cx<'_, K>, id: Id) {
+        let Some(tree) = self.get(id) else { return };
+        let Some(stop) = &tree.stop else { return };
+        let (signal, killing) = (stop.signal, tree.kills > 0);
+        if stop.reach == StopReach::Leader && tree.exit.is_none() && !killing {
             return;
         }
         let mut known = VecSet::new();
-        for root in self.roots(id, |asked| !asked || killing) {
-            let mut branch = self.branch(id, root, &mut known);
+        for root in self.known(id, |asked| !asked || killing) {
+            let mut branch = self.branch(cx, id, root, &mut known);
             if killing {
-                branch.iter().for_each(|process| self.send(id, process, libc::SIGKILL));
+                branch.iter().for_each(|process| self.send(cx, id, process, libc::SIGKILL));
                 continue;
             }
             if branch.first().is_some_and(|root| self.has_had(id, root)) {
@@ -143,97 +109,83 @@ impl<K: Kernel> Daemon<K> {
             }
             for process in branch {
                 if !self.has_had(id, &process) {
-                    self.send(id, &process, stop);
+                    self.send(cx, id, &process, signal);
                 }
-                self.note_asked(id, &process);
+                self.note_asked(cx, id, &process);
             }
         }
     }
 
     fn has_had(&self, id: Id, process: &Seen<K>) -> bool {
-        let run = self.run(id);
-        run.is_some_and(|run| run.has_had_stop(process.identity(), process.pgid))
+        let tree = self.get(id);
+        tree.is_some_and(|tree| tree.has_had_stop(process.identity(), process.pgid))
             && !mutant("ask_twice")
     }
 
     /// Remembers that a process has had the stop signal. It would not see it while it is stopped.
-    fn note_asked(&mut self, id: Id, process: &Seen<K>) {
-        let identity = process.identity();
+    fn note_asked(&mut self, cx: &mut Cx<'_, K>, id: Id, process: &Seen<K>) {
         if process.stopped {
-            self.send(id, process, libc::SIGCONT);
+            self.send(cx, id, process, libc::SIGCONT);
         }
-        if let Some(orphan) = self.trees.orphans.get_mut(&process.pid) {
+        if let Some(orphan) = self.orphans.get_mut(&process.pid) {
             orphan.asked = true;
         }
-        let Some(run) = self.run_mut(id) else { return };
-        if let Some(member) = run.members.get_mut(&process.pid) {
+        let Some(tree) = self.get_mut(id) else { return };
+        if let Some(member) = tree.members.get_mut(&process.pid) {
             member.asked = true;
         }
-        if let Some(asked) = run.asked.as_mut() {
-            asked.seen.insert(identity);
+        if let Some(stop) = tree.stop.as_mut() {
+            stop.seen.insert(process.identity());
         }
     }
 
-    /// SIGKILL for all of it: the group at once, then whoever left the group.
-    pub(crate) fn kill_tree(&mut self, id: Id) {
-        let Some(run) = self.run_mut(id) else { return };
-        run.kills += 1;
-        let (first, leads) = (run.kills == 1, run.exit.is_none());
-        if first {
-            self.note_kill(id);
-        }
-        let groups = self.kernel.features().pgroup_signal;
-        let roots = self.roots(id, |_| true);
-        if let Some(run) = self.services.get(id).and_then(|service| service.run.as_ref()) {
-            let leader = run.pidfd.iter().filter(|_| leads || groups);
-            let orphans = roots.iter().filter_map(|pid| Some(&self.trees.orphans.get(pid)?.pidfd));
-            for pidfd in leader.chain(orphans) {
-                let reach = if groups { Reach::Group } else { Reach::Process };
-                if self.kernel.signal(pidfd, libc::SIGKILL, reach).is_err() {
-                    // Leads no group, or is gone already.
-                    self.kernel.signal(pidfd, libc::SIGKILL, Reach::Process).ok();
-                }
+    /// SIGKILL for all of a tree: the group at once, then whoever left the group.
+    pub(super) fn kill_living(&self, cx: &mut Cx<'_, K>, id: Id) {
+        let Some(tree) = self.get(id) else { return };
+        let groups = cx.kernel.features().pgroup_signal;
+        let roots = self.known(id, |_| true);
+        let leader = tree.pidfd.iter().filter(|_| tree.exit.is_none() || groups);
+        let orphans = roots.iter().filter_map(|pid| Some(&self.orphans.get(pid)?.pidfd));
+        for pidfd in leader.chain(orphans) {
+            let reach = if groups { Reach::Group } else { Reach::Process };
+            if cx.kernel.signal(pidfd, libc::SIGKILL, reach).is_err() {
+                // Leads no group, or is gone already.
+                cx.kernel.signal(pidfd, libc::SIGKILL, Reach::Process).ok();
             }
         }
         let mut known = VecSet::new();
-        let leader = self.services.get(id).and_then(Service::pid);
-        for root in leader.into_iter().chain(roots) {
-            for process in self.branch(id, root, &mut known) {
-                self.send(id, &process, libc::SIGKILL);
+        for root in tree.pid().into_iter().chain(roots) {
+            for process in self.branch(cx, id, root, &mut known) {
+                self.send(cx, id, &process, libc::SIGKILL);
             }
         }
-        if !leads {
-            // Where no event comes (somebody else's zombie, a lost edge), the round itself looks.
-            self.trees.look_again_at.get_or_insert(self.now);
+    }
+
+    /// Asks those of our children to end that no service owns: they came from elsewhere (`docker
+    /// exec`) or hide their origin.
+    pub(super) fn signal_ownerless(&mut self, cx: &mut Cx<'_, K>, signal: i32) {
+        for (pid, orphan) in self.orphans.iter_mut() {
+            if orphan.asked || matches!(orphan.owner, Owner::Tree(..)) {
+                continue;
+            }
+            orphan.asked = true;
+            let stopped = cx.kernel.stat(*pid).is_ok_and(|stat| stat.state == b'T');
+            for signal in [signal].into_iter().chain(stopped.then_some(libc::SIGCONT)) {
+                // Gone already, at worst.
+                cx.kernel.signal(&orphan.pidfd, signal, Reach::Process).ok();
+            }
         }
-    }
-
-    /// The orphans and certain members of this tree, by whether they were asked to end.
-    fn roots(&self, id: Id, which: impl Fn(bool) -> bool) -> Vec<Pid> {
-        let Some(run) = self.run(id) else {
-            return Vec::new();
-        };
-        let mine = Owner::Tree(id, run.generation);
-        let orphans = self.trees.orphans.iter().filter(|(_, o)| o.owner == mine && which(o.asked));
-        let members = run.members.iter().filter(|(_, m)| m.certain && which(m.asked));
-        orphans.map(|(pid, _)| *pid).chain(members.map(|(pid, _)| *pid)).collect()
-    }
-
-    /// The processes of a tree that we hold and know to be of it.
-    pub(crate) fn may_be_signalled(&self, id: Id) -> Vec<Pid> {
-        let leader = self.services.get(id).and_then(Service::pid);
-        leader.into_iter().chain(self.roots(id, |_| true)).collect()
     }
 
     /// One of the tree that lives although its leader is gone, and is known.
-    pub(crate) fn survivor(&mut self, id: Id) -> Option<Pid> {
-        let mut rest = self.roots(id, |_| true).into_iter();
-        rest.find(|pid| self.held_process(id, *pid).is_some())
+    pub(crate) fn survivor(&self, cx: &mut Cx<'_, K>, id: Id) -> Option<Pid> {
+        let mut rest = self.known(id, |_| true).into_iter();
+        rest.find(|pid| self.held_process(cx, id, *pid).is_some())
     }
 
     /// A process that we hold, as it is now.
-    fn held_process(&mut self, id: Id, pid: Pid) -> Option<Seen<K>> {
-        let seen = match self.kernel.stat(pid) {
+    fn held_process(&self, cx: &mut Cx<'_, K>, id: Id, pid: Pid) -> Option<Seen<K>> {
+        let seen = match cx.kernel.stat(pid) {
             Ok(stat) => Seen {
                 pid,
                 pidfd: None,
@@ -244,34 +196,36 @@ impl<K: Kernel> Daemon<K> {
             // It can't be told: then it is signalled and continued rather than not.
             Err(_) => Seen { pid, pidfd: None, start_time: 0, pgid: 0, stopped: true },
         };
-        self.lives(id, &seen).then_some(seen)
+        self.lives(cx, id, &seen).then_some(seen)
     }
 
     /// A process that we hold, and its live descendants but for those that are `known`. May miss
     /// some while they change, and names no stranger: a number is believed only while what we hold
     /// of it lives, for then it has not passed to another process.
-    fn branch(&mut self, id: Id, root: Pid, known: &mut VecSet<Pid>) -> Vec<Seen<K>> {
-        known.insert(self.own.pid);
+    fn branch(
+        &self,
+        cx: &mut Cx<'_, K>,
+        id: Id,
+        root: Pid,
+        known: &mut VecSet<Pid>,
+    ) -> Vec<Seen<K>> {
+        known.insert(self.marks.own.pid);
         if !known.insert(root) {
             return Vec::new();
         }
-        let mut found: Vec<Seen<K>> = self.held_process(id, root).into_iter().collect();
+        let mut found: Vec<Seen<K>> = self.held_process(cx, id, root).into_iter().collect();
         let mut at = 0;
         while let Some(parent) = found.get(at).map(|parent| parent.pid) {
             let mut children = Vec::new();
             // Gone, or it can't be read: then they come to us, or a later round finds them.
-            self.kernel.children(parent, &mut children).ok();
+            cx.kernel.children(parent, &mut children).ok();
             for pid in children.into_iter().filter(|pid| known.insert(*pid)) {
-                let Ok(pidfd) = self.kernel.pidfd_open(pid) else {
-                    continue;
-                };
-                let stat = self.kernel.stat(pid).ok();
-                let Some(stat) = stat.filter(|stat| stat.ppid == parent) else {
-                    continue;
-                };
+                let Ok(pidfd) = cx.kernel.pidfd_open(pid) else { continue };
+                let stat = cx.kernel.stat(pid).ok().filter(|stat| stat.ppid == parent);
+                let Some(stat) = stat else { continue };
                 let trusted = at == 0 && mutant("trust_numbers");
-                if (trusted || self.lives(id, &found[at]))
-                    && self.kernel.is_dead(&pidfd) == Ok(false)
+                if (trusted || self.lives(cx, id, &found[at]))
+                    && cx.kernel.is_dead(&pidfd) == Ok(false)
                 {
                     found.push(Seen {
                         pid,
@@ -287,42 +241,32 @@ impl<K: Kernel> Daemon<K> {
         found
     }
 
+    fn lives(&self, cx: &mut Cx<'_, K>, id: Id, process: &Seen<K>) -> bool {
+        self.held(id, process).is_some_and(|pidfd| cx.kernel.is_dead(pidfd) == Ok(false))
+    }
+
+    fn send(&self, cx: &mut Cx<'_, K>, id: Id, process: &Seen<K>, signal: i32) {
+        if let Some(pidfd) = self.held(id, process) {
+            // Gone already, at worst.
+            cx.kernel.signal(pidfd, signal, Reach::Process).ok();
+        }
+    }
+
+    /// The pidfd of a process of this service: its own, or the one that we hold anyway.
+    fn held<'a>(&'a self, id: Id, process: &'a Seen<K>) -> Option<&'a K::Pidfd> {
+        let tree = self.get(id);
+        let member = || Some(&tree?.members.get(&process.pid)?.pidfd);
+        let orphan = || Some(&self.orphans.get(&process.pid)?.pidfd);
+        // Last: the number of a leader that was reaped may be a member's now.
+        let leader = || tree.filter(|tree| tree.leader.pid == process.pid)?.pidfd.as_ref();
+        process.pidfd.as_ref().or_else(member).or_else(orphan).or_else(leader)
+    }
+}
+
+impl<K: Kernel> Cx<'_, K> {
     /// Now, on the clock of start times, and the last pid that was given out.
     fn instant(&mut self) -> Option<(u64, Pid)> {
         let last = self.kernel.last_pid()?;
         Some((self.kernel.now() / TICK_MS, last))
     }
-
-    fn lives(&mut self, id: Id, process: &Seen<K>) -> bool {
-        let held = held(&self.services, &self.trees.orphans, id, process);
-        held.is_some_and(|pidfd| self.kernel.is_dead(pidfd) == Ok(false))
-    }
-
-    fn send(&mut self, id: Id, process: &Seen<K>, signal: i32) {
-        if let Some(pidfd) = held(&self.services, &self.trees.orphans, id, process) {
-            // Gone already, at worst.
-            self.kernel.signal(pidfd, signal, Reach::Process).ok();
-        }
-    }
-}
-
-impl<K: Kernel> Seen<K> {
-    fn identity(&self) -> (Pid, u64) {
-        (self.pid, self.start_time)
-    }
-}
-
-/// The pidfd of a process of this service: its own, or the one that we hold anyway.
-fn held<'a, K: Kernel>(
-    services: &'a Services<K>,
-    orphans: &'a VecMap<Pid, Orphan<K>>,
-    id: Id,
-    process: &'a Seen<K>,
-) -> Option<&'a K::Pidfd> {
-    let run = services.get(id).and_then(|service| service.run.as_ref());
-    let member = || Some(&run?.members.get(&process.pid)?.pidfd);
-    let orphan = || Some(&orphans.get(&process.pid)?.pidfd);
-    // Last: the number of a leader that was reaped may be a member's now.
-    let leader = || run.filter(|run| run.leader.pid == process.pid)?.pidfd.as_ref();
-    process.pidfd.as_ref().or_else(member).or_else(orphan).or_else(leader)
 }

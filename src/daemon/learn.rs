@@ -1,0 +1,320 @@
+//! Facts become inputs of the machines, and what these say becomes orders. The only caller of
+//! [`Machine::step`](crate::service::machine::Machine::step).
+use super::Daemon;
+use super::launch::{LIVING, environment, paths};
+use super::trees::{Cx, Fact, Kill};
+use crate::mutant::mutant;
+use crate::process::journal_format::{SIGNATURE_OFFSET, Signature, slot_offset};
+use crate::process::mark::{EnvMark, LimitMark};
+use crate::process::stat::parse_cmdline;
+use crate::process::{Exit, Identity, Namespace, Pid};
+use crate::service::context::search_path;
+use crate::service::machine::{Action, Ending, Fault, Generation, Input, Phase};
+use crate::service::options::{OPTIONS, text_of};
+use crate::service::spec::{Definition, Id, join};
+use crate::sys::{Errno, Kernel, Plan, Stage, Streams, describe};
+use crate::wire::Status;
+
+/// So much of a command is told where it is not asked for.
+const COMMAND_CHARS_MAX: usize = 80;
+/// Launches in one turn: then the loop looks at its events again.
+const LAUNCHES_MAX: usize = 32;
+
+impl<K: Kernel> Daemon<K> {
+    /// Takes up what the kernel has shown, in its order.
+    pub(super) fn learn(&mut self, facts: Vec<Fact>) {
+        for fact in facts {
+            match fact {
+                Fact::Execed { id, generation, pid } => self.execed(id, generation, pid),
+                Fact::LaunchFailed { id, generation, stage, errno } => {
+                    self.launch_failed(id, generation, stage, errno);
+                }
+                Fact::Exited { id, generation, pid, exit, by_opm } => {
+                    self.exited(id, exit, by_opm);
+                    self.announce_exit(id, generation, pid, exit);
+                    let is_clean = exit == Exit::Code(0);
+                    let ending = if is_clean { Ending::Clean } else { Ending::Failure };
+                    self.feed(id, Input::LeaderExited(generation, ending));
+                }
+                Fact::Emptied { id, generation } => {
+                    self.announce_drained(id, generation);
+                    self.emptied(id, generation);
+                }
+                Fact::Waits { id, why } => {
+                    if let Some(service) = self.services.get_mut(id) {
+                        service.note = Some(why.into());
+                    }
+                }
+            }
+        }
+    }
+
+    fn execed(&mut self, id: Id, generation: Generation, pid: Pid) {
+        let Some(service) = self.services.get_mut(id) else { return };
+        service.pid = pid;
+        service.note = None;
+        service.launch_error = None;
+        service.provisional = false;
+        self.announce(id, generation, "spawned", |event| event.pid = Some(pid));
+        self.announce(id, generation, "ready", |event| event.pid = Some(pid));
+        self.feed(id, Input::Spawned(generation));
+        // An exec is what a start asks for: told now, before a quick end of it is seen.
+        self.answer_touched();
+    }
+
+    fn exited(&mut self, id: Id, exit: Exit, by_opm: bool) {
+        let wall = self.kernel.wall();
+        let Some(service) = self.services.get_mut(id) else { return };
+        service.exit = Some(exit);
+        service.by_opm = by_opm;
+        service.exited_at = wall;
+        service.note = None;
+    }
+
+    /// Nothing of this generation lives, or ever did.
+    fn emptied(&mut self, id: Id, generation: Generation) {
+        if let Some(service) = self.services.get_mut(id) {
+            service.emptied = service.emptied.max(generation.0);
+        }
+        self.feed(id, Input::Emptied(generation));
+    }
+
+    /// Nothing was exec'd, and the child, if there was one, is gone.
+    fn launch_failed(&mut self, id: Id, generation: Generation, stage: Stage, errno: Errno) {
+        self.note_failure(id, stage, errno);
+        let Some(service) = self.services.get_mut(id) else { return };
+        service.emptied = service.emptied.max(generation.0);
+        let crowded = matches!(
+            errno,
+            Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC | Errno::DQUOT
+        );
+        let fault = if crowded || stage == Stage::Killed { Fault::Machine } else { Fault::Program };
+        self.feed(id, Input::SpawnFailed(generation, fault));
+        if self.services.get(id).is_some_and(|service| service.provisional) {
+            // Its very first exec: whoever asked is told why, and nothing of it is kept.
+            self.answer_touched();
+            self.feed(id, Input::Stop);
+            self.forget(id);
+        }
+    }
+
+    fn note_failure(&mut self, id: Id, stage: Stage, errno: Errno) {
+        let home = &self.home;
+        let Some(service) = self.services.get_mut(id) else { return };
+        if stage == Stage::Killed && matches!(service.machine.phase(), Phase::Stopping { .. }) {
+            return;
+        }
+        let spec = &service.definition.spec;
+        let program = spec.command.first().map_or("", String::as_str);
+        let what = match stage {
+            Stage::Fork => "cannot create a process".to_owned(),
+            Stage::Sign => format!("cannot sign {home}/journal"),
+            Stage::Setup => "cannot set up the process".to_owned(),
+            Stage::Option(at) => OPTIONS.get(usize::from(at)).map_or(String::new(), |opt| {
+                format!("cannot set {} {}", opt.label, text_of(&opt.get(spec)))
+            }),
+            Stage::Directory => format!("cannot enter {}", spec.cwd),
+            Stage::Log => format!("cannot open its log in {home}/logs"),
+            Stage::Exec => format!("cannot execute {program}"),
+            Stage::Killed => format!("killed before it could execute {program}"),
+            Stage::Interpreter => format!("cannot execute {program}: its interpreter"),
+        };
+        let why = (stage != Stage::Killed).then(|| format!(": {}", describe(errno)));
+        service.note = Some((what + &why.unwrap_or_default()).into());
+        service.launch_error = Some(errno);
+    }
+
+    /// Steps a machine and does what it says.
+    pub(crate) fn feed(&mut self, id: Id, input: Input) {
+        let mut actions = Vec::new();
+        let has_tree = self.trees.get(id).is_some();
+        let Some(service) = self.services.get_mut(id) else { return };
+        self.ledger.sequence.0 = self.trees.skipped(self.ledger.sequence.0);
+        let restarts = service.machine.restarts();
+        if !has_tree && matches!(input, Input::Start | Input::Stop | Input::Restart) {
+            service.killed = None;
+        }
+        match input {
+            Input::Stop => service.halted = true,
+            Input::Start | Input::Restart => service.halted = false,
+            Input::Spawned(_)
+            | Input::SpawnFailed(..)
+            | Input::LeaderExited(..)
+            | Input::Daemonized(_)
+            | Input::Emptied(_)
+            | Input::Tick => {}
+        }
+        service.machine.step(self.now, input, &mut self.ledger.sequence, &mut actions);
+        if service.machine.restarts() > restarts {
+            service.restarted_at = self.kernel.wall();
+        }
+        let policy = service.machine.policy();
+        let (signal, reach) = (policy.stop_signal.number(), policy.stop_reach);
+        // The operator's word is on record before the signal goes out: whoever kills us in
+        // between, the next daemon goes on stopping.
+        let is_written = input == Input::Stop && !actions.is_empty() && self.write_slot(id);
+        for action in actions {
+            match action {
+                Action::Spawn(generation) => {
+                    if let Some(service) = self.services.get_mut(id) {
+                        service.generation = generation.0;
+                    }
+                    self.launches.push_back((id, generation));
+                }
+                Action::Terminate(_) => {
+                    self.with_trees(|trees, cx| trees.end(cx, id, signal, reach));
+                }
+                Action::KillTree(_) => self.kill_tree(id),
+            }
+        }
+        // An exec changes nothing that the launch has not written down, a signal nothing at all.
+        if !is_written && !matches!(input, Input::Spawned(_)) {
+            self.ledger.dirty.insert(id);
+        }
+        self.after_step(id);
+    }
+
+    /// Announces what changed, and keeps timer, journal and waiters up to date.
+    pub(crate) fn after_step(&mut self, id: Id) {
+        let Some(service) = self.services.get_mut(id) else { return };
+        let deadline = service.machine.deadline();
+        if deadline != service.deadline {
+            if let Some(old) = service.deadline {
+                self.deadlines.remove(&(old, id));
+            }
+            if let Some(new) = deadline {
+                self.deadlines.insert((new, id));
+            }
+            service.deadline = deadline;
+        }
+        self.waiters.changed.insert(id);
+        let (before, status) = (service.announced, service.status());
+        service.announced = status;
+        let is_done = service.removing && !service.is_live();
+        if before != status {
+            self.announce_status(id, status);
+        }
+        if is_done && matches!(status, Status::Stopped | Status::Errored) {
+            self.forget(id);
+        }
+    }
+
+    /// What is due by a machine's own deadline.
+    pub(super) fn due(&mut self, id: Id) {
+        if let Some(service) = self.services.get_mut(id) {
+            service.deadline = None;
+        }
+        let daemonized = self.daemonized(id).map(Input::Daemonized);
+        self.feed(id, daemonized.unwrap_or(Input::Tick));
+    }
+
+    /// A leader ended well, and what it left behind lives on: notes who, and gives its generation.
+    fn daemonized(&mut self, id: Id) -> Option<Generation> {
+        let Phase::Lingering { .. } = self.services.get(id)?.machine.phase() else {
+            return None;
+        };
+        let generation = self.trees.get(id)?.generation;
+        let pid = self.with_trees(|trees, cx| trees.survivor(cx, id))?;
+        let words = self.kernel.cmdline(pid).map(|text| parse_cmdline(&text)).unwrap_or_default();
+        let command: String = join(&words).chars().take(COMMAND_CHARS_MAX).collect();
+        let text = format!(
+            "it daemonizes: it exited with 0 and left pid {pid} ({command}) behind; run it in the \
+             foreground"
+        );
+        self.services.get_mut(id)?.note = Some(text.into());
+        Some(generation)
+    }
+
+    /// SIGKILL for all of a tree.
+    pub(crate) fn kill_tree(&mut self, id: Id) {
+        let Some(kill) = self.with_trees(|trees, cx| trees.kill(cx, id)) else { return };
+        let Some(service) = self.services.get_mut(id) else { return };
+        // The turn in which the time is over is a little late. Sooner is the end of all.
+        let after = kill.after.min(service.machine.policy().stop_timeout.ms);
+        let kill = Kill { after, ..kill };
+        service.killed = Some(kill);
+        let name = service.name();
+        if self.foreground.contains_key(name) {
+            self.log.push(format!("{name}: {kill}"));
+        }
+    }
+
+    /// Launches what is queued, a bounded number.
+    pub(super) fn run_launches(&mut self) {
+        if self.launches.is_empty() {
+            return;
+        }
+        self.home_lost |= !self.kernel.home_is_ours();
+        if self.home_lost {
+            return;
+        }
+        for _ in 0..LAUNCHES_MAX {
+            let Some((id, generation)) = self.launches.pop_front() else { return };
+            let Some(service) = self.services.get(id) else { continue };
+            if service.machine.generation() != Some(generation) || self.trees.get(id).is_some() {
+                continue;
+            }
+            if !matches!(service.machine.phase(), Phase::Starting { .. }) {
+                // A stop came before the fork: nothing is to be signalled, nor waited for.
+                self.emptied(id, generation);
+            } else if let Err((stage, errno)) = self.launch(id, generation) {
+                self.launch_failed(id, generation, stage, errno);
+            }
+        }
+    }
+
+    fn launch(&mut self, id: Id, generation: Generation) -> Result<(), (Stage, Errno)> {
+        if self.trees.has_unrecorded()
+            && let Some(name) = self.services.get(id).map(|service| service.name().to_owned())
+            && !self.with_trees(|trees, cx| trees.unrecorded_of(cx, Some(&name))).is_empty()
+        {
+            return Err((Stage::Fork, Errno::BUSY));
+        }
+        self.note_sequence().map_err(|errno| (Stage::Sign, errno))?;
+        // Room to sign in: what is written past the last whole slot is lost to the next daemon.
+        let reserved = self.ledger.journal.reserve(&mut self.kernel, id);
+        reserved.map_err(|errno| (Stage::Sign, errno))?;
+        let Some(service) = self.services.get_mut(id) else { return Ok(()) };
+        let Definition { spec, base } = &service.definition;
+        let streams = self.foreground.get(&spec.name).copied().unwrap_or(Streams::Files);
+        let marks = &self.trees.marks;
+        let living = (marks.own.pid == 1).then(|| format!("{}/{LIVING}", self.home));
+        let (out, error) = paths(streams, &self.home, &spec.name);
+        let mark = EnvMark { home_key: marks.home_key, id, generation: generation.0, pid: 0 };
+        let path = search_path(&[&spec.env, &spec.dotenv, &base.env]).to_owned();
+        let attributes = service.definition.attributes();
+        service.machine.set_policy(spec.policy);
+        let plan = Plan {
+            signature: Signature {
+                generation: if mutant("unsigned") { 0 } else { generation.0 },
+                leader: Identity::default(),
+                parent: marks.own,
+                namespace: Namespace::default(),
+            },
+            signature_offset: slot_offset(id) + SIGNATURE_OFFSET as u64,
+            limit_mark: marks.mark.map(|own: LimitMark| own.of_incarnation(generation.0).value()),
+            argv: &spec.command,
+            env: environment(&service.definition, &self.home, &mark, self.outer.as_deref()),
+            path: &path,
+            cwd: &spec.cwd,
+            attributes: &attributes,
+            exec: spec.exec,
+            streams,
+            living: living.as_deref(),
+            log_out: &out,
+            log_error: &error,
+        };
+        let mut cx = Cx {
+            kernel: &mut self.kernel,
+            journal: self.ledger.journal.file(),
+            now: self.now,
+            log: &mut self.log,
+            trouble: &mut self.ledger.disk_error,
+        };
+        let launched = self.trees.launch(&mut cx, id, generation, &plan);
+        launched.map_err(|errno| (Stage::Fork, errno))?;
+        service.started_at = self.kernel.wall();
+        self.ledger.dirty.insert(id);
+        Ok(())
+    }
+}

@@ -1,0 +1,149 @@
+//! From a spawn to the kernel's word that the program runs; and what earlier daemons launched.
+use super::tree::{Cx, Fact, LOOK_AGAIN_MS, Tree, Trees};
+use crate::mutant::mutant;
+use crate::process::Identity;
+use crate::process::journal_format::Signature;
+use crate::process::stat::TICK_MS;
+use crate::service::machine::{Generation, Time};
+use crate::service::spec::Id;
+use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Wake};
+
+impl<K: Kernel> Trees<K> {
+    /// Forks the leader of an incarnation. What becomes of it is a [`Fact`] of a later turn.
+    ///
+    /// # Errors
+    /// No child came to be.
+    pub(crate) fn launch(
+        &mut self,
+        cx: &mut Cx<'_, K>,
+        id: Id,
+        generation: Generation,
+        plan: &Plan<'_>,
+    ) -> Result<(), Errno> {
+        let child = cx.kernel.spawn(plan, cx.journal)?;
+        self.leaders.insert(child.pid, id);
+        let leader = Identity { pid: child.pid, ..Identity::default() };
+        let tree = Tree::new(generation, leader, Some(child.pidfd), cx.now);
+        self.insert(id, Tree { launch: Some(child.launch), child: true, lineage: true, ..tree });
+        self.watch(cx, id);
+        Ok(())
+    }
+
+    /// Watches the leader, and its launch while that is not decided. Without room in the loop
+    /// (max_user_watches, ENOMEM) they are looked at by the clock, until there is room.
+    pub(super) fn watch(&mut self, cx: &mut Cx<'_, K>, id: Id) {
+        let Some(tree) = self.get(id).filter(|tree| tree.exit.is_none()) else { return };
+        let mut watched = Ok(());
+        if let Some(pipe) = &tree.launch {
+            watched = cx.kernel.watch_launch(pipe, Wake::Launch(id));
+        }
+        if let Some(pidfd) = &tree.pidfd {
+            let leader = cx.kernel.watch(pidfd, Wake::Leader(id));
+            watched = watched.and(leader.or_else(already));
+        }
+        if watched.or_else(already).is_err() {
+            self.look_later(cx, id);
+        }
+    }
+
+    /// The loop does not wake for this one: it is looked at by the clock.
+    fn look_later(&mut self, cx: &mut Cx<'_, K>, id: Id) {
+        self.unwatched.insert(id);
+        self.look_again(cx.now + LOOK_AGAIN_MS);
+    }
+
+    /// Looks whether a launch is decided.
+    pub(super) fn check_launch(&mut self, cx: &mut Cx<'_, K>, id: Id, facts: &mut Vec<Fact>) {
+        let Some(tree) = self.live.get_mut(&id).filter(|tree| tree.exit.is_none()) else { return };
+        let Some(pipe) = &tree.launch else { return };
+        let mut fate = cx.kernel.launch(pipe);
+        if fate == Launch::Done {
+            // The pipe ends with an exec and with a death.
+            fate = match cx.kernel.stat(tree.leader.pid) {
+                Ok(stat) if stat.execed => fate,
+                Ok(_) => Launch::Failed(Stage::Killed, Errno::INTR),
+                Err(_) => return self.look_later(cx, id),
+            };
+        }
+        match fate {
+            Launch::Pending => return,
+            Launch::Done => {
+                tree.since = cx.now;
+                let (generation, pid) = (tree.generation, tree.leader.pid);
+                facts.push(Fact::Execed { id, generation, pid });
+            }
+            Launch::Failed(stage, errno) => {
+                // The child is about to exit: that is what is told, when it has.
+                tree.failure = Some((stage, errno));
+                self.look_again_at = Some(cx.now);
+            }
+        }
+        cx.kernel.unwatch_launch(pipe);
+        tree.launch = None;
+    }
+
+    /// Whether some child has not exec'd yet.
+    pub(crate) fn is_launching(&self) -> bool {
+        self.iter().any(|(_, tree)| tree.launch.is_some())
+    }
+
+    /// Takes over what an earlier daemon has on record. `started`: on the loop's clock, as far as
+    /// the record tells.
+    ///
+    /// # Errors
+    /// Its leader could not be looked at, so that nobody knows whether it lives.
+    pub(crate) fn take_over(
+        &mut self,
+        cx: &mut Cx<'_, K>,
+        id: Id,
+        signature: &Signature,
+        started: Time,
+    ) -> Result<(), Errno> {
+        let leader = signature.leader;
+        let pidfd = open_same(cx, leader)?;
+        let child = pidfd.as_ref().is_some_and(|pidfd| cx.kernel.wait(pidfd, false).is_ok());
+        let born = leader.start_time.saturating_mul(TICK_MS);
+        let since = if born > 0 { born } else { started };
+        let tree = Tree {
+            child,
+            lineage: signature.parent.is_same(&self.marks.own),
+            adopted: true,
+            since: since.min(cx.now),
+            born,
+            namespace: Some(signature.namespace),
+            ..Tree::new(Generation(signature.generation), leader, pidfd, cx.now)
+        };
+        self.insert(id, tree);
+        Ok(())
+    }
+}
+
+/// What is watched already is watched.
+fn already(errno: Errno) -> Result<(), Errno> {
+    if errno == Errno::EXIST { Ok(()) } else { Err(errno) }
+}
+
+/// Opens a recorded process. What is not exactly the recorded one is not it.
+fn open_same<K: Kernel>(cx: &mut Cx<'_, K>, recorded: Identity) -> Result<Option<K::Pidfd>, Errno> {
+    // First the handle, then what it is: the other way round the pid could change hands.
+    let pidfd = match cx.kernel.pidfd_open(recorded.pid) {
+        Ok(pidfd) => pidfd,
+        Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
+        Err(_) if mutant("error_is_gone") => return Ok(None),
+        Err(errno) => return Err(errno),
+    };
+    let inode = cx.kernel.inode(&pidfd).unwrap_or(0);
+    // Inodes decide where there are any; the start time costs a file of /proc.
+    let by_inode = inode != 0 && recorded.inode != 0;
+    let start_time = match by_inode {
+        true => 0,
+        false => match cx.kernel.stat(recorded.pid) {
+            Ok(stat) => stat.start_time,
+            // IO: it was cut off by the end of the process.
+            Err(Errno::SRCH | Errno::NOENT | Errno::IO) => 0,
+            Err(errno) => return Err(errno),
+        },
+    };
+    let seen = Identity { pid: recorded.pid, start_time, inode };
+    Ok(seen.is_same(&recorded).then_some(pidfd))
+}

@@ -1,0 +1,319 @@
+//! What is held of each incarnation that may live, and of the orphans that came to us.
+use super::marks::Marks;
+use crate::daemon::vecmap::{VecMap, VecSet};
+use crate::process::stat::TICK_MS;
+use crate::process::{Exit, Identity, Namespace, Pid};
+use crate::service::machine::{Generation, Time};
+use crate::service::spec::{Id, StopReach};
+use crate::sys::{Errno, Kernel, Stage};
+use std::collections::HashMap;
+
+/// When something could not be looked at (EMFILE, no /proc for a moment), look again then.
+pub(crate) const LOOK_AGAIN_MS: u64 = 200;
+
+/// Orphans that are watched by a descriptor each, as far as they take no more than a quarter of
+/// them: what is looked at in /proc, and who asks, need some too.
+const ORPHANS_WATCHED_MAX: usize = 256;
+
+/// What lives of all incarnations.
+#[derive(Debug)]
+pub(crate) struct Trees<K: Kernel> {
+    /// By the id of their services.
+    pub(super) live: VecMap<Id, Box<Tree<K>>>,
+    pub(crate) marks: Marks,
+    /// Leaders that are our unreaped children, and no others: with `orphans` all our children.
+    pub(super) leaders: HashMap<Pid, Id>,
+    /// Our other children that live, as far as we have looked.
+    pub(super) orphans: VecMap<Pid, Orphan<K>>,
+    /// Orphans that may have died.
+    pub(super) dead_orphans: Vec<Pid>,
+    /// Orphans beyond so many are held by number.
+    pub(super) orphans_watched_max: usize,
+    /// Room for the list of our children.
+    pub(super) children: Vec<Pid>,
+    /// Our own children were read whole in this turn, after the deaths that it handles.
+    pub(super) counted: bool,
+    /// Services whose leader is dead and whose tree isn't confirmed empty.
+    pub(super) gates: VecSet<Id>,
+    /// Leaders that are dead but whose status is not ours yet: traced.
+    pub(super) traced: VecSet<Id>,
+    /// Trees that the loop had no room to watch: they are looked at by the clock.
+    pub(super) unwatched: VecSet<Id>,
+    pub(super) unrecorded: Vec<Unrecorded<K>>,
+    /// Something could not be looked at, or was too much for one turn: look then.
+    pub(super) look_again_at: Option<Time>,
+    /// Until sweeps are tried again that proved nothing.
+    pub(super) search_pause: u64,
+}
+
+/// What trees are looked at with.
+pub(crate) struct Cx<'a, K: Kernel> {
+    pub(crate) kernel: &'a mut K,
+    /// The journal, where leaders sign.
+    pub(crate) journal: &'a K::File,
+    pub(crate) now: Time,
+    /// For daemon.log.
+    pub(crate) log: &'a mut Vec<String>,
+    /// For `opm doctor`.
+    pub(crate) trouble: &'a mut Option<String>,
+}
+
+/// What the kernel has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fact {
+    /// The program runs.
+    Execed { id: Id, generation: Generation, pid: Pid },
+    /// Nothing was exec'd, and the child is gone.
+    LaunchFailed { id: Id, generation: Generation, stage: Stage, errno: Errno },
+    /// The leader has exited. `by_opm`: by our SIGKILL.
+    Exited { id: Id, generation: Generation, pid: Pid, exit: Exit, by_opm: bool },
+    /// Nothing of it lives. The last word on it.
+    Emptied { id: Id, generation: Generation },
+    /// Why a tree is not confirmed empty.
+    Waits { id: Id, why: String },
+}
+
+/// What of an incarnation has to be killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kill {
+    pub(crate) generation: Generation,
+    /// How long it had had.
+    pub(crate) after: Time,
+    /// Its leader, or what that had left.
+    pub(crate) leader: bool,
+}
+
+/// An incarnation that may live.
+#[derive(Debug)]
+pub(crate) struct Tree<K: Kernel> {
+    pub(crate) generation: Generation,
+    /// The number of a leader that is not known is 0.
+    pub(crate) leader: Identity,
+    /// None: the leader was gone before we could open it, so its number means nothing.
+    pub(crate) pidfd: Option<K::Pidfd>,
+    /// Until the launch is decided.
+    pub(crate) launch: Option<K::Launch>,
+    /// How the leader ended, once it has.
+    pub(crate) exit: Option<Exit>,
+    /// The leader is our child and not yet reaped.
+    pub(crate) child: bool,
+    /// Every orphan of it came, or will come, to us.
+    pub(crate) lineage: bool,
+    /// An earlier daemon started it.
+    pub(crate) adopted: bool,
+    /// When it exec'd, on the loop's clock.
+    pub(crate) since: Time,
+    /// When it was forked: nothing that began before can descend from it.
+    pub(crate) born: Time,
+    /// The time namespace of its tree. None: the leader's signature was not read yet.
+    pub(crate) namespace: Option<Namespace>,
+    /// SIGKILL rounds so far.
+    pub(crate) kills: u32,
+    /// The stop that it is in.
+    pub(crate) stop: Option<Stop>,
+    /// Why it was not exec'd.
+    pub(crate) failure: Option<(Stage, Errno)>,
+    /// Members beyond the leader and our own orphans: found by marks, in the drain only.
+    pub(crate) members: VecMap<Pid, Member<K>>,
+}
+
+/// A stop of an incarnation: who of it has had the stop signal.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    /// When it began.
+    pub(crate) at: Time,
+    pub(crate) signal: i32,
+    pub(crate) reach: StopReach,
+    /// When the leader's group had it, on the clock of start times, and the last pid that had been
+    /// given out.
+    pub(crate) group: Option<(u64, Pid)>,
+    /// Who was seen then, or had it since: pid and start time.
+    pub(crate) seen: VecSet<(Pid, u64)>,
+}
+
+/// A process of a tree that is not its leader.
+#[derive(Debug)]
+pub(crate) struct Member<K: Kernel> {
+    pub(crate) pidfd: K::Pidfd,
+    /// It bears a mark, so it may be signalled; else it only keeps the gate closed.
+    pub(crate) certain: bool,
+    pub(crate) asked: bool,
+}
+
+/// A child of ours that we did not start: an orphan of some tree.
+#[derive(Debug)]
+pub(crate) struct Orphan<K: Kernel> {
+    /// The loop is woken at its end; else it is looked at with each SIGCHLD.
+    pub(crate) watched: bool,
+    pub(crate) pidfd: K::Pidfd,
+    pub(crate) owner: Owner,
+    /// When it was forked, to a tick of start times; 0: not known.
+    pub(crate) born: Time,
+    /// Its memory did not answer, and may tell later whose it is.
+    pub(crate) mute: bool,
+    /// It has had the stop signal.
+    pub(crate) asked: bool,
+}
+
+/// Whose an orphan is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Tree(Id, Generation),
+    /// It left its service on purpose and is on record for it, or it entered our PID namespace
+    /// from outside: no gate waits for it.
+    Foreign,
+    /// Some service's, for it descends from one, and nobody can say whose: every gate of our own
+    /// children that it can concern waits for it, nobody signals it.
+    Unknown,
+}
+
+/// A live incarnation of a service that nobody knows any more: it has to drain before a
+/// service of its name starts.
+#[derive(Debug)]
+pub(crate) struct Unrecorded<K: Kernel> {
+    pub(crate) name: Option<String>,
+    pub(super) tree: Tree<K>,
+    pub(super) held: Vec<(Pid, Option<K::Pidfd>)>,
+    /// The time namespaces that it was seen in.
+    pub(super) namespaces: VecSet<u64>,
+}
+
+impl<K: Kernel> Unrecorded<K> {
+    pub(super) fn generation(&self) -> Generation {
+        self.tree.generation
+    }
+}
+
+impl<K: Kernel> Tree<K> {
+    /// One that begins now, with a child that was just forked or a leader that was found.
+    pub(crate) fn new(
+        generation: Generation,
+        leader: Identity,
+        pidfd: Option<K::Pidfd>,
+        now: Time,
+    ) -> Self {
+        Self {
+            generation,
+            leader,
+            pidfd,
+            launch: None,
+            exit: None,
+            child: false,
+            lineage: false,
+            adopted: false,
+            since: now,
+            born: now,
+            namespace: None,
+            kills: 0,
+            stop: None,
+            failure: None,
+            members: VecMap::new(),
+        }
+    }
+
+    /// The leader's pid while it lives.
+    pub(crate) fn pid(&self) -> Option<Pid> {
+        self.exit.is_none().then_some(self.leader.pid)
+    }
+
+    /// Whether an orphan that was forked then (0: not known) may descend from the leader: if that
+    /// was forked before.
+    pub(super) fn may_have_forked(&self, born: Time) -> bool {
+        self.lineage && (born == 0 || self.born < born + TICK_MS)
+    }
+
+    /// Whether a process (pid and start time) of this group has had the stop signal already. Within
+    /// one tick of the clock the pids tell who was there: they are given out in rising order.
+    pub(super) fn has_had_stop(&self, identity: (Pid, u64), pgid: Pid) -> bool {
+        let Some(stop) = &self.stop else { return false };
+        let (pid, start_time) = identity;
+        let was_there = |(tick, last)| (start_time, pid) <= (tick, last);
+        // One that could not be looked at when it was asked is known by its number alone.
+        stop.seen.contains(&identity)
+            || stop.seen.contains(&(pid, 0))
+            || pgid == self.leader.pid && stop.group.is_some_and(was_there)
+    }
+}
+
+impl<K: Kernel> Trees<K> {
+    pub(crate) fn new(marks: Marks) -> Self {
+        Self {
+            live: VecMap::new(),
+            marks,
+            leaders: HashMap::new(),
+            orphans: VecMap::new(),
+            dead_orphans: Vec::new(),
+            orphans_watched_max: orphans_watched_max(),
+            children: Vec::new(),
+            counted: false,
+            gates: VecSet::new(),
+            traced: VecSet::new(),
+            unwatched: VecSet::new(),
+            unrecorded: Vec::new(),
+            look_again_at: None,
+            search_pause: LOOK_AGAIN_MS,
+        }
+    }
+
+    /// What may live of this service.
+    pub(crate) fn get(&self, id: Id) -> Option<&Tree<K>> {
+        self.live.get(&id).map(Box::as_ref)
+    }
+
+    pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut Tree<K>> {
+        self.live.get_mut(&id).map(Box::as_mut)
+    }
+
+    /// Every tree, by the id of its service.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Id, &Tree<K>)> {
+        self.live.iter().map(|(id, tree)| (*id, tree.as_ref()))
+    }
+
+    /// Takes a tree up.
+    pub(crate) fn insert(&mut self, id: Id, tree: Tree<K>) {
+        self.live.insert(id, Box::new(tree));
+    }
+
+    /// The leader's pid while it lives.
+    pub(crate) fn pid(&self, id: Id) -> Option<Pid> {
+        self.get(id)?.pid()
+    }
+
+    /// Something can't be seen now and nothing will tell: everything is looked at by then.
+    pub(crate) fn look_again(&mut self, at: Time) {
+        self.look_again_at = Some(self.look_again_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// The orphans and certain members of a tree, by whether they were asked to end.
+    pub(super) fn known(&self, id: Id, which: impl Fn(bool) -> bool) -> Vec<Pid> {
+        let Some(tree) = self.get(id) else { return Vec::new() };
+        let mine = Owner::Tree(id, tree.generation);
+        let orphans = self.orphans.iter().filter(|(_, o)| o.owner == mine && which(o.asked));
+        let members = tree.members.iter().filter(|(_, m)| m.certain && which(m.asked));
+        orphans.map(|(pid, _)| *pid).chain(members.map(|(pid, _)| *pid)).collect()
+    }
+
+    /// The live processes of a tree that we hold: those that are known to be of it, and those that
+    /// only may be, keep its gate closed, and are not signalled.
+    pub(crate) fn members(&self, id: Id) -> (Vec<Pid>, Vec<Pid>) {
+        let Some(tree) = self.get(id) else { return (Vec::new(), Vec::new()) };
+        let mut ours: Vec<Pid> = tree.pid().into_iter().chain(self.known(id, |_| true)).collect();
+        let uncertain = tree.members.iter().filter(|(_, member)| !member.certain);
+        let unknown = self.orphans.iter().filter(|(_, orphan)| orphan.owner == Owner::Unknown);
+        let unknown = unknown.filter(|_| tree.exit.is_some());
+        let mut unsure: Vec<Pid> =
+            uncertain.map(|(pid, _)| *pid).chain(unknown.map(|(pid, _)| *pid)).collect();
+        for pids in [&mut ours, &mut unsure] {
+            pids.sort_unstable();
+            pids.dedup();
+        }
+        (ours, unsure)
+    }
+}
+
+/// How many orphans are watched by a descriptor each.
+fn orphans_watched_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let quarter = usize::try_from(limit.current.unwrap_or(u64::MAX) / 4);
+    quarter.map_or(ORPHANS_WATCHED_MAX, |quarter| quarter.min(ORPHANS_WATCHED_MAX))
+}
