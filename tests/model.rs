@@ -56,6 +56,8 @@ struct World {
     procs: Vec<Proc>,
     inbox: Vec<Input>,
     watched: Vec<Watched>,
+    /// A monitor has said that the newest incarnation does its work.
+    ready: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +75,10 @@ enum Move {
     Sweep(Ending),
     /// It sees that a leader has left something behind that lives.
     Judge,
+    /// A monitor looks at the newest incarnation: it does its work, or another one is better.
+    Advise {
+        ready: bool,
+    },
     Deliver(usize),
     Double(usize),
     Elapse,
@@ -97,6 +103,8 @@ fn rank(input: &Input) -> (u8, u64, u8) {
         Input::LeaderExited(g, ending) => (6, g.0, ending as u8),
         Input::Daemonized(g) => (7, g.0, 0),
         Input::Emptied(g) => (8, g.0, 0),
+        Input::Ready(g) => (9, g.0, 0),
+        Input::Renew(g) => (10, g.0, 0),
     }
 }
 
@@ -110,6 +118,7 @@ impl World {
             procs: vec![],
             inbox: vec![],
             watched: vec![],
+            ready: false,
         }
     }
 
@@ -134,6 +143,9 @@ impl World {
         if self.inbox.len() < INBOX_MAX {
             moves.extend([Ending::Clean, Ending::Failure].map(Move::Sweep));
             moves.push(Move::Judge);
+            if !self.watched.is_empty() && self.inbox.is_empty() {
+                moves.extend([false, true].map(|ready| Move::Advise { ready }));
+            }
             moves.extend((0..self.inbox.len()).map(Move::Double));
         }
         moves.extend((0..self.inbox.len()).map(Move::Deliver));
@@ -161,6 +173,11 @@ impl World {
                 let left = self.procs.iter().find(|p| !p.leader).map(|p| p.generation);
                 self.inbox.extend(left.map(Input::Daemonized));
             }
+            Move::Advise { ready } => {
+                let newest = self.watched.iter().map(|watched| watched.generation).max().unwrap();
+                self.ready |= ready;
+                self.inbox.push(if ready { Input::Ready(newest) } else { Input::Renew(newest) });
+            }
             Move::Deliver(index) => {
                 let input = self.inbox.remove(index);
                 self.feed(input);
@@ -181,6 +198,7 @@ impl World {
         let generation = self.spawning.take().unwrap();
         self.procs.push(Proc { generation, leader: true, stubborn, doomed: false });
         self.watched.push(Watched { generation, told: false });
+        self.ready = false;
         self.inbox.push(Input::Spawned(generation));
     }
 
@@ -219,6 +237,7 @@ impl World {
         self.machine = Machine::resume(policy, goal, deaths, 0, past, self.now);
         self.inbox.clear();
         self.watched = alive.map_or(vec![], |generation| vec![Watched { generation, told: false }]);
+        self.ready = alive.is_some();
         if alive.is_some() && goal == Goal::Down {
             self.feed(Input::Stop);
         }
@@ -258,6 +277,7 @@ impl World {
         let mut live: Vec<_> = live.chain(self.spawning).collect();
         live.dedup();
         assert!(live.len() <= 1, "two live incarnations: {live:?}");
+        assert!(self.ready || !self.machine.is_ready(), "ready, and nobody said so");
     }
 
     /// Under a fair kernel and a silent operator the goal is reached.
@@ -298,6 +318,7 @@ impl World {
             machine: model::copy(&self.machine, t, g),
             sequence: Sequence(u64::from(newest > 0)),
             spawning: self.spawning.map(g),
+            ready: self.ready,
             procs,
             inbox,
             watched: self
@@ -312,6 +333,8 @@ impl World {
 fn renumber(input: Input, g: impl Fn(Generation) -> Generation) -> Input {
     match input {
         Input::Spawned(n) => Input::Spawned(g(n)),
+        Input::Ready(n) => Input::Ready(g(n)),
+        Input::Renew(n) => Input::Renew(g(n)),
         Input::SpawnFailed(n, fault) => Input::SpawnFailed(g(n), fault),
         Input::LeaderExited(n, ending) => Input::LeaderExited(g(n), ending),
         Input::Daemonized(n) => Input::Daemonized(g(n)),
@@ -389,6 +412,7 @@ is_caught! {
     taking_the_leader_for_the_tree_is_caught: "leader_is_all", by "goal not reached";
     restarting_before_the_end_is_caught: "eager_restart", by "spawn beside";
     believing_news_of_the_past_is_caught: "accept_stale", by "goal not reached";
+    believing_advice_on_the_past_is_caught: "stale_advice", by "ready, and nobody said so";
     forgetting_a_stop_during_a_spawn_is_caught: "forget_stop", by "goal not reached";
     killing_only_once_is_caught: "kill_once", by "goal not reached";
     waiting_for_ever_for_what_is_left_is_caught: "linger", by "goal not reached";

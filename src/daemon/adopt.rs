@@ -5,10 +5,12 @@ use super::events::Events;
 use super::ledger::Ledger;
 use super::ledger::journal::{self, Found};
 use super::ledger::load::highest;
+use super::monitors::Monitors;
 use super::recovery;
 use super::requests::wait::Waiters;
 use super::service::Service;
 use super::services::Services;
+use super::timers::Timers;
 use super::trees::{Departed, Loss, Lost, Marks, Tree, Trees};
 use super::vecmap::VecSet;
 use crate::mutant::mutant;
@@ -257,7 +259,8 @@ impl<K: Kernel> Daemon<K> {
             services: Services::new(),
             now,
             began: now,
-            deadlines: Default::default(),
+            timers: Timers::default(),
+            monitors: Monitors::default(),
             launches: Default::default(),
             trees: Trees::new(marks),
             ledger,
@@ -353,7 +356,7 @@ impl<K: Kernel> Daemon<K> {
         service.pid = tree.leader.pid;
         service.generation = service.generation.max(generation.0);
         service.emptied = service.emptied.min(generation.0.saturating_sub(1));
-        service.announced = service.status();
+        service.note_announced();
         let signature = Signature {
             generation: generation.0,
             leader: tree.leader,

@@ -2,6 +2,8 @@
 //! [`Machine::step`](crate::service::machine::Machine::step).
 use super::Daemon;
 use super::launch::{LIVING, environment, paths};
+use super::monitors::Advice;
+use super::timers::Timer;
 use super::trees::{Cx, Fact, Kill};
 use crate::mutant::mutant;
 use crate::process::journal_format::{SIGNATURE_OFFSET, Signature, slot_offset};
@@ -56,8 +58,8 @@ impl<K: Kernel> Daemon<K> {
         service.launch_error = None;
         service.provisional = false;
         self.announce(id, generation, "spawned", |event| event.pid = Some(pid));
-        self.announce(id, generation, "ready", |event| event.pid = Some(pid));
         self.feed(id, Input::Spawned(generation));
+        self.take_advice();
         // An exec is what a start asks for: told now, before a quick end of it is seen.
         self.answer_touched();
     }
@@ -138,6 +140,8 @@ impl<K: Kernel> Daemon<K> {
             Input::Stop => service.halted = true,
             Input::Start | Input::Restart => service.halted = false,
             Input::Spawned(_)
+            | Input::Ready(_)
+            | Input::Renew(_)
             | Input::SpawnFailed(..)
             | Input::LeaderExited(..)
             | Input::Daemonized(_)
@@ -168,7 +172,7 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         // An exec changes nothing that the launch has not written down, a signal nothing at all.
-        if !is_written && !matches!(input, Input::Spawned(_)) {
+        if !is_written && !matches!(input, Input::Spawned(_) | Input::Ready(_)) {
             self.ledger.dirty.insert(id);
         }
         self.after_step(id);
@@ -177,33 +181,61 @@ impl<K: Kernel> Daemon<K> {
     /// Announces what changed, and keeps timer, journal and waiters up to date.
     pub(crate) fn after_step(&mut self, id: Id) {
         let Some(service) = self.services.get_mut(id) else { return };
-        let deadline = service.machine.deadline();
-        if deadline != service.deadline {
-            if let Some(old) = service.deadline {
-                self.deadlines.remove(&(old, id));
-            }
-            if let Some(new) = deadline {
-                self.deadlines.insert((new, id));
-            }
-            service.deadline = deadline;
-        }
+        self.timers.set(Timer::Machine(id), service.machine.deadline());
+        self.monitors.follow(service);
         self.waiters.changed.insert(id);
         let (before, status) = (service.announced, service.status());
         service.announced = status;
-        let is_done = service.removing && !service.is_live();
+        let was_ready = std::mem::replace(&mut service.ready, service.machine.is_ready());
+        let (pid, is_removed) = (service.pid, service.removing && !service.is_live());
+        if let Some(generation) =
+            service.machine.generation().filter(|_| service.ready && !was_ready)
+        {
+            self.announce(id, generation, "ready", |event| event.pid = Some(pid));
+        }
         if before != status {
             self.announce_status(id, status);
         }
-        if is_done && matches!(status, Status::Stopped | Status::Errored) {
+        if is_removed && matches!(status, Status::Stopped | Status::Errored) {
             self.forget(id);
+        }
+    }
+
+    /// Takes up what monitors have said.
+    pub(super) fn take_advice(&mut self) {
+        for (id, generation, advice) in std::mem::take(&mut self.monitors.advice) {
+            self.advise(id, generation, advice);
+        }
+    }
+
+    /// Advice on an incarnation. What is not on the newest one is not heard; and the operator's
+    /// word stands: what was stopped or failed is started by nobody else.
+    pub fn advise(&mut self, id: Id, generation: Generation, advice: Advice) {
+        let Some(service) = self.services.get_mut(id) else { return };
+        if service.generation != generation.0 || service.removing {
+            return;
+        }
+        match advice {
+            Advice::Ready => self.feed(id, Input::Ready(generation)),
+            Advice::Restart(why) => {
+                if matches!(service.machine.phase(), Phase::Up { .. }) {
+                    service.note = Some(why.into());
+                    self.feed(id, Input::Renew(generation));
+                }
+            }
+            Advice::Start(why) => {
+                if service.status() == Status::Stopped && (!service.halted || mutant("heed_advice"))
+                {
+                    service.note = Some(why.into());
+                    self.feed(id, Input::Start);
+                }
+            }
+            Advice::Status(text) => service.note = Some(text.into()),
         }
     }
 
     /// What is due by a machine's own deadline.
     pub(super) fn due(&mut self, id: Id) {
-        if let Some(service) = self.services.get_mut(id) {
-            service.deadline = None;
-        }
         let daemonized = self.daemonized(id).map(Input::Daemonized);
         self.feed(id, daemonized.unwrap_or(Input::Tick));
     }

@@ -12,12 +12,14 @@ pub mod launch;
 mod learn;
 pub mod ledger;
 pub mod log;
+pub mod monitors;
 mod recovery;
 mod relocate;
 pub mod requests;
 pub mod server;
 pub mod service;
 pub(crate) mod services;
+mod timers;
 pub(crate) mod trees;
 pub mod vecmap;
 
@@ -32,10 +34,12 @@ use crate::sys::{Kernel, Streams, Wake};
 use crate::wire::Reply;
 use events::Events;
 use ledger::Ledger;
+use monitors::Monitors;
 use requests::wait::Waiters;
 use service::Service;
 use services::Services;
 use std::collections::{HashMap, VecDeque};
+use timers::{Timer, Timers};
 use trees::{Cx, Trees};
 use vecmap::VecSet;
 
@@ -65,7 +69,8 @@ pub struct Daemon<K: Kernel> {
     pub(crate) now: Time,
     /// When this daemon began, on the loop's clock.
     pub(crate) began: Time,
-    deadlines: VecSet<(Time, Id)>,
+    pub(crate) timers: Timers,
+    monitors: Monitors,
     pub(crate) launches: VecDeque<(Id, Generation)>,
     pub(crate) ledger: Ledger<K::File>,
     pub(crate) events: Events,
@@ -96,18 +101,23 @@ impl<K: Kernel> Daemon<K> {
     /// What is due, what is to be launched, what is to be written down, who is to be answered.
     pub fn tick(&mut self) {
         self.now = self.kernel.now();
-        while let Some((at, id)) = self.deadlines.first().copied() {
-            if at > self.now {
-                break;
+        let mut late = Vec::new();
+        self.take_advice();
+        while let Some(timer) = self.timers.pop(self.now) {
+            match timer {
+                Timer::Machine(id) => self.due(id),
+                Timer::Request(number) => late.push(number),
+                // What is dirty is written in every turn.
+                Timer::Ledger => {}
             }
-            self.deadlines.pop_first();
-            self.due(id);
         }
         let mut facts = Vec::new();
         self.with_trees(|trees, cx| trees.settle(cx, &mut facts));
         self.learn(facts);
         self.run_launches();
-        self.expire_pending();
+        for number in late {
+            self.expire(number);
+        }
         self.answer_touched();
         self.write_dirty();
     }
@@ -117,9 +127,7 @@ impl<K: Kernel> Daemon<K> {
         if !self.launches.is_empty() && !self.home_lost {
             return Some(self.now);
         }
-        let services = self.deadlines.first().map(|(at, _)| *at);
-        let requests = self.waiters.pending.values().filter_map(|pending| pending.deadline).min();
-        services.into_iter().chain(requests).chain(self.trees.deadline()).min()
+        self.timers.next().into_iter().chain(self.trees.deadline()).min()
     }
 
     /// Wake-ups were lost: everything is looked at in the next turn.
@@ -165,9 +173,8 @@ impl<K: Kernel> Daemon<K> {
                 self.ledger.removed_slots.push((id, state));
             }
         }
-        if !self.ledger.dirty.is_empty() || !self.ledger.removed_slots.is_empty() {
-            self.trees.look_again(self.now + trees::LOOK_AGAIN_MS);
-        }
+        let is_clean = self.ledger.dirty.is_empty() && self.ledger.removed_slots.is_empty();
+        self.timers.set(Timer::Ledger, (!is_clean).then(|| self.now + trees::LOOK_AGAIN_MS));
         if self.ledger.definitions.wants_compaction() {
             let services = self.services.iter();
             let lines = services.map(|service| (service.line, service.id, &service.definition));

@@ -41,12 +41,12 @@ pub struct Service {
     pub launch_error: Option<Errno>,
     /// Why it is where it is.
     pub note: Option<Box<str>>,
-    /// What the loop's timer has for it.
-    pub deadline: Option<Time>,
     /// When usage was last asked for, and the tree's ticks then.
     pub sample: Option<(Time, u64)>,
     /// Its status when it was last announced.
     pub announced: Status,
+    /// Whether it was ready then.
+    pub ready: bool,
 }
 
 impl std::fmt::Display for Kill {
@@ -78,16 +78,21 @@ impl Service {
             halted: false,
             launch_error: None,
             note: None,
-            deadline: None,
             sample: None,
             announced: Status::Stopped,
+            ready: false,
         };
-        service.announced = service.status();
+        service.note_announced();
         service
     }
 
     pub fn name(&self) -> &str {
         &self.definition.spec.name
+    }
+
+    /// Where it stands now needs no announcement.
+    pub(crate) fn note_announced(&mut self) {
+        (self.announced, self.ready) = (self.status(), self.machine.is_ready());
     }
 
     /// The status word.

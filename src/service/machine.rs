@@ -15,7 +15,7 @@
 //! |---|---|
 //! | Down, Cooldown, Failed | Start, Restart: spawn, tally cleared. Stop: Down. Tick when due: spawn |
 //! | Starting | Spawned: Up. Stop: signal, Stopping. SpawnFailed: Failed if asked for, else settle |
-//! | Up | Stop, Restart: signal, Stopping. LeaderExited: Stopping, since the tree must drain; with 0: Lingering |
+//! | Up | Ready: ready. Stop, Restart, Renew: signal, Stopping. LeaderExited: Stopping, since the tree must drain; with 0: Lingering |
 //! | Lingering | Emptied: settle. Daemonized, Tick when due, Start, Stop, Restart: signal, Stopping |
 //! | Stopping | Tick at `kill_at`: KillTree, again at an interval. Only Emptied (or SpawnFailed) settles |
 //! | settle | goal Down: Down. Asked for: spawn. Died: spawn, Cooldown, Failed or Down by policy |
@@ -52,6 +52,8 @@ pub enum Goal {
 pub enum Cause {
     /// By stop or restart.
     Asked,
+    /// By a monitor.
+    Advised,
     /// By itself: how it ended, and whether it was young.
     Died { ending: Ending, quick: bool },
     /// It put itself into the background, where nothing can say which process it is.
@@ -89,8 +91,8 @@ pub enum Phase {
     Failed(Vacancy),
     /// A spawn was asked for and is not yet answered. `asked`: by the operator.
     Starting { run: Incarnation, asked: bool },
-    /// The leader runs.
-    Up { run: Incarnation, since: Time },
+    /// The leader runs; and does its work, as far as a monitor can tell.
+    Up { run: Incarnation, since: Time, ready: bool },
     /// The leader has ended well, and what it left behind may end by itself until then.
     Lingering { run: Incarnation, quick: bool, until: Time },
     /// The incarnation must go: it was asked, and is killed from `kill_at` on. Also the drain.
@@ -105,6 +107,10 @@ pub enum Input {
     Restart,
     /// The leader has exec'd.
     Spawned(Generation),
+    /// A monitor says that it does its work.
+    Ready(Generation),
+    /// A monitor advises another incarnation in place of this one.
+    Renew(Generation),
     SpawnFailed(Generation, Fault),
     LeaderExited(Generation, Ending),
     /// What a leader that has ended well left behind goes on living.
@@ -181,7 +187,10 @@ impl Machine {
             Past::Down => Phase::Down(Vacancy(())),
             Past::Failed => Phase::Failed(Vacancy(())),
             Past::Due { delay } => Phase::Cooldown { vacancy: Vacancy(()), since: now, delay },
-            Past::Alive { generation, since } => Phase::Up { run: Incarnation(generation), since },
+            // It was ready, or not, before: nobody waits for it now.
+            Past::Alive { generation, since } => {
+                Phase::Up { run: Incarnation(generation), since, ready: true }
+            }
         };
         Self { policy, goal, deaths, restarts, phase: Some(phase) }
     }
@@ -208,7 +217,7 @@ impl Machine {
             }
             Phase::Failed(vacancy) => step.idle(vacancy, input, Phase::Failed),
             Phase::Starting { run, asked } => step.starting(run, asked, input),
-            Phase::Up { run, since } => step.up(run, since, input),
+            Phase::Up { run, since, ready } => step.up(run, since, ready, input),
             Phase::Lingering { run, quick, until } => step.lingering(run, quick, until, input),
             Phase::Stopping { run, cause, kill_at } => step.stopping(run, cause, kill_at, input),
         };
@@ -233,6 +242,11 @@ impl Machine {
 
     pub fn goal(&self) -> Goal {
         self.goal
+    }
+
+    /// Whether the incarnation does its work, as far as a monitor can tell.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.phase(), Phase::Up { ready: true, .. })
     }
 
     /// Quick deaths in a row.
@@ -274,11 +288,14 @@ impl Machine {
 
     /// The one place where news of another generation is dropped.
     fn is_stale(&self, input: Input) -> bool {
-        if mutant("accept_stale") {
+        let is_advice = matches!(input, Input::Ready(_) | Input::Renew(_));
+        if mutant("accept_stale") || is_advice && mutant("stale_advice") {
             return false;
         }
         match input {
             Input::Spawned(generation)
+            | Input::Ready(generation)
+            | Input::Renew(generation)
             | Input::SpawnFailed(generation, _)
             | Input::LeaderExited(generation, _)
             | Input::Daemonized(generation)
@@ -320,7 +337,9 @@ pub mod model {
                 Phase::Cooldown { vacancy: Vacancy(()), since: time(*since), delay: *delay }
             }
             Phase::Starting { run: r, asked } => Phase::Starting { run: run(r), asked: *asked },
-            Phase::Up { run: r, since } => Phase::Up { run: run(r), since: time(*since) },
+            Phase::Up { run: r, since, ready } => {
+                Phase::Up { run: run(r), since: time(*since), ready: *ready }
+            }
             Phase::Lingering { run: r, quick, until } => {
                 Phase::Lingering { run: run(r), quick: *quick, until: time(*until) }
             }

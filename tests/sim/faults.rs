@@ -36,4 +36,6 @@ pub(crate) struct Faults {
     pub(crate) pinned: u32,
     /// A process makes itself a time namespace of its own.
     pub(crate) leaves: u32,
+    /// A monitor says something.
+    pub(crate) advice: u32,
 }

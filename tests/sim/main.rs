@@ -4,6 +4,7 @@
 //! `SEED=n` replays one seed with a trace, `SEEDS=n` says how many are run.
 #![allow(clippy::unwrap_used)]
 
+mod adviser;
 mod birth;
 mod chaos;
 mod fake;
@@ -118,4 +119,5 @@ is_caught! {
     taking_silence_for_an_answer_is_caught: "mute_is_clean";
     giving_a_number_again_is_caught: "forget_numbers";
     believing_every_number_is_caught: "believe_numbers";
+    heeding_advice_before_the_operator_is_caught: "heed_advice";
 }

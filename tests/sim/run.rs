@@ -73,7 +73,7 @@ const FILES: [&str; 2] = ["journal", "services"];
 
 fn faults(rng: &mut Rng) -> Faults {
     let mut f = Faults::default();
-    let rates: [&mut u32; 29] = [
+    let rates: [&mut u32; 30] = [
         &mut f.descriptors,
         &mut f.spawn,
         &mut f.disk,
@@ -103,6 +103,7 @@ fn faults(rng: &mut Rng) -> Faults {
         &mut f.mute,
         &mut f.pinned,
         &mut f.leaves,
+        &mut f.advice,
     ];
     for rate in rates {
         *rate = rng.pick(&[0, 0, 10, 40, 120]);
@@ -401,7 +402,7 @@ impl Sim {
         asked: Vec<(ClientId, Request)>,
         spurious: bool,
     ) -> Result<(), String> {
-        let Some(daemon) = self.daemon.as_mut() else {
+        let Some(daemon) = self.daemon.as_ref() else {
             return Ok(());
         };
         let due = daemon.deadline();
@@ -430,10 +431,15 @@ impl Sim {
             note!(world, "TURN {wakes:?} signal {signal} due {due}");
             (wakes, signal)
         };
+        let advice = self.some_advice();
+        let Some(daemon) = self.daemon.as_mut() else { return Ok(()) };
         let turned = catch_unwind(AssertUnwindSafe(|| {
             daemon.gather(&wakes, signal);
             for (client, request) in asked {
                 daemon.request(client, 0, request);
+            }
+            if let Some((id, generation, advice)) = advice {
+                daemon.advise(id, generation, advice);
             }
             daemon.tick();
         }));

@@ -221,7 +221,7 @@ impl<K: Kernel> Daemon<K> {
         service.machine = Machine::resume(policy, Goal::Up, 0, 0, past, self.now);
         service.generation = generation.0;
         service.emptied = generation.0.saturating_sub(1);
-        service.announced = service.status();
+        service.note_announced();
         self.insert(service);
         self.trees.drain(id, tree);
         self.feed(id, Input::LeaderExited(generation, Ending::Failure));

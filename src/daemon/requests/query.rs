@@ -188,7 +188,7 @@ impl<K: Kernel> Daemon<K> {
                 by: service.by_opm.then(|| BY_OPM.to_owned()),
                 at: at(service.exited_at),
             }),
-            ready: row.status == Status::Online,
+            ready: service.machine.is_ready(),
             pattern: pattern_of_argv(&service.definition.spec.command),
             policy: service.definition.spec.options(),
             attributes: self.kernel.unusual(attributes),

@@ -1,6 +1,7 @@
 //! Requests that wait: a reply is sent when its effect is true.
 use super::query::unsure_of;
 use crate::daemon::service::Service;
+use crate::daemon::timers::Timer;
 use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::daemon::{ClientId, Daemon, Leave};
 use crate::mutant::mutant;
@@ -94,6 +95,7 @@ impl<K: Kernel> Daemon<K> {
             self.waiters.by_service.entry(*id).or_default().insert(number);
             self.waiters.changed.insert(*id);
         }
+        self.timers.set(Timer::Request(number), pending.deadline);
         let is_idle = pending.waiting.is_empty();
         self.waiters.pending.insert(number, pending);
         if is_idle {
@@ -169,6 +171,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn finish(&mut self, number: u64) {
+        self.timers.set(Timer::Request(number), None);
         let Some(mut pending) = self.waiters.pending.remove(&number) else {
             return;
         };
@@ -222,6 +225,7 @@ impl<K: Kernel> Daemon<K> {
             .iter()
             .filter(|(_, p)| p.client == client && p.then != Then::Leave);
         for number in gone.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.timers.set(Timer::Request(number), None);
             let Some(pending) = self.waiters.pending.remove(&number) else {
                 continue;
             };
@@ -233,25 +237,16 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
-    /// Answers what has waited long enough.
-    pub(crate) fn expire_pending(&mut self) {
-        let now = self.now;
-        let late =
-            self.waiters.pending.iter().filter(|(_, p)| p.deadline.is_some_and(|at| at <= now));
-        for number in late.map(|(number, _)| *number).collect::<Vec<_>>() {
-            let ids: Vec<Id> = self
-                .waiters
-                .pending
-                .get(&number)
-                .map_or(vec![], |p| p.waiting.keys().copied().collect());
-            for id in ids {
-                let status =
-                    self.services.get(id).map_or("gone", |service| service.status().word());
-                let name =
-                    self.services.get(id).map_or_else(|| id.to_string(), |u| u.name().to_owned());
-                let text = format!("{name}: timed out waiting; it is {status}");
-                self.fulfil(number, id, failed(code::TIMED_OUT, text));
-            }
+    /// Answers a request that has waited long enough.
+    pub(in crate::daemon) fn expire(&mut self, number: u64) {
+        let waiting = self.waiters.pending.get(&number).map(|pending| &pending.waiting);
+        let ids: Vec<Id> = waiting.map_or(vec![], |waiting| waiting.keys().copied().collect());
+        for id in ids {
+            let status = self.services.get(id).map_or("gone", |service| service.status().word());
+            let name =
+                self.services.get(id).map_or_else(|| id.to_string(), |u| u.name().to_owned());
+            let text = format!("{name}: timed out waiting; it is {status}");
+            self.fulfil(number, id, failed(code::TIMED_OUT, text));
         }
     }
 
@@ -297,9 +292,12 @@ impl<K: Kernel> Daemon<K> {
                     format!("{name}: it was started again before it was stopped"),
                 ))
             }
-            (Wish::Status(Until::Online | Until::Ready), Status::Online)
+            (Wish::Status(Until::Online), Status::Online)
             | (Wish::Status(Until::Stopped), Status::Stopped)
             | (Wish::Status(Until::Errored), Status::Errored) => {
+                Some(done(format!("{name}: {}", status.word())))
+            }
+            (Wish::Status(Until::Ready), _) if service.machine.is_ready() => {
                 Some(done(format!("{name}: {}", status.word())))
             }
             (Wish::Up(_) | Wish::Down(_) | Wish::Gone | Wish::Status(_), _) => None,

@@ -37,6 +37,8 @@ impl Step<'_> {
             }
             Input::Tick
             | Input::Spawned(_)
+            | Input::Ready(_)
+            | Input::Renew(_)
             | Input::SpawnFailed(..)
             | Input::LeaderExited(..)
             | Input::Daemonized(_)
@@ -59,6 +61,8 @@ impl Step<'_> {
             Input::Start | Input::Restart | Input::Stop => self.idle(vacancy, input, Phase::Down),
             Input::Tick
             | Input::Spawned(_)
+            | Input::Ready(_)
+            | Input::Renew(_)
             | Input::SpawnFailed(..)
             | Input::LeaderExited(..)
             | Input::Daemonized(_)
@@ -82,24 +86,30 @@ impl Step<'_> {
                 self.machine.goal = Goal::Down;
                 self.stop(run, Cause::Asked)
             }
-            Input::Spawned(_) => Phase::Up { run, since: self.now },
+            Input::Spawned(_) => Phase::Up { run, since: self.now, ready: false },
             Input::SpawnFailed(_, Fault::Program) if asked => Phase::Failed(run.vacate()),
             Input::SpawnFailed(_, Fault::Machine) => self.settle(run, Cause::Crowded),
             Input::SpawnFailed(_, Fault::Program) | Input::Emptied(_) => self.settle(run, QUICK),
             Input::LeaderExited(..) => self.stop(run, QUICK),
-            Input::Tick | Input::Daemonized(_) => Phase::Starting { run, asked },
+            Input::Tick | Input::Daemonized(_) | Input::Ready(_) | Input::Renew(_) => {
+                Phase::Starting { run, asked }
+            }
         }
     }
 
-    pub(super) fn up(&mut self, run: Incarnation, since: Time, input: Input) -> Phase {
+    pub(super) fn up(&mut self, run: Incarnation, since: Time, ready: bool, input: Input) -> Phase {
         match input {
             Input::Start => {
                 self.machine.goal = Goal::Up;
-                Phase::Up { run, since }
+                Phase::Up { run, since, ready }
             }
-            Input::Tick | Input::Spawned(_) | Input::SpawnFailed(..) | Input::Daemonized(_) => {
-                Phase::Up { run, since }
-            }
+            Input::Ready(_) => Phase::Up { run, since, ready: true },
+            Input::Renew(_) if self.machine.goal == Goal::Up => self.stop(run, Cause::Advised),
+            Input::Tick
+            | Input::Spawned(_)
+            | Input::SpawnFailed(..)
+            | Input::Daemonized(_)
+            | Input::Renew(_) => Phase::Up { run, since, ready },
             Input::Stop => {
                 self.machine.goal = Goal::Down;
                 self.stop(run, Cause::Asked)
@@ -148,9 +158,12 @@ impl Step<'_> {
                 self.machine.goal = Goal::Up;
                 self.stop(run, Cause::Asked)
             }
-            Input::Tick | Input::Spawned(_) | Input::SpawnFailed(..) | Input::LeaderExited(..) => {
-                Phase::Lingering { run, quick, until }
-            }
+            Input::Tick
+            | Input::Spawned(_)
+            | Input::Ready(_)
+            | Input::Renew(_)
+            | Input::SpawnFailed(..)
+            | Input::LeaderExited(..) => Phase::Lingering { run, quick, until },
         }
     }
 
@@ -183,9 +196,12 @@ impl Step<'_> {
             }
             Input::LeaderExited(..) if mutant("leader_is_all") => self.settle(run, cause),
             Input::Emptied(_) | Input::SpawnFailed(..) => self.settle(run, cause),
-            Input::Tick | Input::Spawned(_) | Input::LeaderExited(..) | Input::Daemonized(_) => {
-                Phase::Stopping { run, cause, kill_at }
-            }
+            Input::Tick
+            | Input::Spawned(_)
+            | Input::Ready(_)
+            | Input::Renew(_)
+            | Input::LeaderExited(..)
+            | Input::Daemonized(_) => Phase::Stopping { run, cause, kill_at },
         }
     }
 
@@ -215,6 +231,10 @@ impl Step<'_> {
                 self.machine.deaths = 0;
                 self.machine.restarts += 1;
                 self.spawn(vacancy, true)
+            }
+            (Goal::Up, Cause::Advised) => {
+                self.machine.restarts += 1;
+                self.spawn(vacancy, false)
             }
             (Goal::Up, Cause::Crowded) => {
                 let delay = self.machine.policy.restart_delay.min_ms.max(policy::CROWDED_DELAY_MS);

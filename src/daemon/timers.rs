@@ -1,0 +1,76 @@
+//! What is due when: one table for all that waits for the clock.
+//!
+//! Times are those of `CLOCK_BOOTTIME`, which goes on through a suspend.
+use super::vecmap::{VecMap, VecSet};
+use crate::service::machine::Time;
+use crate::service::spec::Id;
+
+/// What waits for the clock. Each waits for one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// The deadline of a service's machine.
+    Machine(Id),
+    /// A request that is answered by then.
+    Request(u64),
+    /// What could not be written is tried again.
+    Ledger,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    armed: VecMap<Timer, Time>,
+    due: VecSet<(Time, Timer)>,
+}
+
+impl Timers {
+    /// Arms a timer, for whatever time it was armed before; or disarms it.
+    pub(crate) fn set(&mut self, timer: Timer, at: Option<Time>) {
+        let before = self.armed.get(&timer).copied();
+        if before == at {
+            return;
+        }
+        if let Some(before) = before {
+            self.due.remove(&(before, timer));
+        }
+        match at {
+            Some(at) => {
+                self.armed.insert(timer, at);
+                self.due.insert((at, timer));
+            }
+            None => drop(self.armed.remove(&timer)),
+        }
+    }
+
+    /// Takes one that is due by now.
+    pub(crate) fn pop(&mut self, now: Time) -> Option<Timer> {
+        let (_, timer) = self.due.first().copied().filter(|(at, _)| *at <= now)?;
+        self.set(timer, None);
+        Some(timer)
+    }
+
+    /// When the next one is due.
+    pub(crate) fn next(&self) -> Option<Time> {
+        self.due.first().map(|(at, _)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_is_due_once_and_for_its_last_time_only() {
+        let mut timers = Timers::default();
+        timers.set(Timer::Machine(1), Some(50));
+        timers.set(Timer::Machine(2), Some(20));
+        timers.set(Timer::Machine(1), Some(10));
+        timers.set(Timer::Ledger, Some(15));
+        timers.set(Timer::Ledger, None);
+        assert_eq!(timers.next(), Some(10));
+        assert_eq!(timers.pop(9), None);
+        let due: Vec<Timer> = std::iter::from_fn(|| timers.pop(99)).collect();
+        assert_eq!(due, [Timer::Machine(1), Timer::Machine(2)]);
+        assert_eq!(timers.next(), None);
+    }
+}
