@@ -2,6 +2,7 @@
 //! anything start, and only then is anybody answered.
 use super::Daemon;
 use super::events::Events;
+use super::launch::Launches;
 use super::ledger::Ledger;
 use super::ledger::journal::{self, Found};
 use super::ledger::load::highest;
@@ -22,7 +23,6 @@ use crate::service::machine::{Goal, Input, Machine, Past, Sequence};
 use crate::service::spec::{Definition, Id, Spec};
 use crate::sys::{Errno, Kernel, describe};
 use crate::wire::{Failure, code};
-use std::collections::HashMap;
 use std::rc::Rc;
 
 /// Where and as what this daemon begins.
@@ -181,8 +181,8 @@ impl<K: Kernel> Daemon<K> {
         let departed = found.header.map_or([0; DEPARTED_MAX], |header| header.departed);
         let header = Header { departed, ..header_of(&mut kernel, &place, home_key) };
         let slots = u32::try_from(found.slots.len()).unwrap_or(0);
-        let (mut ledger, loaded) =
-            Ledger::open(&mut kernel, slots).map_err(|(file, errno)| cannot(file, errno))?;
+        let (mut ledger, loaded) = Ledger::open(&mut kernel, slots, header)
+            .map_err(|(file, errno)| cannot(file, errno))?;
         if let Some(reason) = &loaded.unknown {
             let text =
                 format!("{}/services: {reason} (a later opm wrote it: use that one)", place.home);
@@ -196,8 +196,8 @@ impl<K: Kernel> Daemon<K> {
         let is_new = found.header.is_none() && known.is_none() && lost_key.is_none();
         let record = !is_new && is_incomplete(&found, floor);
         let mut loss = Loss { record, key: lost_key.is_some() };
-        let mut daemon = Self::empty(kernel, &place, header, ledger);
-        daemon.home_is_new = is_new;
+        let mut daemon = Self::empty(kernel, &place, ledger);
+        daemon.ledger.is_new = is_new;
         if place.forgets_elsewhere {
             daemon.log.push("told to forget what may live elsewhere".to_owned());
         }
@@ -231,15 +231,15 @@ impl<K: Kernel> Daemon<K> {
     /// Writes the header. `incomplete`: there may live what no record names.
     fn claim(&mut self, incomplete: bool) -> Result<(), Failure> {
         // As it is on record: a home that is made anew gets it again.
-        self.header.incomplete = incomplete;
-        self.ledger.journal.claim(&mut self.kernel, &self.header).map_err(|errno| {
+        self.ledger.header.incomplete = incomplete;
+        self.ledger.journal.claim(&mut self.kernel, &self.ledger.header).map_err(|errno| {
             let reason = describe(errno);
             Failure::plain(format!("cannot use {}/{}: {reason}", self.home, journal::FILE))
         })
     }
 
-    fn empty(mut kernel: K, place: &Place, header: Header, ledger: Ledger<K::File>) -> Self {
-        let now = kernel.now();
+    fn empty(mut kernel: K, place: &Place, ledger: Ledger<K::File>) -> Self {
+        let (now, header) = (kernel.now(), ledger.header);
         let mark = LimitMark::of_daemon(place.inherited_limit, header.home_key);
         let marks = Marks {
             own: header.daemon,
@@ -254,25 +254,19 @@ impl<K: Kernel> Daemon<K> {
         Self {
             kernel,
             home: place.home.clone(),
-            header,
-            outer: place.outer.clone(),
             services: Services::new(),
             now,
             began: now,
             timers: Timers::default(),
             monitors: Monitors::default(),
-            launches: Default::default(),
+            launches: Launches { outer: place.outer.clone(), ..Launches::default() },
             trees: Trees::new(marks),
             ledger,
             events: Events::default(),
             waiters: Waiters::default(),
-            asker: 0,
             outbox: Vec::new(),
             leave: None,
-            home_lost: false,
-            home_is_new: false,
             log: Vec::new(),
-            foreground: HashMap::new(),
         }
     }
 
@@ -283,7 +277,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// The home's key, for the lock file.
     pub fn home_key(&self) -> u64 {
-        self.header.home_key
+        self.ledger.header.home_key
     }
 
     /// Takes up what lives, and lets the dead be dead: their trees must drain like any other.

@@ -68,11 +68,11 @@ fn tell(home: &str, pid: Pid, home_key: Option<u64>) -> Option<()> {
 
 impl<K: Kernel> Daemon<K> {
     pub(crate) fn depart(&mut self, client: ClientId, home_key: Option<u64>) {
-        let pid = self.asker;
+        let pid = self.waiters.asker;
         let news = self.with_trees(|trees, cx| trees.note_departure(cx, pid, home_key));
         if let Some(departed) = news {
-            self.header.departed = departed;
-            if let Err(errno) = self.ledger.journal.claim(&mut self.kernel, &self.header) {
+            self.ledger.header.departed = departed;
+            if let Err(errno) = self.ledger.journal.claim(&mut self.kernel, &self.ledger.header) {
                 self.ledger.disk_error =
                     Some(format!("cannot write {}/journal: {errno}", self.home));
             }

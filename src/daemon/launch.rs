@@ -1,8 +1,22 @@
 //! What an incarnation is started with: its environment, and where its output goes.
 use crate::process::mark::{EnvMark, MARK_VARIABLE};
+use crate::service::machine::Generation;
 use crate::service::name::file_name_of;
-use crate::service::spec::Definition;
+use crate::service::spec::{Definition, Id};
 use crate::sys::{Streams, Strings};
+use std::collections::{HashMap, VecDeque};
+
+/// What is to be launched, and what all of it gets.
+#[derive(Debug, Default)]
+pub(crate) struct Launches {
+    pub(crate) queue: VecDeque<(Id, Generation)>,
+    /// Marks that this daemon was itself started under, to hand on to its services.
+    pub(crate) outer: Option<String>,
+    /// By name: whose output does not go to log files.
+    pub(crate) foreground: HashMap<String, Streams>,
+    /// The home's path leads elsewhere: nothing is launched until it is found again.
+    pub(crate) home_lost: bool,
+}
 
 /// What every process that PID 1 starts holds open: see `predecessor`. No service's name begins so.
 pub(crate) const LIVING: &str = "logs/.living.fifo";

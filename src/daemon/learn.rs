@@ -163,7 +163,7 @@ impl<K: Kernel> Daemon<K> {
                     if let Some(service) = self.services.get_mut(id) {
                         service.generation = generation.0;
                     }
-                    self.launches.push_back((id, generation));
+                    self.launches.queue.push_back((id, generation));
                 }
                 Action::Terminate(_) => {
                     self.with_trees(|trees, cx| trees.end(cx, id, signal, reach));
@@ -266,22 +266,22 @@ impl<K: Kernel> Daemon<K> {
         let kill = Kill { after, ..kill };
         service.killed = Some(kill);
         let name = service.name();
-        if self.foreground.contains_key(name) {
+        if self.launches.foreground.contains_key(name) {
             self.log.push(format!("{name}: {kill}"));
         }
     }
 
     /// Launches what is queued, a bounded number.
     pub(super) fn run_launches(&mut self) {
-        if self.launches.is_empty() {
+        if self.launches.queue.is_empty() {
             return;
         }
-        self.home_lost |= !self.kernel.home_is_ours();
-        if self.home_lost {
+        self.launches.home_lost |= !self.kernel.home_is_ours();
+        if self.launches.home_lost {
             return;
         }
         for _ in 0..LAUNCHES_MAX {
-            let Some((id, generation)) = self.launches.pop_front() else { return };
+            let Some((id, generation)) = self.launches.queue.pop_front() else { return };
             let Some(service) = self.services.get(id) else { continue };
             if service.machine.generation() != Some(generation) || self.trees.get(id).is_some() {
                 continue;
@@ -308,7 +308,7 @@ impl<K: Kernel> Daemon<K> {
         reserved.map_err(|errno| (Stage::Sign, errno))?;
         let Some(service) = self.services.get_mut(id) else { return Ok(()) };
         let Definition { spec, base } = &service.definition;
-        let streams = self.foreground.get(&spec.name).copied().unwrap_or(Streams::Files);
+        let streams = self.launches.foreground.get(&spec.name).copied().unwrap_or(Streams::Files);
         let marks = &self.trees.marks;
         let living = (marks.own.pid == 1).then(|| format!("{}/{LIVING}", self.home));
         let (out, error) = paths(streams, &self.home, &spec.name);
@@ -326,7 +326,12 @@ impl<K: Kernel> Daemon<K> {
             signature_offset: slot_offset(id) + SIGNATURE_OFFSET as u64,
             limit_mark: marks.mark.map(|own: LimitMark| own.of_incarnation(generation.0).value()),
             argv: &spec.command,
-            env: environment(&service.definition, &self.home, &mark, self.outer.as_deref()),
+            env: environment(
+                &service.definition,
+                &self.home,
+                &mark,
+                self.launches.outer.as_deref(),
+            ),
             path: &path,
             cwd: &spec.cwd,
             attributes: &attributes,

@@ -26,19 +26,17 @@ pub mod vecmap;
 pub use server::startup::{can_take_over, self_check, serve, serve_with};
 
 use crate::mutant::mutant;
-use crate::process::Pid;
-use crate::process::journal_format::Header;
-use crate::service::machine::{Generation, Time};
+use crate::service::machine::Time;
 use crate::service::spec::Id;
-use crate::sys::{Kernel, Streams, Wake};
+use crate::sys::{Kernel, Wake};
 use crate::wire::Reply;
 use events::Events;
+use launch::Launches;
 use ledger::Ledger;
 use monitors::Monitors;
 use requests::wait::Waiters;
 use service::Service;
 use services::Services;
-use std::collections::{HashMap, VecDeque};
 use timers::{Timer, Timers};
 use trees::{Cx, Trees};
 use vecmap::VecSet;
@@ -61,9 +59,6 @@ pub struct Daemon<K: Kernel> {
     pub kernel: K,
     /// Absolute path of the home.
     pub home: String,
-    pub(crate) header: Header,
-    /// Marks that this daemon was itself started under, to hand on to its services.
-    pub(crate) outer: Option<String>,
     pub(crate) trees: Trees<K>,
     pub(crate) services: Services,
     pub(crate) now: Time,
@@ -71,22 +66,14 @@ pub struct Daemon<K: Kernel> {
     pub(crate) began: Time,
     pub(crate) timers: Timers,
     monitors: Monitors,
-    pub(crate) launches: VecDeque<(Id, Generation)>,
+    pub(crate) launches: Launches,
     pub(crate) ledger: Ledger<K::File>,
     pub(crate) events: Events,
     pub(crate) waiters: Waiters,
-    /// Who sent the request at hand.
-    pub(crate) asker: Pid,
     pub outbox: Vec<(ClientId, Reply)>,
     pub leave: Option<Leave>,
-    /// The home's path leads elsewhere: nothing is launched until it is found again.
-    pub(crate) home_lost: bool,
-    /// Nothing was on record when this daemon began.
-    pub(crate) home_is_new: bool,
     /// For daemon.log.
     pub log: Vec<String>,
-    /// By name: whose output does not go to log files.
-    pub(crate) foreground: HashMap<String, Streams>,
 }
 
 impl<K: Kernel> Daemon<K> {
@@ -124,7 +111,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// When the next tick or look has something to do.
     pub fn deadline(&self) -> Option<Time> {
-        if !self.launches.is_empty() && !self.home_lost {
+        if !self.launches.queue.is_empty() && !self.launches.home_lost {
             return Some(self.now);
         }
         self.timers.next().into_iter().chain(self.trees.deadline()).min()

@@ -17,10 +17,19 @@ pub(crate) fn lost_key<K: Kernel>(kernel: &mut K, path: &str) -> Option<u64> {
     kernel.processes(0, &mut pids).ok()?;
     while let Some(last) = pids.last().copied() {
         for pid in pids.drain(..) {
-            if let Some(home) = held_home(kernel, pid) {
-                held.insert(home);
+            let Ok(limit) = kernel.locks_limit(pid) else { continue };
+            let (daemons, lost_home) =
+                (LimitMark::daemons_home(limit), LimitMark::lost_home(limit, path));
+            let Some(home) = daemons.or(lost_home).filter(|_| is_of_our_user(kernel, pid)) else {
+                continue;
+            };
+            if daemons.is_some() {
+                let is_alive = kernel.stat(pid).is_ok_and(|stat| !stat.is_zombie());
+                if is_alive && pid != kernel.own_identity().pid {
+                    held.insert(home);
+                }
+                continue;
             }
-            let Some(home) = lost_home(kernel, pid, path) else { continue };
             // A number that its parent has yet to wait for keeps nobody from anything.
             if kernel.pidfd_open(pid).is_ok_and(|held| kernel.is_dead(&held) == Ok(true)) {
                 continue;
@@ -45,19 +54,9 @@ pub(crate) fn lost_key<K: Kernel>(kernel: &mut K, path: &str) -> Option<u64> {
     })
 }
 
-/// The home's bits of another daemon that lives.
-fn held_home<K: Kernel>(kernel: &mut K, pid: Pid) -> Option<u64> {
-    let home = LimitMark::daemons_home(kernel.locks_limit(pid).ok()?)?;
-    let own = (kernel.own_identity().pid, kernel.own_uid());
-    let is_ours = kernel.uids(pid).ok()?.contains(&own.1);
-    let is_alive = pid != own.0 && !kernel.stat(pid).ok()?.is_zombie();
-    (is_ours && is_alive).then_some(home)
-}
-
-fn lost_home<K: Kernel>(kernel: &mut K, pid: Pid, path: &str) -> Option<u64> {
-    let home = LimitMark::lost_home(kernel.locks_limit(pid).ok()?, path)?;
+fn is_of_our_user<K: Kernel>(kernel: &mut K, pid: Pid) -> bool {
     let own = kernel.own_uid();
-    kernel.uids(pid).ok()?.contains(&own).then_some(home)
+    kernel.uids(pid).is_ok_and(|uids| uids.contains(&own))
 }
 
 /// What a process says of its home.

@@ -71,7 +71,7 @@ impl Server {
     pub(super) fn look_after_home(&mut self, daemon: &mut Daemon<Linux>, role: &mut dyn Role) {
         let now = daemon.kernel.now();
         let due = self.removal.filter(|removal| removal.next <= now);
-        if due.is_none() && (!daemon.home_lost || self.removal.is_some()) {
+        if due.is_none() && (!daemon.launches.home_lost || self.removal.is_some()) {
             return;
         }
         self.removal = None;
@@ -82,7 +82,7 @@ impl Server {
                 if role.yields() {
                     daemon.leave = Some(Leave::Quit);
                 }
-                daemon.home_lost = true;
+                daemon.launches.home_lost = true;
                 let (next, pause) = (now + LOST_MS, LOST_MS);
                 self.removal = Some(Removal { next, pause, until: now, most: now });
             }
@@ -160,7 +160,7 @@ impl Daemon<Linux> {
                 Fate::Renewed
             }
         };
-        self.home_lost = false;
+        self.launches.home_lost = false;
         Ok(fate)
     }
 
@@ -178,7 +178,7 @@ impl Daemon<Linux> {
             return Err("it is another home by now".to_owned());
         }
         home.make_dir("logs").map_err(why)?;
-        let header = Header { home: home.place(), ..self.header };
+        let header = Header { home: home.place(), ..self.ledger.header };
         // First of all: by the key what bears our marks is known, whatever fails from here on.
         write_key(&lock, header.home_key, header.home);
         let copies = self.copy_records(&home, &header).map_err(|errno| {
@@ -196,7 +196,7 @@ impl Daemon<Linux> {
         }
         swap(&self.kernel.lock, lock)?;
         self.kernel.home.replace(home).map_err(why)?;
-        self.header = header;
+        self.ledger.header = header;
         // As PID 1 we say there, too, that we live; without it only a later PID 1 can't tell.
         predecessor::hold_alive(&self.kernel.home, None).ok();
         self.sign_for_launching();
@@ -227,7 +227,7 @@ impl Daemon<Linux> {
         if !home.has(LOCK) {
             let lock = home.open_file(LOCK, Mode::InPlace)?;
             home::try_lock(&lock)?;
-            write_key(&lock, self.header.home_key, self.header.home);
+            write_key(&lock, self.ledger.header.home_key, self.ledger.header.home);
             fds::replace(&self.kernel.lock, lock)?;
             any = true;
         }
@@ -260,7 +260,7 @@ impl Daemon<Linux> {
     /// A child that has not exec'd yet signs where the journal was when it was forked, if it has
     /// not done so already.
     fn sign_for_launching(&mut self) {
-        let parent = self.header.daemon;
+        let parent = self.ledger.header.daemon;
         for (id, generation, leader, namespace) in self.with_trees(|trees, cx| trees.launching(cx))
         {
             let signature = Signature { generation: generation.0, leader, parent, namespace };

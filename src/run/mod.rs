@@ -305,7 +305,7 @@ impl Role for Run {
             self.output = Some(output);
             Streams::Fifos
         };
-        daemon.foreground.extend(names.iter().map(|name| (name.clone(), streams)));
+        daemon.launches.foreground.extend(names.iter().map(|name| (name.clone(), streams)));
         daemon.request(ROLE, 0, Request::Events { follow: true });
         self.services = names.into_iter().map(|name| (name, None)).collect();
         if !again {

@@ -32,10 +32,11 @@ const HANDLE_BYTES: u32 = 16;
 /// Whether this process may give its children time namespaces, and does: one that is in another
 /// than the initial one may be a process of an outer opm's incarnation, and that would lose sight.
 pub fn can_make() -> bool {
-    let initial = is_initial();
+    // Without time namespaces (before 5.6, or CONFIG_TIME_NS) nothing can be made.
+    let own = inode(rustix::process::getpid().as_raw_nonzero().get());
     let capable = rustix::thread::capabilities(None)
         .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN));
-    initial && capable
+    own == Ok(INITIAL) && capable
 }
 
 /// Whether this process is in the time namespace that a machine begins with.

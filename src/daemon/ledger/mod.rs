@@ -6,7 +6,7 @@ pub mod load;
 
 use super::generations::Generations;
 use super::vecmap::VecSet;
-use crate::process::journal_format::State;
+use crate::process::journal_format::{Header, State};
 use crate::service::machine::Sequence;
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel};
@@ -17,6 +17,10 @@ use journal::Journal;
 #[derive(Debug)]
 pub(crate) struct Ledger<F> {
     pub(crate) journal: Journal<F>,
+    /// Of the journal.
+    pub(crate) header: Header,
+    /// Nothing was on record when this daemon began.
+    pub(crate) is_new: bool,
     pub(crate) definitions: Definitions<F>,
     pub(crate) generations: Generations<F>,
     /// The highest generation given.
@@ -37,16 +41,27 @@ impl<F: std::fmt::Debug> Ledger<F> {
     pub(crate) fn open<K: Kernel<File = F>>(
         kernel: &mut K,
         slots: u32,
+        header: Header,
     ) -> Result<(Self, Loaded), (&'static str, Errno)> {
         let of = |file: &'static str| move |errno| (file, errno);
         let (definitions, loaded) = Definitions::open(kernel).map_err(of(definitions::FILE))?;
         let journal = Journal::open(kernel, slots).map_err(of(journal::FILE))?;
         let (generations, last) =
             Generations::open(kernel).map_err(of(super::generations::FILE))?;
+        let is_new = false;
         let (dirty, removed_slots, disk_error) = (VecSet::new(), Vec::new(), None);
         let sequence = Sequence(last);
-        let ledger =
-            Self { journal, definitions, generations, sequence, dirty, removed_slots, disk_error };
+        let ledger = Self {
+            journal,
+            header,
+            is_new,
+            definitions,
+            generations,
+            sequence,
+            dirty,
+            removed_slots,
+            disk_error,
+        };
         Ok((ledger, loaded))
     }
 }

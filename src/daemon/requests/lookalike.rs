@@ -57,14 +57,17 @@ impl<K: Kernel> Daemon<K> {
         let askers = self.askers();
         let mut passers = Vec::new();
         for pid in pids {
-            if pid == self.header.daemon.pid || self.trees.is_leader(pid) || askers.contains(&pid) {
+            if pid == self.ledger.header.daemon.pid
+                || self.trees.is_leader(pid)
+                || askers.contains(&pid)
+            {
                 continue;
             }
             if !self.kernel.uids(pid).is_ok_and(|uids| uids.contains(&uid)) {
                 continue;
             }
             if let Ok(cwd) = self.kernel.cwd(pid) {
-                let is_of_lost = self.home_is_new && self.is_of_lost_home(pid);
+                let is_of_lost = self.ledger.is_new && self.is_of_lost_home(pid);
                 passers.push(Passer { pid, cwd, is_of_lost, looks: OnceCell::new() });
             }
         }
@@ -96,7 +99,8 @@ impl<K: Kernel> Daemon<K> {
             return None;
         }
         let limit = self.kernel.locks_limit(pid).ok();
-        let is_ours = |limit| LimitMark::generation_of(limit, self.header.home_key).is_some();
+        let is_ours =
+            |limit| LimitMark::generation_of(limit, self.ledger.header.home_key).is_some();
         if limit.is_some_and(is_ours) {
             return None;
         }
@@ -116,7 +120,7 @@ impl<K: Kernel> Daemon<K> {
     /// after what it starts is no second one of it.
     fn askers(&mut self) -> Vec<Pid> {
         let mut askers = Vec::new();
-        let mut pid = self.asker;
+        let mut pid = self.waiters.asker;
         while pid > 1 && askers.len() < ANCESTORS_MAX && !askers.contains(&pid) {
             askers.push(pid);
             pid = self.kernel.stat(pid).map_or(0, |stat| stat.ppid);
@@ -217,7 +221,7 @@ impl<K: Kernel> Daemon<K> {
     /// That both marks of a service will be lost, where there is no other witness. Of PID 1 no
     /// service outlives its daemon.
     fn warning_of_marks(&self, spec: &Spec) -> Option<String> {
-        if self.trees.marks.own_namespace != 0 || self.header.daemon.pid == 1 {
+        if self.trees.marks.own_namespace != 0 || self.ledger.header.daemon.pid == 1 {
             return None;
         }
         let program = mark_remover(&spec.command)?;

@@ -25,7 +25,7 @@ impl<K: Kernel> Daemon<K> {
     /// `asker` is the pid of the command that asks, 0 if unknown: it mentions what it starts, and
     /// is no look-alike of it.
     pub fn request(&mut self, client: ClientId, asker: Pid, request: Request) {
-        self.asker = asker;
+        self.waiters.asker = asker;
         if let Err(failure) = self.handle(client, request) {
             self.outbox.push((client, failure.into()));
         }
@@ -342,7 +342,7 @@ impl<K: Kernel> Daemon<K> {
 
     fn leave(&mut self, client: ClientId, services: bool) {
         // Nothing survives PID 1, so that leaving without them would be a kill.
-        let services = services || self.header.daemon.pid == 1;
+        let services = services || self.ledger.header.daemon.pid == 1;
         let alive: Vec<Id> = self
             .services
             .iter()

@@ -56,7 +56,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// The paths of a service's log files; none where its output is that of a foreground run.
     fn logs_of(&self, name: &str) -> (Option<String>, Option<String>) {
-        if self.foreground.contains_key(name) {
+        if self.launches.foreground.contains_key(name) {
             return (None, None);
         }
         let (out, error) = log_paths(&self.home, name);
@@ -211,8 +211,10 @@ impl<K: Kernel> Daemon<K> {
         let next = self.ledger.sequence.0 + 1;
         let tree = self.trees.get(service.id).map(|tree| (tree.generation.0, tree.leader.pid));
         let (generation, pid) = tree.unwrap_or((next, 0));
-        let mark = EnvMark { home_key: self.header.home_key, id: service.id, generation, pid };
-        let env = environment(&service.definition, &self.home, &mark, self.outer.as_deref());
+        let mark =
+            EnvMark { home_key: self.ledger.header.home_key, id: service.id, generation, pid };
+        let env =
+            environment(&service.definition, &self.home, &mark, self.launches.outer.as_deref());
         let pairs = env.iter().filter_map(|entry| {
             let (name, value) = std::str::from_utf8(entry).ok()?.split_once('=')?;
             Some((name.to_owned(), value.to_owned()))
@@ -244,8 +246,8 @@ impl<K: Kernel> Daemon<K> {
         let leader = self.with_trees(|trees, cx| trees.identity(cx, id))?;
         let known = |number: u64| (number != 0).then_some(number);
         Some(Identity {
-            boot_id: uuid(self.header.boot),
-            pid_namespace: self.header.pid_namespace,
+            boot_id: uuid(self.ledger.header.boot),
+            pid_namespace: self.ledger.header.pid_namespace,
             pid: leader.pid,
             start_time: known(leader.start_time),
             pidfd_inode: known(leader.inode),
@@ -254,7 +256,7 @@ impl<K: Kernel> Daemon<K> {
 
     pub(crate) fn health(&self) -> Health {
         Health {
-            pid: self.header.daemon.pid,
+            pid: self.ledger.header.daemon.pid,
             uptime_ms: self.now.saturating_sub(self.began),
             memory_bytes: procfs::own_memory(),
             services: self.services.len(),

@@ -8,7 +8,7 @@ use crate::wire::{Failure, Reply};
 impl<K: Kernel> Daemon<K> {
     /// Whether some child has not exec'd yet, or is about to be forked.
     pub(crate) fn is_launching(&self) -> bool {
-        !self.launches.is_empty() || self.trees.is_launching()
+        !self.launches.queue.is_empty() || self.trees.is_launching()
     }
 
     pub(crate) fn upgrade(

@@ -5,6 +5,7 @@ use crate::daemon::timers::Timer;
 use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::daemon::{ClientId, Daemon, Leave};
 use crate::mutant::mutant;
+use crate::process::Pid;
 use crate::service::machine::{Generation, Goal, Time};
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, describe};
@@ -48,6 +49,8 @@ pub(crate) struct Waiters {
     last: u64,
     /// Services that changed in this turn.
     pub(crate) changed: VecSet<Id>,
+    /// The pid of the command that sent the request at hand; 0: not known.
+    pub(crate) asker: Pid,
 }
 
 /// A request that waits.

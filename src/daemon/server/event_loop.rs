@@ -161,7 +161,7 @@ impl Server {
     }
 
     fn timeout(&self, daemon: &Daemon<Linux>, role: &dyn Role) -> Option<Duration> {
-        let lost = daemon.home_lost.then_some(0);
+        let lost = daemon.launches.home_lost.then_some(0);
         let look = self.removal.map(|removal| removal.next).or(lost);
         let due = daemon.deadline().into_iter().chain(role.deadline()).chain(look).min();
         let due = due.map(|at| Duration::from_millis(at.saturating_sub(daemon.kernel.now())));
