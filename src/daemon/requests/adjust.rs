@@ -55,7 +55,7 @@ impl<K: Kernel> Daemon<K> {
         if let Some(id) = self.services.id_of(new) {
             return refuse(format!("the name {new} is taken by id {id}"));
         }
-        if lives || self.foreground.contains_key(old) {
+        if lives || self.launches.foreground.contains_key(old) {
             return refuse(format!("it has a live incarnation (opm stop {old} first)"));
         }
         Ok(())
