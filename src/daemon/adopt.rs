@@ -289,9 +289,12 @@ impl<K: Kernel> Daemon<K> {
         for (id, generation, pid) in alive.collect::<Vec<_>>() {
             self.announce(id, generation, "adopted", |event| event.pid = Some(pid));
         }
-        // What was being stopped when its daemon died.
-        let is_stopping =
-            |service: &&Service| service.is_live() && service.machine.goal() == Goal::Down;
+        // What was being stopped when its daemon died. Not one that is dead and traced: there is
+        // nothing to signal, and it is started again if somebody wants it up meanwhile.
+        let is_stopping = |service: &&Service| {
+            let is_wanted_down = service.is_live() && service.machine.goal() == Goal::Down;
+            is_wanted_down && !self.trees.is_traced(service.id)
+        };
         let stopping = self.services.iter().filter(is_stopping).map(|service| service.id);
         for id in stopping.collect::<Vec<Id>>() {
             self.feed(id, Input::Stop);

@@ -249,6 +249,11 @@ impl<K: Kernel> Trees<K> {
         self.leaders.contains_key(&pid)
     }
 
+    /// Whether the end of its leader is still a tracer's to tell.
+    pub(crate) fn is_traced(&self, id: Id) -> bool {
+        self.traced.contains(&id)
+    }
+
     /// How many children we have that are no leaders.
     pub(crate) fn count_orphans(&self) -> usize {
         self.orphans.len()
