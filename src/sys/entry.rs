@@ -7,12 +7,13 @@
 //! would have had ([`begin`]), but for the alternate stack of [`super::reexec`], which has its own.
 
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
-use std::os::fd::IntoRawFd;
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::stdio::{stderr, stdin, stdout};
 
+use super::Result;
 use super::mask::{self, Mask};
 
 /// What `opm init` was started with, to be handed on to its program exactly.
@@ -53,7 +54,8 @@ pub unsafe fn arguments(argc: c_int, argv: *const *const c_char) -> Vec<OsString
 
 /// Begins what is not `opm init`, as the standard library's start-up does.
 pub fn begin(before: Mask) {
-    fill_standard_descriptors(c"/dev/null", OFlags::RDWR);
+    let null = || open(c"/dev/null", OFlags::RDWR, Mode::empty());
+    fill_standard_descriptors(|| null().or_else(|_| open_root()));
     set_disposition(libc::SIGPIPE, libc::SIG_IGN);
     mask::set(before);
 }
@@ -61,23 +63,25 @@ pub fn begin(before: Mask) {
 /// Begins `opm init`: everything stays blocked; SIGCHLD gets its default action, without which the
 /// kernel reaps by itself and no status ever arrives.
 pub fn begin_init(before: Mask) -> Inherited {
-    // Something that the program won't inherit, so that it finds these descriptors as closed as
-    // they were. The root directory is the one thing that is there in every container.
-    fill_standard_descriptors(c"/", OFlags::DIRECTORY | OFlags::CLOEXEC);
+    // By what the program won't inherit: it finds these descriptors as closed as they were.
+    fill_standard_descriptors(open_root);
     let is_child_ignored = set_disposition(libc::SIGCHLD, libc::SIG_DFL);
     Inherited { mask: before, is_child_ignored }
 }
 
-/// Opens what is closed of 0, 1 and 2, so that no descriptor of our own gets such a number: the
-/// kernel gives the lowest that is free.
-fn fill_standard_descriptors(path: &CStr, flags: OFlags) {
+/// Opens what is closed of 0, 1 and 2, so that no descriptor of our own gets such a number (the
+/// kernel gives the lowest that is free), and what is for people goes into no file of ours.
+fn fill_standard_descriptors(filling: impl Fn() -> Result<OwnedFd>) {
     for fd in [stdin(), stdout(), stderr()] {
-        if rustix::io::fcntl_getfd(fd).is_err()
-            && let Ok(filling) = open(path, flags, Mode::empty())
-        {
-            let _number = filling.into_raw_fd();
+        if rustix::io::fcntl_getfd(fd).is_err() {
+            filling().map(IntoRawFd::into_raw_fd).ok();
         }
     }
+}
+
+/// The one thing that is there in every container. What is written to it is EBADF.
+fn open_root() -> Result<OwnedFd> {
+    open(c"/", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Whether the signal was ignored before.

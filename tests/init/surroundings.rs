@@ -18,6 +18,14 @@ fn closed_standard_descriptors_are_no_obstacle_and_stay_closed() {
 }
 
 #[test]
+fn a_command_with_nothing_to_put_in_a_closed_descriptors_place_says_so() {
+    let script = r#"mount -t tmpfs none /dev && exec "$1" help >&-"#;
+    let end = run(&["unshare", "-m", "sh", "-c", script, "sh", OPM]);
+    assert_eq!(end.rest, ["opm: cannot write to stdout: Bad file descriptor"]);
+    assert_eq!(end.code, Some(1));
+}
+
+#[test]
 fn the_program_starts_where_the_caller_was_and_init_stands_in_the_root() {
     let answer = compare("cwd of init, of the program", Reach::Group, |init| {
         let mut command = Command::new(init[0]);
