@@ -10,8 +10,8 @@ use super::processes::drops;
 use super::say;
 use super::survivors::Survivors;
 use crate::process::Pid;
-use crate::sys::mask::{Arrival, is_pending, take};
 use crate::sys::program::{Place, Reaped, reap};
+use crate::sys::signals::{Arrival, is_pending, take};
 use crate::sys::terminal::Terminal;
 use crate::sys::{Errno, Reach, kill, own_pid};
 
@@ -196,7 +196,7 @@ impl Watch {
 
     /// The program has been stopped. Our own stop is how the shell above learns of it.
     fn share_stop(&mut self, signal: i32) {
-        if is_pending(libc::SIGCONT) {
+        if is_pending(&[libc::SIGCONT]) {
             // It is about to be passed on.
             return;
         }
@@ -228,7 +228,7 @@ impl Watch {
     /// Stops us, which has no effect on a PID 1.
     fn stop(&self) {
         // A stop drops a pending CONT, which would be the one that is to resume us.
-        if !is_pending(libc::SIGCONT) {
+        if !is_pending(&[libc::SIGCONT]) {
             kill(own_pid(), libc::SIGSTOP, Reach::Process).ok();
         }
     }

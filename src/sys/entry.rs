@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::stdio::{stderr, stdin, stdout};
 
 use super::Result;
-use super::mask::{self, Mask};
+use super::signals::{ALL, Mask, set_mask};
 
 /// What `opm init` was started with, to be handed on to its program exactly.
 #[derive(Debug, Clone, Copy)]
@@ -30,13 +30,13 @@ impl Inherited {
         if self.is_child_ignored {
             set_disposition(libc::SIGCHLD, libc::SIG_IGN);
         }
-        mask::set(self.mask);
+        set_mask(self.mask);
     }
 }
 
 /// Blocks every signal, and gives what was blocked before.
 pub fn hold() -> Mask {
-    mask::set(mask::ALL)
+    set_mask(ALL)
 }
 
 /// The words after the program's name.
@@ -57,7 +57,7 @@ pub fn begin(before: Mask) {
     let null = || open(c"/dev/null", OFlags::RDWR, Mode::empty());
     fill_standard_descriptors(|| null().or_else(|_| open_root()));
     set_disposition(libc::SIGPIPE, libc::SIG_IGN);
-    mask::set(before);
+    set_mask(before);
 }
 
 /// Begins `opm init`: everything stays blocked; SIGCHLD gets its default action, without which the

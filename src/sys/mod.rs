@@ -18,7 +18,6 @@ pub mod held;
 pub mod home;
 pub mod limits;
 pub mod linux;
-pub mod mask;
 pub mod namespace;
 pub mod output_of;
 pub mod peer;

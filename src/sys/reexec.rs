@@ -2,7 +2,7 @@
 //! signal. Children stay children, and the new image adopts from the journal.
 //!
 //! All that a signal handler needs is made beforehand, and kept for the life of the process.
-use super::{Errno, limits, mask};
+use super::{Errno, limits, signals};
 use rustix::fd::AsRawFd;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
@@ -153,7 +153,7 @@ pub fn become_again() -> Errno {
     };
     let ends = words.split_inclusive(|byte| *byte == 0).map(|word| word.as_ptr().cast::<c_char>());
     let argv: Vec<*const c_char> = ends.chain([std::ptr::null()]).collect();
-    mask::set(0);
+    signals::set_mask(0);
     // SAFETY: each of the words ends in NUL, and lives here; `argv` ends in NULL.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
