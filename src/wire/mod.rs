@@ -167,7 +167,7 @@ pub enum Reply {
         outcomes: Vec<Outcome>,
         summary: Option<String>,
     },
-    List(Vec<Row>),
+    List(#[serde(with = "without_keys")] Vec<Row>),
     Info(Vec<Info>),
     Env(Vec<(String, Env)>),
     Logs(Vec<LogFiles>),
@@ -244,6 +244,48 @@ pub struct Row {
     pub cwd: String,
     /// RFC 3339: when it is started again, while it waits for that.
     pub next_at: Option<String>,
+}
+
+/// Rows as lists of their fields: `ls` of a thousand services reads half the bytes in half the
+/// time. The keys are for people's programs, see [`Row`].
+mod without_keys {
+    use super::{Id, Row, Status};
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[rustfmt::skip]
+    type Fields = (
+        Id, String, Option<i32>, Option<u64>, u64, Status, Option<f64>, Option<u64>, bool,
+        Option<u32>, u64, bool, String, String, Option<String>,
+    );
+
+    /// The same fields in the same order, both ways.
+    #[rustfmt::skip]
+    macro_rules! fields {
+        ($with:ident) => {
+            $with!(
+                id, name, pid, uptime_ms, restarts, status, cpu_percent, memory_bytes, watching,
+                processes, generation, adopted, command, cwd, next_at
+            )
+        };
+    }
+
+    pub(super) fn serialize<S: Serializer>(rows: &[Row], to: S) -> Result<S::Ok, S::Error> {
+        macro_rules! list {
+            ($($field:ident),*) => {
+                |Row { $($field),* }| ($($field),*)
+            };
+        }
+        to.collect_seq(rows.iter().map(fields!(list)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Row>, D::Error> {
+        macro_rules! row {
+            ($($field:ident),*) => {
+                |($($field),*): Fields| Row { $($field),* }
+            };
+        }
+        Ok(Vec::deserialize(from)?.into_iter().map(fields!(row)).collect())
+    }
 }
 
 /// One element of `info --format json`, exactly: a row and more.
