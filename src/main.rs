@@ -27,12 +27,11 @@ extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
 fn enter(words: Vec<OsString>) -> u8 {
     let first: Vec<Option<&str>> = words.iter().take(4).map(|word| word.to_str()).collect();
     match first.as_slice() {
-        [Some("daemon"), Some("start"), Some("--foreground")] => match opm::cli::home_or_complain()
-        {
+        [Some("daemon"), Some("start"), Some("--foreground")] => match opm::cli::home() {
             Ok(home) => opm::daemon::serve(&home, false),
             Err(code) => code,
         },
-        [Some("run"), ..] => match opm::cli::run_options_or_complain(&words[1..]) {
+        [Some("run"), ..] => match opm::cli::run_options(&words[1..]) {
             Ok(options) => opm::run::run(options),
             Err(code) => code,
         },

@@ -5,7 +5,7 @@
     reason = "a test's way to fail; clippy exempts test functions only, not what they call"
 )]
 
-use opm::cli::args::ENTRIES;
+use opm::cli::commands::ENTRIES;
 use opm::service::options::{Group, OPTIONS, text_of};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

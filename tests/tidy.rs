@@ -23,21 +23,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("daemon", &["service", "process", "wire", "sys"]),
     ("run", &["service", "process", "wire", "sys", "daemon"]),
     ("init", &["service", "process", "wire", "sys"]),
-    ("cli", &["service", "process", "wire", "run::options", "daemon::serve"]),
+    ("cli", &["service", "process", "wire", "sys", "run::options", "daemon::serve"]),
 ];
+
+/// What of sys the command line may not: it asks, and the daemon supervises.
+const DAEMONS_OWN: &[&str] = &["Kernel", "linux", "spawn"];
 
 /// What single files may besides, and why.
 const DOORS: &[(&str, &[&str])] = &[
     // A new binary is asked before it takes over.
-    ("src/cli/daemon.rs", &["daemon::can_take_over", "sys::output_of"]),
-    ("src/cli/launched.rs", &["sys::home::open_regular"]),
-    // The fork that puts a daemon behind a command, and whose daemon it is that answers.
-    ("src/cli/client.rs", &["sys::daemonize", "sys::peer", "sys::attributes"]),
-    // What the definer of a service has; what the daemon will give.
-    ("src/cli/environment.rs", &["sys::attributes"]),
-    // A home is made as the daemon makes it, and by the user whose it is.
-    ("src/cli/home.rs", &["sys::home", "sys::user", "sys::Mode"]),
-    ("src/cli/run.rs", &["sys::reexec::LISTENER_VARIABLE"]),
+    ("src/cli/daemon.rs", &["daemon::can_take_over"]),
 ];
 
 const DEPENDENCIES: &[&str] =
@@ -247,6 +242,20 @@ fn rooms_import_only_whom_they_may() {
         }
     }
     report("imports across rooms", &broken);
+}
+
+#[test]
+fn the_command_line_has_no_hand_in_processes() {
+    let mut broken = Vec::new();
+    for source in sources().iter().filter(|source| source.room() == Some("cli")) {
+        for (at, path) in source.code.match_indices("crate::sys::") {
+            let statement = source.code[at + path.len()..].split(';').next().unwrap_or_default();
+            if words(statement).any(|word| DAEMONS_OWN.contains(&word)) {
+                broken.push(format!("{}:{}", source.path, line_of(&source.code, at)));
+            }
+        }
+    }
+    report("cli imports what only the daemon may", &broken);
 }
 
 /// What is over the bound and not listed, and what is listed and needn't be.

@@ -1,7 +1,4 @@
-//! The commands, their aliases and options: the syntax, apart from what they do.
-//!
-//! Only the command that was asked for is built, so `opm ls` doesn't pay for the others.
-//! Never prints a line of help over 80 columns; a test sees to it.
+//! The words and options of each command: the syntax, apart from what the command does.
 use crate::run::options::Prefix;
 use crate::service::options::{Group, OPTIONS, Opt, text_of};
 use crate::service::signal::Signal;
@@ -9,79 +6,7 @@ use crate::service::spec::{Restart, Spec};
 use crate::service::units::Span;
 use clap::{Arg, ArgAction, Command};
 
-/// One command as the operator sees it.
-#[derive(Clone, Copy, Debug)]
-pub struct Entry {
-    pub name: &'static str,
-    pub aliases: &'static [&'static str],
-    /// One line, 50 columns at most.
-    pub about: &'static str,
-    build: fn(Command) -> Command,
-}
-
-const fn entry(
-    name: &'static str,
-    aliases: &'static [&'static str],
-    about: &'static str,
-    build: fn(Command) -> Command,
-) -> Entry {
-    Entry { name, aliases, about, build }
-}
-
-/// Every command that clap parses; `init` has a door of its own, before clap. So has `run`: clap
-/// only gives its help and its errors.
-pub const ENTRIES: &[Entry] = &[
-    entry("start", &[], "start services, or define a new one", start),
-    entry("stop", &["kill"], "stop services; returns when all of it is gone", target),
-    entry("restart", &[], "stop, then start again", restart),
-    entry("remove", &["rm", "del", "delete"], "stop services and forget them", target),
-    entry("adjust", &["update", "modify"], "change services from their next start on", adjust),
-    entry("list", &["ls", "status", "ps"], "list the services", list),
-    entry("info", &["details", "describe", "show"], "all about services", listed),
-    entry("env", &[], "the environment that services get, with values", listed),
-    entry("get-command", &["cstart"], "the command of services, as a line", target),
-    entry("signal", &[], "send a signal to services", signal),
-    entry("reset", &[], "set the counters of services to 0", target),
-    entry("logs", &[], "the last lines that services wrote", logs),
-    entry("flush", &["clean"], "empty the log files of services", optional_target),
-    entry("events", &[], "what happened to services", events),
-    entry("wait", &[], "wait until services are in a state", wait),
-    entry("import", &["add"], "define and start the services of a file", import),
-    entry("save", &["store", "dump"], "save the list for restore", plain),
-    entry("restore", &["resurrect"], "bring back what was up when saved", restore),
-    entry("health", &[], "exit 0 only if online and ready", optional_target),
-    entry("run", &[], "supervise in the foreground, PID 1 or not", run),
-    entry("daemon", &[], "start, stop, restart, upgrade the daemon", daemon),
-    entry("doctor", &[], "what this system offers, and anything odd", formatted),
-];
-
-/// `name` or one of its aliases.
-pub fn find(name: &str) -> Option<&'static Entry> {
-    ENTRIES.iter().find(|entry| entry.name == name || entry.aliases.contains(&name))
-}
-
-impl Entry {
-    /// The clap command: its whole syntax.
-    pub fn command(&self) -> Command {
-        let command = Command::new(self.name)
-            .bin_name(format!("opm {}", self.name))
-            .about(self.about)
-            .no_binary_name(true)
-            .disable_help_subcommand(true)
-            .disable_version_flag(true)
-            // Keeps `--help`, which this clap has no renderer for: `help` has one.
-            .override_help(self.name);
-        let aliased = if self.aliases.is_empty() {
-            command
-        } else {
-            command.after_help(format!("Aliases: {}", self.aliases.join(", ")))
-        };
-        (self.build)(aliased)
-            .arg(switch("no-daemon-start", "fail if no daemon runs, start none").global(true))
-    }
-}
-
-fn switch(name: &'static str, help: &'static str) -> Arg {
+pub(super) fn switch(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
 
@@ -94,19 +19,19 @@ fn target_arg() -> Arg {
     Arg::new("target").value_name("TARGET").num_args(1..).help(help)
 }
 
-fn plain(command: Command) -> Command {
+pub(super) fn plain(command: Command) -> Command {
     command
 }
 
-fn target(command: Command) -> Command {
+pub(super) fn target(command: Command) -> Command {
     command.arg(target_arg().required(true))
 }
 
-fn optional_target(command: Command) -> Command {
+pub(super) fn optional_target(command: Command) -> Command {
     command.arg(target_arg().help("id, name, list (1,web) or glob (api-*) [default: all]"))
 }
 
-fn formatted(command: Command) -> Command {
+pub(super) fn formatted(command: Command) -> Command {
     command
         .arg(
             option("format", "FORMAT", "default or json")
@@ -118,11 +43,11 @@ fn formatted(command: Command) -> Command {
         .arg(switch("json", "the same as --format json"))
 }
 
-fn listed(command: Command) -> Command {
+pub(super) fn listed(command: Command) -> Command {
     formatted(target(command))
 }
 
-fn list(command: Command) -> Command {
+pub(super) fn list(command: Command) -> Command {
     formatted(optional_target(command))
         .arg(switch("no-usage", "without cpu and memory: reads nothing of /proc"))
 }
@@ -131,7 +56,7 @@ fn force() -> Arg {
     switch("force", "despite a look-alike that opm didn't start")
 }
 
-fn start(command: Command) -> Command {
+pub(super) fn start(command: Command) -> Command {
     let usage = "opm start [OPTIONS] TARGET... [-- ARGS...]\n       \
                  opm start [OPTIONS] -- COMMAND [ARGS...]";
     let target = "a service (id, name, list, all, glob), a process file\n\
@@ -149,11 +74,11 @@ fn update_env() -> Arg {
     switch("update-env", "take the environment and the .env anew")
 }
 
-fn restart(command: Command) -> Command {
+pub(super) fn restart(command: Command) -> Command {
     target(command).arg(update_env())
 }
 
-fn adjust(command: Command) -> Command {
+pub(super) fn adjust(command: Command) -> Command {
     let name = "another name, while nothing of it lives";
     let line = "what it runs, as start takes it; of one service";
     let command = target(command).arg(option("command", "LINE", line));
@@ -214,7 +139,7 @@ pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn signal(command: Command) -> Command {
+pub(super) fn signal(command: Command) -> Command {
     target(command)
         .arg(
             Arg::new("signal")
@@ -226,7 +151,7 @@ fn signal(command: Command) -> Command {
         .arg(switch("tree", "to all that descends from it, not the leader alone"))
 }
 
-fn logs(command: Command) -> Command {
+pub(super) fn logs(command: Command) -> Command {
     optional_target(command)
         .arg(
             option("lines", "N", "how many of each file")
@@ -239,12 +164,12 @@ fn logs(command: Command) -> Command {
         .arg(switch("out", "only what was written to stdout"))
 }
 
-fn events(command: Command) -> Command {
+pub(super) fn events(command: Command) -> Command {
     let follow = switch("follow", "go on until the daemon ends").short('f');
     formatted(optional_target(command)).arg(follow)
 }
 
-fn wait(command: Command) -> Command {
+pub(super) fn wait(command: Command) -> Command {
     target(command)
         .arg(
             option("for", "STATE", "online, ready, stopped or errored")
@@ -259,13 +184,13 @@ fn wait(command: Command) -> Command {
         )
 }
 
-fn import(command: Command) -> Command {
+pub(super) fn import(command: Command) -> Command {
     command
         .arg(Arg::new("file").value_name("FILE").required(true).help("process file; - is stdin"))
         .arg(force())
 }
 
-fn run(command: Command) -> Command {
+pub(super) fn run(command: Command) -> Command {
     let usage = "opm run [OPTIONS] FILE\n       opm run [OPTIONS] -- COMMAND [ARGS...]";
     let prefix =
         "before each line: none, name, time or json\n[default: name, none for one service]";
@@ -291,11 +216,11 @@ fn run(command: Command) -> Command {
         .arg(switch("quiet", "say nothing of exits and restarts").short('q'))
 }
 
-fn restore(command: Command) -> Command {
+pub(super) fn restore(command: Command) -> Command {
     command.arg(force())
 }
 
-fn daemon(command: Command) -> Command {
+pub(super) fn daemon(command: Command) -> Command {
     let sub = |name: &'static str, about: &'static str| {
         Command::new(name).bin_name(format!("opm daemon {name}")).about(about).override_help(name)
     };
@@ -314,41 +239,4 @@ fn daemon(command: Command) -> Command {
             Arg::new("binary").value_name("BINARY").help("the new program [default: this one]"),
         ),
     ])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn helps(command: &mut Command) -> Vec<String> {
-        command.build();
-        let mut texts = vec![super::super::help::of(command)];
-        for sub in command.get_subcommands_mut() {
-            texts.extend(helps(sub));
-        }
-        texts
-    }
-
-    #[test]
-    fn every_help_fits_80_columns() {
-        let mut texts = vec![super::super::usage::overview()];
-        for entry in ENTRIES {
-            texts.extend(helps(&mut entry.command()));
-        }
-        for line in texts.iter().flat_map(|text| text.lines()) {
-            assert!(line.chars().count() <= 80, "{line}");
-        }
-    }
-
-    #[test]
-    fn the_syntax_of_every_command_is_sound_and_no_name_is_there_twice() {
-        let mut seen = Vec::new();
-        for entry in ENTRIES {
-            entry.command().debug_assert();
-            for name in [&[entry.name], entry.aliases].concat() {
-                assert!(!seen.contains(&name), "{name}");
-                seen.push(name);
-            }
-        }
-    }
 }

@@ -1,9 +1,13 @@
 //! The commands about the daemon itself.
-use super::ask::{outcomes, strange};
-use super::client::{Client, Connection, Need};
-use super::launched::{last_line, own_program};
-use super::output::{Done, Failure, put, say, say_json};
-use super::{Call, home, render, wants_json};
+use super::client::{Client, Need};
+use super::connection::Connection;
+use super::holder::lock_holder;
+use super::launch::{self, last_line, log_length, own_program};
+use super::output::{Done, Failure, print, print_outcomes, reason, show};
+use super::poll::is_readable;
+use super::request::{Call, outcomes, strange, wants_json};
+use super::{home, render};
+use crate::sys::{output_of::output_of, pidfd};
 use crate::wire::{Health, Outcome, Reply, Request, Status, code};
 use clap::ArgMatches;
 use std::path::Path;
@@ -15,10 +19,9 @@ const UPGRADE_TIME_MAX: Duration = Duration::from_secs(60);
 const CHECK_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a daemon that has said that it leaves may take to be gone.
 const EXIT_TIME_MAX: Duration = Duration::from_secs(10);
-/// An exec lets go of the lock for an instant; after this long it is nobody's.
-const LET_GO: Duration = Duration::from_millis(300);
 /// The option that takes what ran elsewhere for gone.
 const FORGET: &str = "forget-elsewhere";
+/// From one try to connect to a daemon that replaces itself to the next.
 const RETRY: Duration = Duration::from_millis(2);
 
 pub(super) fn daemon(call: &Call) -> Done {
@@ -40,24 +43,27 @@ fn start(client: &Client, options: &ArgMatches) -> Done {
     }
     let (health, how) = match present(client)? {
         Some(health) => (health, "already running"),
-        None if !client.may_start => return Err(client.away()),
         None => {
             let option = format!("--{FORGET}");
             let more: &[&str] = if forget { &[&option] } else { &[] };
-            (health_of(client, client.start_with(more)?)?, "started")
+            (launch(client, more)?, "started")
         }
     };
-    say(&format!("daemon: {how} (pid {})", health.pid))?;
+    print(&format!("daemon: {how} (pid {})", health.pid))?;
     Ok(code::DONE)
 }
 
 /// The daemon, if one runs. One that is just ending may still take a connection: it does not.
 fn present(client: &Client) -> Result<Option<Health>, Failure> {
-    client.try_connect()?.map_or(Ok(None), word_of)
+    Connection::open(&client.home)?.map_or(Ok(None), word_of)
 }
 
-fn health_of(client: &Client, connection: Connection) -> Result<Health, Failure> {
-    word_of(connection)?.ok_or_else(|| client.away())
+/// A daemon that is started now.
+fn launch(client: &Client, more: &[&str]) -> Result<Health, Failure> {
+    if !client.may_start {
+        return Err(client.away());
+    }
+    word_of(launch::start(&client.home, more)?)?.ok_or_else(|| client.away())
 }
 
 /// None: it ended before it answered.
@@ -75,42 +81,24 @@ fn word_of(mut connection: Connection) -> Result<Option<Health>, Failure> {
 /// only be stopped by one.
 fn stop(client: &Client, services: bool) -> Done {
     let need = if services { Need::Record } else { Need::Running };
-    let holder = home::lock_holder(&client.home);
-    match client.ask(need, &Request::Leave { services })? {
-        Some(reply) => {
-            let refused = |outcome: &Outcome| outcome.code != code::DONE;
-            let stays =
-                matches!(&reply, Reply::Outcomes { outcomes, .. } if outcomes.iter().any(refused));
-            if !stays {
-                wait_for_exit(client, holder);
-            }
-            outcomes(&reply)
-        }
-        None => {
-            let left =
-                if home::is_on_record(&client.home) { "; services are left alone" } else { "" };
-            say(&format!("daemon: not running{left}"))?;
-            Ok(code::DONE)
-        }
+    let daemon = lock_holder(&client.home).and_then(|pid| pidfd::open(pid).ok());
+    let Some(reply) = client.request(need, &Request::Leave { services })? else {
+        let left = if home::is_on_record(&client.home) { "; services are left alone" } else { "" };
+        print(&format!("daemon: not running{left}"))?;
+        return Ok(code::DONE);
+    };
+    let refused = |outcome: &Outcome| outcome.code != code::DONE;
+    let stays = matches!(&reply, Reply::Outcomes { outcomes, .. } if outcomes.iter().any(refused));
+    // A command that follows at once would else meet a daemon that is about to end.
+    if let (Some(daemon), false) = (daemon, stays) {
+        is_readable(daemon, EXIT_TIME_MAX);
     }
-}
-
-/// Until the daemon that answered has let go of the lock: a command that follows at once would
-/// else meet a daemon that is about to end.
-fn wait_for_exit(client: &Client, holder: Option<i32>) {
-    let began = Instant::now();
-    while holder.is_some()
-        && home::lock_holder(&client.home) == holder
-        && began.elapsed() < EXIT_TIME_MAX
-    {
-        std::thread::sleep(RETRY);
-    }
+    outcomes(&reply)
 }
 
 fn health(client: &Client, options: &ArgMatches) -> Done {
-    match client.ask(Need::Running, &Request::Health)? {
-        Some(Reply::Health(health)) if wants_json(options) => say_json(&health)?,
-        Some(Reply::Health(health)) => put(render::health(&health).as_bytes())?,
+    match client.request(Need::Running, &Request::Health)? {
+        Some(Reply::Health(health)) => show(wants_json(options), &health, render::health)?,
         Some(_) => return Err(strange()),
         None => return Err(client.away()),
     }
@@ -118,33 +106,25 @@ fn health(client: &Client, options: &ArgMatches) -> Done {
 }
 
 fn restart(client: &Client) -> Done {
-    match present(client)? {
-        Some(before) => replace(client, &before, None, "restarted"),
-        None if !client.may_start => Err(client.away()),
-        None => {
-            let health = health_of(client, client.start()?)?;
-            say(&format!("daemon: it was not running; started (pid {})", health.pid))?;
-            Ok(code::DONE)
-        }
+    if let Some(before) = present(client)? {
+        return replace(client, &before, None, "restarted");
     }
+    let health = launch(client, &[])?;
+    print(&format!("daemon: it was not running; started (pid {})", health.pid))?;
+    Ok(code::DONE)
 }
 
 fn upgrade(client: &Client, binary: Option<&String>) -> Done {
-    // The daemon's directory is `/`.
-    let absolute = |path: &String| {
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
-        path.into_os_string().into_string().map_err(|_| Failure::plain("the path is not UTF-8"))
-    };
     let binary = match binary {
         Some(path) if !Path::new(path).is_file() => {
             return Err(Failure::plain(format!("{path}: no such file")));
         }
-        Some(path) => absolute(path)?,
-        None => {
-            let own = std::env::current_exe().map_err(|e| Failure::plain(e.to_string()))?;
-            absolute(&own.to_string_lossy().into_owned())?
-        }
+        // The daemon's directory is `/`.
+        Some(path) => std::path::absolute(path).unwrap_or_else(|_| path.into()),
+        None => std::env::current_exe().map_err(|e| Failure::plain(e.to_string()))?,
     };
+    let binary = binary.into_os_string().into_string();
+    let binary = binary.map_err(|_| Failure::plain("the path is not UTF-8"))?;
     check_binary(&binary)?;
     let before = present(client)?.ok_or_else(|| client.away())?;
     replace(client, &before, Some(binary), "upgraded")
@@ -152,26 +132,26 @@ fn upgrade(client: &Client, binary: Option<&String>) -> Done {
 
 /// The new binary's own word that it can take over: a bad one would end the daemon for good.
 fn check_binary(binary: &str) -> Result<(), Failure> {
-    let refuse = |reason: String| Failure::plain(format!("{binary}: {reason} (not upgraded)"));
-    let words = ["opm", "daemon", "self-check"];
-    match crate::sys::output_of::output_of(binary, &words, CHECK_TIME_MAX) {
-        Err(e) => Err(refuse(super::output::why(e))),
+    let refuse = |reason: &str| Failure::plain(format!("{binary}: {reason} (not upgraded)"));
+    match output_of(binary, &["opm", "daemon", "self-check"], CHECK_TIME_MAX) {
+        Err(e) => Err(refuse(&reason(e))),
         Ok(Some(said)) if crate::daemon::can_take_over(&said) => Ok(()),
-        Ok(_) => Err(refuse("it fails its self-check".to_owned())),
+        Ok(_) => Err(refuse("it fails its self-check")),
     }
 }
 
 /// Either the daemon says that it will not, or the connection ends with its exec, or it says
 /// that it will. In the two last cases it is asked whether it is another one now.
 fn replace(client: &Client, before: &Health, binary: Option<String>, how: &str) -> Done {
-    let mut old = client.try_connect()?.ok_or_else(|| client.away())?;
-    let told = client.log_length();
+    let mut old = Connection::open(&client.home)?.ok_or_else(|| client.away())?;
+    let process = old.process();
+    let told = log_length(&client.home);
     old.send(&Request::Upgrade { binary: binary.clone() })?;
     loop {
         match old.next() {
             Ok(Some(Reply::Failed { code, text })) => return Err(Failure::new(code, text)),
             Ok(Some(Reply::Outcomes { outcomes, .. })) if outcomes.iter().any(|o| o.code != 0) => {
-                return super::output::conclude(&outcomes);
+                return print_outcomes(&outcomes);
             }
             Ok(Some(Reply::Progress { .. })) => {}
             Ok(Some(_) | None) | Err(_) => break,
@@ -180,45 +160,50 @@ fn replace(client: &Client, before: &Health, binary: Option<String>, how: &str) 
     let has_closed = old.wait_for_close(EXIT_TIME_MAX);
     let began = Instant::now();
     loop {
-        match client.try_connect()?.map(|new| health_of(client, new)) {
-            Some(Ok(Health { pid, version, image, .. })) => {
+        match Connection::open(&client.home)?.map(word_of) {
+            Some(Ok(Some(Health { pid, version, image, .. }))) => {
                 if image.is_some() && (pid, image) == (before.pid, before.image) {
                     return Err(not_replaced(client, how, has_closed, told));
                 }
-                say(&format!("daemon: {how} (pid {pid}, version {version})"))?;
+                print(&format!("daemon: {how} (pid {pid}, version {version})"))?;
                 return Ok(code::DONE);
             }
             // It was asked for long enough.
             Some(Err(failure)) if began.elapsed() > EXIT_TIME_MAX => return Err(failure),
-            Some(Err(_)) | None => {}
+            Some(Ok(None)) if began.elapsed() > EXIT_TIME_MAX => return Err(client.away()),
+            Some(_) | None => {}
         }
         if began.elapsed() > UPGRADE_TIME_MAX {
             return Err(client.away());
         }
-        if began.elapsed() > LET_GO && home::lock_holder(&client.home).is_none() {
+        // An exec goes on being this process. The socket of a daemon that made it anew may be away
+        // for an instant, and nothing tells when it is back.
+        let Some(process) = &process else {
+            std::thread::sleep(RETRY);
+            continue;
+        };
+        if is_readable(process, RETRY) {
             // It died on the way: what was wished for is a running daemon all the same.
-            let health = health_of(client, client.start()?)?;
-            let text = format!("daemon: it was gone; started (pid {})", health.pid);
+            let text = format!("daemon: it was gone; started (pid {})", launch(client, &[])?.pid);
             return match binary.filter(|binary| Path::new(binary) != own_program()) {
                 Some(binary) => Err(Failure::plain(format!("{text}, not {binary}"))),
-                None => say(&text).map(|()| code::DONE),
+                None => print(&text).map(|()| code::DONE),
             };
         }
-        std::thread::sleep(RETRY);
     }
 }
 
 /// The same image answers: it has closed the connection for an exec that failed, or it waits.
 fn not_replaced(client: &Client, how: &str, has_closed: bool, told: u64) -> Failure {
-    let log = client.home.join("daemon.log");
     if has_closed {
-        let last = last_line(&log, told).unwrap_or_default();
-        let why = last.find("cannot execute").and_then(|at| last.get(at..));
-        let why = why.map_or_else(|| format!("see {}", log.display()), str::to_owned);
+        let last = last_line(&client.home, told).unwrap_or_default();
+        let why = last.find("cannot execute").and_then(|at| last.get(at..)).map(str::to_owned);
+        let log = client.home.join("daemon.log");
+        let why = why.unwrap_or_else(|| format!("see {}", log.display()));
         return Failure::plain(format!("daemon: not {how}: {why}"));
     }
     let request = Request::List { usage: false };
-    let rows = match client.ask(Need::Running, &request) {
+    let rows = match client.request(Need::Running, &request) {
         Ok(Some(Reply::List(rows))) => rows,
         _ => Vec::new(),
     };
@@ -230,14 +215,9 @@ fn not_replaced(client: &Client, how: &str, has_closed: bool, told: u64) -> Fail
 }
 
 pub(super) fn doctor(call: &Call) -> Done {
-    let findings = match call.client.demand(&Request::Doctor)? {
-        Reply::Doctor(findings) => findings,
-        _ => return Err(strange()),
+    let Reply::Doctor(findings) = call.client.demand(&Request::Doctor)? else {
+        return Err(strange());
     };
-    if call.json() {
-        say_json(&findings)?
-    } else {
-        put(render::doctor(&findings).as_bytes())?
-    }
+    show(call.json(), &findings, |findings| render::doctor(findings))?;
     Ok(code::DONE)
 }

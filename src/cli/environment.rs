@@ -1,9 +1,9 @@
 //! What a command sees when it defines a service: its directory, its environment, the `.env` that
 //! lies there. Captured here and nowhere else.
-use super::ask::strange;
 use super::client::Need;
-use super::output::{Failure, warn, why};
-use super::{Call, dotenv};
+use super::dotenv;
+use super::output::{Failure, reason, warn};
+use super::request::{Call, strange};
 use crate::service::context::Context;
 use crate::service::selector::Selector;
 use crate::service::spec::Env;
@@ -88,7 +88,7 @@ pub(super) fn dotenv_of(cwd: &Path) -> Result<Env, Failure> {
             return Ok(Env::new());
         }
         Err(e) => {
-            warn(&format!("{}: {}, left out", path.display(), why(e)));
+            warn(&format!("{}: {}, left out", path.display(), reason(e)));
             return Ok(Env::new());
         }
     };
@@ -119,7 +119,7 @@ pub(super) fn update(
     let mut rows: Vec<Row> = Vec::new();
     for part in target.parts() {
         let request = Request::Info { target: part.text().to_owned() };
-        match call.client.ask(Need::Record, &request) {
+        match call.client.request(Need::Record, &request) {
             Ok(Some(Reply::Info(infos))) => rows.extend(infos.into_iter().map(|info| info.row)),
             Ok(None | Some(Reply::Outcomes { .. })) => {}
             Err(failure) if failure.code == code::NO_SUCH => {}

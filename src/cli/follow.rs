@@ -1,41 +1,14 @@
-//! Waiting without end for something to read, while somebody still reads what we write; and for
-//! the removal of services, whichever daemon is there.
-use super::client::{Client, Connection};
-use super::output::{Failure, why};
+//! Waiting for the removal of services, whichever daemon is there.
+use super::connection::Connection;
+use super::poll::is_readable;
 use crate::service::selector::Selector;
 use crate::wire::{Reply, Request, Until, code};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use std::os::fd::{AsFd, BorrowedFd};
+use rustix::fd::BorrowedFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// While no daemon is there, from one look to the next.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-/// Waits until one of `sources` can be read or the time is over (true), or until nobody reads our
-/// stdout any more (false): a pipe's writer learns that only from poll, or from its next write.
-pub(super) fn wait(sources: &[impl AsFd], most: Option<Duration>) -> Result<bool, Failure> {
-    let out = rustix::stdio::stdout();
-    let most = most.and_then(|most| Timespec::try_from(most).ok());
-    loop {
-        let mut fds: Vec<PollFd<'_>> =
-            sources.iter().map(|source| PollFd::new(source, PollFlags::IN)).collect();
-        // No events asked for: ERR (a pipe without readers) and HUP are always reported.
-        fds.push(PollFd::new(&out, PollFlags::empty()));
-        let ready = match poll(&mut fds, most.as_ref()) {
-            Ok(ready) => ready,
-            Err(Errno::INTR) => continue,
-            Err(e) => return Err(Failure::plain(format!("poll: {}", why(e)))),
-        };
-        let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
-        if fds.last().is_some_and(|out| out.revents().intersects(gone)) {
-            return Ok(false);
-        }
-        if ready == 0 || fds[..sources.len()].iter().any(|fd| !fd.revents().is_empty()) {
-            return Ok(true);
-        }
-    }
-}
 
 /// Hears when the last of some services is removed.
 pub(super) struct Removal {
@@ -61,24 +34,17 @@ impl Removal {
     }
 
     /// Whether all are removed. Waits for nothing.
-    pub(super) fn is_complete(&mut self, client: &Client) -> bool {
+    pub(super) fn is_complete(&mut self, home: &Path) -> bool {
         if self.connection.is_none() && self.look_at.is_some_and(|at| at <= Instant::now()) {
-            self.connection = self.ask(client);
+            self.connection = self.ask(home);
             self.look_at = Some(Instant::now() + LOOK_AGAIN);
         }
-        let Some(connection) = &mut self.connection else {
+        let is_answered =
+            |connection: &mut _| is_readable(Connection::fd(connection), Duration::ZERO);
+        let Some(mut connection) = self.connection.take_if(is_answered) else {
             return false;
         };
-        let ready = poll(
-            &mut [PollFd::from_borrowed_fd(connection.fd(), PollFlags::IN)],
-            Some(&Timespec::default()),
-        );
-        if ready != Ok(1) {
-            return false;
-        }
-        let reply = connection.next();
-        self.connection = None;
-        match reply {
+        match connection.next() {
             Ok(Some(Reply::Outcomes { outcomes, .. })) => {
                 outcomes.iter().all(|one| [code::DONE, code::NO_SUCH].contains(&one.code))
             }
@@ -93,8 +59,8 @@ impl Removal {
         }
     }
 
-    fn ask(&self, client: &Client) -> Option<Connection> {
-        let mut connection = client.try_connect().ok()??;
+    fn ask(&self, home: &Path) -> Option<Connection> {
+        let mut connection = Connection::open(home).ok()??;
         let (target, until) = (self.target.clone(), Until::Removed);
         connection.send(&Request::Wait { target, until, timeout_ms: None }).ok()?;
         Some(connection)

@@ -1,78 +1,98 @@
 //! Who stands between a command and its answer, and what can be done about it.
 //!
 //! Only looks: at the kernel's table of locks, and at what processes say of themselves.
-use super::home;
-use std::path::{Path, PathBuf};
+use super::output::Failure;
+use crate::sys::home::lock_sharers;
+use crate::sys::procfs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Who holds the home's lock, or should answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Holder {
     /// A daemon, by its pid: serving, beginning, or hanging.
     Daemon(i32),
     /// Whoever made the socket and does not hold the lock: no daemon any more, or not yet.
     Listener(i32),
-    /// Children of a daemon that is gone, forked and not yet exec'd, by the lock that they hold.
-    Children(PathBuf),
+    /// Children of a daemon that is gone, forked and not yet exec'd.
+    Children,
 }
 
 impl Holder {
     /// Who holds the lock of `home`.
     pub(super) fn of_lock(home: &Path) -> Option<Self> {
-        let pid = home::lock_holder(home)?;
-        let lives = comm(pid).is_some();
-        Some(if lives { Self::Daemon(pid) } else { Self::Children(home.join("lock")) })
+        let pid = lock_holder(home)?;
+        Some(if comm(pid).is_some() { Self::Daemon(pid) } else { Self::Children })
     }
 
     /// The same where the kernel's table does not tell: in a PID namespace it leaves out the locks
     /// that a process took which is gone. A look at every process.
     pub(super) fn of_descriptors(home: &Path) -> Option<Self> {
-        let lock = home.join("lock");
-        let is_held = !holders_of(&lock).is_empty();
-        is_held.then_some(Self::Children(lock))
-    }
-
-    /// What makes it the one.
-    pub(super) fn reason(&self, home: &Path) -> String {
-        match self {
-            Self::Daemon(_) | Self::Children(_) => format!("holds {}/lock", home.display()),
-            Self::Listener(_) => format!("made {}/opm.sock", home.display()),
-        }
+        first_sharer(home).map(|_| Self::Children)
     }
 
     /// Whether nothing that it does brings an answer nearer.
-    pub(super) fn is_stuck(&self) -> bool {
+    pub(super) fn is_stuck(self) -> bool {
         !matches!(self, Self::Daemon(_))
     }
 
     /// `pid 7 (opm)`, or what there is to say.
-    pub(super) fn name(&self) -> String {
+    pub(super) fn name(self, home: &Path) -> String {
         match self {
             Self::Daemon(pid) | Self::Listener(pid) => {
-                format!("pid {pid} ({})", comm(*pid).unwrap_or_else(|| "gone".to_owned()))
+                format!("pid {pid} ({})", comm(pid).unwrap_or_else(|| "gone".to_owned()))
             }
-            Self::Children(lock) => match holders_of(lock).first() {
+            Self::Children => match first_sharer(home) {
                 Some(pid) => format!("pid {pid}, started by a daemon that is gone, not yet exec'd"),
                 None => "a child of a daemon that is gone".to_owned(),
             },
         }
     }
 
-    /// What it is doing, and what to do.
-    pub(super) fn advice(&self) -> String {
-        match self {
+    /// That there is no answer because of it, what it is doing, and what to do.
+    pub(super) fn in_the_way(self, home: &Path) -> Failure {
+        let what = match self {
+            Self::Daemon(_) | Self::Children => format!("holds {}/lock", home.display()),
+            Self::Listener(_) => format!("made {}/opm.sock", home.display()),
+        };
+        let advice = match self {
             Self::Daemon(pid) | Self::Listener(pid) => {
-                let state = state(*pid);
-                format!("{state} (end it: kill -9 {pid}; services live on)")
+                format!("{} (end it: kill -9 {pid}; services live on)", state(pid))
             }
-            Self::Children(lock) => match holders_of(lock).first() {
+            Self::Children => match first_sharer(home) {
                 Some(pid) => {
-                    let state = state(*pid);
+                    let state = state(pid);
                     format!("{state} (bring back its log or directory, or end it: kill {pid})")
                 }
                 None => "waiting (try again)".to_owned(),
             },
-        }
+        };
+        Failure::unreachable(format!("daemon: no answer; {} {what}: {advice}", self.name(home)))
     }
+}
+
+/// Who holds the home's lock: the pid that took it, which may be gone while a child that has
+/// not exec'd yet still holds it. Read from /proc/locks, because trying the lock would make a
+/// daemon that tries it at this very moment believe that another one lives.
+pub(super) fn lock_holder(home: &Path) -> Option<i32> {
+    let lock = std::fs::metadata(home.join("lock")).ok()?;
+    holder_in(&std::fs::read_to_string("/proc/locks").ok()?, lock.ino())
+}
+
+/// The device is not compared: for btrfs and overlayfs stat(2) says another one than the
+/// kernel's table does. A stranger's lock with the same inode number only makes us wait.
+fn holder_in(locks: &str, inode: u64) -> Option<i32> {
+    locks.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        (words.next()? == "FLOCK").then_some(())?;
+        let pid = words.nth(2)?.parse().ok()?;
+        let found = words.next()?.rsplit(':').next()?.parse::<u64>().ok()?;
+        (found == inode).then_some(pid)
+    })
+}
+
+fn first_sharer(home: &Path) -> Option<i32> {
+    lock_sharers(&home.join("lock").to_string_lossy()).first().copied()
 }
 
 fn comm(pid: i32) -> Option<String> {
@@ -82,17 +102,25 @@ fn comm(pid: i32) -> Option<String> {
 
 /// What a process is doing, in words.
 fn state(pid: i32) -> &'static str {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let letter = text.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
-    match letter {
-        Some('T' | 't') => "stopped by a signal or a debugger",
-        Some('D') => "hanging in the kernel",
-        Some('R') => "running",
-        Some('S' | 'I') => "waiting",
+    match procfs::stat(pid).map_or(0, |stat| stat.state) {
+        b'T' | b't' => "stopped by a signal or a debugger",
+        b'D' => "hanging in the kernel",
+        b'R' => "running",
+        b'S' | b'I' => "waiting",
         _ => "ended",
     }
 }
 
-fn holders_of(lock: &Path) -> Vec<i32> {
-    home::lock_sharers(&lock.to_string_lossy())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_of_a_lock_is_found_by_the_inode() {
+        let locks = "1: POSIX  ADVISORY  WRITE 9 08:01:55 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 77 08:01:55 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 78 08:01:56 0 EOF\n";
+        assert_eq!(holder_in(locks, 55), Some(77));
+        assert_eq!(holder_in(locks, 56), None, "78 only waits");
+    }
 }

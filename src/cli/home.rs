@@ -3,12 +3,10 @@
 //!
 //! Root never acts as root in a home of somebody else, who could have put anything there: a link,
 //! a definition, a listener. [`find`] makes root's command that user's before it looks there.
-use super::output::{Failure, warn, why};
+use super::output::{Failure, reason, warn};
 use crate::process::stat::environ_value;
 use crate::sys::home::Home;
-pub(super) use crate::sys::home::lock_sharers;
 use crate::sys::user::{User, become_user};
-use crate::wire::code;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -83,7 +81,7 @@ pub(crate) fn for_run() -> Result<Vec<PathBuf>, Failure> {
         return Ok(vec![home]);
     }
     let text = format!("{}: it is not root's (choose another OPM_HOME)", home.display());
-    Err(Failure::new(code::UNREACHABLE, text))
+    Err(Failure::unreachable(text))
 }
 
 /// A home may be a link to where there is room; but only one that nobody else can have planted.
@@ -110,12 +108,12 @@ fn yield_to_owner(home: &Path) -> Result<(), Failure> {
         return Ok(());
     };
     become_user(uid, gid).map_err(|errno| {
-        let (home, reason) = (home.display(), why(errno));
+        let (home, reason) = (home.display(), reason(errno));
         let text = format!(
             "{home}: it belongs to uid {uid}, whom root can't become: {reason} (run opm as that \
              user)"
         );
-        Failure::new(code::UNREACHABLE, text)
+        Failure::unreachable(text)
     })
 }
 
@@ -175,14 +173,14 @@ fn is_root() -> bool {
 }
 
 fn homeless() -> Failure {
-    Failure::new(code::UNREACHABLE, "no home: neither OPM_HOME nor HOME is set (set one)")
+    Failure::unreachable("no home: neither OPM_HOME nor HOME is set (set one)")
 }
 
 fn absolute(home: PathBuf) -> Result<PathBuf, Failure> {
     // By its components: behind a slash at its end a link would be followed, whoever planted it.
     std::path::absolute(&home)
         .map(|home| home.components().collect())
-        .map_err(|e| Failure::new(code::UNREACHABLE, format!("{}: {}", home.display(), why(e))))
+        .map_err(|e| Failure::unreachable(format!("{}: {}", home.display(), reason(e))))
 }
 
 fn choose(
@@ -203,7 +201,7 @@ fn choose(
 
 /// Makes the home, for its owner alone, or sees that it is one: before anything is put there.
 pub(crate) fn create(home: &Path) -> Result<(), Failure> {
-    let wrong = |text: String| Failure::new(code::UNREACHABLE, text);
+    let wrong = |text: String| Failure::unreachable(text);
     let path = home.to_str();
     let path = path.ok_or_else(|| wrong(format!("{}: it is not UTF-8", home.display())))?;
     Home::open(path).map(drop).map_err(|errno| wrong(Home::refusal(path, errno)))
@@ -218,27 +216,6 @@ pub(crate) fn is_on_record(home: &Path) -> bool {
 /// Whether there is no room for a line of daemon.log.
 pub(crate) fn is_full(home: &Path) -> bool {
     rustix::fs::statvfs(home).is_ok_and(|system| system.f_bavail == 0)
-}
-
-/// Who holds the home's lock: the pid that took it, which may be gone while a child that has
-/// not exec'd yet still holds it. Read from /proc/locks, because trying the lock would make a
-/// daemon that tries it at this very moment believe that another one lives.
-pub(crate) fn lock_holder(home: &Path) -> Option<i32> {
-    let lock = std::fs::metadata(home.join("lock")).ok()?;
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    holder_in(&locks, lock.ino())
-}
-
-/// The device is not compared: for btrfs and overlayfs stat(2) says another one than the
-/// kernel's table does. A stranger's lock with the same inode number only makes us wait.
-fn holder_in(locks: &str, inode: u64) -> Option<i32> {
-    locks.lines().find_map(|line| {
-        let mut words = line.split_ascii_whitespace().skip(1);
-        (words.next()? == "FLOCK").then_some(())?;
-        let pid = words.nth(2)?.parse().ok()?;
-        let found = words.next()?.rsplit(':').next()?.parse::<u64>().ok()?;
-        (found == inode).then_some(pid)
-    })
 }
 
 #[cfg(test)]
@@ -256,14 +233,5 @@ mod tests {
         assert_eq!(at(None, Some("/b"), true, true).as_deref(), Some("/run/opm"));
         assert_eq!(at(None, None, false, true).as_deref(), Some("/run/opm"));
         assert_eq!(at(None, None, false, false), None);
-    }
-
-    #[test]
-    fn the_holder_of_a_lock_is_found_by_the_inode() {
-        let locks = "1: POSIX  ADVISORY  WRITE 9 08:01:55 0 EOF\n\
-                     2: FLOCK  ADVISORY  WRITE 77 08:01:55 0 EOF\n\
-                     2: -> FLOCK  ADVISORY  WRITE 78 08:01:56 0 EOF\n";
-        assert_eq!(holder_in(locks, 55), Some(77));
-        assert_eq!(holder_in(locks, 56), None, "78 only waits");
     }
 }

@@ -2,19 +2,20 @@
 //! works while the daemon is away. Bytes pass as they are.
 //!
 //! Never reads a file from its beginning: the end is found backwards, within a bound.
-use super::Call;
-use super::ask::{Found, collect};
 use super::client::Need;
-use super::follow::{self, Removal};
-use super::output::{Done, Failure, complain, put, warn, why};
+use super::connection::Connection;
+use super::follow::Removal;
+use super::output::{Done, Failure, error, reason, warn, write};
+use super::poll;
+use super::request::{Call, Found, collect};
 use crate::service::name::file_name_of;
 use crate::service::selector::Selector;
 use crate::wire::{LogFiles, Reply, Request, code};
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
-use std::fs::File;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::fs::{File, Metadata};
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -24,60 +25,70 @@ const READ_BYTES: usize = 64 << 10;
 /// A line that is longer gets its prefix again in the middle.
 const LINE_BYTES_MAX: usize = 64 << 10;
 
-/// One stream of one service.
-struct Stream {
-    service: String,
-    kind: &'static str,
-    path: PathBuf,
-}
-
 pub(super) fn logs(call: &Call) -> Done {
     let (files, worst) = files(call)?;
     let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
-    let mut streams = Vec::new();
-    for LogFiles { name, out, error, .. } in files {
-        let (Some(out), Some(error)) = (out, error) else {
+    let mut tails = Vec::new();
+    for LogFiles { name, out, error: err, .. } in files {
+        let (Some(out), Some(err)) = (out, err) else {
             let text = "its output is that of opm run (see its terminal or the container's log)";
-            complain(&format!("{name}: {text}"));
+            error(&format!("{name}: {text}"));
             continue;
         };
-        let pair = [("out", out, call.flag("err")), ("error", error, call.flag("out"))];
-        for (kind, path, unwanted) in pair {
-            if !unwanted {
-                streams.push(Stream { service: name.clone(), kind, path: path.into() });
-            }
-        }
+        let pair = [("out", out, call.flag("err")), ("error", err, call.flag("out"))];
+        let wanted = pair.into_iter().filter(|(_, _, unwanted)| !unwanted);
+        tails.extend(wanted.map(|(kind, path, _)| Tail::new(&name, kind, path.into())));
     }
-    let follow = call.flag("follow") && !streams.is_empty();
+    let follow = call.flag("follow") && !tails.is_empty();
     let lines = call.matches.get_one::<u32>("lines").copied().unwrap_or_default();
+    let is_one_of_many = tails.len() > 1;
     // Watched before the first look: what is written in between is then seen twice as an
     // event and once as text, never missed.
-    let watch = if follow { Some(watch(&streams)?) } else { None };
-    let alone = streams.len() == 1;
-    let mut tails = Vec::new();
-    for stream in streams {
-        let mut tail = Tail::open(stream)?;
-        tail.last_lines(lines, !alone)?;
-        tails.push(tail);
+    let watch = if follow { Some(watch_directories(&tails)?) } else { None };
+    for tail in &mut tails {
+        tail.reopen(watch.as_ref())?;
+        tail.last_lines(lines, is_one_of_many)?;
     }
     if let Some(watch) = watch {
-        let mut removal = Removal::of(&names);
-        while turn(&mut tails, &watch, !alone, &removal)? {
-            if removal.is_complete(&call.client) {
-                tails.iter_mut().try_for_each(|tail| tail.go_on(&watch, !alone))?;
-                complain(&format!("{}: removed", names.join(", ")));
-                break;
-            }
-        }
+        follow_all(&mut tails, &watch, &names, &call.client.home)?;
     }
     Ok(worst)
+}
+
+/// Prints what is written until all services are removed, or nobody reads.
+fn follow_all(
+    tails: &mut [Tail],
+    watch: &OwnedFd,
+    names: &[String],
+    home: &Path,
+) -> Result<(), Failure> {
+    let is_one_of_many = tails.len() > 1;
+    let mut removal = Removal::of(names);
+    let mut goes_on = true;
+    while goes_on {
+        // Before the look at the files: what was written before the removal is there by then.
+        let is_complete = removal.is_complete(home);
+        for tail in &mut *tails {
+            let prefix = is_one_of_many.then(|| format!("{} | ", tail.service));
+            tail.catch_up(watch, prefix.as_deref())?;
+        }
+        if is_complete {
+            error(&format!("{}: removed", names.join(", ")));
+            return Ok(());
+        }
+        let (connection, most) = removal.source();
+        let sources: Vec<_> = connection.into_iter().chain([watch.as_fd()]).collect();
+        goes_on = poll::wait(&sources, most)?;
+        poll::drain(watch)?;
+    }
+    Ok(())
 }
 
 /// The log files: what the daemon says, or, while it is away, what their names say.
 fn files(call: &Call) -> Result<Found<LogFiles>, Failure> {
     let parsed = Selector::parse(&call.target()).map_err(Failure::usage)?;
     let mut need = Need::Running;
-    if call.client.try_connect()?.is_none() {
+    if Connection::open(&call.client.home)?.is_none() {
         let directory = call.client.home.join("logs");
         let parts = parsed.parts();
         let found: Vec<LogFiles> =
@@ -113,9 +124,11 @@ fn by_name(directory: &Path, name: &str) -> Option<LogFiles> {
     Some(LogFiles { id: 0, name: name.to_owned(), out: text(out), error: text(error) })
 }
 
-/// One file that is being read.
+/// One stream of one service, and how far it was read.
 struct Tail {
-    stream: Stream,
+    service: String,
+    kind: &'static str,
+    path: PathBuf,
     file: Option<File>,
     at: u64,
     /// Something else than a file has its name, and that was said.
@@ -125,39 +138,42 @@ struct Tail {
 }
 
 impl Tail {
-    fn open(stream: Stream) -> Result<Self, Failure> {
-        let mut tail = Self { stream, file: None, at: 0, odd: false, partial: Vec::new() };
-        tail.reopen()?;
-        Ok(tail)
+    fn new(service: &str, kind: &'static str, path: PathBuf) -> Self {
+        let (service, partial) = (service.to_owned(), Vec::new());
+        Self { service, kind, path, file: None, at: 0, odd: false, partial }
     }
 
     fn wrong(&self, error: std::io::Error) -> Failure {
-        Failure::plain(format!("{}: {}", self.stream.path.display(), why(error)))
+        Failure::plain(format!("{}: {}", self.path.display(), reason(error)))
     }
 
     /// Takes the file that has the name now, if it is another one. True if so.
-    fn reopen(&mut self) -> Result<bool, Failure> {
-        let identity = |m: std::fs::Metadata| (m.dev(), m.ino());
-        let named = std::fs::metadata(&self.stream.path).ok().map(identity);
+    fn reopen(&mut self, watch: Option<&OwnedFd>) -> Result<bool, Failure> {
+        let identity = |m: Metadata| (m.dev(), m.ino());
+        let named = std::fs::metadata(&self.path).ok().map(identity);
         let held = self.file.as_ref().and_then(|file| file.metadata().ok()).map(identity);
         // A name that is gone for a moment (rotation): the held file goes on.
         if named.is_none() || named == held {
             return Ok(false);
         }
-        match open(&self.stream.path) {
+        match open(&self.path) {
             Ok(file) => self.file = Some(file),
             // A FIFO would keep us waiting, a device may have no end: what it is now, it was at
             // the start.
-            Err(e) if e.kind() == std::io::ErrorKind::InvalidInput => {
+            Err(e) if e.kind() == ErrorKind::InvalidInput => {
                 if !std::mem::replace(&mut self.odd, true) {
-                    warn(&format!("{}: it is no regular file", self.stream.path.display()));
+                    warn(&format!("{}: it is no regular file", self.path.display()));
                 }
                 return Ok(false);
             }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
             Err(e) => return Err(self.wrong(e)),
         }
         self.at = 0;
+        // Before it is read: what is written from here on wakes us.
+        if let Some(watch) = watch {
+            add_watch(watch, &self.path, WatchFlags::MODIFY);
+        }
         Ok(true)
     }
 
@@ -167,16 +183,15 @@ impl Tail {
             return Ok(());
         };
         let end = file.metadata().map_err(|e| self.wrong(e))?.len();
-        let begin = begin_of_last(file, end, count).map_err(|e| self.wrong(e))?;
-        if titled && begin < end {
-            let Stream { service, kind, path } = &self.stream;
-            put(format!("==> {service} {kind} ({}) <==\n", path.display()).as_bytes())?;
+        self.at = begin_of_last(file, end, count).map_err(|e| self.wrong(e))?;
+        if titled && self.at < end {
+            let Self { service, kind, path, .. } = self;
+            write(format!("==> {service} {kind} ({}) <==\n", path.display()).as_bytes())?;
         }
-        self.at = begin;
         let last = self.copy_to(end, None)?;
         // The next title, or the first prefix, needs a line of its own.
         if titled && last.is_some_and(|byte| byte != b'\n') {
-            put(b"\n")?;
+            write(b"\n")?;
         }
         Ok(())
     }
@@ -192,36 +207,21 @@ impl Tail {
                 // Cut by `flush` in this moment.
                 Ok(0) => break,
                 Ok(n) => n,
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 Err(e) => return Err(self.wrong(e)),
             };
             self.at += n as u64;
             last = Some(bytes[n - 1]);
             match prefix {
-                None => put(&bytes[..n])?,
-                Some(prefix) => put(&prefixed(&mut self.partial, &bytes[..n], prefix))?,
+                None => write(&bytes[..n])?,
+                Some(prefix) => write(&prefixed(&mut self.partial, &bytes[..n], prefix))?,
             }
         }
         Ok(last)
     }
 
-    /// Prints what is new, and watches the file if that is another one.
-    fn go_on(&mut self, watch: &OwnedFd, prefix: bool) -> Result<(), Failure> {
-        let before = self.file.is_some();
-        let label = prefix.then(|| format!("{} | ", self.stream.service));
-        let inode = self.file.as_ref().and_then(|f| f.metadata().ok()).map(|m| m.ino());
-        self.catch_up(label.as_deref())?;
-        let now = self.file.as_ref().and_then(|f| f.metadata().ok()).map(|m| m.ino());
-        if !before || inode != now {
-            watch_file(watch, &self.stream.path);
-            // What was written before the watch.
-            self.catch_up(label.as_deref())?;
-        }
-        Ok(())
-    }
-
     /// Prints what is new.
-    fn catch_up(&mut self, prefix: Option<&str>) -> Result<(), Failure> {
+    fn catch_up(&mut self, watch: &OwnedFd, prefix: Option<&str>) -> Result<(), Failure> {
         loop {
             if let Some(file) = &self.file {
                 let end = file.metadata().map_err(|e| self.wrong(e))?.len();
@@ -231,7 +231,7 @@ impl Tail {
                 self.copy_to(end, prefix)?;
             }
             // Rotated: the rest of the old file was printed, now the new one.
-            if !self.reopen()? {
+            if !self.reopen(Some(watch))? {
                 return Ok(());
             }
         }
@@ -244,7 +244,7 @@ fn open(path: &Path) -> std::io::Result<File> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::ErrorKind::InvalidInput.into()) }
+    if file.metadata()?.is_file() { Ok(file) } else { Err(ErrorKind::InvalidInput.into()) }
 }
 
 /// Where the last `count` lines of the first `end` bytes begin; a last line without a newline
@@ -261,7 +261,7 @@ fn begin_of_last(file: &File, end: u64, count: u32) -> std::io::Result<u64> {
         at -= step as u64;
         match file.read_exact_at(&mut bytes[..step], at) {
             // Cut in this moment, by `flush` or a rotation: what it had is gone.
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(at),
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(at),
             read => read?,
         }
         for (n, byte) in bytes[..step].iter().enumerate().rev() {
@@ -294,61 +294,24 @@ fn prefixed(partial: &mut Vec<u8>, bytes: &[u8], prefix: &str) -> Vec<u8> {
     text
 }
 
-/// Watches the directories for files that come, and the files for what is written. A busy
-/// neighbour in the same directory wakes nobody.
-fn watch(streams: &[Stream]) -> Result<OwnedFd, Failure> {
-    let wrong = |e: Errno| Failure::plain(format!("inotify: {}", why(e)));
-    let flags = CreateFlags::CLOEXEC | CreateFlags::NONBLOCK;
-    let watch = inotify::init(flags).map_err(wrong)?;
+/// A watch of the directories, for files that come. The files themselves are watched for what is
+/// written, one by one: a busy neighbour in the same directory wakes nobody.
+fn watch_directories(tails: &[Tail]) -> Result<OwnedFd, Failure> {
+    let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
+    let watch = watch.map_err(|e| Failure::plain(format!("inotify: {}", reason(e))))?;
     let comes = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
-    for stream in streams {
-        if let Some(directory) = stream.path.parent()
-            && let Err(e) = inotify::add_watch(&watch, directory, comes)
-        {
-            // Without the directory there is no log yet; without a free watch say so.
-            if e != Errno::NOENT {
-                warn(&format!("{}: {}", directory.display(), why(e)));
-            }
-        }
-        watch_file(&watch, &stream.path);
+    for directory in tails.iter().filter_map(|tail| tail.path.parent()) {
+        add_watch(&watch, directory, comes);
     }
     Ok(watch)
 }
 
-fn watch_file(watch: &OwnedFd, path: &Path) {
-    if let Err(e) = inotify::add_watch(watch, path, WatchFlags::MODIFY)
+fn add_watch(watch: &OwnedFd, path: &Path, flags: WatchFlags) {
+    // What isn't there yet comes with an event; without a free watch say so.
+    if let Err(e) = inotify::add_watch(watch, path, flags)
         && e != Errno::NOENT
     {
-        warn(&format!("{}: {}", path.display(), why(e)));
-    }
-}
-
-/// Prints what is new and waits for more, or for news of the services. False: nobody reads.
-fn turn(
-    tails: &mut [Tail],
-    watch: &OwnedFd,
-    prefix: bool,
-    removal: &Removal,
-) -> Result<bool, Failure> {
-    tails.iter_mut().try_for_each(|tail| tail.go_on(watch, prefix))?;
-    let (connection, most) = removal.source();
-    let sources: Vec<BorrowedFd<'_>> = connection.into_iter().chain([watch.as_fd()]).collect();
-    let goes_on = follow::wait(&sources, most)?;
-    drain(watch)?;
-    Ok(goes_on)
-}
-
-/// Takes the events off the queue: they only say that something happened.
-fn drain(watch: &OwnedFd) -> Result<(), Failure> {
-    let mut buffer = [MaybeUninit::uninit(); 4096];
-    let mut events = inotify::Reader::new(watch, &mut buffer);
-    loop {
-        match events.next() {
-            Ok(event) if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => {}
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return Ok(()),
-            Err(e) => return Err(Failure::plain(format!("inotify: {}", why(e)))),
-        }
+        warn(&format!("{}: {}", path.display(), reason(e)));
     }
 }
 

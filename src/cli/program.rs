@@ -1,7 +1,7 @@
 //! What a word that names no service may be: a script, an executable file, a program in PATH
 //! or a command line. Looks at files and never runs one.
 use super::foreign;
-use super::output::{Failure, why};
+use super::output::{Failure, reason};
 use crate::process::shell;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -128,7 +128,7 @@ impl Place {
             };
         };
         let shebang =
-            first_line(&path).map_err(|e| Failure::plain(format!("{word}: {}", why(e))))?;
+            first_line(&path).map_err(|e| Failure::plain(format!("{word}: {}", reason(e))))?;
         match shebang {
             Some(_) if executable => return Ok(Some(vec![as_path(word)])),
             Some(line) if extension == "sh" => {

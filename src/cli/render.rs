@@ -1,5 +1,5 @@
 //! Replies as text for people. Pure; JSON for programs is the wire types themselves.
-use super::output::visible;
+use super::output::escape;
 use super::table::{Cell, Hue, Look, lay_out};
 use crate::service::context::{Attributes, format_limit, format_umask, named};
 use crate::service::options::{Group, OPTIONS, text_of};
@@ -27,7 +27,7 @@ fn row(row: &Row) -> Vec<Cell> {
     };
     vec![
         row.id.to_string().into(),
-        visible(&row.name).into(),
+        escape(&row.name).into(),
         or_nothing(row.pid.map(|pid| pid.to_string())).into(),
         or_nothing(row.uptime_ms.map(human_uptime)).into(),
         row.restarts.to_string().into(),
@@ -133,7 +133,7 @@ fn pairs(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
     let mut text = String::new();
     for (key, value) in pairs {
-        text.push_str(&format!("{key:width$}  {}\n", visible(value)));
+        text.push_str(&format!("{key:width$}  {}\n", escape(value)));
     }
     text
 }
@@ -143,7 +143,7 @@ pub(crate) fn env(services: &[(String, Env)]) -> String {
     let mut text = String::new();
     for (name, env) in services {
         if services.len() > 1 {
-            text.push_str(&format!("# {}\n", visible(name)));
+            text.push_str(&format!("# {}\n", escape(name)));
         }
         for (key, value) in env {
             text.push_str(&format!("{key}={value}\n"));
@@ -168,7 +168,7 @@ pub(crate) fn event(event: &Event) -> String {
     if let Some(reason) = &event.reason {
         line.push_str(&format!(": {reason}"));
     }
-    visible(&line)
+    escape(&line)
 }
 
 pub(crate) fn health(health: &Health) -> String {
@@ -188,10 +188,10 @@ pub(crate) fn doctor(findings: &[Finding]) -> String {
     let mut text = String::new();
     for finding in findings {
         let Finding { level, subject, text: what, advice } = finding;
-        text.push_str(&visible(&format!("{level:<8} {subject}: {what}")));
+        text.push_str(&escape(&format!("{level:<8} {subject}: {what}")));
         text.push('\n');
         if !advice.is_empty() {
-            text.push_str(&format!("         {}\n", visible(advice)));
+            text.push_str(&format!("         {}\n", escape(advice)));
         }
     }
     text

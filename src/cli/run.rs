@@ -1,7 +1,7 @@
 //! What `opm run` is asked to do.
 use super::environment::{absolute, captured, current_directory, dotenv_of, last_of_each};
-use super::output::{Failure, put};
-use super::{args, home, start, usage};
+use super::output::{Failure, write};
+use super::{commands, home, start, usage};
 use crate::run::options::{Options, Prefix, STOP_TIMEOUT_MS};
 use crate::service::name::check_name;
 use crate::service::spec::{Policy, Restart, Spec};
@@ -52,9 +52,9 @@ pub(super) fn options(words: &[OsString]) -> Result<Options, Failure> {
 /// Help was printed, or is not to be had: that ends the command, too.
 fn parse(words: &[OsString]) -> Result<ArgMatches, Failure> {
     let missing = || Failure::usage("missing FILE or -- COMMAND (try 'opm run --help')");
-    let entry = args::find("run").ok_or_else(missing)?;
+    let entry = commands::find("run").ok_or_else(missing)?;
     let matches = usage::parse(entry, words.to_vec()).map_err(|instead| match instead {
-        Ok(help) => match put(help.as_bytes()) {
+        Ok(help) => match write(help.as_bytes()) {
             Ok(()) => Failure::new(code::DONE, ""),
             Err(failure) => failure,
         },

@@ -1,17 +1,15 @@
 //! The commands about services that exist: one request, and its reply said.
-use super::Call;
-use super::ask::{Found, act, collect, instead, outcomes, strange};
 use super::client::Need;
-use super::environment;
-use super::follow;
-use super::logs;
-use super::output::{Done, Failure, complain, conclude, no_such, put, say, say_json};
-use super::render;
+use super::output::{
+    Done, Failure, error, no_such, print, print_json, print_outcomes, report, show, write,
+};
+use super::request::{Call, Found, act, collect, instead, outcomes, strange};
 use super::table::Look;
+use super::{environment, logs, poll, render};
 use crate::service::selector::Selector;
 use crate::service::signal::Signal;
 use crate::service::units::Span;
-use crate::wire::{Event, Info, Reply, Request, Row, Status, Until, code};
+use crate::wire::{Event, Info, Outcome, Reply, Request, Row, Status, Until, code};
 use serde_json::{Map, Value};
 
 pub(super) fn stop(call: &Call) -> Done {
@@ -57,11 +55,7 @@ pub(super) fn wait(call: &Call) -> Done {
 pub(super) fn list(call: &Call) -> Done {
     let rows = rows(call, !call.flag("no-usage"))?;
     let (rows, worst) = meant(call, rows)?;
-    if call.json() {
-        say_json(&rows)?
-    } else {
-        put(render::list(&rows, look()).as_bytes())?
-    }
+    show(call.json(), &rows, |rows| render::list(rows, look()))?;
     Ok(worst)
 }
 
@@ -72,9 +66,7 @@ fn meant(call: &Call, mut rows: Vec<Row>) -> Result<Found<Row>, Failure> {
     for part in target.parts() {
         let chosen = part.choose(rows.iter().map(|row| (row.id, row.name.as_str())));
         if chosen.is_empty() && !part.is_all() {
-            let Failure { code, text } = no_such(part.text());
-            complain(&text);
-            worst = code;
+            worst = report(&no_such(part.text()));
         }
         ids.extend(chosen);
     }
@@ -87,7 +79,7 @@ fn meant(call: &Call, mut rows: Vec<Row>) -> Result<Found<Row>, Failure> {
 
 fn rows(call: &Call, usage: bool) -> Result<Vec<Row>, Failure> {
     let request = Request::List { usage };
-    match call.client.ask(Need::Record, &request)? {
+    match call.client.request(Need::Record, &request)? {
         Some(Reply::List(rows)) => Ok(rows),
         Some(_) => Err(strange()),
         None => Ok(Vec::new()),
@@ -120,18 +112,14 @@ pub(super) fn infos(call: &Call) -> Result<Found<Info>, Failure> {
 
 pub(super) fn info(call: &Call) -> Done {
     let (infos, worst) = infos(call)?;
-    if call.json() {
-        say_json(&infos)?
-    } else {
-        put(render::info(&infos).as_bytes())?
-    }
+    show(call.json(), &infos, |infos| render::info(infos))?;
     Ok(worst)
 }
 
 pub(super) fn command(call: &Call) -> Done {
     let (infos, worst) = infos(call)?;
     let lines: String = infos.iter().map(|info| format!("{}\n", info.row.command)).collect();
-    put(lines.as_bytes())?;
+    write(lines.as_bytes())?;
     Ok(worst)
 }
 
@@ -142,14 +130,14 @@ pub(super) fn env(call: &Call) -> Done {
         Some(all.drain(..).map(|one| (one.0.clone(), one)).collect())
     })?;
     if !call.json() {
-        put(render::env(&services).as_bytes())?;
+        write(render::env(&services).as_bytes())?;
         return Ok(worst);
     }
     let object = |(name, env): (String, Vec<(String, String)>)| {
         let vars: Map<String, Value> = env.into_iter().map(|(k, v)| (k, v.into())).collect();
         serde_json::json!({"name": name, "env": vars})
     };
-    say_json(&services.into_iter().map(object).collect::<Vec<_>>())?;
+    print_json(&services.into_iter().map(object).collect::<Vec<_>>())?;
     Ok(worst)
 }
 
@@ -170,7 +158,7 @@ pub(super) fn events(call: &Call) -> Done {
     };
     let need = if follow { Need::Daemon } else { Need::Record };
     let Some(mut connection) = call.client.connect(need)? else {
-        complain(NO_EVENTS);
+        error(NO_EVENTS);
         return Ok(code::DONE);
     };
     connection.send(&Request::Events { follow })?;
@@ -179,11 +167,11 @@ pub(super) fn events(call: &Call) -> Done {
         if !is_wanted(event) {
             return Ok(());
         }
-        if json { say_json(event) } else { say(&render::event(event)) }
+        if json { print_json(event) } else { print(&render::event(event)) }
     };
     loop {
         // A reader that leaves while nothing happens must not keep this command alive.
-        if follow && !connection.has_reply() && !follow::wait(&[connection.fd()], None)? {
+        if follow && !connection.has_reply() && !poll::wait(&[connection.fd()], None)? {
             return Ok(worst);
         }
         match connection.next()? {
@@ -191,7 +179,7 @@ pub(super) fn events(call: &Call) -> Done {
             Some(Reply::Events(events)) => {
                 events.iter().try_for_each(tell)?;
                 if !events.iter().any(is_wanted) {
-                    complain(NO_EVENTS);
+                    error(NO_EVENTS);
                 }
                 return Ok(worst);
             }
@@ -215,10 +203,10 @@ pub(super) fn restore(call: &Call) -> Done {
     let Reply::Outcomes { outcomes, summary } = reply else {
         return Err(strange());
     };
-    let worst = conclude(&outcomes)?;
-    put(render::list(&rows(call, true)?, look()).as_bytes())?;
+    let worst = print_outcomes(&outcomes)?;
+    write(render::list(&rows(call, true)?, look()).as_bytes())?;
     if let Some(summary) = summary {
-        say(&summary)?;
+        print(&summary)?;
     }
     Ok(worst)
 }
@@ -226,7 +214,7 @@ pub(super) fn restore(call: &Call) -> Done {
 /// A probe: never starts a daemon, since a service without one isn't supervised.
 pub(super) fn health(call: &Call) -> Done {
     let request = Request::Info { target: call.target() };
-    let infos = match call.client.ask(Need::Running, &request)? {
+    let infos = match call.client.request(Need::Running, &request)? {
         Some(Reply::Info(infos)) => infos,
         Some(reply) => return Err(instead(&reply)),
         None => return Err(call.client.away()),
@@ -243,7 +231,7 @@ pub(super) fn health(call: &Call) -> Done {
             (status, _) => (code::FAILED, status.word()),
         };
         let text = format!("{}: {state}", row.name);
-        outcomes.push(crate::wire::Outcome { code, text, warnings: Vec::new() });
+        outcomes.push(Outcome { code, text, warnings: Vec::new() });
     }
-    conclude(&outcomes)
+    print_outcomes(&outcomes)
 }

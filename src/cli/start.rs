@@ -2,14 +2,14 @@
 //!
 //! A service that exists comes first; only what names none, or is given a name, is looked for
 //! among files and programs.
-use super::ask::{act, outcomes, strange};
 use super::client::Need;
 use super::environment::{
     absolute, captured, current_directory, dotenv_of, last_of_each, package_name, read_up_to,
 };
-use super::output::{Done, Failure, no_such, warn, why};
+use super::output::{Done, Failure, no_such, reason, warn};
 use super::program::Place;
-use super::{Call, environment, foreign, services};
+use super::request::{Call, act, outcomes, strange};
+use super::{environment, foreign, services};
 use crate::process::command::{clean_name, default_name, pattern_of_argv};
 use crate::service::context::{DEFAULT_PATH, search_path};
 use crate::service::name::check_name;
@@ -101,7 +101,7 @@ fn start_several(call: &Call, words: &[String], shaped: bool) -> Done {
         update_those_down(call, &target)?;
     }
     let request = Request::Start { target: target.clone(), force: call.flag("force") };
-    let reply = if shaped { None } else { call.client.ask(Need::Record, &request)? };
+    let reply = if shaped { None } else { call.client.request(Need::Record, &request)? };
     match reply {
         Some(Reply::Outcomes { outcomes: found, .. })
             if found.iter().all(|one| one.code == code::NO_SUCH) => {}
@@ -121,7 +121,7 @@ fn start_existing(call: &Call, target: &str, stray: Option<&str>) -> Result<Opti
         None => Request::Start { target: target.to_owned(), force: call.flag("force") },
     };
     // Without a record nothing can have that name: no daemon is started for the question.
-    let unknown = match call.client.ask(Need::Record, &request) {
+    let unknown = match call.client.request(Need::Record, &request) {
         Ok(Some(Reply::Outcomes { outcomes: found, summary: _ }))
             if found.len() == 1 && found[0].code == code::NO_SUCH =>
         {
@@ -243,18 +243,18 @@ pub(super) fn text_of(cwd: PathBuf) -> Result<String, Failure> {
 fn directory(call: &Call) -> Result<PathBuf, Failure> {
     let Some(cwd) = call.matches.get_one::<String>("cwd") else {
         return current_directory()
-            .map_err(|e| Failure::plain(format!("the current directory: {}", why(e))));
+            .map_err(|e| Failure::plain(format!("the current directory: {}", reason(e))));
     };
     let wrong = |reason: String| Failure::plain(format!("{cwd}: {reason}"));
     if cwd.is_empty() {
         return Err(Failure::usage("--cwd: the directory's name is empty"));
     }
-    let path = absolute(Path::new(cwd)).map_err(|e| wrong(why(e)))?;
-    let found = std::fs::metadata(&path).map_err(|e| wrong(why(e)))?;
+    let path = absolute(Path::new(cwd)).map_err(|e| wrong(reason(e)))?;
+    let found = std::fs::metadata(&path).map_err(|e| wrong(reason(e)))?;
     if !found.is_dir() {
         return Err(wrong("Not a directory".to_owned()));
     }
-    rustix::fs::access(&path, rustix::fs::Access::EXEC_OK).map_err(|e| wrong(why(e)))?;
+    rustix::fs::access(&path, rustix::fs::Access::EXEC_OK).map_err(|e| wrong(reason(e)))?;
     Ok(path)
 }
 
@@ -351,7 +351,7 @@ fn import_file(call: &Call, name: &str) -> Done {
 
 /// The file's text, what to call it, and the directory that it lies in.
 fn read(name: &str) -> Result<(Vec<u8>, String, PathBuf), Failure> {
-    let wrong = |e: std::io::Error| Failure::plain(format!("{name}: {}", why(e)));
+    let wrong = |e: std::io::Error| Failure::plain(format!("{name}: {}", reason(e)));
     let most = file::FILE_BYTES_MAX as u64 + 1;
     if name == "-" {
         let mut bytes = Vec::new();

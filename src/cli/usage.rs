@@ -1,6 +1,6 @@
 //! What goes wrong with the words of a command, said in one line of ours; and the help that
 //! names every command.
-use super::args::{ENTRIES, Entry};
+use super::commands::{ENTRIES, Entry};
 use super::output::Failure;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Command};

@@ -5,6 +5,8 @@ use crate::process::Pid;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, FlockOperation, OFlags};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 /// The sticky bit: a directory that many write to.
 const S_ISVTX: u32 = 0o1000;
@@ -12,6 +14,9 @@ const S_ISVTX: u32 = 0o1000;
 const FILE_BYTES_MAX: u64 = 256 << 20;
 /// What is said of a file of the home that is none: no system call says this of a file.
 pub const NOT_REGULAR: Errno = Errno::MEDIUMTYPE;
+
+/// The daemon's socket, by its name in the home.
+pub const SOCKET: &str = "opm.sock";
 
 /// The home directory, open.
 #[derive(Debug)]
@@ -197,6 +202,17 @@ impl Home {
             other => other,
         }
     }
+}
+
+/// Connects to whoever listens in the directory `home`. By a descriptor of it: a socket's path has
+/// room for 107 bytes only.
+///
+/// # Errors
+/// What open(2) says of the directory, and connect(2).
+pub fn connect(home: &Path) -> std::io::Result<UnixStream> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(home, flags, rustix::fs::Mode::empty())?;
+    UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))
 }
 
 /// Whether a directory that was no home before has more in it than the log of our beginning.

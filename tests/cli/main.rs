@@ -8,7 +8,7 @@ mod start;
 
 use answers::{answer, event};
 use fake::{Scratch, end_of, golden, transcripts};
-use opm::cli::args::ENTRIES;
+use opm::cli::commands::ENTRIES;
 use opm::wire::{Reply, Request};
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;

@@ -1,18 +1,15 @@
 //! The home's socket: reached by the directory that is held, never by the home's path, which may
 //! lead to another daemon's home by now.
-use crate::sys::home::Home;
+pub(crate) use crate::sys::home::SOCKET;
+use crate::sys::home::{self, Home};
 use crate::sys::peer::peer;
 use crate::sys::{Errno, describe};
 use crate::wire::Failure;
 use mio::net::UnixListener;
-use rustix::fd::AsRawFd;
-use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// Its name in the home.
-pub(crate) const SOCKET: &str = "opm.sock";
 /// How long a daemon that seems to listen may take to turn out to be ending.
 const ENDING: Duration = Duration::from_secs(1);
 
@@ -37,9 +34,7 @@ pub(crate) fn connect(home: &Home) -> std::io::Result<UnixStream> {
 
 /// Connects to the daemon of another home. What is said over it does not wait for longer.
 pub(crate) fn connect_elsewhere(home: &str, most: Duration) -> std::io::Result<UnixStream> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = rustix::fs::open(home, flags, rustix::fs::Mode::empty())?;
-    let stream = UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))?;
+    let stream = home::connect(home.as_ref())?;
     stream.set_read_timeout(Some(most))?;
     stream.set_write_timeout(Some(most))?;
     Ok(stream)

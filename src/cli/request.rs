@@ -1,9 +1,10 @@
-//! Asking the daemon about a target, and saying what becomes of each item of it.
-use super::Call;
-use super::client::Need;
-use super::output::{Done, Failure, complain, conclude, no_such, say};
+//! A command that is about to be done: asking the daemon about its target, and saying what becomes
+//! of each item of it.
+use super::client::{Client, Need};
+use super::output::{Done, Failure, error, no_such, print, print_outcomes, report};
 use crate::service::selector::Selector;
 use crate::wire::{Reply, Request, code};
+use clap::ArgMatches;
 use std::collections::HashSet;
 use std::hash::Hash;
 
@@ -13,32 +14,58 @@ pub(super) const NO_SERVICES: &str = "no services (try 'opm start COMMAND')";
 /// What was found, and the worst exit code.
 pub(super) type Found<T> = (Vec<T>, u8);
 
+/// A command that was parsed, about to be done.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(super) matches: ArgMatches,
+    pub(super) client: Client,
+}
+
+impl Call {
+    /// A positional word or the value of an option.
+    pub(super) fn text(&self, name: &str) -> &str {
+        self.matches.get_one::<String>(name).map_or("", String::as_str)
+    }
+
+    /// The words that say which services are meant, as one list; none of them: all.
+    pub(super) fn target(&self) -> String {
+        let words = self.matches.get_many::<String>("target").into_iter().flatten();
+        let words: Vec<&str> = words.map(String::as_str).collect();
+        if words.is_empty() { "all".to_owned() } else { words.join(",") }
+    }
+
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.matches.get_flag(name)
+    }
+
+    pub(super) fn json(&self) -> bool {
+        wants_json(&self.matches)
+    }
+}
+
+pub(super) fn wants_json(matches: &ArgMatches) -> bool {
+    let format = matches.get_one::<String>("format");
+    matches.get_flag("json") || format.is_some_and(|format| format == "json")
+}
+
 /// A request about the target that ends with outcomes. Without a record every name is unknown,
 /// and `all` is none.
 pub(super) fn act(call: &Call, request: impl FnOnce(String) -> Request) -> Done {
     let target = call.target();
     let parsed = Selector::parse(&target).map_err(Failure::usage)?;
-    match call.client.ask(Need::Record, &request(target))? {
+    match call.client.request(Need::Record, &request(target))? {
         Some(Reply::Outcomes { outcomes, summary: None }) if outcomes.is_empty() => {}
         Some(reply) => return outcomes(&reply),
         None => {
             let unknown = parsed.parts().iter().filter(|part| !part.is_all());
-            let unknown = unknown.map(|part| no_such(part.text()));
-            if let Some(failure) = each(unknown) {
-                return Err(failure);
+            let codes = unknown.map(|part| report(&no_such(part.text())));
+            if let Some(code) = codes.max() {
+                return Ok(code);
             }
         }
     }
-    complain(NO_SERVICES);
+    error(NO_SERVICES);
     Ok(code::DONE)
-}
-
-/// Says all failures but the last, which is given back.
-fn each(failures: impl Iterator<Item = Failure>) -> Option<Failure> {
-    failures.reduce(|said, next| {
-        complain(&said.text);
-        next
-    })
 }
 
 /// Asks about each item of the target, so that one that names nothing hides no other. `take`
@@ -54,13 +81,11 @@ pub(super) fn collect<K: Eq + Hash, T>(
     let mut seen = HashSet::new();
     let mut worst = code::DONE;
     for part in parsed.parts() {
-        let failure = match call.client.ask(need, &request(part.text().to_owned())) {
+        let failure = match call.client.request(need, &request(part.text().to_owned())) {
             Ok(Some(mut reply)) => match take(&mut reply) {
                 Some(items) => {
-                    let fresh = items
-                        .into_iter()
-                        .filter_map(|(key, item)| seen.insert(key).then_some(item));
-                    found.extend(fresh);
+                    let fresh = |(key, item)| seen.insert(key).then_some(item);
+                    found.extend(items.into_iter().filter_map(fresh));
                     continue;
                 }
                 None => instead(&reply),
@@ -72,17 +97,14 @@ pub(super) fn collect<K: Eq + Hash, T>(
         if failure.code != code::NO_SUCH {
             return Err(failure);
         }
-        if !failure.text.is_empty() {
-            complain(&failure.text);
-        }
-        worst = failure.code;
+        worst = report(&failure);
     }
     // Nothing at all is an error without a document, not an empty one.
     if worst != code::DONE && found.is_empty() {
         return Err(Failure::new(worst, ""));
     }
     if found.is_empty() {
-        complain(NO_SERVICES);
+        error(NO_SERVICES);
     }
     Ok((found, worst))
 }
@@ -92,22 +114,18 @@ pub(super) fn outcomes(reply: &Reply) -> Done {
     let Reply::Outcomes { outcomes, summary } = reply else {
         return Err(strange());
     };
-    let worst = conclude(outcomes)?;
+    let worst = print_outcomes(outcomes)?;
     if let Some(summary) = summary {
-        say(summary)?;
+        print(summary)?;
     }
     Ok(worst)
 }
 
 /// A reply of another kind than the request's own: outcomes say what is wrong with a target.
 pub(super) fn instead(reply: &Reply) -> Failure {
-    match outcomes(reply) {
-        Ok(code) => Failure::new(code, ""),
-        Err(failure) => failure,
-    }
+    outcomes(reply).map_or_else(|failure| failure, |code| Failure::new(code, ""))
 }
 
 pub(super) fn strange() -> Failure {
-    let text = "daemon: it answered something else (try 'opm daemon upgrade')";
-    Failure::new(code::UNREACHABLE, text)
+    Failure::unreachable("daemon: it answered something else (try 'opm daemon upgrade')")
 }
