@@ -1,6 +1,5 @@
 //! The highest generation that was ever given, in a file of its own: with it an older copy of the
 //! journal is told from the newest one, and a lost journal takes no number with it.
-use super::Daemon;
 use crate::mutant::mutant;
 use crate::process::journal_format::checksum;
 use crate::sys::{Kernel, Mode, Result, write_all_at};
@@ -33,25 +32,20 @@ impl<F: std::fmt::Debug> Generations<F> {
         &self.file
     }
 
-    fn write<K: Kernel<File = F>>(&mut self, kernel: &mut K, generation: u64) -> Result<()> {
+    /// Before anything is forked: what it will be called is given from now on.
+    ///
+    /// # Errors
+    /// As of the journal: a file of a fixed place, written before.
+    pub(crate) fn write<K: Kernel<File = F>>(
+        &mut self,
+        kernel: &mut K,
+        generation: u64,
+    ) -> Result<()> {
         if self.written < generation {
             write_all_at(kernel, &self.file, 0, &encode(generation))?;
             self.written = generation;
         }
         Ok(())
-    }
-}
-
-impl<K: Kernel> Daemon<K> {
-    /// Before anything is forked: what it will be called is given from now on.
-    ///
-    /// # Errors
-    /// As of the journal: a file of a fixed place, written before.
-    pub(crate) fn note_sequence(&mut self) -> Result<()> {
-        let noted = self.ledger.generations.write(&mut self.kernel, self.ledger.sequence.0);
-        noted.inspect_err(|errno| {
-            self.ledger.disk_error = Some(format!("cannot write {}/{FILE}: {errno}", self.home));
-        })
     }
 }
 

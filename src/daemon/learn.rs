@@ -1,6 +1,7 @@
 //! Facts become inputs of the machines, and what these say becomes orders. The only caller of
 //! [`Machine::step`](crate::service::machine::Machine::step).
 use super::Daemon;
+use super::generations;
 use super::launch::{LIVING, environment, paths};
 use super::monitors::Advice;
 use super::timers::Timer;
@@ -302,7 +303,12 @@ impl<K: Kernel> Daemon<K> {
         {
             return Err((Stage::Fork, Errno::BUSY));
         }
-        self.note_sequence().map_err(|errno| (Stage::Sign, errno))?;
+        let noted = self.ledger.generations.write(&mut self.kernel, self.ledger.sequence.0);
+        noted.map_err(|errno| {
+            let file = generations::FILE;
+            self.ledger.disk_error = Some(format!("cannot write {}/{file}: {errno}", self.home));
+            (Stage::Sign, errno)
+        })?;
         // Room to sign in: what is written past the last whole slot is lost to the next daemon.
         let reserved = self.ledger.journal.reserve(&mut self.kernel, id);
         reserved.map_err(|errno| (Stage::Sign, errno))?;

@@ -1,5 +1,5 @@
 //! When a service does its work. The only kind: as soon as its program runs.
-use super::{Advice, Advised, Monitor};
+use super::advice::{Advice, Advised, Monitor};
 use crate::daemon::service::Service;
 use crate::service::machine::Phase;
 
