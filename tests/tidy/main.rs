@@ -7,6 +7,8 @@
     reason = "a test's way to fail; clippy exempts test functions only, not what they call"
 )]
 
+mod knots;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
