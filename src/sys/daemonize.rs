@@ -118,8 +118,8 @@ impl Plan {
             limits::set_locks_limit(mark).ok();
         }
         // Not closed: a pipe of the standard library's reports the exec.
-        // SAFETY: numbers only.
-        unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+        let range = [3, u32::MAX as usize, libc::CLOSE_RANGE_CLOEXEC as usize];
+        raw::numbers(libc::SYS_close_range, range).ok();
         Ok(())
     }
 }

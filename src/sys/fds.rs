@@ -1,5 +1,5 @@
 //! Descriptors across an exec: what an image leaves to the next one, and what it closes.
-use super::{Result, last_errno};
+use super::{Errno, Result, raw};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
@@ -10,8 +10,8 @@ pub fn close_inherited(kept: &[u32]) {
         let next = kept.iter().copied().filter(|fd| *fd >= first).min();
         let last = next.map_or(u32::MAX, |fd| fd - 1);
         if first <= last {
-            // SAFETY: called at the start, when nothing in this process owns a descriptor.
-            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+            // Nothing in this process owns a descriptor yet.
+            raw::numbers(libc::SYS_close_range, [first as usize, last as usize, 0]).ok();
         }
         match next {
             Some(fd) => first = fd + 1,
@@ -43,9 +43,7 @@ pub fn keep_across_exec(fd: impl AsFd) -> Result<()> {
 /// # Errors
 /// What dup3(2) says; then `old` is as it was.
 pub fn replace(old: &impl AsRawFd, new: OwnedFd) -> Result<()> {
-    // SAFETY: both are open and ours; the owner of `old` goes on owning the number.
-    if unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) } == -1 {
-        return Err(last_errno());
-    }
-    Ok(())
+    // The owner of `old` goes on owning the number.
+    let numbers = [new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC].map(|number| number as usize);
+    raw::numbers(libc::SYS_dup3, numbers).map(drop).map_err(Errno::from_raw_os_error)
 }

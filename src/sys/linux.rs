@@ -367,7 +367,7 @@ fn register(registry: &Registry, fd: i32, wake: Wake) -> Result<()> {
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
-fn milliseconds(time: Timespec) -> u64 {
+pub(super) fn milliseconds(time: Timespec) -> u64 {
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     seconds.saturating_mul(1000) + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
 }

@@ -3,6 +3,9 @@
 //! [`Kernel`] is what the daemon needs, at the granularity of system calls, so that the
 //! simulator can stand in for it and kill the daemon between any two. [`linux::Linux`] is the
 //! real one. Errors are bare [`Errno`]s; whoever asked adds the context.
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("opm runs on 64-bit Linux alone: pidfds, inodes of 64 bits, the poll's tokens");
+
 pub mod attributes;
 pub mod block;
 mod child;

@@ -142,8 +142,7 @@ pub fn make(at_exec: bool) -> Namespace {
         // Left at that, the program could start no threads before 6.3: copy_process() refuses
         // CLONE_VM where the namespace of children is another.
         let fd = raw::open(FOR_CHILDREN, libc::O_RDONLY, 0);
-        let args = fd.map(|fd| [fd as usize, CLONE_NEWTIME as usize, 0]);
-        if args.and_then(|args| raw::numbers(libc::SYS_setns, args)).is_err() {
+        if !fd.is_ok_and(enter) {
             return Namespace::default();
         }
     }
@@ -169,8 +168,7 @@ pub fn outermost() -> Option<OwnedFd> {
 /// Puts this process into a time namespace: what leaves a service on purpose is no part of its
 /// tree. False: it may not.
 pub fn enter(namespace: RawFd) -> bool {
-    // SAFETY: plain numbers; a descriptor that isn't open is EBADF.
-    unsafe { libc::setns(namespace, CLONE_NEWTIME as c_int) == 0 }
+    raw::numbers(libc::SYS_setns, [namespace as usize, CLONE_NEWTIME as usize, 0]).is_ok()
 }
 
 #[cfg(test)]

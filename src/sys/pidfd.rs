@@ -44,7 +44,7 @@ pub fn open(pid: i32) -> Result<OwnedFd> {
 pub fn has_pidfs() -> bool {
     let pid = rustix::process::getpid().as_raw_nonzero().get();
     let statfs = open(pid).and_then(rustix::fs::fstatfs);
-    size_of::<usize>() == 8 && statfs.is_ok_and(|statfs| statfs.f_type as u64 == PIDFS_MAGIC)
+    statfs.is_ok_and(|statfs| statfs.f_type as u64 == PIDFS_MAGIC)
 }
 
 /// The inode of a pidfd; an identity only with [`has_pidfs`].

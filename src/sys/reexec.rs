@@ -2,11 +2,14 @@
 //! signal. Children stay children, and the new image adopts from the journal.
 //!
 //! All that a signal handler needs is made beforehand, and kept for the life of the process.
-use super::{Errno, limits, signals};
+use super::linux::milliseconds;
+use super::{Errno, limits, raw, signals};
 use rustix::fd::AsRawFd;
+use rustix::process::WaitOptions;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// Tells the new image which descriptor is its listener.
 pub const LISTENER_VARIABLE: &str = "OPM_LISTENER";
@@ -18,7 +21,7 @@ const CRASHED_VARIABLE: &str = "OPM_CRASHED_AT";
 /// without them, so it waits a little and goes on.
 const CRASH_LOOP_MS: u64 = 60_000;
 /// What PID 1 waits after a second crash.
-const CRASH_PAUSE_SECS: libc::time_t = 1;
+const CRASH_PAUSE: Duration = Duration::from_secs(1);
 const FATAL: [c_int; 6] =
     [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGSYS];
 /// Ten times what the handler and the kernel's frame for a processor with wide registers need.
@@ -96,20 +99,22 @@ impl Image {
             rest /= 10;
         }
         let kept = [&LISTENER, &ALIVE].map(|fd| fd.load(Ordering::Relaxed));
-        for fd in kept {
-            // SAFETY: clears a descriptor's close-on-exec flag; EBADF for none.
-            unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
-        }
+        let keep = |flags: c_int| {
+            for fd in kept {
+                // EBADF for none.
+                let args = [fd, libc::F_SETFD, flags].map(|number| number as usize);
+                raw::numbers(libc::SYS_fcntl, args).ok();
+            }
+        };
+        keep(0);
         limits::lower_nofile();
         let env = self.env.as_ptr().cast::<*const c_char>();
         // SAFETY: program, argv and environment are NUL-terminated and end in NULL.
         unsafe { libc::execve(self.program.as_ptr(), self.argv.as_ptr(), env) };
         let error = std::io::Error::last_os_error();
         limits::raise_nofile();
-        for fd in kept {
-            // SAFETY: sets it again: we go on, and our children must not get them.
-            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
-        }
+        // We go on, and our children must not get them.
+        keep(libc::FD_CLOEXEC);
         Errno::from_io_error(&error).unwrap_or(Errno::IO)
     }
 }
@@ -202,8 +207,7 @@ fn prepare_image() -> bool {
 }
 
 fn report(text: &str) {
-    // SAFETY: writes the text's bytes.
-    unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+    raw::write(2, text.as_bytes()).ok();
 }
 
 extern "C" fn on_fatal(signal: c_int) {
@@ -221,21 +225,15 @@ extern "C" fn on_fatal(signal: c_int) {
 
 /// Re-execs once; a second crash within a minute ends the process, services untouched.
 fn recover() {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is writable; clock_gettime is async-signal-safe.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
-    let now = now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000;
+    let now = milliseconds(rustix::time::clock_gettime(rustix::time::ClockId::Boottime));
     let before = CRASHED_AT.load(Ordering::Relaxed);
-    // SAFETY: getpid can't fail.
-    let is_init = unsafe { libc::getpid() } == 1;
+    let is_init = rustix::process::getpid().is_init();
     let again = before != 0 && now.saturating_sub(before) < CRASH_LOOP_MS;
     if again && !is_init {
         report("opm: crashed twice within a minute; leaving, services are untouched\n");
     } else {
         if again {
-            let pause = libc::timespec { tv_sec: CRASH_PAUSE_SECS, tv_nsec: 0 };
-            // SAFETY: `pause` is readable; nanosleep is async-signal-safe.
-            unsafe { libc::nanosleep(&raw const pause, std::ptr::null_mut()) };
+            std::thread::sleep(CRASH_PAUSE);
         }
         // SAFETY: set once by `arm`, never freed.
         if let Some(image) = unsafe { IMAGE.load(Ordering::Acquire).as_ref() } {
@@ -247,19 +245,12 @@ fn recover() {
             reap_for_ever();
         }
     }
-    // SAFETY: _exit is async-signal-safe.
-    unsafe { libc::_exit(1) };
+    raw::exit(1)
 }
 
 /// All that is left to PID 1 without a program: its end would kill the services, so it stays
 /// until the last of them is gone.
 fn reap_for_ever() {
-    loop {
-        // SAFETY: no status is asked for, so the kernel writes nothing.
-        let found = unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) };
-        // SAFETY: errno's location is always valid.
-        if found == -1 && unsafe { *libc::__errno_location() } != libc::EINTR {
-            return;
-        }
-    }
+    let one = || rustix::process::wait(WaitOptions::empty());
+    while matches!(one(), Ok(_) | Err(Errno::INTR)) {}
 }
