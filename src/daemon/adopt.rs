@@ -5,7 +5,7 @@ use super::events::Events;
 use super::launch::Launches;
 use super::ledger::Ledger;
 use super::ledger::journal::{self, Found};
-use super::ledger::load::highest;
+use super::ledger::load::recorded;
 use super::monitors::Monitors;
 use super::recovery;
 use super::requests::wait::Waiters;
@@ -19,7 +19,7 @@ use crate::process::journal_format::{DEPARTED_MAX, Header, Signature, State};
 use crate::process::mark::LimitMark;
 use crate::process::stat::parse_cmdline;
 use crate::process::{Identity, Pid};
-use crate::service::machine::{Goal, Input, Machine, Past, Sequence};
+use crate::service::machine::{Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Id, Spec};
 use crate::sys::{Errno, Kernel, describe};
 use crate::wire::{Failure, code};
@@ -180,21 +180,15 @@ impl<K: Kernel> Daemon<K> {
             home_key.unwrap_or_else(|| LimitMark::home_key(kernel.random(), &place.home));
         let departed = found.header.map_or([0; DEPARTED_MAX], |header| header.departed);
         let header = Header { departed, ..header_of(&mut kernel, &place, home_key) };
-        let slots = u32::try_from(found.slots.len()).unwrap_or(0);
-        let (mut ledger, loaded) = Ledger::open(&mut kernel, slots, header)
+        let (ledger, loaded) = Ledger::open(&mut kernel, &found, header)
             .map_err(|(file, errno)| cannot(file, errno))?;
         if let Some(reason) = &loaded.unknown {
             let text =
                 format!("{}/services: {reason} (a later opm wrote it: use that one)", place.home);
             return Err(Failure::unreachable(text));
         }
-        let states = found.slots.iter().filter_map(|(state, _)| *state);
-        ledger.definitions.begin_after(states.map(|state| state.definition).max().unwrap_or(0));
-        let highest = (0..slots).map(|id| highest(&found, id)).max().unwrap_or(0);
-        let floor = ledger.sequence.0;
-        ledger.sequence = Sequence(highest.max(floor));
         let is_new = found.header.is_none() && known.is_none() && lost_key.is_none();
-        let record = !is_new && is_incomplete(&found, floor);
+        let record = !is_new && is_incomplete(&found, ledger.generations.written());
         let mut loss = Loss { record, key: lost_key.is_some() };
         let mut daemon = Self::empty(kernel, &place, ledger);
         daemon.ledger.is_new = is_new;
@@ -202,9 +196,11 @@ impl<K: Kernel> Daemon<K> {
             daemon.log.push("told to forget what may live elsewhere".to_owned());
         }
         // Without descriptors or memory "it can't be opened" would read as "it is gone".
-        daemon
-            .load_services(&found, loaded, valid)
-            .map_err(|errno| Failure::plain(format!("cannot adopt: {}", describe(errno))))?;
+        let cannot_adopt = |errno| Failure::plain(format!("cannot adopt: {}", describe(errno)));
+        let (services, mut log) = recorded(&found, loaded, valid);
+        daemon.log.append(&mut log);
+        let mut services = services.into_iter();
+        services.try_for_each(|service| daemon.load_service(service)).map_err(cannot_adopt)?;
         loss.record |= daemon.has_lost_definitions(&found, valid);
         let must_know = loss.record;
         // Of another boot: an old copy, if anything lives.
@@ -213,13 +209,13 @@ impl<K: Kernel> Daemon<K> {
             // What is written next no longer shows it: a daemon that dies here must not hide it.
             daemon.claim(true)?;
         }
-        daemon.write_dirty();
-        if !valid && !daemon.ledger.dirty.is_empty() {
+        let is_written = daemon.ledger.write_changes(&mut daemon.kernel, &daemon.services);
+        if !valid && !is_written {
             return Err(Failure::plain(daemon.ledger.disk_error.unwrap_or_default()));
         }
         let blind = mutant("adopt_blindly");
-        let searched = if blind { Ok(true) } else { daemon.find_unrecorded(&loss) }
-            .map_err(|errno| Failure::plain(format!("cannot adopt: {}", describe(errno))))?;
+        let searched =
+            if blind { Ok(true) } else { daemon.find_unrecorded(&loss) }.map_err(cannot_adopt)?;
         if !searched && must_know {
             return Err(cannot_tell(&place));
         }
@@ -232,7 +228,7 @@ impl<K: Kernel> Daemon<K> {
     fn claim(&mut self, incomplete: bool) -> Result<(), Failure> {
         // As it is on record: a home that is made anew gets it again.
         self.ledger.header.incomplete = incomplete;
-        self.ledger.journal.claim(&mut self.kernel, &self.ledger.header).map_err(|errno| {
+        self.ledger.claim(&mut self.kernel).map_err(|errno| {
             let reason = describe(errno);
             Failure::plain(format!("cannot use {}/{}: {reason}", self.home, journal::FILE))
         })
@@ -287,7 +283,7 @@ impl<K: Kernel> Daemon<K> {
         let alive =
             self.trees.iter().filter_map(|(id, tree)| Some((id, tree.generation, tree.pid()?)));
         for (id, generation, pid) in alive.collect::<Vec<_>>() {
-            self.announce(id, generation, "adopted", |event| event.pid = Some(pid));
+            self.emit(id, generation, "adopted", |event| event.pid = Some(pid));
         }
         // What was being stopped when its daemon died. Not one that is dead and traced: there is
         // nothing to signal, and it is started again if somebody wants it up meanwhile.
@@ -377,12 +373,10 @@ impl<K: Kernel> Daemon<K> {
     /// Puts an incarnation on record again that signed in a journal that is lost: the next daemon
     /// may be unable to search for marks.
     fn sign_for(&mut self, id: Id, signature: &Signature) {
-        let signed = self.ledger.journal.sign(&mut self.kernel, id, signature);
-        if let Err(errno) = signed.and_then(|()| match self.write_slot(id) {
-            true => Ok(()),
-            false => Err(Errno::IO),
-        }) {
-            self.ledger.disk_error = Some(format!("cannot write {}/journal: {errno}", self.home));
+        if self.ledger.sign(&mut self.kernel, id, signature).is_ok()
+            && let Some(service) = self.services.get(id)
+        {
+            self.ledger.write_slot(&mut self.kernel, id, &service.state());
         }
     }
 
@@ -399,7 +393,7 @@ impl<K: Kernel> Daemon<K> {
         let base = Rc::new(pairs.collect::<Vec<_>>().into());
         let spec = Spec::new(name.to_owned(), command, cwd);
         spec.check().ok()?;
-        let ids = self.define_all(vec![(Some(id), Definition { spec, base })]);
+        let ids = self.define(vec![(Some(id), Definition { spec, base })]);
         let id = ids.ok()?.first().copied()?;
         self.log.push(format!("{name}: its record was lost; recovered from pid {leader}"));
         if let Some(service) = self.services.get_mut(id) {

@@ -6,14 +6,14 @@
 //! no mark can tell the two apart that a program could not forge. So the new daemon says itself
 //! what it is, over the other one's socket, which vouches for who speaks (SO_PEERCRED), and from
 //! then on it is on record. Its own services carry its home's key, for when they lose it.
+use super::Daemon;
 use super::server::socket;
-use super::{ClientId, Daemon};
 use crate::process::Pid;
 use crate::process::stat::environ_value;
 use crate::sys::daemonize::DEPARTED_VARIABLE;
 use crate::sys::peer::peer;
 use crate::sys::{Kernel, procfs};
-use crate::wire::{Reply, Request, frame};
+use crate::wire::{Request, frame};
 use std::io::{Read, Write};
 use std::time::Duration;
 
@@ -67,16 +67,13 @@ fn tell(home: &str, pid: Pid, home_key: Option<u64>) -> Option<()> {
 }
 
 impl<K: Kernel> Daemon<K> {
-    pub(crate) fn depart(&mut self, client: ClientId, home_key: Option<u64>) {
+    pub(crate) fn depart(&mut self, home_key: Option<u64>) {
         let pid = self.waiters.asker;
         let news = self.with_trees(|trees, cx| trees.note_departure(cx, pid, home_key));
         if let Some(departed) = news {
             self.ledger.header.departed = departed;
-            if let Err(errno) = self.ledger.journal.claim(&mut self.kernel, &self.ledger.header) {
-                self.ledger.disk_error =
-                    Some(format!("cannot write {}/journal: {errno}", self.home));
-            }
+            // What can't be written is said by `doctor`.
+            self.ledger.claim(&mut self.kernel).ok();
         }
-        self.outbox.push((client, Reply::Outcomes { outcomes: Vec::new(), summary: None }));
     }
 }

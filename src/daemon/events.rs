@@ -5,6 +5,7 @@ use crate::service::machine::{Generation, Phase};
 use crate::service::policy::restart_cooldown_remaining_secs;
 use crate::service::signal::Signal;
 use crate::service::spec::Id;
+use crate::service::time::rfc3339;
 use crate::sys::Kernel;
 use crate::wire::{Event, Reply, Status};
 use std::collections::VecDeque;
@@ -17,7 +18,7 @@ pub(crate) const BY_OPM: &str = "opm";
 
 /// One event, small: text is made only when somebody asks.
 #[derive(Debug)]
-pub(crate) struct Happening {
+pub(crate) struct EventRecord {
     at: u64,
     kind: &'static str,
     name: String,
@@ -32,11 +33,11 @@ pub(crate) struct Happening {
 /// The memory and the listeners.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
-    past: VecDeque<Happening>,
+    past: VecDeque<EventRecord>,
     pub(crate) followers: Vec<ClientId>,
 }
 
-impl Happening {
+impl EventRecord {
     fn event(&self) -> Event {
         let (code, signal) = exit_parts(self.exit);
         Event {
@@ -68,20 +69,20 @@ pub(crate) fn exit_parts(exit: Option<Exit>) -> (Option<i32>, Option<String>) {
 
 impl Events {
     pub(crate) fn past(&self) -> Vec<Event> {
-        self.past.iter().map(Happening::event).collect()
+        self.past.iter().map(EventRecord::event).collect()
     }
 }
 
 impl<K: Kernel> Daemon<K> {
-    pub(crate) fn announce(
+    pub(crate) fn emit(
         &mut self,
         id: Id,
         generation: Generation,
         kind: &'static str,
-        more: impl FnOnce(&mut Happening),
+        more: impl FnOnce(&mut EventRecord),
     ) {
         let Some(service) = self.services.get(id) else { return };
-        let mut happening = Happening {
+        let mut event = EventRecord {
             at: self.kernel.wall(),
             kind,
             name: service.name().to_owned(),
@@ -92,35 +93,35 @@ impl<K: Kernel> Daemon<K> {
             by_opm: false,
             reason: None,
         };
-        more(&mut happening);
+        more(&mut event);
         for client in &self.events.followers {
-            self.outbox.push((*client, Reply::Event(happening.event())));
+            self.outbox.push((*client, Reply::Event(event.event())));
         }
         if self.events.past.len() == EVENTS_MAX {
             self.events.past.pop_front();
         }
-        self.events.past.push_back(happening);
+        self.events.past.push_back(event);
     }
 
-    pub(crate) fn announce_exit(&mut self, id: Id, generation: Generation, pid: Pid, exit: Exit) {
+    pub(crate) fn emit_exit(&mut self, id: Id, generation: Generation, pid: Pid, exit: Exit) {
         let by_opm = self.services.get(id).is_some_and(|service| service.by_opm);
-        self.announce(id, generation, "exited", |happening| {
-            happening.by_opm = by_opm;
-            happening.pid = (pid != 0).then_some(pid);
-            happening.exit = Some(exit);
-            happening.reason = (exit == Exit::Unknown).then(|| "status unknown".to_owned());
+        self.emit(id, generation, "exited", |event| {
+            event.by_opm = by_opm;
+            event.pid = (pid != 0).then_some(pid);
+            event.exit = Some(exit);
+            event.reason = (exit == Exit::Unknown).then(|| "status unknown".to_owned());
         });
     }
 
-    pub(crate) fn announce_drained(&mut self, id: Id, generation: Generation) {
+    pub(crate) fn emit_drained(&mut self, id: Id, generation: Generation) {
         let killed = self.services.get(id).and_then(|service| service.killed);
         let left = killed.filter(|killed| killed.generation == generation && !killed.leader);
-        self.announce(id, generation, "drained", |happening| {
-            happening.reason = left.map(|killed| killed.to_string());
+        self.emit(id, generation, "drained", |event| {
+            event.reason = left.map(|killed| killed.to_string());
         });
     }
 
-    pub(crate) fn announce_status(&mut self, id: Id, status: Status) {
+    pub(crate) fn emit_status(&mut self, id: Id, status: Status) {
         let now = self.now;
         let Some(service) = self.services.get_mut(id) else {
             return;
@@ -146,35 +147,6 @@ impl<K: Kernel> Daemon<K> {
             Status::Stopped => ("stopped", None),
             Status::Online | Status::Starting | Status::Stopping => return,
         };
-        self.announce(id, generation, kind, |happening| happening.reason = reason);
-    }
-}
-
-/// Unix milliseconds as RFC 3339, UTC, with milliseconds. (Days to civil date after Howard
-/// Hinnant's `civil_from_days`, for dates from 1970 on.)
-pub(crate) fn rfc3339(unix_ms: u64) -> String {
-    let (days, ms) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute) = (ms / 3_600_000, ms / 60_000 % 60);
-    let (second, milli) = (ms / 1000 % 60, ms % 1000);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_are_those_of_date_1() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(rfc3339(951_782_400_123), "2000-02-29T00:00:00.123Z");
-        assert_eq!(rfc3339(1_795_340_442_000), "2026-11-22T09:40:42.000Z");
+        self.emit(id, generation, kind, |event| event.reason = reason);
     }
 }

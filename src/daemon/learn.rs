@@ -1,8 +1,7 @@
 //! Facts become inputs of the machines, and what these say becomes orders. The only caller of
 //! [`Machine::step`](crate::service::machine::Machine::step).
 use super::Daemon;
-use super::generations;
-use super::launch::{LIVING, environment, paths};
+use super::launch::LIVING;
 use super::monitors::Advice;
 use super::timers::Timer;
 use super::trees::{Cx, Fact, Kill};
@@ -12,10 +11,11 @@ use crate::process::mark::{EnvMark, LimitMark};
 use crate::process::stat::parse_cmdline;
 use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::context::search_path;
+use crate::service::environment::{environment, fifo_paths, log_paths};
 use crate::service::machine::{Action, Ending, Fault, Generation, Input, Phase};
 use crate::service::options::{OPTIONS, text_of};
 use crate::service::spec::{Definition, Id, join};
-use crate::sys::{Errno, Kernel, Plan, Stage, Streams, describe};
+use crate::sys::{Errno, Kernel, Plan, Stage, Streams, Strings, describe};
 use crate::wire::Status;
 
 /// So much of a command is told where it is not asked for.
@@ -34,13 +34,13 @@ impl<K: Kernel> Daemon<K> {
                 }
                 Fact::Exited { id, generation, pid, exit, by_opm } => {
                     self.exited(id, exit, by_opm);
-                    self.announce_exit(id, generation, pid, exit);
+                    self.emit_exit(id, generation, pid, exit);
                     let is_clean = exit == Exit::Code(0);
                     let ending = if is_clean { Ending::Clean } else { Ending::Failure };
                     self.feed(id, Input::LeaderExited(generation, ending));
                 }
                 Fact::Emptied { id, generation } => {
-                    self.announce_drained(id, generation);
+                    self.emit_drained(id, generation);
                     self.emptied(id, generation);
                 }
                 Fact::Waits { id, why } => {
@@ -58,11 +58,11 @@ impl<K: Kernel> Daemon<K> {
         service.note = None;
         service.launch_error = None;
         service.provisional = false;
-        self.announce(id, generation, "spawned", |event| event.pid = Some(pid));
+        self.emit(id, generation, "spawned", |event| event.pid = Some(pid));
         self.feed(id, Input::Spawned(generation));
         self.take_advice();
         // An exec is what a start asks for: told now, before a quick end of it is seen.
-        self.answer_touched();
+        self.answer_changed();
     }
 
     fn exited(&mut self, id: Id, exit: Exit, by_opm: bool) {
@@ -95,7 +95,7 @@ impl<K: Kernel> Daemon<K> {
         self.feed(id, Input::SpawnFailed(generation, fault));
         if self.services.get(id).is_some_and(|service| service.provisional) {
             // Its very first exec: whoever asked is told why, and nothing of it is kept.
-            self.answer_touched();
+            self.answer_changed();
             self.feed(id, Input::Stop);
             self.forget(id);
         }
@@ -157,7 +157,9 @@ impl<K: Kernel> Daemon<K> {
         let (signal, reach) = (policy.stop_signal.number(), policy.stop_reach);
         // The operator's word is on record before the signal goes out: whoever kills us in
         // between, the next daemon goes on stopping.
-        let is_written = input == Input::Stop && !actions.is_empty() && self.write_slot(id);
+        let is_written = input == Input::Stop
+            && !actions.is_empty()
+            && self.ledger.write_slot(&mut self.kernel, id, &service.state());
         for action in actions {
             match action {
                 Action::Spawn(generation) => {
@@ -192,10 +194,10 @@ impl<K: Kernel> Daemon<K> {
         if let Some(generation) =
             service.machine.generation().filter(|_| service.ready && !was_ready)
         {
-            self.announce(id, generation, "ready", |event| event.pid = Some(pid));
+            self.emit(id, generation, "ready", |event| event.pid = Some(pid));
         }
         if before != status {
-            self.announce_status(id, status);
+            self.emit_status(id, status);
         }
         if is_removed && matches!(status, Status::Stopped | Status::Errored) {
             self.forget(id);
@@ -303,22 +305,26 @@ impl<K: Kernel> Daemon<K> {
         {
             return Err((Stage::Fork, Errno::BUSY));
         }
-        let noted = self.ledger.generations.write(&mut self.kernel, self.ledger.sequence.0);
-        noted.map_err(|errno| {
-            let file = generations::FILE;
-            self.ledger.disk_error = Some(format!("cannot write {}/{file}: {errno}", self.home));
-            (Stage::Sign, errno)
-        })?;
+        self.ledger.note_sequence(&mut self.kernel).map_err(|errno| (Stage::Sign, errno))?;
         // Room to sign in: what is written past the last whole slot is lost to the next daemon.
-        let reserved = self.ledger.journal.reserve(&mut self.kernel, id);
+        let reserved = self.ledger.reserve(&mut self.kernel, id);
         reserved.map_err(|errno| (Stage::Sign, errno))?;
         let Some(service) = self.services.get_mut(id) else { return Ok(()) };
         let Definition { spec, base } = &service.definition;
         let streams = self.launches.foreground.get(&spec.name).copied().unwrap_or(Streams::Files);
         let marks = &self.trees.marks;
         let living = (marks.own.pid == 1).then(|| format!("{}/{LIVING}", self.home));
-        let (out, error) = paths(streams, &self.home, &spec.name);
+        let paths = match streams {
+            Streams::Files | Streams::Inherited => log_paths(&spec.name),
+            Streams::Fifos => fifo_paths(&spec.name),
+        };
+        let [out, error] = paths.map(|path| format!("{}/{path}", self.home));
         let mark = EnvMark { home_key: marks.home_key, id, generation: generation.0, pid: 0 };
+        let (mark, outer) = (mark.value(), self.launches.outer.as_deref());
+        let mut env = Strings::default();
+        for (name, value) in environment(&service.definition, &self.home, &mark, outer) {
+            env.push(&[name, "=", value]);
+        }
         let path = search_path(&[&spec.env, &spec.dotenv, &base.env]).to_owned();
         let attributes = service.definition.attributes();
         service.machine.set_policy(spec.policy);
@@ -332,12 +338,7 @@ impl<K: Kernel> Daemon<K> {
             signature_offset: slot_offset(id) + SIGNATURE_OFFSET as u64,
             limit_mark: marks.mark.map(|own: LimitMark| own.of_incarnation(generation.0).value()),
             argv: &spec.command,
-            env: environment(
-                &service.definition,
-                &self.home,
-                &mark,
-                self.launches.outer.as_deref(),
-            ),
+            env,
             path: &path,
             cwd: &spec.cwd,
             attributes: &attributes,

@@ -14,7 +14,7 @@ pub fn log(line: &str) {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
         let ms = u64::try_from(now.tv_sec).unwrap_or(0) * 1000
             + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000;
-        format!("{} {line}\n", super::events::rfc3339(ms))
+        format!("{} {line}\n", crate::service::time::rfc3339(ms))
     };
     if writer::is_writable(std::io::stderr(), 0) {
         drop(std::io::stderr().write_all(text.as_bytes()));

@@ -7,14 +7,12 @@
 pub mod adopt;
 mod departure;
 pub mod events;
-pub mod generations;
 pub mod launch;
 mod learn;
 pub mod ledger;
 pub mod log;
 pub mod monitors;
 mod recovery;
-mod relocate;
 pub mod requests;
 pub mod server;
 pub mod service;
@@ -25,9 +23,7 @@ pub mod vecmap;
 
 pub use server::startup::{can_take_over, self_check, serve, serve_with};
 
-use crate::mutant::mutant;
 use crate::service::machine::Time;
-use crate::service::spec::Id;
 use crate::sys::{Kernel, Wake};
 use crate::wire::Reply;
 use events::Events;
@@ -39,7 +35,6 @@ use service::Service;
 use services::Services;
 use timers::{Timer, Timers};
 use trees::{Cx, Trees};
-use vecmap::VecSet;
 
 /// Who asked; the loop's own numbering.
 pub type ClientId = u64;
@@ -105,8 +100,9 @@ impl<K: Kernel> Daemon<K> {
         for number in late {
             self.expire(number);
         }
-        self.answer_touched();
-        self.write_dirty();
+        self.answer_changed();
+        let is_clean = self.ledger.write_changes(&mut self.kernel, &self.services);
+        self.timers.set(Timer::Ledger, (!is_clean).then(|| self.now + trees::LOOK_AGAIN_MS));
     }
 
     /// When the next tick or look has something to do.
@@ -140,51 +136,6 @@ impl<K: Kernel> Daemon<K> {
     /// Every service, by id.
     pub fn all_services(&self) -> impl Iterator<Item = &Service> {
         self.services.iter()
-    }
-
-    /// Writes down what changed. What can't be written is tried again at the next change.
-    fn write_dirty(&mut self) {
-        if mutant("forget_state") {
-            self.ledger.dirty.clear();
-        }
-        let mut failed = VecSet::new();
-        for id in std::mem::take(&mut self.ledger.dirty) {
-            if !self.write_slot(id) {
-                failed.insert(id);
-            }
-        }
-        self.ledger.dirty = failed;
-        for (id, state) in std::mem::take(&mut self.ledger.removed_slots) {
-            let taken = self.services.get(id).is_some();
-            if !taken && self.ledger.journal.write(&mut self.kernel, id, &state).is_err() {
-                self.ledger.removed_slots.push((id, state));
-            }
-        }
-        let is_clean = self.ledger.dirty.is_empty() && self.ledger.removed_slots.is_empty();
-        self.timers.set(Timer::Ledger, (!is_clean).then(|| self.now + trees::LOOK_AGAIN_MS));
-        if self.ledger.definitions.wants_compaction() {
-            let services = self.services.iter();
-            let lines = services.map(|service| (service.line, service.id, &service.definition));
-            if let Err(errno) = self.ledger.definitions.compact(&mut self.kernel, lines) {
-                self.ledger.disk_error =
-                    Some(format!("cannot rewrite {}/services: {errno}", self.home));
-            }
-        }
-    }
-
-    /// Writes the daemon's half of a slot; whether that went well.
-    pub(crate) fn write_slot(&mut self, id: Id) -> bool {
-        let Some(state) = self.services.get(id).map(Service::state) else {
-            return true;
-        };
-        match self.ledger.journal.write(&mut self.kernel, id, &state) {
-            Ok(()) => true,
-            Err(errno) => {
-                self.ledger.disk_error =
-                    Some(format!("cannot write {}/journal: {errno}", self.home));
-                false
-            }
-        }
     }
 }
 

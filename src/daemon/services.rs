@@ -30,6 +30,11 @@ impl Services {
         self.by_id.iter().filter_map(Option::as_deref)
     }
 
+    /// Every id, to go through while the services change.
+    pub(crate) fn ids(&self) -> Vec<Id> {
+        self.iter().map(|service| service.id).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_name.len()
     }

@@ -1,13 +1,9 @@
-//! What decides whose records count, and what a service is given.
+//! What decides whose records count.
 use super::adopt::{Place, is_incomplete, valid_slots};
-use super::launch::environment;
 use super::ledger::journal::Found;
 use crate::process::Identity;
 use crate::process::journal_format::{Header, Signature, State};
-use crate::process::mark::EnvMark;
-use crate::service::spec::{Definition, Spec};
 use crate::wire::Failure;
-use std::rc::Rc;
 
 fn place() -> Place {
     Place {
@@ -101,18 +97,4 @@ fn a_namespace_that_is_gone_refuses_nothing() {
 fn records_of_another_boot_or_a_copied_home_name_nobody() {
     assert_eq!(valid_slots(&journal(|h| h.boot = 9), &place()), Ok(false));
     assert_eq!(valid_slots(&journal(|h| h.home = (1, 9)), &place()), Ok(false));
-}
-
-#[test]
-fn a_service_gets_no_opm_variable_of_its_caller() {
-    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    let base = vec![pair("OPM_MARK", "forged"), pair("A", "1"), pair("B", "2")];
-    let base = Rc::new(base.into());
-    let env = vec![pair("B", "3"), pair("OPM_HOME", "/x")];
-    let spec = Spec { env, ..Spec::new("web".to_owned(), vec!["node".to_owned()], "/".to_owned()) };
-    let mark = EnvMark { home_key: 1, id: 0, generation: 1, pid: 0 };
-    let env = environment(&Definition { spec, base }, "/h", &mark, None);
-    let env: Vec<_> = env.iter().map(|e| String::from_utf8_lossy(e).into_owned()).collect();
-    let mark = format!("OPM_MARK={}", mark.value());
-    assert_eq!(env, ["A=1", "B=3", "OPM_HOME=/h", "OPM_NAME=web", &mark]);
 }

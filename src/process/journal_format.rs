@@ -13,6 +13,8 @@ pub const SIGNATURE_OFFSET: usize = 128;
 /// Bytes of a signature.
 pub const SIGNATURE_BYTES: usize = 80;
 const HALF_BYTES: usize = 128;
+/// Bytes of [`encode_number`].
+pub const NUMBER_BYTES: usize = 16;
 const MAGIC: u64 = u64::from_le_bytes(*b"opm-jrn2");
 
 /// Homes of daemons that left our services which a header has room for.
@@ -245,6 +247,16 @@ impl Signature {
     }
 }
 
+/// A number and its checksum, for a file of its own.
+pub fn encode_number(number: u64) -> [u8; NUMBER_BYTES] {
+    seal(&[&[number]])
+}
+
+/// None if it is damaged.
+pub fn decode_number(bytes: &[u8]) -> Option<u64> {
+    Words::open(bytes.get(..NUMBER_BYTES)?).map(|mut words| words.take())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,6 +343,16 @@ mod tests {
             let read = Signature::in_slot(&slot).map(|s| s.generation);
             assert!(read.is_none() || cut == 0 || new[cut..] == old[cut..], "cut {cut}");
         }
+    }
+
+    #[test]
+    fn a_number_reads_back_and_a_torn_one_is_none() {
+        assert_eq!(decode_number(&encode_number(77)), Some(77));
+        let mut torn = encode_number(77);
+        torn[3] = 1;
+        assert_eq!(decode_number(&torn), None);
+        assert_eq!(decode_number(&encode_number(1)[..12]), None);
+        assert_eq!(decode_number(b""), None);
     }
 
     #[test]

@@ -18,13 +18,13 @@ pub mod options;
 mod output;
 mod prefix;
 
-use crate::daemon::events::rfc3339;
 use crate::daemon::log::{log, log_in_foreground};
 use crate::daemon::server::role::{ROLE, Role};
 use crate::daemon::{Daemon, Leave};
 use crate::service::machine::Time;
 use crate::service::signal::Signal;
 use crate::service::spec::Spec;
+use crate::service::time::rfc3339;
 use crate::sys::attributes::privately;
 use crate::sys::home::Home;
 use crate::sys::linux::Linux;

@@ -5,7 +5,7 @@
 //! (64 KiB each) and nobody else: nothing here ever waits for a writer or a reader.
 use super::options::Prefix;
 use super::prefix::{Label, next_line, put_line};
-use crate::daemon::launch::fifo_paths;
+use crate::service::environment::fifo_paths;
 use crate::sys::fifo::{self, Glass};
 use crate::sys::home::Home;
 use crate::sys::token::Token;
@@ -99,9 +99,9 @@ impl Output {
     pub(super) fn open(&mut self, home: &Home, registry: &Registry) -> Result<()> {
         let width = self.names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
         for name in &self.names {
-            let (out, error) = fifo_paths("", name);
-            for (sink, (path, stream)) in [(out, "stdout"), (error, "stderr")].iter().enumerate() {
-                let fifo = fifo::open(home, path.trim_start_matches('/'))?;
+            let paths = fifo_paths(name).into_iter().zip(["stdout", "stderr"]);
+            for (sink, (path, stream)) in paths.enumerate() {
+                let fifo = fifo::open(home, &path)?;
                 let number = SINKS + self.streams.len();
                 register(registry, fifo.as_raw_fd(), number, Interest::READABLE)?;
                 let label = Label { name: name.clone(), width, stream };
@@ -253,5 +253,5 @@ fn register(registry: &Registry, fd: RawFd, number: usize, interest: Interest) -
 
 /// Whether a service's output was passed on by an earlier image of this process.
 pub(super) fn has_fifos(home: &Home, name: &str) -> bool {
-    home.has(fifo_paths("", name).0.trim_start_matches('/'))
+    fifo_paths(name).iter().any(|path| home.has(path))
 }

@@ -1,6 +1,7 @@
 //! PURE. What should happen: no file, socket, process or clock.
 pub mod columns;
 pub mod context;
+pub mod environment;
 pub mod json;
 pub mod machine;
 pub mod name;
@@ -9,4 +10,5 @@ pub mod policy;
 pub mod selector;
 pub mod signal;
 pub mod spec;
+pub mod time;
 pub mod units;

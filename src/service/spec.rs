@@ -3,6 +3,7 @@
 //! A `Spec` that exists is valid: [`Spec::check`] runs on everything that comes from a file
 //! or a socket before the daemon keeps it.
 use super::context::{Attributes, Context};
+use super::environment::RESERVED;
 use super::json::{self, List, Tree};
 use super::options::{self, Group, OPTIONS};
 pub use super::options::{Exec, Policy, Restart, StopReach};
@@ -14,9 +15,6 @@ use std::rc::Rc;
 
 /// Most words of a command and most variables of an environment.
 pub const WORDS_MAX: usize = 65_536;
-
-/// Variables that opm itself sets for a service.
-pub const RESERVED: [&str; 4] = ["OPM_HOME", "OPM_NAME", "OPM_MARK", "OPM_OUTER"];
 
 /// The service's id: small, stable, the lowest free one is given.
 pub type Id = u32;

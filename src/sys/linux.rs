@@ -125,6 +125,25 @@ impl Kernel for Linux {
         rustix::process::geteuid().as_raw()
     }
 
+    fn own_memory(&self) -> u64 {
+        procfs::own_memory()
+    }
+
+    fn open_files_max(&self) -> u64 {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        limit.current.unwrap_or(u64::MAX)
+    }
+
+    fn own_program(&self) -> Result<String> {
+        let path = procfs::link("/proc/self/exe")?;
+        // The kernel's word for a file that has been replaced.
+        Ok(path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned())
+    }
+
+    fn page_size(&self) -> u64 {
+        rustix::param::page_size() as u64
+    }
+
     fn is_alone_in_cgroup(&mut self) -> bool {
         procfs::strangers_in_cgroup() == Some(false)
     }

@@ -31,7 +31,6 @@ const BESIDE_THE_TURN: &[&str] = &[
     "src/daemon/departure.rs",
     "src/daemon/events.rs",
     "src/daemon/ledger/load.rs",
-    "src/daemon/relocate.rs",
     "src/daemon/server/role.rs",
 ];
 

@@ -46,25 +46,19 @@ pub struct Loaded {
     pub unknown: Option<String>,
 }
 
-/// A definition that takes the place of another.
-#[derive(Debug)]
-pub struct Change {
-    pub line: u64,
-    pub id: Id,
-    pub new: Definition,
-    pub old: Definition,
-}
+/// What definers had, by checksum.
+type Contexts = HashMap<u64, Weak<Context>>;
 
 /// The open file of definitions.
 #[derive(Debug)]
 pub struct Definitions<F> {
     file: F,
     length: u64,
-    /// Bytes of the file that still count, about.
+    /// Bytes that still counted, about, when the file was opened or last rewritten.
     live: u64,
     next_line: u64,
     /// Environments in the file that some service shares.
-    known: HashMap<u64, Weak<Context>>,
+    known: Contexts,
 }
 
 fn key_of(context: &Context) -> u64 {
@@ -89,6 +83,23 @@ fn encode(line: &Line, out: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
+/// Encodes services, and what their definers had unless it is in the file; gives what was added.
+fn encode_all<'a>(
+    known: &Contexts,
+    services: impl Iterator<Item = (u64, Id, &'a Definition)>,
+) -> Result<(Vec<u8>, Contexts)> {
+    let (mut bytes, mut added) = (Vec::new(), Contexts::new());
+    for (line, id, Definition { spec, base: context }) in services {
+        let base = key_of(context);
+        let is_known = known.get(&base).is_some_and(|known| known.strong_count() > 0);
+        if !is_known && added.insert(base, Rc::downgrade(context)).is_none() {
+            encode(&Line::Env(base, (**context).clone()), &mut bytes)?;
+        }
+        encode(&Line::Service { line, id, base, spec: spec.clone() }, &mut bytes)?;
+    }
+    Ok((bytes, added))
+}
+
 /// None: it is damaged. Err: it is as it was written, and not understood.
 fn decode(line: &[u8]) -> Option<std::result::Result<Line, String>> {
     let (sum, json) = line.split_at_checked(17)?;
@@ -107,24 +118,21 @@ impl<F: std::fmt::Debug> Definitions<F> {
     pub fn open<K: Kernel<File = F>>(kernel: &mut K) -> Result<(Self, Loaded)> {
         let bytes = kernel.load(FILE)?.unwrap_or_default();
         let file = kernel.open(FILE, Mode::InPlace)?;
-        let mut envs: HashMap<u64, Rc<Context>> = HashMap::new();
-        let mut env_bytes: HashMap<u64, u64> = HashMap::new();
-        let mut line_bytes: HashMap<u64, (u64, u64)> = HashMap::new();
+        let mut contexts: HashMap<u64, Rc<Context>> = HashMap::new();
         let mut loaded = Loaded::default();
         // Beyond what an earlier file of this home ever had: a copy of that may be put back, and
         // its lines must not be taken for those that the journal speaks of.
         let mut next_line = kernel.wall().saturating_mul(LINES_PER_MS).max(1);
+        let mut lines = 0;
         for line in bytes.split_inclusive(|b| *b == b'\n') {
-            let size = line.len() as u64;
+            lines += 1;
             match line.strip_suffix(b"\n").and_then(decode) {
-                Some(Ok(Line::Env(key, env))) => {
-                    envs.insert(key, Rc::new(env));
-                    env_bytes.insert(key, size);
+                Some(Ok(Line::Env(key, context))) => {
+                    contexts.insert(key, Rc::new(context));
                 }
                 Some(Ok(Line::Service { line, id, base, spec })) => {
                     next_line = next_line.max(line.saturating_add(1));
-                    line_bytes.insert(line, (size, base));
-                    let base = envs.entry(base).or_default().clone();
+                    let base = contexts.entry(base).or_default().clone();
                     loaded.services.insert(line, (id, Definition { spec, base }));
                 }
                 Some(Ok(Line::Removed(line))) => {
@@ -138,15 +146,11 @@ impl<F: std::fmt::Debug> Definitions<F> {
         // A torn last line must not swallow the next one.
         let torn = bytes.iter().rev().take_while(|b| **b != b'\n').count();
         let length = (bytes.len() - torn) as u64;
-        let known = envs.iter().map(|(key, env)| (*key, Rc::downgrade(env))).collect();
-        let mut live = 0;
-        for line in loaded.services.keys() {
-            let (size, base) = line_bytes.get(line).copied().unwrap_or_default();
-            // Of an environment that several share, the first is charged.
-            live += size + env_bytes.remove(&base).unwrap_or(0);
-        }
-        let definitions = Self { file, length, live, next_line, known };
-        Ok((definitions, loaded))
+        let known: Contexts = contexts.iter().map(|(k, c)| (*k, Rc::downgrade(c))).collect();
+        drop(contexts);
+        let shared = known.values().filter(|context| context.strong_count() > 0).count();
+        let live = length * (loaded.services.len() + shared) as u64 / lines.max(1);
+        Ok((Self { file, length, live, next_line, known }, loaded))
     }
 
     /// The open file.
@@ -161,120 +165,54 @@ impl<F: std::fmt::Debug> Definitions<F> {
 
     /// The shared form of what a definer had.
     pub fn intern(&mut self, context: Context) -> Rc<Context> {
-        if let Some(known) = self.known.get(&key_of(&context)).and_then(Weak::upgrade)
-            && *known == context
-        {
-            return known;
-        }
-        Rc::new(context)
+        let known = self.known.get(&key_of(&context)).and_then(Weak::upgrade);
+        known.filter(|known| **known == context).unwrap_or_else(|| Rc::new(context))
     }
 
-    /// Puts services on record, all or none, and gives each its line.
+    /// Puts new services on record, all or none, and gives each its line.
+    ///
+    /// # Errors
+    /// As [`Definitions::put`].
+    pub fn append<'a, K: Kernel<File = F>>(
+        &mut self,
+        kernel: &mut K,
+        services: impl Iterator<Item = (Id, &'a Definition)>,
+    ) -> Result<std::ops::Range<u64>> {
+        let first = self.next_line;
+        let mut next = first;
+        let services = services.map(|(id, definition)| {
+            next += 1;
+            (next - 1, id, definition)
+        });
+        self.put(kernel, services)?;
+        self.next_line = next;
+        Ok(first..next)
+    }
+
+    /// Puts services on record under the lines that they have, all or none: whoever reads the file
+    /// takes the last one of a line, and the journal's slots stay true.
     ///
     /// # Errors
     /// ENOSPC, EDQUOT, EIO: then the file is as it was.
-    pub fn append<K: Kernel<File = F>>(
+    pub fn put<'a, K: Kernel<File = F>>(
         &mut self,
         kernel: &mut K,
-        services: &[(Id, &Definition)],
-    ) -> Result<Vec<u64>> {
-        let mut bytes = Vec::new();
-        let mut lines = Vec::new();
-        let mut written: Vec<(u64, &Rc<Context>)> = Vec::new();
-        for (id, definition) in services {
-            let base = self.encode_base(&definition.base, &mut written, &mut bytes)?;
-            let line = self.next_line + lines.len() as u64;
-            encode(
-                &Line::Service { line, id: *id, base, spec: definition.spec.clone() },
-                &mut bytes,
-            )?;
-            lines.push(line);
-        }
-        self.write(kernel, &bytes)?;
-        self.next_line += lines.len() as u64;
-        self.note_written(&written);
-        Ok(lines)
-    }
-
-    /// Puts new definitions of services on record, under the lines that they have: whoever reads
-    /// the file takes the last one of a line, and the journal's slots stay true.
-    ///
-    /// # Errors
-    /// As [`Definitions::append`].
-    pub fn replace<K: Kernel<File = F>>(
-        &mut self,
-        kernel: &mut K,
-        changes: &[Change],
+        services: impl Iterator<Item = (u64, Id, &'a Definition)>,
     ) -> Result<()> {
-        let mut bytes = Vec::new();
-        let mut past = Vec::new();
-        let mut written: Vec<(u64, &Rc<Context>)> = Vec::new();
-        for Change { line, id, new, old } in changes {
-            let (line, id) = (*line, *id);
-            let base = self.encode_base(&new.base, &mut written, &mut bytes)?;
-            let spec = new.spec.clone();
-            encode(&Line::Service { line, id, base, spec }, &mut bytes)?;
-            let spec = old.spec.clone();
-            encode(&Line::Service { line, id, base, spec }, &mut past)?;
-        }
+        let (bytes, added) = encode_all(&self.known, services)?;
         self.write(kernel, &bytes)?;
-        self.live = self.live.saturating_sub(past.len() as u64);
-        self.note_written(&written);
+        self.known.extend(added);
         Ok(())
-    }
-
-    /// What a definer had is nobody's any more: its line is past.
-    pub fn forget(&mut self, context: &Context) {
-        let mut past = Vec::new();
-        // It was encoded before.
-        encode(&Line::Env(u64::MAX, context.clone()), &mut past).ok();
-        self.live = self.live.saturating_sub(past.len() as u64);
-    }
-
-    /// The key of what a definer had, which is encoded too unless it is in the file.
-    fn encode_base<'a>(
-        &self,
-        context: &'a Rc<Context>,
-        written: &mut Vec<(u64, &'a Rc<Context>)>,
-        bytes: &mut Vec<u8>,
-    ) -> Result<u64> {
-        let key = key_of(context);
-        let known = self.known.get(&key).and_then(Weak::upgrade).is_some()
-            || written.iter().any(|(other, _)| *other == key);
-        if !known {
-            encode(&Line::Env(key, (**context).clone()), bytes)?;
-            written.push((key, context));
-        }
-        Ok(key)
-    }
-
-    fn note_written(&mut self, written: &[(u64, &Rc<Context>)]) {
-        self.known.extend(written.iter().map(|(key, context)| (*key, Rc::downgrade(context))));
     }
 
     /// Puts on record that a service is gone.
     ///
     /// # Errors
-    /// As [`Definitions::append`]; the journal has it already, so that it may be ignored.
-    pub fn remove<K: Kernel<File = F>>(
-        &mut self,
-        kernel: &mut K,
-        line: u64,
-        definition: &Definition,
-    ) -> Result<()> {
-        let mut past = Vec::new();
-        let Definition { spec, base } = definition;
-        let (id, spec) = (0, spec.clone());
-        let service = Line::Service { line, id, base: u64::MAX, spec };
-        encode(&service, &mut past)?;
-        if Rc::strong_count(base) == 1 {
-            self.forget(base);
-        }
-        let start = past.len();
-        encode(&Line::Removed(line), &mut past)?;
-        self.write(kernel, &past[start..])?;
-        self.live = self.live.saturating_sub(past.len() as u64);
-        Ok(())
+    /// As [`Definitions::put`]; the journal has it already, so that it may be ignored.
+    pub fn remove<K: Kernel<File = F>>(&mut self, kernel: &mut K, line: u64) -> Result<()> {
+        let mut bytes = Vec::new();
+        encode(&Line::Removed(line), &mut bytes)?;
+        self.write(kernel, &bytes)
     }
 
     fn write<K: Kernel<File = F>>(&mut self, kernel: &mut K, bytes: &[u8]) -> Result<()> {
@@ -282,13 +220,12 @@ impl<F: std::fmt::Debug> Definitions<F> {
             return kernel.set_len(&self.file, self.length).and(Err(errno));
         }
         self.length += bytes.len() as u64;
-        self.live += bytes.len() as u64;
         Ok(())
     }
 
-    /// Whether most of the file is past.
+    /// Whether the file has doubled since all of it counted.
     pub fn wants_compaction(&self) -> bool {
-        self.length > COMPACT_BYTES_MIN && self.live < self.length / 2
+        self.length > COMPACT_BYTES_MIN.max(2 * self.live)
     }
 
     /// Writes the file anew with what still counts. The old one stays until the new one is whole.
@@ -300,15 +237,7 @@ impl<F: std::fmt::Debug> Definitions<F> {
         kernel: &mut K,
         services: impl Iterator<Item = (u64, Id, &'a Definition)>,
     ) -> Result<()> {
-        let mut bytes = Vec::new();
-        let mut known: HashMap<u64, Weak<Context>> = HashMap::new();
-        for (line, id, definition) in services {
-            let base = key_of(&definition.base);
-            if known.insert(base, Rc::downgrade(&definition.base)).is_none() {
-                encode(&Line::Env(base, (*definition.base).clone()), &mut bytes)?;
-            }
-            encode(&Line::Service { line, id, base, spec: definition.spec.clone() }, &mut bytes)?;
-        }
+        let (bytes, known) = encode_all(&Contexts::new(), services)?;
         let file = kernel.open(FRESH, Mode::Fresh)?;
         write_all_at(kernel, &file, 0, &bytes)?;
         kernel.sync(&file)?;

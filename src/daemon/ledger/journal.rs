@@ -11,13 +11,16 @@ use crate::sys::{Kernel, Mode, Result, write_all_at};
 /// The file's name in the home.
 pub const FILE: &str = "journal";
 
+/// A slot's halves. One is none if it was never written or is torn.
+pub type Slot = (Option<State>, Option<Signature>);
+
 /// What an earlier daemon and its children left behind.
 #[derive(Debug)]
 pub struct Found {
     /// None: no journal, or a damaged header.
     pub header: Option<Header>,
-    /// By id. A half is none if it was never written or is torn.
-    pub slots: Vec<(Option<State>, Option<Signature>)>,
+    /// By id.
+    pub slots: Vec<Slot>,
 }
 
 /// The open journal.

@@ -1,53 +1,76 @@
 //! From records to services: what each was, and whether the recorded leader is still that one.
 use super::definitions::Loaded;
-use super::journal::Found;
+use super::journal::{Found, Slot};
 use crate::daemon::Daemon;
 use crate::daemon::service::Service;
 use crate::daemon::vecmap::VecMap;
 use crate::process::journal_format::{Signature, State};
 use crate::service::machine::{Generation, Goal, Machine, Past};
 use crate::service::policy::restart_cooldown_delay_ms;
-use crate::service::spec::{Definition, Id, Policy};
-use crate::sys::{Errno, Kernel, describe};
+use crate::service::spec::{Definition, Id};
+use crate::sys::{Errno, Kernel};
 use std::collections::HashMap;
 
+/// A service as the records have it.
+#[derive(Debug)]
+pub(in crate::daemon) struct Recorded {
+    id: Id,
+    /// Its line in the definitions.
+    line: u64,
+    definition: Definition,
+    /// What its slot says now; none if it can't be read, or was never written.
+    written: Option<State>,
+    /// The slot can't be read.
+    is_damaged: bool,
+    /// What counts of the slot.
+    state: State,
+    /// Of what may live.
+    signature: Option<Signature>,
+}
+
+/// By id: line and definition.
+type Newest = VecMap<Id, (u64, Definition)>;
+
 /// The highest generation that a slot knows of.
-pub(in crate::daemon) fn highest(found: &Found, id: Id) -> u64 {
-    let slot = found.slots.get(id as usize).copied();
-    let (state, signature) = slot.unwrap_or_default();
+pub(super) fn highest((state, signature): Slot) -> u64 {
     let state = state.map_or(0, |state| state.generation.max(state.emptied));
     state.max(signature.map_or(0, |signature| signature.generation))
+}
+
+fn slot_of(slots: &[Slot], id: Id) -> Slot {
+    slots.get(id as usize).copied().unwrap_or_default()
 }
 
 /// The definition of each id: the newest that was not removed since. One that is newer than its
 /// slot was defined by a daemon that could not write the slot any more; where several have a name,
 /// the removal of all but the last could not be written.
-fn newest_of(found: &Found, loaded: Loaded) -> VecMap<Id, (u64, Definition)> {
-    let mut newest: VecMap<Id, (u64, Definition)> = VecMap::new();
+fn newest_of(slots: &[Slot], loaded: Loaded) -> Newest {
+    let mut newest = Newest::new();
+    let mut by_name: HashMap<String, Id> = HashMap::new();
     for (line, (id, definition)) in loaded.services {
-        let slot = found.slots.get(id as usize);
-        let state = slot.and_then(|slot| slot.0).unwrap_or_default();
-        if line > state.definition || line == state.definition && !state.removed {
-            newest.insert(id, (line, definition));
+        let state = slot_of(slots, id).0.unwrap_or_default();
+        if line < state.definition || line == state.definition && state.removed {
+            continue;
         }
+        let name = &definition.spec.name;
+        if let Some(old) = by_name.insert(name.clone(), id)
+            && newest.get(&old).is_some_and(|(_, older)| older.spec.name == *name)
+        {
+            newest.remove(&old);
+        }
+        newest.insert(id, (line, definition));
     }
-    let mut of_name: HashMap<String, u64> = HashMap::new();
-    for (line, definition) in newest.values() {
-        let last = of_name.entry(definition.spec.name.clone()).or_default();
-        *last = (*line).max(*last);
-    }
-    newest.retain(|_, (line, definition)| of_name.get(&definition.spec.name) == Some(line));
     newest
 }
 
 /// What a slot says of a service that it was not written for: only what was signed in since is
 /// its own. Whether that is to be up is known by its being so.
 fn unrecorded(
-    slot: Option<State>,
+    written: Option<State>,
     signature: Option<Signature>,
     highest: u64,
 ) -> (State, Option<Signature>) {
-    let past = slot.map_or(0, |slot| slot.generation.max(slot.emptied));
+    let past = written.map_or(0, |state| state.generation.max(state.emptied));
     let signature = signature.filter(|signature| signature.generation > past);
     let state = State {
         goal_up: signature.is_some(),
@@ -59,96 +82,92 @@ fn unrecorded(
     (state, signature)
 }
 
-impl<K: Kernel> Daemon<K> {
-    pub(in crate::daemon) fn load_services(
-        &mut self,
-        found: &Found,
-        mut loaded: Loaded,
-        valid: bool,
-    ) -> Result<(), Errno> {
-        if loaded.damaged > 0 {
-            let count = loaded.damaged;
-            self.log.push(format!("{}/services: {count} damaged lines were left out", self.home));
-        }
-        if found.slots.is_empty() || (found.header.is_none() && !loaded.services.is_empty()) {
-            // The journal is lost: the newest definition of each id and name is all there is.
-            for (line, (id, definition)) in std::mem::take(&mut loaded.services) {
-                let taken = self.services.id_of(&definition.spec.name);
-                for old in taken.into_iter().chain([id]) {
-                    self.services.remove(old);
-                }
-                let state = State { generation: highest(found, id), ..State::default() };
-                self.load_service(id, line, definition, (state, false), None)?;
-            }
-            return Ok(());
-        }
-        for (id, (state, _)) in (0..).zip(&found.slots) {
-            let Some(state) = state.filter(|state| state.definition != 0 && !state.removed) else {
-                continue;
-            };
-            let is_its = |(of, _): &(Id, Definition)| *of == id;
-            if !loaded.services.get(&state.definition).is_some_and(is_its) {
-                self.log.push(format!("service {id}: its definition is lost"));
-            }
-        }
-        for (id, (line, definition)) in newest_of(found, loaded) {
-            let slot = found.slots.get(id as usize).copied();
-            let (state, signature) = slot.unwrap_or_default();
-            let signature = signature.filter(|_| valid);
-            let (state, signature) = match state {
-                Some(state) if state.definition == line && valid => (state, signature),
-                Some(state) if state.definition == line => {
-                    let generation = highest(found, id);
-                    let goal_up = false;
-                    let past = State { goal_up, generation, ..state };
-                    (past, None)
-                }
-                state => unrecorded(state, signature, highest(found, id)),
-            };
-            let is_damaged = slot.is_some_and(|slot| slot.0.is_none());
-            if is_damaged {
-                let name = &definition.spec.name;
-                self.log.push(format!(
-                    "{name}: its record is damaged: up if it lives, else down until it is started"
-                ));
-            }
-            self.load_service(id, line, definition, (state, is_damaged), signature)?;
-            if slot.is_some_and(|(state, _)| state == self.services.get(id).map(Service::state)) {
-                // It says so already.
-                self.ledger.dirty.remove(&id);
-            }
-        }
-        Ok(())
+/// The services on record, and what a log is to be told. `valid`: the slots still say something
+/// about the processes that we see.
+pub(in crate::daemon) fn recorded(
+    found: &Found,
+    loaded: Loaded,
+    valid: bool,
+) -> (Vec<Recorded>, Vec<String>) {
+    let mut log = Vec::new();
+    if loaded.damaged > 0 {
+        log.push(format!("{} damaged lines of services were left out", loaded.damaged));
     }
+    // Without its header a journal is lost: the definitions are all there is.
+    let is_lost = found.header.is_none() && !loaded.services.is_empty();
+    let slots = if is_lost { &[][..] } else { &found.slots[..] };
+    for (id, slot) in (0..).zip(slots) {
+        let is_its = |line| loaded.services.get(&line).is_some_and(|(of, _)| *of == id);
+        let line = slot.0.filter(|state| !state.removed).map_or(0, |state| state.definition);
+        if line != 0 && !is_its(line) {
+            log.push(format!("service {id}: its definition is lost"));
+        }
+    }
+    let mut all = Vec::new();
+    for (id, (line, definition)) in newest_of(slots, loaded) {
+        let (written, signature) = slot_of(slots, id);
+        let highest = highest(slot_of(&found.slots, id));
+        let (state, signature) = match written {
+            Some(state) if state.definition == line && valid => (state, signature),
+            Some(state) if state.definition == line => {
+                (State { goal_up: false, generation: highest, ..state }, None)
+            }
+            written => unrecorded(written, signature.filter(|_| valid), highest),
+        };
+        let is_damaged = written.is_none() && (id as usize) < slots.len();
+        if is_damaged {
+            log.push(format!(
+                "{}: its record is damaged: up if it lives, else down until it is started",
+                definition.spec.name
+            ));
+        }
+        all.push(Recorded { id, line, definition, written, is_damaged, state, signature });
+    }
+    (all, log)
+}
 
-    fn load_service(
-        &mut self,
-        id: Id,
-        line: u64,
-        definition: Definition,
-        (state, is_damaged): (State, bool),
-        signature: Option<Signature>,
-    ) -> Result<(), Errno> {
-        let policy = definition.spec.policy;
+impl Recorded {
+    /// How the machine goes on where nothing may live.
+    fn past(&self, wall: u64) -> Past {
+        let (state, policy) = (&self.state, &self.definition.spec.policy);
+        if state.failed {
+            return Past::Failed;
+        }
+        if !state.goal_up {
+            return Past::Down;
+        }
+        let delay = match state.deaths {
+            0 => 0,
+            deaths => restart_cooldown_delay_ms(policy.restart_delay, deaths),
+        };
+        Past::Due { delay: delay.saturating_sub(wall.saturating_sub(state.exited_at)) }
+    }
+}
+
+impl<K: Kernel> Daemon<K> {
+    pub(in crate::daemon) fn load_service(&mut self, recorded: Recorded) -> Result<(), Errno> {
+        let Recorded { id, state, .. } = recorded;
         let mut goal = if state.goal_up { Goal::Up } else { Goal::Down };
-        let alive = signature.filter(|signature| signature.generation > state.emptied);
+        let alive = recorded.signature.filter(|signed| signed.generation > state.emptied);
         let past = match alive {
             Some(signature) => {
                 let age = self.kernel.wall().saturating_sub(state.started_at);
                 let started = self.now.saturating_sub(age);
                 self.with_trees(|trees, cx| trees.take_over(cx, id, &signature, started))?;
                 let tree = self.trees.get(id);
-                if is_damaged && tree.is_some_and(|tree| tree.pidfd.is_none()) {
+                if recorded.is_damaged && tree.is_some_and(|tree| tree.pidfd.is_none()) {
                     // Nobody knows whether an operator had stopped it: then nothing starts.
                     goal = Goal::Down;
                 }
                 let since = tree.map_or(started, |tree| tree.since);
                 Past::Alive { generation: Generation(signature.generation), since }
             }
-            None => self.past_of(&state, &policy),
+            None => recorded.past(self.kernel.wall()),
         };
+        let Recorded { line, definition, written, .. } = recorded;
+        let policy = definition.spec.policy;
         let machine = Machine::resume(policy, goal, state.deaths, state.restarts, past, self.now);
-        let generation = state.generation.max(alive.map_or(0, |s| s.generation));
+        let generation = state.generation.max(alive.map_or(0, |signed| signed.generation));
         let service = Service {
             pid: alive.map_or(0, |signature| signature.leader.pid),
             emptied: if alive.is_some() { state.emptied } else { generation.max(state.emptied) },
@@ -161,28 +180,15 @@ impl<K: Kernel> Daemon<K> {
             halted: state.halted,
             ..Service::new(id, definition, line, machine)
         };
-        if let Err(errno) = self.ledger.journal.reserve(&mut self.kernel, id) {
-            self.ledger.disk_error =
-                Some(format!("cannot extend the journal: {}", describe(errno)));
-        }
+        // A full disk is said by `doctor`, and keeps the service from starting.
+        self.ledger.reserve(&mut self.kernel, id).ok();
+        let is_written = written == Some(service.state());
         self.insert(service);
         self.after_step(id);
+        if is_written {
+            self.ledger.dirty.remove(&id);
+        }
         Ok(())
-    }
-
-    fn past_of(&mut self, state: &State, policy: &Policy) -> Past {
-        if state.failed {
-            return Past::Failed;
-        }
-        if !state.goal_up {
-            return Past::Down;
-        }
-        let delay = match state.deaths {
-            0 => 0,
-            deaths => restart_cooldown_delay_ms(policy.restart_delay, deaths),
-        };
-        let waited = self.kernel.wall().saturating_sub(state.exited_at);
-        Past::Due { delay: delay.saturating_sub(waited) }
     }
 }
 
@@ -201,14 +207,13 @@ mod tests {
         Loaded { services: services.collect(), ..Loaded::default() }
     }
 
-    fn slot(definition: u64, removed: bool) -> (Option<State>, Option<Signature>) {
+    fn slot(definition: u64, removed: bool) -> Slot {
         let state = State { definition, removed, generation: 4, emptied: 4, ..State::default() };
         (Some(state), None)
     }
 
-    fn named(slots: Vec<(Option<State>, Option<Signature>)>, loaded: Loaded) -> Vec<(Id, String)> {
-        let header = None;
-        let newest = newest_of(&Found { header, slots }, loaded);
+    fn named(slots: Vec<Slot>, loaded: Loaded) -> Vec<(Id, String)> {
+        let newest = newest_of(&slots, loaded);
         let of =
             |(id, (_, definition)): (&Id, &(u64, Definition))| (*id, definition.spec.name.clone());
         newest.iter().map(of).collect()

@@ -1,52 +1,47 @@
 //! Other definitions for services that exist: on record at once, in effect from the next start on.
-use super::wait::{Then, done};
-use crate::daemon::ledger::definitions;
-use crate::daemon::vecmap::VecMap;
+use super::define::cannot_write;
+use super::wait::{Pending, done};
 use crate::daemon::{ClientId, Daemon};
-use crate::service::context::{Attributes, Context};
-use crate::service::spec::{Change, Definition, Spec};
-use crate::sys::{Kernel, describe};
+use crate::service::context::Attributes;
+use crate::service::spec::{Change, Definition, Id, Spec};
+use crate::sys::Kernel;
 use crate::wire::Failure;
-use std::rc::Rc;
 
 impl<K: Kernel> Daemon<K> {
     /// Changes the definitions of services, all or none.
-    pub(crate) fn adjust(
+    pub(super) fn adjust(
         &mut self,
         client: ClientId,
         target: &str,
         change: &Change,
-    ) -> Result<(), Failure> {
-        let (ids, missing) = self.resolve(target)?;
-        let mut said = Self::said_missing(missing);
+    ) -> Result<Pending, Failure> {
+        let (ids, mut pending) = self.pending(client, target)?;
         let mut changed = Vec::new();
         for id in ids {
             let Some(service) = self.services.get(id) else { continue };
-            let (line, old) = (service.line, service.definition.clone());
-            let (name, lives) = (&old.spec.name, service.machine.generation().is_some());
+            let (line, Definition { spec: old, base }) = (service.line, &service.definition);
+            let (name, lives) = (&old.name, service.machine.generation().is_some());
             let at = |text| Failure::usage(format!("{name}: {text}"));
             if service.removing {
                 return Err(Failure::plain(format!("{name}: is being removed")));
             }
-            let spec = change.apply(&old.spec).map_err(at)?;
+            let spec = change.apply(old).map_err(at)?;
             spec.check().map_err(Failure::usage)?;
             if spec.name != *name {
                 self.check_rename(name, &spec.name, lives)?;
             }
             self.check_granted(&spec)?;
-            let keys = old.spec.differences(&spec);
+            let keys = old.differences(&spec);
             if keys.is_empty() {
-                said.push((id, done(format!("{name}: nothing changes"))));
+                pending.say(id, done(format!("{name}: nothing changes")));
                 continue;
             }
             let when = if lives { " (from its next start on)" } else { "" };
-            said.push((id, done(format!("{name}: changed {}{when}", keys.join(", ")))));
-            let new = Definition { spec, base: old.base.clone() };
-            changed.push(definitions::Change { line, id, new, old });
+            pending.say(id, done(format!("{name}: changed {}{when}", keys.join(", "))));
+            changed.push((line, id, Definition { spec, base: base.clone() }));
         }
         self.replace_definitions(changed)?;
-        self.await_all(client, VecMap::new(), said, Then::Answer);
-        Ok(())
+        Ok(pending)
     }
 
     /// What lives is told from others by the name that it was started with.
@@ -63,7 +58,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Refuses what was asked for by name and the kernel would refuse a child of this daemon, while
     /// what runs can still go on.
-    pub(crate) fn check_granted(&self, spec: &Spec) -> Result<(), Failure> {
+    pub(super) fn check_granted(&self, spec: &Spec) -> Result<(), Failure> {
         let Some(nice) = spec.exec.nice else { return Ok(()) };
         let wanted = Attributes { nice: nice.0, ..Attributes::default() };
         match self.kernel.lacking(&wanted) {
@@ -76,28 +71,19 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Puts other definitions in the place of those that there are, all or none.
-    pub(crate) fn replace_definitions(
+    pub(super) fn replace_definitions(
         &mut self,
-        changed: Vec<definitions::Change>,
+        changed: Vec<(u64, Id, Definition)>,
     ) -> Result<(), Failure> {
-        self.ledger.definitions.replace(&mut self.kernel, &changed).map_err(|errno| {
-            let (home, reason) = (&self.home, describe(errno));
-            let text = format!("cannot write {home}/services: {reason} (nothing was changed)");
-            Failure::plain(text)
-        })?;
-        let mut past: Vec<Rc<Context>> = Vec::new();
-        for definitions::Change { id, new, old, .. } in changed {
+        let lines = changed.iter().map(|(line, id, definition)| (*line, *id, definition));
+        let written = self.ledger.definitions.put(&mut self.kernel, lines);
+        written.map_err(|errno| cannot_write(&self.home, "services", errno))?;
+        for (_, id, definition) in changed {
             // Out and in again: it may have another name.
             if let Some(mut service) = self.services.remove(id) {
-                service.definition = new;
+                service.definition = definition;
                 self.services.insert(*service);
             }
-            if !past.iter().any(|base| Rc::ptr_eq(base, &old.base)) {
-                past.push(old.base);
-            }
-        }
-        for base in past.iter().filter(|base| Rc::strong_count(base) == 1) {
-            self.ledger.definitions.forget(base);
         }
         Ok(())
     }

@@ -1,14 +1,14 @@
 //! Services come and go: put on record before anything of them runs, forgotten when nothing does.
-use super::wait::{Then, Wish, warned};
-use crate::daemon::ledger::definitions::Change;
+use super::lookalike::Candidates;
+use super::wait::{Condition, NO_SERVICE, Pending};
 use crate::daemon::service::Service;
-use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::daemon::{ClientId, Daemon};
 use crate::service::context::Context;
 use crate::service::machine::{Ending, Generation, Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Env, Id, Spec};
-use crate::sys::{Kernel, describe};
+use crate::sys::{Errno, Kernel, describe};
 use crate::wire::{Failure, code};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// Most services of one daemon.
@@ -36,109 +36,89 @@ fn taken(name: &str, id: Id, keep: bool, differ: &[String]) -> Failure {
 }
 
 impl<K: Kernel> Daemon<K> {
-    pub(crate) fn define_and_start(
+    pub(super) fn define_and_start(
         &mut self,
         client: ClientId,
         specs: Vec<Spec>,
         base: Context,
         force: bool,
         keep: bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<Pending, Failure> {
         for spec in &specs {
             spec.check().map_err(Failure::usage)?;
             self.check_granted(spec)?;
         }
-        let mut fresh = Vec::new();
-        let mut known = Vec::new();
+        let (mut fresh, mut ids) = (Vec::new(), Vec::new());
         for spec in specs {
             let Some(service) = self.services.named(&spec.name) else {
                 fresh.push(spec);
                 continue;
             };
             if service.removing {
-                // Made up now it would come up to be forgotten at its next stop.
+                // Started now it would run only to be forgotten at its next stop.
                 return Err(Failure::plain(format!("{}: is being removed", spec.name)));
             }
             let differ = service.definition.spec.differences(&spec);
             if !keep || !differ.is_empty() {
                 return Err(taken(&spec.name, service.id, keep, &differ));
             }
-            // An import that is repeated makes up what is there already.
-            known.push(service.id);
+            // An import that is repeated starts what is there already.
+            ids.push(service.id);
         }
-        let passers = self.passers();
-        let mut said = Vec::new();
+        let mut pending = Pending::new(client);
+        let mut candidates = Candidates::new(force);
         let mut allowed = Vec::new();
         for spec in fresh {
-            match self.check_likeness(&spec, &passers, force) {
-                Err(outcome) if keep => said.push((Id::MAX, outcome)),
+            match self.check_spec(&spec, &mut candidates) {
+                Err(outcome) if keep => pending.say(NO_SERVICE, outcome),
                 Err(outcome) => return Err(Failure::new(outcome.code, outcome.text)),
                 Ok(warnings) => allowed.push((spec, warnings)),
             }
         }
         let base = self.ledger.definitions.intern(base);
-        let (specs, warnings): (Vec<_>, Vec<_>) = allowed.into_iter().unzip();
-        let ids = self.define(specs, &base)?;
-        let mut wishes = VecMap::new();
-        for (id, mut warnings) in ids.into_iter().zip(warnings) {
-            warnings.extend(self.note_lacking(id));
-            if !warnings.is_empty() {
-                said.push((id, warned(warnings)));
+        let (wanted, warnings): (Vec<_>, Vec<_>) = allowed
+            .into_iter()
+            .map(|(spec, warnings)| ((None, Definition { spec, base: base.clone() }), warnings))
+            .unzip();
+        for (id, mut warnings) in self.define(wanted)?.into_iter().zip(warnings) {
+            ids.push(id);
+            let Some(service) = self.services.get_mut(id) else { continue };
+            service.provisional = !keep;
+            if let Some(lacking) = self.kernel.lacking(&service.definition.attributes()) {
+                let text = format!(
+                    "{}: it gets {lacking} (more than the daemon may give: start that where the \
+                     limits are higher)",
+                    service.name()
+                );
+                self.log.push(text.clone());
+                warnings.push(text);
             }
-            if let Some(service) = self.services.get_mut(id) {
-                service.provisional = !keep;
-            }
-            known.push(id);
+            pending.warn(id, warnings);
         }
-        for id in known {
+        for id in ids {
             let after = self.services.get(id).map_or(0, |service| service.emptied);
-            wishes.insert(id, Wish::Up(Generation(after)));
+            pending.wait(id, Condition::Up(Generation(after)));
             self.wake_up(id, Input::Start);
         }
-        self.await_all(client, wishes, said, Then::Answer);
-        Ok(())
+        Ok(pending)
     }
 
-    /// What a service gets less of than its definer had.
-    fn note_lacking(&mut self, id: Id) -> Option<String> {
-        let service = self.services.get(id)?;
-        let lacking = self.kernel.lacking(&service.definition.attributes())?;
-        let text = format!(
-            "{}: it gets {lacking} (more than the daemon may give: start that where the limits \
-             are higher)",
-            service.name()
-        );
-        self.log.push(text.clone());
-        Some(text)
-    }
-
-    /// Puts services on record, all or none.
+    /// Puts services on record, all or none; an id that is wished for and taken gives the lowest
+    /// free one.
     pub(crate) fn define(
-        &mut self,
-        specs: Vec<Spec>,
-        base: &Rc<Context>,
-    ) -> Result<Vec<Id>, Failure> {
-        let wanted = specs.into_iter().map(|spec| (None, Definition { spec, base: base.clone() }));
-        self.define_all(wanted.collect())
-    }
-
-    /// As [`Daemon::define`], with wished ids: a wish that is taken gives the lowest free one.
-    pub(crate) fn define_all(
         &mut self,
         wanted: Vec<(Option<Id>, Definition)>,
     ) -> Result<Vec<Id>, Failure> {
         if self.services.len() + wanted.len() > SERVICES_MAX {
             return Err(Failure::plain(format!("more than {SERVICES_MAX} services")));
         }
-        let mut names: Vec<&str> = wanted.iter().map(|(_, d)| d.spec.name.as_str()).collect();
-        names.sort_unstable();
-        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(Failure::usage(format!("{}: the name is there twice", twice[0])));
+        let mut names = BTreeSet::new();
+        if let Some((_, twice)) = wanted.iter().find(|(_, d)| !names.insert(&d.spec.name)) {
+            let name = &twice.spec.name;
+            return Err(Failure::usage(format!("{name}: the name is there twice")));
         }
-        let mut definitions: Vec<(Id, Definition)> = Vec::new();
-        let mut given = VecSet::new();
-        let mut lowest = 0;
-        for (wish, definition) in wanted {
+        let (mut ids, mut given, mut lowest) = (Vec::new(), BTreeSet::new(), 0);
+        for (wish, _) in &wanted {
             let is_free = |id: Id| self.services.get(id).is_none() && !given.contains(&id);
             let wish = wish.filter(|id| (*id as usize) < SERVICES_MAX && is_free(*id));
             let id = wish.unwrap_or_else(|| {
@@ -148,40 +128,32 @@ impl<K: Kernel> Daemon<K> {
                 lowest
             });
             given.insert(id);
-            definitions.push((id, definition));
-        }
-        let cannot = |what: &str, errno| {
-            Failure::plain(format!(
-                "cannot write {what}: {} (nothing was changed)",
-                describe(errno)
-            ))
-        };
-        let journal = format!("{}/journal", self.home);
-        for (id, _) in &definitions {
-            let reserved = self.ledger.journal.reserve(&mut self.kernel, *id);
-            reserved.map_err(|errno| cannot(&journal, errno))?;
-        }
-        let lines: Vec<_> = definitions.iter().map(|(id, definition)| (*id, definition)).collect();
-        let lines = self.ledger.definitions.append(&mut self.kernel, &lines);
-        let lines = lines.map_err(|errno| cannot(&format!("{}/services", self.home), errno))?;
-        let mut ids = Vec::new();
-        for ((id, definition), line) in definitions.into_iter().zip(lines) {
-            self.insert_new(id, definition, line);
             ids.push(id);
+        }
+        let home = &self.home;
+        let cannot = |file: &str, errno| cannot_write(home, file, errno);
+        for id in &ids {
+            let reserved = self.ledger.journal.reserve(&mut self.kernel, *id);
+            reserved.map_err(|errno| cannot("journal", errno))?;
+        }
+        let definitions = ids.iter().copied().zip(wanted.iter().map(|(_, definition)| definition));
+        let lines = self.ledger.definitions.append(&mut self.kernel, definitions);
+        let lines = lines.map_err(|errno| cannot("services", errno))?;
+        for ((id, (_, definition)), line) in ids.iter().zip(wanted).zip(lines) {
+            self.insert_new(*id, definition, line);
         }
         Ok(ids)
     }
 
     /// Changes the environment that services get from their next start on, all or none. What was
     /// given by hand stays.
-    pub(crate) fn update(
+    pub(super) fn update(
         &mut self,
-        client: ClientId,
         services: Vec<(String, Env)>,
         env: &Env,
     ) -> Result<(), Failure> {
         let mut bases: Vec<Rc<Context>> = Vec::new();
-        let mut changed: Vec<Change> = Vec::new();
+        let mut changed: Vec<(u64, Id, Definition)> = Vec::new();
         for (name, dotenv) in services {
             let Some(service) = self.services.named(&name) else {
                 return Err(Failure::new(
@@ -189,26 +161,25 @@ impl<K: Kernel> Daemon<K> {
                     format!("no such service: {name} (try 'opm ls')"),
                 ));
             };
-            let (line, id, old) = (service.line, service.id, service.definition.clone());
-            let attributes = old.base.attributes;
-            let spec = Spec { dotenv, ..old.spec.clone() };
+            let Definition { spec, base } = &service.definition;
+            let spec = Spec { dotenv, ..spec.clone() };
             spec.check().map_err(Failure::usage)?;
+            let attributes = base.attributes;
             let known = bases.iter().find(|base| base.attributes == attributes).cloned();
             let base = known.unwrap_or_else(|| {
-                let base = self.ledger.definitions.intern(Context { env: env.clone(), attributes });
+                let context = Context { env: env.clone(), attributes };
+                let base = self.ledger.definitions.intern(context);
                 bases.push(base.clone());
                 base
             });
-            changed.push(Change { line, id, new: Definition { spec, base }, old });
+            changed.push((service.line, service.id, Definition { spec, base }));
         }
-        self.replace_definitions(changed)?;
-        self.await_all(client, VecMap::new(), Vec::new(), Then::Answer);
-        Ok(())
+        self.replace_definitions(changed)
     }
 
     fn insert_new(&mut self, id: Id, definition: Definition, line: u64) {
-        let machine = Machine::new(definition.spec.policy);
-        let mut service = Service::new(id, definition, line, machine);
+        let policy = definition.spec.policy;
+        let mut service = Service::new(id, definition, line, Machine::new(policy));
         // What its slot was used for before is past.
         service.emptied = self.ledger.sequence.0;
         let Some(tree) = self.trees.take_unrecorded(service.name()) else {
@@ -217,7 +188,6 @@ impl<K: Kernel> Daemon<K> {
         // What is left of its name drains first.
         let generation = tree.generation;
         let past = Past::Alive { generation, since: self.now };
-        let policy = service.definition.spec.policy;
         service.machine = Machine::resume(policy, Goal::Up, 0, 0, past, self.now);
         service.generation = generation.0;
         service.emptied = generation.0.saturating_sub(1);
@@ -234,31 +204,14 @@ impl<K: Kernel> Daemon<K> {
 
     /// Forgets a service of which nothing lives.
     pub(crate) fn forget(&mut self, id: Id) {
-        let Some(service) = self.services.remove(id) else {
-            return;
-        };
+        let Some(service) = self.services.remove(id) else { return };
         self.answer_forgotten(id, &service);
         self.waiters.changed.insert(id);
-        self.ledger.dirty.remove(&id);
-        // The generation stays, for no generation is ever given twice.
-        let state = crate::process::journal_format::State {
-            definition: service.line,
-            removed: true,
-            generation: service.generation,
-            emptied: service.emptied,
-            ..Default::default()
-        };
-        let written = self.ledger.journal.write(&mut self.kernel, id, &state);
-        if written.is_err() {
-            // Else the next daemon would bring it back, beside a new one of its name.
-            self.ledger.removed_slots.push((id, state));
-        }
-        // A full disk must not stop a removal: the journal has it already.
-        let noted =
-            self.ledger.definitions.remove(&mut self.kernel, service.line, &service.definition);
-        if let Err(errno) = written.and(noted) {
-            self.ledger.disk_error =
-                Some(format!("cannot note the removal of {}: {errno}", service.name()));
-        }
+        self.ledger.remove(&mut self.kernel, &service);
     }
+}
+
+pub(super) fn cannot_write(home: &str, file: &str, errno: Errno) -> Failure {
+    let reason = describe(errno);
+    Failure::plain(format!("cannot write {home}/{file}: {reason} (nothing was changed)"))
 }

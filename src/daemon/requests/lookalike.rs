@@ -4,13 +4,14 @@
 //! It decides nothing about what is ours, and never kills: it refuses, or warns.
 use super::wait::failed;
 use crate::daemon::Daemon;
+use crate::daemon::events::EventRecord;
 use crate::process::Pid;
 use crate::process::command::{mark_remover, pattern_of_argv};
 use crate::process::mark::LimitMark;
 use crate::process::stat::{environ_value, parse_cmdline};
+use crate::service::environment::{HOME_VARIABLE, NAME_VARIABLE};
 use crate::service::machine::Generation;
-use crate::service::spec::Id;
-use crate::service::spec::Spec;
+use crate::service::spec::{Id, Spec};
 use crate::sys::{self, Kernel};
 use crate::wire::{Outcome, code};
 use std::cell::OnceCell;
@@ -20,7 +21,7 @@ const ANCESTORS_MAX: usize = 64;
 
 /// A process of our user that is no leader of ours.
 #[derive(Debug)]
-pub(crate) struct Passer {
+struct Candidate {
     pid: Pid,
     cwd: String,
     /// It bears a mark of a home that was here before this one.
@@ -40,38 +41,50 @@ struct Looks {
     name: Option<String>,
 }
 
+/// The processes of one look at /proc, for all services of a request. The look is taken when it
+/// is first needed.
+#[derive(Debug)]
+pub(super) struct Candidates {
+    /// The operator's `--force`: the same command is a warning only.
+    force: bool,
+    list: Option<Vec<Candidate>>,
+}
+
 /// What stands in the way of a start.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Likeness {
+pub(super) enum Likeness {
     /// The same words: refuse.
     Same(Pid),
     /// About the same thing: warn.
     Near(Pid, String),
 }
 
+impl Candidates {
+    pub(super) fn new(force: bool) -> Self {
+        Self { force, list: None }
+    }
+}
+
 impl<K: Kernel> Daemon<K> {
-    /// One look at all processes, for all services of a request.
-    pub(crate) fn passers(&mut self) -> Vec<Passer> {
+    fn candidates(&mut self) -> Vec<Candidate> {
         let Ok(pids) = self.all_processes() else { return Vec::new() };
         let uid = self.kernel.own_uid();
         let askers = self.askers();
-        let mut passers = Vec::new();
+        let mut candidates = Vec::new();
         for pid in pids {
             if pid == self.ledger.header.daemon.pid
                 || self.trees.is_leader(pid)
                 || askers.contains(&pid)
+                || !self.kernel.uids(pid).is_ok_and(|uids| uids.contains(&uid))
             {
-                continue;
-            }
-            if !self.kernel.uids(pid).is_ok_and(|uids| uids.contains(&uid)) {
                 continue;
             }
             if let Ok(cwd) = self.kernel.cwd(pid) {
                 let is_of_lost = self.ledger.is_new && self.is_of_lost_home(pid);
-                passers.push(Passer { pid, cwd, is_of_lost, looks: OnceCell::new() });
+                candidates.push(Candidate { pid, cwd, is_of_lost, looks: OnceCell::new() });
             }
         }
-        passers
+        candidates
     }
 
     /// The daemon of a home that was removed may still live for a moment, and start its own again.
@@ -94,10 +107,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// None: it bears a mark of ours, or is gone.
     fn looks_of(&mut self, pid: Pid) -> Option<Looks> {
-        let cmdline = self.kernel.cmdline(pid).ok()?;
-        if cmdline.is_empty() {
-            return None;
-        }
+        let cmdline = self.kernel.cmdline(pid).ok().filter(|cmdline| !cmdline.is_empty())?;
         let limit = self.kernel.locks_limit(pid).ok();
         let is_ours =
             |limit| LimitMark::generation_of(limit, self.ledger.header.home_key).is_some();
@@ -107,13 +117,11 @@ impl<K: Kernel> Daemon<K> {
         let mut name = None;
         if limit.is_some_and(LimitMark::is_mark) {
             let environ = self.kernel.environ(pid).unwrap_or_default();
-            let home = environ_value(&environ, "OPM_HOME");
-            let value = environ_value(&environ, "OPM_NAME");
-            let value = value.filter(|_| home == Some(self.home.as_bytes()));
+            let is_here = environ_value(&environ, HOME_VARIABLE) == Some(self.home.as_bytes());
+            let value = environ_value(&environ, NAME_VARIABLE).filter(|_| is_here);
             name = value.map(|value| String::from_utf8_lossy(value).into_owned());
         }
-        let argv = parse_cmdline(&cmdline);
-        Some(Looks { argv, name })
+        Some(Looks { argv: parse_cmdline(&cmdline), name })
     }
 
     /// The command that asks, and those that it was called from: a deploy script that is named
@@ -129,25 +137,29 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// The look-alike of a spec, the same argv before the same pattern.
-    pub(crate) fn likeness(&mut self, spec: &Spec, passers: &[Passer]) -> Option<Likeness> {
-        if passers.is_empty() {
+    pub(super) fn likeness(
+        &mut self,
+        spec: &Spec,
+        candidates: &mut Candidates,
+    ) -> Option<Likeness> {
+        let list = candidates.list.get_or_insert_with(|| self.candidates());
+        if list.is_empty() {
             return None;
         }
         let cwd = self.kernel.real_path(&spec.cwd).unwrap_or_else(|_| spec.cwd.clone());
-        for passer in passers.iter().filter(|passer| passer.is_of_lost) {
-            let looks = passer.looks.get_or_init(|| self.looks_of(passer.pid)).as_ref();
-            if looks.is_some_and(|looks| looks.name.as_ref() == Some(&spec.name)) {
-                return Some(Likeness::Same(passer.pid));
+        let has_name = |looks: &Looks| looks.name.as_ref() == Some(&spec.name);
+        let mut near = Vec::new();
+        for candidate in list.iter().filter(|c| c.is_of_lost || c.cwd == cwd) {
+            let looks = candidate.looks.get_or_init(|| self.looks_of(candidate.pid)).as_ref();
+            match looks {
+                Some(looks) if candidate.is_of_lost && has_name(looks) => {
+                    return Some(Likeness::Same(candidate.pid));
+                }
+                Some(looks) if candidate.cwd == cwd => near.push((candidate.pid, looks)),
+                _ => {}
             }
         }
-        let mut near = Vec::new();
-        for passer in passers.iter().filter(|passer| passer.cwd == cwd) {
-            let looks = passer.looks.get_or_init(|| self.looks_of(passer.pid));
-            near.extend(looks.as_ref().map(|looks| (passer.pid, looks)));
-        }
-        let is_same = |looks: &Looks| {
-            looks.argv == spec.command || looks.name.as_ref().is_some_and(|name| *name == spec.name)
-        };
+        let is_same = |looks: &Looks| looks.argv == spec.command || has_name(looks);
         if let Some((pid, _)) = near.iter().find(|(_, looks)| is_same(looks)) {
             return Some(Likeness::Same(*pid));
         }
@@ -158,62 +170,49 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Look-alikes of a service that is about to start. Err: it must not.
-    pub(crate) fn stands_in_the_way(
+    pub(super) fn check(
         &mut self,
         id: Id,
-        passers: &[Passer],
-        force: bool,
+        candidates: &mut Candidates,
     ) -> Result<Vec<String>, Outcome> {
-        let Some(service) = self.services.get(id) else {
-            return Ok(Vec::new());
-        };
-        let spec = service.definition.spec.clone();
-        self.check_likeness(&spec, passers, force).inspect_err(|outcome| {
+        let Some(service) = self.services.get(id) else { return Ok(Vec::new()) };
+        let (spec, generation) = (service.definition.spec.clone(), service.generation);
+        self.check_spec(&spec, candidates).inspect_err(|outcome| {
             let reason = outcome.text.clone();
-            let generation =
-                Generation(self.services.get(id).map_or(0, |service| service.generation));
-            self.announce(id, generation, "refused", |event| event.reason = Some(reason));
+            let fill = |event: &mut EventRecord| event.reason = Some(reason);
+            self.emit(id, Generation(generation), "refused", fill);
         })
     }
 
-    /// Whether something lives that could be this service's, for all that its marks say.
-    pub(crate) fn check_nameless(&mut self, name: &str) -> Result<(), Outcome> {
-        let [pid, ..] = self.with_trees(|trees, cx| trees.unrecorded_of(cx, None))[..] else {
-            return Ok(());
-        };
-        let text = format!(
-            "{name}: process {pid} bears this home's mark, but its record is lost: it could be \
-             this service's (end it first)"
-        );
-        Err(failed(code::REFUSED, text))
-    }
-
-    pub(crate) fn check_likeness(
+    /// As [`Daemon::check`], of a service that is not yet defined.
+    pub(super) fn check_spec(
         &mut self,
         spec: &Spec,
-        passers: &[Passer],
-        force: bool,
+        candidates: &mut Candidates,
     ) -> Result<Vec<String>, Outcome> {
-        self.check_nameless(&spec.name)?;
+        let name = &spec.name;
+        // For all that its marks say, such a process could be this service's.
+        if let [pid, ..] = self.with_trees(|trees, cx| trees.unrecorded_of(cx, None))[..] {
+            let text = format!(
+                "{name}: process {pid} bears this home's mark, but its record is lost: it could \
+                 be this service's (end it first)"
+            );
+            return Err(failed(code::REFUSED, text));
+        }
         let mut warnings: Vec<String> = self.warning_of_marks(spec).into_iter().collect();
-        match self.likeness(spec, passers) {
+        match self.likeness(spec, candidates) {
             None => {}
-            Some(Likeness::Same(pid)) if !force => {
-                let text = format!(
-                    "{}: process {pid} runs the same command in the same directory and is not \
-                     ours (stop it, or start with --force)",
-                    spec.name
-                );
-                return Err(failed(code::REFUSED, text));
+            Some(Likeness::Same(pid)) => {
+                let same =
+                    format!("{name}: process {pid} runs the same command in the same directory");
+                if !candidates.force {
+                    let text = format!("{same} and is not ours (stop it, or start with --force)");
+                    return Err(failed(code::REFUSED, text));
+                }
+                warnings.push(same);
             }
-            Some(Likeness::Same(pid)) => warnings.push(format!(
-                "{}: process {pid} runs the same command in the same directory",
-                spec.name
-            )),
-            Some(Likeness::Near(pid, pattern)) => warnings.push(format!(
-                "{}: process {pid} runs {pattern} in the same directory too",
-                spec.name
-            )),
+            Some(Likeness::Near(pid, pattern)) => warnings
+                .push(format!("{name}: process {pid} runs {pattern} in the same directory too")),
         }
         Ok(warnings)
     }

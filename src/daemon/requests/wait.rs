@@ -10,14 +10,16 @@ use crate::service::machine::{Generation, Goal, Time};
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, describe};
 use crate::wire::{Outcome, Reply, Status, Until, code};
-use std::collections::HashMap;
 
 /// SIGKILL rounds after which a stop is answered with the name of what resists.
 const KILLS_MAX: u32 = 5;
 
+/// Stands in for the id where an outcome is of no service.
+pub(super) const NO_SERVICE: Id = Id::MAX;
+
 /// What a request waits for, of one service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(super) enum Condition {
     /// Exec'd, in an incarnation after this one.
     Up(Generation),
     /// Every incarnation up to this one is confirmed gone.
@@ -28,9 +30,9 @@ pub(crate) enum Wish {
     Status(Until),
 }
 
-/// What to do when every wish is answered.
+/// What to do when every condition is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Then {
+pub(super) enum OnDone {
     Answer,
     /// Restore: report progress, and a summary with what was running already.
     Summarize {
@@ -43,8 +45,7 @@ pub(crate) enum Then {
 /// The requests that wait.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
-    pub(crate) pending: VecMap<u64, Pending>,
-    by_service: HashMap<Id, VecSet<u64>>,
+    pending: VecMap<u64, Pending>,
     /// The number that was given last.
     last: u64,
     /// Services that changed in this turn.
@@ -53,151 +54,183 @@ pub(crate) struct Waiters {
     pub(crate) asker: Pid,
 }
 
-/// A request that waits.
+/// A request that waits, and what is known already of its services.
 #[derive(Debug)]
-pub(crate) struct Pending {
-    pub(crate) client: ClientId,
-    pub(crate) waiting: VecMap<Id, Wish>,
-    pub(crate) outcomes: Vec<(Id, Outcome)>,
-    pub(crate) deadline: Option<Time>,
-    pub(crate) then: Then,
-    pub(crate) total: usize,
-    /// Progress in percent when it was last told.
-    pub(crate) told: usize,
+pub(super) struct Pending {
+    client: ClientId,
+    conditions: VecMap<Id, Condition>,
+    outcomes: Vec<(Id, Outcome)>,
+    pub(super) deadline: Option<Time>,
+    pub(super) on_done: OnDone,
+    total: usize,
+    /// Percent of the services that the last report of progress said are done.
+    reported: usize,
 }
 
 /// A target that is as it was asked to be.
-pub(crate) fn done(text: String) -> Outcome {
+pub(super) fn done(text: String) -> Outcome {
     Outcome { code: code::DONE, text, warnings: Vec::new() }
 }
 
+/// A target that is not.
+pub(super) fn failed(code: u8, text: String) -> Outcome {
+    Outcome { code, text, warnings: Vec::new() }
+}
+
 /// What became of something that is done at once, or the kernel's reason why it could not be.
-pub(crate) fn told(name: &str, result: Result<(), Errno>, text: String) -> Outcome {
+pub(super) fn outcome_of(name: &str, result: Result<(), Errno>, text: &str) -> Outcome {
     match result {
-        Ok(()) => done(text),
+        Ok(()) => done(format!("{name}: {text}")),
         Err(errno) => failed(code::FAILED, format!("{name}: {}", describe(errno))),
     }
 }
 
-/// Warnings of a target of which nothing else is known yet.
-pub(crate) fn warned(warnings: Vec<String>) -> Outcome {
-    Outcome { warnings, ..done(String::new()) }
+impl Pending {
+    pub(super) fn new(client: ClientId) -> Self {
+        Self {
+            client,
+            conditions: VecMap::new(),
+            outcomes: Vec::new(),
+            deadline: None,
+            on_done: OnDone::Answer,
+            total: 0,
+            reported: 0,
+        }
+    }
+
+    /// What became of a service; what was said of it before were warnings.
+    pub(super) fn say(&mut self, id: Id, mut outcome: Outcome) {
+        let earlier = self.outcomes.iter_mut().find(|(of, _)| *of == id && id != NO_SERVICE);
+        match earlier {
+            Some((_, earlier)) => {
+                outcome.warnings.append(&mut earlier.warnings);
+                *earlier = outcome;
+            }
+            None => self.outcomes.push((id, outcome)),
+        }
+    }
+
+    /// Warnings of a service of which nothing else is known yet.
+    pub(super) fn warn(&mut self, id: Id, warnings: Vec<String>) {
+        if !warnings.is_empty() {
+            self.say(id, Outcome { warnings, ..done(String::new()) });
+        }
+    }
+
+    pub(super) fn wait(&mut self, id: Id, condition: Condition) {
+        self.conditions.insert(id, condition);
+    }
 }
 
-/// A target that is not.
-pub(crate) fn failed(code: u8, text: String) -> Outcome {
-    Outcome { code, text, warnings: Vec::new() }
+impl Waiters {
+    /// Who waits for this service, and for what.
+    fn of(&self, id: Id) -> Vec<(u64, Condition)> {
+        let pending = self.pending.iter();
+        pending.filter_map(|(number, p)| Some((*number, *p.conditions.get(&id)?))).collect()
+    }
+
+    /// A client has gone: nobody waits any more. What it asked for goes on. Gives the numbers of
+    /// its requests.
+    pub(super) fn forget_client(&mut self, client: ClientId) -> Vec<u64> {
+        let mut gone = Vec::new();
+        self.pending.retain(|number, p| {
+            let stays = p.client != client || p.on_done == OnDone::Leave;
+            gone.extend((!stays).then_some(*number));
+            stays
+        });
+        gone
+    }
 }
 
 impl<K: Kernel> Daemon<K> {
     /// Registers a request; whatever is true already is answered in this turn.
-    pub(crate) fn wait_for(&mut self, pending: Pending) {
-        self.waiters.last += 1;
-        let number = self.waiters.last;
-        for id in pending.waiting.keys() {
-            self.waiters.by_service.entry(*id).or_default().insert(number);
+    pub(super) fn wait_for(&mut self, mut pending: Pending) {
+        pending.total = pending.conditions.len();
+        if pending.total == 0 {
+            return self.finish(pending);
+        }
+        for id in pending.conditions.keys() {
             self.waiters.changed.insert(*id);
         }
-        self.timers.set(Timer::Request(number), pending.deadline);
-        let is_idle = pending.waiting.is_empty();
-        self.waiters.pending.insert(number, pending);
-        if is_idle {
-            self.finish(number);
-        }
+        self.waiters.last += 1;
+        self.timers.set(Timer::Request(self.waiters.last), pending.deadline);
+        self.waiters.pending.insert(self.waiters.last, pending);
     }
 
-    /// Looks at the wishes of all services that changed in this turn.
-    pub(crate) fn answer_touched(&mut self) {
+    /// Answers what the services that changed in this turn have made true.
+    pub(crate) fn answer_changed(&mut self) {
         for id in std::mem::take(&mut self.waiters.changed) {
-            let Some(numbers) = self.waiters.by_service.get(&id).cloned() else {
-                continue;
-            };
-            for number in numbers {
-                let wish =
-                    self.waiters.pending.get(&number).and_then(|p| p.waiting.get(&id)).copied();
-                if let Some(outcome) = wish.and_then(|wish| self.verdict(id, wish)) {
-                    self.fulfil(number, id, outcome);
+            for (number, condition) in self.waiters.of(id) {
+                if let Some(outcome) = self.verdict(id, condition) {
+                    self.settle(number, id, outcome);
                 }
             }
         }
     }
 
     /// Answers whoever waits for a service that is forgotten now.
-    pub(crate) fn answer_forgotten(&mut self, id: Id, service: &Service) {
-        for number in self.waiters.by_service.get(&id).cloned().unwrap_or_default() {
-            let wish = self.waiters.pending.get(&number).and_then(|p| p.waiting.get(&id)).copied();
+    pub(super) fn answer_forgotten(&mut self, id: Id, service: &Service) {
+        for (number, condition) in self.waiters.of(id) {
             let text = format!("{}: removed{}", service.name(), service.kill_words());
-            match wish {
-                Some(
-                    Wish::Gone | Wish::Down(_) | Wish::Status(Until::Stopped | Until::Removed),
-                ) => {
-                    self.fulfil(number, id, done(text));
-                }
-                Some(Wish::Up(_) | Wish::Status(_)) => {
-                    self.fulfil(number, id, failed(code::FAILED, text));
-                }
-                None => {}
-            }
+            let outcome = match condition {
+                Condition::Gone
+                | Condition::Down(_)
+                | Condition::Status(Until::Stopped | Until::Removed) => done(text),
+                Condition::Up(_) | Condition::Status(_) => failed(code::FAILED, text),
+            };
+            self.settle(number, id, outcome);
         }
     }
 
-    fn fulfil(&mut self, number: u64, id: Id, mut outcome: Outcome) {
-        if let Some(numbers) = self.waiters.by_service.get_mut(&id) {
-            numbers.remove(&number);
-            if numbers.is_empty() {
-                self.waiters.by_service.remove(&id);
-            }
-        }
-        let Some(pending) = self.waiters.pending.get_mut(&number) else {
-            return;
-        };
-        pending.waiting.remove(&id);
-        // What was said before of this target were its warnings.
-        if let Some((_, earlier)) = pending.outcomes.iter_mut().find(|(of, _)| *of == id) {
-            outcome.warnings.append(&mut earlier.warnings);
-            *earlier = outcome;
-        } else {
-            pending.outcomes.push((id, outcome));
-        }
-        if pending.waiting.is_empty() {
-            return self.finish(number);
-        }
-        if let Then::Summarize { .. } = pending.then {
-            let done = pending.total - pending.waiting.len();
-            let percent = done * 100 / pending.total.max(1);
-            if percent > pending.told {
-                pending.told = percent;
-                let reply = Reply::Progress { done, total: pending.total };
-                self.outbox.push((pending.client, reply));
-            }
+    /// Answers a request that has waited long enough.
+    pub(in crate::daemon) fn expire(&mut self, number: u64) {
+        let pending = self.waiters.pending.get(&number);
+        let ids = pending.map_or(vec![], |p| p.conditions.keys().copied().collect());
+        for id in ids {
+            let service = self.services.get(id);
+            let status = service.map_or("gone", |service| service.status().word());
+            let name = service.map_or(id.to_string(), |service| service.name().to_owned());
+            let text = format!("{name}: timed out waiting; it is {status}");
+            self.settle(number, id, failed(code::TIMED_OUT, text));
         }
     }
 
-    fn finish(&mut self, number: u64) {
-        self.timers.set(Timer::Request(number), None);
-        let Some(mut pending) = self.waiters.pending.remove(&number) else {
-            return;
-        };
-        if pending.then == Then::Leave {
+    fn settle(&mut self, number: u64, id: Id, outcome: Outcome) {
+        let Some(pending) = self.waiters.pending.get_mut(&number) else { return };
+        pending.conditions.remove(&id);
+        pending.say(id, outcome);
+        let (total, left) = (pending.total, pending.conditions.len());
+        if left == 0 {
+            self.timers.set(Timer::Request(number), None);
+            let pending = self.waiters.pending.remove(&number);
+            return pending.into_iter().for_each(|pending| self.finish(pending));
+        }
+        let percent = (total - left) * 100 / total;
+        if matches!(pending.on_done, OnDone::Summarize { .. }) && percent > pending.reported {
+            pending.reported = percent;
+            self.outbox.push((pending.client, Reply::Progress { done: total - left, total }));
+        }
+    }
+
+    fn finish(&mut self, mut pending: Pending) {
+        if pending.on_done == OnDone::Leave {
             self.note_who_came_back(&mut pending.outcomes);
         }
         pending.outcomes.sort_by_key(|(id, _)| *id);
         let outcomes: Vec<Outcome> = pending.outcomes.into_iter().map(|(_, o)| o).collect();
         let good = outcomes.iter().filter(|outcome| outcome.code == code::DONE).count();
-        let summary = match pending.then {
-            Then::Answer => None,
-            Then::Summarize { running } => {
+        let summary = match pending.on_done {
+            OnDone::Answer => None,
+            OnDone::Summarize { running } => {
                 // What has no text is only warnings: of the dump, or of what stays as it is.
                 let warned = outcomes.iter().filter(|outcome| outcome.text.is_empty());
                 let good = good.saturating_sub(warned.count());
-                Some(format!(
-                    "restored {good}: {running} already running, {} started",
-                    good.saturating_sub(running)
-                ))
+                let started = good.saturating_sub(running);
+                Some(format!("restored {good}: {running} already running, {started} started"))
             }
             // What could not be stopped is not left alone.
-            Then::Leave if good < outcomes.len() => None,
-            Then::Leave => {
+            OnDone::Leave if good < outcomes.len() => None,
+            OnDone::Leave => {
                 self.leave = Some(Leave::Quit);
                 Some("daemon stopped; its services are stopped".to_owned())
             }
@@ -207,10 +240,8 @@ impl<K: Kernel> Daemon<K> {
 
     /// Of those that were to be stopped, some may have been started while others still were.
     fn note_who_came_back(&self, outcomes: &mut Vec<(Id, Outcome)>) {
-        for service in self.services.iter() {
-            let resists =
-                |(of, outcome): &(Id, Outcome)| *of == service.id && outcome.code != code::DONE;
-            if service.machine.generation().is_none() || outcomes.iter().any(resists) {
+        for service in self.services.iter().filter(|s| s.machine.generation().is_some()) {
+            if outcomes.iter().any(|(of, o)| *of == service.id && o.code != code::DONE) {
                 continue;
             }
             let text = format!("{}: was started meanwhile; the daemon stays", service.name());
@@ -219,56 +250,23 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
-    /// A client has gone: nobody waits any more. What it asked for goes on.
-    pub fn forget_client(&mut self, client: ClientId) {
-        self.events.followers.retain(|follower| *follower != client);
-        let gone = self
-            .waiters
-            .pending
-            .iter()
-            .filter(|(_, p)| p.client == client && p.then != Then::Leave);
-        for number in gone.map(|(number, _)| *number).collect::<Vec<_>>() {
-            self.timers.set(Timer::Request(number), None);
-            let Some(pending) = self.waiters.pending.remove(&number) else {
-                continue;
-            };
-            for id in pending.waiting.keys() {
-                if let Some(numbers) = self.waiters.by_service.get_mut(id) {
-                    numbers.remove(&number);
-                }
-            }
-        }
-    }
-
-    /// Answers a request that has waited long enough.
-    pub(in crate::daemon) fn expire(&mut self, number: u64) {
-        let waiting = self.waiters.pending.get(&number).map(|pending| &pending.waiting);
-        let ids: Vec<Id> = waiting.map_or(vec![], |waiting| waiting.keys().copied().collect());
-        for id in ids {
-            let status = self.services.get(id).map_or("gone", |service| service.status().word());
-            let name =
-                self.services.get(id).map_or_else(|| id.to_string(), |u| u.name().to_owned());
-            let text = format!("{name}: timed out waiting; it is {status}");
-            self.fulfil(number, id, failed(code::TIMED_OUT, text));
-        }
-    }
-
-    /// Whether a wish is fulfilled, or can't be.
-    fn verdict(&self, id: Id, wish: Wish) -> Option<Outcome> {
+    /// Whether a condition is true, or can't become so.
+    fn verdict(&self, id: Id, condition: Condition) -> Option<Outcome> {
         let service = self.services.get(id)?;
-        let name = service.name();
-        let status = service.status();
+        let (name, status) = (service.name(), service.status());
         let resists = self.trees.get(id).is_some_and(|tree| tree.kills >= KILLS_MAX);
-        if status == Status::Stopping && resists && !matches!(wish, Wish::Status(_)) {
-            return Some(failed(code::REFUSED, self.resistance(id)));
+        if status == Status::Stopping && resists && !matches!(condition, Condition::Status(_)) {
+            return Some(failed(code::REFUSED, self.resistance(service)));
         }
-        if mutant("early_reply") && matches!(wish, Wish::Down(_)) {
+        if mutant("early_reply") && matches!(condition, Condition::Down(_)) {
             return Some(done(format!("{name}: stopped")));
         }
-        let note = || service.reason().unwrap_or_else(|| format!("it is {}", status.word()));
-        let fail = || Some(failed(code::FAILED, format!("{name}: {}", note())));
-        match (wish, status) {
-            (Wish::Up(after), Status::Online) => {
+        let say = |text: &str| Some(done(format!("{name}: {text}")));
+        let fail = |text: &str| Some(failed(code::FAILED, format!("{name}: {text}")));
+        let why = || fail(&service.reason().unwrap_or_else(|| format!("it is {}", status.word())));
+        let goal = service.machine.goal();
+        match (condition, status) {
+            (Condition::Up(after), Status::Online) => {
                 let again = service.machine.generation()? > after || mutant("early_reply");
                 let killed = service.killed.filter(|killed| killed.generation >= after);
                 let text = |killed| format!("{name}: was stopped first ({killed})");
@@ -277,42 +275,39 @@ impl<K: Kernel> Daemon<K> {
                     ..done(format!("{name}: online (id {id}, pid {})", service.pid))
                 })
             }
-            (Wish::Up(after), Status::Errored) if service.generation > after.0 => fail(),
-            (Wish::Up(_), Status::Errored | Status::Stopped) => fail(),
-            (Wish::Up(after), Status::Waiting) if service.generation > after.0 => fail(),
-            (Wish::Down(_), Status::Stopped | Status::Errored) => {
-                Some(done(format!("{name}: stopped{}", service.kill_words())))
+            (Condition::Up(after), Status::Errored | Status::Waiting)
+                if service.generation > after.0 =>
+            {
+                why()
             }
-            (Wish::Down(of), _) if service.emptied >= of.0 && of.0 > 0 => {
-                Some(done(format!("{name}: stopped, and started again since")))
+            (Condition::Up(_), Status::Errored | Status::Stopped) => why(),
+            (Condition::Down(_), Status::Stopped | Status::Errored) => {
+                say(&format!("stopped{}", service.kill_words()))
+            }
+            (Condition::Down(of), _) if service.emptied >= of.0 && of.0 > 0 => {
+                say("stopped, and started again since")
             }
             // It was to be up again before the stop had begun.
-            (Wish::Down(_), Status::Online | Status::Starting | Status::Waiting)
-                if service.machine.goal() == Goal::Up =>
+            (Condition::Down(_), Status::Online | Status::Starting | Status::Waiting)
+                if goal == Goal::Up =>
             {
-                Some(failed(
-                    code::FAILED,
-                    format!("{name}: it was started again before it was stopped"),
-                ))
+                fail("it was started again before it was stopped")
             }
-            (Wish::Status(Until::Online), Status::Online)
-            | (Wish::Status(Until::Stopped), Status::Stopped)
-            | (Wish::Status(Until::Errored), Status::Errored) => {
-                Some(done(format!("{name}: {}", status.word())))
+            (Condition::Status(Until::Online), Status::Online)
+            | (Condition::Status(Until::Stopped), Status::Stopped)
+            | (Condition::Status(Until::Errored), Status::Errored) => say(status.word()),
+            (Condition::Status(Until::Ready), _) if service.machine.is_ready() => {
+                say(status.word())
             }
-            (Wish::Status(Until::Ready), _) if service.machine.is_ready() => {
-                Some(done(format!("{name}: {}", status.word())))
+            (Condition::Up(_) | Condition::Down(_) | Condition::Gone | Condition::Status(_), _) => {
+                None
             }
-            (Wish::Up(_) | Wish::Down(_) | Wish::Gone | Wish::Status(_), _) => None,
         }
     }
 
     /// Who of a tree survived SIGKILL.
-    fn resistance(&self, id: Id) -> String {
-        let Some(service) = self.services.get(id) else {
-            return String::new();
-        };
-        let (ours, unsure) = self.rest(id);
+    fn resistance(&self, service: &Service) -> String {
+        let (ours, unsure) = self.rest(service.id);
         let what = match (ours.is_empty(), unsure.is_empty()) {
             (false, _) => format!("what is left of it survives SIGKILL (pid {ours})"),
             (true, false) => unsure_of(&unsure),

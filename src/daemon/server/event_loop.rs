@@ -3,9 +3,9 @@
 //! A client that is slow, silent, hostile or gone costs its own buffer, bounded, and nothing
 //! else. No request is taken from another user.
 use super::connection::Connection;
+use super::relocate::Removal;
 use super::role::{ROLE, Role};
 use crate::daemon::log::log;
-use crate::daemon::relocate::Removal;
 use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::daemon::{ClientId, Daemon, Leave};
 use crate::sys::home::Home;
@@ -49,7 +49,7 @@ pub struct Server {
     _clock: Option<OwnedFd>,
     /// Says when something in the home is removed.
     pub(crate) removals: Option<OwnedFd>,
-    pub(in crate::daemon) removal: Option<Removal>,
+    pub(super) removal: Option<Removal>,
     connections: VecMap<ClientId, Connection>,
     connections_max: usize,
     next_client: u32,

@@ -5,6 +5,7 @@ mod connection;
 pub mod event_loop;
 pub(crate) mod lock;
 pub(crate) mod predecessor;
+mod relocate;
 pub mod role;
 pub(crate) mod socket;
 pub mod startup;

@@ -8,6 +8,7 @@ use crate::daemon::adopt::Place;
 use crate::daemon::log::log;
 use crate::daemon::{Daemon, Leave, departure};
 use crate::process::mark::MARK_VARIABLE;
+use crate::service::environment::OUTER_VARIABLE;
 use crate::sys::home::Home;
 use crate::sys::linux::{self, Linux};
 use crate::sys::{Errno, Mode, attributes, describe, fds, heap, limits, procfs, reexec, signals};
@@ -194,7 +195,7 @@ fn open_standard_streams() {
 
 fn place(home: &Home, lock: &OwnedFd, forgets_elsewhere: bool) -> Result<Place, Errno> {
     let device_inode = home.place();
-    let outer = ["OPM_OUTER", MARK_VARIABLE].map(|name| std::env::var(name).unwrap_or_default());
+    let outer = [OUTER_VARIABLE, MARK_VARIABLE].map(|name| std::env::var(name).unwrap_or_default());
     let outer = outer.into_iter().filter(|value| !value.is_empty()).collect::<Vec<_>>();
     Ok(Place {
         home: home.path.clone(),
