@@ -6,7 +6,7 @@ use super::monitors::Advice;
 use super::timers::Timer;
 use super::trees::{Cx, Fact, Kill};
 use crate::mutant::mutant;
-use crate::process::journal_format::{SIGNATURE_OFFSET, Signature, slot_offset};
+use crate::process::journal_format::{SIGNATURE_OFFSET, Signature, State, slot_offset};
 use crate::process::mark::{EnvMark, LimitMark};
 use crate::process::stat::parse_cmdline;
 use crate::process::{Exit, Identity, Namespace, Pid};
@@ -310,6 +310,10 @@ impl<K: Kernel> Daemon<K> {
         let reserved = self.ledger.reserve(&mut self.kernel, id);
         reserved.map_err(|errno| (Stage::Sign, errno))?;
         let Some(service) = self.services.get_mut(id) else { return Ok(()) };
+        // Before there is a child: what an old copy of the journal lacks must show in it.
+        let state = State { started_at: self.kernel.wall(), ..service.state() };
+        let given = self.ledger.given(&mut self.kernel, id, &state);
+        given.map_err(|errno| (Stage::Sign, errno))?;
         let Definition { spec, base } = &service.definition;
         let streams = self.launches.foreground.get(&spec.name).copied().unwrap_or(Streams::Files);
         let marks = &self.trees.marks;
@@ -357,8 +361,7 @@ impl<K: Kernel> Daemon<K> {
         };
         let launched = self.trees.launch(&mut cx, id, generation, &plan);
         launched.map_err(|errno| (Stage::Fork, errno))?;
-        service.started_at = self.kernel.wall();
-        self.ledger.dirty.insert(id);
+        service.started_at = state.started_at;
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use crate::run::Sim;
 use crate::world::Key;
 use opm::process::Exit;
 use opm::sys::Features;
+use opm::wire::Request;
 
 const ALPHA: usize = 0;
 const BETA: usize = 1;
@@ -70,18 +71,27 @@ fn believing_the_owner_before_is_caught() {
     assert!(text.starts_with("THE LAW: alpha"), "{text}");
 }
 
-/// Alpha's child has signed, beta's not yet: a copy of the journal from then is put back while
-/// there is no daemon, and nothing but the limit tells beta's leader. The next daemon dies at its
-/// `fuse`th call.
-fn old_copy_is_put_back(fuse: u64) -> Result<(), String> {
+/// Both are launched in one turn, in which the daemon may die; alpha's child has signed, beta's not
+/// yet: a copy of the journal from then is put back while there is no daemon, and nothing but the
+/// limit tells beta's leader. The next daemon may die, too. `fuses`: at which of its calls each.
+fn old_copy_is_put_back(fuses: [u64; 2]) -> Result<(), String> {
     let mut sim = scene();
     sim.world.borrow_mut().features.time_namespace = false;
-    let (beta, alpha) = (launch(&mut sim, BETA)?, launch(&mut sim, ALPHA)?);
+    sim.begin()?;
+    let asked = [BETA, ALPHA].map(|service| {
+        let request = sim.definition(service, RESTARTED);
+        sim.open(request)
+    });
+    sim.world.borrow_mut().fuse = Some(fuses[0]);
+    sim.turn(asked.into(), true)?;
+    if sim.daemon.is_some() {
+        sim.death();
+    }
+    let children = [BETA, ALPHA].map(|of| sim.world.borrow().live_of(of).next().map(|p| p.key));
+    let [Some(beta), Some(alpha)] = children else { return Ok(()) };
     exec(&sim, alpha);
     let copy = sim.world.borrow().files.read("journal");
     exec(&sim, beta);
-    sim.rest()?;
-    sim.death();
     {
         let mut world = sim.world.borrow_mut();
         world.files.replace("journal", copy);
@@ -89,18 +99,23 @@ fn old_copy_is_put_back(fuse: u64) -> Result<(), String> {
             world.procs[at].env = Default::default();
         }
         world.asked = [true; 3];
-        world.fuse = Some(fuse);
+        world.fuse = Some(fuses[1]);
     }
     sim.unsure = [true; 3];
     sim.wants = [crate::run::Want::Any; 3];
     sim.begin()?;
     sim.world.borrow_mut().fuse = None;
+    sim.rest()?;
+    sim.ask_now(Request::Start { target: "all".to_owned(), force: true })?;
     sim.rest()
 }
 
 #[test]
 fn what_an_old_copy_of_the_journal_does_not_know_keeps_its_place() {
+    const NEVER: u64 = 1_000;
     for fuse in 1..200 {
-        assert_eq!(old_copy_is_put_back(fuse), Ok(()), "fuse {fuse}");
+        for fuses in [[fuse, NEVER], [NEVER, fuse]] {
+            assert_eq!(old_copy_is_put_back(fuses), Ok(()), "fuses {fuses:?}");
+        }
     }
 }

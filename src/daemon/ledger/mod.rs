@@ -129,6 +129,22 @@ impl<F: std::fmt::Debug> Ledger<F> {
         self.noted(generations::FILE, written)
     }
 
+    /// Before a child is forked: its slot says which generation is given.
+    ///
+    /// # Errors
+    /// What pwrite(2) says.
+    pub(crate) fn given<K: Kernel<File = F>>(
+        &mut self,
+        kernel: &mut K,
+        id: Id,
+        state: &State,
+    ) -> Result<()> {
+        let written = self.journal.write(kernel, id, state);
+        self.noted(journal::FILE, written)?;
+        self.dirty.remove(&id);
+        Ok(())
+    }
+
     /// Writes the daemon's half of a slot; whether that went well.
     pub(crate) fn write_slot<K: Kernel<File = F>>(
         &mut self,
