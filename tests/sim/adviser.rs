@@ -1,6 +1,8 @@
 //! A monitor that says anything of anybody at any time.
-use crate::run::Sim;
+use crate::fake::{Fake, Shared};
+use crate::run::{Sim, Want};
 use crate::world::{NAMES, note};
+use opm::daemon::Daemon;
 use opm::daemon::monitors::Advice;
 use opm::service::machine::Generation;
 use opm::service::spec::Id;
@@ -13,11 +15,11 @@ impl Sim {
             return None;
         }
         let daemon = self.daemon.as_ref()?;
-        let known: Vec<_> = daemon.all_services().map(|s| (s.id, s.generation, s.name())).collect();
+        let known: Vec<_> = daemon.all_services().map(|s| (s.id, s.generation)).collect();
         if known.is_empty() {
             return None;
         }
-        let (id, newest, name) = world.rng.pick(&known);
+        let (id, newest) = world.rng.pick(&known);
         let generation = match world.rng.below(6) {
             0 => newest + 1,
             1 => newest.saturating_sub(1),
@@ -30,11 +32,25 @@ impl Sim {
             2 => Advice::Start(why),
             _ => Advice::Status(why),
         };
-        let service = NAMES.iter().position(|known| *known == name);
-        if let (Advice::Restart(_), Some(service)) = (&advice, service) {
-            world.asked[service] = true;
-        }
         note!(world, "ADVICE {id} {generation} {advice:?}");
         Some((id, Generation(generation), advice))
+    }
+
+    /// What advice may lead to: a restart signals what runs when it is given, which may have been
+    /// exec'd in the same turn; a start brings up what a reboot ended, never what an operator did.
+    pub(crate) fn expect_heeded(
+        world: &Shared,
+        wants: &mut [Want],
+        daemon: &Daemon<Fake>,
+        id: Id,
+        advice: &Advice,
+    ) {
+        let name = daemon.all_services().find(|s| s.id == id).map(|s| s.name());
+        let Some(service) = NAMES.iter().position(|known| Some(*known) == name) else { return };
+        match advice {
+            Advice::Restart(_) => world.borrow_mut().asked[service] = true,
+            Advice::Start(_) if wants[service] == Want::Rebooted => wants[service] = Want::Any,
+            _ => {}
+        }
     }
 }

@@ -95,7 +95,7 @@ impl Sim {
         for service in 0..NAMES.len() {
             self.ids[service] = None;
             self.known[service] = false;
-            if self.wants[service] == Want::Down {
+            if matches!(self.wants[service], Want::Down | Want::Rebooted) {
                 self.wants[service] = Want::Any;
             }
         }
@@ -262,7 +262,7 @@ impl Sim {
         let right = match (want, row.status) {
             (Want::Any, _) | (Want::Up, Status::Online | Status::Errored) => true,
             (Want::Up, Status::Stopped) => ends,
-            (Want::Down, Status::Stopped | Status::Errored) => true,
+            (Want::Down | Want::Rebooted, Status::Stopped | Status::Errored) => true,
             _ => false,
         };
         if !right {

@@ -24,6 +24,8 @@ const FOLLOWER: ClientId = 1;
 pub(crate) enum Want {
     Up,
     Down,
+    /// It was up before the machine ended: nothing but a monitor's advice starts it.
+    Rebooted,
     Gone,
     Any,
 }
@@ -252,7 +254,7 @@ impl Sim {
         world.asked = [true; 3];
         for want in &mut self.wants {
             if *want == Want::Up {
-                *want = Want::Down;
+                *want = Want::Rebooted;
             }
         }
     }
@@ -439,6 +441,7 @@ impl Sim {
                 daemon.request(client, 0, request);
             }
             if let Some((id, generation, advice)) = advice {
+                Self::expect_heeded(&self.world, &mut self.wants, daemon, id, &advice);
                 daemon.advise(id, generation, advice);
             }
             daemon.tick();
