@@ -18,13 +18,15 @@ extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
     c_int::from(match words.first().is_some_and(|word| word == "init") {
         true => opm::init::init(&words[1..], &entry::begin_init(mask)),
         false => {
-            entry::begin(mask);
-            enter(words)
+            entry::begin();
+            enter(words, mask)
         }
     })
 }
 
-fn enter(words: Vec<OsString>) -> u8 {
+/// What waits for signals takes them from a descriptor, and holds them until it has one: a TERM in
+/// between ends what is PID 1 neither by default nor by a handler.
+fn enter(words: Vec<OsString>, mask: entry::Mask) -> u8 {
     let first: Vec<Option<&str>> = words.iter().take(4).map(|word| word.to_str()).collect();
     match first.as_slice() {
         [Some("daemon"), Some("start"), Some("--foreground")] => match opm::cli::home() {
@@ -35,9 +37,14 @@ fn enter(words: Vec<OsString>) -> u8 {
             Ok(options) => opm::run::run(options),
             Err(code) => code,
         },
-        // The one command that clap doesn't know.
-        [Some("help"), Some("init"), ..] => opm::init::help(),
-        [Some("daemon"), Some("self-check")] => opm::daemon::self_check(),
-        _ => opm::cli::main(words),
+        others => {
+            entry::release(mask);
+            match others {
+                // The one command that clap doesn't know.
+                [Some("help"), Some("init"), ..] => opm::init::help(),
+                [Some("daemon"), Some("self-check")] => opm::daemon::self_check(),
+                _ => opm::cli::main(words),
+            }
+        }
     }
 }

@@ -14,7 +14,8 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::stdio::{stderr, stdin, stdout};
 
 use super::Result;
-use super::signals::{ALL, Mask, set_mask};
+pub use super::signals::Mask;
+use super::signals::{ALL, set_mask};
 
 /// What `opm init` was started with, to be handed on to its program exactly.
 #[derive(Debug, Clone, Copy)]
@@ -52,12 +53,17 @@ pub unsafe fn arguments(argc: c_int, argv: *const *const c_char) -> Vec<OsString
     (1..usize::try_from(argc).unwrap_or(0)).map(word).collect()
 }
 
-/// Begins what is not `opm init`, as the standard library's start-up does.
-pub fn begin(before: Mask) {
+/// Blocks again what was blocked before, and nothing else.
+pub fn release(before: Mask) {
+    set_mask(before);
+}
+
+/// Begins what is not `opm init`, as the standard library's start-up does; the signals stay
+/// blocked.
+pub fn begin() {
     let null = || open(c"/dev/null", OFlags::RDWR, Mode::empty());
     fill_standard_descriptors(|| null().or_else(|_| open_root()));
     set_disposition(libc::SIGPIPE, libc::SIG_IGN);
-    set_mask(before);
 }
 
 /// Begins `opm init`: everything stays blocked; SIGCHLD gets its default action, without which the
