@@ -4,6 +4,10 @@
 //! a hint: whoever handles it looks for itself. Actions never feed the machine from within; what
 //! they bring comes back as an input. Nothing here reads a clock, a socket or /proc but through
 //! [`Kernel`], so that the simulator runs all of it.
+//!
+//! Rooms: [`trees`] is the law, what lives of each incarnation; [`ledger`] what is on record;
+//! [`requests`] what is asked, and what waits; [`monitors`] advise; [`server`] is the event loop.
+//! `learn` is where facts and advice become inputs of the machines, and orders leave them.
 pub mod adopt;
 mod departure;
 pub mod events;
