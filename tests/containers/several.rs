@@ -22,10 +22,13 @@ const THREE: &str = r#"{"services": [
     {"name": "api", "command": ["sh", "-c", "echo up; exec sleep 1000"], "cwd": "/"},
     {"name": "job", "command": ["sh", "-c", "echo up; exec sleep 1000"], "cwd": "/"}]}"#;
 
+/// Where no opm of this machine has its home: the container's root is an overlay on the machine's.
+const ENV: [&str; 2] = ["PATH=/usr/bin:/bin", "HOME=/srv"];
+
 fn several(id: &str, services: &str, adjust: impl Fn(&mut Value)) -> Container {
     let words = ["/opm", "run", "--stop-timeout", "3s", "/services.json"];
     let container = Container::new(id, &words, |config| {
-        config["process"]["env"] = json!(["PATH=/usr/bin:/bin", "HOME=/root"]);
+        config["process"]["env"] = json!(ENV);
         adjust(config);
     });
     std::fs::write(format!("{}/services.json", container.bundle), services).unwrap();
