@@ -66,7 +66,7 @@ man:
 
 # All tests: those beside the code, and those of tests/.
 test: needs
-	$(CARGO) test --no-fail-fast --lib --bins --tests
+	$(CARGO) test --no-fail-fast --lib --tests
 
 needs:
 	@sh tests/needs.sh
