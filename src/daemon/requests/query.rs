@@ -30,7 +30,8 @@ struct Usage {
 
 impl<K: Kernel> Daemon<K> {
     pub(super) fn list(&mut self, usage: bool) -> Reply {
-        let mut rows = Vec::new();
+        // Its whole size at once: a list that grows leaves the old ones behind in the heap.
+        let mut rows = Vec::with_capacity(self.services.len());
         for id in self.services.ids() {
             let used = usage.then(|| self.usage(id)).flatten();
             rows.extend(self.row(id, used.as_ref()));
