@@ -5,6 +5,7 @@
 //! a definition, a listener. [`find`] makes root's command that user's before it looks there.
 use super::output::{Failure, reason, warn};
 use crate::process::stat::environ_value;
+use crate::service::environment::HOME_VARIABLE;
 use crate::sys::home::Home;
 use crate::sys::user::{User, become_user};
 use std::ffi::{OsStr, OsString};
@@ -31,8 +32,8 @@ pub(crate) fn find() -> Result<PathBuf, Failure> {
 }
 
 fn chosen() -> Result<PathBuf, Failure> {
-    let home = choose(variable("OPM_HOME"), variable("HOME"), is_first(), is_root());
-    if variable("OPM_HOME").is_none()
+    let home = choose(variable(HOME_VARIABLE), variable("HOME"), is_first(), is_root());
+    if variable(HOME_VARIABLE).is_none()
         && !is_first()
         && let Some(program) = run_of(1)
     {
@@ -58,7 +59,7 @@ fn home_of_first(is_opm: bool) -> Option<PathBuf> {
         let path = PathBuf::from(OsStr::from_bytes(environ_value(&environ, name)?));
         path.is_absolute().then_some(path)
     };
-    let first = told("OPM_HOME").into_iter();
+    let first = told(HOME_VARIABLE).into_iter();
     let first = first.chain(told("HOME").map(|home| home.join(".opm")));
     let usual = [SYSTEM_HOME.into(), format!("/tmp/opm-{user}").into()];
     first.chain(candidates()).chain(usual).find(|home| is_served(home, user))
@@ -72,7 +73,7 @@ fn home_of_first(is_opm: bool) -> Option<PathBuf> {
 /// else's.
 pub(crate) fn for_run() -> Result<Vec<PathBuf>, Failure> {
     let is_mine = |home: &PathBuf| !is_root() || owner(home).is_none_or(|(uid, _)| uid == 0);
-    let Some(own) = variable("OPM_HOME") else {
+    let Some(own) = variable(HOME_VARIABLE) else {
         let homes = candidates().into_iter().map(behind_own_link);
         return Ok(homes.filter(is_mine).collect());
     };
@@ -120,7 +121,7 @@ fn yield_to_owner(home: &Path) -> Result<(), Failure> {
 /// `sudo opm` has a home of its own: whoever looks there for the services of the user that called
 /// sudo is told.
 pub(crate) fn point_to_callers(home: &Path) {
-    let caller = variable("SUDO_USER").filter(|_| is_root() && variable("OPM_HOME").is_none());
+    let caller = variable("SUDO_USER").filter(|_| is_root() && variable(HOME_VARIABLE).is_none());
     let Some(caller) = caller.filter(|_| !home.join("opm.sock").exists()) else {
         return;
     };

@@ -376,7 +376,7 @@ impl<K: Kernel> Daemon<K> {
         if self.ledger.sign(&mut self.kernel, id, signature).is_ok()
             && let Some(service) = self.services.get(id)
         {
-            self.ledger.write_slot(&mut self.kernel, id, &service.state());
+            self.ledger.write_slot(&mut self.kernel, id, &service.state()).ok();
         }
     }
 

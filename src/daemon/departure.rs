@@ -10,9 +10,10 @@ use super::Daemon;
 use super::server::socket;
 use crate::process::Pid;
 use crate::process::stat::environ_value;
+use crate::service::environment::HOME_VARIABLE;
 use crate::sys::daemonize::DEPARTED_VARIABLE;
 use crate::sys::peer::peer;
-use crate::sys::{Kernel, procfs};
+use crate::sys::{Kernel, own_pid, procfs};
 use crate::wire::{Request, frame};
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -28,7 +29,7 @@ pub(super) fn announce(home_key: Option<u64>) {
     if std::env::var_os(DEPARTED_VARIABLE).is_none() {
         return;
     }
-    let mut pid = rustix::process::getpid().as_raw_nonzero().get();
+    let mut pid = own_pid();
     for _ in 0..ANCESTORS_MAX {
         pid = procfs::stat(pid).map_or(0, |stat| stat.ppid);
         if pid <= 0 {
@@ -52,7 +53,7 @@ fn homes_of(pid: Pid) -> Vec<String> {
     let uid = rustix::process::geteuid().as_raw();
     let usual = ["/run/opm".to_owned(), format!("/tmp/opm-{uid}")];
     let own = value("HOME").map(|home| format!("{home}/.opm"));
-    value("OPM_HOME").into_iter().chain(own).chain(usual).collect()
+    value(HOME_VARIABLE).into_iter().chain(own).chain(usual).collect()
 }
 
 /// None: it is no daemon of that home, or does not answer.

@@ -1,10 +1,10 @@
 //! Facts become inputs of the machines, and what these say becomes orders. The only caller of
 //! [`Machine::step`](crate::service::machine::Machine::step).
-use super::Daemon;
 use super::launch::LIVING;
 use super::monitors::Advice;
 use super::timers::Timer;
-use super::trees::{Cx, Fact, Kill};
+use super::trees::{Fact, Kill};
+use super::{Daemon, context};
 use crate::mutant::mutant;
 use crate::process::journal_format::{SIGNATURE_OFFSET, Signature, State, slot_offset};
 use crate::process::mark::{EnvMark, LimitMark};
@@ -159,7 +159,7 @@ impl<K: Kernel> Daemon<K> {
         // between, the next daemon goes on stopping.
         let is_written = input == Input::Stop
             && !actions.is_empty()
-            && self.ledger.write_slot(&mut self.kernel, id, &service.state());
+            && self.ledger.write_slot(&mut self.kernel, id, &service.state()).is_ok();
         for action in actions {
             match action {
                 Action::Spawn(generation) => {
@@ -352,13 +352,7 @@ impl<K: Kernel> Daemon<K> {
             log_out: &out,
             log_error: &error,
         };
-        let mut cx = Cx {
-            kernel: &mut self.kernel,
-            journal: self.ledger.journal.file(),
-            now: self.now,
-            log: &mut self.log,
-            trouble: &mut self.ledger.disk_error,
-        };
+        let mut cx = context(&mut self.kernel, &mut self.ledger, self.now, &mut self.log);
         let launched = self.trees.launch(&mut cx, id, generation, &plan);
         launched.map_err(|errno| (Stage::Fork, errno))?;
         service.started_at = state.started_at;

@@ -127,13 +127,7 @@ impl<K: Kernel> Daemon<K> {
         &mut self,
         look: impl FnOnce(&mut Trees<K>, &mut Cx<'_, K>) -> T,
     ) -> T {
-        let mut cx = Cx {
-            kernel: &mut self.kernel,
-            journal: self.ledger.journal.file(),
-            now: self.now,
-            log: &mut self.log,
-            trouble: &mut self.ledger.disk_error,
-        };
+        let mut cx = context(&mut self.kernel, &mut self.ledger, self.now, &mut self.log);
         look(&mut self.trees, &mut cx)
     }
 
@@ -145,3 +139,14 @@ impl<K: Kernel> Daemon<K> {
 
 #[cfg(test)]
 mod tests;
+
+/// What trees are looked at with, where only some of the daemon's fields are free.
+fn context<'a, K: Kernel>(
+    kernel: &'a mut K,
+    ledger: &'a mut Ledger<K::File>,
+    now: Time,
+    log: &'a mut Vec<String>,
+) -> Cx<'a, K> {
+    let (journal, trouble) = (ledger.journal.file(), &mut ledger.disk_error);
+    Cx { kernel, journal, now, log, trouble }
+}

@@ -3,6 +3,7 @@ use super::vecmap::{VecMap, VecSet};
 use crate::process::Pid;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::stat::environ_value;
+use crate::service::environment::HOME_VARIABLE;
 use crate::sys::Kernel;
 
 /// The key of the home that was at this path before, as its services have it: in full if one says
@@ -70,7 +71,7 @@ enum Said {
 
 fn key_of<K: Kernel>(kernel: &mut K, pid: Pid, path: &str) -> Said {
     let environ = kernel.environ(pid).unwrap_or_default();
-    match environ_value(&environ, "OPM_HOME") {
+    match environ_value(&environ, HOME_VARIABLE) {
         None => Said::Nothing,
         Some(home) if home != path.as_bytes() => Said::Elsewhere,
         Some(_) => {

@@ -8,6 +8,7 @@
 //! and its exec the environment, and only then the first leaves and makes an orphan of it.
 use super::{Errno, attributes, home, limits, namespace, raw};
 use crate::process::mark::{LimitMark, MARK_VARIABLE};
+use crate::service::environment::HOME_VARIABLE;
 use rustix::fd::{AsRawFd, OwnedFd, RawFd};
 use rustix::fs::OFlags;
 use std::ffi::OsString;
@@ -71,7 +72,7 @@ fn environment(home: &Path) -> Vec<(OsString, OsString)> {
         env.push((DEPARTED_VARIABLE.into(), "1".into()));
     }
     // The daemon's directory is `/`: a relative home would be another one there.
-    env.push(("OPM_HOME".into(), home.into()));
+    env.push((HOME_VARIABLE.into(), home.into()));
     env
 }
 

@@ -8,7 +8,7 @@ use super::procfs::{OwnChildren, ProcessList};
 use super::token::Token;
 use super::{
     Child, Errno, Features, Kernel, Launch, Mode, Plan, Reach, Result, Wake, guarded, namespace,
-    pidfd, procfs, raw, signals, spawn,
+    own_pid, pidfd, procfs, raw, signals, spawn,
 };
 use crate::process::stat::Stat;
 use crate::process::{Exit, Identity, Namespace, Pid};
@@ -111,7 +111,7 @@ impl Kernel for Linux {
     }
 
     fn own_identity(&mut self) -> Identity {
-        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        let pid = own_pid();
         let start_time = procfs::stat(pid).map_or(0, |stat| stat.start_time);
         let own = pidfd::open(pid).ok();
         let inode = own

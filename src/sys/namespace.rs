@@ -1,6 +1,6 @@
 //! Time namespaces: the witness of a tree that no program takes off by accident
 //! ([`crate::process::Namespace`]).
-use super::{Errno, Result, raw};
+use super::{Errno, Result, own_pid, raw};
 use crate::process::{Namespace, Pid};
 use rustix::fd::{FromRawFd, OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags};
@@ -33,7 +33,7 @@ const HANDLE_BYTES: u32 = 16;
 /// than the initial one may be a process of an outer opm's incarnation, and that would lose sight.
 pub fn can_make() -> bool {
     // Without time namespaces (before 5.6, or CONFIG_TIME_NS) nothing can be made.
-    let own = inode(rustix::process::getpid().as_raw_nonzero().get());
+    let own = inode(own_pid());
     let capable = rustix::thread::capabilities(None)
         .is_ok_and(|sets| sets.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN));
     own == Ok(INITIAL) && capable
@@ -41,7 +41,7 @@ pub fn can_make() -> bool {
 
 /// Whether this process is in the time namespace that a machine begins with.
 pub fn is_initial() -> bool {
-    let own = inode(rustix::process::getpid().as_raw_nonzero().get());
+    let own = inode(own_pid());
     matches!(own, Ok(INITIAL) | Err(_))
 }
 
@@ -159,7 +159,7 @@ pub fn outermost() -> Option<OwnedFd> {
     let open = |pid: Pid| rustix::fs::open(format!("/proc/{pid}/ns/time"), flags, Mode::empty());
     let is_initial = |fd: &OwnedFd| rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_ino == INITIAL);
     let parent = |pid: &Pid| super::procfs::stat(*pid).ok().map(|stat| stat.ppid);
-    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let own = own_pid();
     let ancestors = std::iter::successors(parent(&own), parent).take(ANCESTORS_MAX);
     let find = || ancestors.filter_map(|pid| open(pid).ok()).find(is_initial);
     open(1).ok().or_else(find)
@@ -179,7 +179,7 @@ mod tests {
     fn a_process_names_its_own_namespace_in_two_ways() {
         let own = of_self();
         assert_ne!(own.inode, 0);
-        assert_eq!(inode(rustix::process::getpid().as_raw_nonzero().get()), Ok(own.inode));
+        assert_eq!(inode(own_pid()), Ok(own.inode));
         if own.id != 0 {
             assert_eq!(is_alive(own), Some(true));
             assert_eq!(is_alive(Namespace { id: u64::MAX / 2, ..own }), Some(false));

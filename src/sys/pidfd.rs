@@ -1,5 +1,5 @@
 //! pidfd: a descriptor that pins one process, whatever becomes of its number.
-use super::{Errno, Reach, Result};
+use super::{Errno, Reach, Result, own_pid};
 use crate::process::Exit;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
@@ -42,8 +42,7 @@ pub fn open(pid: i32) -> Result<OwnedFd> {
 
 /// Whether this kernel keeps pidfds in pidfs, so that their inodes are identities.
 pub fn has_pidfs() -> bool {
-    let pid = rustix::process::getpid().as_raw_nonzero().get();
-    let statfs = open(pid).and_then(rustix::fs::fstatfs);
+    let statfs = open(own_pid()).and_then(rustix::fs::fstatfs);
     statfs.is_ok_and(|statfs| statfs.f_type as u64 == PIDFS_MAGIC)
 }
 
@@ -91,8 +90,7 @@ pub fn signal(pidfd: &OwnedFd, signal: i32, reach: Reach) -> Result<()> {
 
 /// Whether this kernel knows the group flag: an unknown flag is EINVAL before anything else.
 pub fn has_group_signal() -> bool {
-    let pid = rustix::process::getpid().as_raw_nonzero().get();
-    open(pid).is_ok_and(|own| signal(&own, 0, Reach::Group) != Err(Errno::INVAL))
+    open(own_pid()).is_ok_and(|own| signal(&own, 0, Reach::Group) != Err(Errno::INVAL))
 }
 
 /// waitid(2) on a child of ours, by pidfd.
@@ -128,9 +126,8 @@ fn wait_id<'a>(id: impl Fn() -> WaitId<'a>, reap: bool) -> Result<Option<Exit>> 
 
 /// Whether this kernel answers PIDFD_GET_INFO with exit statuses.
 pub fn has_get_info() -> bool {
-    let pid = rustix::process::getpid().as_raw_nonzero().get();
     // Asked of a live process the mask stays without the exit bit, but the call succeeds.
-    open(pid).is_ok_and(|own| info(&own).is_ok())
+    open(own_pid()).is_ok_and(|own| info(&own).is_ok())
 }
 
 fn info(pidfd: &OwnedFd) -> Result<PidfdInfo> {

@@ -4,6 +4,7 @@
 //! All that a signal handler needs is made beforehand, and kept for the life of the process.
 use super::linux::milliseconds;
 use super::{Errno, limits, raw, signals};
+use crate::service::environment::HOME_VARIABLE;
 use rustix::fd::AsRawFd;
 use rustix::process::WaitOptions;
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -55,7 +56,7 @@ impl Image {
             {
                 continue;
             }
-            if name == "OPM_HOME" && home.is_some() {
+            if name == HOME_VARIABLE && home.is_some() {
                 continue;
             }
             let mut entry = std::os::unix::ffi::OsStringExt::into_vec(name);

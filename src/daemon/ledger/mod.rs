@@ -139,28 +139,30 @@ impl<F: std::fmt::Debug> Ledger<F> {
         id: Id,
         state: &State,
     ) -> Result<()> {
-        let written = self.journal.write(kernel, id, state);
-        self.noted(journal::FILE, written)?;
+        self.write_slot(kernel, id, state)?;
         self.dirty.remove(&id);
         Ok(())
     }
 
-    /// Writes the daemon's half of a slot; whether that went well.
+    /// Writes the daemon's half of a slot.
+    ///
+    /// # Errors
+    /// What pwrite(2) says.
     pub(crate) fn write_slot<K: Kernel<File = F>>(
         &mut self,
         kernel: &mut K,
         id: Id,
         state: &State,
-    ) -> bool {
+    ) -> Result<()> {
         let written = self.journal.write(kernel, id, state);
-        self.noted(journal::FILE, written).is_ok()
+        self.noted(journal::FILE, written)
     }
 
     /// Puts on record that a service is gone. Its generation stays, for none is ever given twice.
     pub(crate) fn remove<K: Kernel<File = F>>(&mut self, kernel: &mut K, service: &Service) {
         let (id, state) = (service.id, State { removed: true, ..service.state() });
         self.dirty.remove(&id);
-        if !self.write_slot(kernel, id, &state) {
+        if self.write_slot(kernel, id, &state).is_err() {
             // Else the next daemon would bring it back, beside a new one of its name.
             self.removed_slots.push((id, state));
         }
@@ -180,13 +182,13 @@ impl<F: std::fmt::Debug> Ledger<F> {
         }
         for id in std::mem::take(&mut self.dirty) {
             if let Some(service) = services.get(id)
-                && !self.write_slot(kernel, id, &service.state())
+                && self.write_slot(kernel, id, &service.state()).is_err()
             {
                 self.dirty.insert(id);
             }
         }
         for (id, state) in std::mem::take(&mut self.removed_slots) {
-            if services.get(id).is_none() && !self.write_slot(kernel, id, &state) {
+            if services.get(id).is_none() && self.write_slot(kernel, id, &state).is_err() {
                 self.removed_slots.push((id, state));
             }
         }

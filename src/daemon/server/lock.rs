@@ -2,7 +2,7 @@
 use super::socket;
 use crate::daemon::log::log;
 use crate::sys::home::{Home, lock_sharers, try_lock};
-use crate::sys::{Errno, describe, signals};
+use crate::sys::{Errno, describe, own_pid, signals};
 use crate::wire::Failure;
 use rustix::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -64,9 +64,8 @@ pub(super) fn wait_for_lock(home: &Home, lock: &OwnedFd, waiter: Waiter) -> Resu
         }
         if !is_said && began.elapsed() > LOCK_PATIENCE {
             is_said = true;
-            let own = rustix::process::getpid().as_raw_nonzero().get();
             let holders = lock_sharers(&format!("{path}/lock")).into_iter();
-            let holders = holders.filter(|pid| *pid != own).map(|pid| pid.to_string());
+            let holders = holders.filter(|pid| *pid != own_pid()).map(|pid| pid.to_string());
             let holders = holders.collect::<Vec<_>>().join(", ");
             log(&format!(
                 "waiting for pid {holders}: started by the daemon before, and not yet exec'd"

@@ -6,8 +6,8 @@ use crate::daemon::log::log;
 use crate::daemon::service::Service;
 use crate::daemon::{ClientId, Daemon, Leave};
 use crate::service::machine::Time;
-use crate::sys::Kernel;
 use crate::sys::linux::Linux;
+use crate::sys::{Kernel, own_pid};
 use crate::wire::{Failure, Reply, Request, code};
 use mio::Registry;
 
@@ -68,7 +68,7 @@ impl Role for Background {
 
     fn begin(&mut self, daemon: &mut Daemon<Linux>, _: &Registry, _: bool) -> Result<(), Failure> {
         let services = daemon.services.iter().count();
-        let pid = rustix::process::getpid().as_raw_nonzero();
+        let pid = own_pid();
         let (version, home) = (env!("CARGO_PKG_VERSION"), &daemon.home);
         log(&format!("opm {version} serves {home} (pid {pid}, {services} services)"));
         Ok(())

@@ -3,7 +3,7 @@
 pub(crate) use crate::sys::home::SOCKET;
 use crate::sys::home::{self, Home};
 use crate::sys::peer::peer;
-use crate::sys::{Errno, describe};
+use crate::sys::{Errno, describe, own_pid};
 use crate::wire::Failure;
 use mio::net::UnixListener;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -50,15 +50,13 @@ fn listener_of(home: &Home) -> Result<i32, Errno> {
 }
 
 pub(crate) fn is_listened_by_another(home: &Home) -> bool {
-    let own = rustix::process::getpid().as_raw_nonzero().get();
-    listener_of(home).is_ok_and(|pid| pid != own)
+    listener_of(home).is_ok_and(|pid| pid != own_pid())
 }
 
 /// The file of the socket that we inherited may be gone, or another daemon's by now.
 pub(crate) fn is_listened_by_us(home: &Home) -> bool {
-    let own = rustix::process::getpid().as_raw_nonzero().get();
     match listener_of(home) {
-        Ok(pid) => pid == own,
+        Ok(pid) => pid == own_pid(),
         // A full queue has somebody behind it, and we hold the lock.
         Err(errno) => errno == Errno::AGAIN,
     }

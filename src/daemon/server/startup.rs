@@ -11,7 +11,9 @@ use crate::process::mark::MARK_VARIABLE;
 use crate::service::environment::OUTER_VARIABLE;
 use crate::sys::home::Home;
 use crate::sys::linux::{self, Linux};
-use crate::sys::{Errno, Mode, attributes, describe, fds, heap, limits, procfs, reexec, signals};
+use crate::sys::{
+    Errno, Mode, attributes, describe, fds, heap, limits, own_pid, procfs, reexec, signals,
+};
 use crate::wire::{Failure, PROTOCOL, code};
 use mio::Poll;
 use mio::net::UnixListener;
@@ -213,7 +215,7 @@ fn place(home: &Home, lock: &OwnedFd, forgets_elsewhere: bool) -> Result<Place, 
 
 /// For people only: whatever is odd there is no reason not to serve.
 pub(crate) fn write_pid(home: &Home) {
-    let text = format!("{}\n", rustix::process::getpid().as_raw_nonzero());
+    let text = format!("{}\n", own_pid());
     // What has the name may be a link, or worse.
     home.remove(PID_FILE).ok();
     let file = home.open_file(PID_FILE, Mode::Fresh);
