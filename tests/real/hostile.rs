@@ -316,6 +316,11 @@ fn what_a_shell_had_started_before_it_became_the_daemon_is_a_stranger() {
             .spawn()
             .unwrap();
         let daemon = shell.id().cast_signed();
+        // A command that comes before it would start a daemon of its own.
+        rig.until("the shell's daemon", || {
+            let text = std::fs::read_to_string(rig.home.join("opm.pid")).ok()?;
+            (text.trim() == daemon.to_string()).then_some(())
+        });
         let leader = rig.start("web", "sleep");
         std::fs::write(&go, "").unwrap();
         let stranger = rig.until("the stranger", || {
