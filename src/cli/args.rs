@@ -114,7 +114,8 @@ fn table_option(opt: &'static Opt, is_new: bool) -> Arg {
         return switch(opt.key, opt.help).long(opt.flag);
     }
     let default = Some(opt.default()).filter(|value| is_new && !value.is_null());
-    let default = default.map_or(String::new(), |it| format!("[default: {}]", text_of(&it)));
+    let default = default.map(|it| text_of(&it)).filter(|text| !text.is_empty());
+    let default = default.map_or(String::new(), |text| format!("[default: {text}]"));
     let last = opt.help.lines().last().unwrap_or_default();
     let is_short = last.len() + default.len() < HELP_COLUMNS_MAX;
     let help = format!("{}{}{default}", opt.help, if is_short { ' ' } else { '\n' });
@@ -123,6 +124,7 @@ fn table_option(opt: &'static Opt, is_new: bool) -> Arg {
         opt.parse(&mut scratch, text).map(|()| text.to_owned())
     };
     let arg = option(opt.key, opt.value, "").long(opt.flag).help(help.trim_end().to_owned());
+    let arg = if opt.repeats { arg.action(ArgAction::Append) } else { arg };
     arg.value_parser(check).hide(opt.group == Group::Hidden)
 }
 

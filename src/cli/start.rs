@@ -13,7 +13,7 @@ use super::{environment, foreign, services};
 use crate::process::command::{clean_name, default_name, pattern_of_argv};
 use crate::service::context::{DEFAULT_PATH, search_path};
 use crate::service::name::check_name;
-use crate::service::options::{self, OPTIONS};
+use crate::service::options::{self, BETWEEN_WORDS, OPTIONS};
 use crate::service::selector::Selector;
 use crate::service::spec::{Change, Env, Spec};
 use crate::wire::{Reply, Request, Status, code, file};
@@ -265,7 +265,11 @@ fn given_options(call: &Call) -> Vec<(String, String)> {
     let given = on_line.filter_map(|opt| {
         let text = match opt.value {
             "" => call.flag(opt.key).then(|| "true".to_owned()),
-            _ => call.matches.get_one::<String>(opt.key).cloned(),
+            _ => {
+                let words = call.matches.get_many::<String>(opt.key);
+                let words = words.map(|words| words.cloned().collect::<Vec<_>>());
+                words.map(|words| words.join(&BETWEEN_WORDS.to_string()))
+            }
         };
         text.map(|text| (opt.key.to_owned(), text))
     });

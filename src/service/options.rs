@@ -45,6 +45,8 @@ pub struct Opt {
     pub group: Group,
     /// What PM2 calls it in its own files, and the unit of a number there.
     pub pm2: Option<(&'static str, Unit)>,
+    /// Whether it may be given several times.
+    pub repeats: bool,
     parse: fn(&mut Spec, &str) -> Result<(), String>,
     read: fn(&mut Spec, &Value) -> Result<(), String>,
     get: fn(&Spec) -> Value,
@@ -94,13 +96,25 @@ pub fn index(key: &str) -> u8 {
     OPTIONS.iter().position(|opt| opt.key == key).map_or(u8::MAX, |at| at as u8)
 }
 
-/// A value of JSON as one word.
+/// A value of JSON as one word; of a list, its items as one.
 pub fn text_of(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(text_of).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
 }
+
+/// What stands between the words of an option that was given several times.
+pub const BETWEEN_WORDS: char = '\n';
 
 /// A type of values that an option can have.
 trait Setting: Sized {
+    /// Whether it is a list.
+    const REPEATS: bool = false;
+    /// Whether a comma in a word is one between items of a list.
+    const ENDS_AT_COMMA: bool = true;
+
     /// Reads what stands on the command line.
     fn parse(text: &str) -> Result<Self, String>;
 
@@ -178,6 +192,29 @@ impl<T: Setting> Setting for Option<T> {
 
     fn read(value: &Value) -> Result<Self, String> {
         if value.is_null() { Ok(None) } else { T::read(value).map(Some) }
+    }
+}
+
+/// Items in one word or several, a list in JSON; nothing is the empty list.
+impl<T: Setting> Setting for Vec<T> {
+    const REPEATS: bool = true;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let between = |c| c == BETWEEN_WORDS || T::ENDS_AT_COMMA && c == ',';
+        let items = text.split(between).filter(|_| !text.is_empty());
+        items.map(|item| T::parse(item.trim())).collect()
+    }
+
+    fn write(&self) -> Value {
+        self.iter().map(T::write).collect()
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::Array(items) => items.iter().map(T::read).collect(),
+            Value::String(text) => Self::parse(text),
+            one => T::read(one).map(|item| vec![item]),
+        }
     }
 }
 
@@ -327,6 +364,7 @@ macro_rules! options {
             help: $help,
             group: Group::$group,
             pm2: [$(($pm2, Unit::$unit),)?].as_slice().first().copied(),
+            repeats: <$type as Setting>::REPEATS,
             parse: |spec, text| Ok(spec.$place.$field = Setting::parse(text)?),
             read: |spec, value| Ok(spec.$place.$field = Setting::read(value)?),
             get: |spec| spec.$place.$field.write(),
@@ -383,6 +421,19 @@ mod tests {
             assert_eq!(find(opt.key).unwrap().get(&read), opt.default());
             assert_eq!(opt.flag.replace('-', "_"), opt.key);
         }
+    }
+
+    #[test]
+    fn a_list_is_read_from_one_word_from_several_and_from_json() {
+        for text in ["0,143", "0\n143", " 0 , 143"] {
+            assert_eq!(Vec::<u32>::parse(text), Ok(vec![0, 143]), "{text}");
+        }
+        assert_eq!(Vec::<u32>::parse(""), Ok(vec![]));
+        assert!(Vec::<u32>::parse("0,,1").is_err());
+        let list: Value = vec![0, 143].into();
+        assert_eq!(Vec::<u32>::read(&list), Ok(vec![0, 143]));
+        assert_eq!(Vec::<u32>::read(&7.into()), Ok(vec![7]));
+        assert_eq!((vec![0u32, 143].write(), text_of(&list)), (list, "0,143".to_owned()));
     }
 
     #[test]
