@@ -48,7 +48,7 @@ pub struct Place {
 }
 
 /// What of the journal still says something about the processes that we see.
-pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Failure> {
+pub fn valid_slots(found: &Found, place: &Place) -> Result<bool, Failure> {
     let Some(header) = &found.header else {
         return Ok(false);
     };
@@ -91,7 +91,7 @@ pub(crate) fn valid_slots(found: &Found, place: &Place) -> Result<bool, Failure>
 
 /// Whether generations may live that nothing on record knows of: what was given and neither signed
 /// nor ended was cut off by the end of its daemon; or it signed in a newer journal than this.
-pub(crate) fn is_incomplete(found: &Found, floor: u64) -> bool {
+pub fn is_incomplete(found: &Found, floor: u64) -> bool {
     let is_cut_off = |(state, signature): &(Option<State>, Option<Signature>)| {
         let signed = signature.map_or(0, |signature| signature.generation);
         state.is_some_and(|state| state.generation > signed.max(state.emptied))

@@ -137,9 +137,6 @@ impl<K: Kernel> Daemon<K> {
     }
 }
 
-#[cfg(test)]
-mod tests;
-
 /// What trees are looked at with, where only some of the daemon's fields are free.
 fn context<'a, K: Kernel>(
     kernel: &'a mut K,

@@ -5,8 +5,6 @@
 //! that something is dead, nor that it may be killed. Total: any text has an answer.
 mod program;
 mod tables;
-#[cfg(test)]
-mod tests;
 
 use super::shell::{HEADERS, PREFIXES, is_assignment, simple_commands};
 

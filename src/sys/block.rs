@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Some forty times what a child needs.
 const STACK_BYTES: usize = 64 << 10;
 /// Enough for most environments.
-const DATA_BYTES: usize = 64 << 10;
+pub const DATA_BYTES: usize = 64 << 10;
 /// More than the kernel takes for argv and environment together.
 const DATA_BYTES_MAX: usize = 16 << 20;
 /// The word that the kernel clears, and what keeps the rest aligned.
@@ -65,8 +65,8 @@ impl Blocks {
         Ok(block)
     }
 
-    #[cfg(test)]
-    pub(super) fn count(&self) -> usize {
+    /// How many there are.
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 
@@ -206,62 +206,5 @@ impl CStrings {
         let pointer = unsafe { *self.pointers.wrapping_add(at) };
         // SAFETY: a string of the block, ended by NUL.
         Some(unsafe { CStr::from_ptr(pointer) })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn strings(words: &[&str]) -> Strings {
-        let mut strings = Strings::default();
-        words.iter().for_each(|word| strings.push(&[word]));
-        strings
-    }
-
-    #[test]
-    fn strings_read_back_after_reuse() {
-        let mut blocks = Blocks::default();
-        for round in 0..3 {
-            let words = [format!("a{round}"), String::new(), "c".repeat(5000)];
-            let given = strings(&words.each_ref().map(String::as_str));
-            let block = blocks.take(Block::room_for(&[&given])).unwrap();
-            let made = block.strings(&given).unwrap();
-            for (at, word) in words.iter().enumerate() {
-                // SAFETY: nothing has touched the block since.
-                let text = unsafe { made.get(at) }.unwrap();
-                assert_eq!(text.to_str(), Ok(word.as_str()));
-            }
-            // SAFETY: as above; the array ends in NULL.
-            assert!(unsafe { made.get(3).is_none() && (*made.pointers.add(3)).is_null() });
-            assert_eq!(blocks.0.len(), 1);
-        }
-    }
-
-    #[test]
-    fn a_nul_inside_is_refused_and_so_is_too_much() {
-        let mut blocks = Blocks::default();
-        let block = blocks.take(16).unwrap();
-        assert_eq!(block.strings(&strings(&["a\0b"])).err(), Some(Errno::INVAL));
-        assert_eq!(
-            block.strings(&strings(&["x".repeat(DATA_BYTES).as_str()])).err(),
-            Some(Errno::TOOBIG)
-        );
-        assert_eq!(blocks.take(usize::MAX).err(), Some(Errno::TOOBIG));
-        assert_eq!(blocks.take(1 << 21).err(), None);
-    }
-
-    #[test]
-    fn a_block_in_use_is_neither_taken_nor_given_back() {
-        let mut blocks = Blocks::default();
-        blocks.take(1).unwrap().word().store(7, Ordering::Relaxed);
-        let other = blocks.take(1).unwrap().base;
-        assert_ne!(other, blocks.0[0].base);
-        blocks.give_back();
-        assert_eq!(blocks.0.len(), 2);
-        blocks.0[0].word().store(0, Ordering::Relaxed);
-        blocks.take(1 << 21).unwrap();
-        blocks.give_back();
-        assert_eq!(blocks.0.len(), 1);
     }
 }

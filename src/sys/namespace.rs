@@ -170,19 +170,3 @@ pub fn outermost() -> Option<OwnedFd> {
 pub fn enter(namespace: RawFd) -> bool {
     raw::numbers(libc::SYS_setns, [namespace as usize, CLONE_NEWTIME as usize, 0]).is_ok()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_names_its_own_namespace_in_two_ways() {
-        let own = of_self();
-        assert_ne!(own.inode, 0);
-        assert_eq!(inode(own_pid()), Ok(own.inode));
-        if own.id != 0 {
-            assert_eq!(is_alive(own), Some(true));
-            assert_eq!(is_alive(Namespace { id: u64::MAX / 2, ..own }), Some(false));
-        }
-    }
-}

@@ -117,7 +117,8 @@ pub fn spawn(
     };
     let prepared = block.put(prepared)?;
     let (pid, pidfd) = match clone3 {
-        true => clone(block, child::run, prepared, shared_memory)?,
+        // SAFETY: such an entry, and what it is given lies in the block.
+        true => unsafe { clone(block, child::run, prepared, shared_memory) }?,
         false => fork(child::run, prepared)?,
     };
     Ok(Child { pid, pidfd, launch })
@@ -142,9 +143,12 @@ fn pid_digits(env: &Strings, end: *mut u8) -> *mut [u8; PID_DIGITS] {
 
 /// Clones a child that runs `entry` with `argument`, which lies in `block`, as its stack does.
 ///
+/// # Safety
+/// `entry` keeps the rules of [`raw`], and `argument` stays until the child has exec'd or ended.
+///
 /// # Errors
 /// What clone3(2) says.
-pub(super) fn clone<T>(
+pub unsafe fn clone<T>(
     block: &Block,
     entry: raw::Entry<T>,
     argument: *mut T,
@@ -163,7 +167,7 @@ pub(super) fn clone<T>(
     args.exit_signal = libc::SIGCHLD as u64;
     (args.stack, args.stack_size) = block.stack();
     // SAFETY: the stack is the block's, which nobody takes before the kernel has cleared its word;
-    // without CLONE_VM the child has copies of both. Each entry keeps the rules of `raw`.
+    // without CLONE_VM the child has copies of both. The caller answers for `entry`.
     match unsafe { raw::clone(&mut args, entry, argument) } {
         // SAFETY: CLONE_PIDFD stored a new descriptor that nothing else owns.
         Ok(pid) => Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) })),
@@ -196,6 +200,3 @@ pub(super) fn fork<T>(entry: raw::Entry<T>, argument: *mut T) -> Result<(c_int, 
         },
     }
 }
-
-#[cfg(test)]
-mod tests;

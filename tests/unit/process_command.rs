@@ -1,4 +1,5 @@
-use super::*;
+//! Of `opm::process::command`.
+use opm::process::command::*;
 
 /// Commands and what they are about, by what has to be understood for it.
 const ABOUT: &str = r#"

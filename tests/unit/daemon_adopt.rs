@@ -1,9 +1,9 @@
 //! What decides whose records count.
-use super::adopt::{Place, is_incomplete, valid_slots};
-use super::ledger::journal::Found;
-use crate::process::Identity;
-use crate::process::journal_format::{Header, Signature, State};
-use crate::wire::Failure;
+use opm::daemon::adopt::{Place, is_incomplete, valid_slots};
+use opm::daemon::ledger::journal::Found;
+use opm::process::Identity;
+use opm::process::journal_format::{Header, Signature, State};
+use opm::wire::Failure;
 
 fn place() -> Place {
     Place {
@@ -71,7 +71,7 @@ fn live_records_of_another_machine_or_namespace_are_refused() {
     let elsewhere = |header: &mut Header| (header.machine, header.boot) = (9, 9);
     for found in [journal(elsewhere), journal(|h| h.pid_namespace = 9)] {
         let Failure { code, text } = valid_slots(&found, &place()).unwrap_err();
-        assert_eq!(code, crate::wire::code::REFUSED, "{text}");
+        assert_eq!(code, opm::wire::code::REFUSED, "{text}");
         let place = Place { forgets_elsewhere: true, ..place() };
         assert_eq!(valid_slots(&found, &place), Ok(false), "the operator's word");
     }

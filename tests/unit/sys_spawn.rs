@@ -1,10 +1,17 @@
 //! Children that share this process's memory: what they may not change, and what ends them alone.
-use super::super::attributes::{Means, own};
-use super::super::{Launch, Reach, Stage, Streams, limits};
-use super::*;
-use crate::process::journal_format::{SIGNATURE_BYTES, Signature};
-use crate::process::{Exit, Identity, Namespace};
-use crate::service::options::Exec;
+use opm::process::journal_format::{SIGNATURE_BYTES, Signature};
+use opm::process::{Exit, Identity, Namespace};
+use opm::service::options::Exec;
+use opm::sys::attributes::{Means, own};
+use opm::sys::block::{Block, Blocks};
+use opm::sys::exec_pipe::ExecPipe;
+use opm::sys::spawn::*;
+use opm::sys::{
+    Child, Errno, Features, Launch, Plan, Reach, Result, Stage, Streams, Strings, limits, pidfd,
+    raw,
+};
+use rustix::fd::{AsRawFd, OwnedFd};
+use std::ffi::c_int;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -33,7 +40,8 @@ fn waiting(block: &mut Block) -> OwnedFd {
     let (reader, _writer) = rustix::pipe::pipe().unwrap();
     // The child has copies of both ends.
     let argument = block.put(reader.as_raw_fd()).unwrap();
-    clone(block, wait_for_nothing, argument, true).unwrap().1
+    // SAFETY: the entry keeps the rules of `raw`, and its argument lies in the block.
+    unsafe { clone(block, wait_for_nothing, argument, true) }.unwrap().1
 }
 
 #[test]
@@ -80,7 +88,8 @@ extern "C" fn overflow(depth: *mut u64) -> ! {
 fn a_stack_that_overflows_ends_its_child_alone() {
     let mut block = block();
     let depth = block.put(0u64).unwrap();
-    let (_, pidfd) = clone(&block, overflow, depth, true).unwrap();
+    // SAFETY: the entry makes no call, and its argument lies in the block.
+    let (_, pidfd) = unsafe { clone(&block, overflow, depth, true) }.unwrap();
     assert_eq!(wait(&pidfd), Exit::Signal(libc::SIGSEGV));
     // SAFETY: the child is gone.
     assert!((20..70).contains(&unsafe { *depth }));

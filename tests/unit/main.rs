@@ -1,0 +1,24 @@
+//! Claims about single functions that others may call, by module.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test's way to fail; clippy exempts test functions only, not what they call"
+)]
+mod daemon_adopt;
+mod process_command;
+mod process_identity;
+mod process_journal_format;
+mod process_mark;
+mod process_shell;
+mod process_stat;
+mod service_json;
+mod service_name;
+mod service_selector;
+mod service_time;
+mod sys_block;
+mod sys_guarded;
+mod sys_held;
+mod sys_home;
+mod sys_namespace;
+mod sys_output_of;
+mod sys_spawn;
+mod wire_frame;
