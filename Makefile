@@ -87,7 +87,7 @@ chaos: needs
 
 # Writes what the command line says now into its golden files; read the diff.
 golden:
-	OPM_GOLDEN=1 $(CARGO) test --test cli
+	OPM_GOLDEN=write $(CARGO) test --test cli
 
 bench: $(BUILT)
 	$(PYTHON) tests/bench/bench.py --opm "$(BIN)" $(if $(ROWS),--rows $(ROWS)) --json "$(FIGURES)"

@@ -240,5 +240,10 @@ pub(super) fn daemon(command: Command) -> Command {
         sub("upgrade", "replace it by a new binary; no service notices").arg(
             Arg::new("binary").value_name("BINARY").help("the new program [default: this one]"),
         ),
+        sub("setup", "write and enable systemd units [alias: startup]")
+            .alias("startup")
+            .arg(switch("user", "of this user, not of the machine"))
+            .arg(switch("print", "only print them").conflicts_with("remove"))
+            .arg(switch("remove", "disable and remove them; services go on")),
     ])
 }

@@ -6,6 +6,7 @@ use super::launch::{self, last_line, log_length, own_program};
 use super::output::{Done, Failure, print, print_outcomes, reason, show};
 use super::poll::is_readable;
 use super::request::{Call, outcomes, strange, wants_json};
+use super::setup::setup;
 use super::{home, render};
 use crate::sys::{output_of::output_of, pidfd};
 use crate::wire::{Health, Outcome, Reply, Request, Status, code};
@@ -31,6 +32,7 @@ pub(super) fn daemon(call: &Call) -> Done {
         Some(("stop", options)) => stop(client, options.get_flag("services")),
         Some(("health", options)) => health(client, options),
         Some(("restart", _)) => restart(client),
+        Some(("setup", options)) => setup(client, options),
         Some(("upgrade", options)) => upgrade(client, options.get_one::<String>("binary")),
         _ => Err(Failure::usage("missing command (try 'opm daemon --help')")),
     }

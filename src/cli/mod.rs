@@ -23,6 +23,7 @@ mod render;
 mod request;
 mod run;
 mod services;
+mod setup;
 mod start;
 mod table;
 mod usage;

@@ -114,10 +114,8 @@ fn first_line(text: &str) -> String {
 const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["reload", "gracefulReload", "startOrRestart", "startOrReload"], "try 'opm restart'"),
     (&["monit", "monitor", "top", "jlist", "prettylist"], "try 'opm ls' or 'opm ls --json'"),
-    (
-        &["startup", "unstartup", "enable", "setup"],
-        "put '@reboot opm restore' into your crontab, or see the example opm.service",
-    ),
+    (&["startup", "enable", "setup"], "try 'opm daemon setup'"),
+    (&["unstartup", "disable"], "try 'opm daemon setup --remove'"),
     (&["sendSignal"], "try 'opm signal TARGET SIGNAL'"),
     (&["ping"], "try 'opm daemon health'"),
     (&["log", "tail"], "try 'opm logs -f'"),

@@ -20,10 +20,21 @@ use std::process::{Command, Stdio};
 /// Tells the daemon that it was started from inside a service, and left it.
 pub const DEPARTED_VARIABLE: &str = "OPM_DEPARTED";
 
+/// What a supervisor tells the process that it started, which the daemon isn't: sd_notify(3),
+/// sd_watchdog_enabled(3), sd_listen_fds(3).
+const ANOTHERS: [&str; 6] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+];
+
 /// Runs `program` with `args` (the name it goes by first) as a daemon: own session, `/` as
 /// its directory, stdin empty, output appended to `daemon.log` in `home`, no other
-/// descriptor, no `OPM_*` variable but `OPM_WITHOUT` and an `OPM_HOME` that says `home`.
-/// Returns its pid once it has been exec'd.
+/// descriptor, no variable that is another's, no `OPM_*` one but `OPM_WITHOUT` and an `OPM_HOME`
+/// that says `home`. Returns its pid once it has been exec'd.
 ///
 /// # Errors
 /// What the kernel says about the log, the forks or the exec.
@@ -65,8 +76,10 @@ fn open_log(path: &Path) -> Result<OwnedFd, Errno> {
 }
 
 fn environment(home: &Path) -> Vec<(OsString, OsString)> {
-    let is_kept =
-        |name: &OsString| name == "OPM_WITHOUT" || !name.as_encoded_bytes().starts_with(b"OPM_");
+    let is_ours = |name: &OsString| name.as_encoded_bytes().starts_with(b"OPM_");
+    let is_kept = |name: &OsString| {
+        name == "OPM_WITHOUT" || !is_ours(name) && ANOTHERS.iter().all(|another| name != another)
+    };
     let mut env: Vec<_> = std::env::vars_os().filter(|(name, _)| is_kept(name)).collect();
     if is_inside_service() {
         env.push((DEPARTED_VARIABLE.into(), "1".into()));

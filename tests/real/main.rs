@@ -36,6 +36,7 @@ mod restart;
 mod rig;
 mod scarce;
 mod strange;
+mod systemd;
 mod trees;
 mod upgrade;
 mod watch;

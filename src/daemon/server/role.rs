@@ -2,6 +2,7 @@
 //!
 //! A role sees what the daemon knows and asks for what an operator could ask for. It never
 //! spawns, signals or reaps past the daemon.
+use super::notify::{Watchdog, notify};
 use crate::daemon::log::log;
 use crate::daemon::service::Service;
 use crate::daemon::{ClientId, Daemon, Leave};
@@ -54,7 +55,14 @@ pub trait Role {
 /// A daemon in the background: signals make it leave, services stay.
 #[derive(Debug)]
 pub struct Background {
-    pub(crate) forgets_elsewhere: bool,
+    forgets_elsewhere: bool,
+    watchdog: Watchdog,
+}
+
+impl Background {
+    pub(super) fn new(forgets_elsewhere: bool) -> Self {
+        Self { forgets_elsewhere, watchdog: Watchdog::of_environment() }
+    }
 }
 
 impl Role for Background {
@@ -71,6 +79,7 @@ impl Role for Background {
         let pid = own_pid();
         let (version, home) = (env!("CARGO_PKG_VERSION"), &daemon.home);
         log(&format!("opm {version} serves {home} (pid {pid}, {services} services)"));
+        notify("READY=1");
         Ok(())
     }
 
@@ -80,7 +89,17 @@ impl Role for Background {
         }
     }
 
+    fn turn(&mut self, daemon: &mut Daemon<Linux>, _: Vec<Reply>) -> bool {
+        self.watchdog.turn(daemon.kernel.now());
+        false
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        self.watchdog.due()
+    }
+
     fn end(&mut self, daemon: &mut Daemon<Linux>) -> u8 {
+        notify("STOPPING=1");
         let alive = daemon.services.iter().any(|service| service.machine.generation().is_some());
         log(if alive { "left; services keep running" } else { "left; nothing runs" });
         code::DONE

@@ -31,7 +31,7 @@ const PROTOCOL_WORD: &str = "protocol";
 /// Runs the daemon of `home` as one of the background. The exit code of the command.
 /// `forgets_elsewhere`: see [`Place`].
 pub fn serve(home: &Path, forgets_elsewhere: bool) -> u8 {
-    let code = serve_with(home, &mut Background { forgets_elsewhere });
+    let code = serve_with(home, &mut Background::new(forgets_elsewhere));
     code.unwrap_or_else(|Failure { code, text }| {
         // Whoever launched us reads the code and the reason from here.
         log(&format!("opm: exit {code}: {text}"));
