@@ -278,6 +278,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Takes up what lives, and lets the dead be dead: their trees must drain like any other.
     fn adopt(&mut self) {
+        self.take_back_sockets();
         let mut facts = Vec::new();
         self.with_trees(|trees, cx| trees.adopt(cx, &mut facts));
         let alive =

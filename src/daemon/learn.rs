@@ -2,6 +2,7 @@
 //! [`Machine::step`](crate::service::machine::Machine::step).
 use super::launch::LIVING;
 use super::monitors::Advice;
+use super::requests::sockets;
 use super::timers::Timer;
 use super::trees::{Fact, Kill};
 use super::{Daemon, context};
@@ -13,7 +14,7 @@ use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::context::search_path;
 use crate::service::environment::{environment, fifo_paths, log_paths};
 use crate::service::machine::{Action, Ending, Fault, Generation, Input, Phase};
-use crate::service::options::{OPTIONS, text_of};
+use crate::service::options::{OPTIONS, index, text_of};
 use crate::service::spec::{Definition, Id, join};
 use crate::sys::{Errno, Kernel, Plan, Stage, Streams, Strings, describe};
 use crate::wire::Status;
@@ -66,6 +67,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn exited(&mut self, id: Id, exit: Exit, by_opm: bool) {
+        self.keep_sockets(id);
         let wall = self.kernel.wall();
         let Some(service) = self.services.get_mut(id) else { return };
         service.exit = Some(exit);
@@ -169,6 +171,7 @@ impl<K: Kernel> Daemon<K> {
                     self.launches.queue.push_back((id, generation));
                 }
                 Action::Terminate(_) => {
+                    self.keep_sockets(id);
                     self.with_trees(|trees, cx| trees.end(cx, id, signal, reach));
                 }
                 Action::KillTree(_) => self.kill_tree(id),
@@ -309,12 +312,18 @@ impl<K: Kernel> Daemon<K> {
         // Room to sign in: what is written past the last whole slot is lost to the next daemon.
         let reserved = self.ledger.reserve(&mut self.kernel, id);
         reserved.map_err(|errno| (Stage::Sign, errno))?;
-        let Some(service) = self.services.get_mut(id) else { return Ok(()) };
+        if let Some(service) = self.services.get_mut(id) {
+            service.machine.set_policy(service.definition.spec.policy);
+        }
+        let Some(service) = self.services.get(id) else { return Ok(()) };
         // Before there is a child: what an old copy of the journal lacks must show in it.
         let state = State { started_at: self.kernel.wall(), ..service.state() };
         let given = self.ledger.given(&mut self.kernel, id, &state);
         given.map_err(|errno| (Stage::Sign, errno))?;
         let Definition { spec, base } = &service.definition;
+        let listen = |(_, errno)| (Stage::Option(index("listen")), errno);
+        sockets::open(&mut self.kernel, &self.services, spec).map_err(listen)?;
+        let sockets = sockets::numbers(&mut self.kernel, &self.services, id, spec);
         let streams = self.launches.foreground.get(&spec.name).copied().unwrap_or(Streams::Files);
         let marks = &self.trees.marks;
         let living = (marks.own.pid == 1).then(|| format!("{}/{LIVING}", self.home));
@@ -326,12 +335,11 @@ impl<K: Kernel> Daemon<K> {
         let mark = EnvMark { home_key: marks.home_key, id, generation: generation.0, pid: 0 };
         let (mark, outer) = (mark.value(), self.launches.outer.as_deref());
         let mut env = Strings::default();
-        for (name, value) in environment(&service.definition, &self.home, &mark, outer) {
-            env.push(&[name, "=", value]);
+        for (name, value) in environment(&service.definition, &self.home, &mark, outer, 0) {
+            env.push(&[name, "=", &value]);
         }
         let path = search_path(&[&spec.env, &spec.dotenv, &base.env]).to_owned();
         let attributes = service.definition.attributes();
-        service.machine.set_policy(spec.policy);
         let plan = Plan {
             signature: Signature {
                 generation: if mutant("unsigned") { 0 } else { generation.0 },
@@ -351,11 +359,14 @@ impl<K: Kernel> Daemon<K> {
             living: living.as_deref(),
             log_out: &out,
             log_error: &error,
+            sockets: &sockets,
         };
         let mut cx = context(&mut self.kernel, &mut self.ledger, self.now, &mut self.log);
         let launched = self.trees.launch(&mut cx, id, generation, &plan);
         launched.map_err(|errno| (Stage::Fork, errno))?;
-        service.started_at = state.started_at;
+        if let Some(service) = self.services.get_mut(id) {
+            service.started_at = state.started_at;
+        }
         Ok(())
     }
 }

@@ -1,6 +1,13 @@
 //! What every incarnation of a service gets from opm: its environment, and where its output goes.
+use super::listen::Listen;
 use super::name::file_name_of;
 use super::spec::Definition;
+use std::borrow::Cow;
+
+/// Where the child writes its pid.
+const PID_DIGITS: &str = "0000000000";
+/// A process, as in `process`.
+type Pid = i32;
 
 /// The home of the daemon that runs a service.
 pub const HOME_VARIABLE: &str = "OPM_HOME";
@@ -11,16 +18,20 @@ pub const MARK_VARIABLE: &str = "OPM_MARK";
 /// The marks that its daemon was itself started under.
 pub const OUTER_VARIABLE: &str = "OPM_OUTER";
 
+/// The pid that the sockets are for.
+pub const LISTEN_PID: &str = "LISTEN_PID";
+
 /// Variables that opm itself sets for a service.
 pub const RESERVED: [&str; 4] = [HOME_VARIABLE, NAME_VARIABLE, MARK_VARIABLE, OUTER_VARIABLE];
 
-/// All that an incarnation finds in its environment.
+/// All that an incarnation finds in its environment. `pid`: 0 if it is not there yet.
 pub fn environment<'a>(
     definition: &'a Definition,
     home: &'a str,
     mark: &'a str,
     outer: Option<&'a str>,
-) -> impl Iterator<Item = (&'a str, &'a str)> {
+    pid: Pid,
+) -> impl Iterator<Item = (&'a str, Cow<'a, str>)> {
     let own = [
         (HOME_VARIABLE, Some(home)),
         (NAME_VARIABLE, Some(definition.spec.name.as_str())),
@@ -28,7 +39,29 @@ pub fn environment<'a>(
         (MARK_VARIABLE, Some(mark)),
     ];
     let own = own.into_iter().filter_map(|(name, value)| Some((name, value?)));
-    definition.variables().chain(own)
+    let made = made(definition, pid);
+    let names: Vec<&str> = made.iter().map(|(name, _)| *name).collect();
+    let variables = definition.variables().filter(move |(name, _)| !names.contains(name));
+    let plain = |(name, value)| (name, Cow::Borrowed(value));
+    let made = made.into_iter().map(|(name, value)| (name, Cow::Owned(value)));
+    variables.map(plain).chain(made).chain(own.map(plain))
+}
+
+/// What is made for it, in place of what was given.
+fn made(Definition { spec, .. }: &Definition, pid: Pid) -> Vec<(&str, String)> {
+    let mut made = Vec::new();
+    let listen = &spec.held.listen;
+    if !listen.is_empty() {
+        let all = |of: &dyn Fn(&Listen) -> String| listen.iter().map(of).collect::<Vec<_>>();
+        // A name of ours may have a colon, which in a list of names is none.
+        let unnamed = spec.group().replace(':', "-");
+        let name = |of: &Listen| of.name.clone().unwrap_or_else(|| unnamed.clone());
+        made.push(("LISTEN_FDS", listen.len().to_string()));
+        made.push((LISTEN_PID, if pid == 0 { PID_DIGITS.to_owned() } else { pid.to_string() }));
+        made.push(("LISTEN_FDNAMES", all(&name).join(":")));
+        made.push(("OPM_LISTEN", all(&|of| of.address.to_string()).join(" ")));
+    }
+    made
 }
 
 /// A service's log files (stdout, stderr), in its home.
@@ -61,10 +94,11 @@ mod tests {
         let (name, command) = ("web".to_owned(), vec!["node".to_owned()]);
         let spec = Spec { env, ..Spec::new(name, command, "/".to_owned()) };
         let definition = Definition { spec, base };
-        let env: Vec<_> = environment(&definition, "/h", "1.2", None).collect();
+        let env: Vec<_> = environment(&definition, "/h", "1.2", None, 0).collect();
         let own = [("OPM_HOME", "/h"), ("OPM_NAME", "web"), ("OPM_MARK", "1.2")];
-        assert_eq!(env, [&[("A", "1"), ("B", "3")], &own[..]].concat());
-        let nested: Vec<_> = environment(&definition, "/h", "1.2", Some("3.4")).collect();
-        assert!(nested.contains(&("OPM_OUTER", "3.4")));
+        let expected = [&[("A", "1"), ("B", "3")], &own[..]].concat();
+        assert_eq!(env, expected.iter().map(|(k, v)| (*k, Cow::from(*v))).collect::<Vec<_>>());
+        let nested: Vec<_> = environment(&definition, "/h", "1.2", Some("3.4"), 0).collect();
+        assert!(nested.contains(&("OPM_OUTER", "3.4".into())));
     }
 }

@@ -3,6 +3,7 @@ pub mod columns;
 pub mod context;
 pub mod environment;
 pub mod json;
+pub mod listen;
 pub mod machine;
 pub mod name;
 pub mod options;

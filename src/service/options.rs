@@ -4,6 +4,7 @@
 //! A row makes the option's field, its default and its entry in the table. What an option does
 //! is not here.
 use super::json::kind;
+use super::listen::Listen;
 use super::signal::Signal;
 use super::spec::Spec;
 use super::units::{Delay, Span};
@@ -218,6 +219,24 @@ impl<T: Setting> Setting for Vec<T> {
     }
 }
 
+impl Setting for Listen {
+    /// A comma goes before what else is said of the same socket.
+    const ENDS_AT_COMMA: bool = false;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::parse(text)
+    }
+
+    fn write(&self) -> Value {
+        self.to_string().into()
+    }
+
+    /// A port.
+    fn of_number(number: &Number) -> Result<Self, String> {
+        Self::parse(&number.to_string())
+    }
+}
+
 /// Types that have a text of their own, and what a number in its place means.
 macro_rules! by_text {
     ($($type:ty: $of_number:expr),* $(,)?) => {$(
@@ -398,6 +417,12 @@ options! {
         Process nice: Option<Nice> = None, "N" "scheduling priority from -20 (first) to 19 (last)";
         #[cfg(debug_assertions)]
         Hidden made_up: u32 = 0, "N" "what only tests have";
+    }
+    /// What opm holds for it.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    held: Held {
+        Process listen: Vec<Listen> = Vec::new(), "ADDR"
+            "a socket that opm opens and keeps (repeatable):\n[NAME=]3000, 127.0.0.1:3000 or unix:/PATH";
     }
 }
 

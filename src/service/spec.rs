@@ -5,8 +5,9 @@
 use super::context::{Attributes, Context};
 use super::environment::RESERVED;
 use super::json::{self, List, Tree};
+use super::listen::{Listen, SOCKETS_MAX};
 use super::options::{self, Group, OPTIONS};
-pub use super::options::{Exec, Policy, Restart, StopReach};
+pub use super::options::{Exec, Held, Policy, Restart, StopReach};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
@@ -36,13 +37,20 @@ pub struct Spec {
     pub dotenv: Env,
     pub policy: Policy,
     pub exec: Exec,
+    pub held: Held,
 }
 
 impl Spec {
     /// A service for which nothing else was said.
     pub fn new(name: String, command: Vec<String>, cwd: String) -> Self {
         let (env, dotenv) = (Env::new(), Env::new());
-        Self { name, command, cwd, env, dotenv, policy: Policy::default(), exec: Exec::default() }
+        let (policy, exec, held) = (Policy::default(), Exec::default(), Held::default());
+        Self { name, command, cwd, env, dotenv, policy, exec, held }
+    }
+
+    /// Under what its sockets are held.
+    pub fn group(&self) -> &str {
+        &self.name
     }
 
     /// Checks what a `Spec` promises.
@@ -71,7 +79,17 @@ impl Spec {
         if let Some((name, _)) = variables().find(|(k, _)| RESERVED.contains(&k.as_str())) {
             return at(&format!("{name} is set by opm itself"));
         }
-        Ok(())
+        let listen = &self.held.listen;
+        if listen.len() > SOCKETS_MAX {
+            return at(&format!("listen: more than {SOCKETS_MAX} sockets"));
+        }
+        let is_twice = |(at, one): (usize, &Listen)| {
+            listen[..at].iter().any(|other| other.address == one.address)
+        };
+        match listen.iter().enumerate().find(|one| is_twice(*one)) {
+            Some((_, twice)) => at(&format!("listen: {} is there twice", twice.address)),
+            None => Ok(()),
+        }
     }
 
     /// The command as a line that a shell would read back.

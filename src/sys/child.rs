@@ -14,19 +14,19 @@ use super::{Stage, Streams, exec_pipe, namespace, signals};
 use crate::process::Namespace;
 use crate::process::journal_format::Signature;
 use crate::process::mark::PID_DIGITS;
-use crate::service::options::Exec;
+use crate::service::listen::SOCKETS_MAX;
+use crate::service::options::{self, Exec};
 use std::ffi::{CStr, c_int};
 
 /// What the child uses, in its launch block.
 #[derive(Clone, Copy)]
 pub(super) struct Prepared {
     pub(super) signature: Signature,
-    pub(super) signature_offset: u64,
-    pub(super) journal: c_int,
+    /// And where in it the signature goes.
+    pub(super) journal: (c_int, u64),
     /// Its end of the launch pipe.
     pub(super) report: c_int,
-    /// Ranges of descriptors that it doesn't need; the first above the last is none.
-    pub(super) unneeded: [[u32; 2]; KEPT + 1],
+    pub(super) unneeded: Ranges,
     /// -1: there is none yet.
     pub(super) listener: c_int,
     pub(super) limit_mark: Option<u64>,
@@ -38,6 +38,7 @@ pub(super) struct Prepared {
     pub(super) env: CStrings,
     /// Where the pid goes in the mark, as decimal digits; null: there is no mark.
     pub(super) pid_digits: *mut [u8; PID_DIGITS],
+    pub(super) handover: Handover,
     pub(super) paths: CStrings,
     pub(super) streams: Streams,
     pub(super) with_inode: bool,
@@ -55,9 +56,23 @@ pub(super) enum NewNamespace {
     AtExec,
 }
 
-/// Descriptors that a child needs until its exec: the home and its lock, the journal, its end of
-/// the launch pipe.
-pub(super) const KEPT: usize = 4;
+/// Ranges of descriptors that a child doesn't need; the first above the last is none.
+pub(super) type Ranges = [[u32; 2]; RANGES_MAX];
+
+/// What it needs until its exec is between them: the home and its lock, the journal, its end of
+/// the launch pipe, and the sockets.
+pub(super) const RANGES_MAX: usize = 4 + SOCKETS_MAX + 1;
+
+/// Sockets that its program gets.
+#[derive(Clone, Copy)]
+pub(super) struct Handover {
+    /// The home and its lock: to be held until the exec, whatever takes their numbers.
+    pub(super) held: [c_int; 2],
+    pub(super) sockets: [c_int; SOCKETS_MAX],
+    pub(super) count: usize,
+    /// Where the pid goes in LISTEN_PID; null: there is none.
+    pub(super) pid_digits: *mut [u8; PID_DIGITS],
+}
 
 /// Places in [`Prepared::paths`].
 pub(super) const CWD: usize = 0;
@@ -90,6 +105,8 @@ fn prepare_and_exec(p: &mut Prepared) -> Step<Never> {
     }
     raw::chdir(path(p, CWD)).map_err(at(Stage::Directory))?;
     open_streams(p)?;
+    let listen = Stage::Option(options::index("listen"));
+    hand_over(p).map_err(at(listen))?;
     attributes::give(&p.given);
     attributes::apply(&p.exec)?;
     reset_signals(p.clear_handlers).map_err(at(Stage::Setup))?;
@@ -126,21 +143,60 @@ fn sign_in(p: &mut Prepared) -> Step<()> {
         NewNamespace::None => Namespace { id: 0, inode: 0 },
         how => namespace::make(how == NewNamespace::AtExec),
     };
-    if !p.pid_digits.is_null() {
-        // SAFETY: it points into the environment in this child's block.
-        let digits = unsafe { &mut *p.pid_digits };
-        let mut rest = pid.unsigned_abs();
-        for digit in digits.iter_mut().rev() {
-            *digit = b'0'.wrapping_add((rest % 10) as u8);
-            rest /= 10;
-        }
-    }
+    write_pid(p, pid.unsigned_abs());
     let bytes = p.signature.encode();
-    match raw::write_at(p.journal, &bytes, p.signature_offset) {
+    let (journal, offset) = p.journal;
+    match raw::write_at(journal, &bytes, offset) {
         Ok(length) if length == bytes.len() => Ok(()),
         Ok(_) => Err((Stage::Sign, libc::ENOSPC)),
         Err(errno) => Err((Stage::Sign, errno)),
     }
+}
+
+/// Into the mark, all of its digits; into LISTEN_PID as a number without zeros before it.
+fn write_pid(p: &Prepared, pid: u32) {
+    let (mut digits, mut rest) = ([0u8; PID_DIGITS], pid);
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0'.wrapping_add((rest % 10) as u8);
+        rest /= 10;
+    }
+    if !p.pid_digits.is_null() {
+        // SAFETY: it points into the environment in this child's block.
+        unsafe { *p.pid_digits = digits };
+    }
+    if !p.handover.pid_digits.is_null() {
+        // SAFETY: as above.
+        let place = unsafe { &mut *p.handover.pid_digits };
+        let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
+        *place = [0; PID_DIGITS];
+        for (to, digit) in place.iter_mut().zip(digits.iter().skip(zeros)) {
+            *to = *digit;
+        }
+    }
+}
+
+/// Puts the sockets where sd_listen_fds(3) looks for them: from 3 on. What has these numbers, and
+/// is held until the exec, gets others first.
+fn hand_over(p: &mut Prepared) -> raw::Result<()> {
+    let Handover { held, sockets, count, .. } = p.handover;
+    if count == 0 {
+        return Ok(());
+    }
+    let least = count.wrapping_add(3);
+    for fd in held {
+        raw::dup_above(fd, least)?;
+    }
+    p.report = raw::dup_above(p.report, least)?;
+    let mut copies = [-1; SOCKETS_MAX];
+    for (copy, socket) in copies.iter_mut().zip(sockets).take(count) {
+        *copy = raw::dup_above(socket, least)?;
+    }
+    let mut number: c_int = 3;
+    for copy in copies.into_iter().take(count) {
+        raw::dup_onto(copy, number)?;
+        number = number.wrapping_add(1);
+    }
+    Ok(())
 }
 
 /// Field 22 of /proc/self/stat (proc(5)); 0 without /proc. Simpler than the daemon's reader, which

@@ -1,5 +1,5 @@
 //! Descriptors across an exec: what an image leaves to the next one, and what it closes.
-use super::{Errno, Result, raw};
+use super::{Errno, Result, procfs, raw, sockets};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
@@ -26,8 +26,26 @@ pub fn inherited(fd: i32) -> Option<OwnedFd> {
     fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) }).ok()?;
     // SAFETY: it is open, and by the upgrade's contract nothing else in this image owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    fcntl_setfd(&fd, FdFlags::CLOEXEC).ok()?;
+    close_on_exec(&fd).ok()?;
     Some(fd)
+}
+
+/// No exec of ours hands it on.
+///
+/// # Errors
+/// EBADF.
+pub fn close_on_exec(fd: impl AsFd) -> Result<()> {
+    fcntl_setfd(fd, FdFlags::CLOEXEC)
+}
+
+/// The numbers of our listening sockets.
+pub fn listening() -> Vec<u32> {
+    let numbers = procfs::numbers("/proc/self/fd").unwrap_or_default().into_iter();
+    let listens = |number: &i32| {
+        // SAFETY: only asked whether it listens, which says EBADF of one that is gone.
+        *number >= 3 && sockets::listens(unsafe { BorrowedFd::borrow_raw(*number) })
+    };
+    numbers.filter(listens).map(i32::cast_unsigned).collect()
 }
 
 /// Lets a descriptor survive the next exec.

@@ -5,6 +5,7 @@ use super::exec_pipe::ExecPipe;
 use super::held::Held;
 use super::home::Home;
 use super::procfs::{OwnChildren, ProcessList};
+use super::sockets::{self, Sockets};
 use super::token::Token;
 use super::{
     Child, Errno, Features, Kernel, Launch, Mode, Plan, Reach, Result, Wake, guarded, namespace,
@@ -30,6 +31,7 @@ pub struct Linux {
     pub lock: OwnedFd,
     /// The number of the socket that commands connect to, which children close; -1 is none.
     pub listener: i32,
+    pub sockets: Sockets,
     own_children: Option<OwnChildren>,
     processes: Option<ProcessList>,
     means: Means,
@@ -69,6 +71,7 @@ impl Linux {
             home,
             lock,
             listener: -1,
+            sockets: Sockets::default(),
             own_children,
             processes: None,
             means: Means::read(nofile),
@@ -180,6 +183,14 @@ impl Kernel for Linux {
 
     fn launch(&mut self, launch: &ExecPipe) -> Launch {
         launch.look()
+    }
+
+    fn sockets(&mut self) -> Option<&mut Sockets> {
+        Some(&mut self.sockets)
+    }
+
+    fn sockets_of(&mut self, pid: Pid, held: &Held) -> Vec<OwnedFd> {
+        held.pidfd().map_or(Vec::new(), |pidfd| sockets::of_process(pid, pidfd))
     }
 
     fn pidfd_open(&mut self, pid: Pid) -> Result<Held> {

@@ -30,6 +30,7 @@ pub mod program;
 pub mod raw;
 pub mod reexec;
 pub mod signals;
+pub mod sockets;
 pub mod spawn;
 pub mod terminal;
 pub mod token;
@@ -42,7 +43,9 @@ use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::context::Attributes;
 use crate::service::options::Exec;
 pub use features::Features;
+use rustix::fd::{OwnedFd, RawFd};
 pub use rustix::io::Errno;
+use sockets::Sockets;
 
 /// Why the last system call of this thread failed.
 fn last_errno() -> Errno {
@@ -111,6 +114,8 @@ pub struct Plan<'a> {
     pub living: Option<&'a str>,
     pub log_out: &'a str,
     pub log_error: &'a str,
+    /// What it finds from descriptor 3 on. The variable LISTEN_PID has room for the pid.
+    pub sockets: &'a [RawFd],
 }
 
 /// Where a service's standard streams lead.
@@ -267,6 +272,14 @@ pub trait Kernel {
     }
     /// Looks at a launch pipe without waiting.
     fn launch(&mut self, pipe: &Self::Launch) -> Launch;
+    /// What is held for services that listen.
+    fn sockets(&mut self) -> Option<&mut Sockets> {
+        None
+    }
+    /// Copies of the listening sockets that a process has, as far as it may be asked.
+    fn sockets_of(&mut self, _pid: Pid, _pidfd: &Self::Pidfd) -> Vec<OwnedFd> {
+        Vec::new()
+    }
     /// pidfd_open(2): live processes and zombies.
     fn pidfd_open(&mut self, pid: Pid) -> Result<Self::Pidfd>;
     /// A child of ours that is not reaped, by its number, which nobody else gets before that: it

@@ -200,6 +200,12 @@ pub fn dup_onto(fd: c_int, onto: c_int) -> Result<usize> {
     numbers(libc::SYS_dup3, [fd as usize, onto as usize, 0])
 }
 
+/// A copy of a descriptor, close-on-exec, whose number is not below `least`.
+pub fn dup_above(fd: c_int, least: usize) -> Result<c_int> {
+    let args = [fd as usize, libc::F_DUPFD_CLOEXEC as usize, least];
+    numbers(libc::SYS_fcntl, args).map(|fd| fd as c_int)
+}
+
 /// close(2).
 pub fn close(fd: c_int) {
     let _closed = numbers(libc::SYS_close, [fd as usize, 0, 0]);

@@ -5,7 +5,7 @@
 use super::linux::milliseconds;
 use super::{Errno, limits, raw, signals};
 use crate::service::environment::HOME_VARIABLE;
-use rustix::fd::AsRawFd;
+use rustix::fd::{AsRawFd, RawFd};
 use rustix::process::WaitOptions;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
@@ -27,6 +27,8 @@ const FATAL: [c_int; 6] =
     [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGSYS];
 /// Ten times what the handler and the kernel's frame for a processor with wide registers need.
 const HANDLER_STACK_BYTES: usize = 128 << 10;
+/// More sockets than this do not outlive a daemon by an exec, but by those that have them.
+const SOCKETS_MAX: usize = 256;
 /// The digits of [`CRASHED_VARIABLE`], written over in place.
 const DIGITS: usize = 20;
 
@@ -39,6 +41,8 @@ struct Image {
 
 static LISTENER: AtomicI32 = AtomicI32::new(-1);
 static ALIVE: AtomicI32 = AtomicI32::new(-1);
+/// Sockets that are held for services: later images find them by what they are.
+static SOCKETS: [AtomicI32; SOCKETS_MAX] = [const { AtomicI32::new(-1) }; SOCKETS_MAX];
 static HOME: Mutex<Option<String>> = Mutex::new(None);
 static WORDS: OnceLock<Vec<CString>> = OnceLock::new();
 static IMAGE: AtomicPtr<Image> = AtomicPtr::new(std::ptr::null_mut());
@@ -99,10 +103,9 @@ impl Image {
             unsafe { self.crashed_digits.add(place).write(digit.cast_signed()) };
             rest /= 10;
         }
-        let kept = [&LISTENER, &ALIVE].map(|fd| fd.load(Ordering::Relaxed));
         let keep = |flags: c_int| {
-            for fd in kept {
-                // EBADF for none.
+            let kept = [&LISTENER, &ALIVE].into_iter().chain(&SOCKETS);
+            for fd in kept.map(|fd| fd.load(Ordering::Relaxed)).filter(|fd| *fd != -1) {
                 let args = [fd, libc::F_SETFD, flags].map(|number| number as usize);
                 raw::numbers(libc::SYS_fcntl, args).ok();
             }
@@ -138,6 +141,13 @@ pub fn move_to(home: &str) {
 /// Later images inherit this descriptor, by [`ALIVE_VARIABLE`].
 pub fn keep_alive(fd: &impl AsRawFd) {
     ALIVE.store(fd.as_raw_fd(), Ordering::Relaxed);
+}
+
+/// Later images inherit these.
+pub fn keep_sockets(numbers: impl Iterator<Item = RawFd>) {
+    for (kept, number) in SOCKETS.iter().zip(numbers.chain(std::iter::repeat(-1))) {
+        kept.store(number, Ordering::Relaxed);
+    }
 }
 
 /// Becomes `program` as the daemon of this home. Comes back only if that failed.

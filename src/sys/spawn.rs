@@ -12,10 +12,12 @@
 //! is on record or dead.
 use super::attributes::Means;
 use super::block::{Block, Blocks};
-use super::child::{self, KEPT, NewNamespace, Prepared};
+use super::child::{self, Handover, NewNamespace, Prepared, RANGES_MAX, Ranges};
 use super::exec_pipe::ExecPipe;
 use super::{Child, Errno, Features, Plan, Result, Strings, last_errno, pidfd, raw};
 use crate::process::mark::{MARK_VARIABLE, PID_DIGITS};
+use crate::service::environment::LISTEN_PID;
+use crate::service::listen::SOCKETS_MAX;
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ffi::c_int;
 use std::sync::atomic::Ordering;
@@ -43,14 +45,16 @@ pub struct Parent<'a> {
 
 impl Parent<'_> {
     /// Ranges of descriptors beside those that a child needs.
-    fn unneeded(&self, report: RawFd) -> [[u32; 2]; KEPT + 1] {
+    fn unneeded(&self, report: RawFd, sockets: &[RawFd]) -> Ranges {
         let [home, lock] = self.held;
-        let mut kept = [home, lock, self.journal.as_raw_fd(), report].map(RawFd::cast_unsigned);
+        let kept = [home, lock, self.journal.as_raw_fd(), report].into_iter();
+        let mut kept: Vec<u32> =
+            kept.chain(sockets.iter().copied()).map(i32::cast_unsigned).collect();
         kept.sort_unstable();
-        let mut ranges = [[3, u32::MAX]; KEPT + 1];
-        for (at, kept) in kept.into_iter().enumerate() {
-            ranges[at][1] = kept - 1;
-            ranges[at + 1][0] = kept + 1;
+        let (mut ranges, mut first) = ([[1, 0]; RANGES_MAX], 3);
+        for (range, kept) in ranges.iter_mut().zip(kept.into_iter().chain([u32::MAX])) {
+            *range = [first, kept - 1];
+            first = kept.saturating_add(1);
         }
         ranges
     }
@@ -91,19 +95,28 @@ pub fn spawn(
     let (launch, report) = ExecPipe::new()?;
     let block = blocks.take(Block::room_for(&[&programs, &words, &plan.env, &paths]))?;
     let env = block.strings(&plan.env)?;
+    let pid_of = |name| pid_digits(&plan.env, env.end(), name);
+    let count = plan.sockets.len();
+    let mut sockets = [-1; SOCKETS_MAX];
+    sockets.get_mut(..count).ok_or(Errno::TOOBIG)?.copy_from_slice(plan.sockets);
     let prepared = Prepared {
         signature: plan.signature,
-        signature_offset: plan.signature_offset,
-        journal: parent.journal.as_raw_fd(),
+        journal: (parent.journal.as_raw_fd(), plan.signature_offset),
         report: report.as_raw_fd(),
-        unneeded: parent.unneeded(report.as_raw_fd()),
+        unneeded: parent.unneeded(report.as_raw_fd(), plan.sockets),
         listener: parent.listener,
         limit_mark: plan.limit_mark,
         given: parent.means.given(plan.attributes),
         exec: plan.exec,
         programs: block.strings(&programs)?,
         words: block.strings(&words)?,
-        pid_digits: pid_digits(&plan.env, env.end()),
+        pid_digits: pid_of(MARK_VARIABLE),
+        handover: Handover {
+            held: parent.held,
+            sockets,
+            count,
+            pid_digits: if count > 0 { pid_of(LISTEN_PID) } else { std::ptr::null_mut() },
+        },
         env,
         paths: block.strings(&paths)?,
         streams: plan.streams,
@@ -124,11 +137,11 @@ pub fn spawn(
     Ok(Child { pid, pidfd, launch })
 }
 
-/// Where the mark ends in digits for the pid, which the child writes; null: there is no mark.
-/// `end`: where the copied environment ends.
-fn pid_digits(env: &Strings, end: *mut u8) -> *mut [u8; PID_DIGITS] {
+/// Where a variable ends in digits for the pid, which the child writes; null: there is none of
+/// this name. `end`: where the copied environment ends.
+fn pid_digits(env: &Strings, end: *mut u8, name: &str) -> *mut [u8; PID_DIGITS] {
     let is_mark = |entry: &[u8]| {
-        let rest = entry.strip_prefix(MARK_VARIABLE.as_bytes());
+        let rest = entry.strip_prefix(name.as_bytes());
         rest.is_some_and(|rest| rest.first() == Some(&b'=') && rest.len() > PID_DIGITS)
     };
     let mut after = env.bytes.len();

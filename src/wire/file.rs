@@ -21,7 +21,7 @@ const OWN_KEYS: [&str; 4] = ["name", "command", "cwd", "env"];
 /// it does (a user to be, a limit): passing it over would run the service without.
 const PROMISED: &str = "cap_drop cpu_affinity cpu_max cron depends_on env_file escapees force \
     group groups health health_interval health_retries health_start_period health_timeout \
-    ignore_watch instances interpreter interpreter_args io_class limit listen log_compress \
+    ignore_watch instances interpreter interpreter_args io_class limit log_compress \
     log_error log_format log_keep log_max_age log_max_size log_out log_time look_alike \
     max_memory memory_max merge_logs namespace no_autorestart no_logs no_new_privs \
     oom_score pids_max port_range ready ready_timeout reset_env stop_exit_codes umask user wait \

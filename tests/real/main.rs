@@ -26,6 +26,7 @@ mod home;
 mod hostile;
 mod input;
 mod law;
+mod listen;
 mod many;
 mod once;
 mod options;

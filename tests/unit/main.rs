@@ -11,6 +11,7 @@ mod process_mark;
 mod process_shell;
 mod process_stat;
 mod service_json;
+mod service_listen;
 mod service_name;
 mod service_selector;
 mod service_time;
@@ -20,5 +21,7 @@ mod sys_held;
 mod sys_home;
 mod sys_namespace;
 mod sys_output_of;
+
+mod sys_sockets;
 mod sys_spawn;
 mod wire_frame;

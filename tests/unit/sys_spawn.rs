@@ -144,6 +144,7 @@ impl Rig {
             living: None,
             log_out: &path("out"),
             log_error: &path("error"),
+            sockets: &[],
         };
         let features = Features { time_namespace: false, ..Features::ALL }.without(without);
         let parent = Parent {

@@ -75,6 +75,9 @@ impl<K: Kernel> Daemon<K> {
                 Ok(warnings) => allowed.push((spec, warnings)),
             }
         }
+        for (spec, _) in &allowed {
+            self.claim_sockets(spec)?;
+        }
         let base = self.ledger.definitions.intern(base);
         let (wanted, warnings): (Vec<_>, Vec<_>) = allowed
             .into_iter()
@@ -208,6 +211,7 @@ impl<K: Kernel> Daemon<K> {
         self.answer_forgotten(id, &service);
         self.waiters.changed.insert(id);
         self.ledger.remove(&mut self.kernel, &service);
+        self.close_sockets();
     }
 }
 

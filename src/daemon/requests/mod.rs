@@ -5,6 +5,7 @@ mod doctor;
 pub(crate) mod lookalike;
 mod query;
 mod restore;
+pub(super) mod sockets;
 pub(crate) mod wait;
 
 use super::service::Service;
@@ -32,7 +33,10 @@ impl<K: Kernel> Daemon<K> {
         match self.handle(client, request) {
             Ok(Some(reply)) => self.outbox.push((client, reply)),
             Ok(None) => {}
-            Err(failure) => self.outbox.push((client, failure.into())),
+            Err(failure) => {
+                self.close_sockets();
+                self.outbox.push((client, failure.into()));
+            }
         }
     }
 
@@ -201,6 +205,10 @@ impl<K: Kernel> Daemon<K> {
             _ => service.emptied,
         };
         if !service.is_live() {
+            let spec = service.definition.spec.clone();
+            if let Err(Failure { code, text }) = self.claim_sockets(&spec) {
+                return pending.say(id, failed(code, text));
+            }
             match self.check(id, candidates) {
                 Err(outcome) => return pending.say(id, outcome),
                 Ok(warnings) => pending.warn(id, warnings),

@@ -212,9 +212,14 @@ impl<K: Kernel> Daemon<K> {
         let mark =
             EnvMark { home_key: self.ledger.header.home_key, id: service.id, generation, pid };
         let mark = mark.value();
-        let env =
-            environment(&service.definition, &self.home, &mark, self.launches.outer.as_deref());
-        env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+        let env = environment(
+            &service.definition,
+            &self.home,
+            &mark,
+            self.launches.outer.as_deref(),
+            pid,
+        );
+        env.map(|(name, value)| (name.to_owned(), value.into_owned())).collect()
     }
 
     fn stopping_note(&self, id: Id) -> Option<String> {

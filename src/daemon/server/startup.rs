@@ -63,7 +63,7 @@ pub fn serve_with(home: &Path, role: &mut dyn Role) -> Result<u8, Failure> {
     let path = home.to_str().filter(|path| path.starts_with('/')).ok_or_else(|| {
         Failure::usage(format!("{}: the home is no absolute UTF-8 path", home.display()))
     })?;
-    let (listener, alive) = prepare_process()?;
+    let (listener, alive, sockets) = prepare_process()?;
     // Before anything that may take long: whom we came from must not take us for a service.
     departure::announce(None);
     let nofile = limits::raise_nofile();
@@ -96,6 +96,7 @@ pub fn serve_with(home: &Path, role: &mut dyn Role) -> Result<u8, Failure> {
     let registry = poll.registry().try_clone().map_err(cannot_poll)?;
     let without = std::env::var("OPM_WITHOUT").unwrap_or_default();
     let mut kernel = Linux::new(registry, home, lock, nofile, &without);
+    kernel.sockets.inherited = sockets;
     kernel.listener = listener.as_ref().map_or(-1, AsRawFd::as_raw_fd);
     if !kernel.lists_children() {
         let text = "this kernel does not list children (CONFIG_PROC_CHILDREN): nothing could be \
@@ -154,9 +155,12 @@ fn turn(server: &mut Server, daemon: &mut Daemon<Linux>, role: &mut dyn Role) {
     }
 }
 
-/// Signals, descriptors, directory, subreaper. Gives the listener that an earlier image of this
-/// very process left us.
-fn prepare_process() -> Result<(Option<UnixListener>, Option<OwnedFd>), Failure> {
+/// The listener that an earlier image of this very process left us, what says that PID 1 lives,
+/// and the sockets that are held for services.
+type Inherited = (Option<UnixListener>, Option<OwnedFd>, Vec<OwnedFd>);
+
+/// Signals, descriptors, directory, subreaper.
+fn prepare_process() -> Result<Inherited, Failure> {
     // First of all: PID 1 loses a signal that comes while it is neither blocked nor handled.
     signals::hold(&linux::SIGNALS);
     signals::reset_dispositions();
@@ -166,8 +170,12 @@ fn prepare_process() -> Result<(Option<UnixListener>, Option<OwnedFd>), Failure>
         let fd = std::env::var(name).ok();
         fd.and_then(|fd| fd.parse::<u32>().ok()).filter(|fd| *fd >= 3)
     });
-    fds::close_inherited(&inherited.into_iter().flatten().collect::<Vec<_>>());
+    let kept: Vec<u32> = inherited.into_iter().flatten().collect();
+    let mut sockets = if inherited[0].is_some() { fds::listening() } else { Vec::new() };
+    sockets.retain(|fd| !kept.contains(fd));
+    fds::close_inherited(&[&kept[..], &sockets].concat());
     open_standard_streams();
+    let sockets = sockets.into_iter().filter_map(|fd| fds::inherited(fd.cast_signed())).collect();
     let [listener, alive] = inherited.map(|fd| fd.and_then(|fd| fds::inherited(fd.cast_signed())));
     drop(std::env::set_current_dir("/"));
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
@@ -177,7 +185,7 @@ fn prepare_process() -> Result<(Option<UnixListener>, Option<OwnedFd>), Failure>
         drop(listener.set_nonblocking(true));
         UnixListener::from_std(listener)
     });
-    Ok((listener, alive))
+    Ok((listener, alive, sockets))
 }
 
 /// 0, 1 and 2 are open, so that no file of ours gets their numbers.
