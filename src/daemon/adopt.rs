@@ -157,10 +157,8 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Begins on a home whose lock we hold. Nothing is launched before the first tick: till then
-    /// it can be said where output goes.
-    ///
-    /// # Errors
-    /// Exit code and line: the home is another machine's or namespace's, or can't be written.
+    /// it can be said where output goes. Errors: exit code and line: the home is another machine's
+    /// or namespace's, or can't be written.
     pub fn begin(mut kernel: K, place: Place) -> Result<Self, Failure> {
         let cannot = |what: &str, errno| {
             Failure::plain(format!("cannot use {}/{what}: {}", place.home, describe(errno)))
@@ -301,10 +299,8 @@ impl<K: Kernel> Daemon<K> {
 
     /// Marked processes of incarnations that no record names become their service again, or drain
     /// before one of their name starts. False: /proc could not be read whole, and some may have
-    /// been missed.
-    ///
-    /// # Errors
-    /// One that was found could not be looked at for want of descriptors or memory.
+    /// been missed. Errors: one that was found could not be looked at for want of descriptors or
+    /// memory.
     fn find_unrecorded(&mut self, loss: &Loss) -> Result<bool, Errno> {
         let given = self.ledger.sequence.0;
         let found = self.with_trees(|trees, cx| trees.find_unrecorded(cx, loss, given))?;

@@ -36,10 +36,7 @@ pub struct Simple {
 }
 
 /// The words that are exec'd for a command line: its own, or `/bin/sh -c` if it has shell syntax
-/// in it. The first word is not empty.
-///
-/// # Errors
-/// Why the line is no command.
+/// in it. The first word is not empty. Errors: why the line is no command.
 pub fn argv(line: &str) -> Result<Vec<String>, &'static str> {
     const EMPTY: &str = "the command is empty";
     let blank = ['\n', ' ', '\t'];

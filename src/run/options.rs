@@ -21,10 +21,7 @@ pub enum Prefix {
 }
 
 impl Prefix {
-    /// Parses the value of `--prefix`.
-    ///
-    /// # Errors
-    /// One line that lists the valid words.
+    /// Parses the value of `--prefix`. Errors: one line that lists the valid words.
     pub fn parse(word: &str) -> Result<Self, String> {
         match word {
             "none" => Ok(Self::None),

@@ -47,10 +47,8 @@ pub struct CStrings {
 }
 
 impl Blocks {
-    /// A block that no child uses, empty, with room for `bytes`.
-    ///
-    /// # Errors
-    /// E2BIG: no program could be given so much. ENOMEM.
+    /// A block that no child uses, empty, with room for `bytes`. Errors: E2BIG: no program could be
+    /// given so much. ENOMEM.
     pub fn take(&mut self, bytes: usize) -> Result<&mut Block> {
         let fits = |block: &Block| block.is_free() && block.room() >= bytes;
         let at = match self.0.iter().position(fits) {
@@ -80,8 +78,7 @@ impl Blocks {
 }
 
 impl Block {
-    /// # Errors
-    /// E2BIG, ENOMEM.
+    /// Errors: E2BIG, ENOMEM.
     pub fn map(bytes: usize) -> Result<Self> {
         if bytes > DATA_BYTES_MAX {
             return Err(Errno::TOOBIG);
@@ -131,10 +128,7 @@ impl Block {
         Ok(self.base.wrapping_add(start))
     }
 
-    /// Moves a value in.
-    ///
-    /// # Errors
-    /// E2BIG: over what it was taken for.
+    /// Moves a value in. Errors: E2BIG: over what it was taken for.
     pub fn put<T: Copy>(&mut self, value: T) -> Result<*mut T> {
         const { assert!(align_of::<T>() <= WORD_BYTES) };
         let place = self.reserve(size_of::<T>())?.cast::<T>();
@@ -152,10 +146,8 @@ impl Block {
         strings.iter().map(one).fold(4096, usize::saturating_add)
     }
 
-    /// Copies strings in, with an array that points to them.
-    ///
-    /// # Errors
-    /// EINVAL: a NUL byte inside of one. E2BIG: over what it was taken for.
+    /// Copies strings in, with an array that points to them. Errors: EINVAL: a NUL byte inside of
+    /// one. E2BIG: over what it was taken for.
     pub fn strings(&mut self, strings: &Strings) -> Result<CStrings> {
         let Strings { bytes, starts } = strings;
         if bytes.iter().filter(|byte| **byte == 0).count() != starts.len() {

@@ -34,10 +34,8 @@ const ANOTHERS: [&str; 6] = [
 /// Runs `program` with `args` (the name it goes by first) as a daemon: own session, `/` as
 /// its directory, stdin empty, output appended to `daemon.log` in `home`, no other
 /// descriptor, no variable that is another's, no `OPM_*` one but `OPM_WITHOUT` and an `OPM_HOME`
-/// that says `home`. Returns its pid once it has been exec'd.
-///
-/// # Errors
-/// What the kernel says about the log, the forks or the exec.
+/// that says `home`. Returns its pid once it has been exec'd. Errors: what the
+/// kernel says about the log, the forks or the exec.
 pub fn launch(program: &Path, args: &[&str], home: &Path) -> io::Result<u32> {
     let path = home.join("daemon.log");
     let log = open_log(&path).map_err(|errno| {

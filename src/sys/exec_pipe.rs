@@ -14,9 +14,7 @@ pub struct ExecPipe(OwnedFd);
 
 impl ExecPipe {
     /// A pipe for one launch, and the child's end, of which ours is to be dropped after the clone.
-    ///
-    /// # Errors
-    /// EMFILE, ENFILE.
+    /// Errors: EMFILE, ENFILE.
     pub fn new() -> Result<(Self, OwnedFd)> {
         let (ours, report) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         Ok((Self(ours), report))

@@ -49,17 +49,12 @@ pub fn listening() -> Vec<u32> {
 }
 
 /// Lets a descriptor survive the next exec.
-///
-/// # Errors
-/// EBADF.
 pub fn keep_across_exec(fd: impl AsFd) -> Result<()> {
     fcntl_setfd(fd, FdFlags::empty())
 }
 
 /// Puts `new` where `old` is, close-on-exec: whoever knows the number has the new one from now on.
-///
-/// # Errors
-/// What dup3(2) says; then `old` is as it was.
+/// Errors: what dup3(2) says; then `old` is as it was.
 pub fn replace(old: &impl AsRawFd, new: OwnedFd) -> Result<()> {
     // The owner of `old` goes on owning the number.
     let numbers = [new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC].map(|number| number as usize);

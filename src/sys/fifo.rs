@@ -8,10 +8,8 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
-/// Opens a FIFO of the home for reading without waiting, made if missing.
-///
-/// # Errors
-/// What mknod(2) and open(2) say; EEXIST: something else has its name.
+/// Opens a FIFO of the home for reading without waiting, made if missing. Errors: what mknod(2) and
+/// open(2) say; EEXIST: something else has its name.
 pub fn open(home: &Home, name: &str) -> Result<OwnedFd> {
     let private = Mode::from_raw_mode(0o600);
     match rustix::fs::mknodat(&home.dir, name, FileType::Fifo, private, 0) {
@@ -45,17 +43,12 @@ pub struct Glass {
 }
 
 impl Glass {
-    /// # Errors
-    /// What pipe2(2) says.
     pub fn new() -> Result<Self> {
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         Ok(Self { reader, writer })
     }
 
     /// Puts into `buffer`, from its start, what lies in the FIFO. EAGAIN: nothing.
-    ///
-    /// # Errors
-    /// What tee(2) and read(2) say.
     pub fn peek(&self, fifo: &OwnedFd, buffer: &mut [u8]) -> Result<usize> {
         let length = rustix::pipe::tee(fifo, &self.writer, buffer.len(), SpliceFlags::NONBLOCK)?;
         read_exactly(&self.reader, &mut buffer[..length])
@@ -63,9 +56,6 @@ impl Glass {
 }
 
 /// Takes what was seen out of a FIFO.
-///
-/// # Errors
-/// What read(2) says.
 pub fn consume(fifo: &OwnedFd, mut length: usize, buffer: &mut [u8]) -> Result<()> {
     while length > 0 {
         let most = length.min(buffer.len());

@@ -23,10 +23,8 @@ struct Order {
     pipe: RawFd,
 }
 
-/// Reads a file of /proc whole.
-///
-/// # Errors
-/// What open(2) and read(2) say; ETIMEDOUT: it did not answer. EAGAIN, ENOMEM, EMFILE: no child.
+/// Reads a file of /proc whole. Errors: what open(2) and read(2) say; ETIMEDOUT: it did not answer.
+/// EAGAIN, ENOMEM, EMFILE: no child.
 pub fn read(path: &str) -> Result<Vec<u8>> {
     let mut paths = Strings::default();
     paths.push(&[path]);

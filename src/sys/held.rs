@@ -21,8 +21,6 @@ impl Held {
         }
     }
 
-    /// # Errors
-    /// What poll(2) or waitid(2) says.
     pub fn is_dead(&self) -> Result<bool> {
         match self {
             Self::Pidfd(pidfd) => pidfd::is_dead(pidfd),
@@ -33,8 +31,6 @@ impl Held {
         }
     }
 
-    /// # Errors
-    /// What pidfd_send_signal(2) or kill(2) says.
     pub fn signal(&self, signal: i32, reach: Reach) -> Result<()> {
         match self {
             Self::Pidfd(pidfd) => pidfd::signal(pidfd, signal, reach),
@@ -42,8 +38,7 @@ impl Held {
         }
     }
 
-    /// # Errors
-    /// ECHILD: no child of ours.
+    /// Errors: ECHILD: no child of ours.
     pub fn wait(&self, reap: bool) -> Result<Option<Exit>> {
         match self {
             Self::Pidfd(pidfd) => pidfd::wait(pidfd, reap),

@@ -39,10 +39,8 @@ pub enum Whereabouts {
 
 impl Home {
     /// Opens the home, made if missing, private. Its last component is no symbolic link: in a
-    /// directory of many whoever plants one chooses which directory of ours becomes a home.
-    ///
-    /// # Errors
-    /// What mkdir(2) and open(2) say; EPERM: it belongs to somebody else; ENOTEMPTY: it is a
+    /// directory of many whoever plants one chooses which directory of ours becomes a home. Errors:
+    /// what mkdir(2) and open(2) say; EPERM: it belongs to somebody else; ENOTEMPTY: it is a
     /// directory of many, such as /tmp, which nobody else could use if it were private.
     pub fn open(path: &str) -> Result<Self> {
         let made = privately(|| make_path(path, rustix::fs::Mode::from_raw_mode(0o700)))?;
@@ -106,20 +104,15 @@ impl Home {
         self.place
     }
 
-    /// Becomes the other one. The descriptor keeps its number.
-    ///
-    /// # Errors
-    /// What dup3(2) says; then it is as it was.
+    /// Becomes the other one. The descriptor keeps its number. Errors: what dup3(2) says; then it
+    /// is as it was.
     pub fn replace(&mut self, other: Self) -> Result<()> {
         super::fds::replace(&self.dir, other.dir)?;
         (self.path, self.place) = (other.path, other.place);
         Ok(())
     }
 
-    /// Makes a directory in the home.
-    ///
-    /// # Errors
-    /// What mkdirat(2) says, but EEXIST.
+    /// Makes a directory in the home. Errors: what mkdirat(2) says, but EEXIST.
     pub fn make_dir(&self, name: &str) -> Result<()> {
         let private = rustix::fs::Mode::from_raw_mode(0o700);
         match rustix::fs::mkdirat(&self.dir, name, private) {
@@ -128,10 +121,8 @@ impl Home {
         }
     }
 
-    /// Opens one of the home's files, a regular one: without waiting for anybody.
-    ///
-    /// # Errors
-    /// What openat(2) says; [`NOT_REGULAR`].
+    /// Opens one of the home's files, a regular one: without waiting for anybody. Errors: what
+    /// openat(2) says; [`NOT_REGULAR`].
     pub fn open_file(&self, name: &str, mode: Mode) -> Result<OwnedFd> {
         let file = open_regular(&self.dir, name, OFlags::RDWR | OFlags::CREATE)?;
         if mode == Mode::Fresh {
@@ -141,19 +132,15 @@ impl Home {
         Ok(file)
     }
 
-    /// Sees whether one of the home's files is there and can be appended to.
-    ///
-    /// # Errors
-    /// What openat(2) says. ENXIO: a FIFO that nobody reads.
+    /// Sees whether one of the home's files is there and can be appended to. Errors: what openat(2)
+    /// says. ENXIO: a FIFO that nobody reads.
     pub fn try_append(&self, name: &str) -> Result<()> {
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::CLOEXEC;
         rustix::fs::openat(&self.dir, name, flags, rustix::fs::Mode::empty()).map(drop)
     }
 
-    /// Reads one of the home's files whole; none if there is none.
-    ///
-    /// # Errors
-    /// What openat(2) and read(2) say; [`NOT_REGULAR`]; EFBIG.
+    /// Reads one of the home's files whole; none if there is none. Errors: what openat(2) and
+    /// read(2) say; [`NOT_REGULAR`]; EFBIG.
     pub fn load(&self, name: &str) -> Result<Option<Vec<u8>>> {
         match open_regular(&self.dir, name, OFlags::RDONLY) {
             Err(Errno::NOENT) => Ok(None),
@@ -163,10 +150,7 @@ impl Home {
 
     /// A descriptor that becomes readable when something in the home, or the home itself, is
     /// removed or renamed. Of the end of a directory that somebody holds open the kernel says
-    /// nothing, only of what was in it.
-    ///
-    /// # Errors
-    /// EMFILE, ENOSPC: no more watches.
+    /// nothing, only of what was in it. Errors: EMFILE, ENOSPC: no more watches.
     pub fn watch_removals(&self) -> Result<OwnedFd> {
         use rustix::fs::inotify;
         let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
@@ -185,17 +169,11 @@ impl Home {
     }
 
     /// Renames within the home.
-    ///
-    /// # Errors
-    /// What renameat(2) says.
     pub fn rename(&self, from: &str, to: &str) -> Result<()> {
         rustix::fs::renameat(&self.dir, from, &self.dir, to)
     }
 
     /// Removes a file of the home; one that isn't there is no error.
-    ///
-    /// # Errors
-    /// What unlinkat(2) says.
     pub fn remove(&self, name: &str) -> Result<()> {
         match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
             Err(Errno::NOENT) => Ok(()),
@@ -205,10 +183,7 @@ impl Home {
 }
 
 /// Connects to whoever listens in the directory `home`. By a descriptor of it: a socket's path has
-/// room for 107 bytes only.
-///
-/// # Errors
-/// What open(2) says of the directory, and connect(2).
+/// room for 107 bytes only. Errors: what open(2) says of the directory, and connect(2).
 pub fn connect(home: &Path) -> std::io::Result<UnixStream> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::open(home, flags, rustix::fs::Mode::empty())?;
@@ -229,10 +204,8 @@ fn holds_more(dir: &OwnedFd) -> Result<bool> {
 }
 
 /// Takes the exclusive lock of a file without waiting. It belongs to the open file description:
-/// a forked child holds it too, until its exec closes the descriptor.
-///
-/// # Errors
-/// EWOULDBLOCK: somebody has it. ENOLCK.
+/// a forked child holds it too, until its exec closes the descriptor. Errors: EWOULDBLOCK: somebody
+/// has it. ENOLCK.
 pub fn try_lock(file: impl AsFd) -> Result<()> {
     rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)
 }
@@ -252,10 +225,7 @@ pub fn lock_sharers(file: &str) -> Vec<Pid> {
 }
 
 /// Opens a regular file without following a link and without waiting for whoever should be at
-/// the other end of it. `flags` may create it.
-///
-/// # Errors
-/// What openat(2) says; [`NOT_REGULAR`].
+/// the other end of it. `flags` may create it. Errors: what openat(2) says; [`NOT_REGULAR`].
 pub fn open_regular(dir: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd> {
     let always = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
@@ -272,10 +242,7 @@ fn is_regular(file: &OwnedFd) -> bool {
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }
 
-/// Reads an open file from its beginning, within a bound.
-///
-/// # Errors
-/// What pread(2) says; EFBIG.
+/// Reads an open file from its beginning, within a bound. Errors: what pread(2) says; EFBIG.
 pub fn read_whole(file: &OwnedFd) -> Result<Vec<u8>> {
     let size = rustix::fs::fstat(file)?.st_size.unsigned_abs();
     if size > FILE_BYTES_MAX {

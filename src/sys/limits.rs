@@ -3,10 +3,7 @@ use super::Result;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Lowers RLIMIT_LOCKS to `value`, soft and hard.
-///
-/// # Errors
-/// EPERM: it would raise the hard limit.
+/// Lowers RLIMIT_LOCKS to `value`, soft and hard. Errors: EPERM: it would raise the hard limit.
 pub fn set_locks_limit(value: u64) -> Result<()> {
     setrlimit(Resource::Locks, Rlimit { current: Some(value), maximum: Some(value) })
 }

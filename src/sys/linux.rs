@@ -407,9 +407,6 @@ pub const SIGNALS: [i32; 5] =
     [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
 
 /// The signalfd of [`SIGNALS`].
-///
-/// # Errors
-/// As [`signals::signalfd`].
 pub fn signalfd() -> Result<OwnedFd> {
     signals::signalfd(&SIGNALS)
 }
@@ -419,9 +416,6 @@ pub fn signalfd() -> Result<OwnedFd> {
 /// this word a poll would go on for what was left of it.
 ///
 /// Each change wakes a poll, even if this is never read.
-///
-/// # Errors
-/// What timerfd_create(2) says.
 pub fn clock_changes() -> Result<OwnedFd> {
     let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
     let timer = timerfd_create(TimerfdClockId::Realtime, flags)?;

@@ -58,10 +58,7 @@ pub fn own_pid() -> Pid {
 }
 
 /// kill(2), by number: for our own children that are not reaped, for their groups, which need not
-/// be there yet, and for ourselves.
-///
-/// # Errors
-/// ESRCH: there is no such process or group. EPERM.
+/// be there yet, and for ourselves. Errors: ESRCH: there is no such process or group. EPERM.
 pub fn kill(pid: Pid, signal: i32, reach: Reach) -> Result<()> {
     let target = if reach == Reach::Group { -pid } else { pid };
     // SAFETY: kill has no memory arguments.
@@ -377,10 +374,8 @@ pub fn identity<K: Kernel>(kernel: &mut K, pid: Pid, pidfd: &K::Pidfd) -> Identi
     Identity { pid, start_time, inode }
 }
 
-/// Writes all of `bytes` at `offset`.
-///
-/// # Errors
-/// What the kernel says; a write that makes no progress is ENOSPC.
+/// Writes all of `bytes` at `offset`. Errors: what the kernel says; a write that makes no progress
+/// is ENOSPC.
 pub fn write_all_at<K: Kernel>(
     kernel: &mut K,
     file: &K::File,

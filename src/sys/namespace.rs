@@ -62,10 +62,8 @@ pub fn has_handles() -> bool {
 }
 
 /// The inode of a process's time namespace. Its first thread may have exited and be in none any
-/// more: then any other thread's is the same.
-///
-/// # Errors
-/// EACCES: not ours to read. ENOENT: it is gone, or exiting. ESRCH.
+/// more: then any other thread's is the same. Errors: EACCES: not ours to read. ENOENT: it is gone,
+/// or exiting. ESRCH.
 pub fn inode(pid: Pid) -> Result<u64> {
     let of = |path: String| rustix::fs::stat(path).map(|stat| stat.st_ino);
     let first = of(format!("/proc/{pid}/ns/time"));

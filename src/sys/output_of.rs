@@ -13,9 +13,7 @@ const ANSWER_BYTES_MAX: usize = 4096;
 
 /// What `program`, called with `words` (the name it goes by first), writes to stdout, if it
 /// ends with exit code 0. `None`: it fails, or does not end within `most`, and then is killed.
-///
-/// # Errors
-/// What the kernel says about the program's file, the pipe or the fork.
+/// Errors: what the kernel says about the program's file, the pipe or the fork.
 pub fn output_of(program: &str, words: &[&str], most: Duration) -> Result<Option<String>> {
     rustix::fs::access(program, rustix::fs::Access::EXEC_OK)?;
     let mut command = Command::new(program);

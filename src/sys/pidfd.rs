@@ -27,10 +27,8 @@ struct PidfdInfo {
     exit_code: i32,
 }
 
-/// pidfd_open(2). Close-on-exec by the kernel's own doing.
-///
-/// # Errors
-/// ESRCH: no such process, or reaped already. EMFILE, ENFILE, ENOMEM.
+/// pidfd_open(2). Close-on-exec by the kernel's own doing. Errors: ESRCH: no such process, or
+/// reaped already. EMFILE, ENFILE, ENOMEM.
 pub fn open(pid: i32) -> Result<OwnedFd> {
     let pid = Pid::from_raw(pid.max(0)).ok_or(Errno::SRCH)?;
     match pidfd_open(pid, PidfdFlags::empty()) {
@@ -53,9 +51,6 @@ pub fn inode(pidfd: &OwnedFd) -> Option<u64> {
 
 /// Whether the whole thread group has exited: POLLIN. (State `Z` in /proc/PID/stat is not that:
 /// it says so too when only the first thread has exited.)
-///
-/// # Errors
-/// What poll(2) says.
 pub fn is_dead(pidfd: &OwnedFd) -> Result<bool> {
     let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
     let zero = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -68,10 +63,8 @@ pub fn is_dead(pidfd: &OwnedFd) -> Result<bool> {
     }
 }
 
-/// pidfd_send_signal(2); signal 0 only asks.
-///
-/// # Errors
-/// ESRCH: gone, or (for the group) empty. EPERM. EINVAL: this kernel has no group flag.
+/// pidfd_send_signal(2); signal 0 only asks. Errors: ESRCH: gone, or (for the group) empty. EPERM.
+/// EINVAL: this kernel has no group flag.
 pub fn signal(pidfd: &OwnedFd, signal: i32, reach: Reach) -> Result<()> {
     let flags = match reach {
         Reach::Process => 0,
@@ -93,18 +86,12 @@ pub fn has_group_signal() -> bool {
     open(own_pid()).is_ok_and(|own| signal(&own, 0, Reach::Group) != Err(Errno::INVAL))
 }
 
-/// waitid(2) on a child of ours, by pidfd.
-///
-/// # Errors
-/// ECHILD: not our child, or reaped already.
+/// waitid(2) on a child of ours, by pidfd. Errors: ECHILD: not our child, or reaped already.
 pub fn wait(pidfd: &OwnedFd, reap: bool) -> Result<Option<Exit>> {
     wait_id(|| WaitId::PidFd(pidfd.as_fd()), reap)
 }
 
 /// The same of a child by its number.
-///
-/// # Errors
-/// As [`wait`].
 pub fn wait_child(pid: i32, reap: bool) -> Result<Option<Exit>> {
     let pid = Pid::from_raw(pid).ok_or(Errno::CHILD)?;
     wait_id(|| WaitId::Pid(pid), reap)

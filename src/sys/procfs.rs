@@ -6,10 +6,8 @@ use crate::process::stat::{self, Stat};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Dir, Mode, OFlags};
 
-/// Reads a file whole, in as few reads as it takes: /proc's files have no size.
-///
-/// # Errors
-/// ENOENT or ESRCH: the process is gone. EACCES, EPERM: not ours to read.
+/// Reads a file whole, in as few reads as it takes: /proc's files have no size. Errors: ENOENT or
+/// ESRCH: the process is gone. EACCES, EPERM: not ours to read.
 pub fn read(path: &str) -> Result<Vec<u8>> {
     let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let mut bytes = Vec::with_capacity(1024);
@@ -36,9 +34,6 @@ const RECORD_BYTES: usize = 4096;
 /// Reads a file that the kernel makes in one piece (single_open() of seq_file: `stat`, `limits`):
 /// what does not fill the buffer is all of it. One call instead of three, and a search reads
 /// such a file of every process.
-///
-/// # Errors
-/// As [`read`].
 fn read_record(path: &str) -> Result<Vec<u8>> {
     let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let mut bytes = Vec::with_capacity(RECORD_BYTES);
@@ -50,33 +45,26 @@ fn read_record(path: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// # Errors
-/// As [`read`]; EIO for text that doesn't parse.
+/// Errors: as [`read`]; EIO for text that doesn't parse.
 pub fn stat(pid: Pid) -> Result<Stat> {
     Stat::parse(&read_record(&format!("/proc/{pid}/stat"))?).ok_or(Errno::IO)
 }
 
-/// Soft and hard RLIMIT_LOCKS. World-readable, whoever the process belongs to.
-///
-/// # Errors
-/// As [`read`]; EIO for text that doesn't parse.
+/// Soft and hard RLIMIT_LOCKS. World-readable, whoever the process belongs to. Errors: as [`read`];
+/// EIO for text that doesn't parse.
 pub fn locks_limit(pid: Pid) -> Result<(u64, u64)> {
     stat::parse_locks_limit(&read_record(&format!("/proc/{pid}/limits"))?).ok_or(Errno::IO)
 }
 
-/// Real, effective and saved uid. World-readable.
-///
-/// # Errors
-/// As [`read`]; EIO for text that doesn't parse.
+/// Real, effective and saved uid. World-readable. Errors: as [`read`]; EIO for text that doesn't
+/// parse.
 pub fn uids(pid: Pid) -> Result<[u32; 3]> {
     stat::parse_uids(&read_record(&format!("/proc/{pid}/status"))?).ok_or(Errno::IO)
 }
 
 /// The environment of a process. Its first thread may have exited and have no memory any more
-/// (pthread_exit(3) in `main`): then any other thread's is the same.
-///
-/// # Errors
-/// As [`read`]; ESRCH: no thread of it has memory.
+/// (pthread_exit(3) in `main`): then any other thread's is the same. Errors: as [`read`]; ESRCH: no
+/// thread of it has memory.
 pub fn environ(pid: Pid) -> Result<Vec<u8>> {
     let first = guarded::read(&format!("/proc/{pid}/environ"));
     if !matches!(first, Err(Errno::SRCH)) {
@@ -109,8 +97,7 @@ pub struct OwnChildren {
 }
 
 impl OwnChildren {
-    /// # Errors
-    /// ENOENT: no /proc, or a kernel without CONFIG_PROC_CHILDREN.
+    /// Errors: ENOENT: no /proc, or a kernel without CONFIG_PROC_CHILDREN.
     pub fn open() -> Result<Self> {
         let path = format!("/proc/self/task/{}/children", rustix::thread::gettid());
         let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
@@ -118,9 +105,7 @@ impl OwnChildren {
     }
 
     /// Appends the children from some place up to `known` on, to the last; gives that place.
-    ///
-    /// # Errors
-    /// What read(2) says; EIO for text that doesn't parse.
+    /// Errors: what read(2) says; EIO for text that doesn't parse.
     pub fn read(&mut self, known: usize, out: &mut Vec<Pid>) -> Result<usize> {
         // Reaps move the others forward: beyond what is known, a place may be past a newcomer.
         let place = match self.place.take() {
@@ -142,9 +127,6 @@ impl OwnChildren {
 }
 
 /// The children of every thread of a process. Without CONFIG_PROC_CHILDREN: ENOENT.
-///
-/// # Errors
-/// As [`read`].
 pub fn children(pid: Pid, out: &mut Vec<Pid>) -> Result<()> {
     // Two links, and one more for each thread (proc_task_getattr() of the kernel): most have one,
     // and need no listing.
@@ -171,9 +153,6 @@ pub fn children(pid: Pid, out: &mut Vec<Pid>) -> Result<()> {
 }
 
 /// Every process that /proc shows.
-///
-/// # Errors
-/// What open(2) and getdents(2) say.
 pub fn processes() -> Result<Vec<Pid>> {
     numbers("/proc")
 }
@@ -191,17 +170,12 @@ pub struct ProcessList {
 const LIST_BYTES: usize = 256;
 
 impl ProcessList {
-    /// # Errors
-    /// What open(2) says.
     pub fn open() -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self { fd: rustix::fs::open("/proc", flags, Mode::empty())?, last: 0 })
     }
 
     /// Appends the next few after `after`; none: that was all.
-    ///
-    /// # Errors
-    /// What getdents64(2) says.
     pub fn next(&mut self, after: Pid, out: &mut Vec<Pid>) -> Result<()> {
         if after == 0 || after != self.last {
             rustix::fs::seek(&self.fd, rustix::fs::SeekFrom::Start(0))?;
@@ -231,9 +205,6 @@ impl ProcessList {
 }
 
 /// The numeric names in a directory.
-///
-/// # Errors
-/// What open(2) and getdents(2) say.
 pub fn numbers(path: &str) -> Result<Vec<Pid>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
@@ -334,9 +305,6 @@ fn is_unique(uuid: &[u8]) -> bool {
 }
 
 /// Where a symbolic link of /proc leads, as text.
-///
-/// # Errors
-/// As [`read`].
 pub fn link(path: &str) -> Result<String> {
     let target = rustix::fs::readlink(path, Vec::new())?;
     Ok(target.to_string_lossy().into_owned())

@@ -43,9 +43,7 @@ pub fn exit_code_of(errno: Errno) -> u8 {
     }
 }
 
-/// Asks for a signal when the parent dies. By hand, for rustix knows no real-time signals.
-///
-/// # Errors
+/// Asks for a signal when the parent dies. By hand, for rustix knows no real-time signals. Errors:
 /// EINVAL: there is no such signal.
 pub fn set_parent_death_signal(signal: i32) -> Result<()> {
     // SAFETY: integers only.
@@ -56,10 +54,8 @@ pub fn set_parent_death_signal(signal: i32) -> Result<()> {
 }
 
 /// Moves to `/`, so that no file system stays busy because of us, and starts the program where we
-/// were. If it can't be exec'd, the child calls `complain` and exits with what that gives.
-///
-/// # Errors
-/// What fork(2) says. ENOENT: there are no words.
+/// were. If it can't be exec'd, the child calls `complain` and exits with what that gives. Errors:
+/// what fork(2) says. ENOENT: there are no words.
 pub fn start(
     words: &[OsString],
     inherited: Inherited,

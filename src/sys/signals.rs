@@ -78,10 +78,8 @@ pub fn take(timeout: Option<Duration>) -> Option<Arrival> {
     (taken > 0).then_some(Arrival { signal: info.si_signo, sender, is_from_kernel })
 }
 
-/// Blocks the given signals and returns the descriptor that receives them.
-///
-/// # Errors
-/// EMFILE, ENFILE, ENOMEM.
+/// Blocks the given signals and returns the descriptor that receives them. Errors: EMFILE, ENFILE,
+/// ENOMEM.
 pub fn signalfd(signals: &[i32]) -> Result<OwnedFd> {
     let mask = mask_of(signals);
     change_mask(libc::SIG_BLOCK, mask);

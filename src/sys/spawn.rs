@@ -73,11 +73,8 @@ fn candidates(program: &str, path: &str) -> Strings {
     files
 }
 
-/// Clones the child of `plan`.
-///
-/// # Errors
-/// What pipe2(2), mmap(2) and clone3(2) say: EMFILE, ENFILE, EAGAIN, ENOMEM; EINVAL for a NUL
-/// byte; E2BIG.
+/// Clones the child of `plan`. Errors: what pipe2(2), mmap(2) and clone3(2) say: EMFILE, ENFILE,
+/// EAGAIN, ENOMEM; EINVAL for a NUL byte; E2BIG.
 pub fn spawn(
     plan: &Plan<'_>,
     blocks: &mut Blocks,
@@ -158,9 +155,6 @@ fn pid_digits(env: &Strings, end: *mut u8, name: &str) -> *mut [u8; PID_DIGITS] 
 ///
 /// # Safety
 /// `entry` keeps the rules of [`raw`], and `argument` stays until the child has exec'd or ended.
-///
-/// # Errors
-/// What clone3(2) says.
 pub unsafe fn clone<T>(
     block: &Block,
     entry: raw::Entry<T>,
@@ -193,9 +187,6 @@ pub unsafe fn clone<T>(
 
 /// For kernels (and seccomp filters) without clone3. The pid can't be reused before the pidfd is
 /// open: nobody but us reaps the child.
-///
-/// # Errors
-/// What fork(2) and pidfd_open(2) say.
 pub(super) fn fork<T>(entry: raw::Entry<T>, argument: *mut T) -> Result<(c_int, OwnedFd)> {
     // SAFETY: the process has one thread, and each entry keeps the rules of `raw`.
     match unsafe { libc::fork() } {

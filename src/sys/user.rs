@@ -44,10 +44,8 @@ fn groups_of(name: &str, text: &str) -> Vec<u32> {
 }
 
 /// Becomes the user `uid` for good, with the groups that it has by /etc/passwd and /etc/group; one
-/// that has no entry gets `gid` alone.
-///
-/// # Errors
-/// EPERM: we may not. EINVAL: there is no such user in this user namespace.
+/// that has no entry gets `gid` alone. Errors: EPERM: we may not. EINVAL: there is no such user in
+/// this user namespace.
 pub fn become_user(uid: u32, gid: u32) -> Result<()> {
     let user = User::find(|user| user.uid == uid);
     let gid = user.as_ref().map_or(gid, |user| user.gid);

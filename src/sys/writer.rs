@@ -30,8 +30,7 @@ enum Way {
 }
 
 impl Writer {
-    /// # Errors
-    /// EBADF, EMFILE.
+    /// Errors: EBADF, EMFILE.
     pub fn new(fd: BorrowedFd<'_>) -> Result<Self> {
         let kept = rustix::io::fcntl_dupfd_cloexec(fd, 3)?;
         let kind = FileType::from_raw_mode(rustix::fs::fstat(&kept)?.st_mode);
@@ -56,9 +55,6 @@ impl Writer {
     }
 
     /// Writes what is taken at once. EAGAIN: nothing is.
-    ///
-    /// # Errors
-    /// What write(2) says.
     pub fn write(&self, bytes: &[u8]) -> Result<usize> {
         match self.way {
             Way::Own | Way::Ready => rustix::io::write(&self.fd, bytes),

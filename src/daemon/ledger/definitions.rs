@@ -112,9 +112,6 @@ fn decode(line: &[u8]) -> Option<std::result::Result<Line, String>> {
 
 impl<F: std::fmt::Debug> Definitions<F> {
     /// Reads the file, made if missing.
-    ///
-    /// # Errors
-    /// What open(2) and read(2) say.
     pub fn open<K: Kernel<File = F>>(kernel: &mut K) -> Result<(Self, Loaded)> {
         let bytes = kernel.load(FILE)?.unwrap_or_default();
         let file = kernel.open(FILE, Mode::InPlace)?;
@@ -170,9 +167,6 @@ impl<F: std::fmt::Debug> Definitions<F> {
     }
 
     /// Puts new services on record, all or none, and gives each its line.
-    ///
-    /// # Errors
-    /// As [`Definitions::put`].
     pub fn append<'a, K: Kernel<File = F>>(
         &mut self,
         kernel: &mut K,
@@ -190,10 +184,8 @@ impl<F: std::fmt::Debug> Definitions<F> {
     }
 
     /// Puts services on record under the lines that they have, all or none: whoever reads the file
-    /// takes the last one of a line, and the journal's slots stay true.
-    ///
-    /// # Errors
-    /// ENOSPC, EDQUOT, EIO: then the file is as it was.
+    /// takes the last one of a line, and the journal's slots stay true. Errors: ENOSPC, EDQUOT,
+    /// EIO: then the file is as it was.
     pub fn put<'a, K: Kernel<File = F>>(
         &mut self,
         kernel: &mut K,
@@ -205,10 +197,8 @@ impl<F: std::fmt::Debug> Definitions<F> {
         Ok(())
     }
 
-    /// Puts on record that a service is gone.
-    ///
-    /// # Errors
-    /// As [`Definitions::put`]; the journal has it already, so that it may be ignored.
+    /// Puts on record that a service is gone. Errors: as [`Definitions::put`]; the journal has it
+    /// already, so that it may be ignored.
     pub fn remove<K: Kernel<File = F>>(&mut self, kernel: &mut K, line: u64) -> Result<()> {
         let mut bytes = Vec::new();
         encode(&Line::Removed(line), &mut bytes)?;
@@ -229,9 +219,7 @@ impl<F: std::fmt::Debug> Definitions<F> {
     }
 
     /// Writes the file anew with what still counts. The old one stays until the new one is whole.
-    ///
-    /// # Errors
-    /// Any of open, write, fsync, rename: then the old file goes on.
+    /// Errors: Any of open, write, fsync, rename: then the old file goes on.
     pub fn compact<'a, K: Kernel<File = F>>(
         &mut self,
         kernel: &mut K,

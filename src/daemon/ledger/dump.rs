@@ -76,10 +76,8 @@ fn replace<K: Kernel>(kernel: &mut K, name: &str, bytes: &[u8]) -> Result<()> {
     kernel.sync_home()
 }
 
-/// Writes the dump. The one before becomes the backup, but only if it is whole.
-///
-/// # Errors
-/// One line for the operator.
+/// Writes the dump. The one before becomes the backup, but only if it is whole. Errors: one line
+/// for the operator.
 pub(crate) fn save<K: Kernel>(
     kernel: &mut K,
     home: &str,
@@ -96,10 +94,8 @@ pub(crate) fn save<K: Kernel>(
     })
 }
 
-/// Reads the dump, or the one before it, and gives warnings with it.
-///
-/// # Errors
-/// One line for the operator.
+/// Reads the dump, or the one before it, and gives warnings with it. Errors: one line for the
+/// operator.
 pub(crate) fn load<K: Kernel>(
     kernel: &mut K,
     home: &str,

@@ -16,9 +16,6 @@ pub struct Generations<F> {
 
 impl<F: std::fmt::Debug> Generations<F> {
     /// Opens it; its number is 0 if it is new, lost or damaged.
-    ///
-    /// # Errors
-    /// What open(2) and read(2) say.
     pub fn open<K: Kernel<File = F>>(kernel: &mut K) -> Result<Self> {
         let bytes = kernel.load(FILE)?.unwrap_or_default();
         let file = kernel.open(FILE, Mode::InPlace)?;
@@ -37,9 +34,6 @@ impl<F: std::fmt::Debug> Generations<F> {
     }
 
     /// Writes a higher number.
-    ///
-    /// # Errors
-    /// What pwrite(2) says.
     pub fn write<K: Kernel<File = F>>(&mut self, kernel: &mut K, generation: u64) -> Result<()> {
         if self.written < generation {
             write_all_at(kernel, &self.file, 0, &encode_number(generation))?;

@@ -32,9 +32,6 @@ pub struct Journal<F> {
 }
 
 /// Reads what is there, changing nothing.
-///
-/// # Errors
-/// What open(2) and read(2) say.
 pub fn load<K: Kernel>(kernel: &mut K) -> Result<Found> {
     let bytes = kernel.load(FILE)?.unwrap_or_default();
     let header = Header::decode(&bytes);
@@ -45,9 +42,6 @@ pub fn load<K: Kernel>(kernel: &mut K) -> Result<Found> {
 
 impl<F: std::fmt::Debug> Journal<F> {
     /// Opens the journal. Its header stays whose it was until [`Journal::claim`].
-    ///
-    /// # Errors
-    /// What open(2) says.
     pub fn open<K: Kernel<File = F>>(kernel: &mut K, slots: u32) -> Result<Self> {
         let file = kernel.open(FILE, Mode::InPlace)?;
         Ok(Self { file, slots })
@@ -55,9 +49,6 @@ impl<F: std::fmt::Debug> Journal<F> {
 
     /// Writes the header: from now on the slots are this boot's. Only once they are, for a daemon
     /// that dies before must not make the next one believe what an earlier boot wrote.
-    ///
-    /// # Errors
-    /// What pwrite(2) says.
     pub fn claim<K: Kernel<File = F>>(&self, kernel: &mut K, header: &Header) -> Result<()> {
         write_all_at(kernel, &self.file, 0, &header.encode())
     }
@@ -68,10 +59,7 @@ impl<F: std::fmt::Debug> Journal<F> {
     }
 
     /// Makes room for slot `id`: writes it full of zeroes, so that writing it later takes no
-    /// new disk block.
-    ///
-    /// # Errors
-    /// ENOSPC, EDQUOT, EIO: then the file is as long as it was.
+    /// new disk block. Errors: ENOSPC, EDQUOT, EIO: then the file is as long as it was.
     pub fn reserve<K: Kernel<File = F>>(&mut self, kernel: &mut K, id: u32) -> Result<()> {
         while self.slots <= id {
             let offset = slot_offset(self.slots);
@@ -85,9 +73,6 @@ impl<F: std::fmt::Debug> Journal<F> {
     }
 
     /// Writes the child's half of a slot, for one that signed where it is lost.
-    ///
-    /// # Errors
-    /// As [`Journal::write`].
     pub fn sign<K: Kernel<File = F>>(
         &self,
         kernel: &mut K,
@@ -98,10 +83,8 @@ impl<F: std::fmt::Debug> Journal<F> {
         write_all_at(kernel, &self.file, offset, &signature.encode())
     }
 
-    /// Writes the daemon's half of a slot.
-    ///
-    /// # Errors
-    /// EIO, and ENOSPC on file systems that write in place to a new place.
+    /// Writes the daemon's half of a slot. Errors: EIO, and ENOSPC on file systems that write in
+    /// place to a new place.
     pub fn write<K: Kernel<File = F>>(&self, kernel: &mut K, id: u32, state: &State) -> Result<()> {
         write_all_at(kernel, &self.file, slot_offset(id), &state.encode())
     }

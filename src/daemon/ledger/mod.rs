@@ -40,9 +40,7 @@ pub(crate) struct Ledger<F> {
 
 impl<F: std::fmt::Debug> Ledger<F> {
     /// Opens the files of a home whose journal was found so, and gives what the definitions are.
-    ///
-    /// # Errors
-    /// The file, and what open(2) and read(2) say.
+    /// Errors: the file, and what open(2) and read(2) say.
     pub(crate) fn open<K: Kernel<File = F>>(
         kernel: &mut K,
         found: &Found,
@@ -89,27 +87,18 @@ impl<F: std::fmt::Debug> Ledger<F> {
     }
 
     /// Writes the journal's header ([`Journal::claim`]).
-    ///
-    /// # Errors
-    /// What pwrite(2) says.
     pub(crate) fn claim<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> Result<()> {
         let claimed = self.journal.claim(kernel, &self.header);
         self.noted(journal::FILE, claimed)
     }
 
-    /// Makes room for a slot ([`Journal::reserve`]).
-    ///
-    /// # Errors
-    /// ENOSPC, EDQUOT, EIO.
+    /// Makes room for a slot ([`Journal::reserve`]). Errors: ENOSPC, EDQUOT, EIO.
     pub(crate) fn reserve<K: Kernel<File = F>>(&mut self, kernel: &mut K, id: Id) -> Result<()> {
         let reserved = self.journal.reserve(kernel, id);
         self.noted(journal::FILE, reserved)
     }
 
     /// Signs for a child ([`Journal::sign`]).
-    ///
-    /// # Errors
-    /// What pwrite(2) says.
     pub(crate) fn sign<K: Kernel<File = F>>(
         &mut self,
         kernel: &mut K,
@@ -120,19 +109,14 @@ impl<F: std::fmt::Debug> Ledger<F> {
         self.noted(journal::FILE, signed)
     }
 
-    /// Before anything is forked: its generation is on record as given.
-    ///
-    /// # Errors
-    /// As of the journal: a file of a fixed place, written before.
+    /// Before anything is forked: its generation is on record as given. Errors: as of the journal:
+    /// a file of a fixed place, written before.
     pub(crate) fn note_sequence<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> Result<()> {
         let written = self.generations.write(kernel, self.sequence.0);
         self.noted(generations::FILE, written)
     }
 
     /// Before a child is forked: its slot says which generation is given.
-    ///
-    /// # Errors
-    /// What pwrite(2) says.
     pub(crate) fn given<K: Kernel<File = F>>(
         &mut self,
         kernel: &mut K,
@@ -145,9 +129,6 @@ impl<F: std::fmt::Debug> Ledger<F> {
     }
 
     /// Writes the daemon's half of a slot.
-    ///
-    /// # Errors
-    /// What pwrite(2) says.
     pub(crate) fn write_slot<K: Kernel<File = F>>(
         &mut self,
         kernel: &mut K,

@@ -60,8 +60,6 @@ pub struct Server {
 }
 
 impl Server {
-    /// # Errors
-    /// What signalfd(2) and epoll_ctl(2) say.
     pub fn new(poll: Poll, mut listener: UnixListener, home: &Home) -> std::io::Result<Self> {
         let watch = |fd: &OwnedFd, token: Token| {
             let fd = fd.as_raw_fd();

@@ -138,10 +138,7 @@ impl Server {
     }
 }
 
-/// Goes after the home.
-///
-/// # Errors
-/// Why there is none any more.
+/// Goes after the home. Errors: why there is none any more.
 fn find_home(daemon: &mut Daemon<Linux>) -> Result<Fate, String> {
     let fate = match daemon.kernel.home.whereabouts() {
         Whereabouts::Here => Fate::Kept,

@@ -23,10 +23,8 @@ pub trait Role {
     fn forgets_elsewhere(&self) -> bool {
         false
     }
-    /// Adoption is complete. `again`: an earlier image of this process began already.
-    ///
-    /// # Errors
-    /// Why it can't.
+    /// Adoption is complete. `again`: an earlier image of this process began already. Errors: why
+    /// it can't.
     fn begin(
         &mut self,
         daemon: &mut Daemon<Linux>,

@@ -55,10 +55,8 @@ pub fn can_take_over(self_check: &str) -> bool {
         && protocol.is_some_and(|protocol| protocol >= PROTOCOL)
 }
 
-/// Runs the daemon of `home` in this role. The exit code of the command.
-///
-/// # Errors
-/// Why nothing can be served.
+/// Runs the daemon of `home` in this role. The exit code of the command. Errors: why nothing can be
+/// served.
 pub fn serve_with(home: &Path, role: &mut dyn Role) -> Result<u8, Failure> {
     let path = home.to_str().filter(|path| path.starts_with('/')).ok_or_else(|| {
         Failure::usage(format!("{}: the home is no absolute UTF-8 path", home.display()))

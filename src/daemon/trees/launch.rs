@@ -10,9 +10,7 @@ use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Wake};
 
 impl<K: Kernel> Trees<K> {
     /// Forks the leader of an incarnation. What becomes of it is a [`Fact`] of a later turn.
-    ///
-    /// # Errors
-    /// No child came to be.
+    /// Errors: No child came to be.
     pub(crate) fn launch(
         &mut self,
         cx: &mut Cx<'_, K>,
@@ -88,10 +86,8 @@ impl<K: Kernel> Trees<K> {
     }
 
     /// Takes over what an earlier daemon has on record. `started`: on the loop's clock, as far as
-    /// the record tells.
-    ///
-    /// # Errors
-    /// Its leader could not be looked at, so that nobody knows whether it lives.
+    /// the record tells. Errors: its leader could not be looked at, so that nobody knows whether it
+    /// lives.
     pub(crate) fn take_over(
         &mut self,
         cx: &mut Cx<'_, K>,

@@ -64,10 +64,8 @@ impl Marks {
         LimitMark::generation_of(limit, self.home_key)
     }
 
-    /// Reads the mark of ours in a process's environment.
-    ///
-    /// # Errors
-    /// It could not be looked at for want of descriptors or memory.
+    /// Reads the mark of ours in a process's environment. Errors: it could not be looked at for
+    /// want of descriptors or memory.
     pub(super) fn read<K: Kernel>(&self, kernel: &mut K, pid: Pid) -> Result<Memory, Errno> {
         match kernel.environ(pid) {
             Err(Errno::ACCESS | Errno::PERM) => Ok(Memory::Read(None)),
@@ -97,9 +95,6 @@ impl Marks {
 
     /// Whether a process that bears a mark of ours can have it from us: it has our uid, or root's
     /// by a set-uid program. As root any can.
-    ///
-    /// # Errors
-    /// It can't be told.
     pub(super) fn can_bear<K: Kernel>(kernel: &mut K, pid: Pid) -> Result<bool, Errno> {
         let own = kernel.own_uid();
         if own == 0 || mutant("any_uid") {

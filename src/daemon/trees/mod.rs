@@ -181,10 +181,8 @@ impl<K: Kernel> Trees<K> {
         is_first.then_some(kill)
     }
 
-    /// A signal of an operator's for a live leader, or for all that is seen of its tree.
-    ///
-    /// # Errors
-    /// It does not run (ESRCH), or what pidfd_send_signal(2) says.
+    /// A signal of an operator's for a live leader, or for all that is seen of its tree. Errors: it
+    /// does not run (ESRCH), or what pidfd_send_signal(2) says.
     pub(crate) fn signal(
         &mut self,
         cx: &mut Cx<'_, K>,

@@ -37,10 +37,8 @@ pub(super) struct Occupant {
 }
 
 impl<K: Kernel> Trees<K> {
-    /// Whose a live child is that we did not start.
-    ///
-    /// # Errors
-    /// It could not be looked at for want of descriptors or memory: that is no answer.
+    /// Whose a live child is that we did not start. Errors: it could not be looked at for want of
+    /// descriptors or memory: that is no answer.
     pub(super) fn owner_of(&mut self, cx: &mut Cx<'_, K>, pid: Pid) -> Result<Attribution, Errno> {
         let stat = readable(cx.kernel.stat(pid))?;
         let born = stat.map_or(0, |stat| stat.start_time * TICK_MS);

@@ -270,9 +270,6 @@ impl<K: Kernel> Trees<K> {
     }
 
     /// Whether the process of this pid, which the caller holds, `is` what it may be taken for.
-    ///
-    /// # Errors
-    /// It can't be told.
     pub(super) fn confirms(
         &self,
         cx: &mut Cx<'_, K>,

@@ -95,10 +95,8 @@ impl Lost {
 
 impl<K: Kernel> Trees<K> {
     /// Marked processes of incarnations that no record names. `given`: the highest generation that
-    /// is known to have been given.
-    ///
-    /// # Errors
-    /// One that was found could not be looked at for want of descriptors or memory.
+    /// is known to have been given. Errors: one that was found could not be looked at for want of
+    /// descriptors or memory.
     pub(crate) fn find_unrecorded(
         &mut self,
         cx: &mut Cx<'_, K>,
@@ -184,10 +182,8 @@ impl<K: Kernel> Trees<K> {
         Some(pids)
     }
 
-    /// The tree of a lost incarnation, as far as it can be held.
-    ///
-    /// # Errors
-    /// Its leader could not be looked at for want of descriptors or memory.
+    /// The tree of a lost incarnation, as far as it can be held. Errors: its leader could not be
+    /// looked at for want of descriptors or memory.
     pub(crate) fn tree_of(&mut self, cx: &mut Cx<'_, K>, lost: &Lost) -> Result<Tree<K>, Errno> {
         let leader = lost.leader();
         let mut pidfd = None;
