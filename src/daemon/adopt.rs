@@ -242,7 +242,7 @@ impl<K: Kernel> Daemon<K> {
             mark,
             own_namespace: kernel.own_namespace(),
             has_strangers: header.daemon.pid == 1 || has_strangers(&mut kernel, mark),
-            forged: VecSet::new(),
+            forged: VecSet::default(),
             departed: Departed::of(&header.departed),
         };
         Self {

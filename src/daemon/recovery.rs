@@ -14,7 +14,7 @@ use crate::sys::Kernel;
 /// Only processes of our own user are asked: nobody else can stop our services from starting.
 pub(crate) fn lost_key<K: Kernel>(kernel: &mut K, path: &str) -> Option<u64> {
     let mut pids = Vec::new();
-    let (mut lost, mut held) = (VecMap::new(), VecSet::new());
+    let (mut lost, mut held) = (VecMap::default(), VecSet::default());
     kernel.processes(0, &mut pids).ok()?;
     while let Some(last) = pids.last().copied() {
         for pid in pids.drain(..) {

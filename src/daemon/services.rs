@@ -14,7 +14,7 @@ pub(crate) struct Services {
 
 impl Services {
     pub(crate) fn new() -> Self {
-        Self { by_id: Vec::new(), by_name: VecSet::new() }
+        Self { by_id: Vec::new(), by_name: VecSet::default() }
     }
 
     pub(crate) fn get(&self, id: Id) -> Option<&Service> {
@@ -47,8 +47,9 @@ impl Services {
     /// The service of this name.
     pub(crate) fn named(&self, name: &str) -> Option<&Service> {
         let sum = checksum(name.as_bytes());
-        let alike = self.by_name.not_below((sum, 0)).take_while(|(other, _)| *other == sum);
-        alike.filter_map(|(_, id)| self.get(id)).find(|service| service.name() == name)
+        let alike = &self.by_name[self.by_name.partition_point(|(other, _)| *other < sum)..];
+        let alike = alike.iter().take_while(|(other, _)| *other == sum);
+        alike.filter_map(|(_, id)| self.get(*id)).find(|service| service.name() == name)
     }
 
     pub(crate) fn insert(&mut self, service: Service) {

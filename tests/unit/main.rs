@@ -4,6 +4,7 @@
     reason = "a test's way to fail; clippy exempts test functions only, not what they call"
 )]
 mod daemon_adopt;
+mod daemon_vecmap;
 mod process_command;
 mod process_identity;
 mod process_journal_format;

@@ -45,7 +45,7 @@ fn slot_of(slots: &[Slot], id: Id) -> Slot {
 /// slot was defined by a daemon that could not write the slot any more; where several have a name,
 /// the removal of all but the last could not be written.
 fn newest_of(slots: &[Slot], loaded: Loaded) -> Newest {
-    let mut newest = Newest::new();
+    let mut newest = Newest::default();
     let mut by_name: HashMap<String, Id> = HashMap::new();
     for (line, (id, definition)) in loaded.services {
         let state = slot_of(slots, id).0.unwrap_or_default();

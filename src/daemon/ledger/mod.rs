@@ -62,7 +62,7 @@ impl<F: std::fmt::Debug> Ledger<F> {
             definitions,
             generations,
             sequence,
-            dirty: VecSet::new(),
+            dirty: VecSet::default(),
             removed_slots: Vec::new(),
             disk_error: None,
         };
@@ -159,7 +159,7 @@ impl<F: std::fmt::Debug> Ledger<F> {
         services: &Services,
     ) -> bool {
         if mutant("forget_state") {
-            self.dirty.clear();
+            self.dirty = VecSet::default();
         }
         for id in std::mem::take(&mut self.dirty) {
             if let Some(service) = services.get(id)

@@ -89,7 +89,7 @@ impl Pending {
     pub(super) fn new(client: ClientId) -> Self {
         Self {
             client,
-            conditions: VecMap::new(),
+            conditions: VecMap::default(),
             outcomes: Vec::new(),
             deadline: None,
             on_done: OnDone::Answer,

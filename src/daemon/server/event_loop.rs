@@ -82,10 +82,10 @@ impl Server {
             listener,
             signalfd,
             _clock: clock,
-            connections: VecMap::new(),
+            connections: VecMap::default(),
             next_client: 1,
             accept_again: false,
-            unread: VecSet::new(),
+            unread: VecSet::default(),
             uid: rustix::process::geteuid().as_raw(),
         })
     }

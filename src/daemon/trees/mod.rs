@@ -42,7 +42,7 @@ impl<K: Kernel> Trees<K> {
         facts: &mut Vec<Fact>,
     ) {
         self.counted = false;
-        let mut leaders: VecSet<Id> = VecSet::new();
+        let mut leaders: VecSet<Id> = VecSet::default();
         let mut changed = child_signal;
         for wake in wakes {
             match *wake {
@@ -80,7 +80,7 @@ impl<K: Kernel> Trees<K> {
         // All of them before our children are counted: none is an orphan.
         let ours = self.live.iter().filter(|(_, tree)| tree.child);
         self.leaders = ours.map(|(id, tree)| (tree.leader.pid, *id)).collect();
-        let mut all = VecSet::new();
+        let mut all = VecSet::default();
         for id in self.live.keys().copied().collect::<Vec<_>>() {
             self.watch(cx, id);
             all.insert(id);
@@ -156,7 +156,7 @@ impl<K: Kernel> Trees<K> {
         self.count_silent(cx);
         let now = cx.now;
         let Some(tree) = self.get_mut(id) else { return };
-        let stop = Stop { at: now, signal, reach, group: None, seen: VecSet::new() };
+        let stop = Stop { at: now, signal, reach, group: None, seen: VecSet::default() };
         tree.stop.get_or_insert(stop);
         if tree.exit.is_none() {
             self.signal_living(cx, id, signal, Aim::Stop);

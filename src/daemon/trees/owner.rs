@@ -157,7 +157,7 @@ impl<K: Kernel> Trees<K> {
     /// The generation that is in each time namespace. An inode whose namespace has ended is given
     /// again, so that the newest of its owners is the one.
     pub(super) fn namespace_owners(&mut self, cx: &mut Cx<'_, K>) -> VecMap<u64, Occupant> {
-        let mut owners = VecMap::new();
+        let mut owners = VecMap::default();
         if self.marks.own_namespace == 0 {
             return owners;
         }

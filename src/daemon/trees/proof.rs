@@ -119,8 +119,8 @@ impl<K: Kernel> Trees<K> {
     /// All that bears a mark of ours and lives, of sweeps until one is clean; whether one was; and
     /// what bears a mark that it can't have from us.
     pub(super) fn search(&mut self, cx: &mut Cx<'_, K>) -> (Vec<Sighting>, bool, VecSet<Pid>) {
-        let mut found: VecMap<Pid, Sighting> = VecMap::new();
-        let (mut proof, mut whole, mut forged) = (Proof::default(), false, VecSet::new());
+        let mut found: VecMap<Pid, Sighting> = VecMap::default();
+        let (mut proof, mut whole, mut forged) = (Proof::default(), false, VecSet::default());
         for _ in 0..SWEEPS_MAX {
             let proved = self.prove(cx, &mut proof, Search::ALL, |_, _, sweep| {
                 for seen in &sweep.found {

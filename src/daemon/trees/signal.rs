@@ -48,7 +48,7 @@ impl<K: Kernel> Trees<K> {
         if alone {
             all.extend(self.held_process(cx, id, leader));
         } else {
-            let mut known = VecSet::new();
+            let mut known = VecSet::default();
             for root in std::iter::once(leader).chain(self.known(id, |_| true)) {
                 all.append(&mut self.branch(cx, id, root, &mut known));
             }
@@ -95,7 +95,7 @@ impl<K: Kernel> Trees<K> {
         if stop.reach == StopReach::Leader && tree.exit.is_none() && !killing {
             return;
         }
-        let mut known = VecSet::new();
+        let mut known = VecSet::default();
         for root in self.known(id, |asked| !asked || killing) {
             let mut branch = self.branch(cx, id, root, &mut known);
             if killing {
@@ -153,7 +153,7 @@ impl<K: Kernel> Trees<K> {
                 cx.kernel.signal(pidfd, libc::SIGKILL, Reach::Process).ok();
             }
         }
-        let mut known = VecSet::new();
+        let mut known = VecSet::default();
         for root in tree.pid().into_iter().chain(roots) {
             for process in self.branch(cx, id, root, &mut known) {
                 self.send(cx, id, &process, libc::SIGKILL);

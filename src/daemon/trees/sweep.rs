@@ -198,7 +198,7 @@ impl<K: Kernel> Trees<K> {
 
     /// Generation and time namespace of each leader that lives, by the pidfds that we hold anyway.
     pub(super) fn leaders_alive(&self, cx: &mut Cx<'_, K>) -> VecMap<Pid, (u64, u64)> {
-        let mut alive = VecMap::new();
+        let mut alive = VecMap::default();
         for (_, tree) in self.iter() {
             let lives = |pidfd| cx.kernel.is_dead(pidfd) == Ok(false);
             if tree.pidfd.as_ref().is_some_and(lives) {

@@ -207,7 +207,7 @@ impl<K: Kernel> Tree<K> {
             kills: 0,
             stop: None,
             failure: None,
-            members: VecMap::new(),
+            members: VecMap::default(),
         }
     }
 
@@ -238,17 +238,17 @@ impl<K: Kernel> Tree<K> {
 impl<K: Kernel> Trees<K> {
     pub(crate) fn new(marks: Marks) -> Self {
         Self {
-            live: VecMap::new(),
+            live: VecMap::default(),
             marks,
             leaders: HashMap::new(),
-            orphans: VecMap::new(),
+            orphans: VecMap::default(),
             dead_orphans: Vec::new(),
             orphans_watched_max: orphans_watched_max(),
             children: Vec::new(),
             counted: false,
-            gates: VecSet::new(),
-            traced: VecSet::new(),
-            unwatched: VecSet::new(),
+            gates: VecSet::default(),
+            traced: VecSet::default(),
+            unwatched: VecSet::default(),
             unrecorded: Vec::new(),
             look_again_at: None,
             search_pause: LOOK_AGAIN_MS,

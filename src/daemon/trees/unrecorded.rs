@@ -108,8 +108,8 @@ impl<K: Kernel> Trees<K> {
         if !whole {
             cx.log.push("cannot read /proc whole: marked processes may be missed".to_owned());
         }
-        let mut living = VecSet::new();
-        let mut lost: VecMap<u64, Lost> = VecMap::new();
+        let mut living = VecSet::default();
+        let mut lost: VecMap<u64, Lost> = VecMap::default();
         let recorded = self.recorded(cx);
         let home_key = self.marks.home_key;
         for seen in found.into_iter().filter(|seen| !seen.is_others) {
