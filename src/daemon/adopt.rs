@@ -186,7 +186,7 @@ impl<K: Kernel> Daemon<K> {
             return Err(Failure::unreachable(text));
         }
         let is_new = found.header.is_none() && known.is_none() && lost_key.is_none();
-        let record = !is_new && is_incomplete(&found, ledger.generations.written());
+        let record = !is_new && is_incomplete(&found, ledger.highest_written);
         let mut loss = Loss { record, key: lost_key.is_some() };
         let mut daemon = Self::empty(kernel, &place, ledger);
         daemon.ledger.is_new = is_new;

@@ -318,8 +318,9 @@ impl<K: Kernel> Daemon<K> {
         let Some(service) = self.services.get(id) else { return Ok(()) };
         // Before there is a child: what an old copy of the journal lacks must show in it.
         let state = State { started_at: self.kernel.wall(), ..service.state() };
-        let given = self.ledger.given(&mut self.kernel, id, &state);
+        let given = self.ledger.write_slot(&mut self.kernel, id, &state);
         given.map_err(|errno| (Stage::Sign, errno))?;
+        self.ledger.dirty.remove(&id);
         let Definition { spec, base } = &service.definition;
         let listen = |(_, errno)| (Stage::Option(index("listen")), errno);
         sockets::open(&mut self.kernel, &self.services, spec).map_err(listen)?;

@@ -144,6 +144,6 @@ fn context<'a, K: Kernel>(
     now: Time,
     log: &'a mut Vec<String>,
 ) -> Cx<'a, K> {
-    let (journal, trouble) = (ledger.journal.file(), &mut ledger.disk_error);
+    let (journal, trouble) = (&ledger.journal, &mut ledger.disk_error);
     Cx { kernel, journal, now, log, trouble }
 }

@@ -2,7 +2,6 @@
 //! still to be written of them.
 pub mod definitions;
 pub(crate) mod dump;
-pub mod generations;
 pub mod journal;
 pub mod load;
 
@@ -10,24 +9,35 @@ use super::service::Service;
 use super::services::Services;
 use super::vecmap::VecSet;
 use crate::mutant::mutant;
-use crate::process::journal_format::{Header, Signature, State};
+use crate::process::journal_format::{
+    Header, SIGNATURE_OFFSET, SLOT_BYTES, Signature, State, decode_number, encode_number,
+    slot_offset,
+};
 use crate::service::machine::Sequence;
 use crate::service::spec::Id;
-use crate::sys::{Errno, Kernel, Result, describe};
+use crate::sys::{Errno, Kernel, Mode, Result, describe, write_all_at};
 use definitions::{Definitions, Loaded};
-use generations::Generations;
-use journal::{Found, Journal};
+use journal::Found;
+
+/// The file of the highest generation that was ever given: with it an older copy of the journal is
+/// told from the newest one, and a lost journal takes no number with it.
+pub(crate) const GENERATIONS: &str = "generations";
 
 /// The open files of record.
 #[derive(Debug)]
 pub(crate) struct Ledger<F> {
-    pub(crate) journal: Journal<F>,
+    /// For the children to sign in, too.
+    pub(crate) journal: F,
+    /// Slots that the journal has room for.
+    slots: u32,
     /// Of the journal.
     pub(crate) header: Header,
     /// Nothing was on record when this daemon began.
     pub(crate) is_new: bool,
     pub(crate) definitions: Definitions<F>,
-    pub(crate) generations: Generations<F>,
+    generations: F,
+    /// What is in that file; 0 if it was new, lost or damaged.
+    pub(crate) highest_written: u64,
     /// The highest generation given.
     pub(crate) sequence: Sequence,
     /// Slots that differ from their service.
@@ -40,7 +50,7 @@ pub(crate) struct Ledger<F> {
 
 impl<F: std::fmt::Debug> Ledger<F> {
     /// Opens the files of a home whose journal was found so, and gives what the definitions are.
-    /// Errors: the file, and what open(2) and read(2) say.
+    /// The header stays whose it was until [`Ledger::claim`]. Errors: the file, and why.
     pub(crate) fn open<K: Kernel<File = F>>(
         kernel: &mut K,
         found: &Found,
@@ -50,18 +60,21 @@ impl<F: std::fmt::Debug> Ledger<F> {
         let (mut definitions, loaded) = Definitions::open(kernel).map_err(of(definitions::FILE))?;
         let lines = found.slots.iter().filter_map(|slot| Some(slot.0?.definition));
         definitions.begin_after(lines.max().unwrap_or(0));
-        let slots = u32::try_from(found.slots.len()).unwrap_or(0);
-        let journal = Journal::open(kernel, slots).map_err(of(journal::FILE))?;
-        let generations = Generations::open(kernel).map_err(of(generations::FILE))?;
+        let journal = kernel.open(journal::FILE, Mode::InPlace).map_err(of(journal::FILE))?;
+        let number = kernel.load(GENERATIONS).map_err(of(GENERATIONS))?.unwrap_or_default();
+        let generations = kernel.open(GENERATIONS, Mode::InPlace).map_err(of(GENERATIONS))?;
+        let number = decode_number(&number).filter(|_| !mutant("forget_numbers"));
+        let highest_written = number.unwrap_or(0);
         let highest = found.slots.iter().map(|slot| load::highest(*slot)).max().unwrap_or(0);
-        let sequence = Sequence(highest.max(generations.written()));
         let ledger = Self {
             journal,
+            slots: u32::try_from(found.slots.len()).unwrap_or(0),
             header,
             is_new: false,
             definitions,
             generations,
-            sequence,
+            highest_written,
+            sequence: Sequence(highest.max(highest_written)),
             dirty: VecSet::default(),
             removed_slots: Vec::new(),
             disk_error: None,
@@ -72,9 +85,9 @@ impl<F: std::fmt::Debug> Ledger<F> {
     /// The open files by their names in the home.
     pub(crate) fn files(&self) -> [(&'static str, &F); 3] {
         [
-            (journal::FILE, self.journal.file()),
+            (journal::FILE, &self.journal),
             (definitions::FILE, self.definitions.file()),
-            (generations::FILE, self.generations.file()),
+            (GENERATIONS, &self.generations),
         ]
     }
 
@@ -86,57 +99,61 @@ impl<F: std::fmt::Debug> Ledger<F> {
         })
     }
 
-    /// Writes the journal's header ([`Journal::claim`]).
+    fn write_journal<K>(&mut self, kernel: &mut K, offset: u64, bytes: &[u8]) -> Result<()>
+    where
+        K: Kernel<File = F>,
+    {
+        let written = write_all_at(kernel, &self.journal, offset, bytes);
+        self.noted(journal::FILE, written)
+    }
+
+    /// Writes the journal's header: from now on the slots are this boot's. Only once they are, for
+    /// a daemon that dies before must not make the next one believe what an earlier boot wrote.
     pub(crate) fn claim<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> Result<()> {
-        let claimed = self.journal.claim(kernel, &self.header);
-        self.noted(journal::FILE, claimed)
+        self.write_journal(kernel, 0, &self.header.encode())
     }
 
-    /// Makes room for a slot ([`Journal::reserve`]). Errors: ENOSPC, EDQUOT, EIO.
+    /// Makes room for slot `id`: writes it full of zeroes, so that writing it later takes no
+    /// new disk block. Errors: ENOSPC, EDQUOT, EIO: then the file is as long as it was.
     pub(crate) fn reserve<K: Kernel<File = F>>(&mut self, kernel: &mut K, id: Id) -> Result<()> {
-        let reserved = self.journal.reserve(kernel, id);
-        self.noted(journal::FILE, reserved)
-    }
-
-    /// Signs for a child ([`Journal::sign`]).
-    pub(crate) fn sign<K: Kernel<File = F>>(
-        &mut self,
-        kernel: &mut K,
-        id: Id,
-        signature: &Signature,
-    ) -> Result<()> {
-        let signed = self.journal.sign(kernel, id, signature);
-        self.noted(journal::FILE, signed)
-    }
-
-    /// Before anything is forked: its generation is on record as given. Errors: as of the journal:
-    /// a file of a fixed place, written before.
-    pub(crate) fn note_sequence<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> Result<()> {
-        let written = self.generations.write(kernel, self.sequence.0);
-        self.noted(generations::FILE, written)
-    }
-
-    /// Before a child is forked: its slot says which generation is given.
-    pub(crate) fn given<K: Kernel<File = F>>(
-        &mut self,
-        kernel: &mut K,
-        id: Id,
-        state: &State,
-    ) -> Result<()> {
-        self.write_slot(kernel, id, state)?;
-        self.dirty.remove(&id);
+        while self.slots <= id {
+            let offset = slot_offset(self.slots);
+            if let Err(errno) = self.write_journal(kernel, offset, &[0; SLOT_BYTES]) {
+                // What was written of it is no whole slot, and is written over next time.
+                return kernel.set_len(&self.journal, offset).and(Err(errno));
+            }
+            self.slots += 1;
+        }
         Ok(())
     }
 
-    /// Writes the daemon's half of a slot.
-    pub(crate) fn write_slot<K: Kernel<File = F>>(
-        &mut self,
-        kernel: &mut K,
-        id: Id,
-        state: &State,
-    ) -> Result<()> {
-        let written = self.journal.write(kernel, id, state);
-        self.noted(journal::FILE, written)
+    /// Writes the child's half of a slot, for one that signed where it is lost.
+    pub(crate) fn sign<K>(&mut self, kernel: &mut K, id: Id, signature: &Signature) -> Result<()>
+    where
+        K: Kernel<File = F>,
+    {
+        let offset = slot_offset(id) + SIGNATURE_OFFSET as u64;
+        self.write_journal(kernel, offset, &signature.encode())
+    }
+
+    /// Before anything is forked: its generation is on record as given.
+    pub(crate) fn note_sequence<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> Result<()> {
+        let Sequence(highest) = self.sequence;
+        if self.highest_written < highest {
+            let written = write_all_at(kernel, &self.generations, 0, &encode_number(highest));
+            self.noted(GENERATIONS, written)?;
+            self.highest_written = highest;
+        }
+        Ok(())
+    }
+
+    /// Writes the daemon's half of a slot. Errors: EIO, and ENOSPC on file systems that write in
+    /// place to a new place.
+    pub(crate) fn write_slot<K>(&mut self, kernel: &mut K, id: Id, state: &State) -> Result<()>
+    where
+        K: Kernel<File = F>,
+    {
+        self.write_journal(kernel, slot_offset(id), &state.encode())
     }
 
     /// Puts on record that a service is gone. Its generation stays, for none is ever given twice.

@@ -136,7 +136,7 @@ impl<K: Kernel> Daemon<K> {
         let home = &self.home;
         let cannot = |file: &str, errno| cannot_write(home, file, errno);
         for id in &ids {
-            let reserved = self.ledger.journal.reserve(&mut self.kernel, *id);
+            let reserved = self.ledger.reserve(&mut self.kernel, *id);
             reserved.map_err(|errno| cannot("journal", errno))?;
         }
         let definitions = ids.iter().copied().zip(wanted.iter().map(|(_, definition)| definition));
