@@ -1,13 +1,14 @@
 # opm: `make` builds, `make demo` shows, `make test` tests, `make install` installs.
 #
-# Honours CARGO, CARGO_TARGET_DIR, PREFIX, DESTDIR. BIN=PATH installs or shows that binary
-# instead of building one.
+# Honours CARGO, CARGO_TARGET_DIR, DESTDIR, PREFIX, and the directories below. BIN=PATH installs or
+# shows that binary instead of building one.
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
-BINDIR = $(PREFIX)/bin
-MANDIR = $(PREFIX)/share/man
-DOCDIR = $(PREFIX)/share/doc/opm
+BINDIR ?= $(PREFIX)/bin
+MANDIR ?= $(PREFIX)/share/man
+DOCDIR ?= $(PREFIX)/share/doc/opm
+UNITDIR ?= $(PREFIX)/lib/systemd
 PYTHON ?= python3
 INSTALL ?= install
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -25,6 +26,7 @@ endif
 
 PAGES = $(wildcard man/*.[1-9])
 EXAMPLES = $(wildcard man/examples/*)
+UNITS = $(wildcard man/examples/*.service)
 
 # Of the simulator: SEED=N replays one seed with a trace; SEEDS=N runs so many, from FIRST on.
 SEED ?=
@@ -36,7 +38,7 @@ ROWS ?=
 FIGURES = $(TARGET_DIR)/bench/last.json
 
 .PHONY: all release check test needs model sim chaos real lint fmt doc man bench demo static \
-	install uninstall dist clean golden
+	install uninstall dist deb clean golden
 
 all: release
 
@@ -111,6 +113,13 @@ install:
 	done
 	$(INSTALL) -d "$(DESTDIR)$(DOCDIR)/examples"
 	$(INSTALL) -m 644 $(EXAMPLES) "$(DESTDIR)$(DOCDIR)/examples/"
+	for manager in system user; do \
+		$(INSTALL) -d "$(DESTDIR)$(UNITDIR)/$$manager" || exit; \
+		for unit in $(UNITS); do \
+			to="$(DESTDIR)$(UNITDIR)/$$manager/$${unit##*/}"; \
+			sed "s|/usr/local/bin/opm|$(BINDIR)/opm|" "$$unit" >"$$to" && chmod 644 "$$to" || exit; \
+		done; \
+	done
 
 # Exactly what install put there, and then the directories it made, if they are empty: opm's own,
 # and below DESTDIR those that lead to them.
@@ -122,21 +131,30 @@ uninstall:
 	for example in $(notdir $(EXAMPLES)); do \
 		rm -f "$(DESTDIR)$(DOCDIR)/examples/$$example" || exit; \
 	done
+	for unit in $(notdir $(UNITS)); do \
+		rm -f "$(DESTDIR)$(UNITDIR)/system/$$unit" "$(DESTDIR)$(UNITDIR)/user/$$unit" || exit; \
+	done
 	if [ -d "$(DESTDIR)" ]; then \
 		cd "$(DESTDIR)" || exit; \
 		for dir in "$(BINDIR)" "$(MANDIR)/man1" "$(MANDIR)/man5" "$(MANDIR)/man8" \
-			"$(DOCDIR)/examples"; do \
+			"$(DOCDIR)/examples" "$(UNITDIR)/system" "$(UNITDIR)/user"; do \
 			rmdir -p "$${dir#/}" 2>/dev/null || :; \
 		done; \
 	else \
-		rmdir "$(DOCDIR)/examples" "$(DOCDIR)" 2>/dev/null || :; \
+		rmdir "$(DOCDIR)/examples" "$(DOCDIR)" "$(UNITDIR)/system" "$(UNITDIR)/user" \
+			2>/dev/null || :; \
 	fi
 
+# The sources as they are committed, or as a release has them: the same bytes each time.
 dist:
-	mkdir -p "$(TARGET_DIR)"
-	git archive --format=tar.gz --prefix=opm-$(VERSION)/ \
-		-o "$(TARGET_DIR)/opm-$(VERSION).tar.gz" HEAD
-	@echo "$(TARGET_DIR)/opm-$(VERSION).tar.gz"
+	@mkdir -p "$(TARGET_DIR)"
+	@sh tests/package/dist.sh opm-$(VERSION) "$(TARGET_DIR)"
+
+# A package for Debian and its kin of what is built.
+deb:
+	@test -x "$(BIN)" || { echo "$(BIN) is not built (run make first)" >&2; exit 1; }
+	@mkdir -p "$(TARGET_DIR)"
+	@sh tests/package/deb.sh "$(TARGET_DIR)" BIN="$(abspath $(BIN))"
 
 clean:
 	$(CARGO) clean

@@ -67,6 +67,9 @@ fn files(directory: &Path) -> BTreeSet<String> {
 
 fn expected(prefix: &str) -> BTreeSet<String> {
     let mut wanted = BTreeSet::from([format!("{prefix}/bin/opm")]);
+    for unit in ["system/opm", "system/opm-services", "user/opm", "user/opm-services"] {
+        wanted.insert(format!("{prefix}/lib/systemd/{unit}.service"));
+    }
     for name in files(&root().join("man")) {
         let to = match name.strip_prefix("examples/") {
             Some(example) => format!("{prefix}/share/doc/opm/examples/{example}"),
