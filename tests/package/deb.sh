@@ -6,6 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 out=$(cd "$1" && pwd)
 shift
+revision=${REVISION:-1}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)
 arch=$(dpkg --print-architecture)
 maintainer="${DEBFULLNAME:-The opm developers} <${DEBEMAIL:-opm@packages.invalid}>"
@@ -21,7 +22,7 @@ doc=$tree/usr/share/doc/opm
 gzip -9n "$tree"/usr/share/man/man*/*
 gzip -9nc "$root/CHANGELOG.md" >"$doc/changelog.gz"
 cat <<END | gzip -9n >"$doc/changelog.Debian.gz"
-opm ($version-1) unstable; urgency=medium
+opm ($version-$revision) UNRELEASED; urgency=medium
 
   * See changelog.gz.
 
@@ -36,11 +37,11 @@ printf 'Source: opm\n\nPackage: opm\nArchitecture: any\n' >"$out/shlibs/debian/c
 depends=$(cd "$out/shlibs" && dpkg-shlibdeps -O "$tree/usr/bin/opm" | sed 's/^shlibs:Depends=//')
 rm -r "$out/shlibs"
 size=$(du -sk "$tree/usr" | cut -f1)
-sed -e "s/@version@/$version-1/; s/@maintainer@/$maintainer/; s/@arch@/$arch/; s/@depends@/$depends/; s/@size@/$size/" \
+sed -e "s/@version@/$version-$revision/; s/@maintainer@/$maintainer/; s/@arch@/$arch/; s/@depends@/$depends/; s/@size@/$size/" \
     "$here/control" >"$tree/DEBIAN/control"
 install -m 755 "$here/postinst" "$here/prerm" "$tree/DEBIAN/"
 (cd "$tree" && find usr -type f -exec md5sum {} + | LC_ALL=C sort -k 2) >"$tree/DEBIAN/md5sums"
-package=$out/opm_${version}-1_$arch.deb
+package=$out/opm_${version}-${revision}_$arch.deb
 dpkg-deb --root-owner-group --build "$tree" "$package" >/dev/null
 rm -r "$tree"
 echo "$package"
