@@ -136,7 +136,7 @@ uninstall:
 	done
 	if [ -d "$(DESTDIR)" ]; then \
 		cd "$(DESTDIR)" || exit; \
-		for dir in "$(BINDIR)" "$(MANDIR)/man1" "$(MANDIR)/man5" "$(MANDIR)/man8" \
+		for dir in "$(BINDIR)" "$(MANDIR)/man1" "$(MANDIR)/man5" "$(MANDIR)/man7" "$(MANDIR)/man8" \
 			"$(DOCDIR)/examples" "$(UNITDIR)/system" "$(UNITDIR)/user"; do \
 			rmdir -p "$${dir#/}" 2>/dev/null || :; \
 		done; \
