@@ -38,7 +38,7 @@ ROWS ?=
 FIGURES = $(TARGET_DIR)/bench/last.json
 
 .PHONY: all release check test needs model sim chaos real lint fmt doc man bench demo static \
-	install uninstall dist deb clean golden
+	install uninstall dist deb check-package clean golden
 
 all: release
 
@@ -155,6 +155,13 @@ deb:
 	@test -x "$(BIN)" || { echo "$(BIN) is not built (run make first)" >&2; exit 1; }
 	@mkdir -p "$(TARGET_DIR)"
 	@sh tests/package/deb.sh "$(TARGET_DIR)" BIN="$(abspath $(BIN))"
+
+# What the package promises, in a Debian root that a real systemd boots. Needs root; two minutes.
+check-package: $(BUILT)
+	@mkdir -p "$(TARGET_DIR)"
+	@one=$$(sh tests/package/deb.sh "$(TARGET_DIR)" BIN="$(abspath $(BIN))") && \
+		two=$$(REVISION=2 sh tests/package/deb.sh "$(TARGET_DIR)" BIN="$(abspath $(BIN))") && \
+		sh tests/package/check.sh "$$one" "$$two"
 
 clean:
 	$(CARGO) clean

@@ -38,7 +38,13 @@ cat >"$root/root/check" <<'END'
 exec >>/root/said 2>&1
 export HOME=/root PATH=/usr/bin:/bin:/usr/sbin:/sbin DEBIAN_FRONTEND=noninteractive
 # What must hold, or the whole fails with it.
-must() { "$@" || { echo "FAILED: $*"; systemctl --no-pager status opm opm-services; systemctl poweroff --force; exit; }; }
+must() {
+    "$@" && return
+    echo "FAILED: $*"
+    systemctl --no-pager status opm opm-services
+    systemctl poweroff --force
+    exit 1
+}
 pid() { opm info web --format json | sed -n 's/.*"pid":\([0-9]*\).*/\1/p'; }
 same() { [ "$(cat /root/pid)" = "$(pid)" ] && kill -0 "$(pid)"; }
 if [ ! -e /root/pid ]; then

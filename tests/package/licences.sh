@@ -32,6 +32,6 @@ linked.discard(found["resolve"]["root"])
 for package in sorted((packages[i] for i in linked), key=lambda p: (p["name"], p["version"])):
     holders = ", ".join(package["authors"]) or "the authors of " + package["name"]
     name, version, terms = package["name"], package["version"], package["license"]
-    print(f"\nFiles: crates/{name}-{version}/*\nCopyright: {holders}\nLicense: {terms}".replace("/*", "/*"))
+    print(f"\nFiles: crates/{name}-{version}/*\nCopyright: {holders}\nLicense: {terms}")
     print(f" Linked in; see https://crates.io/crates/{name}/{version}")
 '
