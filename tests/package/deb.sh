@@ -37,7 +37,8 @@ printf 'Source: opm\n\nPackage: opm\nArchitecture: any\n' >"$out/shlibs/debian/c
 depends=$(cd "$out/shlibs" && dpkg-shlibdeps -O "$tree/usr/bin/opm" | sed 's/^shlibs:Depends=//')
 rm -r "$out/shlibs"
 size=$(du -sk "$tree/usr" | cut -f1)
-sed -e "s/@version@/$version-$revision/; s/@maintainer@/$maintainer/; s/@arch@/$arch/; s/@depends@/$depends/; s/@size@/$size/" \
+sed -e "s/@version@/$version-$revision/; s/@maintainer@/$maintainer/; s/@arch@/$arch/" \
+    -e "s/@depends@/$depends/; s/@size@/$size/" \
     "$here/control" >"$tree/DEBIAN/control"
 install -m 755 "$here/postinst" "$here/prerm" "$tree/DEBIAN/"
 (cd "$tree" && find usr -type f -exec md5sum {} + | LC_ALL=C sort -k 2) >"$tree/DEBIAN/md5sums"
