@@ -59,15 +59,25 @@ fn force() -> Arg {
 pub(super) fn start(command: Command) -> Command {
     let usage = "opm start [OPTIONS] TARGET... [-- ARGS...]\n       \
                  opm start [OPTIONS] -- COMMAND [ARGS...]";
-    let target = "a service (id, name, list, all, glob), a process file\n\
-                  (.json), a script, a program, or a command line";
+    let target = "a service (id, name, list, all, glob), a process\n\
+                  file, a script, a program, or a command line";
     let words = "arguments; without TARGET: the command, exec'd as given";
     let target = Arg::new("target").value_name("TARGET").num_args(1..).help(target);
     let words = Arg::new("words").value_name("ARGS").help(words);
     let command = command.override_usage(usage).arg(target).arg(words.last(true).num_args(1..));
     let name = "name of the new service [default: of its command]";
     let cwd = "working directory [default: the current one]";
-    options(shape(command, name, cwd), true).arg(update_env()).arg(force())
+    options(shape(command, name, cwd), true).arg(only()).arg(update_env()).arg(force())
+}
+
+/// Of a process file.
+fn only() -> Arg {
+    option("only", "A,B", "of a process file only these services")
+}
+
+/// Of a process file of PM2's.
+fn env_set() -> Arg {
+    option("env", "NAME", "of a file of PM2's: take env_NAME over env")
 }
 
 fn update_env() -> Arg {
@@ -75,7 +85,10 @@ fn update_env() -> Arg {
 }
 
 pub(super) fn restart(command: Command) -> Command {
-    target(command).arg(update_env())
+    let help = "id, name, list (1,web), all or glob (api-*);\n\
+                or a process file: its services as they are in it";
+    let command = command.arg(target_arg().help(help).required(true));
+    command.arg(only()).arg(env_set()).arg(update_env())
 }
 
 pub(super) fn adjust(command: Command) -> Command {
@@ -91,7 +104,7 @@ fn shape(command: Command, name: &'static str, cwd: &'static str) -> Command {
     command
         .arg(option("name", "NAME", name).short('n'))
         .arg(option("cwd", "DIR", cwd))
-        .arg(option("env", "K=V", env).action(ArgAction::Append).value_parser(variable))
+        .arg(option("env", "K=V", env).action(ArgAction::Append))
 }
 
 /// Columns of help text within which its default is on the same line.
@@ -130,15 +143,6 @@ fn table_option(opt: &'static Opt, is_new: bool) -> Arg {
 
 fn count(text: &str) -> Result<u32, String> {
     text.parse().map_err(|_| format!("expected a whole number up to {}", u32::MAX))
-}
-
-pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if crate::service::spec::is_variable_name(name) => {
-            Ok((name.to_owned(), value.to_owned()))
-        }
-        _ => Err("expected NAME=VALUE".to_owned()),
-    }
 }
 
 pub(super) fn signal(command: Command) -> Command {
@@ -189,6 +193,8 @@ pub(super) fn wait(command: Command) -> Command {
 pub(super) fn import(command: Command) -> Command {
     command
         .arg(Arg::new("file").value_name("FILE").required(true).help("process file; - is stdin"))
+        .arg(only())
+        .arg(env_set())
         .arg(force())
 }
 
@@ -197,9 +203,9 @@ pub(super) fn run(command: Command) -> Command {
     let prefix =
         "before each line: none, name, time or json\n[default: name, none for one service]";
     let timeout = "from a stop to the end of everything, KILL included\n[default: 9s]";
-    let file = "process file (.json): all of it is started";
+    let file = "process file: all of it is started";
     let restart = "always, on-failure or never [default: always]";
-    let env = "set a variable of COMMAND (repeatable)";
+    let env = "set a variable of COMMAND (repeatable); with a file\nof PM2's: NAME of env_NAME";
     command
         .override_usage(usage)
         .arg(Arg::new("file").value_name("FILE").help(file))
@@ -211,7 +217,8 @@ pub(super) fn run(command: Command) -> Command {
                 .num_args(1..),
         )
         .arg(option("name", "NAME", "name of COMMAND's service [default: of it]").short('n'))
-        .arg(option("env", "K=V", env).action(ArgAction::Append).value_parser(variable))
+        .arg(option("env", "K=V", env).action(ArgAction::Append))
+        .arg(only())
         .arg(option("restart", "WHEN", restart).value_parser(Restart::parse))
         .arg(option("prefix", "PREFIX", prefix).value_parser(Prefix::parse))
         .arg(option("stop-timeout", "TIME", timeout).value_parser(Span::parse))

@@ -4,7 +4,7 @@
 //! Never prints a line of help over 80 columns; a test sees to it.
 use super::output::{Done, Failure};
 use super::request::Call;
-use super::{args, daemon, logs, services, start};
+use super::{args, daemon, file, logs, services, start};
 use clap::Command;
 
 /// One command as the operator sees it.
@@ -93,7 +93,7 @@ pub const ENTRIES: &[Entry] = &[
         &["add"],
         "define and start the services of a file",
         args::import,
-        start::import,
+        file::import,
     ),
     entry("save", &["store", "dump"], "save the list for restore", args::plain, services::save),
     entry(

@@ -1,30 +1,25 @@
 //! Files that declare services for others: never run as programs, never read. Pure.
 use super::output::Failure;
 
-/// How such a file's name ends, in lower case, and what it is.
-const ENDINGS: &[(&str, &str)] = &[
-    (".config.js", "a configuration in JavaScript, as PM2 has it"),
-    (".config.cjs", "a configuration in JavaScript, as PM2 has it"),
-    (".config.mjs", "a configuration in JavaScript, as PM2 has it"),
-    (".config.ts", "a configuration in TypeScript"),
-    (".yml", "YAML"),
-    (".yaml", "YAML"),
-    (".toml", "TOML"),
-    (".ini", "a configuration, as supervisord has it"),
-    ("supervisord.conf", "a configuration, as supervisord has it"),
-    (".service", "a unit of systemd"),
+/// How such a file's name ends, in lower case, what it is, and what to do.
+const ENDINGS: &[(&str, &str, &str)] = &[
+    (".config.ts", "a configuration in TypeScript", AS_JSON),
+    (".yml", "YAML", FROM_YAML),
+    (".yaml", "YAML", FROM_YAML),
+    (".toml", "TOML", AS_JSON),
+    (".service", "a unit of systemd", AS_JSON),
 ];
+const AS_JSON: &str = "write it as JSON, see opm-file(5), and 'opm import' that";
+const FROM_YAML: &str = "convert it: npx js-yaml FILE > services.json";
 
 /// Refuses the file `path` if its name says that it declares something, but not to opm.
 pub(super) fn refuse(path: &str) -> Result<(), Failure> {
     let name = path.rsplit('/').next().unwrap_or(path).to_ascii_lowercase();
-    let ending = ENDINGS.iter().find(|(ending, _)| name.ends_with(ending));
-    let what = match ending {
-        Some((_, what)) => what,
-        None if name == "procfile" || name.starts_with("procfile.") => "a Procfile",
-        None => return Ok(()),
+    let Some((_, what, advice)) = ENDINGS.iter().find(|(ending, _, _)| name.ends_with(ending))
+    else {
+        return Ok(());
     };
-    let advice = "write it as JSON, see opm-file(5), and 'opm import' that";
+    let advice = advice.replace("FILE", path);
     Err(Failure::plain(format!("{path}: is {what}, which opm does not read ({advice})")))
 }
 
@@ -34,8 +29,7 @@ mod tests {
 
     #[test]
     fn what_others_read_is_told_from_programs() {
-        for path in ["ecosystem.config.js", "./a/pm2.config.cjs", "X.YML", "Procfile.dev", "w.ini"]
-        {
+        for path in ["./a/pm2.config.ts", "X.YML", "a.service"] {
             assert!(refuse(path).unwrap_err().text.starts_with(path), "{path}");
         }
         for path in ["config.js", "ecosystem.js", "procfile-server", "app.json", "yaml", "a.yml/b"]

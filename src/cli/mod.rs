@@ -9,6 +9,7 @@ mod connection;
 mod daemon;
 mod dotenv;
 mod environment;
+mod file;
 mod follow;
 mod foreign;
 mod help;
@@ -17,6 +18,7 @@ mod home;
 mod launch;
 mod logs;
 mod output;
+mod pm2;
 mod poll;
 mod program;
 mod render;
@@ -69,6 +71,7 @@ fn run(words: Vec<OsString>) -> Done {
         _ => name,
     };
     let entry = commands::find(&name).ok_or_else(|| unknown(&name))?;
+    let words = pm2::of_files(entry.name, words)?;
     let matches = match usage::parse(entry, words) {
         Ok(matches) => matches,
         Err(Ok(help)) => return write(help.as_bytes()).map(|()| 0),

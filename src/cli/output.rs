@@ -72,6 +72,11 @@ pub(crate) fn error(text: &str) {
     write_all(rustix::stdio::stderr(), format!("opm: {}\n", escape(text)).as_bytes()).ok();
 }
 
+/// What another program said there, as it is.
+pub(crate) fn write_error(bytes: &[u8]) {
+    write_all(rustix::stdio::stderr(), bytes).ok();
+}
+
 pub(crate) fn warn(text: &str) {
     error(&format!("warning: {text}"));
 }

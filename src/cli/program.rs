@@ -63,6 +63,19 @@ impl Place {
         Ok(words)
     }
 
+    /// The words that run `script` of a PM2 file: what has no extension and is no program is for
+    /// node.
+    pub(super) fn script(&self, script: &str) -> Result<Vec<String>, Failure> {
+        let found = self.command(script);
+        if found.is_err()
+            && self.cwd.join(script).is_file()
+            && Path::new(script).extension().is_none()
+        {
+            return Ok(vec!["node".to_owned(), as_operand(script)]);
+        }
+        found
+    }
+
     /// Sees that the program of words that are exec'd as given is there, and what it says itself
     /// that it is run by: of that the kernel would only say that there is no such file.
     pub(super) fn check(&self, program: &str) -> Result<(), Failure> {

@@ -38,6 +38,11 @@ impl Call {
         self.matches.get_flag(name)
     }
 
+    /// The same of a switch that not every command has.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.matches.try_get_one::<bool>(name).ok().flatten().is_some_and(|is| *is)
+    }
+
     pub(super) fn json(&self) -> bool {
         wants_json(&self.matches)
     }

@@ -1,5 +1,6 @@
 //! What `opm run` is asked to do.
-use super::environment::{absolute, captured, current_directory, dotenv_of, last_of_each};
+use super::environment::{absolute, captured, current_directory, dotenv_of};
+use super::file::{self, Choice};
 use super::output::{Failure, write};
 use super::{commands, home, start, usage};
 use crate::run::options::{Options, Prefix, STOP_TIMEOUT_MS};
@@ -14,7 +15,7 @@ use std::path::Path;
 /// Of [`OPTIONS`] those that a process file says itself.
 const OF_COMMAND: [&str; 3] = ["name", "restart", "env"];
 /// All that have a value.
-const OPTIONS: [&str; 5] = ["name", "restart", "env", "prefix", "stop-timeout"];
+const OPTIONS: [&str; 6] = ["name", "restart", "env", "only", "prefix", "stop-timeout"];
 
 /// Understands `words`, those after `run`.
 pub(super) fn options(words: &[OsString]) -> Result<Options, Failure> {
@@ -29,7 +30,7 @@ pub(super) fn options(words: &[OsString]) -> Result<Options, Failure> {
         Some(file) => {
             let path = absolute(Path::new(file)).map_err(|e| Failure::plain(e.to_string()))?;
             words.push(path.to_string_lossy().into_owned());
-            start::declared(file).map(|(specs, _)| specs)
+            file::declared(file, &Choice::of(&matches)).map(|declared| declared.specs)
         }
         None => {
             let command = matches.get_many::<String>("words").into_iter().flatten();
@@ -68,7 +69,9 @@ fn parse(words: &[OsString]) -> Result<ArgMatches, Failure> {
         }
         (None, true) => Ok(matches),
         (Some(file), false) => {
-            match OF_COMMAND.into_iter().find(|name| matches.contains_id(name)) {
+            let is_set = |name: &str| name == "env" && Choice::of(&matches).env.is_some();
+            let is_stray = |name: &&str| matches.contains_id(name) && !is_set(name);
+            match OF_COMMAND.into_iter().find(is_stray) {
                 None => Ok(matches),
                 Some(stray) => Err(Failure::usage(format!(
                     "--{stray}: not with a process file (write it into {file})"
@@ -96,8 +99,7 @@ fn single(matches: &ArgMatches, command: Vec<String>) -> Result<Spec, Failure> {
     let name = matches.get_one::<String>("name").cloned();
     let name = name.unwrap_or_else(|| start::name_of(&command, &cwd));
     check_name(&name).map_err(|e| Failure::usage(format!("{e} (try --name)")))?;
-    let by_hand = matches.get_many("env").into_iter().flatten().cloned();
-    let (dotenv, env) = (dotenv_of(&cwd)?, last_of_each(by_hand.collect()));
+    let (dotenv, env) = (dotenv_of(&cwd)?, start::given_env(matches)?);
     let cwd = start::text_of(cwd)?;
     let restart = matches.get_one::<Restart>("restart").copied();
     let restart = restart.unwrap_or(Policy::default().restart);

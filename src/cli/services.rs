@@ -5,7 +5,7 @@ use super::output::{
 };
 use super::request::{Call, Found, act, collect, instead, outcomes, strange};
 use super::table::Look;
-use super::{environment, logs, poll, render};
+use super::{environment, file, logs, poll, render};
 use crate::service::selector::Selector;
 use crate::service::signal::Signal;
 use crate::service::units::Span;
@@ -17,6 +17,12 @@ pub(super) fn stop(call: &Call) -> Done {
 }
 
 pub(super) fn restart(call: &Call) -> Done {
+    let words: Vec<&String> = call.matches.get_many("target").into_iter().flatten().collect();
+    if let [file] = words[..]
+        && file::is_one(file)
+    {
+        return file::start(call, file, true);
+    }
     if call.flag("update-env") {
         environment::update(call, &call.target(), |_| true)?;
     }

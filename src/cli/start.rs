@@ -4,21 +4,21 @@
 //! among files and programs.
 use super::client::Need;
 use super::environment::{
-    absolute, captured, current_directory, dotenv_of, last_of_each, package_name, read_up_to,
+    absolute, captured, current_directory, dotenv_of, last_of_each, package_name,
 };
 use super::output::{Done, Failure, no_such, reason, warn};
 use super::program::Place;
 use super::request::{Call, act, outcomes, strange};
-use super::{environment, foreign, services};
+use super::{environment, file, services};
 use crate::process::command::{clean_name, default_name, pattern_of_argv};
 use crate::service::context::{DEFAULT_PATH, search_path};
 use crate::service::name::check_name;
 use crate::service::options::{self, BETWEEN_WORDS, OPTIONS};
 use crate::service::selector::Selector;
-use crate::service::spec::{Change, Env, Spec};
-use crate::wire::{Reply, Request, Status, code, file};
+use crate::service::spec::{Change, Env, Spec, is_variable_name};
+use crate::wire::{Reply, Request, Status, code};
+use clap::ArgMatches;
 use clap::parser::ValueSource;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub(super) fn start(call: &Call) -> Done {
@@ -33,17 +33,12 @@ pub(super) fn start(call: &Call) -> Done {
         [first, ..] if first.is_empty() => {
             Err(Failure::usage("the target is empty (try 'opm start --help')"))
         }
-        [file] if file.ends_with(".json") && Path::new(file).is_file() => {
-            let update = call.flag("update-env").then_some("--update-env: not with a process file");
-            let text = match (update, stray) {
-                (Some(text), _) => format!("{text} (name the services)"),
-                (None, Some(stray)) => {
-                    format!("{stray}: not with a process file (write it into {file})")
-                }
-                (None, None) => return import_file(call, file),
-            };
-            Err(Failure::usage(text))
-        }
+        [file] if file::is_one(file) => match stray {
+            Some(stray) => Err(Failure::usage(format!(
+                "{stray}: not with a process file (write it into {file})"
+            ))),
+            None => file::start(call, file, false),
+        },
         [target] => start_one(call, target, words, stray.as_deref()),
         several => start_several(call, several, stray.is_some()),
     }
@@ -67,14 +62,16 @@ fn start_one(call: &Call, target: &str, words: Vec<String>, stray: Option<&str>)
 }
 
 /// What `start` takes for a service that exists, too.
-const FOR_ALL: [&str; 6] = ["target", "words", "update-env", "force", "no-daemon-start", "help"];
+const FOR_ALL: [&str; 7] =
+    ["target", "words", "update-env", "force", "only", "no-daemon-start", "help"];
 
 /// The first option that shapes a new service, and means nothing for one that exists.
 fn shaping(call: &Call) -> Option<String> {
     let matches = &call.matches;
     let is_given = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
     let mut given = matches.ids().map(|id| id.as_str()).filter(is_given);
-    let id = given.find(|id| !FOR_ALL.contains(id))?;
+    let is_set = |id: &str| id == "env" && file::Choice::of(matches).env.is_some();
+    let id = given.find(|id| !FOR_ALL.contains(id) && !is_set(id))?;
     Some(format!("--{}", options::find(id).map_or(id, |opt| opt.flag)))
 }
 
@@ -197,7 +194,7 @@ fn own_path() -> String {
 fn define(call: &Call, command: Command<'_>) -> Done {
     let cwd = directory(call)?;
     let base = Box::new(captured());
-    let (dotenv, env) = (dotenv_of(&cwd)?, given_env(call));
+    let (dotenv, env) = (dotenv_of(&cwd)?, given_env(&call.matches)?);
     let path = search_path(&[&env, &dotenv, &base.env]).to_owned();
     let place = Place { cwd, path };
     let words = match command {
@@ -229,7 +226,8 @@ fn define(call: &Call, command: Command<'_>) -> Done {
     let spec = change.apply(&spec).map_err(Failure::usage)?;
     spec.check().map_err(Failure::usage)?;
     let force = call.flag("force");
-    let request = Request::Define { specs: vec![spec], base, force, keep: false };
+    let specs = vec![spec];
+    let request = Request::Define { specs, base, force, keep: false, replace: false };
     outcomes(&call.client.demand(&request)?)
 }
 
@@ -277,14 +275,25 @@ fn given_options(call: &Call) -> Vec<(String, String)> {
 }
 
 /// What was set by hand.
-fn given_env(call: &Call) -> Env {
-    last_of_each(call.matches.get_many("env").into_iter().flatten().cloned().collect())
+pub(super) fn given_env(matches: &ArgMatches) -> Result<Env, Failure> {
+    let given = matches.get_many::<String>("env").into_iter().flatten();
+    let env = given.map(|text| {
+        let pair = text.split_once('=').filter(|(name, _)| is_variable_name(name));
+        let pair = pair.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let expected = "expected NAME=VALUE (NAME alone is for a PM2 file)";
+        pair.ok_or_else(|| Failure::usage(format!("bad value '{text}' for '--env': {expected}")))
+    });
+    Ok(last_of_each(env.collect::<Result<_, _>>()?))
 }
 
 pub(super) fn adjust(call: &Call) -> Done {
     let name = call.matches.get_one::<String>("name").cloned();
-    let mut change =
-        Change { name, env: given_env(call), options: given_options(call), ..Change::default() };
+    let mut change = Change {
+        name,
+        env: given_env(&call.matches)?,
+        options: given_options(call),
+        ..Change::default()
+    };
     if call.matches.contains_id("cwd") {
         let cwd = directory(call)?;
         let dotenv = dotenv_of(&cwd)?;
@@ -306,70 +315,6 @@ pub(super) fn adjust(call: &Call) -> Done {
         return Err(Failure::usage("nothing to change (try 'opm adjust --help')"));
     }
     act(call, |target| Request::Adjust { target, change: Box::new(change) })
-}
-
-pub(super) fn import(call: &Call) -> Done {
-    import_file(call, call.text("file"))
-}
-
-/// What a process file declares, complete, and what the file is called.
-pub(super) fn declared(name: &str) -> Result<(Vec<Spec>, String), Failure> {
-    let (bytes, label, directory) = read(name)?;
-    let found = file::parse(&bytes, &label, &directory, &name_of);
-    let mut found = found.map_err(Failure::plain)?;
-    for warning in &found.warnings {
-        warn(warning);
-    }
-    for spec in &mut found.specs {
-        if !Path::new(&spec.cwd).is_dir() {
-            let text = format!("{label}: {}: cwd: no such directory: {}", spec.name, spec.cwd);
-            return Err(Failure::plain(text));
-        }
-        spec.dotenv = dotenv_of(Path::new(&spec.cwd))?;
-        spec.check().map_err(|reason| Failure::plain(format!("{label}: {reason}")))?;
-    }
-    if found.specs.is_empty() {
-        warn(&format!("{label}: no services in it"));
-    }
-    Ok((found.specs, label))
-}
-
-/// All or nothing: what can't be executed is found out before anything is kept.
-fn import_file(call: &Call, name: &str) -> Done {
-    let (specs, label) = declared(name)?;
-    let base = Box::new(captured());
-    for spec in &specs {
-        let path = search_path(&[&spec.env, &spec.dotenv, &base.env]).to_owned();
-        let place = Place { cwd: PathBuf::from(&spec.cwd), path };
-        place.check(&spec.command[0]).map_err(|failure| {
-            Failure::plain(format!("{label}: {}: command: {}", spec.name, failure.text))
-        })?;
-    }
-    if specs.is_empty() {
-        return Ok(code::DONE);
-    }
-    let force = call.flag("force");
-    let request = Request::Define { specs, base, force, keep: true };
-    outcomes(&call.client.demand(&request)?)
-}
-
-/// The file's text, what to call it, and the directory that it lies in.
-fn read(name: &str) -> Result<(Vec<u8>, String, PathBuf), Failure> {
-    let wrong = |e: std::io::Error| Failure::plain(format!("{name}: {}", reason(e)));
-    let most = file::FILE_BYTES_MAX as u64 + 1;
-    if name == "-" {
-        let mut bytes = Vec::new();
-        std::io::stdin().lock().take(most).read_to_end(&mut bytes).map_err(wrong)?;
-        let directory = current_directory().map_err(wrong)?;
-        return Ok((bytes, "stdin".to_owned(), directory));
-    }
-    let path = absolute(Path::new(name)).map_err(wrong)?;
-    if path.is_file() {
-        foreign::refuse(name)?;
-    }
-    let bytes = read_up_to(&path, most).map_err(wrong)?;
-    let directory = path.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
-    Ok((bytes, name.to_owned(), directory))
 }
 
 #[cfg(test)]

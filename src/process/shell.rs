@@ -68,6 +68,34 @@ pub fn argv(line: &str) -> Result<Vec<String>, &'static str> {
     if first.is_empty() { Err(EMPTY) } else { Ok(words) }
 }
 
+/// The words of `line`, split as a shell would; nothing else in it means anything.
+///
+/// # Errors
+/// A quote that is not closed.
+pub fn split(line: &str) -> Result<Vec<String>, &'static str> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (Some(open), _) if c == open => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (None, '\\') => word.get_or_insert_default().extend(chars.next()),
+            (Some('"'), '\\') => {
+                let next = chars.next();
+                let escape = next.filter(|c| !"\"\\$`".contains(*c)).map(|_| c);
+                word.get_or_insert_default().extend(escape.into_iter().chain(next));
+            }
+            _ => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    if quote.is_some() { Err("a quote is not closed") } else { Ok(words) }
+}
+
 /// The simple commands of `line` in order. None is empty of words.
 pub fn simple_commands(line: &str) -> Vec<Simple> {
     let mut lexer = Lexer::new(line);

@@ -173,7 +173,8 @@ impl Run {
             return asked;
         }
         let base = Box::new(base.clone());
-        daemon.request(ROLE, 0, Request::Define { specs: ready, base, force: false, keep: true });
+        let (force, keep, replace) = (false, true, false);
+        daemon.request(ROLE, 0, Request::Define { specs: ready, base, force, keep, replace });
         true
     }
 

@@ -1,18 +1,19 @@
-//! JSON that people and sockets bring: no key twice, a bounded number of values, and in files
-//! comments and trailing commas. serde derives the rest.
+//! JSON that people and sockets bring: no key twice, a bounded number of values, and in files what
+//! JavaScript allows besides: comments, trailing commas, keys without quotes, single quotes. serde
+//! derives the rest.
 use super::spec::WORDS_MAX;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Reads `text` whole. No object in it has a key twice; `//` and `/* */` begin comments, and a
-/// comma may stand behind the last item.
+/// Reads `text` whole. No object in it has a key twice; `//` and `/* */` begin comments, a comma
+/// may stand behind the last item, a key without quotes, a string in single ones.
 ///
 /// # Errors
 /// One line: what is wrong, and where.
 pub fn parse(text: &str) -> Result<Value, String> {
-    let plain = without_comments(text);
+    let plain = strict(text);
     let mut from = serde_json::Deserializer::from_str(&plain);
     let mut left = usize::MAX;
     let read = Tree(&mut left).deserialize(&mut from);
@@ -20,42 +21,81 @@ pub fn parse(text: &str) -> Result<Value, String> {
     read.map_err(|e| if e.is_data() { e.to_string() } else { format!("not JSON: {e}") })
 }
 
-/// `text` with blanks for what JSON doesn't have, so that lines and columns stay.
-fn without_comments(text: &str) -> String {
-    let mut bytes = text.as_bytes().to_vec();
-    let find = |what: &str, from: usize| {
-        text.as_bytes()[from..].windows(what.len()).position(|part| part == what.as_bytes())
-    };
-    let (mut at, mut before, mut comma) = (0, b'[', None);
+/// `text` as JSON has it: blanks for comments and for a comma behind the last item, double quotes
+/// around strings that have single ones and around keys that have none. Lines stay.
+fn strict(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut plain: Vec<u8> = Vec::with_capacity(bytes.len());
+    // Where a comma, and a word without quotes, begin in `plain`.
+    let (mut at, mut before, mut comma, mut word) = (0, b'[', None, None);
     while let Some(&byte) = bytes.get(at) {
         let end = match (byte, bytes.get(at + 1)) {
-            (b'"', _) => end_of_string(&bytes, at),
-            (b'/', Some(b'/')) => find("\n", at).map_or(bytes.len(), |length| at + length),
-            (b'/', Some(b'*')) => find("*/", at + 2).map_or(bytes.len(), |length| at + length + 4),
+            (b'/', Some(b'/')) => find(text, "\n", at),
+            (b'/', Some(b'*')) => (find(text, "*/", at + 2) + 2).min(bytes.len()),
+            (b'"' | b'\'', _) => end_of_string(bytes, at),
             _ => at + 1,
         };
-        if byte == b'/' {
-            let comment = bytes[at..end].iter_mut().filter(|byte| **byte != b'\n');
-            comment.for_each(|byte| *byte = b' ');
-        } else if !byte.is_ascii_whitespace() {
+        let begin = plain.len();
+        match byte {
+            b'/' => {
+                plain.extend(bytes[at..end].iter().map(|b| if *b == b'\n' { *b } else { b' ' }))
+            }
+            b'"' | b'\'' => double_quoted(&bytes[at..end], &mut plain),
+            b':' if let Some(begin) = word => {
+                let end = plain[begin..].iter().position(|b| !is_of_word(*b));
+                plain.insert(end.map_or(plain.len(), |length| begin + length), b'"');
+                plain.insert(begin, b'"');
+                plain.push(byte);
+            }
+            _ => plain.push(byte),
+        }
+        if byte != b'/' && !byte.is_ascii_whitespace() {
             if let (b']' | b'}', Some(comma)) = (byte, comma) {
-                bytes[comma] = b' ';
+                plain[comma] = b' ';
             }
             // A comma behind nothing is a mistake, not a last one.
-            comma = (byte == b',' && !b"[{,:".contains(&before)).then_some(at);
+            comma = (byte == b',' && !b"[{,:".contains(&before)).then_some(begin);
+            word = is_of_word(byte).then(|| word.unwrap_or(begin));
             before = byte;
         }
         at = end;
     }
-    String::from_utf8(bytes).unwrap_or_default()
+    String::from_utf8(plain).unwrap_or_default()
+}
+
+fn is_of_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$'
+}
+
+/// Where `what` is from there on, or the end of the text.
+fn find(text: &str, what: &str, from: usize) -> usize {
+    let rest = text.as_bytes().get(from..).unwrap_or_default();
+    let found = rest.windows(what.len()).position(|part| part == what.as_bytes());
+    found.map_or(text.len(), |length| from + length)
 }
 
 fn end_of_string(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
-    while at < bytes.len() && bytes[at] != b'"' {
+    while at < bytes.len() && bytes[at] != bytes[start] {
         at += 1 + usize::from(bytes[at] == b'\\');
     }
     (at + 1).min(bytes.len())
+}
+
+/// The string with its quotes as JSON has it: what is escaped for nothing stands for itself.
+fn double_quoted(string: &[u8], plain: &mut Vec<u8>) {
+    let mut rest = string.iter().copied().peekable();
+    while let Some(byte) = rest.next() {
+        match (byte, rest.peek()) {
+            (b'\\', Some(next)) if !br#""\/bfnrtu"#.contains(next) && next.is_ascii() => {
+                plain.extend(rest.next());
+            }
+            (b'\\', _) => plain.extend([byte].into_iter().chain(rest.next())),
+            (b'"', _) if string[0] == b'\'' => plain.extend(b"\\\""),
+            (b'\'', _) if string[0] == b'\'' => plain.push(b'"'),
+            _ => plain.push(byte),
+        }
+    }
 }
 
 /// What errors call a value.

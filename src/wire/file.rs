@@ -1,7 +1,12 @@
-//! The process file: `{"services": [{"name": "web", "command": "node server.js", …}]}`.
+//! The process file: `{"services": [{"name": "web", "command": "node server.js", …}]}`, and those
+//! of others: PM2's `apps`, a Procfile, supervisord's `[program:x]`.
 //!
 //! Pure: text in, specs out. All or nothing: one error and no service of the file is defined.
 //! An error names the file, the service and the key; a key that opm doesn't know is a warning.
+pub mod pm2;
+mod procfile;
+mod supervisord;
+
 use crate::process::shell;
 use crate::service::json::{self, kind};
 use crate::service::name::check_name;
@@ -30,113 +35,179 @@ const PROMISED: &str = "cap_drop cpu_affinity cpu_max cron depends_on env_file e
 /// What names a service that has no name: its words, and the directory that it runs in.
 pub type Naming<'a> = &'a dyn Fn(&[String], &Path) -> String;
 
+/// What finds the words that run a script, in its directory and with its variables.
+pub type Program<'a> = &'a dyn Fn(&str, &Path, &Env) -> Result<Vec<String>, String>;
+
+/// Where a process file comes from, and what its reader knows besides.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// What the operator calls it.
+    pub label: &'a str,
+    /// The absolute directory that it lies in, which relative paths begin at; links in it stay.
+    pub directory: &'a Path,
+    /// That of whoever reads it.
+    pub caller: &'a Path,
+    pub naming: Naming<'a>,
+    pub program: Program<'a>,
+    /// A variable of whoever reads it.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// The machine's name.
+    pub host: &'a str,
+    /// Which `env_NAME` of PM2's is laid over `env`.
+    pub env: Option<&'a str>,
+}
+
 /// What a process file declares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessFile {
     pub specs: Vec<Spec>,
     /// One line each, without `opm: `.
     pub warnings: Vec<String>,
+    /// It is one of PM2's.
+    pub is_pm2: bool,
 }
 
-/// Reads the process file `text`. `file` is what the operator calls it, `directory` the
-/// absolute directory that it lies in, which relative `cwd`s are relative to; links in it stay.
+/// Reads the process file `text`.
 ///
 /// # Errors
 /// One line that names the file and, where there is one, the service and the key.
-pub fn parse(
-    text: &[u8],
-    file: &str,
-    directory: &Path,
-    naming: Naming<'_>,
-) -> Result<ProcessFile, String> {
-    let top = parse_json(text).map_err(|reason| format!("{file}: {reason}"))?;
-    let services = services_of(top).map_err(|reason| format!("{file}: {reason}"))?;
+pub fn parse(text: &[u8], source: &Source<'_>) -> Result<ProcessFile, String> {
+    let wrong = |reason: String| format!("{}: {reason}", source.label);
+    let text = decoded(text).map_err(wrong)?;
     let mut found = ProcessFile::default();
+    match form(source.label, text) {
+        Form::Procfile => procfile::read(text, source, &mut found)?,
+        Form::Supervisord => supervisord::read(text, source, &mut found)?,
+        Form::Json => read_json(json::parse(text).map_err(wrong)?, source, &mut found)?,
+    }
     let mut names = HashSet::new();
-    for (n, value) in services.list.into_iter().enumerate() {
-        let mut reader = Reader { file, label: format!("services[{n}]"), warnings: Vec::new() };
-        let spec = reader.spec(value, directory, naming)?;
-        if !names.insert(spec.name.clone()) {
-            return Err(format!("{file}: {}: the name is there twice", spec.name));
-        }
-        found.warnings.append(&mut reader.warnings);
-        found.specs.push(spec);
+    match found.specs.iter().find(|spec| !names.insert(&spec.name)) {
+        Some(spec) => Err(wrong(format!("{}: the name is there twice", spec.name))),
+        None => Ok(found),
     }
-    for key in services.strange {
-        found.warnings.push(format!("{file}: unknown key '{}'", key.escape_debug()));
-    }
-    Ok(found)
 }
 
-fn parse_json(text: &[u8]) -> Result<Value, String> {
+enum Form {
+    Json,
+    Procfile,
+    Supervisord,
+}
+
+/// What kind of file it is, by its name; a configuration also by what is in it.
+fn form(label: &str, text: &str) -> Form {
+    let name = label.rsplit('/').next().unwrap_or(label).to_ascii_lowercase();
+    let is_configuration = name.ends_with(".conf") || name.ends_with(".ini");
+    if is_procfile(&name) {
+        Form::Procfile
+    } else if is_configuration || text.lines().any(|line| line.starts_with("[program:")) {
+        Form::Supervisord
+    } else {
+        Form::Json
+    }
+}
+
+/// Whether a file of that name, in lower case, is a Procfile.
+pub fn is_procfile(name: &str) -> bool {
+    name == "procfile" || name.starts_with("procfile.")
+}
+
+fn decoded(text: &[u8]) -> Result<&str, String> {
     if text.len() > FILE_BYTES_MAX {
         return Err(format!("over {} MB", FILE_BYTES_MAX >> 20));
     }
     let text = std::str::from_utf8(text).map_err(|_| "not UTF-8 text".to_owned())?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    json::parse(text)
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
-struct Services {
-    list: Vec<Value>,
-    strange: Vec<String>,
-}
-
-fn services_of(top: Value) -> Result<Services, String> {
+fn read_json(top: Value, source: &Source<'_>, found: &mut ProcessFile) -> Result<(), String> {
     const SHAPE: &str = "expected an object {\"services\": [...]}";
-    let Value::Object(mut top) = top else {
-        return Err(format!("{SHAPE}, found {}", kind(&top)));
+    let wrong = |reason: String| Err(format!("{}: {reason}", source.label));
+    let mut top = match top {
+        Value::Array(apps) => return pm2::read(apps, source, found),
+        Value::Object(top) => top,
+        other => return wrong(format!("{SHAPE}, found {}", kind(&other))),
     };
-    match top.remove("services") {
-        Some(Value::Array(list)) => {
-            Ok(Services { list, strange: top.into_iter().map(|(key, _)| key).collect() })
-        }
-        Some(other) => Err(format!("services: expected a list, found {}", kind(&other))),
-        None if top.contains_key("apps") => {
-            Err("PM2's {\"apps\": [...]} is not supported yet (use \"services\")".to_owned())
-        }
-        None => Err(SHAPE.to_owned()),
+    if ["script", "cmd"].into_iter().any(|key| top.contains_key(key)) {
+        return pm2::read(vec![Value::Object(top)], source, found);
     }
+    let mut list = |key: &str| top.remove(key).map(|value| (key.to_owned(), value));
+    match list("services").or_else(|| list("apps")).or_else(|| list("pm2")) {
+        Some((key, Value::Array(services))) if key == "services" => {
+            for (n, value) in services.into_iter().enumerate() {
+                let mut reader = Reader::new(source, format!("services[{n}]"));
+                found.specs.push(reader.spec(value)?);
+                found.warnings.append(&mut reader.warnings);
+            }
+        }
+        Some((_, Value::Array(apps))) => pm2::read(apps, source, found)?,
+        Some((key, app @ Value::Object(_))) if key != "services" => {
+            pm2::read(vec![app], source, found)?;
+        }
+        Some((key, other)) => {
+            return wrong(format!("{key}: expected a list, found {}", kind(&other)));
+        }
+        None => return wrong(SHAPE.to_owned()),
+    }
+    for key in top.keys().filter(|key| !["$schema", "deploy"].contains(&key.as_str())) {
+        found.warnings.push(format!("{}: unknown key '{}'", source.label, key.escape_debug()));
+    }
+    Ok(())
+}
+
+/// Where a service runs: `cwd` from `directory`. None if that is not UTF-8.
+fn directory_of(directory: &Path, cwd: &str) -> Option<String> {
+    tidy(&directory.join(cwd)).into_os_string().into_string().ok()
 }
 
 /// Reads one service.
 struct Reader<'a> {
-    file: &'a str,
+    source: &'a Source<'a>,
     /// What errors call the service: its place in the list until its name is known.
     label: String,
     warnings: Vec<String>,
 }
 
-impl Reader<'_> {
-    fn wrong(&self, key: &str, reason: &str) -> String {
-        format!("{}: {}: {}: {reason}", self.file, self.label, key.escape_debug())
+impl<'a> Reader<'a> {
+    fn new(source: &'a Source<'a>, label: String) -> Self {
+        Self { source, label, warnings: Vec::new() }
     }
 
-    fn spec(&mut self, value: Value, directory: &Path, naming: Naming<'_>) -> Result<Spec, String> {
-        let Value::Object(mut map) = value else {
-            let found = kind(&value);
-            return Err(format!(
-                "{}: {}: expected an object, found {found}",
-                self.file, self.label
-            ));
+    fn wrong(&self, key: &str, reason: &str) -> String {
+        format!("{}: {}: {}: {reason}", self.source.label, self.label, key.escape_debug())
+    }
+
+    fn warn(&mut self, text: &str) {
+        self.warnings.push(format!("{}: {}: {text}", self.source.label, self.label));
+    }
+
+    fn object(&self, value: Value) -> Result<Map<String, Value>, String> {
+        let Value::Object(map) = value else {
+            let (file, label) = (self.source.label, &self.label);
+            return Err(format!("{file}: {label}: expected an object, found {}", kind(&value)));
         };
+        Ok(map)
+    }
+
+    fn spec(&mut self, value: Value) -> Result<Spec, String> {
+        let source = self.source;
+        let mut map = self.object(value)?;
         let name = self.text(&mut map, "name")?;
         if let Some(name) = &name {
             // First of all: the name is what every other error begins with.
-            check_name(name).map_err(|reason| format!("{}: {reason}", self.file))?;
+            check_name(name).map_err(|reason| format!("{}: {reason}", source.label))?;
             self.label.clone_from(name);
         }
         let command = self.command(&mut map)?;
         let cwd = self.text(&mut map, "cwd")?.unwrap_or_default();
-        let cwd = tidy(&directory.join(cwd)).into_os_string().into_string();
-        let cwd = cwd.map_err(|_| self.wrong("cwd", "the path is not UTF-8"))?;
-        let name = name.unwrap_or_else(|| naming(&command, Path::new(&cwd)));
+        let cwd = directory_of(source.directory, &cwd)
+            .ok_or_else(|| self.wrong("cwd", "the path is not UTF-8"))?;
+        let name = name.unwrap_or_else(|| (source.naming)(&command, Path::new(&cwd)));
         let env = self.env(&mut map)?;
         let mut spec = Spec { env, ..Spec::new(name, command, cwd) };
         for (key, value) in map {
             self.option(&mut spec, &key, &value)?;
         }
-        spec.check().map_err(|reason| format!("{}: {reason}", self.file))?;
+        spec.check().map_err(|reason| format!("{}: {reason}", source.label))?;
         Ok(spec)
     }
 
@@ -151,8 +222,7 @@ impl Reader<'_> {
         if OWN_KEYS.contains(&underlined.as_str()) || options::find(&underlined).is_some() {
             return Err(self.wrong(key, &format!("write {underlined}")));
         }
-        let (file, label, key) = (self.file, &self.label, key.escape_debug());
-        self.warnings.push(format!("{file}: {label}: unknown key '{key}'"));
+        self.warn(&format!("unknown key '{}'", key.escape_debug()));
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 /// What goes over the socket and into the home's files. Rises with each key that is added: a
 /// side that knows less refuses what it does not know.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// Exit codes of the command, and the codes of outcomes on the wire. See `opm(1)`.
 pub mod code {
@@ -47,6 +47,8 @@ pub enum Request {
         base: Box<Context>,
         force: bool,
         keep: bool,
+        /// Those that are there already get this definition, and are restarted.
+        replace: bool,
     },
     /// Services get this environment of a caller's, and each the `.env` of its directory, from
     /// their next start on.

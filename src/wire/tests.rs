@@ -21,6 +21,7 @@ fn requests() -> Vec<Request> {
             base: Box::new(vec![("A".into(), "ü\u{0}\"".into())].into()),
             force: false,
             keep: true,
+            replace: false,
         },
         Request::Update {
             services: vec![("web".into(), vec![("D".into(), "d".into())])],
@@ -171,7 +172,10 @@ fn what_is_neither_is_refused_and_never_a_panic() {
         let words = vec!["\"\""; count].join(",");
         let spec = format!(r#"{{"name":"a","cwd":"/","command":[{words}]}}"#);
         let base = r#"{"env":[],"attributes":{"umask":"022","nice":0,"limits":{}}}"#;
-        format!(r#"{{"define":{{"specs":[{spec}],"base":{base},"force":false,"keep":true}}}}"#)
+        format!(
+            r#"{{"define":{{"specs":[{spec}],"base":{base},"force":false,"keep":true,
+            "replace":false}}}}"#
+        )
     };
     assert!(serde_json::from_str::<Request>(&long(WORDS_MAX)).is_ok());
     assert!(serde_json::from_str::<Request>(&long(WORDS_MAX + 1)).is_err());

@@ -182,14 +182,14 @@ fn events_of_one_service_and_a_wait_that_says_until_when() {
 fn files_for_other_supervisors_are_neither_run_nor_kept() {
     isolated(here!(), |rig| {
         rig.start("web", "sleep");
-        for name in ["pm2.config.cjs", "stack.yaml", "Procfile"] {
+        for name in ["pm2.config.ts", "stack.yaml"] {
             std::fs::write(rig.dir.join(name), "module.exports = {apps: []}").unwrap();
             let mode = std::fs::Permissions::from_mode(0o755);
             std::fs::set_permissions(rig.dir.join(name), mode).unwrap();
             for words in [&["start", name][..], &["start", name, "--name", "x"], &["import", name]]
             {
                 let line = rig.refused(1, words);
-                assert!(line.contains("opm import"), "{line}");
+                assert!(line.contains("does not read"), "{line}");
             }
         }
         assert_eq!(rig.rows().len(), 1);

@@ -76,6 +76,7 @@ impl Sim {
             base: Box::new(base.into()),
             force: extra & 1 << 41 != 0,
             keep,
+            replace: keep && extra & 1 << 41 != 0,
         }
     }
 

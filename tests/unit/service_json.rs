@@ -7,6 +7,9 @@ fn comments_and_last_commas_are_passed_over_and_all_else_is_read_as_it_is() {
     assert_eq!(parse(text), Ok(serde_json::from_str(text).unwrap()));
     let with = "// é\n{\"a\": [1, 2, /* [ ü\n */ ], // , ]\n \"b\": {\"c\": \"//\",}, } // x";
     assert_eq!(parse(with), parse(r#"{"a": [1, 2], "b": {"c": "//"}}"#));
+    let with = r#"{a_1: 'it\'s \"x\" \.log', $b /* x */ : [true], 'c d' : null, 0: 'é\u00e9'}"#;
+    let same = r#"{"a_1": "it's \"x\" .log", "$b": [true], "c d": null, "0": "éé"}"#;
+    assert_eq!(parse(with), parse(same));
 }
 
 #[test]

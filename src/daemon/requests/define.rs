@@ -35,6 +35,24 @@ fn taken(name: &str, id: Id, keep: bool, differ: &[String]) -> Failure {
     Failure::plain(format!("{name}: the name is taken by id {id} ({advice})"))
 }
 
+/// What becomes of a service that is defined anew under its name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Existing {
+    /// It stays as it is, and the request fails.
+    Refused,
+    /// It is started, if nothing differs; else the request fails.
+    Same,
+    /// It gets the definition, and is restarted.
+    Replace,
+}
+
+impl Existing {
+    /// `keep`: the name stands for the service, as in a file.
+    pub(super) fn of(keep: bool) -> Self {
+        if keep { Self::Same } else { Self::Refused }
+    }
+}
+
 impl<K: Kernel> Daemon<K> {
     pub(super) fn define_and_start(
         &mut self,
@@ -42,13 +60,14 @@ impl<K: Kernel> Daemon<K> {
         specs: Vec<Spec>,
         base: Context,
         force: bool,
-        keep: bool,
+        existing: Existing,
     ) -> Result<Pending, Failure> {
+        let keep = existing != Existing::Refused;
         for spec in &specs {
             spec.check().map_err(Failure::usage)?;
             self.check_granted(spec)?;
         }
-        let (mut fresh, mut ids) = (Vec::new(), Vec::new());
+        let (mut fresh, mut ids, mut changed, mut replaced) = (vec![], vec![], vec![], vec![]);
         for spec in specs {
             let Some(service) = self.services.named(&spec.name) else {
                 fresh.push(spec);
@@ -59,6 +78,14 @@ impl<K: Kernel> Daemon<K> {
                 return Err(Failure::plain(format!("{}: is being removed", spec.name)));
             }
             let differ = service.definition.spec.differences(&spec);
+            if existing == Existing::Replace {
+                replaced.push(service.id);
+                let base = service.definition.base.clone();
+                if !differ.is_empty() {
+                    changed.push((service.line, service.id, Definition { spec, base }));
+                }
+                continue;
+            }
             if !keep || !differ.is_empty() {
                 return Err(taken(&spec.name, service.id, keep, &differ));
             }
@@ -85,17 +112,8 @@ impl<K: Kernel> Daemon<K> {
             .unzip();
         for (id, mut warnings) in self.define(wanted)?.into_iter().zip(warnings) {
             ids.push(id);
-            let Some(service) = self.services.get_mut(id) else { continue };
-            service.provisional = !keep;
-            if let Some(lacking) = self.kernel.lacking(&service.definition.attributes()) {
-                let text = format!(
-                    "{}: it gets {lacking} (more than the daemon may give: start that where the \
-                     limits are higher)",
-                    service.name()
-                );
-                self.log.push(text.clone());
-                warnings.push(text);
-            }
+            self.services.get_mut(id).into_iter().for_each(|s| s.provisional = !keep);
+            warnings.extend(self.lacking(id));
             pending.warn(id, warnings);
         }
         for id in ids {
@@ -103,7 +121,21 @@ impl<K: Kernel> Daemon<K> {
             pending.wait(id, Condition::Up(Generation(after)));
             self.wake_up(id, Input::Start);
         }
+        self.replace_definitions(changed)?;
+        for id in replaced {
+            self.bring_up(id, Input::Restart, &mut candidates, &mut pending);
+        }
         Ok(pending)
+    }
+
+    /// What the daemon can't give a new service; it is in its log, too.
+    fn lacking(&mut self, id: Id) -> Option<String> {
+        let service = self.services.get(id)?;
+        let lacking = self.kernel.lacking(&service.definition.attributes())?;
+        let advice = "more than the daemon may give: start that where the limits are higher";
+        let text = format!("{}: it gets {lacking} ({advice})", service.name());
+        self.log.push(text.clone());
+        Some(text)
     }
 
     /// Puts services on record, all or none; an id that is wished for and taken gives the lowest

@@ -19,6 +19,7 @@ use crate::service::signal::Signal;
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, Mode, describe};
 use crate::wire::{Failure, Outcome, Reply, Request, Status, code};
+use define::Existing;
 use lookalike::Candidates;
 use std::collections::BTreeSet;
 use wait::{Condition, NO_SERVICE, OnDone, Pending, done, failed, outcome_of};
@@ -44,8 +45,9 @@ impl<K: Kernel> Daemon<K> {
     fn handle(&mut self, client: ClientId, request: Request) -> Result<Option<Reply>, Failure> {
         let pending = match request {
             Request::Start { target, force } => self.start(client, &target, force)?,
-            Request::Define { specs, base, force, keep } => {
-                self.define_and_start(client, specs, *base, force, keep)?
+            Request::Define { specs, base, force, keep, replace } => {
+                let existing = if replace { Existing::Replace } else { Existing::of(keep) };
+                self.define_and_start(client, specs, *base, force, existing)?
             }
             Request::Update { services, env } => {
                 self.update(services, &env)?;

@@ -6,8 +6,28 @@ use crate::service::signal::Signal;
 use crate::service::spec::{Policy, Restart, StopReach};
 use crate::service::units::{Delay, Span};
 
+/// As `label`, in a directory that is not there, where every script is node's.
+fn read_as(label: &str, text: &[u8], env: Option<&str>) -> Result<ProcessFile, String> {
+    let program: Program<'_> = &|script, _, _| match script {
+        "gone.js" => Err("no such file".to_owned()),
+        line if line.contains('|') => Ok(["/bin/sh", "-c", line].map(str::to_owned).into()),
+        script => Ok(vec!["node".to_owned(), script.to_owned()]),
+    };
+    let source = Source {
+        label,
+        directory: Path::new("/srv/app"),
+        caller: Path::new("/caller"),
+        naming: &|words, _| default_name(words),
+        program,
+        variable: &|name| (name == "HOME").then(|| "/root".to_owned()),
+        host: "box",
+        env,
+    };
+    parse(text, &source)
+}
+
 fn read(text: &str) -> Result<ProcessFile, String> {
-    parse(text.as_bytes(), "f.json", Path::new("/srv/app"), &|words, _| default_name(words))
+    read_as("f.json", text.as_bytes(), None)
 }
 
 fn one(fields: &str) -> Result<Spec, String> {
@@ -110,11 +130,9 @@ fn a_key_twice_is_an_error_wherever_it_is() {
 }
 
 #[test]
-fn a_service_without_a_name_is_named_by_its_words_and_its_directory() {
+fn a_service_without_a_name_is_named_by_its_words() {
     let text = r#"{"services": [{"command": "npm start", "cwd": "web"}]}"#;
-    let naming = |words: &[String], cwd: &Path| format!("{}+{}", words.len(), cwd.display());
-    let file = parse(text.as_bytes(), "f.json", Path::new("/"), &naming);
-    assert!(file.unwrap_err().contains("2+/web"), "the name has slashes in it");
+    assert_eq!(read(text).unwrap().specs[0].name, "npm");
 }
 
 #[test]
@@ -135,7 +153,7 @@ fn whatever_is_not_a_process_file_is_one_line() {
     let nested = format!("{{\"services\": {}", "{\"a\":".repeat(100_000));
     for text in [
         "",
-        "[]",
+        "[3]",
         "{}",
         "null",
         "3",
@@ -144,7 +162,8 @@ fn whatever_is_not_a_process_file_is_one_line() {
         "{\"services\": [3]}",
         "{\"services\": [{}]",
         "{\"services\": 1e999}",
-        "{\"apps\": []}",
+        "{\"apps\": 3}",
+        "{\"apps\": [{}]}",
         &deep,
         &nested,
     ] {
@@ -152,10 +171,8 @@ fn whatever_is_not_a_process_file_is_one_line() {
         assert!(error.starts_with("f.json: ") && !error.contains('\n'), "{error}");
         assert!(error.len() < 200, "{error}");
     }
-    let error =
-        parse(b"{\"\xff\": 1}", "f.json", Path::new("/"), &|_, _| String::new()).unwrap_err();
+    let error = read_as("f.json", b"{\"\xff\": 1}", None).unwrap_err();
     assert_eq!(error, "f.json: not UTF-8 text");
-    assert!(read("{\"apps\": []}").unwrap_err().contains("not supported yet"));
     assert_eq!(read("{\"services\": []}").unwrap(), ProcessFile::default());
 }
 
@@ -183,12 +200,148 @@ fn damage_anywhere_is_one_line_and_no_panic() {
                 _ => text.truncate(at.max(3)),
             }
         }
-        if let Err(error) =
-            parse(&text, "f.json", Path::new("/srv"), &|words, _| default_name(words))
-        {
+        if let Err(error) = read_as("f.json", &text, None) {
             assert!(error.starts_with("f.json: ") && !error.contains('\n'), "{error:?}");
             refused += 1;
         }
     }
     assert!(refused > 10_000, "the damage is too small to prove anything: {refused}");
+}
+
+/// Names, commands, directories and what was said, of a file of PM2's.
+fn apps(text: &str) -> Vec<Spec> {
+    let file = read(text).unwrap();
+    assert!(file.is_pm2 && file.warnings.is_empty(), "{:?}", file.warnings);
+    file.specs
+}
+
+fn app(fields: &str) -> Spec {
+    apps(&format!("{{apps: [{{name: 'web', script: 'a.js', {fields}}}]}}")).remove(0)
+}
+
+#[test]
+fn pm2s_apps_are_a_list_an_object_or_under_apps() {
+    for text in [
+        "{'apps': [{script: 'a.js'}], deploy: {}}",
+        "{apps: {script: 'a.js'}}",
+        "[{cmd: 'a.js',}]",
+        "{script: 'a.js'} // the only one",
+    ] {
+        let spec = apps(text).remove(0);
+        assert_eq!((&spec.name[..], &spec.cwd[..]), ("a", "/srv/app"), "{text}");
+        assert_eq!(spec.command, ["node", "a.js"]);
+        let Policy { stop_signal, stop_timeout, max_restarts, min_uptime, .. } = spec.policy;
+        assert_eq!((stop_signal, stop_timeout.ms), (Signal::INT, 1_600));
+        assert_eq!((max_restarts, min_uptime.ms), (16, 1_000));
+    }
+}
+
+#[test]
+fn pm2s_numbers_are_milliseconds_and_may_be_in_quotes() {
+    let spec =
+        app("kill_timeout: 3000, min_uptime: '200s', restart_delay: '4000', max_restarts: '5'");
+    assert_eq!((spec.policy.stop_timeout.ms, spec.policy.min_uptime.ms), (3_000, 200_000));
+    assert_eq!(spec.policy.restart_delay, Delay { min_ms: 4_000, max_ms: 4_000 });
+    assert_eq!(spec.policy.max_restarts, 5);
+    let spec = app("autorestart: false, exp_backoff_restart_delay: 100, maxRestarts: 4");
+    assert_eq!((spec.policy.restart, spec.policy.max_restarts), (Restart::Never, 4));
+    assert_eq!(spec.policy.restart_delay, Delay { min_ms: 100, max_ms: 15_000 });
+    let error = read("[{name: 'web', script: 'a.js', kill_timeout: '5 s'}]").unwrap_err();
+    assert!(error.starts_with("f.json: web: kill_timeout: \"5 s\": bad duration"), "{error}");
+}
+
+#[test]
+fn pm2s_command_is_interpreter_options_script_and_args() {
+    for (fields, words) in [
+        ("args: 'run \"two words\" $HOME *.js'", "node a.js run 'two words' '$HOME' '*.js'"),
+        ("args: ['a b', '', 3]", "node a.js 'a b' '' 3"),
+        ("node_args: '--harmony -r x'", "node --harmony -r x a.js"),
+        ("interpreter: 'python3', interpreterArgs: ['-u'], args: []", "python3 -u a.js"),
+        ("exec_interpreter: 'none', args: 'x'", "a.js x"),
+    ] {
+        assert_eq!(app(fields).command_line(), words);
+    }
+    let line = apps("[{script: 'a | b', args: 'c d'}]").remove(0);
+    assert_eq!(line.command, ["/bin/sh", "-c", "a | b c d"]);
+    let error = read("[{name: 'web', script: 'gone.js'}]").unwrap_err();
+    assert_eq!(error, "f.json: web: script: no such file");
+}
+
+#[test]
+fn pm2s_environments_are_laid_over_each_other() {
+    let text = "[{name: 'web', script: 'a.js', port: 80, append_env_to_name: true,
+        env: {N: 1, B: true, S: '', L: [1], BOTH: 'env', GONE: null, OPM_MARK: 'x'},
+        env_production: {BOTH: 'production'}, env_dev: {BOTH: 'dev'}}]";
+    let named = |env: &[(String, String)]| {
+        env.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
+    };
+    let plain = read(text).unwrap();
+    assert_eq!(named(&plain.specs[0].env), "PORT=80 B=true BOTH=env L=[1] N=1 S=");
+    assert_eq!(plain.warnings, ["f.json: web: env.GONE is null, and left out"]);
+    let production = read_as("f.json", text.as_bytes(), Some("production")).unwrap();
+    assert_eq!(production.specs[0].name, "web-production");
+    assert!(named(&production.specs[0].env).ends_with("BOTH=production"));
+    let other = read_as("f.json", text.as_bytes(), Some("other")).unwrap();
+    assert_eq!(other.warnings[0], "f.json: web: has no env_other");
+}
+
+#[test]
+fn what_pm2_takes_and_means_nothing_here_is_said_once() {
+    let text = "[{name: 'a/b', script: 'a.js', pre_start: 'x', treekill: false, version: '1',
+        vizion: false, pmx: true, source_map_support: true, watch: false}]";
+    let file = read(text).unwrap();
+    let warnings = [
+        "f.json: a/b: is called a-b here",
+        "f.json: a-b: treekill: what it started ends with it, always",
+        "f.json: a-b: 'pre_start' does nothing here",
+    ];
+    assert_eq!(file.warnings, warnings);
+    assert_eq!(read("[{name: 'x', script: 'a'}, {name: 'x', script: 'b'}]").unwrap_err(), TWICE);
+}
+
+const TWICE: &str = "f.json: x: the name is there twice";
+
+#[test]
+fn a_procfile_is_a_service_a_line_with_a_port_each() {
+    let text = "# a comment\n\nweb: node a.js\r\nrelease: ./migrate\nno_space:x 'a b'\n  in: y\n\
+        env: A=1 x $PORT\nbad line\nempty:\n";
+    let file = read_as("dir/Procfile.dev", text.as_bytes(), None).unwrap();
+    let shown: Vec<String> = file
+        .specs
+        .iter()
+        .map(|spec| format!("{} {} {}", spec.name, spec.env[0].1, spec.command_line()))
+        .collect();
+    let expected =
+        ["web 5000 node a.js", "no_space 5200 x 'a b'", "env 5300 /bin/sh -c 'A=1 x $PORT'"];
+    assert_eq!(shown, expected);
+    let lines: Vec<&str> = file.warnings.iter().map(|line| &line[18..24]).collect();
+    assert_eq!(lines, ["line 4", "line 6", "line 8", "line 9"]);
+}
+
+#[test]
+fn supervisords_programs_are_services_in_the_order_of_their_priority() {
+    let text = "[supervisord]\nnodaemon=true ; yes\nenvironment=ALL=\"a, b\",TWICE=outer\n\
+        [unix_http_server]\nfile=/x\n\
+        [program: late]\ncommand = run --host %(host_node_name)s 100%%\n\
+        environment=\n    TWICE='inner',\n    HERE=%(here)s/%(ENV_HOME)s\n\
+        stdout_logfile=/dev/stdout\n\
+        [program:early]\ncommand=sh -c \"a && b\" $X\npriority=5\ndirectory=sub\n\
+        autorestart=false\n\
+        startsecs=0\nstopwaitsecs=60\nstopsignal=QUIT\nunmask=022\n[eventlistener:x]\ncommand=y\n";
+    let file = read_as("supervisord.conf", text.as_bytes(), None).unwrap();
+    let [early, late] = &file.specs[..] else { panic!("{file:?}") };
+    assert_eq!(early.command, ["sh", "-c", "a && b", "$X"]);
+    assert_eq!((&early.cwd[..], &late.cwd[..]), ("/caller/sub", "/caller"));
+    assert_eq!((early.policy.restart, late.policy.restart), (Restart::Never, Restart::OnFailure));
+    assert_eq!((early.policy.min_uptime.ms, early.policy.stop_timeout.ms), (0, 60_000));
+    assert_eq!(late.command, ["run", "--host", "box", "100%"]);
+    let env = [("ALL", "a, b"), ("TWICE", "inner"), ("HERE", "/srv/app//root")];
+    assert_eq!(late.env, env.map(|(k, v)| (k.to_owned(), v.to_owned())));
+    let said = ["early: 'unmask' does nothing here", "eventlistener:x: is left out"];
+    assert_eq!(file.warnings, said.map(|text| format!("supervisord.conf: {text}")));
+    for bad in ["command=x %(nope)s", "command=", "command=x 5%", "command='x", "x=1"] {
+        let text = format!("[program:a]\n{bad}\n");
+        let error = read_as("a.conf", text.as_bytes(), None).unwrap_err();
+        assert!(error.starts_with("a.conf: a: command: "), "{bad}: {error}");
+    }
 }

@@ -1,0 +1,256 @@
+//! Process files as commands take them: found, evaluated if they are programs, and carried out.
+//! Nothing of a file is kept or started while something in it is wrong.
+use super::environment::{absolute, captured, current_directory, dotenv_of, read_up_to};
+use super::output::{Done, Failure, reason, warn};
+use super::program::Place;
+use super::request::{Call, outcomes};
+use super::start::name_of;
+use super::{environment, foreign, poll};
+use crate::service::context::search_path;
+use crate::service::selector::Selector;
+use crate::service::spec::{Env, Spec};
+use crate::sys::pidfd;
+use crate::wire::file::{self, Source};
+use crate::wire::{Request, code};
+use clap::ArgMatches;
+use rustix::fs::{MemfdFlags, memfd_create};
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How long a process file may run.
+const EVALUATION_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Says what the module exports, by its default or by names; a JSON file may be an expression.
+const EVALUATE: &str = "const file = process.argv[1], fs = require('fs'); \
+    process.stdout.write = process.stderr.write.bind(process.stderr); \
+    (async () => { \
+        const m = /json$/i.test(file) \
+            ? { default: (0, eval)('(' + fs.readFileSync(file, 'utf8') + '\\n)') } \
+            : await import(require('url').pathToFileURL(file).href); \
+        let it = await (m.default ?? m); \
+        if (typeof it === 'function') it = await it(); \
+        fs.writeFileSync(1, JSON.stringify(it) ?? 'null'); \
+        process.exit(0); \
+    })()";
+
+/// Which services of a file are meant, and which of PM2's `env_NAME`.
+#[derive(Debug, Default)]
+pub(super) struct Choice {
+    pub(super) env: Option<String>,
+    pub(super) only: Option<String>,
+}
+
+impl Choice {
+    pub(super) fn of(matches: &ArgMatches) -> Self {
+        let last = |id| Some(matches.try_get_many::<String>(id).ok()??.next_back()?.clone());
+        Self { env: last("env").filter(|set| !set.contains('=')), only: last("only") }
+    }
+}
+
+/// What a process file declares.
+pub(super) struct Declared {
+    pub(super) specs: Vec<Spec>,
+    /// What the file is called.
+    pub(super) label: String,
+    /// It is one of PM2's: to start it is to restart what of it runs.
+    pub(super) is_pm2: bool,
+}
+
+/// Whether `word` is the name of a process file that is there, or stdin.
+pub(super) fn is_one(word: &str) -> bool {
+    let name = word.rsplit('/').next().unwrap_or(word).to_ascii_lowercase();
+    let ends = |endings: &[&str]| endings.iter().any(|end| name.ends_with(end));
+    let declares =
+        |stem: &str| [".config", ".ecosystem"].into_iter().any(|end| stem.ends_with(end));
+    let is_named = ends(&[".json", ".json5"])
+        || file::is_procfile(&name)
+        || module(&name).is_some_and(declares)
+        || ends(&[".conf", ".ini"]) && has_programs(word);
+    word == "-" || is_named && Path::new(word).is_file()
+}
+
+/// Whether it is a configuration of supervisord's.
+fn has_programs(name: &str) -> bool {
+    let bytes = read_up_to(Path::new(name), file::FILE_BYTES_MAX as u64).unwrap_or_default();
+    bytes.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"[program:"))
+}
+
+/// Its name without the extension, if node has to say what is in it.
+fn module(name: &str) -> Option<&str> {
+    [".js", ".cjs", ".mjs"].into_iter().find_map(|end| name.strip_suffix(end))
+}
+
+/// What the file `name` declares, complete.
+pub(super) fn declared(name: &str, choice: &Choice) -> Result<Declared, Failure> {
+    let (mut bytes, label, directory) = read(name)?;
+    if module(&label.to_ascii_lowercase()).is_some() {
+        bytes = evaluated(&directory, name)?;
+    }
+    let caller = current_directory().unwrap_or_else(|_| "/".into());
+    let base = captured();
+    let program = |script: &str, cwd: &Path, env: &Env| {
+        let path = search_path(&[env, &base.env]).to_owned();
+        let place = Place { cwd: cwd.to_owned(), path };
+        place.script(script).map_err(|failure| failure.text)
+    };
+    let system = rustix::system::uname();
+    let source = Source {
+        label: &label,
+        directory: &directory,
+        caller: &caller,
+        naming: &name_of,
+        program: &program,
+        variable: &|name| std::env::var(name).ok(),
+        host: &system.nodename().to_string_lossy(),
+        env: choice.env.as_deref(),
+    };
+    let mut found = file::parse(&bytes, &source);
+    if found.is_err() && label.to_ascii_lowercase().ends_with("json") && is_expression(&bytes) {
+        found = file::parse(&evaluated(&directory, name)?, &source);
+    }
+    let mut found = found.map_err(Failure::plain)?;
+    for warning in &found.warnings {
+        warn(warning);
+    }
+    if let Some(only) = &choice.only {
+        let names: Vec<&str> = only.split(',').map(str::trim).collect();
+        let is_there = |name: &&str| found.specs.iter().any(|spec| spec.name == *name);
+        if let Some(unknown) = names.iter().find(|name| !is_there(name)) {
+            let text = format!("{label}: no service '{unknown}' in it (--only)");
+            return Err(Failure::new(code::NO_SUCH, text));
+        }
+        found.specs.retain(|spec| names.contains(&spec.name.as_str()));
+    }
+    for spec in &mut found.specs {
+        if !Path::new(&spec.cwd).is_dir() {
+            let text = format!("{label}: {}: cwd: no such directory: {}", spec.name, spec.cwd);
+            return Err(Failure::plain(text));
+        }
+        spec.dotenv = dotenv_of(Path::new(&spec.cwd))?;
+        spec.check().map_err(|reason| Failure::plain(format!("{label}: {reason}")))?;
+    }
+    if found.specs.is_empty() {
+        warn(&format!("{label}: no services in it"));
+    }
+    Ok(Declared { specs: found.specs, label, is_pm2: found.is_pm2 })
+}
+
+/// Whether it may be an expression in JavaScript, of PM2's: what is opm's own is never run.
+fn is_expression(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    ["script", "apps"].into_iter().any(|key| text.contains(key)) && !text.contains("services")
+}
+
+/// What node makes of the file, as JSON: it runs where the file lies, with what this command has.
+fn evaluated(directory: &Path, name: &str) -> Result<Vec<u8>, Failure> {
+    let wrong = |text: String| Failure::plain(format!("{name}: {text}"));
+    let io = |e: std::io::Error| wrong(reason(e));
+    let path = absolute(Path::new(name)).map_err(io)?;
+    let memory = || memfd_create("opm", MemfdFlags::CLOEXEC).map(File::from);
+    let (mut out, mut said) =
+        (memory().map_err(|e| io(e.into()))?, memory().map_err(|e| io(e.into()))?);
+    let mut command = Command::new("node");
+    command.args(["-e", EVALUATE]).arg(&path).current_dir(directory).env("PWD", directory);
+    command.stdin(Stdio::null()).stdout(out.try_clone().map_err(io)?);
+    command.stderr(said.try_clone().map_err(io)?);
+    let mut child = command.spawn().map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => {
+            wrong("is for node, which is not in PATH (install it, or write JSON)".to_owned())
+        }
+        _ => wrong(format!("node: {}", reason(e))),
+    })?;
+    let pid = i32::try_from(child.id()).unwrap_or_default();
+    let ended = pidfd::open(pid).is_ok_and(|fd| poll::is_readable(&fd, EVALUATION_TIME_MAX));
+    if !ended {
+        child.kill().map_err(io)?;
+    }
+    let status = child.wait().map_err(io)?;
+    let mut text = String::new();
+    said.rewind().and_then(|()| said.read_to_string(&mut text)).map_err(io)?;
+    if !ended {
+        let most = EVALUATION_TIME_MAX.as_secs();
+        return Err(wrong(format!("did not end within {most}s, and was killed")));
+    }
+    if !status.success() {
+        return Err(wrong(blamed(&text, &path)));
+    }
+    super::output::write_error(text.as_bytes());
+    let mut bytes = Vec::new();
+    out.rewind().and_then(|()| out.read_to_end(&mut bytes)).map_err(io)?;
+    Ok(bytes)
+}
+
+/// The line of the file, and the error, out of what node says.
+fn blamed(text: &str, path: &Path) -> String {
+    let file = format!("/{}:", path.file_name().unwrap_or_default().to_string_lossy());
+    let line = text.split_once(&file).map(|(_, rest)| rest);
+    let digits = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>();
+    let line = line.map(digits).filter(|line| !line.is_empty());
+    let is_error =
+        |line: &&str| line.split_once("Error: ").is_some_and(|(kind, _)| !kind.contains(' '));
+    let error = text.lines().find(is_error).unwrap_or("node failed");
+    line.map_or_else(|| error.to_owned(), |line| format!("line {line}: {error}"))
+}
+
+/// Defines and starts all, or nothing: what can't be executed is found out before. `replace`:
+/// definitions that differ are taken, and what lives is restarted.
+pub(super) fn carry_out(call: &Call, declared: Declared, replace: bool) -> Done {
+    let Declared { specs, label, .. } = declared;
+    let base = Box::new(captured());
+    for spec in &specs {
+        let path = search_path(&[&spec.env, &spec.dotenv, &base.env]).to_owned();
+        let place = Place { cwd: PathBuf::from(&spec.cwd), path };
+        place.check(&spec.command[0]).map_err(|failure| {
+            Failure::plain(format!("{label}: {}: command: {}", spec.name, failure.text))
+        })?;
+    }
+    if specs.is_empty() {
+        return Ok(code::DONE);
+    }
+    if replace && call.has("update-env") {
+        environment::update(call, &target_of(&specs), |_| true)?;
+    }
+    let force = call.has("force");
+    let request = Request::Define { specs, base, force, keep: true, replace };
+    outcomes(&call.client.demand(&request)?)
+}
+
+/// The target that means those services and no others.
+pub(super) fn target_of(specs: &[Spec]) -> String {
+    let names: Vec<String> = specs.iter().map(|spec| Selector::exactly(&spec.name)).collect();
+    names.join(",")
+}
+
+pub(super) fn import(call: &Call) -> Done {
+    let declared = declared(call.text("file"), &Choice::of(&call.matches))?;
+    carry_out(call, declared, false)
+}
+
+/// `start FILE`, and with `replace` `restart FILE`.
+pub(super) fn start(call: &Call, name: &str, replace: bool) -> Done {
+    let declared = declared(name, &Choice::of(&call.matches))?;
+    let replace = replace || declared.is_pm2;
+    carry_out(call, declared, replace)
+}
+
+/// The file's text, what to call it, and the directory that it lies in.
+fn read(name: &str) -> Result<(Vec<u8>, String, PathBuf), Failure> {
+    let wrong = |e: std::io::Error| Failure::plain(format!("{name}: {}", reason(e)));
+    let most = file::FILE_BYTES_MAX as u64 + 1;
+    if name == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().take(most).read_to_end(&mut bytes).map_err(wrong)?;
+        let directory = current_directory().map_err(wrong)?;
+        return Ok((bytes, "stdin".to_owned(), directory));
+    }
+    let path = absolute(Path::new(name)).map_err(wrong)?;
+    if path.is_file() {
+        foreign::refuse(name)?;
+    }
+    let bytes = read_up_to(&path, most).map_err(wrong)?;
+    let directory = path.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
+    Ok((bytes, name.to_owned(), directory))
+}

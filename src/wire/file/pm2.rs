@@ -1,0 +1,350 @@
+//! PM2's process file: `{"apps": [{"name": "web", "script": "server.js", …}]}`, a list, or one app.
+//! Its keys are options under other names, with numbers that are milliseconds.
+//!
+//! What a key can't do here is said in a warning, once a service: PM2 itself drops in silence
+//! what it doesn't know.
+use super::{ProcessFile, Reader, Source, directory_of};
+use crate::process::shell;
+use crate::service::name::check_name;
+use crate::service::options::{self, OPTIONS, Opt};
+use crate::service::signal::Signal;
+use crate::service::spec::{Env, Restart, Spec};
+use crate::service::units::{Delay, Span};
+use serde_json::{Map, Value};
+
+/// Other words for the same key, behind which stands the one that is read. Some are PM2's own,
+/// some are what an option is called here.
+const KEYS: &[(&str, &str)] = &[
+    ("cmd", "script"),
+    ("command", "script"),
+    ("exec", "script"),
+    ("exec_interpreter", "interpreter"),
+    ("node_args", "interpreter_args"),
+    ("combine_logs", "merge_logs"),
+    ("cron", "cron_restart"),
+    ("err", "error_file"),
+    ("err_file", "error_file"),
+    ("err_log", "error_file"),
+    ("error", "error_file"),
+    ("log", "log_file"),
+    ("out", "out_file"),
+    ("out_log", "out_file"),
+    ("output", "out_file"),
+    ("max_size", "log_max_size"),
+    ("retain", "log_keep"),
+];
+
+/// Options that have a name of their own in PM2, and no unit.
+const OPTION_KEYS: &[(&str, &str)] = &[
+    ("cron_restart", "cron"),
+    ("error_file", "log_error"),
+    ("exp_backoff_restart_delay", "restart_delay"),
+    ("gid", "group"),
+    ("listen_timeout", "ready_timeout"),
+    ("log_date_format", "log_time"),
+    ("max_memory_restart", "max_memory"),
+    ("out_file", "log_out"),
+    ("time", "log_time"),
+    ("uid", "user"),
+    ("wait_ready", "ready"),
+];
+
+/// Keys of PM2's that change nothing here, and need no word.
+const SILENT: &str = "automation autostart deploy disable_logs disable_source_map_support \
+    exec_mode force log_type pmx post_update source_map_support version vizion vizion_running";
+
+/// What is set for every app, whatever it says.
+pub fn defaults(spec: &mut Spec) {
+    spec.policy.stop_signal = Signal::INT;
+    spec.policy.stop_timeout = Span { ms: 1_600 };
+    spec.policy.max_restarts = 16;
+    spec.policy.min_uptime = Span::secs(1);
+    spec.policy.restart_delay = Delay::fixed(Span { ms: 0 });
+}
+
+/// The option that PM2 calls `key`, or that is called so here.
+pub fn option(key: &str) -> Option<&'static Opt> {
+    let by_row = OPTIONS.iter().find(|opt| opt.pm2.is_some_and(|(name, _)| name == key));
+    let own = OPTION_KEYS.iter().find(|(pm2, _)| *pm2 == key).map_or(key, |(_, own)| own);
+    by_row.or_else(|| options::find(own))
+}
+
+/// A value as one word: JSON, but for strings.
+fn text_of(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Sets an option from what PM2 takes for it: a number may stand in quotes, and where there is a
+/// unit it is milliseconds.
+///
+/// # Errors
+/// What was expected, and what was found.
+pub fn set(opt: &Opt, spec: &mut Spec, value: &Value) -> Result<(), String> {
+    let mut readings = Vec::new();
+    match value {
+        Value::Number(number) => {
+            readings.extend([number.to_string().into(), format!("{number}ms").into()]);
+        }
+        Value::String(text) => {
+            readings.extend(serde_json::from_str(text).ok().filter(|it: &Value| !it.is_null()));
+            readings.push(format!("{text}ms").into());
+        }
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => {}
+    }
+    let first = opt.read(spec, value);
+    match readings.iter().any(|other| first.is_ok() || opt.read(spec, other).is_ok()) {
+        true => Ok(()),
+        false => first,
+    }
+}
+
+/// Reads the apps of a file. `top` is what is left of it.
+pub(super) fn read(
+    apps: Vec<Value>,
+    source: &Source<'_>,
+    found: &mut ProcessFile,
+) -> Result<(), String> {
+    found.is_pm2 = true;
+    for (n, app) in apps.into_iter().enumerate() {
+        let mut reader = Reader::new(source, format!("apps[{n}]"));
+        let app = reader.object(app)?;
+        found.specs.push(App { reader: &mut reader, app: known_as(app) }.spec()?);
+        found.warnings.append(&mut reader.warnings);
+    }
+    Ok(())
+}
+
+/// `maxRestarts` is `max_restarts`, and each key goes by one name.
+fn known_as(app: Map<String, Value>) -> Map<String, Value> {
+    let snake = |key: &str| {
+        let is_constant =
+            !key.contains(|c: char| c.is_ascii_lowercase()) || key.starts_with("env_");
+        let mut snake = String::new();
+        for c in key.chars() {
+            if c.is_ascii_uppercase() && !is_constant {
+                snake.push('_');
+            }
+            snake.push(if is_constant { c } else { c.to_ascii_lowercase() });
+        }
+        let known = KEYS.iter().find(|(other, _)| *other == snake);
+        known.map_or(snake, |(_, key)| (*key).to_owned())
+    };
+    app.into_iter().map(|(key, value)| (snake(&key), value)).collect()
+}
+
+struct App<'a, 'b> {
+    reader: &'a mut Reader<'b>,
+    app: Map<String, Value>,
+}
+
+impl App<'_, '_> {
+    fn spec(mut self) -> Result<Spec, String> {
+        let source = self.reader.source;
+        let mut name = self.reader.text(&mut self.app, "name")?;
+        if let Some(name) = &name {
+            self.reader.label.clone_from(name);
+        }
+        let cwd = self.reader.text(&mut self.app, "cwd")?.unwrap_or_default();
+        let cwd = directory_of(source.directory, &cwd)
+            .ok_or_else(|| self.reader.wrong("cwd", "the path is not UTF-8"))?;
+        let env = self.env()?;
+        if self.is("append_env_to_name")
+            && let (Some(name), Some(set)) = (&mut name, source.env)
+        {
+            name.push_str(&format!("-{set}"));
+        }
+        let command = self.command(&cwd, &env)?;
+        let name = match name {
+            Some(name) => self.named(name),
+            None => (source.naming)(&command, cwd.as_ref()),
+        };
+        self.reader.label.clone_from(&name);
+        let mut spec = Spec { env, ..Spec::new(name, command, cwd) };
+        defaults(&mut spec);
+        self.policy(&mut spec)?;
+        for (key, value) in std::mem::take(&mut self.app) {
+            self.option(&mut spec, &key, &value)?;
+        }
+        spec.check().map_err(|reason| format!("{}: {reason}", source.label))?;
+        Ok(spec)
+    }
+
+    /// Whether the key is there and says yes; it is read.
+    fn is(&mut self, key: &str) -> bool {
+        let value = self.app.remove(key);
+        value.is_some_and(|value| value == Value::Bool(true) || value == "true")
+    }
+
+    /// PM2 allows any name.
+    fn named(&mut self, name: String) -> String {
+        if check_name(&name).is_ok() {
+            return name;
+        }
+        let clean = name.replace(['/', ','], "-");
+        let clean = if check_name(&clean).is_ok() { clean } else { format!("app-{clean}") };
+        self.reader.warn(&format!("is called {clean} here"));
+        clean
+    }
+
+    fn env(&mut self) -> Result<Env, String> {
+        let source = self.reader.source;
+        let mut env = Env::new();
+        if let Some(port) = self.app.remove("port") {
+            env.push(("PORT".to_owned(), text_of(&port)));
+        }
+        let chosen = source.env.map(|set| format!("env_{set}"));
+        if let Some(set) = &chosen
+            && !self.app.contains_key(set)
+        {
+            self.reader.warn(&format!("has no {set}"));
+        }
+        for key in ["env"].into_iter().chain(chosen.as_deref()) {
+            let vars = match self.app.remove(key) {
+                None | Some(Value::Null) => continue,
+                Some(vars) => vars,
+            };
+            let Value::Object(vars) = vars else {
+                let reason = format!("expected an object, found {}", text_of(&vars));
+                return Err(self.reader.wrong(key, &reason));
+            };
+            for (name, value) in vars {
+                if value.is_null() {
+                    self.reader.warn(&format!("{key}.{name} is null, and left out"));
+                    continue;
+                }
+                // The variables of the service that this command was called from.
+                if name.starts_with("OPM_") {
+                    continue;
+                }
+                if option(&name).is_some() {
+                    self.reader.warn(&format!("{key}.{name} is a variable, and no option"));
+                }
+                env.retain(|(other, _)| *other != name);
+                env.push((name, text_of(&value)));
+            }
+        }
+        self.app.retain(|key, _| !key.starts_with("env_") || options::find(key).is_some());
+        Ok(env)
+    }
+
+    /// Words in a list, or a line that is split as a shell would; nothing in it is expanded.
+    fn words(&mut self, key: &str) -> Result<Vec<String>, String> {
+        match self.app.remove(key) {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::Array(words)) => Ok(words.iter().map(text_of).collect()),
+            Some(line) => {
+                shell::split(&text_of(&line)).map_err(|reason| self.reader.wrong(key, reason))
+            }
+        }
+    }
+
+    fn command(&mut self, cwd: &str, env: &Env) -> Result<Vec<String>, String> {
+        let script = self.reader.text(&mut self.app, "script")?.unwrap_or_default();
+        if script.trim().is_empty() {
+            return Err(self.reader.wrong("script", "missing"));
+        }
+        let interpreter = self.reader.text(&mut self.app, "interpreter")?;
+        let options = self.words("interpreter_args")?;
+        let mut args = self.words("args")?;
+        let found = |reader: &Reader<'_>| {
+            let found = (reader.source.program)(&script, cwd.as_ref(), env);
+            found.map_err(|reason| reader.wrong("script", &reason))
+        };
+        let mut command = match interpreter.as_deref() {
+            Some("none") => vec![script],
+            Some(interpreter) => {
+                let mut words = vec![interpreter.to_owned()];
+                words.extend(options);
+                words.push(script);
+                words
+            }
+            None => {
+                let mut words = found(self.reader)?;
+                if !options.is_empty() && words[0] != "node" {
+                    self.reader.warn("interpreter_args are for an interpreter, and left out");
+                } else {
+                    words.splice(1..1, options);
+                }
+                words
+            }
+        };
+        if let [shell, flag, line] = &mut command[..]
+            && (shell.as_str(), flag.as_str()) == ("/bin/sh", "-c")
+            && !args.is_empty()
+        {
+            *line = format!("{line} {}", crate::service::spec::join(&args));
+            args.clear();
+        }
+        command.extend(args);
+        Ok(command)
+    }
+
+    /// Keys that are no option by themselves.
+    fn policy(&mut self, spec: &mut Spec) -> Result<(), String> {
+        match self.app.remove("autorestart") {
+            None | Some(Value::Null) => {}
+            Some(value) if value == false || value == "false" => {
+                spec.policy.restart = Restart::Never;
+            }
+            Some(value) if value == true || value == "true" => {}
+            Some(value) => {
+                let reason = format!("expected true or false, found {value}");
+                return Err(self.reader.wrong("autorestart", &reason));
+            }
+        }
+        if let Some(delay) = self.app.remove("exp_backoff_restart_delay") {
+            let range = format!("{}ms..15s", text_of(&delay));
+            spec.policy.restart_delay = Delay::parse(&range)
+                .map_err(|reason| self.reader.wrong("exp_backoff_restart_delay", &reason))?;
+        }
+        if self.is("wait_ready") {
+            self.app.entry("listen_timeout").or_insert(3_000.into());
+            self.app.insert("wait_ready".to_owned(), "ipc".into());
+        } else {
+            self.app.remove("listen_timeout");
+        }
+        if self.is("time") {
+            self.app.entry("log_date_format").or_insert("YYYY-MM-DDTHH:mm:ss:".into());
+        }
+        if self.app.get("treekill").is_some_and(|is| *is == false) {
+            self.reader.warn("treekill: what it started ends with it, always");
+        }
+        self.app.remove("treekill");
+        if let Some(both) = self.app.remove("log_file") {
+            self.app.entry("out_file").or_insert(both.clone());
+            self.app.entry("error_file").or_insert(both);
+        }
+        for key in ["out_file", "error_file"] {
+            if let Some(file) = self.app.get_mut(key)
+                && file.as_str().is_some_and(|file| file.eq_ignore_ascii_case("null"))
+            {
+                *file = "/dev/null".into();
+            }
+        }
+        if let Some(instances @ (Value::Number(_) | Value::String(_))) =
+            self.app.get_mut("instances")
+            && text_of(instances) == "0"
+        {
+            *instances = "max".into();
+        }
+        Ok(())
+    }
+
+    fn option(&mut self, spec: &mut Spec, key: &str, value: &Value) -> Result<(), String> {
+        // `false` switches off what is off.
+        let is_unset = value.is_null() || *value == false || *value == "";
+        match option(key) {
+            Some(opt) if is_unset && !opt.default().is_boolean() => Ok(()),
+            Some(opt) => {
+                let read = set(opt, spec, value);
+                read.map_err(|reason| self.reader.wrong(key, &format!("{value}: {reason}")))
+            }
+            None if is_unset || SILENT.split(' ').any(|silent| silent == key) => Ok(()),
+            None if key == "instances" && text_of(value) == "1" => Ok(()),
+            None => {
+                self.reader.warn(&format!("'{}' does nothing here", key.escape_debug()));
+                Ok(())
+            }
+        }
+    }
+}
