@@ -7,6 +7,7 @@
 
 use opm::cli::commands::ENTRIES;
 use opm::service::options::{Group, OPTIONS, text_of};
+use opm::wire::file::OWN_KEYS;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -137,8 +138,7 @@ fn every_key_and_its_default_are_in_opm_file_5_and_no_other() {
     let entries: Vec<(&str, &str)> =
         keys.split(".It Cm ").skip(1).map(|entry| entry.split_once('\n').unwrap()).collect();
     let visible = OPTIONS.iter().filter(|opt| opt.group != Group::Hidden);
-    let wanted: BTreeSet<&str> =
-        visible.clone().map(|opt| opt.key).chain(["name", "command", "cwd", "env"]).collect();
+    let wanted: BTreeSet<&str> = visible.clone().map(|opt| opt.key).chain(OWN_KEYS).collect();
     let said: BTreeSet<&str> = entries.iter().map(|(key, _)| *key).collect();
     assert_eq!(said, wanted, "opm-file(5), then the program");
     for opt in visible.filter(|opt| !opt.default().is_null()) {

@@ -65,9 +65,13 @@ pub(super) fn start(command: Command) -> Command {
     let target = Arg::new("target").value_name("TARGET").num_args(1..).help(target);
     let words = Arg::new("words").value_name("ARGS").help(words);
     let command = command.override_usage(usage).arg(target).arg(words.last(true).num_args(1..));
-    let name = "name of the new service [default: of its command]";
+    let name = "name of a new service [default: its command's]";
     let cwd = "working directory [default: the current one]";
-    options(shape(command, name, cwd), true).arg(only()).arg(update_env()).arg(force())
+    options(shape(command, name, cwd), true)
+        .arg(only())
+        .arg(update_env())
+        .arg(reset_env())
+        .arg(force())
 }
 
 /// Of a process file.
@@ -84,11 +88,15 @@ fn update_env() -> Arg {
     switch("update-env", "take the environment and the .env anew")
 }
 
+fn reset_env() -> Arg {
+    switch("reset-env", "drop what --env or a process file has set")
+}
+
 pub(super) fn restart(command: Command) -> Command {
     let help = "id, name, list (1,web), all or glob (api-*);\n\
                 or a process file: its services as they are in it";
     let command = command.arg(target_arg().help(help).required(true));
-    command.arg(only()).arg(env_set()).arg(update_env())
+    command.arg(only()).arg(env_set()).arg(update_env()).arg(reset_env())
 }
 
 pub(super) fn adjust(command: Command) -> Command {
@@ -96,6 +104,8 @@ pub(super) fn adjust(command: Command) -> Command {
     let line = "what it runs, as start takes it; of one service";
     let command = target(command).arg(option("command", "LINE", line));
     options(shape(command, name, "another working directory"), false)
+        .arg(reset_env())
+        .arg(switch("now", "restart those that change and live"))
 }
 
 /// What a service is called and where it runs.
@@ -104,6 +114,8 @@ fn shape(command: Command, name: &'static str, cwd: &'static str) -> Command {
     command
         .arg(option("name", "NAME", name).short('n'))
         .arg(option("cwd", "DIR", cwd))
+        .arg(option("interpreter", "PROGRAM", "what runs the script; none: it runs itself"))
+        .arg(option("interpreter-args", "LINE", "words before the script"))
         .arg(option("env", "K=V", env).action(ArgAction::Append))
 }
 

@@ -4,7 +4,7 @@
 //! Never prints a line of help over 80 columns; a test sees to it.
 use super::output::{Done, Failure};
 use super::request::Call;
-use super::{args, daemon, file, logs, services, start};
+use super::{args, daemon, file, logs, services, start, why};
 use clap::Command;
 
 /// One command as the operator sees it.
@@ -62,6 +62,7 @@ pub const ENTRIES: &[Entry] = &[
         args::listed,
         services::info,
     ),
+    entry("why", &[], "why a service is where it is, what to do", args::listed, why::why),
     entry(
         "env",
         &[],

@@ -6,10 +6,11 @@ use super::output::{Failure, reason, warn};
 use super::request::{Call, strange};
 use crate::service::context::Context;
 use crate::service::selector::Selector;
-use crate::service::spec::Env;
+use crate::service::spec::{Change, Env};
 use crate::sys::attributes;
 use crate::wire::file::tidy;
-use crate::wire::{Reply, Request, Row, code};
+use crate::wire::{Info, Reply, Request, Row, code};
+use serde_json::Value;
 use std::collections::HashSet;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -77,12 +78,20 @@ pub(super) fn last_of_each(mut env: Env) -> Env {
     env
 }
 
-/// The variables of the `.env` in a directory.
-pub(super) fn dotenv_of(cwd: &Path) -> Result<Env, Failure> {
-    let path = cwd.join(".env");
+/// The variables of the `.env` in a directory, and over them those of `files`, which must be there.
+pub(super) fn dotenv_of(cwd: &Path, files: &[String]) -> Result<Env, Failure> {
+    let mut env = variables_of(&cwd.join(".env"), true)?;
+    for file in files {
+        env.extend(variables_of(&cwd.join(file), false)?);
+    }
+    Ok(last_of_each(env))
+}
+
+fn variables_of(path: &Path, is_optional: bool) -> Result<Env, Failure> {
     let wrong = |reason: &str| Failure::plain(format!("{}: {reason}", path.display()));
-    let bytes = match read_up_to(&path, DOTENV_BYTES_MAX + 1) {
+    let bytes = match read_up_to(path, DOTENV_BYTES_MAX + 1) {
         Ok(bytes) => bytes,
+        Err(e) if !is_optional => return Err(wrong(&reason(e))),
         // A directory of that name is a virtual environment of Python's.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound || path.is_dir() => {
             return Ok(Env::new());
@@ -102,7 +111,7 @@ pub(super) fn dotenv_of(cwd: &Path) -> Result<Env, Failure> {
     }
     // What opm itself is told there is nothing for the service.
     env.retain(|(name, _)| !name.starts_with("OPM_"));
-    Ok(last_of_each(env))
+    Ok(env)
 }
 
 /// With `--update-env`: gives the services of `target` that `are_meant` the environment of now,
@@ -116,11 +125,11 @@ pub(super) fn update(
     let Ok(target) = Selector::parse(target) else {
         return Ok(());
     };
-    let mut rows: Vec<Row> = Vec::new();
+    let mut found: Vec<Info> = Vec::new();
     for part in target.parts() {
         let request = Request::Info { target: part.text().to_owned() };
         match call.client.request(Need::Record, &request) {
-            Ok(Some(Reply::Info(infos))) => rows.extend(infos.into_iter().map(|info| info.row)),
+            Ok(Some(Reply::Info(infos))) => found.extend(infos),
             Ok(None | Some(Reply::Outcomes { .. })) => {}
             Err(failure) if failure.code == code::NO_SUCH => {}
             Ok(Some(_)) => return Err(strange()),
@@ -129,11 +138,14 @@ pub(super) fn update(
     }
     // One may be meant by several items.
     let mut seen = HashSet::new();
-    rows.retain(|row| seen.insert(row.id));
-    let env_of = |row: &Row| Ok((row.name.clone(), dotenv_of(Path::new(&row.cwd))?));
-    let services = rows
+    found.retain(|info| seen.insert(info.row.id));
+    let env_of = |info: &Info| {
+        let (cwd, name) = (Path::new(&info.row.cwd), info.row.name.clone());
+        Ok((name, dotenv_of(cwd, &env_files(info))?))
+    };
+    let services = found
         .iter()
-        .filter(|row| are_meant(row))
+        .filter(|info| are_meant(&info.row))
         .map(env_of)
         .collect::<Result<Vec<_>, Failure>>()?;
     if services.is_empty() {
@@ -145,12 +157,32 @@ pub(super) fn update(
     }
 }
 
+/// With `--reset-env`: services of `target` lose what was set by hand, from their next start on.
+pub(super) fn reset(call: &Call, target: &str) -> Result<(), Failure> {
+    if !call.flag("reset-env") {
+        return Ok(());
+    }
+    let change = Box::new(Change { reset_env: true, ..Change::default() });
+    let request = Request::Adjust { target: target.to_owned(), change, now: false };
+    // What names no service is left to whoever starts it.
+    match call.client.request(Need::Record, &request) {
+        Err(failure) if ![code::NO_SUCH, code::USAGE].contains(&failure.code) => Err(failure),
+        _ => Ok(()),
+    }
+}
+
+/// The files that a service has variables of, besides its `.env`.
+pub(super) fn env_files(info: &Info) -> Vec<String> {
+    let files = info.policy.get("env_file").and_then(Value::as_array).into_iter().flatten();
+    files.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
 /// The name that `package.json` gives to what lies in a directory; else the directory's own.
 pub(super) fn package_name(cwd: &Path) -> Option<String> {
     let path = cwd.join("package.json");
     let bytes = path.is_file().then(|| read_up_to(&path, PACKAGE_BYTES_MAX).ok()).flatten();
     let package = bytes.and_then(|bytes| {
-        let value: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+        let value: Value = serde_json::from_slice(&bytes).ok()?;
         // Of `@scope/name` the name: it may hold no slash.
         value.get("name")?.as_str()?.rsplit('/').next().map(str::to_owned)
     });

@@ -4,7 +4,7 @@ use super::environment::{absolute, captured, current_directory, dotenv_of, read_
 use super::output::{Done, Failure, reason, warn};
 use super::program::Place;
 use super::request::{Call, outcomes};
-use super::start::name_of;
+use super::start::{name_of, text_of};
 use super::{environment, foreign, poll};
 use crate::service::context::search_path;
 use crate::service::selector::Selector;
@@ -129,7 +129,10 @@ pub(super) fn declared(name: &str, choice: &Choice) -> Result<Declared, Failure>
             let text = format!("{label}: {}: cwd: no such directory: {}", spec.name, spec.cwd);
             return Err(Failure::plain(text));
         }
-        spec.dotenv = dotenv_of(Path::new(&spec.cwd))?;
+        for file in &mut spec.exec.env_file {
+            *file = text_of(file::tidy(&directory.join(&file)))?;
+        }
+        spec.dotenv = dotenv_of(Path::new(&spec.cwd), &spec.exec.env_file)?;
         spec.check().map_err(|reason| Failure::plain(format!("{label}: {reason}")))?;
     }
     if found.specs.is_empty() {

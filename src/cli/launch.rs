@@ -171,15 +171,19 @@ pub(super) fn log_length(home: &Path) -> u64 {
 
 /// The last line that daemon.log got after its first `told` bytes.
 pub(super) fn last_line(home: &Path, told: u64) -> Option<String> {
-    let path = home.join("daemon.log");
+    let text = tail(&home.join("daemon.log"), told)?;
+    text.lines().rev().find(|line| !line.trim().is_empty()).map(str::to_owned)
+}
+
+/// The end of a log, without its first `told` bytes. None: it can't be read.
+pub(super) fn tail(path: &Path, told: u64) -> Option<String> {
     let file = open_regular(rustix::fs::CWD, path.to_str()?, rustix::fs::OFlags::RDONLY).ok()?;
     let file = std::fs::File::from(file);
     let end = file.metadata().ok()?.len();
     let begin = told.min(end).max(end.saturating_sub(TAIL_BYTES_MAX));
     let mut tail = vec![0; usize::try_from(end - begin).ok()?];
     file.read_exact_at(&mut tail, begin).ok()?;
-    let text = String::from_utf8_lossy(&tail);
-    text.lines().rev().find(|line| !line.trim().is_empty()).map(str::to_owned)
+    Some(String::from_utf8_lossy(&tail).into_owned())
 }
 
 /// Exit code and reason of a daemon's last line, `TIME opm: exit CODE: REASON`; of any other

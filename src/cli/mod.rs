@@ -29,6 +29,7 @@ mod setup;
 mod start;
 mod table;
 mod usage;
+mod why;
 
 use client::Client;
 use output::{Done, Failure, print, report, write};

@@ -76,6 +76,20 @@ impl Place {
         found
     }
 
+    /// The words by which an interpreter, or nothing (`none`), is to run `target`: a file that need
+    /// not be executable, or a line.
+    pub(super) fn interpreted(
+        &self,
+        target: &str,
+        interpreter: &str,
+    ) -> Result<Vec<String>, Failure> {
+        if self.cwd.join(target).is_file() {
+            let is_own = interpreter == "none";
+            return Ok(vec![if is_own { as_path(target) } else { as_operand(target) }]);
+        }
+        shell::argv(target).map_err(|e| Failure::usage(format!("{target}: {e}")))
+    }
+
     /// Sees that the program of words that are exec'd as given is there, and what it says itself
     /// that it is run by: of that the kernel would only say that there is no such file.
     pub(super) fn check(&self, program: &str) -> Result<(), Failure> {

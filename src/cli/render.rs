@@ -118,7 +118,7 @@ fn log(path: &Option<String>) -> String {
     path.clone().unwrap_or_else(|| "that of opm run".to_owned())
 }
 
-fn last_exit(exit: &LastExit) -> String {
+pub(super) fn last_exit(exit: &LastExit) -> String {
     let how = match (&exit.code, &exit.signal) {
         (_, Some(signal)) => format!("signal {signal}"),
         (Some(code), None) => format!("code {code}"),
@@ -230,7 +230,13 @@ mod tests {
     fn the_last_exit_says_signal_code_or_unknown() {
         let exit = |code, signal: Option<&str>| {
             let by = signal.map(|_| "opm".into());
-            last_exit(&LastExit { code, signal: signal.map(Into::into), by, at: None })
+            last_exit(&LastExit {
+                code,
+                signal: signal.map(Into::into),
+                by,
+                at: None,
+                lived_ms: None,
+            })
         };
         assert_eq!(exit(Some(3), None), "code 3");
         assert_eq!(exit(None, Some("KILL")), "signal KILL (by opm)");

@@ -99,7 +99,7 @@ fn single(matches: &ArgMatches, command: Vec<String>) -> Result<Spec, Failure> {
     let name = matches.get_one::<String>("name").cloned();
     let name = name.unwrap_or_else(|| start::name_of(&command, &cwd));
     check_name(&name).map_err(|e| Failure::usage(format!("{e} (try --name)")))?;
-    let (dotenv, env) = (dotenv_of(&cwd)?, start::given_env(matches)?);
+    let (dotenv, env) = (dotenv_of(&cwd, &[])?, start::given_env(matches)?);
     let cwd = start::text_of(cwd)?;
     let restart = matches.get_one::<Restart>("restart").copied();
     let restart = restart.unwrap_or(Policy::default().restart);

@@ -23,6 +23,7 @@ pub(super) fn restart(call: &Call) -> Done {
     {
         return file::start(call, file, true);
     }
+    environment::reset(call, &call.target())?;
     if call.flag("update-env") {
         environment::update(call, &call.target(), |_| true)?;
     }

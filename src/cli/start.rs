@@ -11,6 +11,7 @@ use super::program::Place;
 use super::request::{Call, act, outcomes, strange};
 use super::{environment, file, services};
 use crate::process::command::{clean_name, default_name, pattern_of_argv};
+use crate::process::shell;
 use crate::service::context::{DEFAULT_PATH, search_path};
 use crate::service::name::check_name;
 use crate::service::options::{self, BETWEEN_WORDS, OPTIONS};
@@ -62,8 +63,8 @@ fn start_one(call: &Call, target: &str, words: Vec<String>, stray: Option<&str>)
 }
 
 /// What `start` takes for a service that exists, too.
-const FOR_ALL: [&str; 7] =
-    ["target", "words", "update-env", "force", "only", "no-daemon-start", "help"];
+const FOR_ALL: [&str; 8] =
+    ["target", "words", "update-env", "reset-env", "force", "only", "no-daemon-start", "help"];
 
 /// The first option that shapes a new service, and means nothing for one that exists.
 fn shaping(call: &Call) -> Option<String> {
@@ -77,6 +78,7 @@ fn shaping(call: &Call) -> Option<String> {
 
 /// With `--update-env`: what is online goes on as it is.
 fn update_those_down(call: &Call, target: &str) -> Result<(), Failure> {
+    environment::reset(call, target)?;
     if !call.flag("update-env") {
         return Ok(());
     }
@@ -194,7 +196,8 @@ fn own_path() -> String {
 fn define(call: &Call, command: Command<'_>) -> Done {
     let cwd = directory(call)?;
     let base = Box::new(captured());
-    let (dotenv, env) = (dotenv_of(&cwd)?, given_env(&call.matches)?);
+    let files = given_env_files(call)?;
+    let (dotenv, env) = (dotenv_of(&cwd, &files)?, given_env(&call.matches)?);
     let path = search_path(&[&env, &dotenv, &base.env]).to_owned();
     let place = Place { cwd, path };
     let words = match command {
@@ -205,7 +208,7 @@ fn define(call: &Call, command: Command<'_>) -> Done {
             words
         }
         Command::Target(target, rest) => {
-            let mut words = place.command(target)?;
+            let mut words = runnable(call, &place, target)?;
             if !rest.is_empty() && words[0] == "/bin/sh" && !target.starts_with("/bin/sh") {
                 let text = format!("{target}: a shell line takes no arguments after '--'");
                 return Err(Failure::usage(text));
@@ -214,21 +217,47 @@ fn define(call: &Call, command: Command<'_>) -> Done {
             words
         }
     };
+    let script = words.clone();
+    let words = interpreted(call, words)?;
     place.check(&words[0])?;
     let name = match call.matches.get_one::<String>("name") {
         Some(name) => name.clone(),
-        None => name_of(&words, &place.cwd),
+        None => name_of(&script, &place.cwd),
     };
     check_name(&name).map_err(|e| Failure::usage(format!("{e} (try --name)")))?;
     let cwd = text_of(place.cwd)?;
     let spec = Spec { env, dotenv, ..Spec::new(name, words, cwd) };
-    let change = Change { options: given_options(call), ..Change::default() };
+    let change = Change { options: given_options(call)?, ..Change::default() };
     let spec = change.apply(&spec).map_err(Failure::usage)?;
     spec.check().map_err(Failure::usage)?;
     let force = call.flag("force");
     let specs = vec![spec];
     let request = Request::Define { specs, base, force, keep: false, replace: false };
     outcomes(&call.client.demand(&request)?)
+}
+
+/// The words of `target`, which an interpreter that was given may stand before.
+fn runnable(call: &Call, place: &Place, target: &str) -> Result<Vec<String>, Failure> {
+    match call.matches.get_one::<String>("interpreter") {
+        Some(interpreter) => place.interpreted(target, interpreter),
+        None => place.command(target),
+    }
+}
+
+/// A command behind the interpreter that was given.
+fn interpreted(call: &Call, words: Vec<String>) -> Result<Vec<String>, Failure> {
+    let more = call.matches.get_one::<String>("interpreter-args");
+    match call.matches.get_one::<String>("interpreter") {
+        None if more.is_some() => {
+            Err(Failure::usage("--interpreter-args: only with --interpreter"))
+        }
+        Some(interpreter) if interpreter != "none" => {
+            let more = more.map_or(Ok(Vec::new()), |line| shell::argv(line));
+            let more = more.map_err(|e| Failure::usage(format!("--interpreter-args: {e}")))?;
+            Ok([vec![interpreter.clone()], more, words].concat())
+        }
+        _ => Ok(words),
+    }
 }
 
 /// A directory's path, as it is kept.
@@ -257,12 +286,14 @@ fn directory(call: &Call) -> Result<PathBuf, Failure> {
 }
 
 /// The options of the table that were given: key and word.
-fn given_options(call: &Call) -> Vec<(String, String)> {
+fn given_options(call: &Call) -> Result<Vec<(String, String)>, Failure> {
+    let files = given_env_files(call)?.join(&BETWEEN_WORDS.to_string());
     let never = call.flag("no-autorestart").then(|| ("restart".to_owned(), "never".to_owned()));
     let on_line = OPTIONS.iter().filter(|opt| opt.is_on_command_line());
     let given = on_line.filter_map(|opt| {
         let text = match opt.value {
             "" => call.flag(opt.key).then(|| "true".to_owned()),
+            _ if opt.key == "env_file" => Some(files.clone()).filter(|files| !files.is_empty()),
             _ => {
                 let words = call.matches.get_many::<String>(opt.key);
                 let words = words.map(|words| words.cloned().collect::<Vec<_>>());
@@ -271,7 +302,17 @@ fn given_options(call: &Call) -> Vec<(String, String)> {
         };
         text.map(|text| (opt.key.to_owned(), text))
     });
-    never.into_iter().chain(given).collect()
+    Ok(never.into_iter().chain(given).collect())
+}
+
+/// The paths of the files that variables are to be read from, as they are kept.
+fn given_env_files(call: &Call) -> Result<Vec<String>, Failure> {
+    let files = call.matches.get_many::<String>("env_file").into_iter().flatten();
+    let path = |file: &String| {
+        let path = absolute(Path::new(file));
+        text_of(path.map_err(|e| Failure::plain(format!("{file}: {}", reason(e))))?)
+    };
+    files.map(path).collect()
 }
 
 /// What was set by hand.
@@ -290,31 +331,38 @@ pub(super) fn adjust(call: &Call) -> Done {
     let name = call.matches.get_one::<String>("name").cloned();
     let mut change = Change {
         name,
+        reset_env: call.flag("reset-env"),
         env: given_env(&call.matches)?,
-        options: given_options(call),
+        options: given_options(call)?,
         ..Change::default()
     };
-    if call.matches.contains_id("cwd") {
-        let cwd = directory(call)?;
-        let dotenv = dotenv_of(&cwd)?;
-        change.cwd = Some((text_of(cwd)?, dotenv));
-    }
-    if call.matches.contains_id("command") || change.name.is_some() {
+    let is_of_one = ["name", "command", "cwd", "env_file"];
+    if is_of_one.iter().any(|id| call.matches.contains_id(id)) {
         let infos = services::infos(call)?.0;
         let [info] = &infos[..] else {
-            return Err(Failure::usage("--name and --command are for one service"));
+            let text = "--name, --command, --cwd and --env-file are for one service";
+            return Err(Failure::usage(text));
         };
+        let (moves, files) = (call.matches.contains_id("cwd"), given_env_files(call)?);
+        let cwd = if moves { directory(call)? } else { PathBuf::from(&info.row.cwd) };
+        if moves || !files.is_empty() {
+            let files = if files.is_empty() { environment::env_files(info) } else { files };
+            change.cwd = Some((text_of(cwd.clone())?, dotenv_of(&cwd, &files)?));
+        }
         if call.matches.contains_id("command") {
-            let cwd = change.cwd.as_ref().map_or(&info.row.cwd, |(cwd, _)| cwd);
-            let place = Place { cwd: PathBuf::from(cwd), path: own_path() };
-            change.command = place.command(call.text("command"))?;
+            let place = Place { cwd, path: own_path() };
+            change.command = interpreted(call, runnable(call, &place, call.text("command"))?)?;
             place.check(&change.command[0])?;
         }
+    }
+    if call.matches.contains_id("interpreter") && change.command.is_empty() {
+        return Err(Failure::usage("--interpreter: only with --command"));
     }
     if change == Change::default() {
         return Err(Failure::usage("nothing to change (try 'opm adjust --help')"));
     }
-    act(call, |target| Request::Adjust { target, change: Box::new(change) })
+    let (change, now) = (Box::new(change), call.flag("now"));
+    act(call, |target| Request::Adjust { target, change, now })
 }
 
 #[cfg(test)]

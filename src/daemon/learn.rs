@@ -3,6 +3,7 @@
 use super::launch::LIVING;
 use super::monitors::Advice;
 use super::requests::sockets;
+use super::service::{Announced, Death};
 use super::timers::Timer;
 use super::trees::{Fact, Kill};
 use super::{Daemon, context};
@@ -14,8 +15,8 @@ use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::context::search_path;
 use crate::service::environment::{environment, fifo_paths, log_paths};
 use crate::service::machine::{Action, Ending, Fault, Generation, Input, Phase};
-use crate::service::options::{OPTIONS, index, text_of};
-use crate::service::spec::{Definition, Id, join};
+use crate::service::options::{OPTIONS, Opt, index, text_of};
+use crate::service::spec::{Definition, Id, Spec, join};
 use crate::sys::{Errno, Kernel, Plan, Stage, Streams, Strings, describe};
 use crate::wire::Status;
 
@@ -23,6 +24,31 @@ use crate::wire::Status;
 const COMMAND_CHARS_MAX: usize = 80;
 /// Launches in one turn: then the loop looks at its events again.
 const LAUNCHES_MAX: usize = 32;
+
+/// Why nothing of a service is exec'd.
+pub(super) fn why_not(spec: &Spec, home: &str, stage: Stage, errno: Errno) -> String {
+    let program = spec.command.first().map_or("", String::as_str);
+    let what = match stage {
+        Stage::Fork => "cannot create a process".to_owned(),
+        Stage::Sign => format!("cannot sign {home}/journal"),
+        Stage::Setup => "cannot set up the process".to_owned(),
+        Stage::Option(at) => {
+            let opt = OPTIONS.get(usize::from(at));
+            let value = |opt: &Opt| format!("cannot set {} {}", opt.label, text_of(&opt.get(spec)));
+            let text = opt.map_or(String::new(), value);
+            if errno == Errno::NOENT {
+                return text + ": no such name";
+            }
+            text
+        }
+        Stage::Directory => format!("cannot enter {}", spec.cwd),
+        Stage::Log => format!("cannot open its log in {home}/logs"),
+        Stage::Exec => format!("cannot execute {program}"),
+        Stage::Killed => return format!("killed before it could execute {program}"),
+        Stage::Interpreter => format!("cannot execute {program}: its interpreter"),
+    };
+    format!("{what}: {}", describe(errno))
+}
 
 impl<K: Kernel> Daemon<K> {
     /// Takes up what the kernel has shown, in its order.
@@ -33,8 +59,8 @@ impl<K: Kernel> Daemon<K> {
                 Fact::LaunchFailed { id, generation, stage, errno } => {
                     self.launch_failed(id, generation, stage, errno);
                 }
-                Fact::Exited { id, generation, pid, exit, by_opm } => {
-                    self.exited(id, exit, by_opm);
+                Fact::Exited { id, generation, pid, exit, by_opm, lived } => {
+                    self.exited(id, exit, by_opm, lived);
                     self.emit_exit(id, generation, pid, exit);
                     let is_clean = exit == Exit::Code(0);
                     let ending = if is_clean { Ending::Clean } else { Ending::Failure };
@@ -66,13 +92,11 @@ impl<K: Kernel> Daemon<K> {
         self.answer_changed();
     }
 
-    fn exited(&mut self, id: Id, exit: Exit, by_opm: bool) {
+    fn exited(&mut self, id: Id, exit: Exit, by_opm: bool, lived: u64) {
         self.keep_sockets(id);
-        let wall = self.kernel.wall();
+        let at = self.kernel.wall();
         let Some(service) = self.services.get_mut(id) else { return };
-        service.exit = Some(exit);
-        service.by_opm = by_opm;
-        service.exited_at = wall;
+        service.died(Death { at, exit, by_opm, lived: Some(lived) });
         service.note = None;
     }
 
@@ -109,23 +133,7 @@ impl<K: Kernel> Daemon<K> {
         if stage == Stage::Killed && matches!(service.machine.phase(), Phase::Stopping { .. }) {
             return;
         }
-        let spec = &service.definition.spec;
-        let program = spec.command.first().map_or("", String::as_str);
-        let what = match stage {
-            Stage::Fork => "cannot create a process".to_owned(),
-            Stage::Sign => format!("cannot sign {home}/journal"),
-            Stage::Setup => "cannot set up the process".to_owned(),
-            Stage::Option(at) => OPTIONS.get(usize::from(at)).map_or(String::new(), |opt| {
-                format!("cannot set {} {}", opt.label, text_of(&opt.get(spec)))
-            }),
-            Stage::Directory => format!("cannot enter {}", spec.cwd),
-            Stage::Log => format!("cannot open its log in {home}/logs"),
-            Stage::Exec => format!("cannot execute {program}"),
-            Stage::Killed => format!("killed before it could execute {program}"),
-            Stage::Interpreter => format!("cannot execute {program}: its interpreter"),
-        };
-        let why = (stage != Stage::Killed).then(|| format!(": {}", describe(errno)));
-        service.note = Some((what + &why.unwrap_or_default()).into());
+        service.note = Some(why_not(&service.definition.spec, home, stage, errno).into());
         service.launch_error = Some(errno);
     }
 
@@ -191,15 +199,16 @@ impl<K: Kernel> Daemon<K> {
         self.monitors.follow(service);
         self.waiters.changed.insert(id);
         let (before, status) = (service.announced, service.status());
-        service.announced = status;
-        let was_ready = std::mem::replace(&mut service.ready, service.machine.is_ready());
+        let is_ready = service.machine.is_ready();
+        let at = if before.status == status { before.at } else { self.kernel.wall() };
+        service.announced = Announced { status, is_ready, at };
         let (pid, is_removed) = (service.pid, service.removing && !service.is_live());
         if let Some(generation) =
-            service.machine.generation().filter(|_| service.ready && !was_ready)
+            service.machine.generation().filter(|_| is_ready && !before.is_ready)
         {
             self.emit(id, generation, "ready", |event| event.pid = Some(pid));
         }
-        if before != status {
+        if before.status != status {
             self.emit_status(id, status);
         }
         if is_removed && matches!(status, Status::Stopped | Status::Errored) {
@@ -310,12 +319,12 @@ impl<K: Kernel> Daemon<K> {
         }
         self.ledger.note_sequence(&mut self.kernel).map_err(|errno| (Stage::Sign, errno))?;
         // Room to sign in: what is written past the last whole slot is lost to the next daemon.
-        let reserved = self.ledger.reserve(&mut self.kernel, id);
-        reserved.map_err(|errno| (Stage::Sign, errno))?;
+        self.ledger.reserve(&mut self.kernel, id).map_err(|errno| (Stage::Sign, errno))?;
         if let Some(service) = self.services.get_mut(id) {
             service.machine.set_policy(service.definition.spec.policy);
         }
         let Some(service) = self.services.get(id) else { return Ok(()) };
+        let who = self.kernel.who(&service.definition.spec.exec)?;
         // Before there is a child: what an old copy of the journal lacks must show in it.
         let state = State { started_at: self.kernel.wall(), ..service.state() };
         let given = self.ledger.write_slot(&mut self.kernel, id, &state);
@@ -336,7 +345,8 @@ impl<K: Kernel> Daemon<K> {
         let mark = EnvMark { home_key: marks.home_key, id, generation: generation.0, pid: 0 };
         let (mark, outer) = (mark.value(), self.launches.outer.as_deref());
         let mut env = Strings::default();
-        for (name, value) in environment(&service.definition, &self.home, &mark, outer, 0) {
+        for (name, value) in environment(&service.definition, &who.env, &self.home, &mark, outer, 0)
+        {
             env.push(&[name, "=", &value]);
         }
         let path = search_path(&[&spec.env, &spec.dotenv, &base.env]).to_owned();
@@ -355,7 +365,7 @@ impl<K: Kernel> Daemon<K> {
             path: &path,
             cwd: &spec.cwd,
             attributes: &attributes,
-            exec: spec.exec,
+            orders: &who.orders,
             streams,
             living: living.as_deref(),
             log_out: &out,

@@ -1,12 +1,14 @@
 //! A service as the daemon holds it: what was declared, its machine, and what of it may live.
+use super::events::{BY_OPM, exit_parts};
 use super::trees::Kill;
 use crate::process::journal_format::State;
 use crate::process::{Exit, Pid};
 use crate::service::machine::{Goal, Machine, Phase, Time};
 use crate::service::spec::{Definition, Id, Restart};
+use crate::service::time::rfc3339;
 use crate::service::units::Span;
 use crate::sys::Errno;
-use crate::wire::Status;
+use crate::wire::{LastExit, Status};
 
 /// One service.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct Service {
     pub exit: Option<Exit>,
     /// That was our SIGKILL.
     pub by_opm: bool,
+    /// The last deaths that this daemon saw, the newest last.
+    pub past: Vec<Death>,
     /// The last incarnation that had to be killed, until an operator asks for something else.
     pub(crate) killed: Option<Kill>,
     /// To be forgotten as soon as it is down.
@@ -43,10 +47,42 @@ pub struct Service {
     pub note: Option<Box<str>>,
     /// When usage was last asked for, and the tree's ticks then.
     pub sample: Option<(Time, u64)>,
-    /// Its status when it was last announced.
-    pub announced: Status,
-    /// Whether it was ready then.
-    pub ready: bool,
+    /// What was last announced of it.
+    pub announced: Announced,
+}
+
+/// What was announced of a service.
+#[derive(Clone, Copy, Debug)]
+pub struct Announced {
+    pub status: Status,
+    pub is_ready: bool,
+    /// When this daemon saw that status begin, as Unix milliseconds; 0: it did not.
+    pub at: u64,
+}
+
+/// Deaths that are remembered of each service.
+const DEATHS_MAX: usize = 5;
+
+/// How an incarnation ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Death {
+    /// Unix milliseconds; 0: not known.
+    pub at: u64,
+    pub exit: Exit,
+    /// By our SIGKILL.
+    pub by_opm: bool,
+    /// How long it had lived, in milliseconds, if that is known.
+    pub lived: Option<u64>,
+}
+
+impl Death {
+    /// As it is told.
+    pub fn told(&self) -> LastExit {
+        let (code, signal) = exit_parts(Some(self.exit));
+        let by = self.by_opm.then(|| BY_OPM.to_owned());
+        let at = (self.at > 0).then(|| rfc3339(self.at));
+        LastExit { code, signal, by, at, lived_ms: self.lived }
+    }
 }
 
 impl std::fmt::Display for Kill {
@@ -72,6 +108,7 @@ impl Service {
             restarted_at: 0,
             exit: None,
             by_opm: false,
+            past: Vec::new(),
             killed: None,
             removing: false,
             provisional: false,
@@ -79,11 +116,24 @@ impl Service {
             launch_error: None,
             note: None,
             sample: None,
-            announced: Status::Stopped,
-            ready: false,
+            announced: Announced { status: Status::Stopped, is_ready: false, at: 0 },
         };
         service.note_announced();
         service
+    }
+
+    /// Takes note of a death.
+    pub(crate) fn died(&mut self, death: Death) {
+        (self.exit, self.by_opm, self.exited_at) = (Some(death.exit), death.by_opm, death.at);
+        self.past.drain(..(self.past.len() + 1).saturating_sub(DEATHS_MAX));
+        self.past.push(death);
+    }
+
+    /// The newest one, also of before this daemon.
+    pub(crate) fn last_death(&self) -> Option<Death> {
+        let lived = self.past.last().and_then(|death| death.lived);
+        let (at, by_opm) = (self.exited_at, self.by_opm);
+        self.exit.map(|exit| Death { at, exit, by_opm, lived })
     }
 
     pub fn name(&self) -> &str {
@@ -92,7 +142,8 @@ impl Service {
 
     /// Where it stands now needs no announcement.
     pub(crate) fn note_announced(&mut self) {
-        (self.announced, self.ready) = (self.status(), self.machine.is_ready());
+        let (status, is_ready) = (self.status(), self.machine.is_ready());
+        self.announced = Announced { status, is_ready, at: self.announced.at };
     }
 
     /// The status word.

@@ -24,9 +24,11 @@ pub const LISTEN_PID: &str = "LISTEN_PID";
 /// Variables that opm itself sets for a service.
 pub const RESERVED: [&str; 4] = [HOME_VARIABLE, NAME_VARIABLE, MARK_VARIABLE, OUTER_VARIABLE];
 
-/// All that an incarnation finds in its environment. `pid`: 0 if it is not there yet.
+/// All that an incarnation finds in its environment. `account`: what its user has in it. `pid`: 0
+/// if it is not there yet.
 pub fn environment<'a>(
     definition: &'a Definition,
+    account: &'a [(&'static str, String)],
     home: &'a str,
     mark: &'a str,
     outer: Option<&'a str>,
@@ -41,7 +43,7 @@ pub fn environment<'a>(
     let own = own.into_iter().filter_map(|(name, value)| Some((name, value?)));
     let made = made(definition, pid);
     let names: Vec<&str> = made.iter().map(|(name, _)| *name).collect();
-    let variables = definition.variables().filter(move |(name, _)| !names.contains(name));
+    let variables = definition.variables(account).filter(move |(name, _)| !names.contains(name));
     let plain = |(name, value)| (name, Cow::Borrowed(value));
     let made = made.into_iter().map(|(name, value)| (name, Cow::Owned(value)));
     variables.map(plain).chain(made).chain(own.map(plain))
@@ -94,11 +96,11 @@ mod tests {
         let (name, command) = ("web".to_owned(), vec!["node".to_owned()]);
         let spec = Spec { env, ..Spec::new(name, command, "/".to_owned()) };
         let definition = Definition { spec, base };
-        let env: Vec<_> = environment(&definition, "/h", "1.2", None, 0).collect();
+        let env: Vec<_> = environment(&definition, &[], "/h", "1.2", None, 0).collect();
         let own = [("OPM_HOME", "/h"), ("OPM_NAME", "web"), ("OPM_MARK", "1.2")];
         let expected = [&[("A", "1"), ("B", "3")], &own[..]].concat();
         assert_eq!(env, expected.iter().map(|(k, v)| (*k, Cow::from(*v))).collect::<Vec<_>>());
-        let nested: Vec<_> = environment(&definition, "/h", "1.2", Some("3.4"), 0).collect();
+        let nested: Vec<_> = environment(&definition, &[], "/h", "1.2", Some("3.4"), 0).collect();
         assert!(nested.contains(&("OPM_OUTER", "3.4".into())));
     }
 }

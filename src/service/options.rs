@@ -3,12 +3,16 @@
 //!
 //! A row makes the option's field, its default and its entry in the table. What an option does
 //! is not here.
-use super::json::kind;
 use super::listen::Listen;
+use super::resources::{
+    Account, Capabilities, Cpus, IoClass, Nice, OomScore, ResourceLimits, Umask, Written,
+};
+use super::setting::Setting;
+pub use super::setting::{BETWEEN_WORDS, text_of};
 use super::signal::Signal;
 use super::spec::Spec;
 use super::units::{Delay, Span};
-use serde_json::{Number, Value};
+use serde_json::Value;
 
 /// What an option is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,175 +101,6 @@ pub fn index(key: &str) -> u8 {
     OPTIONS.iter().position(|opt| opt.key == key).map_or(u8::MAX, |at| at as u8)
 }
 
-/// A value of JSON as one word; of a list, its items as one.
-pub fn text_of(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(text_of).collect::<Vec<_>>().join(","),
-        other => other.to_string(),
-    }
-}
-
-/// What stands between the words of an option that was given several times.
-pub const BETWEEN_WORDS: char = '\n';
-
-/// A type of values that an option can have.
-trait Setting: Sized {
-    /// Whether it is a list.
-    const REPEATS: bool = false;
-    /// Whether a comma in a word is one between items of a list.
-    const ENDS_AT_COMMA: bool = true;
-
-    /// Reads what stands on the command line.
-    fn parse(text: &str) -> Result<Self, String>;
-
-    /// What [`Setting::read`] reads back.
-    fn write(&self) -> Value;
-
-    /// What a number of JSON means.
-    fn of_number(_number: &Number) -> Result<Self, String> {
-        Err("expected a string, found a number".to_owned())
-    }
-
-    fn read(value: &Value) -> Result<Self, String> {
-        match value {
-            Value::String(text) => Self::parse(text),
-            Value::Number(number) => Self::of_number(number),
-            other => Err(format!("expected a string, found {}", kind(other))),
-        }
-    }
-}
-
-impl Setting for bool {
-    fn parse(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| "expected true or false".to_owned())
-    }
-
-    fn write(&self) -> Value {
-        (*self).into()
-    }
-
-    fn read(value: &Value) -> Result<Self, String> {
-        value.as_bool().ok_or_else(|| format!("expected true or false, found {}", kind(value)))
-    }
-}
-
-/// Whole numbers within a range, which in JSON are no strings.
-macro_rules! by_number {
-    ($($type:ty, $what:literal, $parse:expr, $number:expr;)*) => {$(
-        impl Setting for $type {
-            fn parse(text: &str) -> Result<Self, String> {
-                $parse(text).ok_or_else(|| concat!("expected ", $what).to_owned())
-            }
-
-            fn write(&self) -> Value {
-                $number(self).into()
-            }
-
-            fn read(value: &Value) -> Result<Self, String> {
-                let found = if value.is_number() { value.to_string() } else { kind(value).into() };
-                Self::parse(&found).map_err(|expected| format!("{expected}, found {found}"))
-            }
-        }
-    )*};
-}
-
-/// A scheduling priority as setpriority(2) takes it: -20 is first, 19 last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Nice(pub i32);
-
-by_number! {
-    u32, "a whole number up to 4294967295", |text: &str| text.parse().ok(), |it: &u32| *it;
-    Nice, "a whole number from -20 to 19",
-        |text: &str| text.parse().ok().filter(|it| (-20..=19).contains(it)).map(Self),
-        |it: &Self| it.0;
-}
-
-/// Nothing was said: `null` in JSON, and no word on the command line.
-impl<T: Setting> Setting for Option<T> {
-    fn parse(text: &str) -> Result<Self, String> {
-        T::parse(text).map(Some)
-    }
-
-    fn write(&self) -> Value {
-        self.as_ref().map_or(Value::Null, T::write)
-    }
-
-    fn read(value: &Value) -> Result<Self, String> {
-        if value.is_null() { Ok(None) } else { T::read(value).map(Some) }
-    }
-}
-
-/// Items in one word or several, a list in JSON; nothing is the empty list.
-impl<T: Setting> Setting for Vec<T> {
-    const REPEATS: bool = true;
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let between = |c| c == BETWEEN_WORDS || T::ENDS_AT_COMMA && c == ',';
-        let items = text.split(between).filter(|_| !text.is_empty());
-        items.map(|item| T::parse(item.trim())).collect()
-    }
-
-    fn write(&self) -> Value {
-        self.iter().map(T::write).collect()
-    }
-
-    fn read(value: &Value) -> Result<Self, String> {
-        match value {
-            Value::Array(items) => items.iter().map(T::read).collect(),
-            Value::String(text) => Self::parse(text),
-            one => T::read(one).map(|item| vec![item]),
-        }
-    }
-}
-
-impl Setting for Listen {
-    /// A comma goes before what else is said of the same socket.
-    const ENDS_AT_COMMA: bool = false;
-
-    fn parse(text: &str) -> Result<Self, String> {
-        Self::parse(text)
-    }
-
-    fn write(&self) -> Value {
-        self.to_string().into()
-    }
-
-    /// A port.
-    fn of_number(number: &Number) -> Result<Self, String> {
-        Self::parse(&number.to_string())
-    }
-}
-
-/// Types that have a text of their own, and what a number in its place means.
-macro_rules! by_text {
-    ($($type:ty: $of_number:expr),* $(,)?) => {$(
-        impl Setting for $type {
-            fn parse(text: &str) -> Result<Self, String> {
-                <$type>::parse(text)
-            }
-
-            fn write(&self) -> Value {
-                self.to_string().into()
-            }
-
-            fn of_number(number: &Number) -> Result<Self, String> {
-                $of_number(number)
-            }
-        }
-    )*};
-}
-by_text! {
-    Span: no_unit,
-    Delay: no_unit,
-    Signal: |number: &Number| Self::parse(&number.to_string()),
-}
-
-/// A bare number could mean seconds or milliseconds, and PM2 and systemd differ.
-fn no_unit<T>(n: &Number) -> Result<T, String> {
-    Err(format!("a number needs a unit, as in \"{n}ms\" or \"{n}s\""))
-}
-
 /// Enums whose values are words.
 macro_rules! words {
     ($($(#[$meta:meta])* $name:ident, $what:literal {
@@ -321,6 +156,15 @@ words! {
         OnFailure = "on-failure",
         /// Not by itself.
         Never = "never",
+    }
+    /// What a process that runs the same command, and is none of ours, does to a start.
+    LookAlike, "what to do" {
+        /// The start is refused.
+        Refuse = "refuse",
+        /// A warning.
+        Warn = "warn",
+        /// Nothing.
+        Ignore = "ignore",
     }
     /// Whom the stop signal is for.
     StopReach, "whom to ask" {
@@ -402,19 +246,43 @@ options! {
         Policy min_uptime: Span = Span::secs(10), "TIME" "a death after this is not quick"
             pm2 "min_uptime" Milliseconds;
         Policy restart_delay: Delay = Delay::fixed(Span::secs(2)), "TIME"
-            "wait after a quick death; 2s..1m doubles up to the\nbound"
+            "after a quick death; 2s..1m doubles up to the\nbound"
             pm2 "restart_delay" Milliseconds;
         Policy stop_signal: Signal = Signal::TERM, "SIGNAL" "what asks it to end";
         Policy stop_reach: StopReach = StopReach::Tree, "REACH"
             "who gets it first: tree, or leader alone";
         Policy stop_timeout: Span = Span::secs(5), "TIME" "from that signal to KILL"
             pm2 "kill_timeout" Milliseconds;
+        Process look_alike: LookAlike = LookAlike::Refuse, "WHAT"
+            "if its command runs already, outside of opm:\nrefuse, warn or ignore";
         File critical: bool = false, "" "its end is the end of all that opm run runs";
     }
     /// What its processes are given before their exec.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[derive(Clone, Debug, PartialEq, Eq)]
     exec: Exec {
-        Process nice: Option<Nice> = None, "N" "scheduling priority from -20 (first) to 19 (last)";
+        Process env_file: Vec<String> = Vec::new(), "FILE"
+            "variables above those of .env (repeatable)";
+        Process user: Option<Written<Account>> = None, "USER"
+            "whose its processes are: USER or USER:GROUP,\nnames or numbers";
+        Process group: Option<Written<Account>> = None, "GROUP" "of them [default: the user's]";
+        Process groups: Vec<Written<Account>> = Vec::new(), "GROUP,..."
+            "supplementary groups [default: the user's]";
+        Process umask: Option<Written<Umask>> = None, "OCTAL"
+            "of its processes [default: the caller's]";
+        Process limit: Option<Written<ResourceLimits>> = None, "NAME=N"
+            "nofile=65536 or nofile=1024:4096 (soft:hard)";
+        Process oom_score: Option<OomScore> = None, "N"
+            "who is killed first when memory runs out: from\n1000 to -1000 (never)";
+        Process no_new_privs: bool = false, "" "no set-uid program raises its rights";
+        Process cap_drop: Option<Written<Capabilities>> = None, "CAP,..."
+            "capabilities to give up, or all";
+        Process cap_keep: Option<Written<Capabilities>> = None, "CAP,..."
+            "give up all others; a --user keeps these";
+        Process io_class: Option<Written<IoClass>> = None, "CLASS"
+            "idle, best-effort[:0-7] or realtime[:0-7]";
+        Process cpu_affinity: Option<Written<Cpus>> = None, "CPU,..."
+            "CPUs that it may run on: 0-3,6";
+        Process nice: Option<Nice> = None, "N" "priority from -20 (first) to 19 (last)";
         #[cfg(debug_assertions)]
         Hidden made_up: u32 = 0, "N" "what only tests have";
     }
@@ -422,7 +290,8 @@ options! {
     #[derive(Clone, Debug, PartialEq, Eq)]
     held: Held {
         Process listen: Vec<Listen> = Vec::new(), "ADDR"
-            "a socket that opm opens and keeps (repeatable):\n[NAME=]3000, 127.0.0.1:3000 or unix:/PATH";
+            "a socket that opm opens and keeps (repeatable):\n\
+             [NAME=]3000, 127.0.0.1:3000 or unix:/PATH";
     }
 }
 

@@ -210,6 +210,8 @@ pub struct Change {
     pub command: Vec<String>,
     /// The directory, and the variables of the `.env` in it.
     pub cwd: Option<(String, Env)>,
+    /// What was set by hand is dropped first.
+    pub reset_env: bool,
     /// Set by hand, besides those that were.
     #[serde(deserialize_with = "json::list")]
     pub env: Env,
@@ -234,7 +236,8 @@ impl Change {
         if let Some((cwd, dotenv)) = &self.cwd {
             (spec.cwd, spec.dotenv) = (cwd.clone(), dotenv.clone());
         }
-        spec.env.retain(|(name, _)| self.env.iter().all(|(other, _)| name != other));
+        spec.env
+            .retain(|(name, _)| !self.reset_env && self.env.iter().all(|(other, _)| name != other));
         spec.env.extend(self.env.iter().cloned());
         for (key, text) in &self.options {
             let opt = options::find(key).ok_or_else(|| unknown(key))?;
@@ -284,25 +287,37 @@ pub struct Definition {
 impl Definition {
     /// What its processes begin with: what the definer had, and what was asked for by name.
     pub fn attributes(&self) -> Attributes {
-        let captured = self.base.attributes;
-        Attributes { nice: self.spec.exec.nice.map_or(captured.nice, |nice| nice.0), ..captured }
+        let (mut attributes, exec) = (self.base.attributes, &self.spec.exec);
+        attributes.nice = exec.nice.map_or(attributes.nice, |nice| nice.0);
+        attributes.umask = exec.umask.as_ref().map_or(attributes.umask, |umask| umask.value.0);
+        for (at, [soft, _]) in exec.limit.iter().flat_map(|limits| &limits.value.0) {
+            attributes.limits[*at] = Some(*soft);
+        }
+        attributes
     }
 
     /// The variables that were captured or declared, as every incarnation gets them: of a name
-    /// that is there several times the last one counts.
-    pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
+    /// that is there several times the last one counts. What its own user has in them (`account`)
+    /// stands above what the caller had.
+    pub fn variables<'a>(
+        &'a self,
+        account: &'a [(&'static str, String)],
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
         let (dotenv, own) = (&self.spec.dotenv, &self.spec.env);
         let is_in = |env: &[(String, String)], name: &str| env.iter().any(|(key, _)| key == name);
-        let base = self.base.env.iter().filter(move |(name, _)| !is_in(dotenv, name));
-        let below = base.chain(dotenv).filter(move |(name, _)| {
+        let pair = |(name, value): &'a (String, String)| (name.as_str(), value.as_str());
+        let is_account = move |name: &str| account.iter().any(|(key, _)| *key == name);
+        let base = self.base.env.iter().map(pair).filter(move |(name, _)| !is_account(name));
+        let base = base.chain(account.iter().map(|(name, value)| (*name, value.as_str())));
+        let base = base.filter(move |(name, _)| !is_in(dotenv, name));
+        let below = base.chain(dotenv.iter().map(pair)).filter(move |(name, _)| {
             // What the service is called that a command was called from is nothing of this one's.
             !name.starts_with("OPM_") && !is_in(own, name)
         });
         let own = own.iter().enumerate().filter(move |(at, (name, _))| {
             !is_in(&own[at + 1..], name) && !RESERVED.contains(&name.as_str())
         });
-        let all = below.chain(own.map(|(_, pair)| pair));
-        all.map(|(name, value)| (name.as_str(), value.as_str()))
+        below.chain(own.map(move |(_, of)| pair(of)))
     }
 }
 
@@ -337,9 +352,9 @@ mod tests {
         value["restart"] = 1.into();
         let error = Spec::deserialize(&value).unwrap_err().to_string();
         assert_eq!(error, "restart: expected a string, found a number");
-        value["oom_score"] = 3.into();
+        value["oom_scores"] = 3.into();
         let error = Spec::deserialize(value).unwrap_err().to_string();
-        assert!(error.contains("'oom_score'"), "{error}");
+        assert!(error.contains("'oom_scores'"), "{error}");
     }
 
     #[test]
@@ -366,7 +381,10 @@ mod tests {
             [("A", "shell"), ("B", "shell"), ("C", "shell"), ("OPM_X", "shell"), ("OPM_Y", "x")];
         let base = Rc::new(env(&captured).into());
         let definition = Definition { spec: spec(), base };
-        let variables: Vec<_> = definition.variables().collect();
+        let variables: Vec<_> = definition.variables(&[]).collect();
         assert_eq!(variables, [("C", "shell"), ("B", "file"), ("A", "hand"), ("OPM_X", "hand")]);
+        let account = ["A", "B", "C", "D"].map(|name| (name, "user".to_owned()));
+        let variables: Vec<_> = definition.variables(&account).map(|(_, value)| value).collect();
+        assert_eq!(variables, ["user", "user", "file", "hand", "hand"]);
     }
 }

@@ -51,6 +51,29 @@ impl fmt::Display for Span {
     }
 }
 
+/// An amount of memory: `4096 500K 500M 1G`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bytes(pub u64);
+
+const BYTE_UNITS: &[(&str, u64)] =
+    &[("T", 1 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)];
+
+impl Bytes {
+    /// Reads a whole number and, where it is not of bytes, its unit.
+    ///
+    /// # Errors
+    /// One line: what was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let unit = BYTE_UNITS.iter().find(|(name, _)| text.ends_with(name));
+        let (digits, scale) =
+            unit.map_or((text, 1), |(_, scale)| (&text[..text.len() - 1], *scale));
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let number = digits.parse().ok().filter(|_| is_number);
+        let bytes = number.and_then(|number: u64| number.checked_mul(scale)).map(Self);
+        bytes.ok_or_else(|| format!("bad size {text:?}: want a whole number, such as 500K 500M 1G"))
+    }
+}
+
 /// How long something has been up, in its largest unit, rounded down: `3s 4m 2h 5d`.
 pub fn human_uptime(ms: u64) -> String {
     let seconds = ms / 1_000;

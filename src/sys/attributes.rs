@@ -1,8 +1,7 @@
 //! Umask, nice value and limits: read where a service is defined, neutral in the daemon, given to
 //! a child before its exec.
-use super::{Result, Stage, raw};
+use super::{Result, raw};
 use crate::service::context::{Attributes, LIMIT_NAMES, Limits, UNLIMITED, format_limit};
-use crate::service::options::{self, Exec};
 use rustix::fs::Mode;
 use rustix::process::{
     Resource, Rlimit, getpriority_process, getrlimit, setpriority_process, setrlimit, umask,
@@ -11,7 +10,7 @@ use rustix::process::{
 const COUNT: usize = LIMIT_NAMES.len();
 
 /// In the order of [`LIMIT_NAMES`].
-const RESOURCES: [Resource; COUNT] = [
+pub(super) const RESOURCES: [Resource; COUNT] = [
     Resource::Cpu,
     Resource::Fsize,
     Resource::Data,
@@ -151,17 +150,8 @@ fn try_limit(resource: Resource, has: Rlimit, wish: u64) -> Result<()> {
     setrlimit(resource, has)
 }
 
-/// In a child: what was asked for by name. Unlike with [`give`], what the kernel refuses is the
-/// end of the launch. By the rules of [`raw`].
-pub fn apply(exec: &Exec) -> std::result::Result<(), (Stage, i32)> {
-    let refused = |key| move |errno| (Stage::Option(options::index(key)), errno);
-    if let Some(nice) = exec.nice {
-        set_nice(nice.0).map_err(refused("nice"))?;
-    }
-    Ok(())
-}
-
-fn set_nice(nice: i32) -> raw::Result<usize> {
+/// setpriority(2) of this process. By the rules of [`raw`].
+pub(super) fn set_nice(nice: i32) -> raw::Result<usize> {
     raw::numbers(libc::SYS_setpriority, [libc::PRIO_PROCESS as usize, 0, nice as usize])
 }
 

@@ -6,16 +6,17 @@
 //!
 //! What it must not do as long as it shares memory, for the kernel keeps it with the memory and
 //! so for the daemon, too: write its `oom_score_adj`, become another user or change its
-//! capabilities (both make the daemon undumpable), prctl(PR_SET_DUMPABLE).
+//! capabilities (both make the daemon undumpable), prctl(PR_SET_DUMPABLE). One that is ordered to
+//! has a copy of the memory.
 use super::attributes::{self, Given};
 use super::block::CStrings;
 use super::raw::{self, exists};
-use super::{Stage, Streams, exec_pipe, namespace, signals};
+use super::{Orders, Stage, Streams, exec_pipe, namespace, signals};
 use crate::process::Namespace;
 use crate::process::journal_format::Signature;
 use crate::process::mark::PID_DIGITS;
 use crate::service::listen::SOCKETS_MAX;
-use crate::service::options::{self, Exec};
+use crate::service::options;
 use std::ffi::{CStr, c_int};
 
 /// What the child uses, in its launch block.
@@ -31,7 +32,7 @@ pub(super) struct Prepared {
     pub(super) listener: c_int,
     pub(super) limit_mark: Option<u64>,
     pub(super) given: Given,
-    pub(super) exec: Exec,
+    pub(super) orders: Orders,
     pub(super) programs: CStrings,
     /// The words, and a shell's path before them: for a script without a first line of its own.
     pub(super) words: CStrings,
@@ -108,7 +109,7 @@ fn prepare_and_exec(p: &mut Prepared) -> Step<Never> {
     let listen = Stage::Option(options::index("listen"));
     hand_over(p).map_err(at(listen))?;
     attributes::give(&p.given);
-    attributes::apply(&p.exec)?;
+    p.orders.carry_out()?;
     reset_signals(p.clear_handlers).map_err(at(Stage::Setup))?;
     exec(p)
 }
@@ -137,7 +138,7 @@ fn sign_in(p: &mut Prepared) -> Step<()> {
     p.signature.leader.start_time = own_start_time();
     if p.with_inode {
         let own = raw::numbers(libc::SYS_pidfd_open, [pid as usize, 0, 0]);
-        p.signature.leader.inode = own.map_or(0, |own| raw::inode(own as c_int, c""));
+        p.signature.leader.inode = own.map_or(0, |own| raw::status(own as c_int, c"").0);
     }
     p.signature.namespace = match p.namespace {
         NewNamespace::None => Namespace { id: 0, inode: 0 },
@@ -259,6 +260,13 @@ fn open_log(p: &Prepared, log: &CStr, flags: c_int) -> Step<c_int> {
     if opened == Err(libc::ENOENT) && flags & libc::O_CREAT != 0 {
         let _made = raw::mkdir(path(p, LOG_DIR), 0o700);
         opened = raw::open(log, flags, 0o600);
+    }
+    if let (Ok(log), Some(uid)) = (opened, p.orders.uid()) {
+        let (_, mode) = raw::status(log, c"");
+        // For a program that opens /dev/stderr anew. What a link leads to may be everybody's.
+        if [libc::S_IFREG, libc::S_IFIFO].contains(&(mode & libc::S_IFMT)) {
+            let _given = raw::numbers(libc::SYS_fchown, [log as usize, uid as usize, usize::MAX]);
+        }
     }
     let null = |_| raw::open(c"/dev/null", libc::O_WRONLY, 0);
     opened.or_else(null).map_err(|errno| (Stage::Log, errno))

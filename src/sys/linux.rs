@@ -8,12 +8,13 @@ use super::procfs::{OwnChildren, ProcessList};
 use super::sockets::{self, Sockets};
 use super::token::Token;
 use super::{
-    Child, Errno, Features, Kernel, Launch, Mode, Plan, Reach, Result, Wake, guarded, namespace,
-    own_pid, pidfd, procfs, raw, signals, spawn,
+    Child, Errno, Features, Kernel, Launch, Mode, Orders, Plan, Reach, Result, Stage, Wake, Who,
+    guarded, namespace, own_pid, pidfd, procfs, raw, signals, spawn,
 };
 use crate::process::stat::Stat;
 use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::context::Attributes;
+use crate::service::options::Exec;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -171,6 +172,14 @@ impl Kernel for Linux {
         };
         let Child { pid, pidfd, launch } = spawned?;
         Ok(Child { pid, pidfd: Held::Pidfd(pidfd), launch })
+    }
+
+    fn who(&self, exec: &Exec) -> std::result::Result<Who, (Stage, Errno)> {
+        Who::of(exec)
+    }
+
+    fn try_out(&mut self, orders: &Orders) -> std::result::Result<(), (Stage, Errno)> {
+        orders.try_out(&mut self.blocks, self.features)
     }
 
     fn lacking(&self, wanted: &Attributes) -> Option<String> {

@@ -21,7 +21,9 @@ pub mod held;
 pub mod home;
 pub mod limits;
 pub mod linux;
+pub mod listeners;
 pub mod namespace;
+pub mod orders;
 pub mod output_of;
 pub mod peer;
 pub mod pidfd;
@@ -43,6 +45,7 @@ use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::context::Attributes;
 use crate::service::options::Exec;
 pub use features::Features;
+pub use orders::{Orders, Who};
 use rustix::fd::{OwnedFd, RawFd};
 pub use rustix::io::Errno;
 use sockets::Sockets;
@@ -105,7 +108,7 @@ pub struct Plan<'a> {
     pub cwd: &'a str,
     pub attributes: &'a Attributes,
     /// What was asked for by name: without it nothing is exec'd.
-    pub exec: Exec,
+    pub orders: &'a Orders,
     pub streams: Streams,
     /// A FIFO that the whole tree holds open, for a later PID namespace to see.
     pub living: Option<&'a str>,
@@ -259,6 +262,20 @@ pub trait Kernel {
         plan: &Plan<'_>,
         journal: &Self::File,
     ) -> Result<Child<Self::Pidfd, Self::Launch>>;
+    /// What a child is to become that `exec` is asked for.
+    ///
+    /// # Errors
+    /// ENOENT: there is no such user or group.
+    fn who(&self, _exec: &Exec) -> std::result::Result<Who, (Stage, Errno)> {
+        Ok(Who::default())
+    }
+    /// Whether a child could carry these out, by one that does nothing else.
+    ///
+    /// # Errors
+    /// Which of them the kernel refuses, and why.
+    fn try_out(&mut self, _orders: &Orders) -> std::result::Result<(), (Stage, Errno)> {
+        Ok(())
+    }
     /// What of these attributes a child can't be given, in words.
     fn lacking(&self, _wanted: &Attributes) -> Option<String> {
         None

@@ -91,7 +91,7 @@ pub fn of(link: &CStr) -> Namespace {
         let id = u64::from(high) << 32 | u64::from(low);
         return Namespace { id, inode: u64::from(handle.inode) };
     }
-    Namespace { id: 0, inode: raw::inode(libc::AT_FDCWD, link) }
+    Namespace { id: 0, inode: raw::status(libc::AT_FDCWD, link).0 }
 }
 
 /// Whether anything is in a time namespace, or holds it open: the kernel's own word. None where it

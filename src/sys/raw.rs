@@ -231,16 +231,54 @@ pub fn write_at(fd: c_int, bytes: &[u8], offset: u64) -> Result<usize> {
     unsafe { call(libc::SYS_pwrite64, [fd as usize, start, bytes.len(), offset, 0, 0]) }
 }
 
-/// The inode of a path, or with an empty one that of a descriptor; 0 if it can't be read.
-pub fn inode(fd: c_int, path: &CStr) -> u64 {
+/// Inode and mode of a path, or with an empty one those of a descriptor; 0 if it can't be read.
+pub fn status(fd: c_int, path: &CStr) -> (u64, c_uint) {
     let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
     let (path, into) = (path.as_ptr() as usize, found.as_mut_ptr() as usize);
-    let (flags, mask) = (libc::AT_EMPTY_PATH as usize, libc::STATX_INO as usize);
+    let flags = libc::AT_EMPTY_PATH as usize;
+    let mask = (libc::STATX_INO | libc::STATX_TYPE) as usize;
     // SAFETY: the path ends in a NUL, and `found` has room for what is written.
     let result = unsafe { call(libc::SYS_statx, [fd as usize, path, flags, mask, into, 0]) };
     // SAFETY: statx is a plain C struct, for which zero is valid.
     let found = unsafe { found.assume_init() };
-    if result.is_ok() { found.stx_ino } else { 0 }
+    if result.is_ok() { (found.stx_ino, c_uint::from(found.stx_mode)) } else { (0, 0) }
+}
+
+/// setgroups(2).
+pub fn set_groups(groups: &[u32]) -> Result<usize> {
+    let (count, list) = (groups.len(), groups.as_ptr() as usize);
+    // SAFETY: reads the slice.
+    unsafe { call(libc::SYS_setgroups, [count, list, 0, 0, 0, 0]) }
+}
+
+/// sched_setaffinity(2) of this process.
+pub fn set_affinity(cpus: &[u64]) -> Result<usize> {
+    let (bytes, set) = (size_of_val(cpus), cpus.as_ptr() as usize);
+    // SAFETY: reads the slice.
+    unsafe { call(libc::SYS_sched_setaffinity, [0, bytes, set, 0, 0, 0]) }
+}
+
+/// The capabilities of this process: effective, permitted and inheritable ones, as capset(2) has
+/// them in its two structs.
+pub type Sets = [u32; 6];
+
+/// _LINUX_CAPABILITY_VERSION_3, and this process.
+const SETS_HEADER: [u32; 2] = [0x2008_0522, 0];
+
+/// capget(2).
+pub fn capabilities() -> Result<Sets> {
+    let mut sets: Sets = [0; 6];
+    let (mut header, into) = (SETS_HEADER, sets.as_mut_ptr() as usize);
+    // SAFETY: both structs are as long as this version of them is.
+    unsafe { call(libc::SYS_capget, [header.as_mut_ptr() as usize, into, 0, 0, 0, 0]) }?;
+    Ok(sets)
+}
+
+/// capset(2).
+pub fn set_capabilities(sets: &Sets) -> Result<usize> {
+    let (mut header, sets) = (SETS_HEADER, sets.as_ptr() as usize);
+    // SAFETY: as above.
+    unsafe { call(libc::SYS_capset, [header.as_mut_ptr() as usize, sets, 0, 0, 0, 0]) }
 }
 
 /// name_to_handle_at(2) of a path, followed where it is a link.

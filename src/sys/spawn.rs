@@ -80,7 +80,8 @@ pub fn spawn(
     blocks: &mut Blocks,
     parent: Parent<'_>,
 ) -> Result<Child<OwnedFd, ExecPipe>> {
-    let Features { shared_memory, clone3, pidfd_inode, time_namespace, .. } = parent.features;
+    let Features { clone3, pidfd_inode, time_namespace, .. } = parent.features;
+    let shared_memory = parent.features.shared_memory && !plan.orders.needs_own_memory();
     let programs = candidates(plan.argv.first().ok_or(Errno::INVAL)?, plan.path);
     let (mut words, mut paths) = (Strings::default(), Strings::default());
     words.push(&[SHELL]);
@@ -104,7 +105,7 @@ pub fn spawn(
         listener: parent.listener,
         limit_mark: plan.limit_mark,
         given: parent.means.given(plan.attributes),
-        exec: plan.exec,
+        orders: *plan.orders,
         programs: block.strings(&programs)?,
         words: block.strings(&words)?,
         pid_digits: pid_of(MARK_VARIABLE),

@@ -1,4 +1,4 @@
-//! Becoming another user: root's command in a user's home acts as that user.
+//! Users and groups; and becoming another user: root's command in a user's home acts as that user.
 //!
 //! Users and groups are read from their files, not asked of the C library: in a static binary
 //! that would load code of another one, and a container may have neither.
@@ -12,6 +12,7 @@ pub struct User {
     pub uid: u32,
     pub gid: u32,
     pub home: String,
+    pub shell: String,
 }
 
 impl User {
@@ -23,16 +24,34 @@ impl User {
 
     fn parse(line: &str) -> Option<Self> {
         let fields: Vec<&str> = line.split(':').collect();
-        let [name, _, uid, gid, _, home, ..] = fields[..] else {
+        let [name, _, uid, gid, _, home, shell, ..] = fields[..] else {
             return None;
         };
         let (uid, gid) = (uid.parse().ok()?, gid.parse().ok()?);
-        Some(Self { name: name.to_owned(), uid, gid, home: home.to_owned() })
+        let [name, home, shell] = [name, home, shell].map(str::to_owned);
+        Some(Self { name, uid, gid, home, shell })
     }
 }
 
+/// /etc/group; nothing where there is none.
+pub fn group_file() -> String {
+    std::fs::read_to_string("/etc/group").unwrap_or_default()
+}
+
+/// The group of that name or number.
+pub fn group(name: &str, text: &str) -> Option<u32> {
+    let mut entries = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let named = entries.find(|fields| fields.first() == Some(&name) && fields.len() > 2);
+    number(named.map_or(name, |fields| fields[2]))
+}
+
+/// A uid or gid; the last number means none.
+pub fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number| *number != u32::MAX)
+}
+
 /// The groups that have `name` for a member.
-fn groups_of(name: &str, text: &str) -> Vec<u32> {
+pub fn groups_of(name: &str, text: &str) -> Vec<u32> {
     let gid = |line: &str| {
         let fields: Vec<&str> = line.split(':').collect();
         let [_, _, gid, members] = fields[..] else {
@@ -51,8 +70,7 @@ pub fn become_user(uid: u32, gid: u32) -> Result<()> {
     let gid = user.as_ref().map_or(gid, |user| user.gid);
     let mut groups = vec![gid];
     if let Some(user) = user {
-        let text = std::fs::read_to_string("/etc/group").unwrap_or_default();
-        groups.extend(groups_of(&user.name, &text));
+        groups.extend(groups_of(&user.name, &group_file()));
     }
     let groups: Vec<Gid> = groups.into_iter().map(Gid::from_raw).collect();
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
@@ -75,5 +93,7 @@ mod tests {
         }
         let text = "root:x:0:\nlog:x:4:syslog,app\nwww:x:33:apple\nodd:x\ndocker:x:99:app\n";
         assert_eq!(groups_of("app", text), [4, 99]);
+        let found = ["log", "99", "7", "odd", "none", "-1", "4294967295"].map(|it| group(it, text));
+        assert_eq!(found, [Some(4), Some(99), Some(7), None, None, None, None]);
     }
 }

@@ -20,16 +20,17 @@ use std::path::{Component, Path, PathBuf};
 pub const FILE_BYTES_MAX: usize = 8 << 20;
 
 /// What names a service and where it runs: keys that are no options.
-const OWN_KEYS: [&str; 4] = ["name", "command", "cwd", "env"];
+pub const OWN_KEYS: [&str; 6] =
+    ["name", "command", "cwd", "env", "interpreter", "interpreter_args"];
 
 /// Options of `opm start` that are to be keys one day. Whoever writes one of them relies on what
 /// it does (a user to be, a limit): passing it over would run the service without.
-const PROMISED: &str = "cap_drop cpu_affinity cpu_max cron depends_on env_file escapees force \
-    group groups health health_interval health_retries health_start_period health_timeout \
-    ignore_watch instances interpreter interpreter_args io_class limit log_compress \
-    log_error log_format log_keep log_max_age log_max_size log_out log_time look_alike \
-    max_memory memory_max merge_logs namespace no_autorestart no_logs no_new_privs \
-    oom_score pids_max port_range ready ready_timeout reset_env stop_exit_codes umask user wait \
+const PROMISED: &str = "cpu_max cron depends_on escapees force \
+    health health_interval health_retries health_start_period health_timeout \
+    ignore_watch instances log_compress \
+    log_error log_format log_keep log_max_age log_max_size log_out log_time \
+    max_memory memory_max merge_logs namespace no_autorestart no_logs \
+    pids_max port_range ready ready_timeout stop_exit_codes wait \
     watch";
 
 /// What names a service that has no name: its words, and the directory that it runs in.
@@ -197,11 +198,20 @@ impl<'a> Reader<'a> {
             check_name(name).map_err(|reason| format!("{}: {reason}", source.label))?;
             self.label.clone_from(name);
         }
-        let command = self.command(&mut map)?;
+        let command =
+            self.words(&mut map, "command")?.ok_or_else(|| self.wrong("command", "missing"))?;
         let cwd = self.text(&mut map, "cwd")?.unwrap_or_default();
         let cwd = directory_of(source.directory, &cwd)
             .ok_or_else(|| self.wrong("cwd", "the path is not UTF-8"))?;
         let name = name.unwrap_or_else(|| (source.naming)(&command, Path::new(&cwd)));
+        let command = match self.text(&mut map, "interpreter")?.filter(|program| program != "none")
+        {
+            None => command,
+            Some(program) => {
+                let more = self.words(&mut map, "interpreter_args")?.unwrap_or_default();
+                [vec![program], more, command].concat()
+            }
+        };
         let env = self.env(&mut map)?;
         let mut spec = Spec { env, ..Spec::new(name, command, cwd) };
         for (key, value) in map {
@@ -236,11 +246,16 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn command(&self, map: &mut Map<String, Value>) -> Result<Vec<String>, String> {
-        let wrong = |reason: &str| Err(self.wrong("command", reason));
-        match map.remove("command") {
-            None => wrong("missing"),
-            Some(Value::String(line)) => shell::argv(&line).or_else(wrong),
+    /// A list of words, or a line.
+    fn words(
+        &self,
+        map: &mut Map<String, Value>,
+        key: &str,
+    ) -> Result<Option<Vec<String>>, String> {
+        let wrong = |reason: &str| Err(self.wrong(key, reason));
+        match map.remove(key) {
+            None => Ok(None),
+            Some(Value::String(line)) => shell::argv(&line).map(Some).or_else(wrong),
             Some(Value::Array(words)) => {
                 let mut command = Vec::with_capacity(words.len());
                 for word in words {
@@ -255,7 +270,7 @@ impl<'a> Reader<'a> {
                 if command.first().is_none_or(String::is_empty) {
                     return wrong("empty");
                 }
-                Ok(command)
+                Ok(Some(command))
             }
             Some(other) => {
                 wrong(&format!("expected a string or a list of strings, found {}", kind(&other)))

@@ -57,10 +57,12 @@ pub enum Request {
         #[serde(deserialize_with = "json::list")]
         env: Env,
     },
-    /// Services get this definition from their next start on.
+    /// Services get this definition from their next start on. `now`: those that live and change
+    /// are restarted.
     Adjust {
         target: String,
         change: Box<Change>,
+        now: bool,
     },
     Stop {
         target: String,
@@ -83,6 +85,10 @@ pub enum Request {
         usage: bool,
     },
     Info {
+        target: String,
+    },
+    /// Why services are where they are.
+    Why {
         target: String,
     },
     Env {
@@ -171,6 +177,7 @@ pub enum Reply {
     },
     List(#[serde(with = "without_keys")] Vec<Row>),
     Info(Vec<Info>),
+    Why(Vec<Why>),
     Env(Vec<(String, Env)>),
     Logs(Vec<LogFiles>),
     Events(Vec<Event>),
@@ -333,6 +340,37 @@ pub struct LastExit {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     pub at: Option<String>,
+    /// How long it had lived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lived_ms: Option<u64>,
+}
+
+/// What the daemon knows of why a service is where it is: all about it, and more.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Why {
+    #[serde(flatten)]
+    pub info: Info,
+    /// RFC 3339.
+    pub since: Option<String>,
+    pub for_ms: Option<u64>,
+    /// An operator stopped it.
+    pub halted: bool,
+    /// The newest last.
+    pub deaths: Vec<LastExit>,
+    /// What of its last incarnation lives, and keeps the next one from starting.
+    pub waits_for: Vec<Process>,
+    /// PORT of its environment.
+    pub port: Option<u16>,
+}
+
+/// A process, and what it runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Process {
+    pub pid: i32,
+    /// Empty: it can't be read.
+    pub command: String,
+    /// It is one of the service's, and is signalled. Else it may be.
+    pub is_sure: bool,
 }
 
 /// How the leader is told from every other process, ever.

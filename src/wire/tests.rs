@@ -80,6 +80,7 @@ fn info() -> Info {
             signal: Some("KILL".into()),
             by: Some("opm".into()),
             at: None,
+            lived_ms: None,
         }),
         ready: true,
         pattern: "a".into(),

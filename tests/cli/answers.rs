@@ -49,6 +49,7 @@ pub(crate) fn info(row: Row) -> Info {
             signal: Some("KILL".into()),
             by: Some("opm".into()),
             at: Some("2026-01-02T03:04:04.000Z".into()),
+            lived_ms: None,
         }),
         ready: up,
         pattern: "server.js".into(),

@@ -86,7 +86,7 @@ fn every_option_of_start_reaches_the_daemon() {
         stop_signal: Signal::INT,
         stop_reach: StopReach::Leader,
         stop_timeout: Span { ms: 250 },
-        critical: false,
+        ..Policy::default()
     };
     assert_eq!(spec.policy, policy);
     assert_eq!(base.env, [("PATH".to_owned(), "/usr/bin:/bin".to_owned())], "no OPM_*");

@@ -42,3 +42,5 @@ mod systemd;
 mod trees;
 mod upgrade;
 mod watch;
+mod who;
+mod why;

@@ -67,13 +67,12 @@ fn a_nice_value_that_was_asked_for_is_the_services_whoever_starts_it() {
 #[test]
 fn a_nice_value_that_is_not_permitted_is_refused_and_what_runs_goes_on() {
     isolated_in(Setting { user: User::Nobody, ..Setting::default() }, here!(), |rig| {
-        let own = nice_in("self");
-        let line = format!("web: it would get nice {own} instead of -5 (start the daemon where");
+        let line = "web: cannot set nice -5: Permission denied (start the daemon where";
         let words = ["start", "--name", "web", "--nice", "-5", "--", "sleep", "1"];
-        assert!(rig.refused(1, &words).contains(&line));
+        assert!(rig.refused(1, &words).contains(line));
         assert!(rig.rows().is_empty());
         let pid = rig.start("web", "sleep");
-        assert!(rig.refused(1, &["adjust", "web", "--nice", "-5"]).contains(&line));
+        assert!(rig.refused(1, &["adjust", "web", "--nice", "-5"]).contains(line));
         assert_eq!(rig.row("web").pid, Some(pid));
         assert_eq!(rig.info("web")["policy"].get("nice"), None);
     });
@@ -86,7 +85,7 @@ fn a_daemon_that_lost_a_privilege_says_what_it_cannot_give() {
         let words = ["start", "--name", "web", "--nice", "-5", "--", "sleep", "1"];
         let (ran, user) = (rig.opm(&words), Command::new("id").arg("-u").output().unwrap());
         if ran.code != Some(0) {
-            assert!(user.stdout != b"0\n" || ran.err.contains("instead of -5"), "{ran:?}");
+            assert!(user.stdout != b"0\n" || ran.err.contains("cannot set nice -5"), "{ran:?}");
             return;
         }
         assert_eq!(nice_of(rig, "web"), -5);
@@ -95,7 +94,7 @@ fn a_daemon_that_lost_a_privilege_says_what_it_cannot_give() {
         let mut outer = Command::new("setpriv");
         outer.args(["--bounding-set=-sys_nice", "--inh-caps=-sys_nice"]);
         assert_eq!(rig.behind(outer, &["daemon", "start"]).code, Some(0));
-        assert!(rig.refused(1, &["restart", "web"]).contains("instead of -5"));
+        assert!(rig.refused(1, &["restart", "web"]).contains("cannot set nice -5"));
         assert_eq!(rig.row("web").pid, pid, "it was touched");
         rig.ok(&["stop", "web"]);
         let said = rig.refused(1, &["start", "web"]);
@@ -129,5 +128,78 @@ fn what_is_adjusted_is_told_kept_and_in_effect_from_the_next_start_on() {
         assert_eq!(rig.row("api").pid, pid, "it is adopted under its new name");
         assert!(rig.refused(3, &["adjust", "web", "--nice", "1"]).contains("no such service"));
         assert!(rig.refused(2, &["adjust", "api"]).contains("nothing to change"));
+    });
+}
+
+#[test]
+fn variables_come_from_files_and_are_dropped_and_read_anew() {
+    isolated(here!(), |rig| {
+        std::fs::write(rig.dir.join(".env"), "A=dot\nB=dot\n").unwrap();
+        std::fs::write(rig.dir.join("one.env"), "B=one\nC=one\n").unwrap();
+        std::fs::write(rig.dir.join("two.env"), "C=two\nD=two\n").unwrap();
+        let files = ["--env-file", "one.env", "--env-file", "two.env", "--env", "D=hand"];
+        rig.ok(&[&["start", "--name", "web"], &files[..], &["--", "sleep", "1"]].concat());
+        let has = |pairs: &[&str]| {
+            let env = rig.ok(&["env", "web"]);
+            pairs.iter().for_each(|pair| assert!(env.lines().any(|have| have == *pair), "{env}"));
+        };
+        has(&["A=dot", "B=one", "C=two", "D=hand"]);
+        std::fs::write(rig.dir.join("two.env"), "C=new\nD=new\n").unwrap();
+        rig.ok(&["restart", "web", "--update-env"]);
+        has(&["B=one", "C=new", "D=hand"]);
+        rig.ok(&["restart", "web", "--reset-env"]);
+        has(&["C=new", "D=new"]);
+        let pid = rig.row("web").pid;
+        let said = rig.ok(&["adjust", "web", "--env", "E=1", "--env-file", "one.env", "--now"]);
+        let line = "web: changed env_file, env.E, .env:C, .env:D; web: online (id 0, pid ";
+        assert!(said.starts_with(line), "{said}");
+        assert_ne!(rig.row("web").pid, pid);
+        let pid = rig.row("web").pid;
+        assert_eq!(rig.ok(&["adjust", "web", "--env", "E=1", "--now"]), "web: nothing changes\n");
+        assert_eq!(rig.row("web").pid, pid);
+        let said = rig.refused(1, &["start", "--env-file", "no.env", "--", "sleep", "2"]);
+        assert!(said.contains("no.env: No such file"), "{said}");
+        let file =
+            r#"{"services": [{"name": "job", "command": "sleep 3", "env_file": "two.env"}]}"#;
+        std::fs::write(rig.dir.join("job.json"), file).unwrap();
+        rig.ok(&["import", "job.json"]);
+        assert!(rig.ok(&["env", "job"]).contains("D=new\n"));
+    });
+}
+
+#[test]
+fn an_interpreter_runs_what_cannot_run_itself() {
+    isolated(here!(), |rig| {
+        std::fs::write(rig.dir.join("loop.txt"), "echo $- $1; exec sleep 1000\n").unwrap();
+        let own = ["--interpreter", "sh", "--interpreter-args", "-e -u"];
+        rig.ok(&[&["start", "--name", "loop", "loop.txt"], &own[..], &["--", "word"]].concat());
+        assert_eq!(rig.ok(&["get-command", "loop"]), "sh -e -u loop.txt word\n");
+        rig.until("its line", || rig.ok(&["logs", "loop", "--out"]).contains("word").then_some(()));
+        let said = rig.refused(1, &["start", "--interpreter", "nope", "loop.txt", "-n", "x"]);
+        assert!(said.contains("nope: no such program"), "{said}");
+        assert!(rig.refused(2, &["adjust", "loop", "--interpreter", "sh"]).contains("--command"));
+        let file = r#"{"services": [{"name": "job", "command": ["loop.txt", "a b"],
+            "interpreter": "sh", "interpreter_args": "-e"}]}"#;
+        std::fs::write(rig.dir.join("job.json"), file).unwrap();
+        rig.ok(&["import", "job.json"]);
+        assert_eq!(rig.ok(&["get-command", "job"]), "sh -e loop.txt 'a b'\n");
+    });
+}
+
+#[test]
+fn a_look_alike_does_what_was_said_that_it_does() {
+    isolated(here!(), |rig| {
+        let mut other = Command::new("sleep").arg("777").current_dir(&rig.dir).spawn().unwrap();
+        let start = |what: &[&str]| {
+            let words = [&["start", "--name", what[1]], what, &["--", "sleep", "777"]].concat();
+            rig.opm(&words)
+        };
+        assert_eq!(start(&["--look-alike", "refuse"]).code, Some(5));
+        let ran = start(&["--look-alike", "warn"]);
+        assert!(ran.code == Some(0) && ran.err.contains("runs the same command"), "{ran:?}");
+        let ran = start(&["--look-alike", "ignore"]);
+        assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
+        other.kill().unwrap();
+        other.wait().unwrap();
     });
 }

@@ -14,12 +14,14 @@ mod process_stat;
 mod service_json;
 mod service_listen;
 mod service_name;
+mod service_resources;
 mod service_selector;
 mod service_time;
 mod sys_block;
 mod sys_guarded;
 mod sys_held;
 mod sys_home;
+mod sys_listeners;
 mod sys_namespace;
 mod sys_output_of;
 

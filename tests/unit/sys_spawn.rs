@@ -1,14 +1,13 @@
 //! Children that share this process's memory: what they may not change, and what ends them alone.
 use opm::process::journal_format::{SIGNATURE_BYTES, Signature};
 use opm::process::{Exit, Identity, Namespace};
-use opm::service::options::Exec;
 use opm::sys::attributes::{Means, own};
 use opm::sys::block::{Block, Blocks};
 use opm::sys::exec_pipe::ExecPipe;
 use opm::sys::spawn::*;
 use opm::sys::{
-    Child, Errno, Features, Launch, Plan, Reach, Result, Stage, Streams, Strings, limits, pidfd,
-    raw,
+    Child, Errno, Features, Launch, Orders, Plan, Reach, Result, Stage, Streams, Strings, limits,
+    pidfd, raw,
 };
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::ffi::c_int;
@@ -139,7 +138,7 @@ impl Rig {
             path: "/bin",
             cwd: "/",
             attributes: &attributes,
-            exec: Exec::default(),
+            orders: &Orders::default(),
             streams: Streams::Files,
             living: None,
             log_out: &path("out"),

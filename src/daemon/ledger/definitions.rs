@@ -23,12 +23,12 @@ const LINES_PER_MS: u64 = 1_000;
 #[serde(rename_all = "snake_case")]
 enum Line {
     /// What a definer had, by its checksum.
-    Env(u64, Context),
+    Env(u64, Box<Context>),
     Service {
         line: u64,
         id: Id,
         base: u64,
-        spec: Spec,
+        spec: Box<Spec>,
     },
     /// The service of that line was removed. The journal says so too; this is for the day when
     /// the journal is lost.
@@ -93,9 +93,9 @@ fn encode_all<'a>(
         let base = key_of(context);
         let is_known = known.get(&base).is_some_and(|known| known.strong_count() > 0);
         if !is_known && added.insert(base, Rc::downgrade(context)).is_none() {
-            encode(&Line::Env(base, (**context).clone()), &mut bytes)?;
+            encode(&Line::Env(base, Box::new((**context).clone())), &mut bytes)?;
         }
-        encode(&Line::Service { line, id, base, spec: spec.clone() }, &mut bytes)?;
+        encode(&Line::Service { line, id, base, spec: Box::new(spec.clone()) }, &mut bytes)?;
     }
     Ok((bytes, added))
 }
@@ -125,12 +125,12 @@ impl<F: std::fmt::Debug> Definitions<F> {
             lines += 1;
             match line.strip_suffix(b"\n").and_then(decode) {
                 Some(Ok(Line::Env(key, context))) => {
-                    contexts.insert(key, Rc::new(context));
+                    contexts.insert(key, Rc::from(context));
                 }
                 Some(Ok(Line::Service { line, id, base, spec })) => {
                     next_line = next_line.max(line.saturating_add(1));
                     let base = contexts.entry(base).or_default().clone();
-                    loaded.services.insert(line, (id, Definition { spec, base }));
+                    loaded.services.insert(line, (id, Definition { spec: *spec, base }));
                 }
                 Some(Ok(Line::Removed(line))) => {
                     next_line = next_line.max(line.saturating_add(1));

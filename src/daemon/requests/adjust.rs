@@ -1,10 +1,12 @@
 //! Other definitions for services that exist: on record at once, in effect from the next start on.
 use super::define::cannot_write;
+use super::lookalike::Candidates;
 use super::wait::{Pending, done};
+use crate::daemon::learn::why_not;
 use crate::daemon::{ClientId, Daemon};
-use crate::service::context::Attributes;
+use crate::service::machine::Input;
 use crate::service::spec::{Change, Definition, Id, Spec};
-use crate::sys::Kernel;
+use crate::sys::{Errno, Kernel};
 use crate::wire::Failure;
 
 impl<K: Kernel> Daemon<K> {
@@ -14,6 +16,7 @@ impl<K: Kernel> Daemon<K> {
         client: ClientId,
         target: &str,
         change: &Change,
+        now: bool,
     ) -> Result<Pending, Failure> {
         let (ids, mut pending) = self.pending(client, target)?;
         let mut changed = Vec::new();
@@ -30,17 +33,23 @@ impl<K: Kernel> Daemon<K> {
             if spec.name != *name {
                 self.check_rename(name, &spec.name, lives)?;
             }
-            self.check_granted(&spec)?;
+            check_granted(&mut self.kernel, &self.home, &spec)?;
             let keys = old.differences(&spec);
             if keys.is_empty() {
                 pending.say(id, done(format!("{name}: nothing changes")));
                 continue;
             }
-            let when = if lives { " (from its next start on)" } else { "" };
+            let when = if lives && !now { " (from its next start on)" } else { "" };
             pending.say(id, done(format!("{name}: changed {}{when}", keys.join(", "))));
             changed.push((line, id, Definition { spec, base: base.clone() }));
         }
+        let ids: Vec<Id> = changed.iter().map(|(_, id, _)| *id).collect();
         self.replace_definitions(changed)?;
+        for id in ids {
+            if now && self.services.get(id).is_some_and(|service| service.is_live()) {
+                self.bring_up(id, Input::Restart, &mut Candidates::new(true), &mut pending);
+            }
+        }
         Ok(pending)
     }
 
@@ -54,20 +63,6 @@ impl<K: Kernel> Daemon<K> {
             return refuse(format!("it has a live incarnation (opm stop {old} first)"));
         }
         Ok(())
-    }
-
-    /// Refuses what was asked for by name and the kernel would refuse a child of this daemon, while
-    /// what runs can still go on.
-    pub(super) fn check_granted(&self, spec: &Spec) -> Result<(), Failure> {
-        let Some(nice) = spec.exec.nice else { return Ok(()) };
-        let wanted = Attributes { nice: nice.0, ..Attributes::default() };
-        match self.kernel.lacking(&wanted) {
-            None => Ok(()),
-            Some(lacking) => {
-                let advice = "start the daemon where it may give that";
-                Err(Failure::plain(format!("{}: it would get {lacking} ({advice})", spec.name)))
-            }
-        }
     }
 
     /// Puts other definitions in the place of those that there are, all or none.
@@ -87,4 +82,22 @@ impl<K: Kernel> Daemon<K> {
         }
         Ok(())
     }
+}
+
+/// Refuses what was asked for by name and the kernel would refuse a child of this daemon, while
+/// what runs can still go on.
+pub(super) fn check_granted<K: Kernel>(
+    kernel: &mut K,
+    home: &str,
+    spec: &Spec,
+) -> Result<(), Failure> {
+    let refused = kernel.who(&spec.exec).and_then(|who| kernel.try_out(&who.orders));
+    refused.map_err(|(stage, errno)| {
+        let text = why_not(spec, home, stage, errno);
+        let advice = match errno {
+            Errno::PERM | Errno::ACCESS => " (start the daemon where it may do that)",
+            _ => "",
+        };
+        Failure::plain(format!("{}: {text}{advice}", spec.name))
+    })
 }

@@ -1,4 +1,5 @@
 //! Services come and go: put on record before anything of them runs, forgotten when nothing does.
+use super::adjust::check_granted;
 use super::lookalike::Candidates;
 use super::wait::{Condition, NO_SERVICE, Pending};
 use crate::daemon::service::Service;
@@ -54,6 +55,17 @@ impl Existing {
 }
 
 impl<K: Kernel> Daemon<K> {
+    fn check_all(&mut self, specs: &[Spec]) -> Result<(), Failure> {
+        for (at, spec) in specs.iter().enumerate() {
+            spec.check().map_err(Failure::usage)?;
+            // Of a thousand of a kind one is tried out.
+            if at == 0 || specs[at - 1].exec != spec.exec {
+                check_granted(&mut self.kernel, &self.home, spec)?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn define_and_start(
         &mut self,
         client: ClientId,
@@ -63,10 +75,7 @@ impl<K: Kernel> Daemon<K> {
         existing: Existing,
     ) -> Result<Pending, Failure> {
         let keep = existing != Existing::Refused;
-        for spec in &specs {
-            spec.check().map_err(Failure::usage)?;
-            self.check_granted(spec)?;
-        }
+        self.check_all(&specs)?;
         let (mut fresh, mut ids, mut changed, mut replaced) = (vec![], vec![], vec![], vec![]);
         for spec in specs {
             let Some(service) = self.services.named(&spec.name) else {

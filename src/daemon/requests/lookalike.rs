@@ -11,15 +11,17 @@ use crate::process::mark::LimitMark;
 use crate::process::stat::{environ_value, parse_cmdline};
 use crate::service::environment::{HOME_VARIABLE, NAME_VARIABLE};
 use crate::service::machine::Generation;
+use crate::service::options::LookAlike;
 use crate::service::spec::{Id, Spec};
 use crate::sys::{self, Kernel};
 use crate::wire::{Outcome, code};
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 
 /// Ancestors of a command that are looked at.
 const ANCESTORS_MAX: usize = 64;
 
-/// A process of our user that is no leader of ours.
+/// A process of a service's user that is no leader of ours.
 #[derive(Debug)]
 struct Candidate {
     pid: Pid,
@@ -47,7 +49,8 @@ struct Looks {
 pub(super) struct Candidates {
     /// The operator's `--force`: the same command is a warning only.
     force: bool,
-    list: Option<Vec<Candidate>>,
+    /// By their user.
+    lists: BTreeMap<u32, Vec<Candidate>>,
 }
 
 /// What stands in the way of a start.
@@ -61,14 +64,13 @@ pub(super) enum Likeness {
 
 impl Candidates {
     pub(super) fn new(force: bool) -> Self {
-        Self { force, list: None }
+        Self { force, lists: BTreeMap::new() }
     }
 }
 
 impl<K: Kernel> Daemon<K> {
-    fn candidates(&mut self) -> Vec<Candidate> {
+    fn candidates(&mut self, uid: u32) -> Vec<Candidate> {
         let Ok(pids) = self.all_processes() else { return Vec::new() };
-        let uid = self.kernel.own_uid();
         let askers = self.askers();
         let mut candidates = Vec::new();
         for pid in pids {
@@ -142,7 +144,12 @@ impl<K: Kernel> Daemon<K> {
         spec: &Spec,
         candidates: &mut Candidates,
     ) -> Option<Likeness> {
-        let list = candidates.list.get_or_insert_with(|| self.candidates());
+        if spec.policy.look_alike == LookAlike::Ignore {
+            return None;
+        }
+        let who = self.kernel.who(&spec.exec).unwrap_or_default();
+        let uid = who.orders.uid().unwrap_or(self.kernel.own_uid());
+        let list = candidates.lists.entry(uid).or_insert_with(|| self.candidates(uid));
         if list.is_empty() {
             return None;
         }
@@ -205,7 +212,7 @@ impl<K: Kernel> Daemon<K> {
             Some(Likeness::Same(pid)) => {
                 let same =
                     format!("{name}: process {pid} runs the same command in the same directory");
-                if !candidates.force {
+                if !candidates.force && spec.policy.look_alike == LookAlike::Refuse {
                     let text = format!("{same} and is not ours (stop it, or start with --force)");
                     return Err(failed(code::REFUSED, text));
                 }
@@ -225,8 +232,8 @@ impl<K: Kernel> Daemon<K> {
         }
         let program = mark_remover(&spec.command)?;
         let advice = match self.kernel.own_uid() {
-            0 => "use setpriv --reuid=USER --regid=GROUP --init-groups",
-            _ => "run opm as root, and there setpriv --reuid=USER --regid=GROUP --init-groups",
+            0 => "use --user USER",
+            _ => "run opm as root, and there use --user USER",
         };
         Some(format!(
             "{}: {program} takes opm's marks off what it starts: after the daemon's death that \

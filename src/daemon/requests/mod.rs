@@ -7,6 +7,7 @@ mod query;
 mod restore;
 pub(super) mod sockets;
 pub(crate) mod wait;
+mod why;
 
 use super::service::Service;
 use super::timers::Timer;
@@ -19,6 +20,7 @@ use crate::service::signal::Signal;
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, Mode, describe};
 use crate::wire::{Failure, Outcome, Reply, Request, Status, code};
+use adjust::check_granted;
 use define::Existing;
 use lookalike::Candidates;
 use std::collections::BTreeSet;
@@ -53,7 +55,9 @@ impl<K: Kernel> Daemon<K> {
                 self.update(services, &env)?;
                 Pending::new(client)
             }
-            Request::Adjust { target, change } => self.adjust(client, &target, &change)?,
+            Request::Adjust { target, change, now } => {
+                self.adjust(client, &target, &change, now)?
+            }
             Request::Stop { target } => self.stop(client, &target)?,
             Request::Restart { target } => self.restart(client, &target)?,
             Request::Remove { target } => self.remove(client, &target)?,
@@ -91,6 +95,7 @@ impl<K: Kernel> Daemon<K> {
             }
             Request::List { usage } => return Ok(Some(self.list(usage))),
             Request::Info { target } => return self.infos(&target).map(Some),
+            Request::Why { target } => return self.whys(&target).map(Some),
             Request::Env { target } => return self.envs(&target).map(Some),
             Request::Logs { target } => return self.log_files(&target).map(Some),
             Request::Health => return Ok(Some(Reply::Health(self.health()))),
@@ -196,7 +201,8 @@ impl<K: Kernel> Daemon<K> {
             return self.feed(id, Input::Start);
         }
         if input == Input::Restart
-            && let Err(refused) = self.check_granted(&service.definition.spec)
+            && let Err(refused) =
+                check_granted(&mut self.kernel, &self.home, &service.definition.spec)
         {
             return pending.say(id, failed(refused.code, refused.text));
         }

@@ -1,6 +1,5 @@
 //! What is true now, for those who ask. Nothing is sampled while nobody does.
 use crate::daemon::Daemon;
-use crate::daemon::events::{BY_OPM, exit_parts};
 use crate::daemon::service::Service;
 use crate::process::Pid;
 use crate::process::command::pattern_of_argv;
@@ -60,7 +59,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// As [`Daemon::resolve`]; a part of the target that names nothing is a refusal.
-    fn resolve_all(&self, target: &str) -> Result<Vec<Id>, Failure> {
+    pub(super) fn resolve_all(&self, target: &str) -> Result<Vec<Id>, Failure> {
         let (ids, missing) = self.resolve(target)?;
         match missing.into_iter().next() {
             Some(outcome) => Err(Failure::new(outcome.code, outcome.text)),
@@ -161,18 +160,14 @@ impl<K: Kernel> Daemon<K> {
         Some(usage)
     }
 
-    fn info(&mut self, id: Id) -> Option<Info> {
+    pub(super) fn info(&mut self, id: Id) -> Option<Info> {
         let used = self.usage(id);
         let row = self.row(id, used.as_ref())?;
         let identity = self.identity(id);
         let cgroup = row.pid.and_then(|pid| self.kernel.cgroup(pid));
         let service = self.services.get(id)?;
-        let attributes = &service.definition.attributes();
-        let note = self.stopping_note(id).or_else(|| service.reason());
-        let note = note.or_else(|| self.log_trouble(service));
-        let note = note.or_else(|| self.kernel.lacking(attributes));
+        let (attributes, note) = (&service.definition.attributes(), self.note(id));
         let at = |ms: u64| (ms > 0).then(|| rfc3339(ms));
-        let (code, signal) = exit_parts(service.exit);
         let [log_out, log_error] = self.logs_of(service.name());
         let mut env_keys: Vec<String> =
             self.env_of(service).into_iter().map(|(key, _)| key).collect();
@@ -180,12 +175,9 @@ impl<K: Kernel> Daemon<K> {
         Some(Info {
             pids: used.map_or_else(Vec::new, |used| used.pids.into_iter().collect()),
             started_at: row.pid.and_then(|_| at(service.started_at)),
-            last_exit: service.exit.map(|_| LastExit {
-                code,
-                signal,
-                by: service.by_opm.then(|| BY_OPM.to_owned()),
-                at: at(service.exited_at),
-            }),
+            last_exit: service
+                .last_death()
+                .map(|death| LastExit { lived_ms: None, ..death.told() }),
             ready: service.machine.is_ready(),
             pattern: pattern_of_argv(&service.definition.spec.command),
             policy: service.definition.spec.options(),
@@ -203,22 +195,25 @@ impl<K: Kernel> Daemon<K> {
         })
     }
 
+    /// What there is to say of where it stands, and of what it lacks.
+    pub(super) fn note(&self, id: Id) -> Option<String> {
+        let service = self.services.get(id)?;
+        let note = self.stopping_note(id).or_else(|| service.reason());
+        let note = note.or_else(|| self.log_trouble(service));
+        note.or_else(|| self.kernel.lacking(&service.definition.attributes()))
+    }
+
     /// What the running incarnation of a service has in its environment, or the next one will,
     /// whose pid is not known yet.
-    fn env_of(&self, service: &Service) -> Env {
+    pub(super) fn env_of(&self, service: &Service) -> Env {
         let next = (self.ledger.sequence.0 + 1, 0);
         let tree = self.trees.get(service.id).map(|tree| (tree.generation.0, tree.leader.pid));
         let (generation, pid) = tree.unwrap_or(next);
         let mark =
             EnvMark { home_key: self.ledger.header.home_key, id: service.id, generation, pid };
-        let mark = mark.value();
-        let env = environment(
-            &service.definition,
-            &self.home,
-            &mark,
-            self.launches.outer.as_deref(),
-            pid,
-        );
+        let (mark, outer) = (mark.value(), self.launches.outer.as_deref());
+        let account = self.kernel.who(&service.definition.spec.exec).unwrap_or_default().env;
+        let env = environment(&service.definition, &account, &self.home, &mark, outer, pid);
         env.map(|(name, value)| (name.to_owned(), value.into_owned())).collect()
     }
 

@@ -98,12 +98,15 @@ impl Pending {
         }
     }
 
-    /// What became of a service; what was said of it before were warnings.
+    /// What became of a service, behind what was said of it before.
     pub(super) fn say(&mut self, id: Id, mut outcome: Outcome) {
         let earlier = self.outcomes.iter_mut().find(|(of, _)| *of == id && id != NO_SERVICE);
         match earlier {
             Some((_, earlier)) => {
                 outcome.warnings.append(&mut earlier.warnings);
+                if !earlier.text.is_empty() {
+                    outcome.text = format!("{}; {}", earlier.text, outcome.text);
+                }
                 *earlier = outcome;
             }
             None => self.outcomes.push((id, outcome)),

@@ -118,7 +118,8 @@ impl<K: Kernel> Trees<K> {
             let asked = tree.stop.as_ref().is_some_and(|stop| stop.signal == libc::SIGKILL);
             let by_opm = (tree.kills > 0 || asked) && exit == Exit::Signal(libc::SIGKILL);
             let (generation, pid) = (tree.generation, tree.leader.pid);
-            facts.push(Fact::Exited { id, generation, pid, exit, by_opm });
+            let lived = cx.now.saturating_sub(tree.since);
+            facts.push(Fact::Exited { id, generation, pid, exit, by_opm, lived });
             // It was stopping already: what is left has not been asked yet.
             self.signal_rest(cx, id);
         }

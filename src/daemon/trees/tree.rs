@@ -65,8 +65,8 @@ pub(crate) enum Fact {
     Execed { id: Id, generation: Generation, pid: Pid },
     /// Nothing was exec'd, and the child is gone.
     LaunchFailed { id: Id, generation: Generation, stage: Stage, errno: Errno },
-    /// The leader has exited. `by_opm`: by our SIGKILL.
-    Exited { id: Id, generation: Generation, pid: Pid, exit: Exit, by_opm: bool },
+    /// The leader has exited. `by_opm`: by our SIGKILL. `lived`: how long it ran, in milliseconds.
+    Exited { id: Id, generation: Generation, pid: Pid, exit: Exit, by_opm: bool, lived: u64 },
     /// Nothing of it lives. The last word on it.
     Emptied { id: Id, generation: Generation },
     /// Why a tree is not confirmed empty.

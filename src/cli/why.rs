@@ -1,0 +1,204 @@
+//! `why`: one screen on where a service stands, since when, for which reason, and what to do.
+//!
+//! The daemon says what it knows; the last lines of stderr and who listens on a port are looked up
+//! here. What is said is a fact, or it says whose opinion it is.
+use super::client::Need;
+use super::launch;
+use super::output::{Done, escape, show};
+use super::render::last_exit;
+use super::request::{Call, collect};
+use crate::service::options::text_of;
+use crate::service::spec::join;
+use crate::service::units::{Span, human_uptime};
+use crate::sys::listeners::listeners;
+use crate::wire::{Info, Process, Reply, Request, Row, Status, Why};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+
+/// So many lines of a log are shown.
+const LINES_MAX: usize = 10;
+/// So much of a line is shown.
+const LINE_CHARS_MAX: usize = 200;
+/// Ports that are looked up.
+const PORTS_MAX: usize = 4;
+
+/// How programs say that somebody else has their port.
+const IN_USE: [&str; 3] = ["eaddrinuse", "address already in use", "connection in use"];
+
+/// All that is known of one service.
+#[derive(Serialize)]
+struct Told {
+    #[serde(flatten)]
+    why: Why,
+    /// The last lines of stderr.
+    stderr: Vec<String>,
+    /// Who has the ports that it asked for in vain.
+    listeners: Vec<Listener>,
+    advice: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Listener {
+    port: u16,
+    /// Empty: they can't be seen by this user.
+    processes: Vec<Process>,
+}
+
+pub(super) fn why(call: &Call) -> Done {
+    let request = |target| Request::Why { target };
+    let (whys, worst) = collect(call, Need::Record, request, |reply| {
+        let Reply::Why(whys) = reply else { return None };
+        Some(whys.drain(..).map(|why| (why.info.row.id, why)).collect())
+    })?;
+    let told: Vec<Told> = whys.into_iter().map(look).collect();
+    show(call.json(), &told, |told| told.iter().map(screen).collect::<Vec<_>>().join("\n"))?;
+    Ok(worst)
+}
+
+/// Adds what the daemon doesn't look at.
+fn look(why: Why) -> Told {
+    let stderr = why.info.log_error.as_deref().map_or(Vec::new(), last_lines);
+    let is_well = why.info.row.status == Status::Online && why.info.ready;
+    let ports = if is_well { BTreeSet::new() } else { ports(&stderr, why.port) };
+    let process =
+        |(pid, words): (i32, Vec<String>)| Process { pid, command: join(&words), is_sure: false };
+    let found = ports.into_iter().filter_map(|port| Some((port, listeners(port)?)));
+    let found = found
+        .map(|(port, who)| Listener { port, processes: who.into_iter().map(process).collect() });
+    let mut told = Told { stderr, listeners: found.collect(), advice: Vec::new(), why };
+    told.advice = advice(&told);
+    told
+}
+
+/// The last lines of a file; none if it can't be read.
+fn last_lines(path: &str) -> Vec<String> {
+    let text = launch::tail(Path::new(path), 0).unwrap_or_default();
+    let lines = text.lines().filter(|line| !line.trim().is_empty()).collect::<Vec<_>>();
+    let last = &lines[lines.len().saturating_sub(LINES_MAX)..];
+    last.iter().map(|line| line.chars().take(LINE_CHARS_MAX).collect()).collect()
+}
+
+/// The ports in lines that say that an address is in use; where they name none, that of PORT.
+fn ports(stderr: &[String], variable: Option<u16>) -> BTreeSet<u16> {
+    let lower = stderr.iter().map(|line| line.to_ascii_lowercase());
+    let telling: Vec<String> =
+        lower.filter(|line| IN_USE.iter().any(|words| line.contains(words))).collect();
+    let mut ports = BTreeSet::new();
+    for line in &telling {
+        let apart = |c: char| c.is_whitespace() || "()'\",".contains(c);
+        let mut before = "";
+        for word in line.split(apart).filter(|word| !word.is_empty()) {
+            let word = word.trim_end_matches([':', '.']);
+            let number = match word.rsplit_once(':') {
+                Some((host, port)) => Some(port).filter(|_| is_host(host)),
+                None => Some(word).filter(|_| before == "port" || before.parse::<IpAddr>().is_ok()),
+            };
+            ports.extend(number.and_then(|port| port.parse::<u16>().ok()).filter(|port| *port > 0));
+            before = word;
+        }
+    }
+    if ports.is_empty() && !telling.is_empty() {
+        ports.extend(variable);
+    }
+    ports.into_iter().take(PORTS_MAX).collect()
+}
+
+/// Whether a port may stand behind it: no hour does, nor hour and minute.
+fn is_host(text: &str) -> bool {
+    let is_v6 = text.is_empty() || text.starts_with([':', '[']);
+    is_v6 || !text.contains(':') && text.contains(['.', '*']) || text == "localhost"
+}
+
+/// What to do next.
+fn advice(told: &Told) -> Vec<String> {
+    let Info { row: Row { name, status, .. }, ready, done, note, .. } = &told.why.info;
+    let taken = told.listeners.iter().map(|Listener { port, processes }| match &processes[..] {
+        [] => format!("ask as root who listens on port {port}"),
+        [first, ..] => format!("end pid {}, or give {name} another port", first.pid),
+    });
+    let said = note.as_deref().unwrap_or_default();
+    let next = match status {
+        Status::Online if !ready => format!("opm logs {name}: it is not ready"),
+        Status::Online if said.is_empty() => return taken.collect(),
+        Status::Online => format!("see to that, then opm restart {name}"),
+        Status::Starting => format!("opm wait {name} --for online"),
+        Status::Stopping => "end what it waits for, or wait (see opm doctor)".to_owned(),
+        Status::Waiting => format!("mend what ended it; opm start {name} does not wait"),
+        Status::Stopped if *done => format!("nothing: opm start {name} runs it again"),
+        Status::Stopped => format!("opm start {name}"),
+        Status::Errored => format!("mend what ended it, then opm start {name}"),
+    };
+    taken.chain([next]).collect()
+}
+
+fn screen(told: &Told) -> String {
+    let Why { info, since, for_ms, halted, deaths, waits_for, .. } = &told.why;
+    let Info { row, ready, done, note, failed_restarts, policy, .. } = info;
+    let mut head = format!("{}: {}", row.name, row.status.word());
+    if row.status == Status::Online {
+        head.push_str(if *ready { ", ready" } else { ", not ready" });
+    }
+    head.extend(since.iter().map(|at| format!(" since {at}")));
+    head.extend(for_ms.map(|ms| format!(" ({})", human_uptime(ms))));
+    head.extend(row.pid.map(|pid| format!(", pid {pid}")));
+    let reason = match row.status {
+        _ if note.is_some() => note.as_deref(),
+        Status::Stopped if *halted => Some("an operator stopped it"),
+        Status::Stopped if *done => Some("it has done its work"),
+        Status::Waiting => Some("it died, and waits before it is started again"),
+        _ => None,
+    };
+    let mut lines = vec![head];
+    lines.extend(reason.map(|reason| format!("why: {reason}")));
+    lines.extend(row.next_at.iter().map(|at| format!("next start: {at}")));
+    lines.extend(waits_for.iter().map(|Process { pid, command, is_sure }| {
+        let sure = if *is_sure { "" } else { ", which may be of it" };
+        format!("waits for pid {pid}{sure}: {command}")
+    }));
+    if !deaths.is_empty() {
+        let forgiven = policy.get("max_restarts").map_or(String::new(), text_of);
+        let count = format!("{failed_restarts} quick in a row, {forgiven} forgiven");
+        lines.push(format!("last deaths ({count}):"));
+    }
+    lines.extend(deaths.iter().rev().map(|death| {
+        let lived = death.lived_ms.map(|ms| format!(", after {}", Span { ms }));
+        format!("  {}{}", last_exit(death), lived.unwrap_or_default())
+    }));
+    if let (Some(path), false) = (&info.log_error, told.stderr.is_empty()) {
+        lines.push(format!("last lines of stderr ({path}):"));
+        lines.extend(told.stderr.iter().map(|line| format!("  {line}")));
+    }
+    lines.extend(told.listeners.iter().map(|Listener { port, processes }| {
+        let who = processes.iter().map(|it| format!("pid {} ({})", it.pid, it.command));
+        let who = who.collect::<Vec<_>>().join(", ");
+        let who = if who.is_empty() { "a process that this user can't see" } else { &who };
+        format!("port {port}: {who} listens on it")
+    }));
+    lines.extend(told.advice.iter().map(|what| format!("next: {what}")));
+    lines.iter().map(|line| escape(line) + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_taken_from_lines_that_say_that_it_is_in_use() {
+        for (line, expected) in [
+            ("Error: listen EADDRINUSE: address already in use :::3000", vec![3000]),
+            ("bind() to 0.0.0.0:80 failed (98: Address already in use)", vec![80]),
+            ("listening socket *:6379: bind: Address already in use", vec![6379]),
+            ("Connection in use: ('127.0.0.1', 8000)", vec![8000]),
+            ("could not bind port 5432: Address already in use", vec![5432]),
+            ("OSError: [Errno 98] Address already in use", vec![7]),
+            ("2026/01/02 03:22:05 [emerg] bind() to [::]:80: address already in use", vec![80]),
+            ("03:22 2026-01-02T03:22:25.5Z address already in use on localhost:81.", vec![81]),
+            ("listening on 0.0.0.0:80", vec![]),
+        ] {
+            let found: Vec<u16> = ports(&[line.to_owned()], Some(7)).into_iter().collect();
+            assert_eq!(found, expected, "{line}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! `opm why`: where a service stands, since when, and what is known of the reason. Facts alone:
+//! what follows from them is said by the command.
+use crate::daemon::Daemon;
+use crate::daemon::service::{Death, Service};
+use crate::process::stat::parse_cmdline;
+use crate::service::spec::{Id, join};
+use crate::service::time::rfc3339;
+use crate::sys::Kernel;
+use crate::wire::{Failure, Process, Reply, Status, Why};
+
+impl<K: Kernel> Daemon<K> {
+    pub(super) fn whys(&mut self, target: &str) -> Result<Reply, Failure> {
+        let ids = self.resolve_all(target)?;
+        Ok(Reply::Why(ids.into_iter().filter_map(|id| self.why(id)).collect()))
+    }
+
+    fn why(&mut self, id: Id) -> Option<Why> {
+        let info = self.info(id)?;
+        let is_stopping = info.row.status == Status::Stopping;
+        let (ours, unsure) = if is_stopping { self.trees.members(id) } else { Default::default() };
+        let of_it = ours.into_iter().map(|pid| (pid, true));
+        let all = of_it.chain(unsure.into_iter().map(|pid| (pid, false)));
+        let waits_for = all.map(|(pid, is_sure)| {
+            let words = self.kernel.cmdline(pid).map(|text| parse_cmdline(&text));
+            Process { pid, command: join(&words.unwrap_or_default()), is_sure }
+        });
+        let (waits_for, wall) = (waits_for.collect(), self.kernel.wall());
+        let service = self.services.get(id)?;
+        let port = self.env_of(service).into_iter().find(|(name, _)| name == "PORT");
+        let since = Some(since(service)).filter(|since| *since > 0);
+        // Of those before this daemon the newest alone is on record.
+        let last = service.last_death();
+        let deaths = if service.past.is_empty() { last.as_slice() } else { &service.past };
+        Some(Why {
+            info,
+            since: since.map(rfc3339),
+            for_ms: since.map(|since| wall.saturating_sub(since)),
+            halted: service.halted,
+            deaths: deaths.iter().map(Death::told).collect(),
+            waits_for,
+            port: port.and_then(|(_, value)| value.parse().ok()),
+        })
+    }
+}
+
+/// Since when it is where it is, as Unix milliseconds; 0: not known. Of what an earlier daemon saw
+/// there is on record when it was started, and when it ended.
+fn since(service: &Service) -> u64 {
+    match (service.announced.at, service.status()) {
+        (0, Status::Online | Status::Starting) => service.started_at,
+        (0, _) => service.exited_at,
+        (at, _) => at,
+    }
+}

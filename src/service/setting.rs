@@ -1,0 +1,218 @@
+//! The types of values that an option can have: how they are read from a word of the command line
+//! and from JSON, and written back.
+use super::json::kind;
+use super::listen::Listen;
+use super::resources::{Nice, OomScore, Written};
+use super::signal::Signal;
+use super::units::{Delay, Span};
+use serde_json::{Number, Value};
+
+/// A value of JSON as one word; of a list, its items as one.
+pub fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(text_of).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
+/// What stands between the words of an option that was given several times.
+pub const BETWEEN_WORDS: char = '\n';
+
+/// A type of values that an option can have.
+pub(super) trait Setting: Sized {
+    /// Whether it is a list.
+    const REPEATS: bool = false;
+    /// Whether a comma in a word is one between items of a list.
+    const ENDS_AT_COMMA: bool = true;
+
+    /// Reads what stands on the command line.
+    fn parse(text: &str) -> Result<Self, String>;
+
+    /// What [`Setting::read`] reads back.
+    fn write(&self) -> Value;
+
+    /// What a number of JSON means.
+    fn of_number(_number: &Number) -> Result<Self, String> {
+        Err("expected a string, found a number".to_owned())
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::String(text) => Self::parse(text),
+            Value::Number(number) => Self::of_number(number),
+            other => Err(format!("expected a string, found {}", kind(other))),
+        }
+    }
+}
+
+impl Setting for bool {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "expected true or false".to_owned())
+    }
+
+    fn write(&self) -> Value {
+        (*self).into()
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_bool().ok_or_else(|| format!("expected true or false, found {}", kind(value)))
+    }
+}
+
+/// Whole numbers within a range, which in JSON are no strings.
+macro_rules! by_number {
+    ($($type:ty, $what:literal, $parse:expr, $number:expr;)*) => {$(
+        impl Setting for $type {
+            fn parse(text: &str) -> Result<Self, String> {
+                $parse(text).ok_or_else(|| concat!("expected ", $what).to_owned())
+            }
+
+            fn write(&self) -> Value {
+                $number(self).into()
+            }
+
+            fn read(value: &Value) -> Result<Self, String> {
+                let found = if value.is_number() { value.to_string() } else { kind(value).into() };
+                Self::parse(&found).map_err(|expected| format!("{expected}, found {found}"))
+            }
+        }
+    )*};
+}
+
+by_number! {
+    u32, "a whole number up to 4294967295", |text: &str| text.parse().ok(), |it: &u32| *it;
+    Nice, "a whole number from -20 to 19",
+        |text: &str| text.parse().ok().filter(|it| (-20..=19).contains(it)).map(Self),
+        |it: &Self| it.0;
+    OomScore, "a whole number from -1000 to 1000",
+        |text: &str| text.parse().ok().filter(|it| (-1000..=1000).contains(it)).map(Self),
+        |it: &Self| it.0;
+}
+
+/// Nothing was said: `null` in JSON, and no word on the command line.
+impl<T: Setting> Setting for Option<T> {
+    const REPEATS: bool = T::REPEATS;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        T::parse(text).map(Some)
+    }
+
+    fn write(&self) -> Value {
+        self.as_ref().map_or(Value::Null, T::write)
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        if value.is_null() { Ok(None) } else { T::read(value).map(Some) }
+    }
+}
+
+/// Items in one word or several, a list in JSON; nothing is the empty list.
+impl<T: Setting> Setting for Vec<T> {
+    const REPEATS: bool = true;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let between = |c| c == BETWEEN_WORDS || T::ENDS_AT_COMMA && c == ',';
+        let items = text.split(between).filter(|_| !text.is_empty());
+        items.map(|item| T::parse(item.trim())).collect()
+    }
+
+    fn write(&self) -> Value {
+        self.iter().map(T::write).collect()
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::Array(items) => items.iter().map(T::read).collect(),
+            Value::String(text) => Self::parse(text),
+            one => T::read(one).map(|item| vec![item]),
+        }
+    }
+}
+
+impl Setting for Listen {
+    /// A comma goes before what else is said of the same socket.
+    const ENDS_AT_COMMA: bool = false;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::parse(text)
+    }
+
+    fn write(&self) -> Value {
+        self.to_string().into()
+    }
+
+    /// A port.
+    fn of_number(number: &Number) -> Result<Self, String> {
+        Self::parse(&number.to_string())
+    }
+}
+
+/// Any text but none, such as a path.
+impl Setting for String {
+    const ENDS_AT_COMMA: bool = false;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let is_text = !text.is_empty() && !text.contains('\0');
+        is_text.then(|| text.to_owned()).ok_or_else(|| "expected a path".to_owned())
+    }
+
+    fn write(&self) -> Value {
+        self.as_str().into()
+    }
+}
+
+/// Types that have a text of their own, and what a number in its place means.
+macro_rules! by_text {
+    ($($type:ty: $of_number:expr),* $(,)?) => {$(
+        impl Setting for $type {
+            fn parse(text: &str) -> Result<Self, String> {
+                <$type>::parse(text)
+            }
+
+            fn write(&self) -> Value {
+                self.to_string().into()
+            }
+
+            fn of_number(number: &Number) -> Result<Self, String> {
+                $of_number(number)
+            }
+        }
+    )*};
+}
+by_text! {
+    Span: no_unit,
+    Delay: no_unit,
+    Signal: |number: &Number| Self::parse(&number.to_string()),
+}
+
+/// In JSON a number will do; of what has parts, a list, or an object of `NAME=VALUE`.
+impl<T: super::resources::Value> Setting for Written<T> {
+    const REPEATS: bool = T::IS_LIST;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let text = text.replace(BETWEEN_WORDS, ",");
+        Ok(Self { value: T::parse(&text)?, text })
+    }
+
+    fn write(&self) -> Value {
+        self.text.as_str().into()
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        Self::parse(&match value {
+            Value::Object(map) if T::IS_LIST => {
+                let pairs = map.iter().map(|(name, it)| format!("{name}={}", text_of(it)));
+                pairs.collect::<Vec<_>>().join(",")
+            }
+            Value::Array(_) if T::IS_LIST => text_of(value),
+            Value::String(_) | Value::Number(_) => text_of(value),
+            other => return Err(format!("expected a string, found {}", kind(other))),
+        })
+    }
+}
+
+/// A bare number could mean seconds or milliseconds, and PM2 and systemd differ.
+fn no_unit<T>(n: &Number) -> Result<T, String> {
+    Err(format!("a number needs a unit, as in \"{n}ms\" or \"{n}s\""))
+}

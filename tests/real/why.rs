@@ -1,0 +1,89 @@
+//! What `opm why` says: facts that the kernel, the logs and the daemon have.
+use crate::namespace::isolated;
+use crate::rig::Rig;
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// A service that writes a line to stderr and exits with 3, until it is errored.
+fn errored(rig: &Rig, name: &str, line: &str) {
+    let script = format!("echo \"{line}\" >&2; exit 3");
+    let often = ["--max-restarts", "1", "--restart-delay", "10ms"];
+    rig.ok(&[&["start", "--name", name], &often[..], &["--", "sh", "-c", &script]].concat());
+    rig.until_status(name, "errored");
+}
+
+fn why(rig: &Rig, name: &str) -> (String, Value) {
+    (rig.ok(&["why", name]), rig.json(&["why", name])[0].take())
+}
+
+#[test]
+fn deaths_and_last_words_are_told() {
+    isolated(here!(), |rig| {
+        errored(rig, "web", "no such table: users");
+        let (text, json) = why(rig, "web");
+        for part in [
+            "web: errored since ",
+            "\nwhy: 2 quick deaths in a row\n",
+            "last deaths (2 quick in a row, 1 forgiven):\n  code 3 at ",
+            "\n  no such table: users\n",
+            "\nnext: mend what ended it, then opm start web\n",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let deaths = json["deaths"].as_array().unwrap();
+        assert_eq!(deaths.len(), 2);
+        assert!(deaths.iter().all(|death| death["code"] == 3 && death["lived_ms"].is_u64()));
+        assert_eq!(json["stderr"].as_array().unwrap().last().unwrap(), "no such table: users");
+        assert!(json["for_ms"].is_u64() && json["listeners"].as_array().unwrap().is_empty());
+        // What is on record outlives the daemon.
+        rig.kill_daemon();
+        let (_, json) = why(rig, "web");
+        assert_eq!((&json["deaths"][0]["code"], &json["status"]), (&3.into(), &"errored".into()));
+        assert!(rig.refused(3, &["why", "nope"]).contains("no such service"));
+    });
+}
+
+#[test]
+fn who_has_the_port_is_told() {
+    isolated(here!(), |rig| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let line = format!("Error: listen EADDRINUSE: address already in use 127.0.0.1:{port}");
+        errored(rig, "web", &line);
+        let (text, json) = why(rig, "web");
+        let own = std::process::id();
+        assert!(text.contains(&format!("\nport {port}: pid {own} (")), "{text}");
+        assert_eq!(json["listeners"][0]["processes"][0]["pid"], own);
+        // Nobody has it any more: nothing is said.
+        drop(listener);
+        let (text, json) = why(rig, "web");
+        assert!(json["listeners"].as_array().unwrap().is_empty() && !text.contains("\nport "));
+    });
+}
+
+#[test]
+fn what_keeps_the_next_one_from_starting_is_named() {
+    isolated(here!(), |rig| {
+        let script = "trap '' TERM; sleep 1234 & echo $! >pid; wait";
+        let patient = ["--stop-timeout", "1h"];
+        rig.ok(&[&["start", "--name", "web"], &patient[..], &["--", "sh", "-c", script]].concat());
+        let leader = rig.row("web").pid.unwrap();
+        let child: i32 = rig.until("the child", || {
+            std::fs::read_to_string(rig.dir.join("pid")).ok()?.trim().parse().ok()
+        });
+        let mut stop = rig.spawn(&["stop", "web"]);
+        rig.until_status("web", "stopping");
+        rig.kill(leader, Signal::KILL);
+        rig.until_gone(leader);
+        let text = rig.until("its end", || {
+            let (text, json) = why(rig, "web");
+            (json["waits_for"][0]["pid"] == child).then_some(text)
+        });
+        assert!(text.contains(&format!("\nwaits for pid {child}: sleep 1234\n")), "{text}");
+        rig.kill(child, Signal::KILL);
+        stop.wait().unwrap();
+        let (text, json) = why(rig, "web");
+        assert!(text.contains("\nwhy: an operator stopped it\n"), "{text}");
+        assert_eq!(json["deaths"][0]["signal"], "KILL");
+    });
+}

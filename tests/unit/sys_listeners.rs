@@ -1,0 +1,13 @@
+//! Who listens on a port.
+use opm::sys::listeners::*;
+
+#[test]
+fn who_listens_is_found_and_nobody_else() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let found = listeners(port).unwrap();
+    let own = found.iter().find(|(pid, _)| *pid == opm::sys::own_pid());
+    assert_eq!(own.unwrap().1, std::env::args().collect::<Vec<_>>());
+    drop(listener);
+    assert_eq!(listeners(port), None);
+}
