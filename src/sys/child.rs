@@ -264,7 +264,8 @@ fn open_log(p: &Prepared, log: &CStr, flags: c_int) -> Step<c_int> {
     if let (Ok(log), Some(uid)) = (opened, p.orders.uid()) {
         let (_, mode) = raw::status(log, c"");
         // For a program that opens /dev/stderr anew. What a link leads to may be everybody's.
-        if [libc::S_IFREG, libc::S_IFIFO].contains(&(mode & libc::S_IFMT)) {
+        let kind = mode & libc::S_IFMT;
+        if kind == libc::S_IFREG || kind == libc::S_IFIFO {
             let _given = raw::numbers(libc::SYS_fchown, [log as usize, uid as usize, usize::MAX]);
         }
     }

@@ -72,7 +72,9 @@ impl Who {
         for (at, pair) in exec.limit.iter().flat_map(|limits| &limits.value.0) {
             orders.limits[*at] = Some(*pair);
         }
-        let user = orders.take_user(exec)?;
+        // The files of users are not read for nothing.
+        let named = exec.user.is_some() || exec.group.is_some() || !exec.groups.is_empty();
+        let user = if named { orders.take_user(exec)? } else { None };
         Ok(Self { orders, env: user.map_or(Vec::new(), env_of) })
     }
 }
