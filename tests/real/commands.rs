@@ -262,7 +262,7 @@ fn is_warned_of_marks(rig: &Rig, advice: &str) {
 #[test]
 fn a_start_that_takes_marks_off_is_warned_of_where_they_are_all_there_is() {
     let setting = Setting { without: "time-namespace", ..Setting::default() };
-    isolated_in(setting, here!(), |rig| is_warned_of_marks(rig, "(use setpriv"));
+    isolated_in(setting, here!(), |rig| is_warned_of_marks(rig, "(use --user"));
 }
 
 #[test]
