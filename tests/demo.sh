@@ -1,5 +1,5 @@
 #!/bin/sh
-# The law on a stage, in ten seconds: a service is killed, and its next incarnation starts only
+# The law on a stage, in some ten seconds: a service is killed, and its next incarnation starts only
 # after the kernel has confirmed the end of the last; the daemon is killed, and the next one
 # takes over what runs. Needs nothing but sh; leaves nothing behind.
 set -eu
@@ -80,6 +80,55 @@ run events
 [ "$(pid_of worker)" = "$worker" ] || fail "worker is pid $(pid_of worker) now"
 say "both are the same processes as before"
 run ls
+
+if command -v python3 >/dev/null; then
+    say "four instances on one socket, reloaded and restarted under requests"
+    cat >web.py <<'END'
+import os, select, signal, socket, sys
+if sys.argv[1] == "serve":
+    over = []
+    signal.signal(signal.SIGTERM, lambda *_: over.append(1))
+    server = socket.socket(fileno=3)
+    server.setblocking(False)
+    while not over:
+        if select.select([server], [], [], 0.1)[0]:
+            try:
+                client = server.accept()[0]
+            except BlockingIOError:
+                continue
+            client.sendall(b"%d" % os.getpid())
+            client.close()
+    sys.exit()
+sent = answered = refused = 0
+while not os.path.exists("enough"):
+    sent += 1
+    try:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(20)
+        client.connect("web.sock")
+        answered += client.recv(64) != b""
+        client.close()
+        if answered == 1:
+            open("asked", "w").close()
+    except ConnectionRefusedError:
+        refused += 1
+    except OSError as error:
+        print(error)
+print(f"sent {sent}, answered {answered}, refused {refused}")
+END
+    run start --name py -i 4 --listen "unix:$OPM_HOME/web.sock" -- python3 web.py serve
+    python3 web.py ask >requests.txt &
+    asker=$!
+    until_true '[ -e asked ]'
+    run reload py
+    run restart py
+    run restart py-0
+    : >enough
+    wait "$asker"
+    cat requests.txt
+    awk '{ exit !($2 > 0 && $2 == $4 && $6 == "0") }' FS='[ ,]+' requests.txt ||
+        fail "a request was lost"
+fi
 
 say "everything stops, and the reply means that it is true"
 run daemon stop --services

@@ -4,6 +4,7 @@ use crate::service::options::{Group, OPTIONS, Opt, text_of};
 use crate::service::signal::Signal;
 use crate::service::spec::{Restart, Spec};
 use crate::service::units::Span;
+use crate::wire::Scale;
 use clap::{Arg, ArgAction, Command};
 
 pub(super) fn switch(name: &'static str, help: &'static str) -> Arg {
@@ -99,6 +100,16 @@ pub(super) fn restart(command: Command) -> Command {
     command.arg(only()).arg(env_set()).arg(update_env()).arg(reset_env())
 }
 
+pub(super) fn reload(command: Command) -> Command {
+    target(command).arg(update_env())
+}
+
+pub(super) fn scale(command: Command) -> Command {
+    let name = Arg::new("name").value_name("NAME").required(true).help("of the service or group");
+    let count = Arg::new("count").value_name("COUNT").required(true).allow_hyphen_values(true);
+    command.arg(name).arg(count.value_parser(Scale::parse).help("N, +N or -N"))
+}
+
 pub(super) fn adjust(command: Command) -> Command {
     let name = "another name, while nothing of it lives";
     let line = "what it runs, as start takes it; of one service";
@@ -149,6 +160,7 @@ fn table_option(opt: &'static Opt, is_new: bool) -> Arg {
         opt.parse(&mut scratch, text).map(|()| text.to_owned())
     };
     let arg = option(opt.key, opt.value, "").long(opt.flag).help(help.trim_end().to_owned());
+    let arg = if opt.key == "instances" { arg.short('i') } else { arg };
     let arg = if opt.repeats { arg.action(ArgAction::Append) } else { arg };
     arg.value_parser(check).hide(opt.group == Group::Hidden)
 }

@@ -40,6 +40,8 @@ pub const ENTRIES: &[Entry] = &[
         services::stop,
     ),
     entry("restart", &[], "stop, then start again", args::restart, services::restart),
+    entry("reload", &[], "restart, one instance after the other", args::reload, services::reload),
+    entry("scale", &[], "more or fewer instances", args::scale, services::scale),
     entry(
         "remove",
         &["rm", "del", "delete"],

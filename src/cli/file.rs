@@ -4,9 +4,10 @@ use super::environment::{absolute, captured, current_directory, dotenv_of, read_
 use super::output::{Done, Failure, reason, warn};
 use super::program::Place;
 use super::request::{Call, outcomes};
-use super::start::{name_of, text_of};
+use super::start::{name_of, processors, text_of};
 use super::{environment, foreign, poll};
 use crate::service::context::search_path;
+use crate::service::instances::expand;
 use crate::service::selector::Selector;
 use crate::service::spec::{Env, Spec};
 use crate::sys::pidfd;
@@ -124,6 +125,8 @@ pub(super) fn declared(name: &str, choice: &Choice) -> Result<Declared, Failure>
         }
         found.specs.retain(|spec| names.contains(&spec.name.as_str()));
     }
+    let specs = found.specs.into_iter();
+    found.specs = specs.flat_map(|spec| expand(spec, processors())).collect();
     for spec in &mut found.specs {
         if !Path::new(&spec.cwd).is_dir() {
             let text = format!("{label}: {}: cwd: no such directory: {}", spec.name, spec.cwd);

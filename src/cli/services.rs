@@ -1,15 +1,12 @@
 //! The commands about services that exist: one request, and its reply said.
 use super::client::Need;
-use super::output::{
-    Done, Failure, error, no_such, print, print_json, print_outcomes, report, show, write,
-};
+use super::output::{Done, Failure, error, print, print_json, print_outcomes, show, write};
 use super::request::{Call, Found, act, collect, instead, outcomes, strange};
 use super::table::Look;
 use super::{environment, file, logs, poll, render};
-use crate::service::selector::Selector;
 use crate::service::signal::Signal;
 use crate::service::units::Span;
-use crate::wire::{Event, Info, Outcome, Reply, Request, Row, Status, Until, code};
+use crate::wire::{Event, Info, Outcome, Reply, Request, Row, Scale, Status, Until, code};
 use serde_json::{Map, Value};
 
 pub(super) fn stop(call: &Call) -> Done {
@@ -24,10 +21,26 @@ pub(super) fn restart(call: &Call) -> Done {
         return file::start(call, file, true);
     }
     environment::reset(call, &call.target())?;
-    if call.flag("update-env") {
-        environment::update(call, &call.target(), |_| true)?;
-    }
+    update_environment(call)?;
     act(call, |target| Request::Restart { target })
+}
+
+pub(super) fn reload(call: &Call) -> Done {
+    update_environment(call)?;
+    act(call, |target| Request::Reload { target })
+}
+
+fn update_environment(call: &Call) -> Result<(), Failure> {
+    match call.flag("update-env") {
+        true => environment::update(call, &call.target(), |_| true),
+        false => Ok(()),
+    }
+}
+
+pub(super) fn scale(call: &Call) -> Done {
+    let to = call.matches.get_one::<Scale>("count").copied().unwrap_or(Scale::More(0));
+    let group = call.text("name").to_owned();
+    outcomes(&call.client.demand(&Request::Scale { group, to })?)
 }
 
 pub(super) fn remove(call: &Call) -> Done {
@@ -61,26 +74,18 @@ pub(super) fn wait(call: &Call) -> Done {
 
 pub(super) fn list(call: &Call) -> Done {
     let rows = rows(call, !call.flag("no-usage"))?;
-    let (rows, worst) = meant(call, rows)?;
+    let (rows, worst) = match call.target().as_str() {
+        "all" => (rows, code::DONE),
+        _ => meant(call, rows)?,
+    };
     show(call.json(), &rows, |rows| render::list(rows, look()))?;
     Ok(worst)
 }
 
-/// Those rows that the target means, all without one.
+/// Those rows that the target means.
 fn meant(call: &Call, mut rows: Vec<Row>) -> Result<Found<Row>, Failure> {
-    let target = Selector::parse(&call.target()).map_err(Failure::usage)?;
-    let (mut ids, mut worst) = (Vec::new(), code::DONE);
-    for part in target.parts() {
-        let chosen = part.choose(rows.iter().map(|row| (row.id, row.name.as_str())));
-        if chosen.is_empty() && !part.is_all() {
-            worst = report(&no_such(part.text()));
-        }
-        ids.extend(chosen);
-    }
-    rows.retain(|row| ids.contains(&row.id));
-    if worst != code::DONE && rows.is_empty() {
-        return Err(Failure::new(worst, ""));
-    }
+    let (files, worst) = logs::told(call, Need::Record)?;
+    rows.retain(|row| files.iter().any(|file| file.id == row.id));
     Ok((rows, worst))
 }
 

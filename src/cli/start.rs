@@ -13,11 +13,12 @@ use super::{environment, file, services};
 use crate::process::command::{clean_name, default_name, pattern_of_argv};
 use crate::process::shell;
 use crate::service::context::{DEFAULT_PATH, search_path};
+use crate::service::instances::expand;
 use crate::service::name::check_name;
 use crate::service::options::{self, BETWEEN_WORDS, OPTIONS};
 use crate::service::selector::Selector;
 use crate::service::spec::{Change, Env, Spec, is_variable_name};
-use crate::wire::{Reply, Request, Status, code};
+use crate::wire::{Info, Reply, Request, Status, code};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use std::path::{Path, PathBuf};
@@ -229,9 +230,9 @@ fn define(call: &Call, command: Command<'_>) -> Done {
     let spec = Spec { env, dotenv, ..Spec::new(name, words, cwd) };
     let change = Change { options: given_options(call)?, ..Change::default() };
     let spec = change.apply(&spec).map_err(Failure::usage)?;
-    spec.check().map_err(Failure::usage)?;
+    let specs = expand(spec, processors());
+    specs.iter().try_for_each(Spec::check).map_err(Failure::usage)?;
     let force = call.flag("force");
-    let specs = vec![spec];
     let request = Request::Define { specs, base, force, keep: false, replace: false };
     outcomes(&call.client.demand(&request)?)
 }
@@ -258,6 +259,11 @@ fn interpreted(call: &Call, words: Vec<String>) -> Result<Vec<String>, Failure> 
         }
         _ => Ok(words),
     }
+}
+
+/// How many this machine has for us.
+pub(super) fn processors() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX))
 }
 
 /// A directory's path, as it is kept.
@@ -339,10 +345,15 @@ pub(super) fn adjust(call: &Call) -> Done {
     let is_of_one = ["name", "command", "cwd", "env_file"];
     if is_of_one.iter().any(|id| call.matches.contains_id(id)) {
         let infos = services::infos(call)?.0;
-        let [info] = &infos[..] else {
+        let [info, others @ ..] = &infos[..] else { return Err(strange()) };
+        let given = |id: &&&str| call.matches.contains_id(id);
+        let is_other = |other: &Info| other.row.cwd != info.row.cwd;
+        if !others.is_empty() && is_of_one.iter().any(|id| *id != "command" && given(&id))
+            || others.iter().any(is_other)
+        {
             let text = "--name, --command, --cwd and --env-file are for one service";
             return Err(Failure::usage(text));
-        };
+        }
         let (moves, files) = (call.matches.contains_id("cwd"), given_env_files(call)?);
         let cwd = if moves { directory(call)? } else { PathBuf::from(&info.row.cwd) };
         if moves || !files.is_empty() {

@@ -112,7 +112,7 @@ fn first_line(text: &str) -> String {
 
 /// Commands of other supervisors, and what does the same here.
 const ELSEWHERE: &[(&[&str], &str)] = &[
-    (&["reload", "gracefulReload", "startOrRestart", "startOrReload"], "try 'opm restart'"),
+    (&["gracefulReload", "startOrRestart", "startOrReload"], "try 'opm restart'"),
     (&["monit", "monitor", "top", "jlist", "prettylist"], "try 'opm ls' or 'opm ls --json'"),
     (&["startup", "enable", "setup"], "try 'opm daemon setup'"),
     (&["unstartup", "disable"], "try 'opm daemon setup --remove'"),
@@ -121,7 +121,7 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["log", "tail"], "try 'opm logs -f'"),
     (&["id", "pid"], "try 'opm info'"),
     (&["report"], "try 'opm doctor'"),
-    (&["scale", "serve", "deploy", "link", "cluster"], "opm has nothing like it, see 'opm --help'"),
+    (&["serve", "deploy", "link", "cluster"], "opm has nothing like it, see 'opm --help'"),
 ];
 
 /// What to do instead of a command that others have.

@@ -1,7 +1,9 @@
 //! What is to be launched, and what all of it gets.
+use super::vecmap::VecMap;
+use crate::service::environment::NODE_PRELOAD;
 use crate::service::machine::Generation;
-use crate::service::spec::Id;
-use crate::sys::Streams;
+use crate::service::spec::{Definition, Id, Spec};
+use crate::sys::{Kernel, Mode, Streams, write_all_at};
 use std::collections::{HashMap, VecDeque};
 
 /// What is to be launched, and what all of it gets.
@@ -14,7 +16,26 @@ pub(crate) struct Launches {
     pub(crate) foreground: HashMap<String, Streams>,
     /// The home's path leads elsewhere: nothing is launched until it is found again.
     pub(crate) home_lost: bool,
+    /// This daemon has written what node is to load.
+    pub(crate) has_preload: bool,
+    /// Of live incarnations that were started under another definition: that one.
+    pub(crate) former: VecMap<Id, Definition>,
 }
+
+impl Launches {
+    /// Once, before the first that may be a node program with sockets.
+    pub(crate) fn write_preload<K: Kernel>(&mut self, kernel: &mut K, spec: &Spec) {
+        if self.has_preload || spec.held.listen.is_empty() || spec.held.no_node_preload {
+            return;
+        }
+        let file = kernel.open(NODE_PRELOAD, Mode::Fresh);
+        let written = file.and_then(|file| write_all_at(kernel, &file, 0, PRELOAD.as_bytes()));
+        self.has_preload = written.is_ok();
+    }
+}
+
+/// What node is to load.
+const PRELOAD: &str = include_str!("node-preload.cjs");
 
 /// What every process that PID 1 starts holds open: see `predecessor`. No service's name begins so.
 pub(crate) const LIVING: &str = "logs/.living.fifo";

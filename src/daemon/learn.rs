@@ -85,6 +85,9 @@ impl<K: Kernel> Daemon<K> {
         service.note = None;
         service.launch_error = None;
         service.provisional = false;
+        if self.launches.former.remove(&id).is_some() {
+            self.close_sockets();
+        }
         self.emit(id, generation, "spawned", |event| event.pid = Some(pid));
         self.feed(id, Input::Spawned(generation));
         self.take_advice();
@@ -327,13 +330,13 @@ impl<K: Kernel> Daemon<K> {
         let who = self.kernel.who(&service.definition.spec.exec)?;
         // Before there is a child: what an old copy of the journal lacks must show in it.
         let state = State { started_at: self.kernel.wall(), ..service.state() };
-        let given = self.ledger.write_slot(&mut self.kernel, id, &state);
-        given.map_err(|errno| (Stage::Sign, errno))?;
+        let sign = |errno| (Stage::Sign, errno);
+        self.ledger.write_slot(&mut self.kernel, id, &state).map_err(sign)?;
         self.ledger.dirty.remove(&id);
         let Definition { spec, base } = &service.definition;
-        let listen = |(_, errno)| (Stage::Option(index("listen")), errno);
-        sockets::open(&mut self.kernel, &self.services, spec).map_err(listen)?;
+        self.launches.write_preload(&mut self.kernel, spec);
         let sockets = sockets::numbers(&mut self.kernel, &self.services, id, spec);
+        let sockets = sockets.map_err(|errno| (Stage::Option(index("listen")), errno))?;
         let streams = self.launches.foreground.get(&spec.name).copied().unwrap_or(Streams::Files);
         let marks = &self.trees.marks;
         let living = (marks.own.pid == 1).then(|| format!("{}/{LIVING}", self.home));

@@ -1,7 +1,7 @@
 //! What every incarnation of a service gets from opm: its environment, and where its output goes.
 use super::listen::Listen;
 use super::name::file_name_of;
-use super::spec::Definition;
+use super::spec::{Definition, Held};
 use std::borrow::Cow;
 
 /// Where the child writes its pid.
@@ -18,6 +18,12 @@ pub const MARK_VARIABLE: &str = "OPM_MARK";
 /// The marks that its daemon was itself started under.
 pub const OUTER_VARIABLE: &str = "OPM_OUTER";
 
+/// Which instance of its group it is.
+const INSTANCE_VARIABLE: &str = "OPM_INSTANCE";
+/// Stands for the number in values that were given by hand.
+const INSTANCE: &str = "{instance}";
+/// In the home: what node loads before a program for which sockets are held.
+pub const NODE_PRELOAD: &str = "node-preload.cjs";
 /// The pid that the sockets are for.
 pub const LISTEN_PID: &str = "LISTEN_PID";
 
@@ -41,7 +47,7 @@ pub fn environment<'a>(
         (MARK_VARIABLE, Some(mark)),
     ];
     let own = own.into_iter().filter_map(|(name, value)| Some((name, value?)));
-    let made = made(definition, pid);
+    let made = made(definition, home, pid);
     let names: Vec<&str> = made.iter().map(|(name, _)| *name).collect();
     let variables = definition.variables(account).filter(move |(name, _)| !names.contains(name));
     let plain = |(name, value)| (name, Cow::Borrowed(value));
@@ -50,9 +56,28 @@ pub fn environment<'a>(
 }
 
 /// What is made for it, in place of what was given.
-fn made(Definition { spec, .. }: &Definition, pid: Pid) -> Vec<(&str, String)> {
-    let mut made = Vec::new();
-    let listen = &spec.held.listen;
+fn made<'a>(definition: &'a Definition, home: &str, pid: Pid) -> Vec<(&'a str, String)> {
+    let mut made: Vec<(&str, String)> = Vec::new();
+    let Definition { spec, .. } = definition;
+    let Held { listen, port_range, instance_var, increment_var, no_node_preload, .. } = &spec.held;
+    let number = spec.instance();
+    if let Some(number) = number {
+        let number = number.to_string();
+        let own = spec.env.iter().filter(|(_, value)| value.contains(INSTANCE));
+        made.extend(own.map(|(name, value)| (name.as_str(), value.replace(INSTANCE, &number))));
+        made.push((INSTANCE_VARIABLE, number.clone()));
+        made.push((instance_var, number));
+    }
+    let number = number.unwrap_or(0);
+    if let Some(port) = port_range.and_then(|range| range.port(number)) {
+        made.push(("PORT", port.to_string()));
+    }
+    if let Some(variable) = increment_var {
+        let mut found = definition.variables(&[]).filter(|(name, _)| name == variable);
+        let first = found.find_map(|(_, value)| value.parse::<u64>().ok());
+        let own = first.and_then(|first| first.checked_add(number.into()));
+        made.extend(own.map(|own| (variable.as_str(), own.to_string())));
+    }
     if !listen.is_empty() {
         let all = |of: &dyn Fn(&Listen) -> String| listen.iter().map(of).collect::<Vec<_>>();
         // A name of ours may have a colon, which in a list of names is none.
@@ -62,6 +87,12 @@ fn made(Definition { spec, .. }: &Definition, pid: Pid) -> Vec<(&str, String)> {
         made.push((LISTEN_PID, if pid == 0 { PID_DIGITS.to_owned() } else { pid.to_string() }));
         made.push(("LISTEN_FDNAMES", all(&name).join(":")));
         made.push(("OPM_LISTEN", all(&|of| of.address.to_string()).join(" ")));
+        // Another user cannot read what is in the home.
+        if !no_node_preload && spec.exec.user.is_none() {
+            let mut given = definition.variables(&[]).filter(|(name, _)| *name == "NODE_OPTIONS");
+            let given = given.next().map_or(String::new(), |(_, options)| format!("{options} "));
+            made.push(("NODE_OPTIONS", format!("{given}--require \"{home}/{NODE_PRELOAD}\"")));
+        }
     }
     made
 }

@@ -2,6 +2,7 @@
 pub mod columns;
 pub mod context;
 pub mod environment;
+pub mod instances;
 pub mod json;
 pub mod listen;
 pub mod machine;

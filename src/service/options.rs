@@ -3,6 +3,7 @@
 //!
 //! A row makes the option's field, its default and its entry in the table. What an option does
 //! is not here.
+use super::instances::{Instances, PortRange};
 use super::listen::Listen;
 use super::resources::{
     Account, Capabilities, Cpus, IoClass, Nice, OomScore, ResourceLimits, Umask, Written,
@@ -290,8 +291,13 @@ options! {
     #[derive(Clone, Debug, PartialEq, Eq)]
     held: Held {
         Process listen: Vec<Listen> = Vec::new(), "ADDR"
-            "a socket that opm opens and keeps (repeatable):\n\
-             [NAME=]3000, 127.0.0.1:3000 or unix:/PATH";
+            "a socket that opm keeps: [NAME=]3000, IP:PORT\nor unix:/PATH (repeatable)";
+        Process instances: Option<Instances> = None, "N" "several, NAME-0 and so on: N, max or -N";
+        Process port_range: Option<PortRange> = None, "RANGE" "3000-3003: a PORT for each instance";
+        Process instance_var: String = "NODE_APP_INSTANCE".into(), "VAR" "variable with its number";
+        Process increment_var: Option<String> = None, "VAR" "variable whose number rises with each";
+        Process no_node_preload: bool = false, "" "node programs find their sockets themselves";
+        File instance_of: Option<String> = None, "GROUP" "the group that it is an instance of";
     }
 }
 
@@ -315,19 +321,6 @@ mod tests {
             assert_eq!(find(opt.key).unwrap().get(&read), opt.default());
             assert_eq!(opt.flag.replace('-', "_"), opt.key);
         }
-    }
-
-    #[test]
-    fn a_list_is_read_from_one_word_from_several_and_from_json() {
-        for text in ["0,143", "0\n143", " 0 , 143"] {
-            assert_eq!(Vec::<u32>::parse(text), Ok(vec![0, 143]), "{text}");
-        }
-        assert_eq!(Vec::<u32>::parse(""), Ok(vec![]));
-        assert!(Vec::<u32>::parse("0,,1").is_err());
-        let list: Value = vec![0, 143].into();
-        assert_eq!(Vec::<u32>::read(&list), Ok(vec![0, 143]));
-        assert_eq!(Vec::<u32>::read(&7.into()), Ok(vec![7]));
-        assert_eq!((vec![0u32, 143].write(), text_of(&list)), (list, "0,143".to_owned()));
     }
 
     #[test]

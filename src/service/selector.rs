@@ -100,20 +100,23 @@ impl Part {
         self.kind == Kind::All
     }
 
-    /// The ids of the services that are meant. What is exactly a name means that service and no
-    /// other, though it may be a glob as well.
-    pub fn choose<'a>(&self, services: impl Iterator<Item = (u32, &'a str)>) -> Vec<u32> {
+    /// The ids of the services that are meant, of which each has a name and that of its group, if
+    /// it is of one. What is exactly a name means that service and no other, though it may be a
+    /// glob as well; the name of a group means all of it.
+    pub fn choose<'a>(&self, services: impl Iterator<Item = (u32, &'a str, &'a str)>) -> Vec<u32> {
         let mut chosen = Vec::new();
-        for (id, name) in services {
-            if self.text == name {
+        for (id, name, group) in services {
+            let is_of_group = self.text == group;
+            if self.text == name && !is_of_group {
                 return vec![id];
             }
-            let is_meant = match self.kind {
-                Kind::All => true,
-                Kind::Id(wanted) => wanted == id,
-                Kind::Name => false,
-                Kind::Glob => glob_matches(&self.text, name),
-            };
+            let is_meant = is_of_group
+                || match self.kind {
+                    Kind::All => true,
+                    Kind::Id(wanted) => wanted == id,
+                    Kind::Name => false,
+                    Kind::Glob => glob_matches(&self.text, name),
+                };
             if is_meant {
                 chosen.push(id);
             }

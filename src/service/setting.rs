@@ -1,5 +1,6 @@
 //! The types of values that an option can have: how they are read from a word of the command line
 //! and from JSON, and written back.
+use super::instances::{Instances, PortRange};
 use super::json::kind;
 use super::listen::Listen;
 use super::resources::{Nice, OomScore, Written};
@@ -184,6 +185,8 @@ by_text! {
     Span: no_unit,
     Delay: no_unit,
     Signal: |number: &Number| Self::parse(&number.to_string()),
+    Instances: |number: &Number| Self::parse(&number.to_string()),
+    PortRange: |_: &Number| Err("expected a string, found a number".to_owned()),
 }
 
 /// In JSON a number will do; of what has parts, a list, or an object of `NAME=VALUE`.

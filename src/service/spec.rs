@@ -48,9 +48,15 @@ impl Spec {
         Self { name, command, cwd, env, dotenv, policy, exec, held }
     }
 
-    /// Under what its sockets are held.
+    /// The name that it has with its other instances, and under which its sockets are held.
     pub fn group(&self) -> &str {
-        &self.name
+        self.held.instance_of.as_deref().unwrap_or(&self.name)
+    }
+
+    /// Which instance of its group it is. The first of what was alone keeps its name.
+    pub fn instance(&self) -> Option<u32> {
+        let rest = self.name.strip_prefix(self.held.instance_of.as_deref()?)?;
+        if rest.is_empty() { Some(0) } else { rest.strip_prefix('-')?.parse().ok() }
     }
 
     /// Checks what a `Spec` promises.
@@ -79,7 +85,18 @@ impl Spec {
         if let Some((name, _)) = variables().find(|(k, _)| RESERVED.contains(&k.as_str())) {
             return at(&format!("{name} is set by opm itself"));
         }
-        let listen = &self.held.listen;
+        let Held { listen, port_range, instance_of, instance_var, increment_var, .. } = &self.held;
+        if let (Some(group), None) = (instance_of, self.instance()) {
+            return at(&format!("an instance of {group} is called {group}-N"));
+        }
+        if let Some(range) = port_range
+            && range.port(self.instance().unwrap_or(0)).is_none()
+        {
+            return at(&format!("port_range: {range} has no port for it"));
+        }
+        if !increment_var.iter().chain([instance_var]).all(|name| is_variable_name(name)) {
+            return at("instance_var and increment_var are names of variables");
+        }
         if listen.len() > SOCKETS_MAX {
             return at(&format!("listen: more than {SOCKETS_MAX} sockets"));
         }

@@ -26,6 +26,13 @@ struct Socket {
     group: String,
     listen: Listen,
     fd: OwnedFd,
+    /// What its path leads to: device and inode.
+    file: Option<(u64, u64)>,
+}
+
+fn file_at(address: &Address) -> Option<(u64, u64)> {
+    let Address::Unix(path) = address else { return None };
+    rustix::fs::lstat(path).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 impl Sockets {
@@ -51,7 +58,8 @@ impl Sockets {
     }
 
     fn hold(&mut self, group: &str, listen: &Listen, fd: OwnedFd) {
-        self.held.push(Socket { group: group.to_owned(), listen: listen.clone(), fd });
+        let (group, file) = (group.to_owned(), file_at(&listen.address));
+        self.held.push(Socket { group, listen: listen.clone(), fd, file });
         self.tell_later_images();
     }
 
@@ -108,10 +116,9 @@ impl Sockets {
             return;
         }
         self.tell_later_images();
-        for Socket { listen, fd, .. } in closed {
-            drop(fd);
-            if let Address::Unix(path) = listen.address
-                && !answers(&path)
+        for Socket { listen, file, .. } in closed {
+            if file_at(&listen.address) == file
+                && let Address::Unix(path) = listen.address
             {
                 rustix::fs::unlink(path).ok();
             }

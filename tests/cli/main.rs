@@ -42,7 +42,7 @@ fn errors_of_usage_are_one_line_and_exit_2() {
     let lines: &[&[&str]] = &[
         &[],
         &["frobnicate"],
-        &["reload", "web"],
+        &["reload"],
         &["monit"],
         &["startup"],
         &["sendSignal", "HUP", "web"],

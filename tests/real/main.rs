@@ -26,6 +26,7 @@ mod forged;
 mod home;
 mod hostile;
 mod input;
+mod instances;
 mod law;
 mod listen;
 mod many;

@@ -30,6 +30,9 @@ impl<K: Kernel> Daemon<K> {
             }
             let spec = change.apply(old).map_err(at)?;
             spec.check().map_err(Failure::usage)?;
+            if spec.held.instances.is_some() {
+                return Err(at("another number of instances: opm scale".to_owned()));
+            }
             if spec.name != *name {
                 self.check_rename(name, &spec.name, lives)?;
             }
@@ -76,7 +79,10 @@ impl<K: Kernel> Daemon<K> {
         for (_, id, definition) in changed {
             // Out and in again: it may have another name.
             if let Some(mut service) = self.services.remove(id) {
-                service.definition = definition;
+                let former = std::mem::replace(&mut service.definition, definition);
+                if service.is_live() && !self.launches.former.contains_key(&id) {
+                    self.launches.former.insert(id, former);
+                }
                 self.services.insert(*service);
             }
         }

@@ -63,7 +63,7 @@ impl<K: Kernel> Daemon<K> {
                 check_granted(&mut self.kernel, &self.home, spec)?;
             }
         }
-        Ok(())
+        self.check_groups(specs)
     }
 
     pub(super) fn define_and_start(
@@ -249,6 +249,7 @@ impl<K: Kernel> Daemon<K> {
     /// Forgets a service of which nothing lives.
     pub(crate) fn forget(&mut self, id: Id) {
         let Some(service) = self.services.remove(id) else { return };
+        self.launches.former.remove(&id);
         self.answer_forgotten(id, &service);
         self.waiters.changed.insert(id);
         self.ledger.remove(&mut self.kernel, &service);

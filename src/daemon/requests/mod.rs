@@ -2,6 +2,7 @@
 mod adjust;
 mod define;
 mod doctor;
+mod instances;
 pub(crate) mod lookalike;
 mod query;
 mod restore;
@@ -60,6 +61,8 @@ impl<K: Kernel> Daemon<K> {
             }
             Request::Stop { target } => self.stop(client, &target)?,
             Request::Restart { target } => self.restart(client, &target)?,
+            Request::Reload { target } => self.reload(client, &target)?,
+            Request::Scale { group, to } => self.scale(client, &group, to)?,
             Request::Remove { target } => self.remove(client, &target)?,
             Request::Signal { target, signal, tree } => {
                 self.signal_services(client, &target, signal, tree)?
@@ -119,7 +122,10 @@ impl<K: Kernel> Daemon<K> {
         let mut ids = BTreeSet::new();
         let mut missing = Vec::new();
         for part in target.parts() {
-            let chosen = part.choose(self.services.iter().map(|s| (s.id, s.name())));
+            let chosen = part.choose(self.services.iter().map(|s| {
+                let spec = &s.definition.spec;
+                (s.id, spec.name.as_str(), spec.held.instance_of.as_deref().unwrap_or_default())
+            }));
             if chosen.is_empty() && !part.is_all() {
                 let text = format!("no such service: {} (try 'opm ls')", part.text());
                 missing.push(failed(code::NO_SUCH, text));
@@ -193,7 +199,7 @@ impl<K: Kernel> Daemon<K> {
                     *running += 1;
                     "running"
                 }
-                OnDone::Answer | OnDone::Leave => "online",
+                OnDone::Answer | OnDone::Leave | OnDone::Roll => "online",
             };
             let pid = self.trees.pid(service.id).unwrap_or(0);
             pending.say(id, done(format!("{name}: already {word} (id {id}, pid {pid})")));
@@ -253,16 +259,20 @@ impl<K: Kernel> Daemon<K> {
     fn remove(&mut self, client: ClientId, target: &str) -> Result<Pending, Failure> {
         let (ids, mut pending) = self.pending(client, target)?;
         for id in ids {
-            let Some(service) = self.services.get_mut(id) else { continue };
-            service.removing = true;
-            let name = service.name().to_owned();
-            self.feed(id, Input::Stop);
-            match self.services.get(id) {
-                Some(_) => pending.wait(id, Condition::Gone),
-                None => pending.say(id, done(format!("{name}: removed"))),
-            }
+            self.remove_one(id, &mut pending);
         }
         Ok(pending)
+    }
+
+    fn remove_one(&mut self, id: Id, pending: &mut Pending) {
+        let Some(service) = self.services.get_mut(id) else { return };
+        service.removing = true;
+        let name = service.name().to_owned();
+        self.feed(id, Input::Stop);
+        match self.services.get(id) {
+            Some(_) => pending.wait(id, Condition::Gone),
+            None => pending.say(id, done(format!("{name}: removed"))),
+        }
     }
 
     fn signal_services(

@@ -34,18 +34,22 @@ fn lives(services: &Services, group: &str) -> bool {
     services.iter().any(|service| service.is_live() && service.definition.spec.group() == group)
 }
 
-/// The descriptors for the next incarnation of a service.
+/// The descriptors for the next incarnation of a service, opened if they are not.
+///
+/// # Errors
+/// As [`open`].
 pub(in crate::daemon) fn numbers<K: Kernel>(
     kernel: &mut K,
     services: &Services,
     id: Id,
     spec: &Spec,
-) -> Vec<i32> {
+) -> Result<Vec<i32>, Errno> {
+    open(kernel, services, spec).map_err(|(_, errno)| errno)?;
     let (group, listen) = (spec.group(), &spec.held.listen);
-    let Some(sockets) = kernel.sockets().filter(|_| !listen.is_empty()) else { return Vec::new() };
+    let Some(sockets) = kernel.sockets().filter(|_| !listen.is_empty()) else { return Ok(vec![]) };
     let mut others = services.iter().filter(|service| service.id != id && service.is_live());
     let is_fresh = !others.any(|other| other.definition.spec.group() == group);
-    sockets.numbers(group, listen, is_fresh)
+    Ok(sockets.numbers(group, listen, is_fresh))
 }
 
 impl<K: Kernel> Daemon<K> {
@@ -109,14 +113,16 @@ impl<K: Kernel> Daemon<K> {
 
     /// Closes what no service wants any more.
     pub(in crate::daemon) fn close_sockets(&mut self) {
-        let services = &self.services;
+        let (services, former) = (&self.services, &self.launches.former);
         let wants = |spec: &Spec, group: &str, listen: &Listen| {
             spec.group() == group
                 && spec.held.listen.iter().any(|own| own.address == listen.address)
         };
         let Some(sockets) = self.kernel.sockets() else { return };
         sockets.retain(|group, listen| {
-            services.iter().any(|service| wants(&service.definition.spec, group, listen))
+            let now = services.iter().map(|service| &service.definition);
+            let mut all = now.chain(former.values());
+            all.any(|definition| wants(&definition.spec, group, listen))
         });
     }
 }

@@ -10,6 +10,7 @@ use crate::service::machine::{Generation, Goal, Time};
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, describe};
 use crate::wire::{Outcome, Reply, Status, Until, code};
+use std::collections::VecDeque;
 
 /// SIGKILL rounds after which a stop is answered with the name of what resists.
 const KILLS_MAX: u32 = 5;
@@ -22,6 +23,8 @@ pub(super) const NO_SERVICE: Id = Id::MAX;
 pub(super) enum Condition {
     /// Exec'd, in an incarnation after this one.
     Up(Generation),
+    /// As `Up`, and ready; no later incarnation than the first of them counts.
+    Ready(Generation),
     /// Every incarnation up to this one is confirmed gone.
     Down(Generation),
     /// Forgotten.
@@ -40,6 +43,8 @@ pub(super) enum OnDone {
     },
     /// `daemon stop --services`.
     Leave,
+    /// `reload`: the next of the roll, as long as each is ready.
+    Roll,
 }
 
 /// The requests that wait.
@@ -58,7 +63,9 @@ pub(crate) struct Waiters {
 #[derive(Debug)]
 pub(super) struct Pending {
     client: ClientId,
-    conditions: VecMap<Id, Condition>,
+    pub(super) conditions: VecMap<Id, Condition>,
+    /// Those whose turn is still to come.
+    pub(super) roll: VecDeque<Id>,
     outcomes: Vec<(Id, Outcome)>,
     pub(super) deadline: Option<Time>,
     pub(super) on_done: OnDone,
@@ -90,6 +97,7 @@ impl Pending {
         Self {
             client,
             conditions: VecMap::default(),
+            roll: VecDeque::new(),
             outcomes: Vec::new(),
             deadline: None,
             on_done: OnDone::Answer,
@@ -137,7 +145,7 @@ impl Waiters {
     pub(super) fn forget_client(&mut self, client: ClientId) -> Vec<u64> {
         let mut gone = Vec::new();
         self.pending.retain(|number, p| {
-            let stays = p.client != client || p.on_done == OnDone::Leave;
+            let stays = p.client != client || matches!(p.on_done, OnDone::Leave | OnDone::Roll);
             gone.extend((!stays).then_some(*number));
             stays
         });
@@ -179,7 +187,9 @@ impl<K: Kernel> Daemon<K> {
                 Condition::Gone
                 | Condition::Down(_)
                 | Condition::Status(Until::Stopped | Until::Removed) => done(text),
-                Condition::Up(_) | Condition::Status(_) => failed(code::FAILED, text),
+                Condition::Up(_) | Condition::Ready(_) | Condition::Status(_) => {
+                    failed(code::FAILED, text)
+                }
             };
             self.settle(number, id, outcome);
         }
@@ -201,7 +211,18 @@ impl<K: Kernel> Daemon<K> {
     fn settle(&mut self, number: u64, id: Id, outcome: Outcome) {
         let Some(pending) = self.waiters.pending.get_mut(&number) else { return };
         pending.conditions.remove(&id);
+        let is_good = outcome.code == code::DONE;
         pending.say(id, outcome);
+        if pending.on_done == OnDone::Roll {
+            let pending = self.waiters.pending.remove(&number);
+            return pending.into_iter().for_each(|mut pending| {
+                if !is_good {
+                    self.stop_roll(id, &mut pending);
+                }
+                self.roll_on(&mut pending);
+                self.wait_for(pending);
+            });
+        }
         let (total, left) = (pending.total, pending.conditions.len());
         if left == 0 {
             self.timers.set(Timer::Request(number), None);
@@ -223,7 +244,7 @@ impl<K: Kernel> Daemon<K> {
         let outcomes: Vec<Outcome> = pending.outcomes.into_iter().map(|(_, o)| o).collect();
         let good = outcomes.iter().filter(|outcome| outcome.code == code::DONE).count();
         let summary = match pending.on_done {
-            OnDone::Answer => None,
+            OnDone::Answer | OnDone::Roll => None,
             OnDone::Summarize { running } => {
                 // What has no text is only warnings: of the dump, or of what stays as it is.
                 let warned = outcomes.iter().filter(|outcome| outcome.text.is_empty());
@@ -278,12 +299,18 @@ impl<K: Kernel> Daemon<K> {
                     ..done(format!("{name}: online (id {id}, pid {})", service.pid))
                 })
             }
+            (Condition::Ready(after), _)
+                if service.machine.is_ready() && service.generation > after.0 =>
+            {
+                say(&format!("ready (id {id}, pid {})", service.pid))
+            }
+            (Condition::Ready(after), _) if service.emptied > after.0 => why(),
             (Condition::Up(after), Status::Errored | Status::Waiting)
                 if service.generation > after.0 =>
             {
                 why()
             }
-            (Condition::Up(_), Status::Errored | Status::Stopped) => why(),
+            (Condition::Up(_) | Condition::Ready(_), Status::Errored | Status::Stopped) => why(),
             (Condition::Down(_), Status::Stopped | Status::Errored) => {
                 say(&format!("stopped{}", service.kill_words()))
             }
@@ -302,9 +329,14 @@ impl<K: Kernel> Daemon<K> {
             (Condition::Status(Until::Ready), _) if service.machine.is_ready() => {
                 say(status.word())
             }
-            (Condition::Up(_) | Condition::Down(_) | Condition::Gone | Condition::Status(_), _) => {
-                None
-            }
+            (
+                Condition::Up(_)
+                | Condition::Ready(_)
+                | Condition::Down(_)
+                | Condition::Gone
+                | Condition::Status(_),
+                _,
+            ) => None,
         }
     }
 

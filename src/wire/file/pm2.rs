@@ -5,6 +5,7 @@
 //! what it doesn't know.
 use super::{ProcessFile, Reader, Source, directory_of};
 use crate::process::shell;
+use crate::service::listen::Listen;
 use crate::service::name::check_name;
 use crate::service::options::{self, OPTIONS, Opt};
 use crate::service::signal::Signal;
@@ -51,7 +52,7 @@ const OPTION_KEYS: &[(&str, &str)] = &[
 
 /// Keys of PM2's that change nothing here, and need no word.
 const SILENT: &str = "automation autostart deploy disable_logs disable_source_map_support \
-    exec_mode force log_type pmx post_update source_map_support version vizion vizion_running";
+    force log_type pmx post_update source_map_support version vizion vizion_running";
 
 /// What is set for every app, whatever it says.
 pub fn defaults(spec: &mut Spec) {
@@ -310,6 +311,7 @@ impl App<'_, '_> {
             self.reader.warn("treekill: what it started ends with it, always");
         }
         self.app.remove("treekill");
+        self.cluster(spec);
         if let Some(both) = self.app.remove("log_file") {
             self.app.entry("out_file").or_insert(both.clone());
             self.app.entry("error_file").or_insert(both);
@@ -330,6 +332,23 @@ impl App<'_, '_> {
         Ok(())
     }
 
+    /// Several on one port, as in node's own cluster: opm holds it.
+    fn cluster(&mut self, spec: &mut Spec) {
+        let mode = self.app.remove("exec_mode").map_or(String::new(), |mode| text_of(&mode));
+        if !mode.starts_with("cluster") || self.app.contains_key("listen") {
+            return;
+        }
+        let mut port = spec.env.iter().filter(|(name, _)| name == "PORT");
+        let port = port.next().filter(|_| !self.app.contains_key("increment_var"));
+        match port.and_then(|(_, port)| Listen::parse(port).ok()) {
+            Some(port) => spec.held.listen = vec![port],
+            None if !self.app.contains_key("instances") => {}
+            None => self.reader.warn(
+                "exec_mode: instances share a port that the file names (listen, or PORT in env)",
+            ),
+        }
+    }
+
     fn option(&mut self, spec: &mut Spec, key: &str, value: &Value) -> Result<(), String> {
         // `false` switches off what is off.
         let is_unset = value.is_null() || *value == false || *value == "";
@@ -340,7 +359,6 @@ impl App<'_, '_> {
                 read.map_err(|reason| self.reader.wrong(key, &format!("{value}: {reason}")))
             }
             None if is_unset || SILENT.split(' ').any(|silent| silent == key) => Ok(()),
-            None if key == "instances" && text_of(value) == "1" => Ok(()),
             None => {
                 self.reader.warn(&format!("'{}' does nothing here", key.escape_debug()));
                 Ok(())

@@ -1,0 +1,178 @@
+//! Groups of instances: how many there are, and one after the other into a new incarnation.
+use super::adjust::check_granted;
+use super::lookalike::Candidates;
+use super::wait::{Condition, NO_SERVICE, OnDone, Pending, done, failed};
+use crate::daemon::{ClientId, Daemon};
+use crate::service::instances::{INSTANCES_MAX, instance};
+use crate::service::machine::{Generation, Input};
+use crate::service::spec::{Definition, Id, Spec};
+use crate::sys::Kernel;
+use crate::wire::{Failure, Scale, code};
+use std::collections::BTreeSet;
+
+impl<K: Kernel> Daemon<K> {
+    /// The instances of a group by their number; a service alone is a group of one.
+    fn instances(&self, group: &str) -> Vec<(u32, Id)> {
+        let of_it = self
+            .services
+            .iter()
+            .filter(|service| service.definition.spec.group() == group && !service.removing);
+        let number = |spec: &Spec| spec.instance().unwrap_or(0);
+        let mut found: Vec<_> = of_it.map(|s| (number(&s.definition.spec), s.id)).collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// No name is that of a service and of a group.
+    pub(super) fn check_groups(&self, specs: &[Spec]) -> Result<(), Failure> {
+        let known = self.services.iter().map(|service| &service.definition.spec);
+        let groups: BTreeSet<&str> =
+            known.filter_map(|spec| spec.held.instance_of.as_deref()).collect();
+        let is_taken = |spec: &&Spec| {
+            let group = spec.group();
+            let named = self.services.named(group);
+            spec.held.instance_of.is_none() && groups.contains(group)
+                || named.is_some_and(|other| other.definition.spec.group() != group)
+                || spec.held.instance_of.is_some()
+                    && named.is_some_and(|it| it.definition.spec.held.instance_of.is_none())
+        };
+        specs.iter().find(is_taken).map_or(Ok(()), |spec| {
+            let advice = "choose another with --name, or 'opm scale' it";
+            let group = spec.group();
+            let text = format!("{group}: the name is taken by a service or a group ({advice})");
+            Err(Failure::plain(text))
+        })
+    }
+
+    /// More or fewer instances; those with the highest numbers go.
+    pub(super) fn scale(
+        &mut self,
+        client: ClientId,
+        group: &str,
+        to: Scale,
+    ) -> Result<Pending, Failure> {
+        let instances = self.instances(group);
+        let Some((_, first)) = instances.first().copied() else {
+            let text = format!("no such service: {group} (try 'opm ls')");
+            return Err(Failure::new(code::NO_SUCH, text));
+        };
+        let count = u32::try_from(instances.len()).unwrap_or(INSTANCES_MAX);
+        let wanted = match to {
+            Scale::To(wanted) => Some(wanted),
+            Scale::More(more) => count.checked_add(more),
+            Scale::Fewer(fewer) => count.checked_sub(fewer),
+        };
+        let wanted = wanted.filter(|wanted| (1..=INSTANCES_MAX).contains(wanted));
+        let wanted = wanted.ok_or_else(|| {
+            Failure::usage(format!(
+                "{group}: can have 1 to {INSTANCES_MAX} instances (it has {count})"
+            ))
+        })?;
+        let mut pending = Pending::new(client);
+        if wanted <= count {
+            for (_, id) in instances.into_iter().skip(wanted as usize) {
+                self.remove_one(id, &mut pending);
+            }
+            if wanted == count {
+                pending.say(NO_SERVICE, done(format!("{group}: has {count} instances already")));
+            }
+            return Ok(pending);
+        }
+        self.add_instances(first, &instances, wanted, &mut pending)?;
+        Ok(pending)
+    }
+
+    fn add_instances(
+        &mut self,
+        first: Id,
+        there: &[(u32, Id)],
+        wanted: u32,
+        pending: &mut Pending,
+    ) -> Result<(), Failure> {
+        let Some(service) = self.services.get(first) else { return Ok(()) };
+        let Definition { spec, base } = service.definition.clone();
+        let line = service.line;
+        let taken: BTreeSet<u32> = there.iter().map(|(number, _)| *number).collect();
+        let free = (0..).filter(|number| !taken.contains(number));
+        let fresh = free.take(wanted as usize - there.len());
+        let fresh: Vec<Spec> = fresh.map(|number| instance(&spec, number)).collect();
+        for spec in &fresh {
+            spec.check().map_err(Failure::usage)?;
+            check_granted(&mut self.kernel, &self.home, spec)?;
+            self.claim_sockets(spec)?;
+            if let Some(id) = self.services.id_of(&spec.name) {
+                let text = format!("{}: the name is taken by id {id}", spec.name);
+                return Err(Failure::plain(text));
+            }
+        }
+        if spec.held.instance_of.is_none() {
+            // It was alone: from now on it is the first of several, under its own name.
+            let mut spec = spec.clone();
+            spec.held.instance_of = Some(spec.name.clone());
+            self.replace_definitions(vec![(line, first, Definition { spec, base: base.clone() })])?;
+        }
+        let fresh = fresh.into_iter().map(|spec| (None, Definition { spec, base: base.clone() }));
+        for id in self.define(fresh.collect())? {
+            let after = self.services.get(id).map_or(0, |service| service.emptied);
+            pending.wait(id, Condition::Up(Generation(after)));
+            self.wake_up(id, Input::Start);
+        }
+        Ok(())
+    }
+
+    /// Instances one after the other: each is ready before the next one is stopped.
+    pub(super) fn reload(&mut self, client: ClientId, target: &str) -> Result<Pending, Failure> {
+        let (ids, mut pending) = self.pending(client, target)?;
+        pending.on_done = OnDone::Roll;
+        pending.roll = ids.into();
+        self.roll_on(&mut pending);
+        Ok(pending)
+    }
+
+    /// Begins with the next ones of a roll, until one is to be waited for.
+    pub(super) fn roll_on(&mut self, pending: &mut Pending) {
+        while pending.conditions.is_empty() {
+            let Some(id) = pending.roll.pop_front() else { return };
+            self.bring_up(id, Input::Restart, &mut Candidates::new(false), pending);
+            match pending.conditions.get_mut(&id) {
+                Some(condition) => {
+                    if let Condition::Up(after) = *condition {
+                        *condition = Condition::Ready(after);
+                    }
+                }
+                None => self.stop_roll(id, pending),
+            }
+        }
+    }
+
+    /// The rest of its group is not rolled, and has the definition again that it runs under.
+    pub(super) fn stop_roll(&mut self, id: Id, pending: &mut Pending) {
+        let group_of = |daemon: &Self, id: Id| {
+            let service = daemon.services.get(id);
+            service.map(|service| service.definition.spec.group().to_owned())
+        };
+        let name_of = |daemon: &Self, id: Id| {
+            daemon.services.get(id).map_or(String::new(), |s| s.name().to_owned())
+        };
+        let (group, name) = (group_of(self, id), name_of(self, id));
+        let (rest, others) = std::mem::take(&mut pending.roll)
+            .into_iter()
+            .partition(|id| group_of(self, *id) == group);
+        pending.roll = others;
+        for id in rest {
+            let former = self.launches.former.remove(&id);
+            let line = self.services.get(id).map(|service| service.line);
+            let back = former.zip(line).map(|(former, line)| (line, id, former));
+            let says = match back.map(|back| self.replace_definitions(vec![back])) {
+                None => "it goes on as it is".to_owned(),
+                Some(Ok(())) => "it goes on, and has its old definition again".to_owned(),
+                Some(Err(failure)) => format!("it goes on; {}", failure.text),
+            };
+            let text = format!(
+                "{}: not reloaded, for {name} did not become ready; {says}",
+                name_of(self, id)
+            );
+            pending.say(id, failed(code::FAILED, text));
+        }
+    }
+}

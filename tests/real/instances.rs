@@ -1,0 +1,241 @@
+//! Several of one service: each has its own, all have one name and one socket; and reloads.
+use crate::namespace::{fixture, isolated};
+use crate::rig::Rig;
+use std::io::Read as _;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+impl Rig {
+    fn address(&self) -> String {
+        format!("unix:{}", self.dir.join("web.sock").display())
+    }
+
+    /// Starts so many servers that end when they are told to, under the name `web`.
+    fn start_instances(&self, count: &str, options: &[&str]) -> String {
+        let (program, address) = (fixture().display().to_string(), self.address());
+        let mut words = vec!["start", "--name", "web", "-i", count, "--listen", &address];
+        words.extend(["--min-uptime", "0s"]);
+        words.extend(options);
+        words.extend(["--", &program, "-", "catch:TERM", "serve"]);
+        self.ok(&words)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.rows().into_iter().map(|row| row.name).collect()
+    }
+
+    fn ask(&self) -> i32 {
+        ask(&self.dir.join("web.sock"))
+    }
+
+    /// Asks on and on beside `act`, every answer must come. How many came.
+    fn asked_meanwhile(&self, act: impl FnOnce()) -> u32 {
+        let socket = &self.dir.join("web.sock");
+        let (is_over, answered) = (AtomicBool::new(false), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        ask(socket);
+                        answered.fetch_add(1, Ordering::Relaxed);
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                });
+            }
+            let acted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
+            is_over.store(true, Ordering::Relaxed);
+            acted.unwrap();
+        });
+        answered.into_inner()
+    }
+}
+
+/// The pid of whoever answers.
+fn ask(socket: &std::path::Path) -> i32 {
+    let mut stream = UnixStream::connect(socket).expect("refused");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("reset, or not answered");
+    text.parse().expect("nobody answered")
+}
+
+#[test]
+fn instances_have_one_name_one_socket_and_each_its_own() {
+    isolated(here!(), |rig| {
+        let options = ["--env", "DIR=/data/{instance}", "--port-range", "3000-3002"];
+        rig.start_instances("2", &options);
+        assert_eq!(rig.names(), ["web-0", "web-1"]);
+        let env = rig.ok(&["env", "web-1"]);
+        for line in ["DIR=/data/1", "OPM_INSTANCE=1", "NODE_APP_INSTANCE=1", "PORT=3001"] {
+            assert!(env.lines().any(|own| own == line), "{line}: {env}");
+        }
+        let first: Vec<_> = rig.rows().into_iter().map(|row| row.pid.unwrap()).collect();
+        assert!(first.contains(&rig.ask()));
+        rig.ok(&["restart", "web"]);
+        assert!(rig.rows().iter().all(|row| !first.contains(&row.pid.unwrap())));
+        assert!(rig.ok(&["scale", "web", "+1"]).starts_with("web-2: online (id 2, pid "));
+        let said = rig.refused(2, &["scale", "web", "4"]);
+        assert!(said.contains("web-3: port_range: 3000-3002 has no port for it"), "{said}");
+        assert!(rig.refused(2, &["scale", "web", "-3"]).contains("can have 1 to 1024 instances"));
+        assert!(rig.refused(1, &["start", "--name", "web", "--", "sleep", "1"]).contains("taken"));
+        assert_eq!(rig.ok(&["scale", "web", "1"]), "web-1: removed\nweb-2: removed\n");
+        assert_eq!(rig.names(), ["web-0"]);
+        assert_eq!(rig.ok(&["ls", "web"]).matches("web-0").count(), 1);
+        rig.kill_daemon();
+        rig.ok(&["scale", "web", "2"]);
+        assert_eq!(rig.names(), ["web-0", "web-1"]);
+        rig.ok(&["remove", "web"]);
+        assert!(rig.rows().is_empty() && !rig.dir.join("web.sock").exists());
+    });
+}
+
+#[test]
+fn what_is_alone_keeps_its_name_and_can_get_others_beside_it() {
+    isolated(here!(), |rig| {
+        rig.start_instances("1", &[]);
+        assert_eq!(rig.names(), ["web"]);
+        rig.ok(&["start", "--name", "api", "--", "sleep", "1000"]);
+        rig.ok(&["scale", "api", "2"]);
+        rig.ok(&["scale", "web", "2"]);
+        assert_eq!(rig.names(), ["web", "api", "api-1", "web-1"]);
+        rig.ok(&["stop", "api"]);
+        let stopped = rig.rows().into_iter().filter(|row| row.status == "stopped");
+        assert_eq!(stopped.map(|row| row.name).collect::<Vec<_>>(), ["api", "api-1"]);
+    });
+}
+
+#[test]
+fn a_reload_replaces_one_after_the_other_and_nobody_notices() {
+    isolated(here!(), |rig| {
+        rig.start_instances("3", &[]);
+        let before: Vec<_> = rig.rows().into_iter().map(|row| row.pid).collect();
+        let answered = rig.asked_meanwhile(|| {
+            let said = rig.ok(&["reload", "web"]);
+            assert_eq!(said.lines().count(), 3);
+            assert!(said.lines().all(|line| line.contains(": ready (id ")), "{said}");
+        });
+        assert!(answered > 0);
+        let after: Vec<_> = rig.rows().into_iter().map(|row| row.pid).collect();
+        assert!(before.iter().all(|pid| !after.contains(pid)));
+    });
+}
+
+#[test]
+fn a_reload_stops_at_the_first_that_does_not_become_ready() {
+    isolated(here!(), |rig| {
+        rig.start_instances("3", &[]);
+        let program = rig.dir.join("program");
+        std::fs::copy("/bin/sleep", &program).unwrap();
+        let line = format!("{} 1000", program.display());
+        rig.ok(&["adjust", "web", "--command", &line]);
+        std::fs::remove_file(&program).unwrap();
+        let before = rig.rows();
+        let ran = rig.opm(&["reload", "web"]);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        let rest = "not reloaded, for web-0 did not become ready; it goes on, and has its old";
+        assert_eq!(ran.err.matches(rest).count(), 2, "{ran:?}");
+        let after = rig.rows();
+        assert_eq!(after[0].status, "errored");
+        assert_eq!((after[1].pid, after[2].pid), (before[1].pid, before[2].pid));
+        assert_eq!(rig.ok(&["get-command", "web-0"]).trim(), line);
+        assert!(rig.ok(&["get-command", "web-1"]).contains("serve"));
+        assert_ne!(rig.ask(), 0);
+    });
+}
+
+/// 200 restarts, 50 reloads, 20 kills of the daemon and 5 of its images with OPM_REAL_ROUNDS=100.
+#[test]
+fn no_connection_is_refused_or_reset_whatever_is_restarted() {
+    let rounds = std::env::var("OPM_REAL_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    let setting = crate::namespace::Setting {
+        time: Some(Duration::from_secs(90 + 10 * rounds)),
+        ..Default::default()
+    };
+    crate::namespace::isolated_in(setting, here!(), |rig| {
+        rig.start_instances("2", &[]);
+        let answered = rig.asked_meanwhile(|| {
+            for round in 0..rounds {
+                rig.ok(&["restart", "web-0"]);
+                rig.ok(&["restart", "web"]);
+                if round % 2 == 0 {
+                    rig.ok(&["reload", "web"]);
+                }
+                if round % 5 == 1 {
+                    rig.kill_daemon();
+                }
+                if round % 20 == 2 {
+                    rig.ok(&["daemon", "restart"]);
+                }
+            }
+        });
+        eprintln!("{answered} answered, 0 refused, 0 reset");
+        assert!(answered > 0);
+    });
+}
+
+/// A node program for each way to listen, none of which knows of opm.
+const PROGRAMS: [(&str, &str); 3] = [
+    ("http.js", "require('http').createServer((q, s) => s.end(`${process.pid}`)).listen(PORT)"),
+    (
+        "net.mjs",
+        "import net from 'net';\n\
+         const server = net.createServer((s) => s.end(`${process.pid}`));\n\
+         server.listen({ port: PORT, host: '127.0.0.1' })",
+    ),
+    (
+        "stop.cjs",
+        "const s = require('net').createServer((c) => c.end(`${process.pid}`));\n\
+         s.listen(`${PORT}`, '127.0.0.1', () => process.on('SIGTERM', () => s.close()))",
+    ),
+];
+
+#[test]
+fn unchanged_node_programs_share_a_port() {
+    isolated(here!(), |rig| {
+        for (name, text) in PROGRAMS {
+            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = free.local_addr().unwrap();
+            drop(free);
+            let text = text.replace("PORT", &address.port().to_string());
+            std::fs::write(rig.dir.join(name), text).unwrap();
+            let address = address.to_string();
+            let words = ["start", "--name", "web", "-i", "2", "--listen", &address, "--", "node"];
+            if name == "http.js" {
+                // As PM2 has it: the port is known by its variable.
+                let port = address.rsplit(':').next().unwrap();
+                let app = format!(
+                    r#"{{"apps": [{{"name": "web", "script": "http.js", "instances": 2,
+                        "exec_mode": "cluster", "env": {{"PORT": {port}}}}}]}}"#
+                );
+                std::fs::write(rig.dir.join("pm2.json"), app).unwrap();
+                rig.ok(&["start", "pm2.json"]);
+            } else {
+                rig.ok(&[&words[..], &[name]].concat());
+            }
+            let ask = || {
+                let mut stream = std::net::TcpStream::connect(&address).expect("refused");
+                stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                if name == "http.js" {
+                    let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+                    std::io::Write::write_all(&mut stream, request).unwrap();
+                }
+                let mut text = String::new();
+                stream.read_to_string(&mut text).unwrap();
+                text.lines().last().unwrap().parse::<i32>().unwrap()
+            };
+            let pids = || rig.rows().into_iter().map(|row| row.pid.unwrap()).collect::<Vec<_>>();
+            let own = pids();
+            rig.until("both to answer", || {
+                let (a, b) = (ask(), ask());
+                assert!(own.contains(&a) && own.contains(&b), "{a} and {b} of {own:?}");
+                (a != b).then_some(())
+            });
+            if name == "stop.cjs" {
+                rig.ok(&["reload", "web"]);
+                assert!(pids().contains(&ask()));
+            }
+            rig.ok(&["remove", "web"]);
+        }
+    });
+}
