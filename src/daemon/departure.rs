@@ -7,19 +7,16 @@
 //! what it is, over the other one's socket, which vouches for who speaks (SO_PEERCRED), and from
 //! then on it is on record. Its own services carry its home's key, for when they lose it.
 use super::Daemon;
-use super::server::socket;
 use crate::process::Pid;
 use crate::process::stat::environ_value;
 use crate::service::environment::HOME_VARIABLE;
 use crate::sys::daemonize::DEPARTED_VARIABLE;
 use crate::sys::peer::peer;
-use crate::sys::{Kernel, own_pid, procfs};
+use crate::sys::{Kernel, home, procfs};
 use crate::wire::{Request, frame};
 use std::io::{Read, Write};
 use std::time::Duration;
 
-/// Ancestors that may be daemons.
-const ANCESTORS_MAX: usize = 64;
 /// How long another daemon may take to take note.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 
@@ -29,17 +26,8 @@ pub(super) fn announce(home_key: Option<u64>) {
     if std::env::var_os(DEPARTED_VARIABLE).is_none() {
         return;
     }
-    let mut pid = own_pid();
-    for _ in 0..ANCESTORS_MAX {
-        pid = procfs::stat(pid).map_or(0, |stat| stat.ppid);
-        if pid <= 0 {
-            return;
-        }
-        for home in homes_of(pid) {
-            if tell(&home, pid, home_key).is_some() {
-                break;
-            }
-        }
+    for pid in procfs::ancestors() {
+        homes_of(pid).iter().find(|home| tell(home, pid, home_key).is_some());
     }
 }
 
@@ -58,7 +46,9 @@ fn homes_of(pid: Pid) -> Vec<String> {
 
 /// None: it is no daemon of that home, or does not answer.
 fn tell(home: &str, pid: Pid, home_key: Option<u64>) -> Option<()> {
-    let mut stream = socket::connect_elsewhere(home, ANSWER_TIME).ok()?;
+    let mut stream = home::connect(home.as_ref()).ok()?;
+    stream.set_read_timeout(Some(ANSWER_TIME)).ok()?;
+    stream.set_write_timeout(Some(ANSWER_TIME)).ok()?;
     if peer(&stream).ok()?.pid != pid {
         return None;
     }

@@ -1,4 +1,6 @@
 //! What the daemon says of itself: lines of daemon.log, or of what is in the foreground.
+use crate::service::time::rfc3339;
+use crate::sys::linux::milliseconds_of;
 use crate::sys::writer;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,10 +13,7 @@ pub fn log(line: &str) {
     let text = if FOREGROUND.load(Ordering::Relaxed) {
         format!("opm: {line}\n")
     } else {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-        let ms = u64::try_from(now.tv_sec).unwrap_or(0) * 1000
-            + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000;
-        format!("{} {line}\n", crate::service::time::rfc3339(ms))
+        format!("{} {line}\n", rfc3339(milliseconds_of(rustix::time::ClockId::Realtime)))
     };
     if writer::is_writable(std::io::stderr(), 0) {
         drop(std::io::stderr().write_all(text.as_bytes()));

@@ -98,7 +98,7 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         let mut facts = Vec::new();
-        self.with_trees(|trees, cx| trees.settle(cx, &mut facts));
+        self.with_trees(|trees, cx| trees.check_gates(cx, &mut facts));
         self.learn(facts);
         self.run_launches();
         for number in late {

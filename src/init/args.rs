@@ -20,24 +20,24 @@ const GRACE_MS_MAX: u64 = 100 * 366 * 86_400_000;
 
 /// Everything that the flags say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Options {
+pub struct Options {
     /// Whom a forwarded signal reaches: the program, or its group.
-    pub(super) reach: Reach,
-    pub(super) subreaper: bool,
-    pub(super) warn_reap: bool,
-    pub(super) verbosity: u8,
-    pub(super) parent_death_signal: Option<i32>,
+    pub reach: Reach,
+    pub subreaper: bool,
+    pub warn_reap: bool,
+    pub verbosity: u8,
+    pub parent_death_signal: Option<i32>,
     /// `None`: not given. To give it is to ask for a bounded stop.
-    pub(super) grace: Option<Duration>,
+    pub grace: Option<Duration>,
     /// What goes on in a signal's place; `None`: nothing does.
-    pub(super) rewrites: BTreeMap<i32, Option<i32>>,
+    pub rewrites: BTreeMap<i32, Option<i32>>,
     /// Exit codes that become 0.
     remapped: BTreeSet<u8>,
 }
 
 /// What is to be said, as no program is to be run.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub enum Answer {
     Help,
     Version,
     /// No program is named.
@@ -50,17 +50,17 @@ type Outcome<T> = Result<T, Answer>;
 
 impl Options {
     /// The exit code that the world is told.
-    pub(super) fn remap(&self, code: u8) -> u8 {
+    pub fn remap(&self, code: u8) -> u8 {
         if self.remapped.contains(&code) { 0 } else { code }
     }
 
     /// How long what is left may take.
-    pub(super) fn grace(&self) -> Duration {
+    pub fn grace(&self) -> Duration {
         self.grace.unwrap_or(GRACE_DEFAULT)
     }
 
     /// Whether a grace was asked for that is not 0.
-    pub(super) fn is_stop_bounded(&self) -> bool {
+    pub fn is_stop_bounded(&self) -> bool {
         self.grace.is_some_and(|span| !span.is_zero())
     }
 
@@ -121,7 +121,7 @@ const FLAGS: [Flag; 11] = [
 ];
 
 /// Reads the words after `init`: the options, then the program and its arguments.
-pub(super) fn parse(mut words: &[OsString]) -> Outcome<(Options, &[OsString])> {
+pub fn parse(mut words: &[OsString]) -> Outcome<(Options, &[OsString])> {
     let mut options = Options {
         reach: Reach::Group,
         subreaper: false,
@@ -195,66 +195,4 @@ fn rewrite(value: &str) -> Option<(i32, Option<i32>)> {
     let (from, to) = value.split_once(':')?;
     let to = if to == "0" { None } else { Some(signal(to)?) };
     Some((signal(from)?, to))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(line: &str) -> Outcome<(Options, String)> {
-        let words: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
-        let (options, program) = parse(&words)?;
-        Ok((options, program.join(" ".as_ref()).into_string().unwrap()))
-    }
-
-    fn options(line: &str) -> Options {
-        parsed(line).unwrap_or_else(|other| panic!("{line}: {other:?}")).0
-    }
-
-    fn refusal(line: &str) -> Answer {
-        parsed(line).unwrap_err()
-    }
-
-    fn program(line: &str) -> String {
-        parsed(line).unwrap().1
-    }
-
-    #[test]
-    fn options_end_at_the_first_word_that_is_none() {
-        assert_eq!(program("-s prog -c -h"), "prog -c -h");
-        assert_eq!(options("-s prog -c").reach, Reach::Group);
-        assert_eq!(program("-- -prog -x"), "-prog -x");
-        assert_eq!(program("-"), "-");
-        assert_eq!(program("prog -- x"), "prog -- x");
-    }
-
-    #[test]
-    fn letters_cluster_and_values_may_be_attached() {
-        let all = options("-gsvvwc -pTERM -e143 -e 1 -r15:3 --rewrite=HUP:0 --grace=250ms x");
-        assert!(all.subreaper && all.warn_reap);
-        assert_eq!((all.verbosity, all.reach), (2, Reach::Process));
-        assert_eq!(all.parent_death_signal, Some(15));
-        assert_eq!((all.remap(143), all.remap(1), all.remap(2)), (0, 0, 2));
-        assert_eq!(all.rewrites, BTreeMap::from([(15, Some(3)), (1, None)]));
-        assert_eq!(all.grace, Some(Duration::from_millis(250)));
-        assert_eq!(options("-sp TERM x").parent_death_signal, Some(15));
-    }
-
-    #[test]
-    fn what_cannot_be_meant_is_refused() {
-        let wrong = "-x p; --nope p; -p; -p FOO p; -e 256 p; -e x p; -r 15 p; -r 0:1 p; -r 1:65 p; \
-                     --grace 5 p; --grace s p; --grace 99999999999d p; --subreaper=1 p; -sx p; \
-                     -G 1s p; --grace";
-        for line in wrong.split("; ") {
-            assert!(matches!(refusal(line), Answer::Wrong(_)), "{line}");
-        }
-    }
-
-    #[test]
-    fn nothing_to_run_is_told_apart() {
-        assert_eq!(refusal(""), Answer::Nothing);
-        assert_eq!(refusal("-s --"), Answer::Nothing);
-        assert_eq!(refusal("-sh"), Answer::Help);
-        assert_eq!(refusal("--version x"), Answer::Version);
-    }
 }

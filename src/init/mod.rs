@@ -10,7 +10,7 @@
 //! Several services under one PID 1 are `opm run` ([`crate::run`]), which stands on the daemon and
 //! shares nothing with this.
 
-mod args;
+pub mod args;
 mod processes;
 mod start;
 mod survivors;

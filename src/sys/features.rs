@@ -33,33 +33,29 @@ impl Features {
         namespace_handle: true,
     };
 
+    /// Each by its name in `OPM_WITHOUT`.
+    fn each_mut(&mut self) -> [(&'static str, &mut bool); 7] {
+        [
+            ("pidfd-inode", &mut self.pidfd_inode),
+            ("pgroup-signal", &mut self.pgroup_signal),
+            ("get-info", &mut self.get_info),
+            ("shared-memory", &mut self.shared_memory),
+            ("clone3", &mut self.clone3),
+            ("time-namespace", &mut self.time_namespace),
+            ("namespace-handle", &mut self.namespace_handle),
+        ]
+    }
+
     /// Those of `self` that the comma list `without` doesn't name. Unknown words do nothing.
     pub fn without(mut self, without: &str) -> Self {
-        for word in without.split(',') {
-            match word.trim() {
-                "pidfd-inode" => self.pidfd_inode = false,
-                "pgroup-signal" => self.pgroup_signal = false,
-                "get-info" => self.get_info = false,
-                "shared-memory" => self.shared_memory = false,
-                "clone3" => self.clone3 = false,
-                "time-namespace" => self.time_namespace = false,
-                "namespace-handle" => self.namespace_handle = false,
-                _ => {}
-            }
+        for (name, has) in self.each_mut() {
+            *has &= without.split(',').all(|word| word.trim() != name);
         }
         self
     }
 
-    /// Each by its name in `OPM_WITHOUT`.
-    pub fn each(self) -> [(&'static str, bool); 7] {
-        [
-            ("pidfd-inode", self.pidfd_inode),
-            ("pgroup-signal", self.pgroup_signal),
-            ("get-info", self.get_info),
-            ("shared-memory", self.shared_memory),
-            ("clone3", self.clone3),
-            ("time-namespace", self.time_namespace),
-            ("namespace-handle", self.namespace_handle),
-        ]
+    /// Each by its name.
+    pub fn each(mut self) -> [(&'static str, bool); 7] {
+        self.each_mut().map(|(name, has)| (name, *has))
     }
 }

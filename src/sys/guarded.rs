@@ -5,8 +5,9 @@
 //! (mmap_read_lock_killable()), so that it can't be the daemon's only thread that waits: a child
 //! reads, and is killed when it takes too long.
 use super::block::{Block, CStrings};
+use super::writer::is_ready;
 use super::{Errno, Reach, Result, Strings, pidfd, raw, spawn};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::PollFlags;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use rustix::pipe::PipeFlags;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
@@ -62,13 +63,8 @@ fn drain(reader: &OwnedFd, bytes: &mut Vec<u8>) -> Result<()> {
     let until = Instant::now() + PATIENCE;
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        let wait = rustix::time::Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) };
-        let mut fds = [PollFd::from_borrowed_fd(reader.as_fd(), PollFlags::IN)];
-        match rustix::event::poll(&mut fds, Some(&wait)) {
-            Ok(0) => return Err(Errno::TIMEDOUT),
-            Ok(_) => {}
-            Err(Errno::INTR) => continue,
-            Err(errno) => return Err(errno),
+        if !is_ready(reader, PollFlags::IN, left.as_millis() as u64)? {
+            return Err(Errno::TIMEDOUT);
         }
         bytes.reserve(4096);
         match rustix::io::read(reader, rustix::buffer::spare_capacity(bytes)) {

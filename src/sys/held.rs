@@ -1,7 +1,8 @@
 //! A process that we can signal and wait for without mistaking another for it.
 use super::{Errno, Reach, Result, pidfd};
 use crate::process::{Exit, Pid};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::process::WaitId;
 
 /// What pins a process.
 #[derive(Debug)]
@@ -41,8 +42,11 @@ impl Held {
     /// Errors: ECHILD: no child of ours.
     pub fn wait(&self, reap: bool) -> Result<Option<Exit>> {
         match self {
-            Self::Pidfd(pidfd) => pidfd::wait(pidfd, reap),
-            Self::Child(pid) => pidfd::wait_child(*pid, reap),
+            Self::Pidfd(pidfd) => pidfd::wait(WaitId::PidFd(pidfd.as_fd()), reap),
+            Self::Child(pid) => {
+                let pid = rustix::process::Pid::from_raw(*pid).ok_or(Errno::CHILD)?;
+                pidfd::wait(WaitId::Pid(pid), reap)
+            }
         }
     }
 }

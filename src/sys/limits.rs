@@ -13,6 +13,16 @@ pub fn locks_limit() -> u64 {
     getrlimit(Resource::Locks).maximum.unwrap_or(u64::MAX)
 }
 
+/// How many descriptors this process may have.
+pub fn open_files() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// So many, but no more than this part of our descriptors.
+pub fn within_open_files(most: usize, part: u64) -> usize {
+    usize::try_from(open_files() / part).map_or(most, |room| room.min(most))
+}
+
 /// The soft limit of open files that we were started with; 0: not raised.
 static NOFILE_BEFORE: AtomicU64 = AtomicU64::new(0);
 

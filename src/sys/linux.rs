@@ -9,7 +9,7 @@ use super::sockets::{self, Sockets};
 use super::token::Token;
 use super::{
     Child, Errno, Features, Kernel, Launch, Mode, Orders, Plan, Reach, Result, Stage, Wake, Who,
-    guarded, namespace, own_pid, pidfd, procfs, raw, signals, spawn,
+    guarded, limits, namespace, own_pid, pidfd, procfs, raw, spawn,
 };
 use crate::process::stat::Stat;
 use crate::process::{Exit, Identity, Namespace, Pid};
@@ -95,11 +95,11 @@ impl Kernel for Linux {
     type File = OwnedFd;
 
     fn now(&self) -> u64 {
-        milliseconds(rustix::time::clock_gettime(ClockId::Boottime))
+        milliseconds_of(ClockId::Boottime)
     }
 
     fn wall(&self) -> u64 {
-        milliseconds(rustix::time::clock_gettime(ClockId::Realtime))
+        milliseconds_of(ClockId::Realtime)
     }
 
     fn random(&mut self) -> u64 {
@@ -134,8 +134,7 @@ impl Kernel for Linux {
     }
 
     fn open_files_max(&self) -> u64 {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        limit.current.unwrap_or(u64::MAX)
+        limits::open_files()
     }
 
     fn own_program(&self) -> Result<String> {
@@ -406,19 +405,15 @@ fn register(registry: &Registry, fd: i32, wake: Wake) -> Result<()> {
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
-pub(super) fn milliseconds(time: Timespec) -> u64 {
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1000) + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+/// What a clock says.
+pub fn milliseconds_of(clock: ClockId) -> u64 {
+    let now = rustix::time::clock_gettime(clock);
+    now.tv_sec.unsigned_abs().saturating_mul(1000) + now.tv_nsec.unsigned_abs() / 1_000_000
 }
 
 /// For [`signals`]: what the loop reads them for.
 pub const SIGNALS: [i32; 5] =
     [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
-
-/// The signalfd of [`SIGNALS`].
-pub fn signalfd() -> Result<OwnedFd> {
-    signals::signalfd(&SIGNALS)
-}
 
 /// Becomes readable whenever the wall clock is set, and when the machine wakes up. The time that a
 /// machine sleeps counts for what is due (CLOCK_BOOTTIME), but not for a poll's timeout: without

@@ -147,19 +147,13 @@ pub fn make(at_exec: bool) -> Namespace {
     of(FOR_CHILDREN)
 }
 
-/// Ancestors that may be in the initial namespace.
-const ANCESTORS_MAX: usize = 64;
-
 /// The time namespace outside of every service: PID 1's. It may have more capabilities than we, and
 /// then is not ours to read: but one of our ancestors is the daemon of the service that we are in.
 pub fn outermost() -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let open = |pid: Pid| rustix::fs::open(format!("/proc/{pid}/ns/time"), flags, Mode::empty());
     let is_initial = |fd: &OwnedFd| rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_ino == INITIAL);
-    let parent = |pid: &Pid| super::procfs::stat(*pid).ok().map(|stat| stat.ppid);
-    let own = own_pid();
-    let ancestors = std::iter::successors(parent(&own), parent).take(ANCESTORS_MAX);
-    let find = || ancestors.filter_map(|pid| open(pid).ok()).find(is_initial);
+    let find = || super::procfs::ancestors().filter_map(|pid| open(pid).ok()).find(is_initial);
     open(1).ok().or_else(find)
 }
 

@@ -1,8 +1,9 @@
 //! pidfd: a descriptor that pins one process, whatever becomes of its number.
+use super::writer::is_ready;
 use super::{Errno, Reach, Result, own_pid};
 use crate::process::Exit;
-use rustix::event::{PollFd, PollFlags};
-use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::event::PollFlags;
+use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 /// From linux/pidfd.h (6.9).
@@ -52,15 +53,7 @@ pub fn inode(pidfd: &OwnedFd) -> Option<u64> {
 /// Whether the whole thread group has exited: POLLIN. (State `Z` in /proc/PID/stat is not that:
 /// it says so too when only the first thread has exited.)
 pub fn is_dead(pidfd: &OwnedFd) -> Result<bool> {
-    let mut fds = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
-    let zero = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-    loop {
-        match rustix::event::poll(&mut fds, Some(&zero)) {
-            Ok(_) => return Ok(!fds[0].revents().is_empty()),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
+    is_ready(pidfd, PollFlags::IN, 0)
 }
 
 /// pidfd_send_signal(2); signal 0 only asks. Errors: ESRCH: gone, or (for the group) empty. EPERM.
@@ -86,29 +79,14 @@ pub fn has_group_signal() -> bool {
     open(own_pid()).is_ok_and(|own| signal(&own, 0, Reach::Group) != Err(Errno::INVAL))
 }
 
-/// waitid(2) on a child of ours, by pidfd. Errors: ECHILD: not our child, or reaped already.
-pub fn wait(pidfd: &OwnedFd, reap: bool) -> Result<Option<Exit>> {
-    wait_id(|| WaitId::PidFd(pidfd.as_fd()), reap)
-}
-
-/// The same of a child by its number.
-pub fn wait_child(pid: i32, reap: bool) -> Result<Option<Exit>> {
-    let pid = Pid::from_raw(pid).ok_or(Errno::CHILD)?;
-    wait_id(|| WaitId::Pid(pid), reap)
-}
-
-fn wait_id<'a>(id: impl Fn() -> WaitId<'a>, reap: bool) -> Result<Option<Exit>> {
+/// waitid(2) on a child of ours, without waiting. Errors: ECHILD: not our child, or reaped already.
+pub fn wait(child: WaitId<'_>, reap: bool) -> Result<Option<Exit>> {
     let look = if reap { WaitIdOptions::empty() } else { WaitIdOptions::NOWAIT };
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | look;
-    loop {
-        let status = match waitid(id(), options) {
-            Err(Errno::INTR) => continue,
-            status => status?,
-        };
-        let Some(status) = status else { return Ok(None) };
+    let status = waitid(child, WaitIdOptions::EXITED | WaitIdOptions::NOHANG | look)?;
+    Ok(status.map(|status| {
         let by_signal = || Exit::Signal(status.terminating_signal().unwrap_or(0));
-        return Ok(Some(status.exit_status().map_or_else(by_signal, Exit::Code)));
-    }
+        status.exit_status().map_or_else(by_signal, Exit::Code)
+    }))
 }
 
 /// Whether this kernel answers PIDFD_GET_INFO with exit statuses.

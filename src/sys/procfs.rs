@@ -1,7 +1,8 @@
 //! Reading /proc. What is read of a pid may be of another process by the time it is used:
 //! callers hold a pidfd and see that it is still alive after the reading.
-use super::{Errno, Result, guarded};
+use super::{Errno, Result, guarded, own_pid};
 use crate::process::Pid;
+use crate::process::journal_format::checksum;
 use crate::process::stat::{self, Stat};
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Dir, Mode, OFlags};
@@ -48,6 +49,15 @@ fn read_record(path: &str) -> Result<Vec<u8>> {
 /// Errors: as [`read`]; EIO for text that doesn't parse.
 pub fn stat(pid: Pid) -> Result<Stat> {
     Stat::parse(&read_record(&format!("/proc/{pid}/stat"))?).ok_or(Errno::IO)
+}
+
+/// Ancestors of a process that are looked at.
+const ANCESTORS_MAX: usize = 64;
+
+/// Our ancestors, the nearest first, as far as they are in our PID namespace.
+pub fn ancestors() -> impl Iterator<Item = Pid> {
+    let parent = |pid: &Pid| stat(*pid).ok().map(|stat| stat.ppid).filter(|pid| *pid > 0);
+    std::iter::successors(parent(&own_pid()), parent).take(ANCESTORS_MAX)
 }
 
 /// Soft and hard RLIMIT_LOCKS. World-readable, whoever the process belongs to. Errors: as [`read`];
@@ -220,9 +230,20 @@ pub fn numbers(path: &str) -> Result<Vec<Pid>> {
 
 /// `processes` of /proc/stat: every fork since boot.
 pub fn forks() -> Option<u64> {
-    let text = read("/proc/stat").ok()?;
-    let line = text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"processes "))?;
-    std::str::from_utf8(line).ok()?.trim().parse().ok()
+    number(stat::status_field(&read("/proc/stat").ok()?, "processes ")?)
+}
+
+fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+    std::str::from_utf8(text).ok()?.trim().parse().ok()
+}
+
+/// The last two of `0.00 0.00 0.00 RUNNING/THREADS LAST`: how many threads there are, and the pid
+/// that was given out last in our PID namespace.
+fn threads_and_last_pid() -> Option<(u64, Pid)> {
+    let load = read_record("/proc/loadavg").ok()?;
+    let mut words = load.rsplit(|b| *b == b' ' || *b == b'/');
+    let last = number(words.next()?)?;
+    Some((number(words.next()?)?, last))
 }
 
 /// Numbers below this one are given out once only, after the boot (RESERVED_PIDS of kernel/pid.c).
@@ -231,21 +252,14 @@ const RESERVED_PIDS: u64 = 300;
 /// Pids that no process or thread has; fewer in a PID namespace, where all threads of the machine
 /// are taken for its own.
 pub fn free_pids() -> Option<u64> {
-    let number = |text: &[u8]| std::str::from_utf8(text).ok()?.trim().parse::<u64>().ok();
-    let most = number(&read("/proc/sys/kernel/pid_max").ok()?)?;
-    // `0.00 0.00 0.00 RUNNING/THREADS LAST`
-    let load = read("/proc/loadavg").ok()?;
-    let threads = load.split(|b| *b == b'/').nth(1)?;
-    let threads = number(threads.split(|b| *b == b' ').next()?)?;
+    let most: u64 = number(&read("/proc/sys/kernel/pid_max").ok()?)?;
+    let (threads, _) = threads_and_last_pid()?;
     Some(most.saturating_sub(RESERVED_PIDS + threads))
 }
 
 /// The pid that was given out last in our PID namespace.
 pub fn last_pid() -> Option<Pid> {
-    // `0.00 0.00 0.00 RUNNING/THREADS LAST`
-    let load = read_record("/proc/loadavg").ok()?;
-    let last = load.trim_ascii().rsplit(|b| *b == b' ').next()?;
-    std::str::from_utf8(last).ok()?.parse().ok()
+    threads_and_last_pid().map(|(_, last)| last)
 }
 
 /// The inode of our PID namespace; 0 without /proc.
@@ -278,17 +292,13 @@ pub fn boot_id() -> u128 {
 /// A number for this machine: of /etc/machine-id, else of its mainboard, else of its
 /// host name.
 pub fn machine_id() -> u64 {
-    let id = read("/etc/machine-id").unwrap_or_default();
-    if id.len() >= 32 {
-        return crate::process::journal_format::checksum(id.trim_ascii());
-    }
-    // An image without that file, and under another host name in each container: the mainboard
-    // is the same, for root.
-    let uuid = read("/sys/class/dmi/id/product_uuid").unwrap_or_default();
-    if is_unique(&uuid) {
-        return crate::process::journal_format::checksum(uuid.trim_ascii());
-    }
-    crate::process::journal_format::checksum(rustix::system::uname().nodename().to_bytes())
+    let known = |path, is_one: fn(&[u8]) -> bool| read(path).ok().filter(|id| is_one(id));
+    let id = known("/etc/machine-id", |id| id.len() >= 32)
+        // An image without that file, and under another host name in each container: the mainboard
+        // is the same, for root.
+        .or_else(|| known("/sys/class/dmi/id/product_uuid", is_unique))
+        .unwrap_or_else(|| rustix::system::uname().nodename().to_bytes().to_vec());
+    checksum(id.trim_ascii())
 }
 
 /// Whether a board's UUID is one. Makers that give none leave zeroes, ones or an example, with
@@ -313,10 +323,6 @@ pub fn link(path: &str) -> Result<String> {
 /// Resident memory of this process in bytes; 0 without /proc.
 pub fn own_memory() -> u64 {
     let text = read("/proc/self/statm").unwrap_or_default();
-    let pages = String::from_utf8_lossy(&text)
-        .split(' ')
-        .nth(1)
-        .and_then(|pages| pages.parse::<u64>().ok())
-        .unwrap_or(0);
-    pages * rustix::param::page_size() as u64
+    let pages: Option<u64> = text.split(|b| *b == b' ').nth(1).and_then(number);
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
 }

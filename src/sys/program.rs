@@ -154,23 +154,18 @@ pub enum Reaped {
 /// too. waitid(2) by hand, for rustix's doesn't say whose status it is.
 pub fn reap() -> Reaped {
     let options = libc::WEXITED | libc::WSTOPPED | libc::WNOHANG | libc::__WALL;
-    loop {
-        // SAFETY: an all-zero siginfo is a valid value to be overwritten.
-        let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
-        // SAFETY: the siginfo is writable and of the type that waitid fills.
-        if unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, options) } != 0 {
-            match last_errno() {
-                Errno::INTR => continue,
-                _ => return Reaped::Childless,
-            }
-        }
-        // SAFETY: waitid fills in pid and status, or leaves them 0.
-        let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-        return match (pid, info.si_code) {
-            (0, _) => Reaped::Quiet,
-            (_, libc::CLD_EXITED) => Reaped::Exited(pid, Exit::Code(status)),
-            (_, libc::CLD_KILLED | libc::CLD_DUMPED) => Reaped::Exited(pid, Exit::Signal(status)),
-            _ => Reaped::Stopped(pid, status),
-        };
+    // SAFETY: an all-zero siginfo is a valid value to be overwritten.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    // SAFETY: the siginfo is writable and of the type that waitid fills.
+    if unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, options) } != 0 {
+        return Reaped::Childless;
+    }
+    // SAFETY: waitid fills in pid and status, or leaves them 0.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    match (pid, info.si_code) {
+        (0, _) => Reaped::Quiet,
+        (_, libc::CLD_EXITED) => Reaped::Exited(pid, Exit::Code(status)),
+        (_, libc::CLD_KILLED | libc::CLD_DUMPED) => Reaped::Exited(pid, Exit::Signal(status)),
+        _ => Reaped::Stopped(pid, status),
     }
 }

@@ -2,7 +2,7 @@
 //! signal. Children stay children, and the new image adopts from the journal.
 //!
 //! All that a signal handler needs is made beforehand, and kept for the life of the process.
-use super::linux::milliseconds;
+use super::linux::milliseconds_of;
 use super::{Errno, limits, raw, signals};
 use crate::service::environment::HOME_VARIABLE;
 use rustix::fd::{AsRawFd, RawFd};
@@ -236,7 +236,7 @@ extern "C" fn on_fatal(signal: c_int) {
 
 /// Re-execs once; a second crash within a minute ends the process, services untouched.
 fn recover() {
-    let now = milliseconds(rustix::time::clock_gettime(rustix::time::ClockId::Boottime));
+    let now = milliseconds_of(rustix::time::ClockId::Boottime);
     let before = CRASHED_AT.load(Ordering::Relaxed);
     let is_init = rustix::process::getpid().is_init();
     let again = before != 0 && now.saturating_sub(before) < CRASH_LOOP_MS;

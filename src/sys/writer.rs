@@ -92,10 +92,20 @@ impl Writer {
 /// Whether a write would not wait now, or within this time. Errors count as ready: the write
 /// tells.
 pub fn is_writable(fd: impl AsFd, ms: u64) -> bool {
-    let mut fds = [PollFd::new(&fd, PollFlags::OUT)];
+    is_ready(fd, PollFlags::OUT, ms).unwrap_or(true)
+}
+
+/// poll(2) of one descriptor, for that long at most.
+pub(super) fn is_ready(fd: impl AsFd, what: PollFlags, ms: u64) -> Result<bool> {
+    let mut fds = [PollFd::new(&fd, what)];
     let timeout = Timespec {
         tv_sec: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
         tv_nsec: i64::try_from(ms % 1000 * 1_000_000).unwrap_or(0),
     };
-    poll(&mut fds, Some(&timeout)) != Ok(0)
+    loop {
+        match poll(&mut fds, Some(&timeout)) {
+            Err(Errno::INTR) => {}
+            ready => return ready.map(|count| count > 0),
+        }
+    }
 }

@@ -4,16 +4,21 @@
     reason = "a test's way to fail; clippy exempts test functions only, not what they call"
 )]
 mod daemon_adopt;
+mod daemon_ledger_load;
+mod daemon_server_startup;
 mod daemon_vecmap;
+mod init_args;
 mod process_command;
 mod process_identity;
 mod process_journal_format;
 mod process_mark;
 mod process_shell;
 mod process_stat;
+mod service_context;
 mod service_json;
 mod service_listen;
 mod service_name;
+mod service_policy;
 mod service_resources;
 mod service_selector;
 mod service_time;

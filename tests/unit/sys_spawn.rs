@@ -9,14 +9,15 @@ use opm::sys::{
     Child, Errno, Features, Launch, Orders, Plan, Reach, Result, Stage, Streams, Strings, limits,
     pidfd, raw,
 };
-use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::process::WaitId;
 use std::ffi::c_int;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 fn wait(pidfd: &OwnedFd) -> Exit {
     loop {
-        if let Some(exit) = pidfd::wait(pidfd, true).unwrap() {
+        if let Some(exit) = pidfd::wait(WaitId::PidFd(pidfd.as_fd()), true).unwrap() {
             return exit;
         }
         std::thread::yield_now();

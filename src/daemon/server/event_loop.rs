@@ -12,7 +12,7 @@ use crate::sys::home::Home;
 use crate::sys::linux::{self, Linux};
 use crate::sys::peer::peer;
 use crate::sys::token::Token;
-use crate::sys::{Kernel, signals};
+use crate::sys::{Kernel, limits, signals};
 use crate::wire::frame::{self, REQUEST_BYTES_MAX};
 use mio::net::UnixListener;
 use mio::unix::SourceFd;
@@ -66,16 +66,14 @@ impl Server {
             poll.registry().register(&mut SourceFd(&fd), token.into(), Interest::READABLE)
         };
         poll.registry().register(&mut listener, Token::Listener.into(), Interest::READABLE)?;
-        let signalfd = linux::signalfd()?;
+        let signalfd = signals::signalfd(&linux::SIGNALS)?;
         watch(&signalfd, Token::Signals)?;
         let clock = linux::clock_changes().ok();
         clock.as_ref().map_or(Ok(()), |clock| watch(clock, Token::Clock))?;
         let removals = home.watch_removals().ok();
         removals.as_ref().map_or(Ok(()), |removals| watch(removals, Token::Removals))?;
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        let half = usize::try_from(limit.current.unwrap_or(u64::MAX) / 2);
         Ok(Self {
-            connections_max: half.map_or(CONNECTIONS_MAX, |half| half.min(CONNECTIONS_MAX)),
+            connections_max: limits::within_open_files(CONNECTIONS_MAX, 2),
             removals,
             removal: None,
             poll,

@@ -1,7 +1,7 @@
 //! The home's socket: reached by the directory that is held, never by the home's path, which may
 //! lead to another daemon's home by now.
+use crate::sys::home::Home;
 pub(crate) use crate::sys::home::SOCKET;
-use crate::sys::home::{self, Home};
 use crate::sys::peer::peer;
 use crate::sys::{Errno, describe, own_pid};
 use crate::wire::Failure;
@@ -30,14 +30,6 @@ pub(crate) fn bind(home: &Home) -> Result<UnixListener, Failure> {
 /// Connects to whoever listens.
 pub(crate) fn connect(home: &Home) -> std::io::Result<UnixStream> {
     UnixStream::connect(home.path_by_descriptor(SOCKET))
-}
-
-/// Connects to the daemon of another home. What is said over it does not wait for longer.
-pub(crate) fn connect_elsewhere(home: &str, most: Duration) -> std::io::Result<UnixStream> {
-    let stream = home::connect(home.as_ref())?;
-    stream.set_read_timeout(Some(most))?;
-    stream.set_write_timeout(Some(most))?;
-    Ok(stream)
 }
 
 /// Who listens. Never waits: the queue may be our own, and full.

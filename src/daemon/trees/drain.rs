@@ -16,7 +16,7 @@ use crate::sys::{Errno, Kernel, Reach};
 
 impl<K: Kernel> Trees<K> {
     /// Opens what gates can be opened.
-    pub(super) fn check_gates(&mut self, cx: &mut Cx<'_, K>, facts: &mut Vec<Fact>) {
+    pub(crate) fn check_gates(&mut self, cx: &mut Cx<'_, K>, facts: &mut Vec<Fact>) {
         let (mut searched, mut childless) = (Vec::new(), Vec::new());
         for id in self.gates.iter().copied().collect::<Vec<_>>() {
             let Some(tree) = self.get(id) else {

@@ -126,11 +126,6 @@ impl<K: Kernel> Trees<K> {
         self.gates.insert(id);
     }
 
-    /// Opens what gates can be opened since orders were given.
-    pub(crate) fn settle(&mut self, cx: &mut Cx<'_, K>, facts: &mut Vec<Fact>) {
-        self.check_gates(cx, facts);
-    }
-
     /// When something has to be looked at.
     pub(crate) fn deadline(&self) -> Option<Time> {
         self.look_again_at

@@ -5,7 +5,7 @@ use crate::process::stat::TICK_MS;
 use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::machine::{Generation, Time};
 use crate::service::spec::{Id, StopReach};
-use crate::sys::{Errno, Kernel, Stage};
+use crate::sys::{Errno, Kernel, Stage, limits};
 use std::collections::HashMap;
 
 /// When something could not be looked at (EMFILE, no /proc for a moment), look again then.
@@ -243,7 +243,7 @@ impl<K: Kernel> Trees<K> {
             leaders: HashMap::new(),
             orphans: VecMap::default(),
             dead_orphans: Vec::new(),
-            orphans_watched_max: orphans_watched_max(),
+            orphans_watched_max: limits::within_open_files(ORPHANS_WATCHED_MAX, 4),
             children: Vec::new(),
             counted: false,
             gates: VecSet::default(),
@@ -309,11 +309,4 @@ impl<K: Kernel> Trees<K> {
         }
         (ours, unsure)
     }
-}
-
-/// How many orphans are watched by a descriptor each.
-fn orphans_watched_max() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let quarter = usize::try_from(limit.current.unwrap_or(u64::MAX) / 4);
-    quarter.map_or(ORPHANS_WATCHED_MAX, |quarter| quarter.min(ORPHANS_WATCHED_MAX))
 }
