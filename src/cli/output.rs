@@ -149,12 +149,5 @@ pub(crate) fn reason(error: impl Into<std::io::Error>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_shown_is_one_line_without_control_characters_and_numbers_of_errors() {
-        assert_eq!(escape("a\nb\u{1b}[31m\u{85}é"), "a\\nb\\u{1b}[31m\\u{85}é");
-        assert_eq!(reason(Errno::NOENT), "No such file or directory");
-    }
-}
+#[path = "../../tests/inner/cli_output.rs"]
+mod tests;

@@ -377,16 +377,5 @@ pub(super) fn adjust(call: &Call) -> Done {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_word_can_be_a_program() {
-        for word in ["web", "server.js", "node a.js b*", "a b,c", "./x", "a,,b", "seq 1,2", "all"] {
-            assert!(!names_services(word), "{word}");
-        }
-        for services in ["7", "web,api", "api-*", "web?", "1, 2"] {
-            assert!(names_services(services), "{services}");
-        }
-    }
-}
+#[path = "../../tests/inner/cli_start.rs"]
+mod tests;

@@ -158,14 +158,5 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slip_of_the_finger_finds_the_command() {
-        for (slip, meant) in [("strat", "start"), ("lits", "list"), ("lgos", "logs")] {
-            assert_eq!(nearest(slip), Some(meant));
-        }
-        assert_eq!(nearest("completely-else"), None);
-    }
-}
+#[path = "../../tests/inner/cli_usage.rs"]
+mod tests;
