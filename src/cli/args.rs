@@ -249,6 +249,25 @@ pub(super) fn run(command: Command) -> Command {
         .arg(switch("quiet", "say nothing of exits and restarts").short('q'))
 }
 
+pub(super) fn save(command: Command) -> Command {
+    command.arg(switch("force", "also where there is no service: for pm2's save"))
+}
+
+pub(super) fn apply(command: Command) -> Command {
+    let prune = "remove the services that are not in the file";
+    command
+        .arg(Arg::new("file").value_name("FILE").required(true).help("process file; - is stdin"))
+        .arg(switch("dry-run", "say what differs, and do nothing"))
+        .arg(switch("prune", prune))
+        .arg(only())
+        .arg(env_set())
+}
+
+pub(super) fn export(command: Command) -> Command {
+    let file = option("output", "FILE", "write it there, not to stdout").short('o');
+    target(command).arg(file)
+}
+
 pub(super) fn restore(command: Command) -> Command {
     command.arg(force())
 }

@@ -26,6 +26,8 @@ pub(crate) struct Client {
     pub(crate) home: PathBuf,
     /// False after `--no-daemon-start`.
     pub(crate) may_start: bool,
+    /// What PM2 means by a command is meant.
+    pub(crate) is_pm2: bool,
 }
 
 impl Client {

@@ -4,7 +4,7 @@
 //! Never prints a line of help over 80 columns; a test sees to it.
 use super::output::{Done, Failure};
 use super::request::Call;
-use super::{args, daemon, file, logs, services, start, why};
+use super::{apply, args, daemon, file, jlist, logs, pm2, services, start, why};
 use clap::Command;
 
 /// One command as the operator sees it.
@@ -98,7 +98,14 @@ pub const ENTRIES: &[Entry] = &[
         args::import,
         file::import,
     ),
-    entry("save", &["store", "dump"], "save the list for restore", args::plain, services::save),
+    entry("save", &["store", "dump"], "save the list for restore", args::save, services::save),
+    entry("jlist", &[], "the list as PM2's JSON", args::plain, jlist::jlist),
+    entry("prettylist", &[], "the same, as node shows it", args::plain, jlist::prettylist),
+    entry("pid", &[], "the pids of services", args::optional_target, pm2::pid),
+    entry("id", &[], "the ids of services", args::target, pm2::id),
+    entry("ping", &[], "start the daemon, if it isn't running", args::plain, pm2::ping),
+    entry("apply", &[], "carry out what differs from a file", args::apply, apply::apply),
+    entry("export", &["get"], "services as a process file", args::export, apply::export),
     entry(
         "restore",
         &["resurrect"],

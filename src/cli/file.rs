@@ -11,6 +11,7 @@ use crate::service::instances::expand;
 use crate::service::selector::Selector;
 use crate::service::spec::{Env, Spec};
 use crate::sys::pidfd;
+pub(super) use crate::wire::file::tidy;
 use crate::wire::file::{self, Source};
 use crate::wire::{Request, code};
 use clap::ArgMatches;
@@ -133,7 +134,7 @@ pub(super) fn declared(name: &str, choice: &Choice) -> Result<Declared, Failure>
             return Err(Failure::plain(text));
         }
         for file in &mut spec.exec.env_file {
-            *file = text_of(file::tidy(&directory.join(&file)))?;
+            *file = text_of(tidy(&directory.join(&file)))?;
         }
         spec.dotenv = dotenv_of(Path::new(&spec.cwd), &spec.exec.env_file)?;
         spec.check().map_err(|reason| Failure::plain(format!("{label}: {reason}")))?;

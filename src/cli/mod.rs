@@ -2,6 +2,7 @@
 //!
 //! Never starts, signals or reaps a service itself: only the daemon does. The syntax is in
 //! [`commands`], the texts in `render`, and the file formats in `wire`.
+mod apply;
 mod args;
 mod client;
 pub mod commands;
@@ -15,6 +16,7 @@ mod foreign;
 mod help;
 mod holder;
 mod home;
+mod jlist;
 mod launch;
 mod logs;
 mod output;
@@ -37,14 +39,24 @@ use request::Call;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Does what `words` (without the program's name) ask for. Returns the exit code.
-pub fn main(words: Vec<OsString>) -> u8 {
-    run(words).unwrap_or_else(|failure| report(&failure))
+/// Does what `words` ask for; `program` is the name that it was called by. Returns the exit code.
+pub fn main(program: &str, words: Vec<OsString>) -> u8 {
+    let is_pm2 = pm2::is_called(program);
+    let code = run(is_pm2, words).unwrap_or_else(|failure| report(&failure));
+    if is_pm2 { pm2::exit_code(code) } else { code }
 }
 
-fn run(words: Vec<OsString>) -> Done {
+/// Whether a program that is called so is `opm run`.
+pub fn is_runtime(program: &str) -> bool {
+    pm2::is_runtime(program)
+}
+
+fn run(is_pm2: bool, words: Vec<OsString>) -> Done {
     let mut may_start = true;
-    let mut words = words.into_iter();
+    if is_pm2 && pm2::is_rotation(&words) {
+        return pm2::rotation();
+    }
+    let mut words = pm2::translated(is_pm2, words).into_iter();
     let name = loop {
         let Some(word) = words.next() else {
             return Err(Failure::usage("no command (try 'opm --help')"));
@@ -72,14 +84,20 @@ fn run(words: Vec<OsString>) -> Done {
         _ => name,
     };
     let entry = commands::find(&name).ok_or_else(|| unknown(&name))?;
+    let client = Client { home: home::find()?, may_start, is_pm2 };
     let words = pm2::of_files(entry.name, words)?;
+    let words = match entry.name {
+        "stop" if is_pm2 && name == "kill" && words.is_empty() => return pm2::kill(&client),
+        "stop" | "restart" | "remove" | "reset" | "info" => pm2::of_scripts(&client, words)?,
+        _ => words,
+    };
     let matches = match usage::parse(entry, words) {
         Ok(matches) => matches,
         Err(Ok(help)) => return write(help.as_bytes()).map(|()| 0),
         Err(Err(failure)) => return Err(failure),
     };
     let may_start = may_start && !matches.get_flag("no-daemon-start");
-    let client = Client { home: home::find()?, may_start };
+    let client = Client { may_start, ..client };
     home::point_to_callers(&client.home);
     entry.run(&Call { matches, client })
 }
@@ -101,12 +119,14 @@ fn unknown(name: &str) -> Failure {
     Failure::usage(format!("unknown command '{name}' ({advice})"))
 }
 
-/// What `opm run` is asked to do. `words` are those after `run`.
+/// What `opm run` is asked to do. `words` are those after `run`, or after the name `pm2-runtime`
+/// (`is_pm2`).
 ///
 /// # Errors
 /// The exit code, once help or the reason has been given.
-pub fn run_options(words: &[OsString]) -> Result<crate::run::options::Options, u8> {
-    run::options(words).map_err(|failure| report(&failure))
+pub fn run_options(is_pm2: bool, words: &[OsString]) -> Result<crate::run::options::Options, u8> {
+    let words = if is_pm2 { pm2::runtime(words) } else { Ok(words.to_vec()) };
+    words.and_then(|words| run::options(&words)).map_err(|failure| report(&failure))
 }
 
 /// The home directory of opm, for a daemon.

@@ -1,8 +1,190 @@
-//! What people type who come from PM2, in words of ours: before the syntax of a command is looked
-//! at, and where nothing of ours has that meaning.
+//! What people type who come from PM2, in words of ours. A command that is called `pm2` means what
+//! PM2 means by it, where the two differ; all else is understood under either name.
+use super::client::{Client, Need};
 use super::file::{self, Choice};
-use super::output::Failure;
+use super::output::{Done, Failure, print, print_outcomes, warn};
+use super::request::{Call, instead};
+use super::services::rows;
+use super::{commands, start};
+use crate::service::selector::Selector;
+use crate::wire::{Reply, Request, Row, Status, code};
 use std::ffi::OsString;
+use std::path::Path;
+
+/// The names under which `opm run` is meant.
+const RUNTIMES: [&str; 2] = ["pm2-runtime", "pm2-docker"];
+
+/// Commands of PM2's, and what they are here.
+const COMMANDS: &[(&str, &[&str])] = &[
+    ("startOrRestart", &["restart"]),
+    ("startOrReload", &["restart"]),
+    ("startOrGracefulReload", &["restart"]),
+    ("gracefulReload", &["reload"]),
+    ("startup", &["daemon", "setup"]),
+    ("unstartup", &["daemon", "setup", "--remove"]),
+    ("log", &["logs"]),
+    ("l", &["list"]),
+    ("sendSignal", &["signal"]),
+    ("updatePM2", &["daemon", "restart"]),
+];
+
+/// What becomes of an option of PM2's.
+enum Taken {
+    /// An option of ours; its number is milliseconds.
+    As(&'static [&'static str]),
+    /// These words in its place.
+    Words(&'static [&'static str]),
+    /// Left out, and its value.
+    Nothing(bool),
+}
+
+/// Options of PM2's start and restart that are called otherwise here, or mean nothing.
+const OPTIONS: &[(&[&str], Taken)] = &[
+    (&["--max-memory-restart"], Taken::As(&["--max-memory"])),
+    (&["-c", "--cron", "--cron-restart"], Taken::As(&["--cron"])),
+    (&["-o", "--output"], Taken::As(&["--log-out"])),
+    (&["-e", "--error"], Taken::As(&["--log-error"])),
+    (&["-l", "--log"], Taken::As(&["--log-out", "--log-error"])),
+    (&["--kill-timeout"], Taken::As(&["--stop-timeout"])),
+    (&["--restart-delay"], Taken::As(&["--restart-delay"])),
+    (&["--min-uptime"], Taken::As(&["--min-uptime"])),
+    (&["--listen-timeout"], Taken::As(&["--ready-timeout"])),
+    (&["--node-args"], Taken::As(&["--interpreter-args"])),
+    (&["--log-date-format"], Taken::As(&["--log-time"])),
+    (&["-u", "--uid"], Taken::As(&["--user"])),
+    (&["--gid"], Taken::As(&["--group"])),
+    (&["-f"], Taken::Words(&["--force"])),
+    (&["--wait-ready"], Taken::Words(&["--ready", "ipc"])),
+    (&["--time"], Taken::Words(&["--log-time"])),
+    (&["-x", "-s", "--silent", "-m", "--mini-list", "--no-vizion"], Taken::Nothing(false)),
+    (&["--no-automation", "--no-pmx", "--no-treekill", "--attach"], Taken::Nothing(false)),
+    (&["--shutdown-with-message", "--source-map-support"], Taken::Nothing(false)),
+    (&["-p", "--pid"], Taken::Nothing(true)),
+];
+
+/// Whether a program of that name, as it was called, is PM2 to its caller.
+pub(super) fn is_called(program: &str) -> bool {
+    base(program) == "pm2"
+}
+
+/// Whether it is meant as `opm run`.
+pub(super) fn is_runtime(program: &str) -> bool {
+    RUNTIMES.contains(&base(program))
+}
+
+fn base(program: &str) -> &str {
+    program.rsplit('/').next().unwrap_or(program)
+}
+
+/// The words of a command line without the program's name, in ours.
+pub(super) fn translated(is_pm2: bool, words: Vec<OsString>) -> Vec<OsString> {
+    let name = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    if commands::find(&name).is_some() && !(is_pm2 && name == "update") {
+        let is_start = ["start", "restart", "reload"].contains(&name.as_str());
+        let is_file = |word: &OsString| word.to_str().is_some_and(file::is_one);
+        let mut words = words;
+        if name == "reload" && words.iter().any(is_file) {
+            words[0] = "restart".into();
+        }
+        let skipped = |word: &OsString| word == "--nostream";
+        let is_logs = name == "logs";
+        return match is_start {
+            true => options(is_pm2, words),
+            false => words.into_iter().filter(|word| !(is_logs && skipped(word))).collect(),
+        };
+    }
+    let name = if is_pm2 && name == "update" { "updatePM2" } else { &name };
+    let Some((_, ours)) = COMMANDS.iter().find(|(theirs, _)| *theirs == name) else {
+        return words;
+    };
+    let mut rest: Vec<OsString> = words.into_iter().skip(1).collect();
+    match (name, rest.len()) {
+        ("sendSignal", 2) => rest.swap(0, 1),
+        // Who it is for, and which init: we see for ourselves.
+        ("startup" | "unstartup", _) => rest.clear(),
+        _ => {}
+    }
+    let words = ours.iter().map(OsString::from).chain(rest).collect();
+    if ours[0] == "restart" { options(is_pm2, words) } else { words }
+}
+
+/// Options until `--`, in ours.
+fn options(is_pm2: bool, words: Vec<OsString>) -> Vec<OsString> {
+    let mut ours = Vec::with_capacity(words.len());
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        if word == "--" {
+            ours.push(word);
+            break;
+        }
+        let text = word.to_string_lossy().into_owned();
+        let (option, value) = match text.split_once('=') {
+            Some((option, value)) if text.starts_with("--") => (option, Some(value.to_owned())),
+            _ => (&text[..], None),
+        };
+        if option == "--exp-backoff-restart-delay" {
+            let value = value.or_else(|| Some(words.next()?.to_string_lossy().into_owned()));
+            ours.push(format!("--restart-delay={}ms..15s", value.unwrap_or_default()).into());
+            continue;
+        }
+        match OPTIONS.iter().find(|(names, _)| names.contains(&option)).map(|(_, taken)| taken) {
+            None => ours.push(word),
+            // Ours by the same name, with a unit.
+            Some(Taken::As(own)) if own[0] == option && !is_pm2 => ours.push(word),
+            Some(Taken::Words(own)) => ours.extend(own.iter().map(OsString::from)),
+            Some(Taken::Nothing(false)) => {}
+            Some(Taken::Nothing(true)) => {
+                let _ = value.or_else(|| Some(words.next()?.to_string_lossy().into_owned()));
+            }
+            Some(Taken::As(own)) => {
+                let value = value.or_else(|| Some(words.next()?.to_string_lossy().into_owned()));
+                let value = value.unwrap_or_default();
+                let is_time = own.iter().any(|name| {
+                    name.ends_with("delay") || name.ends_with("time") || name.ends_with("timeout")
+                });
+                let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+                let unit = if is_time && digits && own[0] != "--log-time" { "ms" } else { "" };
+                ours.extend((option == "--node-args").then(|| "--interpreter=node".into()));
+                ours.extend(own.iter().map(|name| format!("{name}={value}{unit}").into()));
+            }
+        }
+    }
+    ours.extend(words);
+    ours
+}
+
+/// The words of `opm run` for those of `pm2-runtime`.
+pub(super) fn runtime(words: &[OsString]) -> Result<Vec<OsString>, Failure> {
+    let mut words = words.iter().skip_while(|word| *word == "start");
+    let (mut ours, mut target, mut behind) = (Vec::new(), None, Vec::new());
+    while let Some(word) = words.next() {
+        match word.to_str().unwrap_or_default() {
+            "--" => behind.extend(words.by_ref().cloned()),
+            "--no-auto-exit" | "--raw" | "--no-daemon" => {}
+            "--web" | "-i" | "--instances" | "--secret" | "--public" | "--machine-name" => {
+                words.next();
+            }
+            "--json" => ours.push("--prefix=json".into()),
+            "--env" | "--only" | "--name" | "-n" => {
+                ours.push(word.clone());
+                ours.extend(words.next().cloned());
+            }
+            option if option.starts_with('-') => ours.push(word.clone()),
+            _ if target.is_none() => target = Some(word.to_string_lossy().into_owned()),
+            _ => behind.push(word.clone()),
+        }
+    }
+    match target {
+        Some(file) if file::is_one(&file) => ours.push(file.into()),
+        Some(target) => {
+            let command = start::place()?.command(&target)?;
+            ours.push("--".into());
+            ours.extend(command.into_iter().map(OsString::from).chain(behind));
+        }
+        None => {}
+    }
+    Ok(ours)
+}
 
 /// Commands that take a process file for the services in it.
 const OF_FILES: [&str; 6] = ["stop", "remove", "reset", "info", "flush", "logs"];
@@ -34,4 +216,140 @@ pub(super) fn of_files(name: &str, words: Vec<OsString>) -> Result<Vec<OsString>
         rest.insert(0, file::target_of(&declared.specs).into());
     }
     Ok(rest)
+}
+
+/// A script among `words` stands for the services that run it, where PM2 is meant.
+pub(super) fn of_scripts(client: &Client, words: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
+    let is_script = |word: &OsString| !word.is_empty() && Path::new(word).is_file();
+    if !client.is_pm2 || !words.iter().any(is_script) {
+        return Ok(words);
+    }
+    let rows = rows(client, false)?;
+    let runs = |script: &OsString| -> Option<OsString> {
+        let script = super::environment::absolute(Path::new(script)).ok()?;
+        let is_it = |row: &&Row| {
+            let words = crate::process::shell::split(&row.command).unwrap_or_default();
+            words.iter().any(|word| file::tidy(&Path::new(&row.cwd).join(word)) == script)
+        };
+        let names: Vec<String> =
+            rows.iter().filter(is_it).map(|row| Selector::exactly(&row.name)).collect();
+        (!names.is_empty()).then(|| names.join(",").into())
+    };
+    let meant = |word: OsString| if is_script(&word) { runs(&word).unwrap_or(word) } else { word };
+    Ok(words.into_iter().map(meant).collect())
+}
+
+/// `pm2 kill`: nothing lives on, nothing but what was saved is remembered.
+pub(super) fn kill(client: &Client) -> Done {
+    let all = || "all".to_owned();
+    for request in [Request::Remove { target: all() }, Request::Leave { services: true }] {
+        match client.request(Need::Running, &request)? {
+            Some(Reply::Outcomes { outcomes, .. }) => print_outcomes(&outcomes)?,
+            Some(other) => return Err(instead(&other)),
+            None => break,
+        };
+    }
+    print("daemon stopped").map(|()| code::DONE)
+}
+
+/// Log rotation is built in: what installs it for PM2 has nothing to do.
+pub(super) fn is_rotation(words: &[OsString]) -> bool {
+    let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
+    match words[..] {
+        ["install", module, ..] => module.contains("logrotate"),
+        ["set", key, ..] => key.starts_with("pm2-logrotate:"),
+        _ => false,
+    }
+}
+
+/// The pids of services, and 0 of those that are down.
+pub(super) fn pid(call: &Call) -> Done {
+    let found = chosen(&call.client, &call.target())?;
+    let is_known = !found.is_empty() || call.target() == "all";
+    for row in &found {
+        print(&row.pid.unwrap_or(0).to_string())?;
+    }
+    match (is_known, call.client.is_pm2) {
+        (true, _) => Ok(code::DONE),
+        (false, true) => print("").map(|()| code::DONE),
+        (false, false) => Err(super::output::no_such(&call.target())),
+    }
+}
+
+/// The ids of services, as a list.
+pub(super) fn id(call: &Call) -> Done {
+    let ids = chosen(&call.client, &call.target())?;
+    let ids: Vec<String> = ids.iter().map(|row| row.id.to_string()).collect();
+    let list = if ids.is_empty() { "[]".to_owned() } else { format!("[ {} ]", ids.join(", ")) };
+    print(&list).map(|()| code::DONE)
+}
+
+/// Whether something of the target runs, or nothing is known of it.
+pub(super) fn is_up(client: &Client, target: &str) -> Result<bool, Failure> {
+    let Ok(rows) = chosen(client, target) else { return Ok(true) };
+    let is_down = |row: &Row| matches!(row.status, Status::Stopped | Status::Errored);
+    Ok(rows.is_empty() || !rows.iter().all(is_down))
+}
+
+fn chosen(client: &Client, target: &str) -> Result<Vec<Row>, Failure> {
+    let request = Request::Info { target: target.to_owned() };
+    match client.request(Need::Record, &request) {
+        Ok(Some(Reply::Info(infos))) => Ok(infos.into_iter().map(|info| info.row).collect()),
+        Ok(Some(other)) => Err(instead(&other)),
+        Err(failure) if failure.code != code::NO_SUCH => Err(failure),
+        Ok(None) | Err(_) => Ok(Vec::new()),
+    }
+}
+
+/// Whether there is a daemon; it is started if not.
+pub(super) fn ping(call: &Call) -> Done {
+    call.client.demand(&Request::Health)?;
+    print("{ msg: 'pong' }").map(|()| code::DONE)
+}
+
+/// The exit code that PM2 has for the same.
+pub(super) fn exit_code(own: u8) -> u8 {
+    if own == code::NO_SUCH { code::FAILED } else { own }
+}
+
+/// Says that PM2 has a command which means nothing here.
+pub(super) fn rotation() -> Done {
+    warn("logs rotate by themselves: see --log-max-size and --log-keep of 'opm start'");
+    Ok(code::DONE)
+}
+
+/// A name for one more of what runs already, as `start -f` is to PM2.
+pub(super) fn another_name(client: &Client, name: String) -> Result<String, Failure> {
+    let rows = rows(client, false)?;
+    let is_free = |name: &String| rows.iter().all(|row| row.name != *name);
+    let mut names = (1_u32..).map(|n| format!("{name}-{n}"));
+    let other = if is_free(&name) { None } else { names.find(is_free) };
+    Ok(other.unwrap_or(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_pm2s_are_ours_until_the_programs_own() {
+        let line = |text: &str| {
+            let words = text.split(' ').map(OsString::from).collect();
+            let words = translated(true, words);
+            words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+        };
+        for (theirs, ours) in [
+            ("start a.js -x --kill-timeout 3000 -- -f", "start a.js --stop-timeout=3000ms -- -f"),
+            ("start a.js --min-uptime=5s -p x.pid", "start a.js --min-uptime=5s"),
+            ("start a -l o.log -f", "start a --log-out=o.log --log-error=o.log --force"),
+            ("startOrReload eco.json --env x", "restart eco.json --env x"),
+            ("restart a --exp-backoff-restart-delay 100", "restart a --restart-delay=100ms..15s"),
+            ("sendSignal SIGHUP api", "signal api SIGHUP"),
+            ("startup systemd -u x --hp /home/x", "daemon setup"),
+            ("logs api --nostream --lines 5", "logs api --lines 5"),
+            ("stop -f", "stop -f"),
+        ] {
+            assert_eq!(line(theirs), ours);
+        }
+    }
 }

@@ -56,9 +56,15 @@ pub(super) fn wants_json(matches: &ArgMatches) -> bool {
 /// A request about the target that ends with outcomes. Without a record every name is unknown,
 /// and `all` is none.
 pub(super) fn act(call: &Call, request: impl FnOnce(String) -> Request) -> Done {
-    let target = call.target();
+    act_on(call, call.target(), request)
+}
+
+/// The same of a target that this command has found itself.
+pub(super) fn act_on(call: &Call, target: String, request: impl FnOnce(String) -> Request) -> Done {
     let parsed = Selector::parse(&target).map_err(Failure::usage)?;
-    match call.client.request(Need::Record, &request(target))? {
+    let request = request(target);
+    let is_flush = matches!(request, Request::Flush { .. });
+    match call.client.request(Need::Record, &request)? {
         Some(Reply::Outcomes { outcomes, summary: None }) if outcomes.is_empty() => {}
         Some(reply) => return outcomes(&reply),
         None => {
@@ -70,7 +76,7 @@ pub(super) fn act(call: &Call, request: impl FnOnce(String) -> Request) -> Done 
         }
     }
     error(NO_SERVICES);
-    Ok(code::DONE)
+    Ok(if call.client.is_pm2 && !is_flush { code::FAILED } else { code::DONE })
 }
 
 /// Asks about each item of the target, so that one that names nothing hides no other. `take`

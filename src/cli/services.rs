@@ -1,10 +1,11 @@
 //! The commands about services that exist: one request, and its reply said.
-use super::client::Need;
-use super::output::{Done, Failure, error, print, print_json, print_outcomes, show, write};
+use super::client::{Client, Need};
+use super::output::{Done, Failure, error, print, print_json, print_outcomes, show, warn, write};
 use super::request::{Call, Found, act, collect, instead, outcomes, strange};
 use super::table::Look;
-use super::{environment, file, logs, poll, render};
+use super::{environment, file, jlist, logs, pm2, poll, render};
 use crate::service::signal::Signal;
+use crate::service::spec::Spec;
 use crate::service::units::Span;
 use crate::wire::{Event, Info, Outcome, Reply, Request, Row, Scale, Status, Until, code};
 use serde_json::{Map, Value};
@@ -22,6 +23,10 @@ pub(super) fn restart(call: &Call) -> Done {
     }
     environment::reset(call, &call.target())?;
     update_environment(call)?;
+    // What is down is not restarted, to PM2, and counts no restart.
+    if call.client.is_pm2 && !pm2::is_up(&call.client, &call.target())? {
+        return act(call, |target| Request::Start { target, force: false });
+    }
     act(call, |target| Request::Restart { target })
 }
 
@@ -73,11 +78,14 @@ pub(super) fn wait(call: &Call) -> Done {
 }
 
 pub(super) fn list(call: &Call) -> Done {
-    let rows = rows(call, !call.flag("no-usage"))?;
+    let rows = rows(&call.client, !call.flag("no-usage"))?;
     let (rows, worst) = match call.target().as_str() {
         "all" => (rows, code::DONE),
         _ => meant(call, rows)?,
     };
+    if call.client.is_pm2 && !call.json() {
+        return jlist::list(&rows).map(|()| worst);
+    }
     show(call.json(), &rows, |rows| render::list(rows, look()))?;
     Ok(worst)
 }
@@ -89,9 +97,9 @@ fn meant(call: &Call, mut rows: Vec<Row>) -> Result<Found<Row>, Failure> {
     Ok((rows, worst))
 }
 
-fn rows(call: &Call, usage: bool) -> Result<Vec<Row>, Failure> {
+pub(super) fn rows(client: &Client, usage: bool) -> Result<Vec<Row>, Failure> {
     let request = Request::List { usage };
-    match call.client.request(Need::Record, &request)? {
+    match client.request(Need::Record, &request)? {
         Some(Reply::List(rows)) => Ok(rows),
         Some(_) => Err(strange()),
         None => Ok(Vec::new()),
@@ -124,8 +132,21 @@ pub(super) fn infos(call: &Call) -> Result<Found<Info>, Failure> {
 
 pub(super) fn info(call: &Call) -> Done {
     let (infos, worst) = infos(call)?;
+    if call.client.is_pm2 && !call.json() {
+        let specs = specs(call, call.target())?;
+        return jlist::describe(&infos, &specs).map(|()| worst);
+    }
     show(call.json(), &infos, |infos| render::info(infos))?;
     Ok(worst)
+}
+
+/// The definitions of the services that the target means.
+pub(super) fn specs(call: &Call, target: String) -> Result<Vec<Spec>, Failure> {
+    match call.client.request(Need::Record, &Request::Export { target })? {
+        Some(Reply::Specs(specs)) => Ok(specs),
+        Some(other) => Err(instead(&other)),
+        None => Ok(Vec::new()),
+    }
 }
 
 pub(super) fn command(call: &Call) -> Done {
@@ -205,6 +226,10 @@ pub(super) fn events(call: &Call) -> Done {
 }
 
 pub(super) fn save(call: &Call) -> Done {
+    if call.client.is_pm2 && !call.flag("force") && rows(&call.client, false)?.is_empty() {
+        warn("no services: the list that was saved stays (--force to empty it)");
+        return Ok(code::DONE);
+    }
     outcomes(&call.client.demand(&Request::Save)?)
 }
 
@@ -216,7 +241,7 @@ pub(super) fn restore(call: &Call) -> Done {
         return Err(strange());
     };
     let worst = print_outcomes(&outcomes)?;
-    write(render::list(&rows(call, true)?, look()).as_bytes())?;
+    write(render::list(&rows(&call.client, true)?, look()).as_bytes())?;
     if let Some(summary) = summary {
         print(&summary)?;
     }

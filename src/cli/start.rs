@@ -6,10 +6,10 @@ use super::client::Need;
 use super::environment::{
     absolute, captured, current_directory, dotenv_of, last_of_each, package_name,
 };
-use super::output::{Done, Failure, no_such, reason, warn};
+use super::output::{Done, Failure, no_such, reason, report, warn};
 use super::program::Place;
 use super::request::{Call, act, outcomes, strange};
-use super::{environment, file, services};
+use super::{environment, file, pm2, services};
 use crate::process::command::{clean_name, default_name, pattern_of_argv};
 use crate::process::shell;
 use crate::service::context::{DEFAULT_PATH, search_path};
@@ -18,6 +18,7 @@ use crate::service::name::check_name;
 use crate::service::options::{self, BETWEEN_WORDS, OPTIONS};
 use crate::service::selector::Selector;
 use crate::service::spec::{Change, Env, Spec, is_variable_name};
+use crate::wire::file::pm2::defaults;
 use crate::wire::{Info, Reply, Request, Status, code};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
@@ -42,6 +43,14 @@ pub(super) fn start(call: &Call) -> Done {
             None => file::start(call, file, false),
         },
         [target] => start_one(call, target, words, stray.as_deref()),
+        several if call.client.is_pm2 => {
+            let mut worst = code::DONE;
+            for target in several {
+                let done = start_one(call, target, words.clone(), stray.as_deref());
+                worst = worst.max(done.unwrap_or_else(|failure| report(&failure)));
+            }
+            Ok(worst)
+        }
         several => start_several(call, several, stray.is_some()),
     }
 }
@@ -118,6 +127,10 @@ fn start_several(call: &Call, words: &[String], shaped: bool) -> Done {
 fn start_existing(call: &Call, target: &str, stray: Option<&str>) -> Result<Option<u8>, Failure> {
     let request = match stray {
         Some(_) => Request::Info { target: target.to_owned() },
+        // To start what runs is to restart it, to PM2.
+        None if call.client.is_pm2 && pm2::is_up(&call.client, target)? => {
+            Request::Restart { target: target.to_owned() }
+        }
         None => Request::Start { target: target.to_owned(), force: call.flag("force") },
     };
     // Without a record nothing can have that name: no daemon is started for the question.
@@ -189,6 +202,12 @@ fn is_command(call: &Call, target: &str) -> bool {
     Place { cwd, path: own_path() }.command(target).is_ok()
 }
 
+/// Where this command finds what it is to run itself.
+pub(super) fn place() -> Result<Place, Failure> {
+    let cwd = current_directory().map_err(|e| Failure::plain(reason(e)))?;
+    Ok(Place { cwd, path: own_path() })
+}
+
 /// Where this command finds programs itself.
 fn own_path() -> String {
     std::env::var("PATH").unwrap_or_else(|_| DEFAULT_PATH.to_owned())
@@ -221,14 +240,20 @@ fn define(call: &Call, command: Command<'_>) -> Done {
     let script = words.clone();
     let words = interpreted(call, words)?;
     place.check(&words[0])?;
-    let name = match call.matches.get_one::<String>("name") {
+    let mut name = match call.matches.get_one::<String>("name") {
         Some(name) => name.clone(),
         None => name_of(&script, &place.cwd),
     };
+    if call.client.is_pm2 && call.flag("force") {
+        name = pm2::another_name(&call.client, name)?;
+    }
     check_name(&name).map_err(|e| Failure::usage(format!("{e} (try --name)")))?;
     let cwd = text_of(place.cwd)?;
-    let spec = Spec { env, dotenv, ..Spec::new(name, words, cwd) };
+    let mut spec = Spec { env, dotenv, ..Spec::new(name, words, cwd) };
     let change = Change { options: given_options(call)?, ..Change::default() };
+    if call.client.is_pm2 {
+        defaults(&mut spec);
+    }
     let spec = change.apply(&spec).map_err(Failure::usage)?;
     let specs = expand(spec, processors());
     specs.iter().try_for_each(Spec::check).map_err(Failure::usage)?;

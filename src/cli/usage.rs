@@ -112,16 +112,20 @@ fn first_line(text: &str) -> String {
 
 /// Commands of other supervisors, and what does the same here.
 const ELSEWHERE: &[(&[&str], &str)] = &[
-    (&["gracefulReload", "startOrRestart", "startOrReload"], "try 'opm restart'"),
-    (&["monit", "monitor", "top", "jlist", "prettylist"], "try 'opm ls' or 'opm ls --json'"),
-    (&["startup", "enable", "setup"], "try 'opm daemon setup'"),
-    (&["unstartup", "disable"], "try 'opm daemon setup --remove'"),
-    (&["sendSignal"], "try 'opm signal TARGET SIGNAL'"),
-    (&["ping"], "try 'opm daemon health'"),
-    (&["log", "tail"], "try 'opm logs -f'"),
-    (&["id", "pid"], "try 'opm info'"),
+    (&["monit", "monitor", "top", "dash"], "try 'opm ls'"),
+    (&["enable", "setup"], "try 'opm daemon setup'"),
+    (&["disable"], "try 'opm daemon setup --remove'"),
+    (&["tail"], "try 'opm logs -f'"),
     (&["report"], "try 'opm doctor'"),
-    (&["serve", "deploy", "link", "cluster"], "opm has nothing like it, see 'opm --help'"),
+    (&["init", "ecosystem", "generate", "sample"], "see the examples of opm-file(5)"),
+    (&["serve"], "start a web server: opm start -- python3 -m http.server 8080"),
+    (&["deploy", "pull", "forward", "backward"], "deploy with git or rsync, then 'opm apply FILE'"),
+    (&["set", "get", "multiset", "unset", "conf"], "options are for services: 'opm adjust'"),
+    (&["install", "uninstall", "module"], "there are no modules; logs rotate by themselves"),
+    (&["trigger", "attach", "send"], "talk to the program itself, or 'opm signal TARGET SIGNAL'"),
+    (&["inspect", "profile"], "start node with --inspect, or --prof"),
+    (&["link", "unlink", "plus", "login", "register", "web"], "try 'opm ls --json'"),
+    (&["cluster"], "try 'opm start -i N'"),
 ];
 
 /// What to do instead of a command that others have.

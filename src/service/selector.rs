@@ -1,6 +1,7 @@
 //! What people write to mean some services: an id, a name, a glob, `all`, or a list.
 //!
 //! Pure text: which services exist is the caller's to know.
+use regex_lite::Regex;
 use std::collections::HashSet;
 
 /// The longest target, in bytes: what an argument of exec may have. Each item is looked for among
@@ -29,6 +30,8 @@ enum Kind {
     Id(u32),
     Name,
     Glob,
+    /// Between slashes, which no name has.
+    Regex,
 }
 
 impl Selector {
@@ -43,6 +46,10 @@ impl Selector {
         }
         let mut parts = Vec::new();
         let mut seen = HashSet::new();
+        if let Some(pattern) = pattern_of(text) {
+            Regex::new(pattern).map_err(|e| format!("bad target {text:?}: {e}"))?;
+            return Ok(Selector { parts: vec![Part { text: text.to_owned(), kind: Kind::Regex }] });
+        }
         for item in text.split(',').map(str::trim) {
             if item.is_empty() {
                 return Err(format!("bad target {text:?}: an item of the list is empty"));
@@ -77,6 +84,11 @@ impl Selector {
     }
 }
 
+/// What is between the slashes of `/api-[0-9]/`. It may hold commas.
+fn pattern_of(text: &str) -> Option<&str> {
+    text.strip_prefix('/')?.strip_suffix('/').filter(|pattern| !pattern.is_empty())
+}
+
 impl Part {
     fn of(item: &str) -> Part {
         let digits = item.bytes().all(|b| b.is_ascii_digit());
@@ -105,6 +117,7 @@ impl Part {
     /// glob as well; the name of a group means all of it.
     pub fn choose<'a>(&self, services: impl Iterator<Item = (u32, &'a str, &'a str)>) -> Vec<u32> {
         let mut chosen = Vec::new();
+        let regex = pattern_of(&self.text).and_then(|pattern| Regex::new(pattern).ok());
         for (id, name, group) in services {
             let is_of_group = self.text == group;
             if self.text == name && !is_of_group {
@@ -116,6 +129,7 @@ impl Part {
                     Kind::Id(wanted) => wanted == id,
                     Kind::Name => false,
                     Kind::Glob => glob_matches(&self.text, name),
+                    Kind::Regex => regex.as_ref().is_some_and(|regex| regex.is_match(name)),
                 };
             if is_meant {
                 chosen.push(id);

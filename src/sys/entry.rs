@@ -40,7 +40,7 @@ pub fn hold() -> Mask {
     set_mask(ALL)
 }
 
-/// The words after the program's name.
+/// The program's name and the words after it.
 ///
 /// # Safety
 /// `argv` must hold `argc` pointers to C strings.
@@ -50,7 +50,7 @@ pub unsafe fn arguments(argc: c_int, argv: *const *const c_char) -> Vec<OsString
         let word = unsafe { CStr::from_ptr(*argv.add(n)) };
         OsStr::from_bytes(word.to_bytes()).to_owned()
     };
-    (1..usize::try_from(argc).unwrap_or(0)).map(word).collect()
+    (0..usize::try_from(argc).unwrap_or(0)).map(word).collect()
 }
 
 /// Blocks again what was blocked before, and nothing else.

@@ -103,6 +103,10 @@ pub enum Request {
     Env {
         target: String,
     },
+    /// The definitions.
+    Export {
+        target: String,
+    },
     /// The paths of the log files.
     Logs {
         target: String,
@@ -214,6 +218,7 @@ pub enum Reply {
     Info(Vec<Info>),
     Why(Vec<Why>),
     Env(Vec<(String, Env)>),
+    Specs(Vec<Spec>),
     Logs(Vec<LogFiles>),
     Events(Vec<Event>),
     Health(Health),

@@ -1,6 +1,7 @@
 //! Process files of others, as people have them, on the real kernel.
 use crate::namespace::isolated;
-use crate::rig::Rig;
+use crate::rig::{Ran, Rig, finish};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
 /// Writes a file into the directory that commands run in.
@@ -120,5 +121,107 @@ fn a_procfile_and_a_configuration_of_supervisords_are_started() {
         let word = || std::fs::read_to_string(rig.dir.join("w")).ok().filter(|it| it.len() > 3);
         assert_eq!(rig.until("the word", word), "a b\n");
         assert_eq!(rig.info("x")["policy"]["min_uptime"], "1s");
+    });
+}
+
+/// The same program, called `pm2`.
+fn pm2(rig: &Rig, line: &str) -> Ran {
+    let words: Vec<&str> = line.split(' ').collect();
+    let mut command = rig.command(&words);
+    finish(command.arg0("/opt/bin/pm2").spawn().unwrap(), &words)
+}
+
+/// A line, its exit code and a part of what it says.
+#[track_caller]
+fn say(rig: &Rig, line: &str, code: i32, part: &str) {
+    let ran = pm2(rig, line);
+    assert_eq!(ran.code, Some(code), "pm2 {line}: {ran:?}");
+    assert!(ran.out.contains(part) || ran.err.contains(part), "pm2 {line}: {ran:?}");
+}
+
+#[test]
+fn called_pm2_it_means_what_pm2_means() {
+    isolated(here!(), |rig| {
+        for (line, code, part) in [
+            ("describe api", 1, "no such service"),
+            ("restart api", 1, "no such service"),
+            ("delete all", 1, "no services"),
+            ("stop all", 1, "no services"),
+            ("pid api", 0, "\n"),
+            ("id api", 0, "[]\n"),
+            ("jlist", 0, "[]\n"),
+            ("ping", 0, "{ msg: 'pong' }\n"),
+            ("install pm2-logrotate", 0, "rotate by themselves"),
+            ("set pm2-logrotate:max_size 10M", 0, "rotate"),
+            ("deploy production setup", 2, "opm apply"),
+            ("trigger api x", 2, "opm signal"),
+            ("start sleep --name api --kill-timeout 900 -x -- 1000", 0, "api: online"),
+            ("jlist", 0, r#""status":"online""#),
+            ("jlist", 0, r#""name":"api""#),
+            ("prettylist", 0, "restart_time: 0,"),
+            ("id api", 0, "[ 0 ]\n"),
+            ("start api", 0, "api: "),
+            ("prettylist", 0, "restart_time: 1,"),
+            ("stop api", 0, "api: stopped"),
+            ("describe api", 0, "stopped"),
+            ("pid api", 0, "0\n"),
+            ("restart api", 0, "api: online"),
+            ("prettylist", 0, "restart_time: 1,"),
+            ("sendSignal SIGCONT api", 0, "sent signal CONT"),
+            ("start sleep --name api-1 -- 1001", 0, "online"),
+            ("start sleep --name api-2 -- 1002", 0, "online"),
+            ("stop /api-[1,2]/", 0, "api-2: stopped"),
+            ("reset all", 0, "api: counters are 0"),
+            ("startOrRestart api", 0, "api: online"),
+            ("reload api --update-env", 0, "api: online"),
+            ("save", 0, ""),
+            ("update", 0, ""),
+            ("delete all", 0, "api-2: removed"),
+            ("save", 0, "that was saved stays"),
+            ("kill", 0, "daemon stopped"),
+            ("resurrect", 0, "restored 1"),
+        ] {
+            say(rig, line, code, part);
+        }
+        assert_eq!(rig.info("api")["policy"]["stop_timeout"], "900ms");
+        assert_eq!(rig.info("api")["policy"]["stop_signal"], "INT");
+        let list = pm2(rig, "list").out;
+        let row = list.lines().find(|line| line.contains(" api ")).unwrap();
+        assert!(row.starts_with("│ 0") && row.contains("│ online"), "{list}");
+        let script = write(rig, "once.sh", "sleep 1000\n").display().to_string();
+        say(rig, &format!("start {script}"), 0, "once: online");
+        say(rig, &format!("start {script}"), 1, "the name is taken");
+        say(rig, &format!("start {script} -f"), 0, "once-1: online");
+        say(rig, "stop once.sh", 0, "once-1: stopped");
+    });
+}
+
+#[test]
+fn what_is_exported_is_imported_and_apply_touches_what_differs() {
+    isolated(here!(), |rig| {
+        rig.ok(&["start", "--name", "a", "--env", "X=1", "--min-uptime", "3s", "--", "sleep", "1"]);
+        rig.ok(&["start", "--name", "b", "--restart", "never", "--", "sleep", "1000"]);
+        rig.ok(&["adjust", "a", "--command", "sleep 1000"]);
+        rig.ok(&["restart", "a"]);
+        rig.ok(&["export", "all", "-o", "x.json"]);
+        let text = std::fs::read_to_string(rig.dir.join("x.json")).unwrap();
+        assert_eq!(rig.ok(&["apply", "--dry-run", "x.json"]), "", "{text}");
+        assert_eq!(rig.ok(&["apply", "x.json", "--prune"]), "");
+        rig.ok(&["remove", "all"]);
+        rig.ok(&["import", "x.json"]);
+        assert_eq!(rig.ok(&["export", "all"]), text);
+        let old = (rig.row("a").pid, rig.row("b").pid);
+        write(rig, "x.json", &text.replace("1000", "2000").replacen("2000", "1000", 1));
+        let ran = rig.opm(&["apply", "x.json", "--dry-run"]);
+        assert_eq!((ran.code, ran.out.as_str()), (Some(1), "b: command\n"));
+        assert_eq!((rig.row("a").pid, rig.row("b").pid), old);
+        rig.ok(&["apply", "x.json"]);
+        assert_eq!(rig.row("a").pid, old.0);
+        assert_ne!(rig.row("b").pid, old.1);
+        write(rig, "y.json", "{services: [{name: 'c', command: 'sleep 1'}]}");
+        rig.ok(&["start", "--name", "d", "--", "sleep", "1000"]);
+        let said = rig.ok(&["apply", "y.json", "--prune"]);
+        assert!(said.starts_with("c: new\na: not in the file\n"), "{said}");
+        assert_eq!(rig.rows().len(), 1);
     });
 }

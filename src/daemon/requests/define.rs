@@ -76,7 +76,7 @@ impl<K: Kernel> Daemon<K> {
     ) -> Result<Pending, Failure> {
         let keep = existing != Existing::Refused;
         self.check_all(&specs)?;
-        let (mut fresh, mut ids, mut changed, mut replaced) = (vec![], vec![], vec![], vec![]);
+        let (mut fresh, mut ids, mut replaced) = (vec![], vec![], vec![]);
         for spec in specs {
             let Some(service) = self.services.named(&spec.name) else {
                 fresh.push(spec);
@@ -88,11 +88,8 @@ impl<K: Kernel> Daemon<K> {
             }
             let differ = service.definition.spec.differences(&spec);
             if existing == Existing::Replace {
-                replaced.push(service.id);
                 let base = service.definition.base.clone();
-                if !differ.is_empty() {
-                    changed.push((service.line, service.id, Definition { spec, base }));
-                }
+                replaced.push((service.line, service.id, Definition { spec, base }));
                 continue;
             }
             if !keep || !differ.is_empty() {
@@ -130,8 +127,9 @@ impl<K: Kernel> Daemon<K> {
             pending.wait(id, Condition::Up(Generation(after)));
             self.wake_up(id, Input::Start);
         }
-        self.replace_definitions(changed)?;
-        for id in replaced {
+        let replaced_ids: Vec<Id> = replaced.iter().map(|(_, id, _)| *id).collect();
+        self.replace_definitions(replaced)?;
+        for id in replaced_ids {
             self.bring_up(id, Input::Restart, &mut candidates, &mut pending);
         }
         Ok(pending)

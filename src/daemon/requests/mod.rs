@@ -100,6 +100,7 @@ impl<K: Kernel> Daemon<K> {
             Request::Info { target } => return self.infos(&target).map(Some),
             Request::Why { target } => return self.whys(&target).map(Some),
             Request::Env { target } => return self.envs(&target).map(Some),
+            Request::Export { target } => return self.specs(&target).map(Some),
             Request::Logs { target } => return self.log_files(&target).map(Some),
             Request::Health => return Ok(Some(Reply::Health(self.health()))),
             Request::Doctor => return Ok(Some(Reply::Doctor(self.doctor()))),

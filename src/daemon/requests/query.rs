@@ -49,6 +49,12 @@ impl<K: Kernel> Daemon<K> {
         Ok(Reply::Env(services.map(|s| (s.name().to_owned(), self.env_of(s))).collect()))
     }
 
+    pub(super) fn specs(&self, target: &str) -> Result<Reply, Failure> {
+        let ids = self.resolve_all(target)?;
+        let services = ids.into_iter().filter_map(|id| self.services.get(id));
+        Ok(Reply::Specs(services.map(|service| service.definition.spec.clone()).collect()))
+    }
+
     pub(super) fn log_files(&self, target: &str) -> Result<Reply, Failure> {
         let ids = self.resolve_all(target)?;
         let files = ids.into_iter().filter_map(|id| self.services.get(id)).map(|service| {

@@ -1,0 +1,83 @@
+//! What is, and what a file says that should be: `apply` carries out the difference, `export`
+//! writes the one as the other.
+use super::file::{self, Choice};
+use super::output::{Done, Failure, print, reason, write};
+use super::request::{Call, act_on};
+use super::services::specs;
+use crate::service::options::OPTIONS;
+use crate::service::selector::Selector;
+use crate::service::spec::Spec;
+use crate::wire::{Request, code};
+use serde_json::{Map, Value, json};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+
+/// With `--dry-run` the exit code says whether something differs.
+pub(super) fn apply(call: &Call) -> Done {
+    let mut declared = file::declared(call.text("file"), &Choice::of(&call.matches))?;
+    let there = specs(call, "all".to_owned())?;
+    let names: Vec<String> = declared.specs.iter().map(|spec| spec.name.clone()).collect();
+    let mut is_same = true;
+    declared.specs.retain(|spec| {
+        let old = there.iter().find(|old| old.name == spec.name);
+        let keys = old.map_or_else(Vec::new, |old| old.differences(spec));
+        let differs = old.is_none() || !keys.is_empty();
+        is_same &= !differs;
+        let line = if old.is_none() { "new".to_owned() } else { keys.join(", ") };
+        // A reader that has gone does not stop what was asked for.
+        let _gone = differs.then(|| print(&format!("{}: {line}", spec.name)));
+        differs
+    });
+    let is_pruned = |old: &&Spec| call.flag("prune") && !names.contains(&old.name);
+    let pruned: Vec<&Spec> = there.iter().filter(is_pruned).collect();
+    for old in &pruned {
+        print(&format!("{}: not in the file", old.name))?;
+    }
+    is_same &= pruned.is_empty();
+    if is_same || call.flag("dry-run") {
+        return Ok(if is_same { code::DONE } else { code::FAILED });
+    }
+    let mut worst = code::DONE;
+    if !pruned.is_empty() {
+        let names: Vec<String> = pruned.iter().map(|old| Selector::exactly(&old.name)).collect();
+        worst = act_on(call, names.join(","), |target| Request::Remove { target })?;
+    }
+    Ok(worst.max(file::carry_out(call, declared, true)?))
+}
+
+/// What `import` reads: the services as they are now.
+pub(super) fn export(call: &Call) -> Done {
+    let services: Vec<Value> = specs(call, call.target())?.iter().map(service).collect();
+    let document = json!({ "services": services });
+    let text = serde_json::to_string_pretty(&document).unwrap_or_default() + "\n";
+    match call.matches.get_one::<String>("output") {
+        None => write(text.as_bytes())?,
+        // It holds environments, which may be secrets.
+        Some(path) => OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(|e| Failure::plain(format!("{path}: {}", reason(e))))?,
+    }
+    Ok(code::DONE)
+}
+
+fn service(spec: &Spec) -> Value {
+    let env: Map<String, Value> =
+        spec.env.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+    let mut map = Map::new();
+    map.insert("name".to_owned(), spec.name.clone().into());
+    map.insert("command".to_owned(), spec.command.clone().into());
+    map.insert("cwd".to_owned(), spec.cwd.clone().into());
+    if !env.is_empty() {
+        map.insert("env".to_owned(), env.into());
+    }
+    for opt in OPTIONS.iter().filter(|opt| opt.get(spec) != opt.default()) {
+        map.insert(opt.key.to_owned(), opt.get(spec));
+    }
+    map.into()
+}
