@@ -24,17 +24,5 @@ pub(super) fn refuse(path: &str) -> Result<(), Failure> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_others_read_is_told_from_programs() {
-        for path in ["./a/pm2.config.ts", "X.YML", "a.service"] {
-            assert!(refuse(path).unwrap_err().text.starts_with(path), "{path}");
-        }
-        for path in ["config.js", "ecosystem.js", "procfile-server", "app.json", "yaml", "a.yml/b"]
-        {
-            assert!(refuse(path).is_ok(), "{path}");
-        }
-    }
-}
+#[path = "../../tests/inner/cli_foreign.rs"]
+mod tests;

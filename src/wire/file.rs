@@ -311,4 +311,5 @@ pub fn tidy(path: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
+#[path = "../../tests/inner/wire_file.rs"]
 mod tests;

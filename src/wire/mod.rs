@@ -6,6 +6,7 @@ mod failure;
 pub mod file;
 pub mod frame;
 #[cfg(test)]
+#[path = "../../tests/inner/wire.rs"]
 mod tests;
 
 pub use failure::Failure;
