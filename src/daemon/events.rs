@@ -1,9 +1,9 @@
 //! What happened, as people and scripts follow it: a short memory, and those who listen.
+use super::service::{BY_OPM, exit_parts};
 use super::{ClientId, Daemon};
 use crate::process::{Exit, Pid};
 use crate::service::machine::{Generation, Phase};
 use crate::service::policy::restart_cooldown_remaining_secs;
-use crate::service::signal::Signal;
 use crate::service::spec::Id;
 use crate::service::time::rfc3339;
 use crate::sys::Kernel;
@@ -12,9 +12,6 @@ use std::collections::VecDeque;
 
 /// Events remembered for `opm events`.
 const EVENTS_MAX: usize = 256;
-
-/// Who ended a process, where that was us.
-pub(crate) const BY_OPM: &str = "opm";
 
 /// One event, small: text is made only when somebody asks.
 #[derive(Debug)]
@@ -52,18 +49,6 @@ impl EventRecord {
             by: self.by_opm.then(|| BY_OPM.to_owned()),
             reason: self.reason.clone(),
         }
-    }
-}
-
-/// Code and signal name of an exit.
-pub(crate) fn exit_parts(exit: Option<Exit>) -> (Option<i32>, Option<String>) {
-    match exit {
-        Some(Exit::Code(code)) => (Some(code), None),
-        Some(Exit::Signal(signal)) => {
-            let name = Signal::from_number(signal).map_or(signal.to_string(), Signal::name);
-            (None, Some(name))
-        }
-        Some(Exit::Unknown) | None => (None, None),
     }
 }
 

@@ -1,14 +1,29 @@
 //! A service as the daemon holds it: what was declared, its machine, and what of it may live.
-use super::events::{BY_OPM, exit_parts};
 use super::trees::Kill;
 use crate::process::journal_format::State;
 use crate::process::{Exit, Pid};
 use crate::service::machine::{Goal, Machine, Phase, Time};
+use crate::service::signal::Signal;
 use crate::service::spec::{Definition, Id, Restart};
 use crate::service::time::rfc3339;
 use crate::service::units::Span;
 use crate::sys::Errno;
 use crate::wire::{LastExit, Status};
+
+/// Who ended a process, where that was us.
+pub(crate) const BY_OPM: &str = "opm";
+
+/// Code and signal name of an exit.
+pub(crate) fn exit_parts(exit: Option<Exit>) -> (Option<i32>, Option<String>) {
+    match exit {
+        Some(Exit::Code(code)) => (Some(code), None),
+        Some(Exit::Signal(signal)) => {
+            let name = Signal::from_number(signal).map_or(signal.to_string(), Signal::name);
+            (None, Some(name))
+        }
+        Some(Exit::Unknown) | None => (None, None),
+    }
+}
 
 /// One service.
 #[derive(Debug)]
