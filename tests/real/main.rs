@@ -35,6 +35,7 @@ mod options;
 mod privilege;
 mod proc;
 mod programs;
+mod protocol;
 mod restart;
 mod rig;
 mod scarce;
