@@ -33,7 +33,7 @@ SEED ?=
 SEEDS ?=
 FIRST ?=
 MINUTES ?= 5
-# Of the benchmark: ROWS=ls,stop measures only these, and leaves the README's table as it is.
+# Of the benchmark: ROWS=ls,stop measures only these, and leaves RESULTS.md as it is.
 ROWS ?=
 FIGURES = $(TARGET_DIR)/bench/last.json
 
@@ -93,7 +93,7 @@ golden:
 
 bench: $(BUILT)
 	$(PYTHON) tests/bench/bench.py --opm "$(BIN)" $(if $(ROWS),--rows $(ROWS)) --json "$(FIGURES)"
-	$(if $(ROWS),,$(PYTHON) tests/bench/bench.py --json "$(FIGURES)" --readme README.md)
+	$(if $(ROWS),,$(PYTHON) tests/bench/bench.py --json "$(FIGURES)" --readme tests/bench/RESULTS.md)
 
 demo: $(BUILT)
 	@sh tests/demo.sh "$(BIN)"

@@ -456,8 +456,8 @@ fn the_changelog_has_a_place_for_what_is_new() {
 }
 
 #[test]
-fn the_readme_has_a_place_for_the_benchmark() {
-    let text = read("README.md");
+fn the_results_have_a_place_for_the_benchmark() {
+    let text = read("tests/bench/RESULTS.md");
     let begin = text.find("<!-- bench -->").unwrap();
     let end = text.find("<!-- /bench -->").unwrap();
     assert!(begin < end);
