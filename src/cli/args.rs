@@ -161,6 +161,15 @@ fn table_option(opt: &'static Opt, is_new: bool) -> Arg {
     };
     let arg = option(opt.key, opt.value, "").long(opt.flag).help(help.trim_end().to_owned());
     let arg = if opt.key == "instances" { arg.short('i') } else { arg };
+    // What stands for it may be left out.
+    let arg = match opt.value.starts_with('[') {
+        true => arg
+            .value_name(opt.value.trim_matches(['[', ']']))
+            .num_args(0..=1)
+            .default_missing_value("")
+            .allow_hyphen_values(false),
+        false => arg,
+    };
     let arg = if opt.repeats { arg.action(ArgAction::Append) } else { arg };
     arg.value_parser(check).hide(opt.group == Group::Hidden)
 }
@@ -184,14 +193,33 @@ pub(super) fn signal(command: Command) -> Command {
 pub(super) fn logs(command: Command) -> Command {
     optional_target(command)
         .arg(
-            option("lines", "N", "how many of each file")
+            option("lines", "N", "how many of each log, or all of it")
                 .short('n')
                 .default_value("15")
-                .value_parser(count),
+                .value_parser(lines),
         )
         .arg(switch("follow", "go on with what is written from now on").short('f'))
         .arg(switch("err", "only what was written to stderr").conflicts_with("out"))
         .arg(switch("out", "only what was written to stdout"))
+        .arg(switch("errors-only", "the same as --err").conflicts_with("out"))
+        .arg(
+            option("filter", "REGEX", "only lines in which this is found")
+                .alias("grep")
+                .value_parser(|text: &str| regex_lite::Regex::new(text)),
+        )
+        .arg(
+            option("since", "TIME", "only of the last 10m, if the lines say when")
+                .value_parser(Span::parse),
+        )
+        .arg(switch("raw", "without titles and prefixes"))
+        .arg(switch("json", "an object for each line, or of --stats"))
+        .arg(switch("timestamp", "what is followed bears the time"))
+        .arg(switch("nostream", "do not follow, whatever else is said"))
+        .arg(switch("stats", "bytes, bytes in the next second, archives"))
+}
+
+fn lines(text: &str) -> Result<u32, String> {
+    if text == "all" { Ok(super::logs::ALL_LINES) } else { count(text) }
 }
 
 pub(super) fn events(command: Command) -> Command {

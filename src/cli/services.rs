@@ -107,7 +107,7 @@ pub(super) fn rows(client: &Client, usage: bool) -> Result<Vec<Row>, Failure> {
 }
 
 /// What stdout can show.
-fn look() -> Look {
+pub(super) fn look() -> Look {
     let out = rustix::stdio::stdout();
     if !rustix::termios::isatty(out) {
         return Look { width: None, colour: false };

@@ -6,6 +6,7 @@ use super::launch::Launches;
 use super::ledger::Ledger;
 use super::ledger::journal::{self, Found};
 use super::ledger::load::recorded;
+use super::logs::Logs;
 use super::monitors::Monitors;
 use super::recovery;
 use super::requests::wait::Waiters;
@@ -257,6 +258,7 @@ impl<K: Kernel> Daemon<K> {
             trees: Trees::new(marks),
             ledger,
             events: Events::default(),
+            logs: Logs::default(),
             waiters: Waiters::default(),
             outbox: Vec::new(),
             leave: None,

@@ -13,7 +13,7 @@ use crate::process::mark::{EnvMark, LimitMark};
 use crate::process::stat::parse_cmdline;
 use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::context::search_path;
-use crate::service::environment::{environment, fifo_paths, log_paths};
+use crate::service::environment::{carried_paths, environment, in_home, log_paths};
 use crate::service::machine::{Action, Ending, Fault, Generation, Input, Phase};
 use crate::service::options::{OPTIONS, Opt, index, text_of};
 use crate::service::spec::{Definition, Id, Spec, join};
@@ -88,6 +88,7 @@ impl<K: Kernel> Daemon<K> {
         if self.launches.former.remove(&id).is_some() {
             self.close_sockets();
         }
+        self.logs.follow(id, self.now, &mut self.timers);
         self.emit(id, generation, "spawned", |event| event.pid = Some(pid));
         self.feed(id, Input::Spawned(generation));
         self.take_advice();
@@ -107,6 +108,7 @@ impl<K: Kernel> Daemon<K> {
     fn emptied(&mut self, id: Id, generation: Generation) {
         if let Some(service) = self.services.get_mut(id) {
             service.emptied = service.emptied.max(generation.0);
+            self.logs.pump.note_ended(&service.definition.spec.name, true);
         }
         self.feed(id, Input::Emptied(generation));
     }
@@ -313,6 +315,23 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
+    /// Where the output of the next incarnation goes: how, and the paths of both streams.
+    fn output_of(&mut self, id: Id) -> (Streams, [String; 2]) {
+        let Some(service) = self.services.get(id) else { return Default::default() };
+        let spec = &service.definition.spec;
+        let known = self.launches.foreground.get(&spec.name).copied();
+        let is_carried = known.is_none() && self.logs.carry(id, spec, &self.home);
+        self.logs.pump.note_ended(&spec.name, false);
+        let streams = known.unwrap_or(if is_carried { Streams::Fifos } else { Streams::Files });
+        let paths = match streams {
+            Streams::Files | Streams::Inherited => log_paths(spec),
+            Streams::Fifos => carried_paths(spec),
+        };
+        let paths = paths.map(|path| in_home(&self.home, &path));
+        self.logs.before_start(id, &spec.log, &paths, self.kernel.wall());
+        (streams, paths)
+    }
+
     fn launch(&mut self, id: Id, generation: Generation) -> Result<(), (Stage, Errno)> {
         if self.trees.has_unrecorded()
             && let Some(name) = self.services.get(id).map(|service| service.name().to_owned())
@@ -333,18 +352,15 @@ impl<K: Kernel> Daemon<K> {
         let sign = |errno| (Stage::Sign, errno);
         self.ledger.write_slot(&mut self.kernel, id, &state).map_err(sign)?;
         self.ledger.dirty.remove(&id);
-        let Definition { spec, base } = &service.definition;
+        let Definition { spec, .. } = &service.definition;
         self.launches.write_preload(&mut self.kernel, spec);
         let sockets = sockets::numbers(&mut self.kernel, &self.services, id, spec);
         let sockets = sockets.map_err(|errno| (Stage::Option(index("listen")), errno))?;
-        let streams = self.launches.foreground.get(&spec.name).copied().unwrap_or(Streams::Files);
+        let (streams, [out, error]) = self.output_of(id);
+        let Some(service) = self.services.get(id) else { return Ok(()) };
+        let Definition { spec, base } = &service.definition;
         let marks = &self.trees.marks;
         let living = (marks.own.pid == 1).then(|| format!("{}/{LIVING}", self.home));
-        let paths = match streams {
-            Streams::Files | Streams::Inherited => log_paths(&spec.name),
-            Streams::Fifos => fifo_paths(&spec.name),
-        };
-        let [out, error] = paths.map(|path| format!("{}/{path}", self.home));
         let mark = EnvMark { home_key: marks.home_key, id, generation: generation.0, pid: 0 };
         let (mark, outer) = (mark.value(), self.launches.outer.as_deref());
         let mut env = Strings::default();

@@ -15,6 +15,7 @@ pub mod launch;
 mod learn;
 pub mod ledger;
 pub mod log;
+pub mod logs;
 pub mod monitors;
 mod recovery;
 pub mod requests;
@@ -27,12 +28,15 @@ pub mod vecmap;
 
 pub use server::startup::{can_take_over, self_check, serve, serve_with};
 
-use crate::service::machine::Time;
+use crate::service::environment::{in_home, log_paths};
+use crate::service::machine::{Generation, Time};
+use crate::service::spec::Id;
 use crate::sys::{Kernel, Wake};
 use crate::wire::Reply;
 use events::Events;
 use launch::Launches;
 use ledger::Ledger;
+use logs::Logs;
 use monitors::Monitors;
 use requests::wait::Waiters;
 use service::Service;
@@ -68,6 +72,7 @@ pub struct Daemon<K: Kernel> {
     pub(crate) launches: Launches,
     pub(crate) ledger: Ledger<K::File>,
     pub(crate) events: Events,
+    pub(crate) logs: Logs,
     pub(crate) waiters: Waiters,
     pub outbox: Vec<(ClientId, Reply)>,
     pub leave: Option<Leave>,
@@ -93,6 +98,7 @@ impl<K: Kernel> Daemon<K> {
             match timer {
                 Timer::Machine(id) => self.due(id),
                 Timer::Request(number) => late.push(number),
+                Timer::Log(id) => self.look_at_logs(id),
                 // What is dirty is written in every turn.
                 Timer::Ledger => {}
             }
@@ -104,8 +110,12 @@ impl<K: Kernel> Daemon<K> {
         for number in late {
             self.expire(number);
         }
+        self.tend_logs();
         self.answer_changed();
         let is_clean = self.ledger.write_changes(&mut self.kernel, &self.services);
+        if !is_clean && let Some(text) = self.logs.room.give_way(&self.home) {
+            self.log.push(text);
+        }
         self.timers.set(Timer::Ledger, (!is_clean).then(|| self.now + trees::LOOK_AGAIN_MS));
     }
 
@@ -114,7 +124,53 @@ impl<K: Kernel> Daemon<K> {
         if !self.launches.queue.is_empty() && !self.launches.home_lost {
             return Some(self.now);
         }
+        if self.logs.is_busy() {
+            return Some(self.now);
+        }
         self.timers.next().into_iter().chain(self.trees.deadline()).min()
+    }
+
+    /// From here on logs are looked at; those of what was adopted soon.
+    pub(crate) fn follow_logs(&mut self, registry: &mio::Registry) {
+        if let Err(error) = self.logs.open(registry) {
+            self.log.push(format!("logs are not watched, and not rotated: {error}"));
+        }
+        for service in self.services.iter() {
+            self.logs.follow(service.id, self.now, &mut self.timers);
+            let spec = &service.definition.spec;
+            if service.is_live() && !self.launches.foreground.contains_key(&spec.name) {
+                self.logs.carry(service.id, spec, &self.home);
+            }
+        }
+    }
+
+    /// Logs that were quiet were written to.
+    pub(crate) fn logs_written(&mut self) {
+        self.logs.woken(self.kernel.now(), &mut self.timers);
+    }
+
+    fn look_at_logs(&mut self, id: Id) {
+        let Some(service) = self.services.get(id) else { return };
+        let spec = &service.definition.spec;
+        if !self.launches.foreground.contains_key(&spec.name) {
+            let paths = log_paths(spec).map(|path| in_home(&self.home, &path));
+            let next = self.logs.look(id, &spec.log, &paths, self.now);
+            self.timers.set(Timer::Log(id), next);
+        }
+    }
+
+    /// One step of what is to be done with logs, and what came of it.
+    fn tend_logs(&mut self) {
+        if self.logs.is_busy() {
+            self.logs.work(&self.home, self.kernel.wall());
+        }
+        for pid in std::mem::take(&mut self.logs.compressing) {
+            self.with_trees(|trees, cx| trees.note_departure(cx, pid, None));
+        }
+        for (id, text) in std::mem::take(&mut self.logs.news) {
+            let generation = self.services.get(id).map_or(0, |service| service.generation);
+            self.emit(id, Generation(generation), "log", |event| event.reason = Some(text));
+        }
     }
 
     /// Wake-ups were lost: everything is looked at in the next turn.

@@ -12,6 +12,8 @@ pub(crate) enum Timer {
     Machine(Id),
     /// A request that is answered by then.
     Request(u64),
+    /// A look at the logs of a service.
+    Log(Id),
     /// What could not be written is tried again.
     Ledger,
 }

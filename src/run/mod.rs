@@ -15,16 +15,16 @@
 mod end;
 mod messages;
 pub mod options;
-mod output;
-mod prefix;
 
 use crate::daemon::log::{log, log_in_foreground};
+use crate::daemon::logs::form::{Form, Label};
 use crate::daemon::server::role::{ROLE, Role};
 use crate::daemon::{Daemon, Leave};
+use crate::service::environment::{fifo_paths, has_own_logs};
 use crate::service::machine::Time;
 use crate::service::signal::Signal;
 use crate::service::spec::Spec;
-use crate::service::time::rfc3339;
+use crate::service::time::TimeFormat;
 use crate::sys::attributes::privately;
 use crate::sys::home::Home;
 use crate::sys::linux::Linux;
@@ -32,9 +32,7 @@ use crate::sys::{Errno, Kernel, Mode, Streams, attributes, describe, reexec};
 use crate::wire::{Failure, Reply, Request, code};
 use end::{End, find, is_as_declared, is_fatal, is_live};
 use messages::Messages;
-use mio::Registry;
 use options::{Options, Prefix};
-use output::Output;
 use std::path::Path;
 use std::time::Duration;
 
@@ -59,8 +57,7 @@ pub fn run(options: Options) -> u8 {
         options,
         services: Vec::new(),
         later: Vec::new(),
-        output: None,
-        more: false,
+        is_carrying: false,
         stop: None,
         messages: Messages::default(),
         is_over: false,
@@ -113,9 +110,8 @@ struct Run {
     /// Declared here, and not asked for yet: the old incarnation is defined otherwise, and has to
     /// drain first.
     later: Vec<Spec>,
-    output: Option<Output>,
-    /// There is more to pass on at once.
-    more: bool,
+    /// What services write is passed on line by line.
+    is_carrying: bool,
     stop: Option<Stop>,
     messages: Messages,
     /// The daemon has left: this process is to end.
@@ -271,26 +267,51 @@ impl Run {
     }
 }
 
+/// How lines are shown that bear this.
+fn form_of(prefix: Prefix) -> Form {
+    let json = prefix == Prefix::Json;
+    let time = (json || prefix == Prefix::Time).then(TimeFormat::default);
+    Form { time, named: prefix != Prefix::None, json }
+}
+
+/// Has the FIFOs of these services read, made if missing.
+fn carry(daemon: &mut Daemon<Linux>, names: &[String]) -> Result<(), Errno> {
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    for name in names {
+        let fifos = fifo_paths(name).into_iter().zip(["stdout", "stderr"]);
+        for (number, (path, stream)) in (0..).zip(fifos) {
+            let path = daemon.kernel.home.path_by_descriptor(&path);
+            let label = Label { name: name.clone(), width, stream };
+            daemon.logs.pump.stream(number, &path, label)?;
+        }
+        let is_live = find(daemon, name).is_some_and(is_live);
+        daemon.logs.pump.note_ended(name, !is_live);
+    }
+    Ok(())
+}
+
+/// Whether a service's output was passed on by an earlier image of this process.
+fn has_fifos(home: &Home, name: &str) -> bool {
+    fifo_paths(name).iter().any(|path| home.has(path))
+}
+
 impl Role for Run {
     fn yields(&self) -> bool {
         false
     }
 
-    fn begin(
-        &mut self,
-        daemon: &mut Daemon<Linux>,
-        registry: &Registry,
-        again: bool,
-    ) -> Result<(), Failure> {
+    fn begin(&mut self, daemon: &mut Daemon<Linux>, again: bool) -> Result<(), Failure> {
         let declared = std::mem::replace(&mut self.options.declared, Ok(Vec::new()));
         let names: Vec<String> = match &declared {
             Ok(specs) => specs.iter().map(|spec| spec.name.clone()).collect(),
             Err(failure) => {
                 log(&format!("{}; going on with what is known", failure.text));
                 let known = daemon.services.iter().map(|service| service.name().to_owned());
-                known.filter(|name| output::has_fifos(&daemon.kernel.home, name)).collect()
+                known.filter(|name| has_fifos(&daemon.kernel.home, name)).collect()
             }
         };
+        let own = declared.iter().flatten().filter(|spec| has_own_logs(&spec.log));
+        let own: Vec<String> = own.map(|spec| spec.name.clone()).collect();
         // One service without a prefix has our own stdin, stdout and stderr.
         let prefix = match (self.options.prefix, names.len()) {
             (None, 1) => Prefix::None,
@@ -300,13 +321,18 @@ impl Role for Run {
         let streams = if names.len() == 1 && prefix == Prefix::None {
             Streams::Inherited
         } else {
+            let form = form_of(prefix);
+            let sinks = [rustix::stdio::stdout(), rustix::stdio::stderr()];
+            let pump = &mut daemon.logs.pump;
+            let made = (0..).zip(sinks).try_for_each(|(number, to)| pump.sink(number, to, &form));
+            let made = made.and_then(|()| carry(daemon, &names));
             let home = &daemon.kernel.home;
-            let output = Output::new(home, names.clone(), prefix, registry);
-            let output = output.map_err(|errno| Failure::unreachable(no_fifo(home, errno)))?;
-            self.output = Some(output);
+            made.map_err(|errno| Failure::unreachable(no_fifo(home, errno)))?;
+            self.is_carrying = true;
             Streams::Fifos
         };
-        daemon.launches.foreground.extend(names.iter().map(|name| (name.clone(), streams)));
+        let ours = names.iter().filter(|name| !own.contains(name));
+        daemon.launches.foreground.extend(ours.map(|name| (name.clone(), streams)));
         daemon.request(ROLE, 0, Request::Events { follow: true });
         self.services = names.into_iter().map(|name| (name, None)).collect();
         if !again {
@@ -316,12 +342,12 @@ impl Role for Run {
         Ok(())
     }
 
-    fn home_is_new(&mut self, daemon: &mut Daemon<Linux>, registry: &Registry) {
-        let home = &daemon.kernel.home;
-        if let Some(output) = &mut self.output
-            && let Err(errno) = output.open(home, registry)
+    fn home_is_new(&mut self, daemon: &mut Daemon<Linux>) {
+        let names: Vec<String> = self.services.iter().map(|(name, _)| name.clone()).collect();
+        if self.is_carrying
+            && let Err(errno) = carry(daemon, &names)
         {
-            log(&no_fifo(home, errno));
+            log(&no_fifo(&daemon.kernel.home, errno));
         }
     }
 
@@ -334,12 +360,6 @@ impl Role for Run {
         self.stop(daemon, code::DONE, true);
         if hasten && let Some(stop) = &mut self.stop {
             stop.kill_at = 0;
-        }
-    }
-
-    fn woken(&mut self, number: u32) {
-        if let Some(output) = &mut self.output {
-            output.woken(number as usize);
         }
     }
 
@@ -359,27 +379,21 @@ impl Role for Run {
         for line in self.messages.lines(daemon.killing()) {
             self.say(&line);
         }
-        if let Some(output) = &mut self.output {
-            output.note_ended(|name| !find(daemon, name).is_some_and(is_live));
-            self.more = output.pump(&rfc3339(daemon.kernel.wall()));
-        }
         acted
     }
 
     fn deadline(&self) -> Option<Time> {
-        let stop = self.stop.map(|stop| stop.kill_at.min(stop.end_at));
-        if self.more { Some(0) } else { stop }
+        self.stop.map(|stop| stop.kill_at.min(stop.end_at))
     }
 
     fn end(&mut self, daemon: &mut Daemon<Linux>) -> u8 {
         self.is_over = true;
-        if let Some(output) = &mut self.output {
-            let at = rfc3339(daemon.kernel.wall());
+        if self.is_carrying {
             let left = match self.stop {
                 Some(stop) => stop.end_at.saturating_sub(daemon.kernel.now()),
                 None => LAST_OUTPUT_MS,
             };
-            output.finish(&at, left.min(LAST_OUTPUT_MS));
+            daemon.logs.pump.finish(left.min(LAST_OUTPUT_MS));
         }
         match self.stop {
             Some(stop) if stop.asked && stop.killed => KILLED,

@@ -1,8 +1,10 @@
 //! What every incarnation of a service gets from opm: its environment, and where its output goes.
 use super::listen::Listen;
 use super::name::file_name_of;
-use super::spec::{Definition, Held};
+use super::options::LogFormat;
+use super::spec::{Definition, Held, Log, Spec};
 use std::borrow::Cow;
+use std::path::{Component, Path, PathBuf};
 
 /// Where the child writes its pid.
 const PID_DIGITS: &str = "0000000000";
@@ -97,14 +99,54 @@ fn made<'a>(definition: &'a Definition, home: &str, pid: Pid) -> Vec<(&'a str, S
     made
 }
 
-/// A service's log files (stdout, stderr), in its home.
-pub fn log_paths(name: &str) -> [String; 2] {
-    paths(name, "log")
+/// Where nothing is kept.
+pub const NULL: &str = "/dev/null";
+
+/// A service's log files (stdout, stderr) in its home; absolute paths, where it has others.
+pub fn log_paths(spec: &Spec) -> [String; 2] {
+    let [out, error] = paths(&spec.name, "log");
+    if spec.log.no_logs {
+        return [NULL, NULL].map(str::to_owned);
+    }
+    // A path that is absolute takes the place of the directory.
+    let of = |path: &String| tidy(&Path::new(&spec.cwd).join(path));
+    let out = spec.log.log_out.as_ref().map_or(out, of);
+    let own = spec.log.log_error.as_ref().map(of);
+    let error = own.unwrap_or_else(|| if spec.log.merge_logs { out.clone() } else { error });
+    [out, error]
+}
+
+/// Whether the daemon carries its lines, since each has to be changed.
+pub fn is_piped(log: &Log) -> bool {
+    !log.no_logs && (log.log_time.is_some() || log.log_format == LogFormat::Json)
+}
+
+/// Whether it was said where its output goes: not to the terminal of `opm run`, then.
+pub fn has_own_logs(log: &Log) -> bool {
+    log.no_logs || log.log_out.is_some() || log.log_error.is_some()
+}
+
+/// A path in the home made absolute; one that is so already stays.
+pub fn in_home(home: &str, path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("{home}/{path}") }
+}
+
+fn tidy(path: &Path) -> String {
+    let path: PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
+    path.to_string_lossy().into_owned()
 }
 
 /// The FIFOs, in its home, that take its output to the terminal or the container's log.
 pub fn fifo_paths(name: &str) -> [String; 2] {
     paths(name, "fifo")
+}
+
+/// The FIFOs of an incarnation (stdout, stderr): one for both, where it has one log.
+pub fn carried_paths(spec: &Spec) -> [String; 2] {
+    let [out, error] = fifo_paths(&spec.name);
+    let [log, other] = log_paths(spec);
+    let error = if is_piped(&spec.log) && log == other { out.clone() } else { error };
+    [out, error]
 }
 
 fn paths(name: &str, kind: &str) -> [String; 2] {
@@ -115,8 +157,21 @@ fn paths(name: &str, kind: &str) -> [String; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::spec::Spec;
     use std::rc::Rc;
+
+    #[test]
+    fn logs_are_in_the_home_unless_it_was_said_where() {
+        let mut spec = Spec::new("web".to_owned(), vec!["x".to_owned()], "/srv".to_owned());
+        assert_eq!(log_paths(&spec), ["logs/web-out.log", "logs/web-error.log"]);
+        spec.log.log_out = Some("./log/a".to_owned());
+        assert_eq!(log_paths(&spec), ["/srv/log/a", "logs/web-error.log"]);
+        spec.log.merge_logs = true;
+        assert_eq!(log_paths(&spec), ["/srv/log/a", "/srv/log/a"]);
+        spec.log.log_error = Some("/e".to_owned());
+        assert_eq!(log_paths(&spec), ["/srv/log/a", "/e"]);
+        spec.log.no_logs = true;
+        assert_eq!(log_paths(&spec), [NULL, NULL]);
+    }
 
     #[test]
     fn a_service_gets_no_opm_variable_of_its_caller() {

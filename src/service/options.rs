@@ -12,7 +12,8 @@ use super::setting::Setting;
 pub use super::setting::{BETWEEN_WORDS, text_of};
 use super::signal::Signal;
 use super::spec::Spec;
-use super::units::{Delay, Span};
+use super::time::TimeFormat;
+use super::units::{Bytes, Delay, Span};
 use serde_json::Value;
 
 /// What an option is about.
@@ -167,6 +168,18 @@ words! {
         /// Nothing.
         Ignore = "ignore",
     }
+    /// What makes archives smaller.
+    Compress, "a program that compresses" {
+        Zstd = "zstd",
+        Gzip = "gzip",
+    }
+    /// What becomes of each line.
+    LogFormat, "a log format" {
+        /// It stays.
+        Text = "text",
+        /// It is part of an object.
+        Json = "json",
+    }
     /// Whom the stop signal is for.
     StopReach, "whom to ask" {
         /// Every process of it.
@@ -298,6 +311,26 @@ options! {
         Process increment_var: Option<String> = None, "VAR" "variable whose number rises with each";
         Process no_node_preload: bool = false, "" "node programs find their sockets themselves";
         File instance_of: Option<String> = None, "GROUP" "the group that it is an instance of";
+    }
+    /// Where its output goes, and how much of it is kept.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    log: Log {
+        Process log_out: Option<String> = None, "FILE"
+            "stdout goes to this file, not to the home's" pm2 "out_file" Count;
+        Process log_error: Option<String> = None, "FILE" "stderr goes to this file"
+            pm2 "error_file" Count;
+        Process merge_logs: bool = false, "" "stderr goes where stdout goes";
+        Process no_logs: bool = false, "" "keep nothing of what it writes";
+        Process log_max_size: Bytes = Bytes::mebi(10), "SIZE"
+            "a larger log becomes an archive; 0: never";
+        Process log_keep: u32 = 5, "N" "archives that are kept of each log";
+        Process log_max_age: Option<Span> = None, "TIME" "an older archive is removed";
+        Process log_compress: Option<Compress> = None, "PROGRAM"
+            "archives are compressed by zstd or gzip";
+        Process log_time: Option<TimeFormat> = None, "[FORMAT]"
+            "each line begins with the time [as of RFC 3339]" pm2 "log_date_format" Count;
+        Process log_format: LogFormat = LogFormat::Text, "FORMAT"
+            "text, or json: each line is part of an object";
     }
 }
 

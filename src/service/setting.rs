@@ -5,7 +5,8 @@ use super::json::kind;
 use super::listen::Listen;
 use super::resources::{Nice, OomScore, Written};
 use super::signal::Signal;
-use super::units::{Delay, Span};
+use super::time::TimeFormat;
+use super::units::{Bytes, Delay, Span};
 use serde_json::{Number, Value};
 
 /// A value of JSON as one word; of a list, its items as one.
@@ -187,6 +188,8 @@ by_text! {
     Signal: |number: &Number| Self::parse(&number.to_string()),
     Instances: |number: &Number| Self::parse(&number.to_string()),
     PortRange: |_: &Number| Err("expected a string, found a number".to_owned()),
+    Bytes: |number: &Number| Self::parse(&number.to_string()),
+    TimeFormat: |_: &Number| Err("expected a string, found a number".to_owned()),
 }
 
 /// In JSON a number will do; of what has parts, a list, or an object of `NAME=VALUE`.

@@ -7,7 +7,7 @@ use super::environment::RESERVED;
 use super::json::{self, List, Tree};
 use super::listen::{Listen, SOCKETS_MAX};
 use super::options::{self, Group, OPTIONS};
-pub use super::options::{Exec, Held, Policy, Restart, StopReach};
+pub use super::options::{Exec, Held, Log, Policy, Restart, StopReach};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
@@ -38,14 +38,16 @@ pub struct Spec {
     pub policy: Policy,
     pub exec: Exec,
     pub held: Held,
+    pub log: Log,
 }
 
 impl Spec {
     /// A service for which nothing else was said.
     pub fn new(name: String, command: Vec<String>, cwd: String) -> Self {
         let (env, dotenv) = (Env::new(), Env::new());
-        let (policy, exec, held) = (Policy::default(), Exec::default(), Held::default());
-        Self { name, command, cwd, env, dotenv, policy, exec, held }
+        let (policy, exec) = (Policy::default(), Exec::default());
+        let (held, log) = (Held::default(), Log::default());
+        Self { name, command, cwd, env, dotenv, policy, exec, held, log }
     }
 
     /// The name that it has with its other instances, and under which its sockets are held.

@@ -59,6 +59,11 @@ const BYTE_UNITS: &[(&str, u64)] =
     &[("T", 1 << 40), ("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)];
 
 impl Bytes {
+    /// So many mebibytes.
+    pub const fn mebi(count: u64) -> Self {
+        Self(count << 20)
+    }
+
     /// Reads a whole number and, where it is not of bytes, its unit.
     ///
     /// # Errors
@@ -71,6 +76,16 @@ impl Bytes {
         let number = digits.parse().ok().filter(|_| is_number);
         let bytes = number.and_then(|number: u64| number.checked_mul(scale)).map(Self);
         bytes.ok_or_else(|| format!("bad size {text:?}: want a whole number, such as 500K 500M 1G"))
+    }
+}
+
+/// The shortest text that [`Bytes::parse`] reads back as exactly this.
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match BYTE_UNITS.iter().find(|&&(_, scale)| self.0.is_multiple_of(scale)) {
+            Some((unit, scale)) if self.0 > 0 => write!(f, "{}{unit}", self.0 / scale),
+            _ => write!(f, "{}", self.0),
+        }
     }
 }
 

@@ -5,19 +5,18 @@
 use super::home::Home;
 use super::{Errno, Result};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
-/// Opens a FIFO of the home for reading without waiting, made if missing. Errors: what mknod(2) and
-/// open(2) say; EEXIST: something else has its name.
-pub fn open(home: &Home, name: &str) -> Result<OwnedFd> {
+/// Opens a FIFO for reading without waiting, made if missing. EEXIST: something else has its name.
+pub fn open(path: &str) -> Result<OwnedFd> {
     let private = Mode::from_raw_mode(0o600);
-    match rustix::fs::mknodat(&home.dir, name, FileType::Fifo, private, 0) {
+    match rustix::fs::mknodat(CWD, path, FileType::Fifo, private, 0) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno),
     }
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(&home.dir, name, flags, Mode::empty())?;
+    let fd = rustix::fs::open(path, flags, Mode::empty())?;
     if is_fifo(&fd) { Ok(fd) } else { Err(Errno::EXIST) }
 }
 

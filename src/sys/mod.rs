@@ -6,6 +6,7 @@
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("opm runs on 64-bit Linux alone: pidfds, inodes of 64 bits, the poll's tokens");
 
+pub mod archives;
 pub mod attributes;
 pub mod block;
 mod child;
@@ -119,9 +120,10 @@ pub struct Plan<'a> {
 }
 
 /// Where a service's standard streams lead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Streams {
     /// Output to its log files, no input.
+    #[default]
     Files,
     /// Output to FIFOs that this process reads, no input.
     Fifos,

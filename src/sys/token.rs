@@ -9,10 +9,11 @@ const LISTENER: usize = 1;
 const REMOVALS: usize = 2;
 const CLOCK: usize = 3;
 const CLIENT: usize = 4;
-const ROLE: usize = 5;
+const PUMP: usize = 5;
 const LEADER: usize = 6;
 const LAUNCH: usize = 7;
 const MEMBER: usize = 8;
+const LOGS: usize = 9;
 
 /// A descriptor that the loop watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,10 +26,12 @@ pub enum Token {
     Removals,
     /// The wall clock was set, or the machine slept.
     Clock,
+    /// Logs were written to.
+    Logs,
     /// A connection.
     Client(u32),
-    /// A descriptor of the daemon's role, by the role's own numbering.
-    Role(u32),
+    /// A FIFO that a service writes to, or what its lines go to.
+    Pump(u32),
     /// A process of a service.
     Wake(Wake),
 }
@@ -40,8 +43,9 @@ impl From<Token> for Number {
             Token::Listener => (LISTENER, 0),
             Token::Removals => (REMOVALS, 0),
             Token::Clock => (CLOCK, 0),
+            Token::Logs => (LOGS, 0),
             Token::Client(id) => (CLIENT, id),
-            Token::Role(number) => (ROLE, number),
+            Token::Pump(number) => (PUMP, number),
             Token::Wake(Wake::Leader(id)) => (LEADER, id),
             Token::Wake(Wake::Launch(id)) => (LAUNCH, id),
             Token::Wake(Wake::Member(pid)) => (MEMBER, pid.cast_unsigned()),
@@ -59,8 +63,9 @@ impl Token {
             LISTENER => Self::Listener,
             REMOVALS => Self::Removals,
             CLOCK => Self::Clock,
+            LOGS => Self::Logs,
             CLIENT => Self::Client(value),
-            ROLE => Self::Role(value),
+            PUMP => Self::Pump(value),
             LEADER => Self::Wake(Wake::Leader(value)),
             LAUNCH => Self::Wake(Wake::Launch(value)),
             MEMBER => Self::Wake(Wake::Member(value.cast_signed())),

@@ -27,11 +27,8 @@ pub const OWN_KEYS: [&str; 6] =
 /// it does (a user to be, a limit): passing it over would run the service without.
 const PROMISED: &str = "cpu_max cron depends_on escapees force \
     health health_interval health_retries health_start_period health_timeout \
-    ignore_watch log_compress \
-    log_error log_format log_keep log_max_age log_max_size log_out log_time \
-    max_memory memory_max merge_logs namespace no_autorestart no_logs \
-    pids_max ready ready_timeout stop_exit_codes wait \
-    watch";
+    ignore_watch max_memory memory_max namespace no_autorestart pids_max \
+    ready ready_timeout stop_exit_codes wait watch";
 
 /// What names a service that has no name: its words, and the directory that it runs in.
 pub type Naming<'a> = &'a dyn Fn(&[String], &Path) -> String;

@@ -29,6 +29,7 @@ mod input;
 mod instances;
 mod law;
 mod listen;
+mod logs;
 mod many;
 mod once;
 mod options;

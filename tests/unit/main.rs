@@ -5,6 +5,7 @@
 )]
 mod daemon_adopt;
 mod daemon_ledger_load;
+mod daemon_logs;
 mod daemon_server_startup;
 mod daemon_vecmap;
 mod init_args;

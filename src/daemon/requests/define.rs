@@ -250,6 +250,7 @@ impl<K: Kernel> Daemon<K> {
         self.launches.former.remove(&id);
         self.answer_forgotten(id, &service);
         self.waiters.changed.insert(id);
+        self.logs.forget(id, &mut self.timers);
         self.ledger.remove(&mut self.kernel, &service);
         self.close_sockets();
     }

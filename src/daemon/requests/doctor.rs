@@ -58,6 +58,9 @@ impl<K: Kernel> Daemon<K> {
                 findings.add("problem", "log", text, "see to that, then restart it");
             }
         }
+        if let Some(trouble) = self.logs.room.trouble.clone() {
+            findings.add("problem", "log", trouble, "correct it: the usual bound counts meanwhile");
+        }
         if let Some(error) = self.ledger.disk_error.clone() {
             findings.add("problem", "disk", error, "make room, then change anything");
         }

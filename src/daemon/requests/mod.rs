@@ -14,7 +14,7 @@ use super::service::Service;
 use super::timers::Timer;
 use super::{ClientId, Daemon, Leave};
 use crate::process::Pid;
-use crate::service::environment::log_paths;
+use crate::service::environment::{NULL, in_home, is_piped, log_paths};
 use crate::service::machine::{Generation, Input};
 use crate::service::selector::Selector;
 use crate::service::signal::Signal;
@@ -296,11 +296,15 @@ impl<K: Kernel> Daemon<K> {
         })
     }
 
-    /// Empties log files in place: the service appends to the same ones.
-    fn flush(&mut self, _: Id, name: &str) -> Outcome {
-        let empty = |path: String| self.kernel.open(&path, Mode::Fresh).map(drop);
-        let [out, error] = log_paths(name).map(empty);
-        outcome_of(name, out.and(error), "logs are empty")
+    /// Empties log files in place: the service appends to the same ones. Archives go.
+    fn flush(&mut self, id: Id, name: &str) -> Outcome {
+        let Some(service) = self.services.get(id) else { return done(String::new()) };
+        let paths = log_paths(&service.definition.spec);
+        let emptied = paths.iter().filter(|path| *path != NULL).try_for_each(|path| {
+            self.logs.drop_archives(&in_home(&self.home, path));
+            self.kernel.open(path, Mode::Fresh).map(drop)
+        });
+        outcome_of(name, emptied, "logs are empty")
     }
 
     fn leave(&mut self, client: ClientId, services: bool) -> Pending {
@@ -309,11 +313,16 @@ impl<K: Kernel> Daemon<K> {
         let alive: Vec<Id> = self.services.iter().filter(is_alive).map(|s| s.id).collect();
         // Nothing survives PID 1, so that leaving without them would be a kill.
         if !services && self.ledger.header.daemon.pid != 1 {
-            let text = match alive.len() {
+            let mut text = match alive.len() {
                 0 => "daemon stopped; no service was running".to_owned(),
                 1 => "daemon stopped; 1 service keeps running".to_owned(),
                 n => format!("daemon stopped; {n} services keep running"),
             };
+            let services = alive.iter().filter_map(|id| self.services.get(*id));
+            let count = services.filter(|it| is_piped(&it.definition.spec.log)).count();
+            if count > 0 {
+                text += &format!("; {count} of them waits for a daemon once its pipes are full");
+            }
             pending.say(NO_SERVICE, done(text));
             self.leave = Some(Leave::Quit);
             return pending;

@@ -4,7 +4,7 @@ use crate::daemon::service::Service;
 use crate::process::Pid;
 use crate::process::command::pattern_of_argv;
 use crate::process::mark::EnvMark;
-use crate::service::environment::{environment, log_paths};
+use crate::service::environment::{environment, in_home, log_paths};
 use crate::service::machine::Phase;
 use crate::service::spec::{Env, Id};
 use crate::service::time::rfc3339;
@@ -58,7 +58,7 @@ impl<K: Kernel> Daemon<K> {
     pub(super) fn log_files(&self, target: &str) -> Result<Reply, Failure> {
         let ids = self.resolve_all(target)?;
         let files = ids.into_iter().filter_map(|id| self.services.get(id)).map(|service| {
-            let [out, error] = self.logs_of(service.name());
+            let [out, error] = self.logs_of(service);
             LogFiles { id: service.id, name: service.name().to_owned(), out, error }
         });
         Ok(Reply::Logs(files.collect()))
@@ -74,21 +74,23 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// The paths of a service's log files; none where its output is that of a foreground run.
-    fn logs_of(&self, name: &str) -> [Option<String>; 2] {
-        let has_logs = !self.launches.foreground.contains_key(name);
-        log_paths(name).map(|path| has_logs.then(|| format!("{}/{path}", self.home)))
+    fn logs_of(&self, service: &Service) -> [Option<String>; 2] {
+        let has_logs = !self.launches.foreground.contains_key(service.name());
+        let paths = log_paths(&service.definition.spec);
+        paths.map(|path| has_logs.then(|| in_home(&self.home, &path)))
     }
 
-    /// Why what a live service writes can't be read in its log files, if so.
+    /// Why what a live service writes can't be read in its log files, or has no bound, if so.
     pub(super) fn log_trouble(&self, service: &Service) -> Option<String> {
         self.trees
             .pid(service.id)
             .filter(|_| !self.launches.foreground.contains_key(service.name()))?;
-        log_paths(service.name()).iter().find_map(|path| {
+        let lost = log_paths(&service.definition.spec).iter().find_map(|path| {
             let why = describe(self.kernel.log_trouble(path)?);
-            let home = &self.home;
-            Some(format!("what it writes is lost, for {home}/{path} can't be opened: {why}"))
-        })
+            let path = in_home(&self.home, path);
+            Some(format!("what it writes is lost, for {path} can't be opened: {why}"))
+        });
+        lost.or_else(|| self.logs.trouble(service.id).cloned())
     }
 
     fn row(&mut self, id: Id, used: Option<&Usage>) -> Option<Row> {
@@ -174,7 +176,7 @@ impl<K: Kernel> Daemon<K> {
         let service = self.services.get(id)?;
         let (attributes, note) = (&service.definition.attributes(), self.note(id));
         let at = |ms: u64| (ms > 0).then(|| rfc3339(ms));
-        let [log_out, log_error] = self.logs_of(service.name());
+        let [log_out, log_error] = self.logs_of(service);
         let mut env_keys: Vec<String> =
             self.env_of(service).into_iter().map(|(key, _)| key).collect();
         env_keys.sort_unstable();

@@ -122,9 +122,10 @@ impl Server {
                     }),
                     Some(Token::Listener) => connecting = true,
                     Some(Token::Removals) => removed = true,
+                    Some(Token::Logs) => daemon.logs_written(),
                     // What is due is computed in each turn.
                     Some(Token::Clock) | None => {}
-                    Some(Token::Role(number)) => role.woken(number),
+                    Some(Token::Pump(number)) => daemon.logs.pump.woken(number),
                     Some(Token::Client(id)) => {
                         // That it can be written to, `flush` finds out by itself.
                         if event.is_readable() || event.is_read_closed() || event.is_error() {

@@ -77,7 +77,7 @@ pub(crate) fn hold_alive(
         None => home.open_file(ALIVE, Mode::InPlace).map_err(cannot)?,
     };
     // The FIFO has to exist: services open it themselves, and no descriptor of ours may hold it.
-    drop(fifo::open(home, LIVING).map_err(cannot)?);
+    drop(fifo::open(&home.path_by_descriptor(LIVING)).map_err(cannot)?);
     match try_lock(&file) {
         // Somebody else's: it may be about to end.
         Ok(()) | Err(Errno::WOULDBLOCK) => {}

@@ -89,7 +89,7 @@ impl Server {
                 self.watch_home(daemon);
                 write_pid(&daemon.kernel.home);
                 self.bind_again(daemon);
-                role.home_is_new(daemon, self.poll.registry());
+                role.home_is_new(daemon);
             }
             Ok(Fate::Kept) => {
                 if let Some(removal) = due.filter(|removal| now < removal.until) {

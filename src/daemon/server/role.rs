@@ -10,7 +10,6 @@ use crate::service::machine::Time;
 use crate::sys::linux::Linux;
 use crate::sys::{Kernel, own_pid};
 use crate::wire::{Failure, Reply, Request, code};
-use mio::Registry;
 
 /// The client that a role is; no connection gets this number.
 pub const ROLE: ClientId = 0;
@@ -25,18 +24,11 @@ pub trait Role {
     }
     /// Adoption is complete. `again`: an earlier image of this process began already. Errors: why
     /// it can't.
-    fn begin(
-        &mut self,
-        daemon: &mut Daemon<Linux>,
-        registry: &Registry,
-        again: bool,
-    ) -> Result<(), Failure>;
+    fn begin(&mut self, daemon: &mut Daemon<Linux>, again: bool) -> Result<(), Failure>;
     /// The home was removed, and made anew: there is nothing in it that the daemon doesn't know.
-    fn home_is_new(&mut self, _daemon: &mut Daemon<Linux>, _registry: &Registry) {}
+    fn home_is_new(&mut self, _daemon: &mut Daemon<Linux>) {}
     /// A signal came, but SIGCHLD or SIGHUP.
     fn signal(&mut self, signal: i32, daemon: &mut Daemon<Linux>);
-    /// A descriptor registered with this number is ready.
-    fn woken(&mut self, _number: u32) {}
     /// The last thing in each turn, with what was answered to the role's requests. True: it asked
     /// for something.
     fn turn(&mut self, _daemon: &mut Daemon<Linux>, _replies: Vec<Reply>) -> bool {
@@ -72,7 +64,7 @@ impl Role for Background {
         self.forgets_elsewhere
     }
 
-    fn begin(&mut self, daemon: &mut Daemon<Linux>, _: &Registry, _: bool) -> Result<(), Failure> {
+    fn begin(&mut self, daemon: &mut Daemon<Linux>, _: bool) -> Result<(), Failure> {
         let services = daemon.services.iter().count();
         let pid = own_pid();
         let (version, home) = (env!("CARGO_PKG_VERSION"), &daemon.home);

@@ -116,12 +116,11 @@ pub fn serve_with(home: &Path, role: &mut dyn Role) -> Result<u8, Failure> {
     };
     daemon.kernel.listener = listener.as_raw_fd();
     let mut server = Server::new(poll, listener, &daemon.kernel.home).map_err(cannot_poll)?;
+    daemon.follow_logs(server.poll.registry());
     reexec::arm(&server.listener);
-    role.begin(&mut daemon, server.poll.registry(), follows)?;
+    role.begin(&mut daemon, follows)?;
     turn(&mut server, &mut daemon, role);
-    for name in [SOCKET, PID_FILE] {
-        daemon.kernel.home.remove(name).ok();
-    }
+    [SOCKET, PID_FILE].iter().for_each(|name| daemon.kernel.home.remove(name).unwrap_or(()));
     let code = role.end(&mut daemon);
     // A child that is still to exec may share our descriptors: closed here, the lock would be lost
     // to it. The end of the process leaves them to it.

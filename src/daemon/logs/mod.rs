@@ -1,0 +1,361 @@
+//! The bound of what services write: the head of a log that has grown becomes an archive, and old
+//! archives go.
+//!
+//! A service writes to its log itself, and nothing here is ever in its way. A quiet log is watched
+//! for one write; one that is written to is looked at again and again, the later the slower it
+//! grows. One rotation at a time, one small step in each turn. Whoever wrote, and whether it
+//! lives, is of no interest here. Without a watch (the simulator) nothing is looked at.
+pub mod form;
+pub(crate) mod pump;
+mod room;
+pub mod rotation;
+
+use super::timers::{Timer, Timers};
+use super::vecmap::VecMap;
+use crate::process::Pid;
+use crate::service::environment::{fifo_paths, in_home, is_piped, log_paths};
+use crate::service::machine::Time;
+use crate::service::options::{Compress, Log, LogFormat};
+use crate::service::spec::{Id, Spec};
+use crate::service::time::TimeFormat;
+use crate::service::units::Bytes;
+use crate::sys::archives;
+use crate::sys::token::Token;
+use crate::sys::{Errno, describe};
+use form::{Form, Label};
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+use pump::Pump;
+use room::Room;
+use rotation::Rotation;
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::fs::{FileType, Stat};
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// From one look at a log that grows to the next.
+const LOOK_MS: (u64, u64) = (1_000, 30_000);
+/// The first looks at many services are spread over this time.
+const SPREAD_MS: u64 = 500;
+/// stdout and stderr.
+type Stream = usize;
+
+/// What is known of one log.
+#[derive(Debug, Default)]
+struct Seen {
+    size: u64,
+    at: Time,
+    /// From the last look to the next.
+    wait_ms: u64,
+    /// The next write wakes us.
+    watched: bool,
+}
+
+/// A log that has grown beyond its size.
+#[derive(Debug)]
+struct Job {
+    id: Id,
+    path: String,
+    log: Log,
+}
+
+/// All logs.
+#[derive(Debug, Default)]
+pub(crate) struct Logs {
+    watch: Option<OwnedFd>,
+    watched: VecMap<i32, (Id, Stream)>,
+    seen: VecMap<(Id, Stream), Seen>,
+    jobs: VecDeque<Job>,
+    active: Option<(Job, Rotation)>,
+    /// Why a service's logs are not as they should be.
+    troubles: VecMap<Id, String>,
+    /// What happened, and to whom it belongs.
+    pub(crate) news: Vec<(Id, String)>,
+    pub(crate) room: Room,
+    pub(crate) pump: Pump,
+    /// Processes that compress archives: children of the daemon's that are nobody's.
+    pub(crate) compressing: Vec<Pid>,
+}
+
+/// The first number of a service's sinks: those below are the foreground's.
+const SINKS: u32 = 2;
+
+impl Logs {
+    /// From here on logs are looked at.
+    ///
+    /// # Errors
+    /// What inotify_init(2) and epoll_ctl(2) say.
+    pub(crate) fn open(&mut self, registry: &Registry) -> std::io::Result<()> {
+        let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let (fd, token) = (watch.as_raw_fd(), Token::Logs.into());
+        registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+        self.watch = Some(watch);
+        self.pump.registry = Some(registry.try_clone()?);
+        Ok(())
+    }
+
+    /// A service is about to start, or was adopted: its lines go from its FIFOs to its logs. False:
+    /// it has to write to these itself.
+    pub(crate) fn carry(&mut self, id: Id, spec: &Spec, home: &str) -> bool {
+        if self.watch.is_none() || !is_piped(&spec.log) {
+            return false;
+        }
+        let json = spec.log.log_format == LogFormat::Json;
+        let time = spec.log.log_time.clone().or(json.then(TimeFormat::default));
+        let form = Form { time, named: false, json };
+        let (paths, fifos) = (log_paths(spec), fifo_paths(&spec.name));
+        let names = ["stdout", "stderr"];
+        let count = if paths[0] == paths[1] { 1 } else { 2 };
+        for (stream, (path, fifo)) in paths.iter().zip(&fifos).enumerate().take(count) {
+            let number = SINKS + 2 * id + stream as u32;
+            let label = Label { name: spec.name.clone(), width: 0, stream: names[stream] };
+            let made = self.pump.file(number, &in_home(home, path), &form);
+            let made = made.and_then(|()| self.pump.stream(number, &in_home(home, fifo), label));
+            if let Err(errno) = made {
+                self.note(id, path, errno);
+                return false;
+            }
+        }
+        self.pump.note_ended(&spec.name, false);
+        true
+    }
+
+    /// A service has started, or was adopted: its logs are looked at soon.
+    pub(crate) fn follow(&mut self, id: Id, now: Time, timers: &mut Timers) {
+        let seen = self.seen.get(&(id, 0));
+        if self.watch.is_some() && seen.is_none_or(|seen| !seen.watched && seen.wait_ms == 0) {
+            let at = now + LOOK_MS.0 + u64::from(id) % SPREAD_MS;
+            timers.set(Timer::Log(id), Some(at));
+        }
+    }
+
+    /// A service is no more. Its logs stay.
+    pub(crate) fn forget(&mut self, id: Id, timers: &mut Timers) {
+        self.seen.retain(|(of, _), _| *of != id);
+        self.jobs.retain(|job| job.id != id);
+        self.troubles.remove(&id);
+        (0..2).for_each(|stream| self.pump.remove(SINKS + 2 * id + stream));
+        timers.set(Timer::Log(id), None);
+    }
+
+    /// Logs that were quiet were written to.
+    pub(crate) fn woken(&mut self, now: Time, timers: &mut Timers) {
+        let Some(watch) = &self.watch else { return };
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(watch, &mut buffer);
+        while let Ok(event) = events.next() {
+            let Some((id, stream)) = self.watched.remove(&event.wd()) else { continue };
+            if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
+                continue;
+            }
+            if let Some(seen) = self.seen.get_mut(&(id, stream)) {
+                seen.watched = false;
+                timers.set(Timer::Log(id), Some(now));
+            }
+        }
+    }
+
+    /// Looks how large the logs of a service are. When to look again; none: when we are woken.
+    pub(crate) fn look(
+        &mut self,
+        id: Id,
+        log: &Log,
+        paths: &[String; 2],
+        now: Time,
+    ) -> Option<Time> {
+        let mut next: Option<Time> = None;
+        for (stream, path) in
+            paths.iter().enumerate().take(if paths[0] == paths[1] { 1 } else { 2 })
+        {
+            let at = self.look_at(id, stream, path, log, now);
+            next = next.into_iter().chain(at).min();
+        }
+        next
+    }
+
+    fn look_at(
+        &mut self,
+        id: Id,
+        stream: Stream,
+        path: &str,
+        log: &Log,
+        now: Time,
+    ) -> Option<Time> {
+        if log.log_max_size == Bytes(0) {
+            return None;
+        }
+        let stat = size_of(path)?;
+        let stored = stored(&stat);
+        let is_queued = self.jobs.iter().any(|job| job.path == path)
+            || self.active.as_ref().is_some_and(|(job, _)| job.path == path);
+        if stored >= log.log_max_size.0 && !is_queued {
+            self.jobs.push_back(Job { id, path: path.to_owned(), log: log.clone() });
+        }
+        let seen = self.seen.entry_or_default((id, stream));
+        let size = stat.st_size.unsigned_abs();
+        let (grown, elapsed) = (size.abs_diff(seen.size), now.saturating_sub(seen.at).max(1));
+        (seen.size, seen.at) = (size, now);
+        // Half of the way to its bound at this pace.
+        let left = log.log_max_size.0.saturating_sub(stored) / 2;
+        if let Some(half) = left.saturating_mul(elapsed).checked_div(grown) {
+            seen.wait_ms = (seen.wait_ms * 2).min(half).clamp(LOOK_MS.0, LOOK_MS.1);
+            return Some(now + seen.wait_ms);
+        }
+        if seen.watched {
+            return None;
+        }
+        let added = self
+            .watch
+            .as_ref()
+            .map(|watch| inotify::add_watch(watch, path, WatchFlags::MODIFY | WatchFlags::ONESHOT));
+        seen.wait_ms = 0;
+        let Some(Ok(wd)) = added else {
+            // No watch is left: then by the clock, and seldom.
+            seen.wait_ms = LOOK_MS.1;
+            return Some(now + LOOK_MS.1);
+        };
+        seen.watched = true;
+        self.watched.insert(wd, (id, stream));
+        // What was written before the watch was there.
+        (size_of(path)?.st_size.unsigned_abs() != size).then_some(now + LOOK_MS.0)
+    }
+
+    /// Whether there is something to do at once.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.active.is_some() || !self.jobs.is_empty() || self.pump.is_busy()
+    }
+
+    /// What is to be passed on now, and one step of one rotation.
+    pub(crate) fn work(&mut self, home: &str, wall: u64) {
+        self.pump.turn();
+        let Some((job, mut rotation)) = self.active.take().or_else(|| self.next()) else { return };
+        match rotation.step() {
+            Ok(false) => self.active = Some((job, rotation)),
+            Ok(true) => {
+                self.troubles.remove(&job.id);
+                trim(&job, wall);
+                self.compressing.extend(compress(&job));
+                let directory = archives::place(Path::new(&job.path)).0;
+                let gone = self.room.limit(home, directory);
+                self.news.extend(gone.map(|text| (job.id, text)));
+                // There may be more of it.
+                self.jobs.push_back(job);
+            }
+            Err(Errno::NOSPC | Errno::DQUOT) => self.make_room(job, rotation),
+            Err(errno) => {
+                rotation.abandon();
+                self.note(job.id, &job.path, errno);
+            }
+        }
+    }
+
+    fn next(&mut self) -> Option<(Job, Rotation)> {
+        let job = self.jobs.pop_front()?;
+        match Rotation::begin(Path::new(&job.path), job.log.log_max_size.0) {
+            Ok(rotation) => Some((job, rotation?)),
+            Err(errno) => {
+                self.note(job.id, &job.path, errno);
+                None
+            }
+        }
+    }
+
+    /// The disk is full: the oldest archive goes, and where there is none the log's own head.
+    fn make_room(&mut self, job: Job, mut rotation: Rotation) {
+        let text = match room::drop_oldest(archives::place(&rotation.log).0) {
+            Some(archive) => format!("{} went", archive.path.display()),
+            None => match rotation.drop_head() {
+                Ok(()) => format!("the first {} bytes of {} went", rotation.length, job.path),
+                Err(errno) => {
+                    rotation.abandon();
+                    return self.note(job.id, &job.path, errno);
+                }
+            },
+        };
+        self.news.push((job.id, format!("the disk is full: {text}")));
+        self.active = Some((job, rotation));
+    }
+
+    /// A log can't be rotated while it is written to: said once.
+    fn note(&mut self, id: Id, path: &str, errno: Errno) {
+        let why = describe(errno);
+        let text = format!("{path} can't be kept within its bound, or bear times: {why}");
+        if self.troubles.insert(id, text.clone()) != Some(text.clone()) {
+            self.news.push((id, text));
+        }
+    }
+
+    /// Why the logs of a service have no bound, if so.
+    pub(crate) fn trouble(&self, id: Id) -> Option<&String> {
+        self.troubles.get(&id)
+    }
+
+    /// Nothing of a service lives: logs that could not be rotated while it did become archives as
+    /// they are.
+    pub(crate) fn before_start(&mut self, id: Id, log: &Log, paths: &[String; 2], wall: u64) {
+        if self.troubles.remove(&id).is_none() {
+            return;
+        }
+        for path in paths {
+            let stat = size_of(path).filter(|stat| stored(stat) >= log.log_max_size.0);
+            if stat.is_some() && rotation::put_away(Path::new(path)).is_ok() {
+                trim(&Job { id, path: path.clone(), log: log.clone() }, wall);
+            }
+        }
+    }
+
+    /// A log was emptied: its archives go, too.
+    pub(crate) fn drop_archives(&mut self, path: &str) {
+        self.jobs.retain(|job| job.path != path);
+        if let Some((_, rotation)) = self.active.take_if(|(job, _)| job.path == path) {
+            rotation.abandon();
+        }
+        let (directory, name) = archives::place(Path::new(path));
+        for archive in archives::list(directory, Some(name)) {
+            rustix::fs::unlink(&archive.path).ok();
+        }
+    }
+}
+
+/// What a regular file has; none: it isn't one.
+fn size_of(path: &str) -> Option<Stat> {
+    let stat = rustix::fs::lstat(path).ok()?;
+    (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then_some(stat)
+}
+
+/// What is in a log, a hole at its head not counted.
+fn stored(stat: &Stat) -> u64 {
+    stat.st_size.min(stat.st_blocks.saturating_mul(512)).unsigned_abs()
+}
+
+/// Compresses the last archive but one of a log; the last is for whoever follows. The process
+/// that does it.
+fn compress(job: &Job) -> Option<Pid> {
+    let words: &[&str] = match job.log.log_compress? {
+        Compress::Zstd => &["-n", "19", "zstd", "-q", "-f", "--rm"],
+        Compress::Gzip => &["-n", "19", "gzip", "-q", "-f"],
+    };
+    let (directory, name) = archives::place(Path::new(&job.path));
+    let all = archives::list(directory, Some(name));
+    let archive = all.iter().rev().nth(1).filter(|archive| archive.is_compressed().is_none())?;
+    let mut command = Command::new("nice");
+    command.args(words).arg(&archive.path);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().ok().map(|child| child.id().cast_signed())
+}
+
+/// Removes the archives of a log that are too many or too old.
+fn trim(job: &Job, wall: u64) {
+    let (directory, name) = archives::place(Path::new(&job.path));
+    let all = archives::list(directory, Some(name));
+    let surplus = all.len().saturating_sub(job.log.log_keep as usize);
+    let oldest = job.log.log_max_age.map_or(0, |age| wall.saturating_sub(age.ms));
+    for (at, archive) in all.iter().enumerate() {
+        if at < surplus || archive.modified < oldest {
+            rustix::fs::unlink(&archive.path).ok();
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The room that all logs of a home may take together: the oldest archives go first.
+use crate::service::units::{Bytes, human_bytes};
+use crate::sys::archives::{self, Archive};
+use std::path::{Path, PathBuf};
+
+/// If nothing else is said.
+const TOTAL: Bytes = Bytes(1 << 30);
+/// What says so: `{"log_max_total": "500M"}`.
+const CONFIG: &str = "config.json";
+
+/// Archives leave this part of a disk free, or so many bytes.
+const FREE_PART: u64 = 20;
+const FREE_BYTES_MAX: u64 = 64 << 20;
+
+/// The bound.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    /// What is wrong with [`CONFIG`].
+    pub(crate) trouble: Option<String>,
+}
+
+fn logs(home: &str) -> PathBuf {
+    Path::new(home).join("logs")
+}
+
+impl Room {
+    /// Keeps all logs of a home within their bound, and something of the disk that `directory` is
+    /// on free. What went for that.
+    pub(crate) fn limit(&mut self, home: &str, directory: &Path) -> Option<String> {
+        let total = self.total(home);
+        let entries = std::fs::read_dir(logs(home)).into_iter().flatten().flatten();
+        let stats = entries.filter_map(|entry| rustix::fs::lstat(entry.path()).ok());
+        let mut used: u64 = stats.map(|stat| stat.st_blocks.unsigned_abs() * 512).sum();
+        let mut gone = Vec::new();
+        while used > total.0
+            && let Some(archive) = drop_oldest(&logs(home))
+        {
+            used = used.saturating_sub(archive.bytes);
+            gone.push(archive);
+        }
+        let why = if gone.is_empty() {
+            "the disk is full".to_owned()
+        } else {
+            format!("logs take {total}")
+        };
+        while is_full(directory)
+            && let Some(archive) = drop_oldest(directory)
+        {
+            gone.push(archive);
+        }
+        let bytes = human_bytes(gone.iter().map(|archive| archive.bytes).sum());
+        let text = || format!("{why}: {} archives ({bytes}) went", gone.len());
+        (!gone.is_empty()).then(text)
+    }
+
+    /// Something of the home could not be written: archives give way. What went.
+    pub(crate) fn give_way(&mut self, home: &str) -> Option<String> {
+        self.limit(home, &logs(home))
+    }
+
+    /// Read each time: it is needed seldom, and nobody has to say that it has changed.
+    fn total(&mut self, home: &str) -> Bytes {
+        let path = Path::new(home).join(CONFIG);
+        let read = match std::fs::read_to_string(&path) {
+            Ok(text) => of_config(&text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.to_string()),
+        };
+        let said = read.map_err(|why| format!("{}: {why}", path.display()));
+        self.trouble = said.as_ref().err().cloned();
+        said.ok().flatten().unwrap_or(TOTAL)
+    }
+}
+
+/// Whether less is free than archives leave to others.
+fn is_full(directory: &Path) -> bool {
+    rustix::fs::statvfs(directory).is_ok_and(|disk| {
+        let least = (disk.f_blocks * disk.f_frsize / FREE_PART).min(FREE_BYTES_MAX);
+        disk.f_bavail * disk.f_frsize < least
+    })
+}
+
+fn of_config(text: &str) -> Result<Option<Bytes>, String> {
+    let value = crate::service::json::parse(text)?;
+    match &value["log_max_total"] {
+        serde_json::Value::Null => Ok(None),
+        serde_json::Value::String(text) => Bytes::parse(text).map(Some),
+        other => Err(format!("log_max_total: expected a size such as \"500M\", found {other}")),
+    }
+}
+
+/// The archives in a directory, oldest first.
+fn by_age(directory: &Path) -> Vec<Archive> {
+    let mut all = archives::list(directory, None);
+    all.retain(|archive| archive.begin.is_none());
+    all.sort_by_key(|archive| archive.modified);
+    all
+}
+
+/// Removes the oldest archive in a directory.
+pub(super) fn drop_oldest(directory: &Path) -> Option<Archive> {
+    let mut all = by_age(directory).into_iter();
+    all.find(|archive| rustix::fs::unlink(&archive.path).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_says_what_is_wrong_with_it() {
+        assert_eq!(of_config("{}"), Ok(None));
+        assert_eq!(of_config(r#"{"log_max_total": "5M"}"#), Ok(Some(Bytes::mebi(5))));
+        assert!(of_config(r#"{"log_max_total": 5}"#).unwrap_err().contains("500M"));
+        assert!(of_config(r#"{"log_max_total": "x"}"#).unwrap_err().contains("bad size"));
+        assert!(of_config("{").is_err());
+    }
+}

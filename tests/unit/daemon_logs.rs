@@ -1,0 +1,182 @@
+//! Rotations, step by step, the names of archives, and lines as they are shown.
+use opm::daemon::logs::form::{Form, Label, next_line, put_line};
+use opm::daemon::logs::rotation::Rotation;
+use opm::service::time::TimeFormat;
+use opm::sys::archives::{self, extent, path_of};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(place: &str, name: &str) -> Self {
+        let path = Path::new(place).join(format!("opm-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.0.join("web-out.log")
+    }
+
+    fn write(&self, text: &str) {
+        let mut options = std::fs::File::options();
+        let mut file = options.append(true).create(true).open(self.log()).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// All that counts, end to end.
+    fn stream(&self) -> Vec<u8> {
+        let live = std::fs::File::open(self.log()).unwrap();
+        let mut all = Vec::new();
+        for archive in archives::list(&self.0, Some("web-out.log")) {
+            let (begin, end) = extent(&live).unwrap();
+            if archive.has_moved(begin, end) {
+                all.extend(std::fs::read(archive.path).unwrap());
+            }
+        }
+        let (begin, _) = extent(&live).unwrap();
+        all.extend(&std::fs::read(self.log()).unwrap()[usize::try_from(begin).unwrap()..]);
+        all
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+/// Where files can be collapsed, as a rule, and where they can't.
+const PLACES: [&str; 2] = ["/tmp", "/dev/shm"];
+
+#[test]
+fn whoever_dies_between_two_steps_loses_and_doubles_nothing() {
+    for place in PLACES {
+        // A line that is the same again and again tells nothing of where a copy belongs.
+        for line in ["y\n", "7 the quick brown fox\n"] {
+            let scratch = Scratch::new(place, "steps");
+            let mut expected = String::new();
+            for steps in [0, 1, 2, 3, 4, 5, 3, 9] {
+                let fresh: String = (0..2_300_000 / line.len())
+                    .map(|n| if line == "y\n" { line.to_owned() } else { format!("{n}{line}") })
+                    .collect();
+                scratch.write(&fresh);
+                expected.push_str(&fresh);
+                let rotation = Rotation::begin(&scratch.log(), 2 << 20).unwrap();
+                let mut rotation = rotation.expect("it is large enough");
+                for _ in 0..steps {
+                    if rotation.step().unwrap() {
+                        break;
+                    }
+                    assert!(scratch.stream() == expected.as_bytes(), "{place} {steps}");
+                }
+                scratch.write("late\n");
+                expected.push_str("late\n");
+                assert!(scratch.stream() == expected.as_bytes(), "{place} {steps}");
+            }
+            let archives = archives::list(&scratch.0, None);
+            assert!(archives.len() > 2 && archives.iter().all(|one| one.begin.is_none()));
+        }
+    }
+}
+
+#[test]
+fn a_log_that_somebody_else_cuts_meanwhile_loses_no_more_than_that() {
+    let scratch = Scratch::new("/dev/shm", "cut");
+    scratch.write(&"x".repeat(3 << 20));
+    let mut rotation = Rotation::begin(&scratch.log(), 2 << 20).unwrap().unwrap();
+    assert_eq!(rotation.step(), Ok(false));
+    std::fs::File::create(scratch.log()).unwrap();
+    scratch.write("new\n");
+    while !rotation.step().unwrap() {}
+    assert_eq!(scratch.stream(), [&vec![b'x'; 1 << 20][..], b"new\n"].concat());
+}
+
+#[test]
+fn what_has_no_room_is_dropped_and_counted() {
+    let scratch = Scratch::new("/dev/shm", "drop");
+    scratch.write(&"x".repeat((1 << 20) + 5));
+    let mut rotation = Rotation::begin(&scratch.log(), 1 << 20).unwrap().unwrap();
+    rotation.drop_head().unwrap();
+    while !rotation.step().unwrap() {}
+    let text = String::from_utf8(scratch.stream()).unwrap();
+    assert_eq!(text, "\nopm: 1048576 bytes were here, and no room to keep them\nxxxxx");
+}
+
+#[test]
+fn an_archive_is_told_by_its_name() {
+    let parse = |name: &str| {
+        let archive = archives::Archive::parse(Path::new("/l").join(name))?;
+        Some((archive.log.clone(), archive.number, archive.begin, archive.is_compressed()))
+    };
+    let is = |log: &str, number, begin, how| Some((log.to_owned(), number, begin, how));
+    assert_eq!(parse("a-out.log.000012"), is("a-out.log", 12, None, None));
+    assert_eq!(parse("a.log.1000000.zst"), is("a.log", 1_000_000, None, Some("zst")));
+    assert_eq!(parse("a.log.000003.gz"), is("a.log", 3, None, Some("gz")));
+    assert_eq!(parse("a.log.000003.at-4096"), is("a.log", 3, Some(4_096), None));
+    for name in ["a.log", "a.log.1", "a.log.1.gz", "a.log.00001x", "000001", "a.000001.at-x"] {
+        assert_eq!(parse(name), None, "{name}");
+    }
+    let path = path_of(Path::new("/l/a.log"), 7);
+    assert_eq!(path, Path::new("/l/a.log.000007"));
+    assert_eq!(archives::Archive::parse(path).unwrap().number, 7);
+}
+
+const LINE_BYTES_MAX: usize = 16 << 10;
+
+#[test]
+fn a_line_is_taken_when_its_end_has_come_or_it_is_long_or_the_last() {
+    assert_eq!(next_line(b"ab\ncd", false), Some((3, &b"ab"[..])));
+    assert_eq!(next_line(b"\n", false), Some((1, &b""[..])));
+    assert_eq!(next_line(b"cd", false), None);
+    assert_eq!(next_line(b"cd", true), Some((2, &b"cd"[..])));
+    assert_eq!(next_line(b"", true), None);
+    let long = vec![b'x'; LINE_BYTES_MAX + 1];
+    assert_eq!(next_line(&long[1..], false), None);
+    assert_eq!(next_line(&long, false).map(|l| l.0), Some(LINE_BYTES_MAX));
+    let mut full = vec![b'x'; LINE_BYTES_MAX];
+    full.push(b'\n');
+    assert_eq!(next_line(&full, false).map(|l| l.1.len()), Some(LINE_BYTES_MAX));
+}
+
+#[test]
+fn a_cut_is_not_within_a_character() {
+    let text = "é".repeat(LINE_BYTES_MAX);
+    let (cut, line) = next_line(&text.as_bytes()[1..], false).unwrap();
+    assert_eq!(cut, LINE_BYTES_MAX - 1, "the window begins within a character");
+    assert!(std::str::from_utf8(&line[1..]).is_ok());
+}
+
+#[test]
+fn each_form_is_as_documented() {
+    let label = Label { name: "web".to_owned(), width: 5, stream: "stderr" };
+    let shown = |time: bool, named, json| {
+        let mut out = Vec::new();
+        let form = Form { time: None, named, json };
+        put_line(&mut out, &form, &label, time.then_some("T"), b"a\"b\xff");
+        String::from_utf8_lossy(&out).into_owned()
+    };
+    assert_eq!(shown(false, false, false), "a\"b\u{fffd}\n");
+    assert_eq!(shown(false, true, false), "web   | a\"b\u{fffd}\n");
+    assert_eq!(shown(true, true, false), "T web   | a\"b\u{fffd}\n");
+    let json =
+        "{\"time\":\"T\",\"service\":\"web\",\"stream\":\"stderr\",\"line\":\"a\\\"b\u{fffd}\"}\n";
+    assert_eq!(shown(true, false, true), json);
+}
+
+#[test]
+fn a_time_is_written_by_the_tokens_that_users_of_pm2_know() {
+    let at = 1_795_340_442_123_456;
+    for (format, text) in [
+        ("", "2026-11-22T09:40:42.123456Z"),
+        ("YYYY-MM-DD HH:mm:ss.SSS Z", "2026-11-22 09:40:42.123 +00:00"),
+        ("YY/MM/DD [at] HH:mm ZZ", "26/11/22 at 09:40 +0000"),
+        ("é SSSSSS", "é 123456"),
+    ] {
+        assert_eq!(TimeFormat::parse(format).unwrap().text(at), text, "{format}");
+    }
+    for wrong in ["app.js", "x", "YYYY\n"] {
+        assert!(TimeFormat::parse(wrong).unwrap_err().contains("is no time format"), "{wrong}");
+    }
+}
