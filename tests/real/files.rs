@@ -173,7 +173,7 @@ fn called_pm2_it_means_what_pm2_means() {
             ("stop /api-[1,2]/", 0, "api-2: stopped"),
             ("reset all", 0, "api: counters are 0"),
             ("startOrRestart api", 0, "api: online"),
-            ("reload api --update-env", 0, "api: online"),
+            ("reload api --update-env", 0, "api: ready"),
             ("save", 0, ""),
             ("update", 0, ""),
             ("delete all", 0, "api-2: removed"),
