@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 use opm::service::machine::*;
-use opm::service::spec::{Policy, Restart};
+use opm::service::spec::{Forgiven, Policy, Restart};
 use opm::service::units::{Delay, Span};
 use std::collections::{HashSet, VecDeque};
 
@@ -22,7 +22,7 @@ const ROUNDS: usize = 24;
 fn policy(restart: Restart) -> Policy {
     Policy {
         restart,
-        max_restarts: 1,
+        max_restarts: Forgiven(1),
         min_uptime: Span { ms: UPTIME },
         restart_delay: Delay { min_ms: STEP, max_ms: STEP },
         stop_timeout: Span { ms: STEP },
@@ -141,7 +141,7 @@ impl World {
         }
         moves.extend((0..self.procs.len()).map(Move::Exit));
         if self.inbox.len() < INBOX_MAX {
-            moves.extend([Ending::Clean, Ending::Failure].map(Move::Sweep));
+            moves.extend([Ending::Clean, Ending::Final, Ending::Failure].map(Move::Sweep));
             moves.push(Move::Judge);
             if !self.watched.is_empty() && self.inbox.is_empty() {
                 moves.extend([false, true].map(|ready| Move::Advise { ready }));

@@ -3,7 +3,7 @@ use crate::run::options::Prefix;
 use crate::service::options::{Group, OPTIONS, Opt, text_of};
 use crate::service::signal::Signal;
 use crate::service::spec::{Restart, Spec};
-use crate::service::units::Span;
+use crate::service::units::{Delay, Span};
 use crate::wire::Scale;
 use clap::{Arg, ArgAction, Command};
 
@@ -137,12 +137,28 @@ const HELP_COLUMNS_MAX: usize = 50;
 fn options(command: Command, is_new: bool) -> Command {
     OPTIONS.iter().filter(|opt| opt.is_on_command_line()).fold(command, |command, opt| {
         let command = command.arg(table_option(opt, is_new));
-        if opt.key != "restart" {
-            return command;
+        match opt.key {
+            "restart" => {
+                let never = switch("no-autorestart", "the same as --restart never");
+                command.arg(never.conflicts_with("restart"))
+            }
+            "restart_delay" => {
+                let help = "the same as --restart-delay TIME..15s";
+                let backoff = option("exp-backoff", "TIME", help).value_parser(backoff);
+                command.arg(backoff.conflicts_with("restart_delay"))
+            }
+            _ => command,
         }
-        let never = switch("no-autorestart", "the same as --restart never");
-        command.arg(never.conflicts_with("restart"))
     })
+}
+
+/// How far a delay doubles of which only the beginning is said.
+const BACKOFF_MAX: &str = "15s";
+
+fn backoff(text: &str) -> Result<String, String> {
+    let range =
+        if text.contains("..") { text.to_owned() } else { format!("{text}..{BACKOFF_MAX}") };
+    Delay::parse(&range).map(|_| range)
 }
 
 fn table_option(opt: &'static Opt, is_new: bool) -> Arg {
@@ -171,6 +187,10 @@ fn table_option(opt: &'static Opt, is_new: bool) -> Arg {
         false => arg,
     };
     let arg = if opt.repeats { arg.action(ArgAction::Append) } else { arg };
+    let arg = match opt.alone {
+        Some(alone) => arg.num_args(0..=1).allow_hyphen_values(false).default_missing_value(alone),
+        None => arg,
+    };
     arg.value_parser(check).hide(opt.group == Group::Hidden)
 }
 

@@ -107,6 +107,7 @@ fn info_pairs(info: &Info) -> Vec<(&'static str, String)> {
         let limits = limits.map(|(name, limit)| format!("{name} {}", format_limit(limit)));
         pairs.push(("limits", limits.collect::<Vec<_>>().join(", ")));
     }
+    pairs.extend(info.memory_by.clone().map(|by| ("memory by", by)));
     pairs.extend(row.next_at.clone().map(|at| ("next start", at)));
     if let Some(note) = &info.note {
         pairs.push(("note", note.clone()));
@@ -126,7 +127,8 @@ pub(super) fn last_exit(exit: &LastExit) -> String {
     };
     let at = exit.at.as_ref().map_or(String::new(), |at| format!(" at {at}"));
     let by = exit.by.as_ref().map_or(String::new(), |by| format!(" (by {by})"));
-    how + &at + &by
+    let oom = if exit.oom { " (out of memory)" } else { "" };
+    how + &at + &by + oom
 }
 
 fn pairs(pairs: &[(&str, String)]) -> String {
@@ -162,6 +164,7 @@ pub(crate) fn event(event: &Event) -> String {
         ("code", number(event.code)),
         ("signal", event.signal.clone()),
         ("by", event.by.clone()),
+        ("oom", event.oom.then(|| "true".to_owned())),
     ] {
         line.extend(value.map(|value| format!(" {key}={value}")));
     }
@@ -212,6 +215,7 @@ mod tests {
             code: None,
             signal: None,
             by: None,
+            oom: false,
             reason: None,
         }
     }
@@ -234,6 +238,7 @@ mod tests {
                 code,
                 signal: signal.map(Into::into),
                 by,
+                oom: false,
                 at: None,
                 lived_ms: None,
             })

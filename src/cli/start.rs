@@ -333,7 +333,9 @@ fn given_options(call: &Call) -> Result<Vec<(String, String)>, Failure> {
         };
         text.map(|text| (opt.key.to_owned(), text))
     });
-    Ok(never.into_iter().chain(given).collect())
+    let backoff = call.matches.get_one::<String>("exp-backoff").cloned();
+    let backoff = backoff.map(|range| ("restart_delay".to_owned(), range));
+    Ok(never.into_iter().chain(backoff).chain(given).collect())
 }
 
 /// The paths of the files that variables are to be read from, as they are kept.

@@ -24,6 +24,7 @@ pub(crate) struct EventRecord {
     pub(crate) pid: Option<Pid>,
     pub(crate) exit: Option<Exit>,
     pub(crate) by_opm: bool,
+    pub(crate) oom: bool,
     pub(crate) reason: Option<String>,
 }
 
@@ -46,6 +47,7 @@ impl EventRecord {
             pid: self.pid,
             code,
             signal,
+            oom: self.oom,
             by: self.by_opm.then(|| BY_OPM.to_owned()),
             reason: self.reason.clone(),
         }
@@ -76,6 +78,7 @@ impl<K: Kernel> Daemon<K> {
             pid: None,
             exit: None,
             by_opm: false,
+            oom: false,
             reason: None,
         };
         more(&mut event);
@@ -89,12 +92,15 @@ impl<K: Kernel> Daemon<K> {
     }
 
     pub(crate) fn emit_exit(&mut self, id: Id, generation: Generation, pid: Pid, exit: Exit) {
-        let by_opm = self.services.get(id).is_some_and(|service| service.by_opm);
+        let Some(service) = self.services.get(id) else { return };
+        let by_opm = service.by_opm;
+        let oom = service.last_death().is_some_and(|death| death.oom);
+        let why = service.advised.as_deref().or(service.note.as_deref()).map(str::to_owned);
         self.emit(id, generation, "exited", |event| {
-            event.by_opm = by_opm;
+            (event.by_opm, event.oom) = (by_opm, oom);
             event.pid = (pid != 0).then_some(pid);
             event.exit = Some(exit);
-            event.reason = (exit == Exit::Unknown).then(|| "status unknown".to_owned());
+            event.reason = (exit == Exit::Unknown).then(|| "status unknown".to_owned()).or(why);
         });
     }
 

@@ -22,6 +22,7 @@ use crate::wire::Status;
 
 /// So much of a command is told where it is not asked for.
 const COMMAND_CHARS_MAX: usize = 80;
+const OUT_OF_MEMORY: &str = "killed: out of memory";
 /// Launches in one turn: then the loop looks at its events again.
 const LAUNCHES_MAX: usize = 32;
 
@@ -62,8 +63,7 @@ impl<K: Kernel> Daemon<K> {
                 Fact::Exited { id, generation, pid, exit, by_opm, lived } => {
                     self.exited(id, exit, by_opm, lived);
                     self.emit_exit(id, generation, pid, exit);
-                    let is_clean = exit == Exit::Code(0);
-                    let ending = if is_clean { Ending::Clean } else { Ending::Failure };
+                    let ending = self.services.get(id).map_or(Ending::Failure, |s| s.ending(exit));
                     self.feed(id, Input::LeaderExited(generation, ending));
                 }
                 Fact::Emptied { id, generation } => {
@@ -85,11 +85,12 @@ impl<K: Kernel> Daemon<K> {
         service.note = None;
         service.launch_error = None;
         service.provisional = false;
+        let why = service.advised.take().map(Into::into);
         if self.launches.former.remove(&id).is_some() {
             self.close_sockets();
         }
         self.logs.follow(id, self.now, &mut self.timers);
-        self.emit(id, generation, "spawned", |event| event.pid = Some(pid));
+        self.emit(id, generation, "spawned", |event| (event.pid, event.reason) = (Some(pid), why));
         self.feed(id, Input::Spawned(generation));
         self.take_advice();
         // An exec is what a start asks for: told now, before a quick end of it is seen.
@@ -100,8 +101,10 @@ impl<K: Kernel> Daemon<K> {
         self.keep_sockets(id);
         let at = self.kernel.wall();
         let Some(service) = self.services.get_mut(id) else { return };
-        service.died(Death { at, exit, by_opm, lived: Some(lived) });
-        service.note = None;
+        let is_killed = exit == Exit::Signal(libc::SIGKILL) && !by_opm;
+        let oom = is_killed && self.kernel.was_out_of_memory(service.pid);
+        service.died(Death { at, exit, by_opm, oom, lived: Some(lived) });
+        service.note = oom.then(|| OUT_OF_MEMORY.into());
     }
 
     /// Nothing of this generation lives, or ever did.
@@ -153,8 +156,8 @@ impl<K: Kernel> Daemon<K> {
             service.killed = None;
         }
         match input {
-            Input::Stop => service.halted = true,
-            Input::Start | Input::Restart => service.halted = false,
+            Input::Stop => (service.halted, service.advised) = (true, None),
+            Input::Start | Input::Restart => (service.halted, service.advised) = (false, None),
             Input::Spawned(_)
             | Input::Ready(_)
             | Input::Renew(_)
@@ -199,9 +202,9 @@ impl<K: Kernel> Daemon<K> {
 
     /// Announces what changed, and keeps timer, journal and waiters up to date.
     pub(crate) fn after_step(&mut self, id: Id) {
+        self.ask(id, |monitors, cx, of| monitors.follow(cx, of));
         let Some(service) = self.services.get_mut(id) else { return };
         self.timers.set(Timer::Machine(id), service.machine.deadline());
-        self.monitors.follow(service);
         self.waiters.changed.insert(id);
         let (before, status) = (service.announced, service.status());
         let is_ready = service.machine.is_ready();
@@ -223,8 +226,11 @@ impl<K: Kernel> Daemon<K> {
 
     /// Takes up what monitors have said.
     pub(super) fn take_advice(&mut self) {
-        for (id, generation, advice) in std::mem::take(&mut self.monitors.advice) {
-            self.advise(id, generation, advice);
+        // What is done about one may lead to the next.
+        while !self.monitors.advice.is_empty() {
+            for (id, generation, advice) in std::mem::take(&mut self.monitors.advice) {
+                self.advise(id, generation, advice);
+            }
         }
     }
 
@@ -239,19 +245,24 @@ impl<K: Kernel> Daemon<K> {
             Advice::Ready => self.feed(id, Input::Ready(generation)),
             Advice::Restart(why) => {
                 if matches!(service.machine.phase(), Phase::Up { .. }) {
-                    service.note = Some(why.into());
                     self.feed(id, Input::Renew(generation));
+                    self.note_advised(id, why);
                 }
             }
             Advice::Start(why) => {
-                if service.status() == Status::Stopped && (!service.halted || mutant("heed_advice"))
-                {
-                    service.note = Some(why.into());
+                let has_ended = matches!(service.status(), Status::Stopped | Status::Errored);
+                if has_ended && (!service.halted || mutant("heed_advice")) {
                     self.feed(id, Input::Start);
+                    self.note_advised(id, why);
                 }
             }
             Advice::Status(text) => service.note = Some(text.into()),
         }
+    }
+
+    /// Why the next incarnation is started, to be told with the end of the one before and with it.
+    fn note_advised(&mut self, id: Id, why: String) {
+        self.services.get_mut(id).into_iter().for_each(|s| s.advised = Some(why.as_str().into()));
     }
 
     /// What is due by a machine's own deadline.

@@ -28,6 +28,8 @@ pub mod vecmap;
 
 pub use server::startup::{can_take_over, self_check, serve, serve_with};
 
+use crate::process::Pid;
+use crate::process::stat::Stat;
 use crate::service::environment::{in_home, log_paths};
 use crate::service::machine::{Generation, Time};
 use crate::service::spec::Id;
@@ -93,16 +95,19 @@ impl<K: Kernel> Daemon<K> {
     pub fn tick(&mut self) {
         self.now = self.kernel.now();
         let mut late = Vec::new();
-        self.take_advice();
         while let Some(timer) = self.timers.pop(self.now) {
             match timer {
                 Timer::Machine(id) => self.due(id),
+                Timer::Cron(id) => self.ask(id, |monitors, cx, of| monitors.crons.due(cx, of)),
+                Timer::Watch(id) => self.ask(id, |monitors, cx, of| monitors.watches.due(cx, of)),
+                Timer::Memory(id) => self.measure(id),
                 Timer::Request(number) => late.push(number),
                 Timer::Log(id) => self.look_at_logs(id),
                 // What is dirty is written in every turn.
                 Timer::Ledger => {}
             }
         }
+        self.take_advice();
         let mut facts = Vec::new();
         self.with_trees(|trees, cx| trees.check_gates(cx, &mut facts));
         self.learn(facts);
@@ -185,6 +190,66 @@ impl<K: Kernel> Daemon<K> {
     ) -> T {
         let mut cx = context(&mut self.kernel, &mut self.ledger, self.now, &mut self.log);
         look(&mut self.trees, &mut cx)
+    }
+
+    /// The monitors, with what they look with, and a service, if there is one of this id.
+    pub(crate) fn with_monitors(
+        &mut self,
+        id: Id,
+        look: impl FnOnce(&mut Monitors, &mut monitors::Cx<'_>, Option<&Service>),
+    ) {
+        let mut advice = std::mem::take(&mut self.monitors.advice);
+        let mut cx = monitors::Cx {
+            now: self.now,
+            wall: self.kernel.wall(),
+            home: &self.home,
+            timers: &mut self.timers,
+            registry: self.kernel.registry(),
+            advice: &mut advice,
+        };
+        look(&mut self.monitors, &mut cx, self.services.get(id));
+        self.monitors.advice = advice;
+    }
+
+    /// The same, for a service.
+    pub(crate) fn ask(
+        &mut self,
+        id: Id,
+        look: impl FnOnce(&mut Monitors, &mut monitors::Cx<'_>, &Service),
+    ) {
+        self.with_monitors(id, |monitors, cx, service| {
+            if let Some(service) = service {
+                look(monitors, cx, service);
+            }
+        });
+    }
+
+    /// The wall clock was set, or files of these services have changed.
+    pub(crate) fn look_around(&mut self, clock: bool, changed: &[Id]) {
+        for id in changed {
+            self.with_monitors(*id, |monitors, cx, _| monitors.watches.look(cx, *id));
+        }
+        if clock {
+            self.with_monitors(0, |monitors, cx, _| monitors.crons.clock_changed(cx));
+        }
+    }
+
+    /// Looks how much memory a service has. What it shares is counted only where it matters.
+    fn measure(&mut self, id: Id) {
+        let Some(most) = self.monitors.memory.most(id) else { return };
+        let used = self.usage(id).unwrap_or_default();
+        let page = self.kernel.page_size();
+        let mut bytes = used.pages * page;
+        if bytes > most.0 {
+            let kernel = &mut self.kernel;
+            let of = |pid: &Pid| {
+                let resident = |stat: Stat| stat.rss_pages * page;
+                let parts = kernel.proportional_memory(*pid);
+                parts.unwrap_or_else(|| kernel.stat(*pid).map_or(0, resident))
+            };
+            bytes = used.pids.iter().map(of).sum();
+        }
+        self.ask(id, |monitors, cx, of| monitors.memory.measured(cx, of, bytes));
     }
 
     /// Every service, by id.

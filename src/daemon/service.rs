@@ -2,7 +2,7 @@
 use super::trees::Kill;
 use crate::process::journal_format::State;
 use crate::process::{Exit, Pid};
-use crate::service::machine::{Goal, Machine, Phase, Time};
+use crate::service::machine::{Ending, Goal, Machine, Phase, Time};
 use crate::service::signal::Signal;
 use crate::service::spec::{Definition, Id, Restart};
 use crate::service::time::rfc3339;
@@ -48,6 +48,8 @@ pub struct Service {
     pub by_opm: bool,
     /// The last deaths that this daemon saw, the newest last.
     pub past: Vec<Death>,
+    /// Why a monitor has the next incarnation started.
+    pub advised: Option<Box<str>>,
     /// The last incarnation that had to be killed, until an operator asks for something else.
     pub(crate) killed: Option<Kill>,
     /// To be forgotten as soon as it is down.
@@ -86,6 +88,8 @@ pub struct Death {
     pub exit: Exit,
     /// By our SIGKILL.
     pub by_opm: bool,
+    /// By the kernel, for want of memory.
+    pub oom: bool,
     /// How long it had lived, in milliseconds, if that is known.
     pub lived: Option<u64>,
 }
@@ -96,7 +100,7 @@ impl Death {
         let (code, signal) = exit_parts(Some(self.exit));
         let by = self.by_opm.then(|| BY_OPM.to_owned());
         let at = (self.at > 0).then(|| rfc3339(self.at));
-        LastExit { code, signal, by, at, lived_ms: self.lived }
+        LastExit { code, signal, by, oom: self.oom, at, lived_ms: self.lived }
     }
 }
 
@@ -124,6 +128,7 @@ impl Service {
             exit: None,
             by_opm: false,
             past: Vec::new(),
+            advised: None,
             killed: None,
             removing: false,
             provisional: false,
@@ -146,9 +151,9 @@ impl Service {
 
     /// The newest one, also of before this daemon.
     pub(crate) fn last_death(&self) -> Option<Death> {
-        let lived = self.past.last().and_then(|death| death.lived);
         let (at, by_opm) = (self.exited_at, self.by_opm);
-        self.exit.map(|exit| Death { at, exit, by_opm, lived })
+        let before = |exit| Death { at, exit, by_opm, oom: false, lived: None };
+        self.past.last().copied().or_else(|| self.exit.map(before))
     }
 
     pub fn name(&self) -> &str {
@@ -193,12 +198,26 @@ impl Service {
         }
     }
 
+    /// What it means that its leader ended so. A shell's 128+n is a signal's code here, too.
+    pub(crate) fn ending(&self, exit: Exit) -> Ending {
+        let is_known = exit != Exit::Unknown;
+        match exit {
+            _ if is_known && self.definition.spec.care.stop_exit_codes.contains(&exit.code()) => {
+                Ending::Final
+            }
+            Exit::Code(0) => Ending::Clean,
+            Exit::Code(_) | Exit::Signal(_) | Exit::Unknown => Ending::Failure,
+        }
+    }
+
     /// Whether it has ended, and its policy has it so: nobody stopped it, and it did its work.
     pub fn is_done(&self) -> bool {
-        self.status() == Status::Stopped
-            && !self.halted
-            && self.exit == Some(Exit::Code(0))
-            && self.machine.policy().restart != Restart::Always
+        let is_final = match self.exit.map(|exit| self.ending(exit)) {
+            Some(Ending::Clean) => self.machine.policy().restart != Restart::Always,
+            Some(Ending::Final) => true,
+            Some(Ending::Failure) | None => false,
+        };
+        self.status() == Status::Stopped && !self.halted && is_final
     }
 
     /// What had to be killed of its newest incarnation, in parentheses, or nothing.

@@ -10,6 +10,12 @@ use crate::service::spec::Id;
 pub(crate) enum Timer {
     /// The deadline of a service's machine.
     Machine(Id),
+    /// A service is due by its schedule.
+    Cron(Id),
+    /// Its memory is measured.
+    Memory(Id),
+    /// Its files have ceased to change.
+    Watch(Id),
     /// A request that is answered by then.
     Request(u64),
     /// A look at the logs of a service.

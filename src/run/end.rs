@@ -24,6 +24,10 @@ pub(super) struct End {
 impl End {
     /// None: it lives, or will again by itself; or an operator stopped it, who may start it again.
     pub(super) fn of(service: &Service) -> Option<Self> {
+        let care = &service.definition.spec.care;
+        if !service.halted && (care.cron.is_some() || !care.watch.is_empty()) {
+            return None;
+        }
         let code = match service.status() {
             Status::Errored => exit_code(service).max(1),
             Status::Stopped if !service.halted => exit_code(service),

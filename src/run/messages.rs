@@ -84,7 +84,19 @@ mod tests {
         let reason = (kind == "waiting").then(|| "restart in 2s".to_owned());
         let (at, event, service) = (String::new(), kind.to_owned(), "w".to_owned());
         let (pid, signal, by) = (Some(7), None, None);
-        Event { at, event, service, id: 0, generation: 1, pid, code, signal, by, reason }
+        Event {
+            at,
+            event,
+            service,
+            id: 0,
+            generation: 1,
+            pid,
+            code,
+            signal,
+            by,
+            oom: false,
+            reason,
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@
 //! |---|---|
 //! | Down, Cooldown, Failed | Start, Restart: spawn, tally cleared. Stop: Down. Tick when due: spawn |
 //! | Starting | Spawned: Up. Stop: signal, Stopping. SpawnFailed: Failed if asked for, else settle |
-//! | Up | Ready: ready. Stop, Restart, Renew: signal, Stopping. LeaderExited: Stopping, since the tree must drain; with 0: Lingering |
+//! | Up | Ready: ready. Stop, Restart, Renew: signal, Stopping. LeaderExited: Stopping, since the tree must drain; with 0: Lingering; for good: goal Down |
 //! | Lingering | Emptied: settle. Daemonized, Tick when due, Start, Stop, Restart: signal, Stopping |
 //! | Stopping | Tick at `kill_at`: KillTree, again at an interval. Only Emptied (or SpawnFailed) settles |
 //! | settle | goal Down: Down. Asked for: spawn. Died: spawn, Cooldown, Failed or Down by policy |
@@ -67,6 +67,8 @@ pub enum Cause {
 pub enum Ending {
     /// Exit code 0.
     Clean,
+    /// As its policy says that it may end for good.
+    Final,
     /// Another code, a signal, or unknown.
     Failure,
 }

@@ -1,7 +1,9 @@
 //! PURE. What should happen: no file, socket, process or clock.
 pub mod columns;
 pub mod context;
+pub mod cron;
 pub mod environment;
+pub mod glob;
 pub mod instances;
 pub mod json;
 pub mod listen;

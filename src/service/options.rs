@@ -3,13 +3,14 @@
 //!
 //! A row makes the option's field, its default and its entry in the table. What an option does
 //! is not here.
+use super::cron::Cron;
 use super::instances::{Instances, PortRange};
 use super::listen::Listen;
 use super::resources::{
     Account, Capabilities, Cpus, IoClass, Nice, OomScore, ResourceLimits, Umask, Written,
 };
 use super::setting::Setting;
-pub use super::setting::{BETWEEN_WORDS, text_of};
+pub use super::setting::{BETWEEN_WORDS, Forgiven, WatchPath, text_of};
 use super::signal::Signal;
 use super::spec::Spec;
 use super::time::TimeFormat;
@@ -22,6 +23,8 @@ pub enum Group {
     /// When it comes back, and how it is stopped: `info` shows these of every service, and the
     /// others where they are not the default.
     Policy,
+    /// What else makes it start, restart or stop.
+    Care,
     /// What its processes are given.
     Process,
     /// What only a process file can say.
@@ -54,6 +57,8 @@ pub struct Opt {
     pub pm2: Option<(&'static str, Unit)>,
     /// Whether it may be given several times.
     pub repeats: bool,
+    /// What its name alone stands for.
+    pub alone: Option<&'static str>,
     parse: fn(&mut Spec, &str) -> Result<(), String>,
     read: fn(&mut Spec, &Value) -> Result<(), String>,
     get: fn(&Spec) -> Value,
@@ -242,6 +247,7 @@ macro_rules! options {
             group: Group::$group,
             pm2: [$(($pm2, Unit::$unit),)?].as_slice().first().copied(),
             repeats: <$type as Setting>::REPEATS,
+            alone: <$type as Setting>::ALONE,
             parse: |spec, text| Ok(spec.$place.$field = Setting::parse(text)?),
             read: |spec, value| Ok(spec.$place.$field = Setting::read(value)?),
             get: |spec| spec.$place.$field.write(),
@@ -255,7 +261,8 @@ options! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     policy: Policy {
         Policy restart: Restart = Restart::Always, "WHEN" "always, on-failure or never";
-        Policy max_restarts: u32 = 10, "N" "quick deaths in a row before it is errored"
+        Policy max_restarts: Forgiven = Forgiven(10), "N"
+            "quick deaths in a row that are forgiven, or\nunlimited"
             pm2 "max_restarts" Count;
         Policy min_uptime: Span = Span::secs(10), "TIME" "a death after this is not quick"
             pm2 "min_uptime" Milliseconds;
@@ -270,6 +277,19 @@ options! {
         Process look_alike: LookAlike = LookAlike::Refuse, "WHAT"
             "if its command runs already, outside of opm:\nrefuse, warn or ignore";
         File critical: bool = false, "" "its end is the end of all that opm run runs";
+    }
+    /// What starts, restarts or stops it besides its own death and the operator.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    care: Care {
+        Care stop_exit_codes: Vec<u8> = Vec::new(), "N"
+            "an exit with one of these (0,143) is its end";
+        Care cron: Option<Cron> = None, "SCHEDULE"
+            "restarts it, or starts it if it has ended:\n'0 3 * * *' or @daily";
+        Care max_memory: Option<Bytes> = None, "SIZE"
+            "of its whole tree; with more it is restarted";
+        Care watch: Vec<WatchPath> = Vec::new(), "PATH"
+            "restart when something in it changes\n(repeatable; alone: the directory)";
+        Care ignore_watch: Vec<String> = Vec::new(), "GLOB" "but not for this (repeatable)";
     }
     /// What its processes are given before their exec.
     #[derive(Clone, Debug, PartialEq, Eq)]
@@ -331,59 +351,5 @@ options! {
             "each line begins with the time [as of RFC 3339]" pm2 "log_date_format" Count;
         Process log_format: LogFormat = LogFormat::Text, "FORMAT"
             "text, or json: each line is part of an object";
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spec() -> Spec {
-        Spec::new("web".to_owned(), vec!["x".to_owned()], "/".to_owned())
-    }
-
-    #[test]
-    fn every_default_is_read_back_as_it_is_written() {
-        for opt in OPTIONS {
-            let mut read = spec();
-            assert_eq!(opt.read(&mut read, &opt.default()), Ok(()), "{}", opt.key);
-            if !opt.default().is_null() {
-                assert_eq!(opt.parse(&mut read, &text_of(&opt.default())), Ok(()), "{}", opt.key);
-            }
-            assert_eq!(read, spec());
-            assert_eq!(find(opt.key).unwrap().get(&read), opt.default());
-            assert_eq!(opt.flag.replace('-', "_"), opt.key);
-        }
-    }
-
-    #[test]
-    fn what_is_expected_is_said() {
-        for (key, value, reason) in [
-            ("restart", true.into(), "expected a string, found a boolean"),
-            ("restart", "x".into(), "'x' is not a restart policy (always, on-failure or never)"),
-            ("stop_reach", "all".into(), "'all' is not whom to ask (tree or leader)"),
-            ("max_restarts", (-1).into(), "expected a whole number up to 4294967295, found -1"),
-            (
-                "max_restarts",
-                1e300.into(),
-                "expected a whole number up to 4294967295, found 1e+300",
-            ),
-            (
-                "max_restarts",
-                "3".into(),
-                "expected a whole number up to 4294967295, found a string",
-            ),
-            ("min_uptime", 5.into(), r#"a number needs a unit, as in "5ms" or "5s""#),
-            ("restart_delay", 5.into(), r#"a number needs a unit, as in "5ms" or "5s""#),
-            ("stop_signal", Value::Null, "expected a string, found null"),
-            ("nice", 20.into(), "expected a whole number from -20 to 19, found 20"),
-            ("critical", 1.into(), "expected true or false, found a number"),
-        ] {
-            let found = find(key).unwrap().read(&mut spec(), &value);
-            assert_eq!(found, Err(reason.to_owned()), "{key}");
-        }
-        let mut spec = spec();
-        assert_eq!(find("stop_signal").unwrap().read(&mut spec, &2.into()), Ok(()));
-        assert_eq!(spec.policy.stop_signal, Signal::INT);
     }
 }

@@ -1,5 +1,6 @@
 //! The types of values that an option can have: how they are read from a word of the command line
 //! and from JSON, and written back.
+use super::cron::Cron;
 use super::instances::{Instances, PortRange};
 use super::json::kind;
 use super::listen::Listen;
@@ -27,6 +28,8 @@ pub(super) trait Setting: Sized {
     const REPEATS: bool = false;
     /// Whether a comma in a word is one between items of a list.
     const ENDS_AT_COMMA: bool = true;
+    /// What its name alone stands for, or `true` in JSON.
+    const ALONE: Option<&str> = None;
 
     /// Reads what stands on the command line.
     fn parse(text: &str) -> Result<Self, String>;
@@ -84,6 +87,7 @@ macro_rules! by_number {
 
 by_number! {
     u32, "a whole number up to 4294967295", |text: &str| text.parse().ok(), |it: &u32| *it;
+    u8, "exit codes from 0 to 255", |text: &str| text.parse().ok(), |it: &u8| *it;
     Nice, "a whole number from -20 to 19",
         |text: &str| text.parse().ok().filter(|it| (-20..=19).contains(it)).map(Self),
         |it: &Self| it.0;
@@ -112,6 +116,7 @@ impl<T: Setting> Setting for Option<T> {
 /// Items in one word or several, a list in JSON; nothing is the empty list.
 impl<T: Setting> Setting for Vec<T> {
     const REPEATS: bool = true;
+    const ALONE: Option<&str> = T::ALONE;
 
     fn parse(text: &str) -> Result<Self, String> {
         let between = |c| c == BETWEEN_WORDS || T::ENDS_AT_COMMA && c == ',';
@@ -127,6 +132,8 @@ impl<T: Setting> Setting for Vec<T> {
         match value {
             Value::Array(items) => items.iter().map(T::read).collect(),
             Value::String(text) => Self::parse(text),
+            Value::Bool(false) if T::ALONE.is_some() => Ok(Self::new()),
+            Value::Bool(true) if T::ALONE.is_some() => Self::parse(T::ALONE.unwrap_or_default()),
             one => T::read(one).map(|item| vec![item]),
         }
     }
@@ -164,6 +171,47 @@ impl Setting for String {
     }
 }
 
+/// How many quick deaths in a row are forgiven: none with 0, or all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Forgiven(pub u32);
+
+const UNLIMITED: &str = "unlimited";
+
+impl Setting for Forgiven {
+    fn parse(text: &str) -> Result<Self, String> {
+        let number = if text == UNLIMITED { Some(u32::MAX) } else { text.parse().ok() };
+        let expected = || format!("expected a whole number up to {} or {UNLIMITED}", u32::MAX);
+        number.map(Self).ok_or_else(expected)
+    }
+
+    fn write(&self) -> Value {
+        if self.0 == u32::MAX { UNLIMITED.into() } else { self.0.into() }
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        let is_text = value.is_number() || *value == UNLIMITED;
+        let found = if is_text { text_of(value) } else { kind(value).to_owned() };
+        Self::parse(&found).map_err(|expected| format!("{expected}, found {found}"))
+    }
+}
+
+/// A path to watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchPath(pub String);
+
+impl Setting for WatchPath {
+    const ENDS_AT_COMMA: bool = false;
+    const ALONE: Option<&str> = Some(".");
+
+    fn parse(text: &str) -> Result<Self, String> {
+        <String as Setting>::parse(text).map(Self)
+    }
+
+    fn write(&self) -> Value {
+        self.0.clone().into()
+    }
+}
+
 /// Types that have a text of their own, and what a number in its place means.
 macro_rules! by_text {
     ($($type:ty: $of_number:expr),* $(,)?) => {$(
@@ -185,6 +233,7 @@ macro_rules! by_text {
 by_text! {
     Span: no_unit,
     Delay: no_unit,
+    Cron: |_| Err("expected a string, found a number".to_owned()),
     Signal: |number: &Number| Self::parse(&number.to_string()),
     Instances: |number: &Number| Self::parse(&number.to_string()),
     PortRange: |_: &Number| Err("expected a string, found a number".to_owned()),

@@ -7,7 +7,7 @@ use super::environment::RESERVED;
 use super::json::{self, List, Tree};
 use super::listen::{Listen, SOCKETS_MAX};
 use super::options::{self, Group, OPTIONS};
-pub use super::options::{Exec, Held, Log, Policy, Restart, StopReach};
+pub use super::options::{Care, Exec, Forgiven, Held, Log, Policy, Restart, StopReach};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
@@ -36,6 +36,7 @@ pub struct Spec {
     /// What the `.env` of its directory said, over the definer's environment.
     pub dotenv: Env,
     pub policy: Policy,
+    pub care: Care,
     pub exec: Exec,
     pub held: Held,
     pub log: Log,
@@ -44,10 +45,18 @@ pub struct Spec {
 impl Spec {
     /// A service for which nothing else was said.
     pub fn new(name: String, command: Vec<String>, cwd: String) -> Self {
-        let (env, dotenv) = (Env::new(), Env::new());
-        let (policy, exec) = (Policy::default(), Exec::default());
-        let (held, log) = (Held::default(), Log::default());
-        Self { name, command, cwd, env, dotenv, policy, exec, held, log }
+        Self {
+            name,
+            command,
+            cwd,
+            env: Env::new(),
+            dotenv: Env::new(),
+            policy: Policy::default(),
+            care: Care::default(),
+            exec: Exec::default(),
+            held: Held::default(),
+            log: Log::default(),
+        }
     }
 
     /// The name that it has with its other instances, and under which its sockets are held.

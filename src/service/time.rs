@@ -1,16 +1,21 @@
 //! Times of day, as events, answers and stamped lines show them.
 
-/// Year, month, day, hour, minute and second of Unix seconds, UTC. (Days to civil date after Howard
-/// Hinnant's `civil_from_days`, for dates from 1970 on.)
-fn civil(unix: u64) -> [u64; 6] {
-    let shifted = unix / 86_400 + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+/// Year, month and day, of days since 1970. (After Howard Hinnant's `civil_from_days`.)
+pub(super) fn date(days: i64) -> [i64; 3] {
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
     let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * march_month + 2) / 5 + 1;
     let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    [year_of_era + era * 400 + i64::from(month <= 2), month, day]
+}
+
+/// Year, month, day, hour, minute and second of Unix seconds, UTC.
+fn civil(unix: u64) -> [u64; 6] {
+    let date = date(i64::try_from(unix / 86_400).unwrap_or(0));
+    let [year, month, day] = date.map(|part| u64::try_from(part).unwrap_or(0));
     [year, month, day, unix / 3_600 % 24, unix / 60 % 60, unix % 60]
 }
 

@@ -157,6 +157,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sizes_are_read_in_every_unit_and_print_in_their_shortest_form() {
+        for (text, bytes, shortest) in [
+            ("0", 0, "0"),
+            ("1024", 1_024, "1K"),
+            ("1536K", 1_572_864, "1536K"),
+            ("2G", 2 << 30, "2G"),
+        ] {
+            assert_eq!(Bytes::parse(text), Ok(Bytes(bytes)), "{text}");
+            assert_eq!(Bytes(bytes).to_string(), shortest);
+        }
+        for text in ["", "K", "-1", "+1", "1.5G", "1 G", "1m", "99999999999T"] {
+            assert!(Bytes::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn spans_are_read_in_every_unit_and_print_in_their_shortest_form() {
         for (text, ms, shortest) in [
             ("0", 0, "0s"),

@@ -9,7 +9,7 @@ use super::sockets::{self, Sockets};
 use super::token::Token;
 use super::{
     Child, Errno, Features, Kernel, Launch, Mode, Orders, Plan, Reach, Result, Stage, Wake, Who,
-    guarded, limits, namespace, own_pid, pidfd, procfs, raw, spawn,
+    guarded, limits, memory, namespace, own_pid, pidfd, procfs, raw, spawn,
 };
 use crate::process::stat::Stat;
 use crate::process::{Exit, Identity, Namespace, Pid};
@@ -334,6 +334,18 @@ impl Kernel for Linux {
 
     fn uids(&mut self, pid: Pid) -> Result<[u32; 3]> {
         procfs::uids(pid)
+    }
+
+    fn registry(&self) -> Option<&Registry> {
+        Some(&self.registry)
+    }
+
+    fn proportional_memory(&mut self, pid: Pid) -> Option<u64> {
+        memory::proportional(pid)
+    }
+
+    fn was_out_of_memory(&mut self, pid: Pid) -> bool {
+        memory::was_out_of(pid)
     }
 
     fn watch(&mut self, held: &Held, wake: Wake) -> Result<()> {

@@ -16,6 +16,7 @@ pub mod exec_pipe;
 pub mod fds;
 pub mod features;
 pub mod fifo;
+pub mod files;
 pub mod guarded;
 pub mod heap;
 pub mod held;
@@ -23,6 +24,7 @@ pub mod home;
 pub mod limits;
 pub mod linux;
 pub mod listeners;
+pub mod memory;
 pub mod namespace;
 pub mod orders;
 pub mod output_of;
@@ -39,6 +41,7 @@ pub mod terminal;
 pub mod token;
 pub mod user;
 pub mod writer;
+pub mod zone;
 
 use crate::process::journal_format::Signature;
 use crate::process::stat::Stat;
@@ -359,6 +362,18 @@ pub trait Kernel {
     /// Wakes the loop when the process has exited, and again when it is reaped.
     fn watch(&mut self, pidfd: &Self::Pidfd, wake: Wake) -> Result<()>;
     fn unwatch(&mut self, pidfd: &Self::Pidfd);
+    /// Where monitors have their descriptors watched. None: nobody turns a loop.
+    fn registry(&self) -> Option<&mio::Registry> {
+        None
+    }
+    /// Bytes of its memory, what it shares by parts. None: that can't be read.
+    fn proportional_memory(&mut self, _pid: Pid) -> Option<u64> {
+        None
+    }
+    /// Whether the kernel has just killed it for want of memory, as far as that can be known.
+    fn was_out_of_memory(&mut self, _pid: Pid) -> bool {
+        false
+    }
     fn watch_launch(&mut self, launch: &Self::Launch, wake: Wake) -> Result<()>;
     fn unwatch_launch(&mut self, launch: &Self::Launch);
 

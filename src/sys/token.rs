@@ -14,6 +14,7 @@ const LEADER: usize = 6;
 const LAUNCH: usize = 7;
 const MEMBER: usize = 8;
 const LOGS: usize = 9;
+const FILES: usize = 12;
 
 /// A descriptor that the loop watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub enum Token {
     Client(u32),
     /// A FIFO that a service writes to, or what its lines go to.
     Pump(u32),
+    /// The files of this service that are watched.
+    Files(u32),
     /// A process of a service.
     Wake(Wake),
 }
@@ -46,6 +49,7 @@ impl From<Token> for Number {
             Token::Logs => (LOGS, 0),
             Token::Client(id) => (CLIENT, id),
             Token::Pump(number) => (PUMP, number),
+            Token::Files(id) => (FILES, id),
             Token::Wake(Wake::Leader(id)) => (LEADER, id),
             Token::Wake(Wake::Launch(id)) => (LAUNCH, id),
             Token::Wake(Wake::Member(pid)) => (MEMBER, pid.cast_unsigned()),
@@ -66,6 +70,7 @@ impl Token {
             LOGS => Self::Logs,
             CLIENT => Self::Client(value),
             PUMP => Self::Pump(value),
+            FILES => Self::Files(value),
             LEADER => Self::Wake(Wake::Leader(value)),
             LAUNCH => Self::Wake(Wake::Launch(value)),
             MEMBER => Self::Wake(Wake::Member(value.cast_signed())),

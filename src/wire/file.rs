@@ -25,10 +25,10 @@ pub const OWN_KEYS: [&str; 6] =
 
 /// Options of `opm start` that are to be keys one day. Whoever writes one of them relies on what
 /// it does (a user to be, a limit): passing it over would run the service without.
-const PROMISED: &str = "cpu_max cron depends_on escapees force \
+const PROMISED: &str = "cpu_max depends_on escapees force \
     health health_interval health_retries health_start_period health_timeout \
-    ignore_watch max_memory memory_max namespace no_autorestart pids_max \
-    ready ready_timeout stop_exit_codes wait watch";
+    memory_max namespace no_autorestart pids_max \
+    ready ready_timeout wait";
 
 /// What names a service that has no name: its words, and the directory that it runs in.
 pub type Naming<'a> = &'a dyn Fn(&[String], &Path) -> String;

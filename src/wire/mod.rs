@@ -358,6 +358,9 @@ pub struct Info {
     pub log_out: Option<String>,
     pub log_error: Option<String>,
     pub identity: Option<Identity>,
+    /// How its memory is measured against what it may have: `pss` or `rss`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_by: Option<String>,
     /// Quick deaths in a row so far.
     pub failed_restarts: u32,
     pub last_restart_at: Option<String>,
@@ -380,6 +383,9 @@ pub struct LastExit {
     /// `opm`, if that was its SIGKILL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// The kernel killed it for want of memory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub oom: bool,
     pub at: Option<String>,
     /// How long it had lived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -453,6 +459,9 @@ pub struct Event {
     /// `opm`, if that was its SIGKILL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// The kernel killed it for want of memory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub oom: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

@@ -48,6 +48,7 @@ pub(crate) fn info(row: Row) -> Info {
             code: None,
             signal: Some("KILL".into()),
             by: Some("opm".into()),
+            oom: false,
             at: Some("2026-01-02T03:04:04.000Z".into()),
             lived_ms: None,
         }),
@@ -64,6 +65,7 @@ pub(crate) fn info(row: Row) -> Info {
             start_time: Some(99),
             pidfd_inode: Some(7),
         }),
+        memory_by: None,
         failed_restarts: 1,
         last_restart_at: None,
         env_keys: vec!["PATH".into(), "SECRET".into()],
@@ -97,6 +99,7 @@ pub(crate) fn event(event: &str) -> Event {
         code: (event == "exited").then_some(1),
         signal: None,
         by: None,
+        oom: false,
         reason: None,
     }
 }

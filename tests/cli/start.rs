@@ -3,7 +3,7 @@ use crate::answers::{done, info, no_such, outcome, row};
 use crate::fake::Scratch;
 use opm::service::context::Context;
 use opm::service::signal::Signal;
-use opm::service::spec::{Policy, Restart, Spec, StopReach};
+use opm::service::spec::{Forgiven, Policy, Restart, Spec, StopReach};
 use opm::service::units::{Delay, Span};
 use opm::wire::{Reply, Request, Row, Status};
 use std::os::unix::fs::PermissionsExt;
@@ -80,7 +80,7 @@ fn every_option_of_start_reaches_the_daemon() {
     assert_eq!(spec.dotenv, [("A", "file"), ("B", "b c")].map(owned));
     let policy = Policy {
         restart: Restart::OnFailure,
-        max_restarts: 3,
+        max_restarts: Forgiven(3),
         min_uptime: Span::secs(1),
         restart_delay: Delay { min_ms: 1_000, max_ms: 60_000 },
         stop_signal: Signal::INT,

@@ -1,13 +1,17 @@
 //! Every message is read as it was written, and what is none is refused.
 use super::*;
-use crate::service::spec::{Policy, WORDS_MAX};
+use crate::service::spec::{Forgiven, Policy, WORDS_MAX};
 use crate::service::units::Span;
 
 fn spec() -> Spec {
     Spec {
         env: vec![("K".into(), "v".into())],
         dotenv: vec![("D".into(), "d".into())],
-        policy: Policy { max_restarts: 3, min_uptime: Span { ms: 1 }, ..Policy::default() },
+        policy: Policy {
+            max_restarts: Forgiven(3),
+            min_uptime: Span { ms: 1 },
+            ..Policy::default()
+        },
         ..Spec::new("web".into(), vec!["node".into(), "a b".into()], "/srv".into())
     }
 }
@@ -79,6 +83,7 @@ fn info() -> Info {
             code: None,
             signal: Some("KILL".into()),
             by: Some("opm".into()),
+            oom: true,
             at: None,
             lived_ms: None,
         }),
@@ -95,6 +100,7 @@ fn info() -> Info {
             start_time: Some(3),
             pidfd_inode: None,
         }),
+        memory_by: Some("pss".into()),
         failed_restarts: 2,
         last_restart_at: None,
         env_keys: vec!["K".into()],
@@ -115,6 +121,7 @@ fn event() -> Event {
         code: Some(-1),
         signal: None,
         by: None,
+        oom: false,
         reason: None,
     }
 }

@@ -3,7 +3,7 @@ use super::*;
 use crate::process::command::default_name;
 use crate::service::options::OPTIONS;
 use crate::service::signal::Signal;
-use crate::service::spec::{Policy, Restart, StopReach};
+use crate::service::spec::{Forgiven, Policy, Restart, StopReach};
 use crate::service::units::{Delay, Span};
 
 /// As `label`, in a directory that is not there, where every script is node's.
@@ -47,7 +47,7 @@ fn every_key_is_read() {
     assert_eq!(spec.env, env.map(|(k, v)| (k.to_owned(), v.to_owned())));
     let policy = Policy {
         restart: Restart::OnFailure,
-        max_restarts: 3,
+        max_restarts: Forgiven(3),
         min_uptime: Span::secs(1),
         restart_delay: Delay { min_ms: 1_000, max_ms: 60_000 },
         stop_signal: Signal::INT,
@@ -107,7 +107,7 @@ fn an_unknown_key_is_a_warning_and_nothing_else() {
 
 #[test]
 fn what_would_have_kept_it_safe_is_no_warning() {
-    for key in ["max_memory", "memory-max", "watch", "health"] {
+    for key in ["memory-max", "health"] {
         let error = one(&format!(r#""{key}": "x""#)).unwrap_err();
         assert_eq!(error, format!("f.json: web: {key}: not supported yet (take it out)"));
     }
@@ -233,7 +233,7 @@ fn pm2s_apps_are_a_list_an_object_or_under_apps() {
         assert_eq!(spec.command, ["node", "a.js"]);
         let Policy { stop_signal, stop_timeout, max_restarts, min_uptime, .. } = spec.policy;
         assert_eq!((stop_signal, stop_timeout.ms), (Signal::INT, 1_600));
-        assert_eq!((max_restarts, min_uptime.ms), (16, 1_000));
+        assert_eq!((max_restarts, min_uptime.ms), (Forgiven(16), 1_000));
     }
 }
 
@@ -243,9 +243,9 @@ fn pm2s_numbers_are_milliseconds_and_may_be_in_quotes() {
         app("kill_timeout: 3000, min_uptime: '200s', restart_delay: '4000', max_restarts: '5'");
     assert_eq!((spec.policy.stop_timeout.ms, spec.policy.min_uptime.ms), (3_000, 200_000));
     assert_eq!(spec.policy.restart_delay, Delay { min_ms: 4_000, max_ms: 4_000 });
-    assert_eq!(spec.policy.max_restarts, 5);
+    assert_eq!(spec.policy.max_restarts, Forgiven(5));
     let spec = app("autorestart: false, exp_backoff_restart_delay: 100, maxRestarts: 4");
-    assert_eq!((spec.policy.restart, spec.policy.max_restarts), (Restart::Never, 4));
+    assert_eq!((spec.policy.restart, spec.policy.max_restarts), (Restart::Never, Forgiven(4)));
     assert_eq!(spec.policy.restart_delay, Delay { min_ms: 100, max_ms: 15_000 });
     let error = read("[{name: 'web', script: 'a.js', kill_timeout: '5 s'}]").unwrap_err();
     assert!(error.starts_with("f.json: web: kill_timeout: \"5 s\": bad duration"), "{error}");

@@ -33,6 +33,7 @@ mod logs;
 mod many;
 mod once;
 mod options;
+mod policy;
 mod privilege;
 mod proc;
 mod programs;

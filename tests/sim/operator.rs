@@ -3,7 +3,7 @@ use crate::run::{Open, Sim, Want};
 use crate::world::{NAMES, note};
 use opm::daemon::ClientId;
 use opm::service::signal::Signal;
-use opm::service::spec::{Policy, Restart, Spec, StopReach};
+use opm::service::spec::{Forgiven, Policy, Restart, Spec, StopReach};
 use opm::service::units::{Delay, Span};
 use opm::wire::{Request, Until};
 
@@ -55,7 +55,7 @@ impl Sim {
         let policy = Policy {
             restart: [Restart::Always, Restart::Always, Restart::OnFailure, Restart::Never]
                 [extra as usize / 16 % 4],
-            max_restarts: (extra / 64 % 4) as u32,
+            max_restarts: Forgiven((extra / 64 % 4) as u32),
             min_uptime: Span { ms: extra / 256 % 3 * 500 },
             restart_delay: Delay { min_ms: 100, max_ms: 100 + extra / 1024 % 2 * 900 },
             stop_signal: Signal::TERM,

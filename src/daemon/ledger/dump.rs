@@ -31,6 +31,9 @@ pub(crate) struct Dump {
 pub(crate) struct Saved {
     pub(crate) id: Id,
     pub(crate) up: bool,
+    /// By an operator's stop.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) halted: bool,
     /// Its place in the dump's environments.
     pub(crate) environment: usize,
     #[serde(flatten)]
@@ -47,7 +50,8 @@ fn dump(wall: u64, services: &Services) -> Dump {
             environments.len() - 1
         });
         let up = service.machine.goal() == Goal::Up;
-        Saved { id: service.id, up, environment, spec: service.definition.spec.clone() }
+        let (id, halted) = (service.id, service.halted);
+        Saved { id, up, halted, environment, spec: service.definition.spec.clone() }
     });
     let services = services.collect();
     Dump { version: VERSION, saved_at: rfc3339(wall), environments, services }

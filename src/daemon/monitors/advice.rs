@@ -1,7 +1,9 @@
-//! What monitors say, and how they come to say it.
+//! What monitors say, and what they look at services with.
 use crate::daemon::service::Service;
-use crate::service::machine::Generation;
+use crate::daemon::timers::Timers;
+use crate::service::machine::{Generation, Time};
 use crate::service::spec::Id;
+use mio::Registry;
 
 /// What a monitor says of one incarnation. On any but the newest it is not heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +21,21 @@ pub enum Advice {
 /// Advice, and on whom.
 pub(crate) type Advised = (Id, Generation, Advice);
 
-/// Looks at services from outside.
-pub(crate) trait Monitor {
-    /// A service has stepped: its phase or its definition may have changed.
-    fn follow(&mut self, of: &Service, advice: &mut Vec<Advised>);
+/// What a monitor looks with.
+pub(crate) struct Cx<'a> {
+    pub(crate) now: Time,
+    /// Unix milliseconds.
+    pub(crate) wall: u64,
+    pub(crate) home: &'a str,
+    pub(crate) timers: &'a mut Timers,
+    /// Where its descriptors are watched. None: nobody turns a loop.
+    pub(crate) registry: Option<&'a Registry>,
+    pub(crate) advice: &'a mut Vec<Advised>,
+}
+
+impl Cx<'_> {
+    /// Advises on the newest incarnation.
+    pub(super) fn say(&mut self, of: &Service, advice: Advice) {
+        self.advice.push((of.id, Generation(of.generation), advice));
+    }
 }

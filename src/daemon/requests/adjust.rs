@@ -4,9 +4,10 @@ use super::lookalike::Candidates;
 use super::wait::{Pending, done};
 use crate::daemon::learn::why_not;
 use crate::daemon::{ClientId, Daemon};
+use crate::service::cron::Cron;
 use crate::service::machine::Input;
 use crate::service::spec::{Change, Definition, Id, Spec};
-use crate::sys::{Errno, Kernel};
+use crate::sys::{Errno, Kernel, zone};
 use crate::wire::Failure;
 
 impl<K: Kernel> Daemon<K> {
@@ -84,6 +85,7 @@ impl<K: Kernel> Daemon<K> {
                     self.launches.former.insert(id, former);
                 }
                 self.services.insert(*service);
+                self.ask(id, |monitors, cx, of| monitors.follow(cx, of));
             }
         }
         Ok(())
@@ -97,6 +99,12 @@ pub(super) fn check_granted<K: Kernel>(
     home: &str,
     spec: &Spec,
 ) -> Result<(), Failure> {
+    if let Some(zone) = spec.care.cron.as_ref().and_then(Cron::zone)
+        && !zone::is_known(zone)
+    {
+        let text = format!("{}: cron: {zone:?} is no time zone of this machine", spec.name);
+        return Err(Failure::usage(text));
+    }
     let refused = kernel.who(&spec.exec).and_then(|who| kernel.try_out(&who.orders));
     refused.map_err(|(stage, errno)| {
         let text = why_not(spec, home, stage, errno);

@@ -108,9 +108,7 @@ impl<K: Kernel> Daemon<K> {
                 Ok(warnings) => allowed.push((spec, warnings)),
             }
         }
-        for (spec, _) in &allowed {
-            self.claim_sockets(spec)?;
-        }
+        allowed.iter().try_for_each(|(spec, _)| self.claim_sockets(spec))?;
         let base = self.ledger.definitions.intern(base);
         let (wanted, warnings): (Vec<_>, Vec<_>) = allowed
             .into_iter()
@@ -125,7 +123,7 @@ impl<K: Kernel> Daemon<K> {
         for id in ids {
             let after = self.services.get(id).map_or(0, |service| service.emptied);
             pending.wait(id, Condition::Up(Generation(after)));
-            self.wake_up(id, Input::Start);
+            self.wake_up(id, Input::Start, &mut pending);
         }
         let replaced_ids: Vec<Id> = replaced.iter().map(|(_, id, _)| *id).collect();
         self.replace_definitions(replaced)?;
@@ -246,6 +244,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Forgets a service of which nothing lives.
     pub(crate) fn forget(&mut self, id: Id) {
+        self.with_monitors(id, |monitors, cx, _| monitors.forget(cx, id));
         let Some(service) = self.services.remove(id) else { return };
         self.launches.former.remove(&id);
         self.answer_forgotten(id, &service);

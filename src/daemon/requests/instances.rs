@@ -115,7 +115,7 @@ impl<K: Kernel> Daemon<K> {
         for id in self.define(fresh.collect())? {
             let after = self.services.get(id).map_or(0, |service| service.emptied);
             pending.wait(id, Condition::Up(Generation(after)));
-            self.wake_up(id, Input::Start);
+            self.wake_up(id, Input::Start, pending);
         }
         Ok(())
     }

@@ -233,15 +233,20 @@ impl<K: Kernel> Daemon<K> {
         if matches!(pending.on_done, OnDone::Summarize { .. }) {
             self.services.get_mut(id).into_iter().for_each(|service| service.machine.reset());
         }
-        self.wake_up(id, input);
+        self.wake_up(id, input, pending);
     }
 
-    /// Starts or restarts by the operator's wish: a note of the past is past.
-    fn wake_up(&mut self, id: Id, input: Input) {
+    /// Starts or restarts by the operator's wish: a note of the past is past. Says if its files
+    /// were to be watched and can't be.
+    fn wake_up(&mut self, id: Id, input: Input, pending: &mut Pending) {
         if let Some(service) = self.services.get_mut(id) {
             service.note = None;
         }
         self.feed(id, input);
+        let name = self.services.get(id).map_or("", Service::name);
+        if let Some(trouble) = self.monitors.watches.trouble(id) {
+            pending.warn(id, vec![format!("{name}: {trouble}")]);
+        }
     }
 
     fn stop(&mut self, client: ClientId, target: &str) -> Result<Pending, Failure> {

@@ -21,10 +21,10 @@ const SAMPLE_MS_MIN: u64 = 1_000;
 
 /// What the processes of a tree use.
 #[derive(Default)]
-struct Usage {
-    pids: BTreeSet<Pid>,
+pub(crate) struct Usage {
+    pub(crate) pids: BTreeSet<Pid>,
     ticks: u64,
-    pages: u64,
+    pub(crate) pages: u64,
 }
 
 impl<K: Kernel> Daemon<K> {
@@ -109,7 +109,7 @@ impl<K: Kernel> Daemon<K> {
             | Phase::Starting { .. }
             | Phase::Up { .. }
             | Phase::Lingering { .. }
-            | Phase::Stopping { .. } => None,
+            | Phase::Stopping { .. } => self.monitors.crons.next(id).map(rfc3339),
         };
         let tree = self.trees.get(id);
         let since = tree.filter(|tree| tree.exit.is_none() && up).map(|tree| tree.since);
@@ -135,7 +135,7 @@ impl<K: Kernel> Daemon<K> {
             status: service.status(),
             cpu_percent,
             memory_bytes: used.map(|used| used.pages * page),
-            watching: false,
+            watching: self.monitors.watches.is_watching(id),
             processes: used.and_then(|used| u32::try_from(used.pids.len()).ok()),
             generation: service.generation,
             adopted,
@@ -145,7 +145,7 @@ impl<K: Kernel> Daemon<K> {
         })
     }
 
-    fn usage(&mut self, id: Id) -> Option<Usage> {
+    pub(crate) fn usage(&mut self, id: Id) -> Option<Usage> {
         let (mut queue, mut unsure) = self.trees.members(id);
         queue.append(&mut unsure);
         if queue.is_empty() {
@@ -173,6 +173,11 @@ impl<K: Kernel> Daemon<K> {
         let row = self.row(id, used.as_ref())?;
         let identity = self.identity(id);
         let cgroup = row.pid.and_then(|pid| self.kernel.cgroup(pid));
+        let bounded = row.pid.filter(|_| self.monitors.memory.most(id).is_some());
+        let memory_by = bounded.map(|pid| match self.kernel.proportional_memory(pid) {
+            Some(_) => "pss".to_owned(),
+            None => "rss".to_owned(),
+        });
         let service = self.services.get(id)?;
         let (attributes, note) = (&service.definition.attributes(), self.note(id));
         let at = |ms: u64| (ms > 0).then(|| rfc3339(ms));
@@ -193,6 +198,7 @@ impl<K: Kernel> Daemon<K> {
             log_out,
             log_error,
             identity,
+            memory_by,
             failed_restarts: service.machine.deaths(),
             last_restart_at: at(service.restarted_at),
             env_keys,
@@ -208,6 +214,7 @@ impl<K: Kernel> Daemon<K> {
         let service = self.services.get(id)?;
         let note = self.stopping_note(id).or_else(|| service.reason());
         let note = note.or_else(|| self.log_trouble(service));
+        let note = note.or_else(|| self.monitors.watches.trouble(id).map(str::to_owned));
         note.or_else(|| self.kernel.lacking(&service.definition.attributes()))
     }
 

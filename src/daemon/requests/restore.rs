@@ -38,7 +38,7 @@ impl<K: Kernel> Daemon<K> {
                 let base = environments.get(saved.environment).cloned();
                 let definition = Definition { spec: saved.spec, base: base.unwrap_or_default() };
                 fresh.push((Some(saved.id), definition));
-                fresh_up.push(saved.up);
+                fresh_up.push((saved.up, saved.halted));
                 continue;
             };
             let spec = &service.definition.spec;
@@ -51,8 +51,11 @@ impl<K: Kernel> Daemon<K> {
                 up.push(service.id);
             }
         }
-        let fresh = self.define(fresh)?;
-        up.extend(fresh.into_iter().zip(fresh_up).filter(|(_, up)| *up).map(|(id, _)| id));
+        for (id, (is_up, halted)) in self.define(fresh)?.into_iter().zip(fresh_up) {
+            up.extend(is_up.then_some(id));
+            self.services.get_mut(id).into_iter().for_each(|service| service.halted = halted);
+            self.ask(id, |monitors, cx, of| monitors.follow(cx, of));
+        }
         let mut candidates = Candidates::new(force);
         for id in up {
             self.bring_up(id, Input::Start, &mut candidates, &mut pending);

@@ -111,7 +111,7 @@ impl Server {
             wakes.clear();
             let mut child_signal = false;
             let mut asked = Vec::new();
-            let mut removed = false;
+            let (mut removed, mut clock, mut changed) = (false, false, Vec::new());
             let mut connecting = std::mem::take(&mut self.accept_again);
             for event in &events {
                 match Token::of(event.token()) {
@@ -123,20 +123,22 @@ impl Server {
                     Some(Token::Listener) => connecting = true,
                     Some(Token::Removals) => removed = true,
                     Some(Token::Logs) => daemon.logs_written(),
-                    // What is due is computed in each turn.
-                    Some(Token::Clock) | None => {}
                     Some(Token::Pump(number)) => daemon.logs.pump.woken(number),
-                    Some(Token::Client(id)) => {
-                        // That it can be written to, `flush` finds out by itself.
-                        if event.is_readable() || event.is_read_closed() || event.is_error() {
-                            ready.push(id.into());
-                        }
+                    Some(Token::Clock) => clock = true,
+                    Some(Token::Files(id)) => changed.push(id),
+                    Some(Token::Client(id))
+                        if event.is_readable() || event.is_read_closed() || event.is_error() =>
+                    {
+                        ready.push(id.into());
                     }
+                    // That one can be written to, `flush` finds out by itself.
+                    Some(Token::Client(_)) | None => {}
                     Some(Token::Wake(wake)) => wakes.push(wake),
                 }
             }
             ready.extend(std::mem::take(&mut self.unread));
             daemon.gather(&wakes, child_signal);
+            daemon.look_around(clock, &changed);
             if removed {
                 self.note_removal(daemon.kernel.now());
             }

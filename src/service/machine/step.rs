@@ -128,6 +128,10 @@ impl Step<'_> {
                         Phase::Lingering { run, quick, until }
                     }
                     Ending::Failure => self.stop(run, cause),
+                    Ending::Final => {
+                        self.machine.goal = Goal::Down;
+                        self.stop(run, cause)
+                    }
                 }
             }
             Input::Emptied(_) => {
@@ -249,7 +253,7 @@ impl Step<'_> {
         let machine = &mut *self.machine;
         match (machine.policy.restart, ending) {
             (Restart::Never, Ending::Failure) => Phase::Failed(vacancy),
-            (Restart::Never | Restart::OnFailure, Ending::Clean) => {
+            (_, Ending::Final) | (Restart::Never | Restart::OnFailure, Ending::Clean) => {
                 machine.goal = Goal::Down;
                 Phase::Down(vacancy)
             }
@@ -261,7 +265,7 @@ impl Step<'_> {
                     return self.spawn(vacancy, false);
                 }
                 machine.deaths = machine.deaths.saturating_add(1);
-                if machine.deaths > machine.policy.max_restarts {
+                if machine.deaths > machine.policy.max_restarts.0 {
                     return Phase::Failed(vacancy);
                 }
                 let delay =

@@ -9,7 +9,7 @@ use crate::service::listen::Listen;
 use crate::service::name::check_name;
 use crate::service::options::{self, OPTIONS, Opt};
 use crate::service::signal::Signal;
-use crate::service::spec::{Env, Restart, Spec};
+use crate::service::spec::{Env, Forgiven, Restart, Spec};
 use crate::service::units::{Delay, Span};
 use serde_json::{Map, Value};
 
@@ -58,7 +58,7 @@ const SILENT: &str = "automation autostart deploy disable_logs disable_source_ma
 pub fn defaults(spec: &mut Spec) {
     spec.policy.stop_signal = Signal::INT;
     spec.policy.stop_timeout = Span { ms: 1_600 };
-    spec.policy.max_restarts = 16;
+    spec.policy.max_restarts = Forgiven(16);
     spec.policy.min_uptime = Span::secs(1);
     spec.policy.restart_delay = Delay::fixed(Span { ms: 0 });
 }

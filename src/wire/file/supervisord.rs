@@ -2,7 +2,7 @@
 use super::{ProcessFile, Reader, Source, directory_of};
 use crate::process::shell;
 use crate::service::options;
-use crate::service::spec::{Env, Restart, Spec};
+use crate::service::spec::{Env, Forgiven, Restart, Spec};
 use crate::service::units::Span;
 
 /// Keys that change nothing here, or that are read apart.
@@ -157,7 +157,7 @@ fn program(
         }
     }
     let mut spec = Spec { env, ..Spec::new(name.clone(), command, cwd) };
-    (spec.policy.max_restarts, spec.policy.min_uptime) = (3, Span::secs(1));
+    (spec.policy.max_restarts, spec.policy.min_uptime) = (Forgiven(3), Span::secs(1));
     spec.policy.stop_timeout = Span::secs(10);
     spec.policy.restart = match get(reader, "autorestart")?.as_deref() {
         None | Some("unexpected") => Restart::OnFailure,
