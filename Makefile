@@ -9,6 +9,10 @@ BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
 DOCDIR ?= $(PREFIX)/share/doc/opm
 UNITDIR ?= $(PREFIX)/lib/systemd
+# Where each shell looks for what completes a command.
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 PYTHON ?= python3
 INSTALL ?= install
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -120,11 +124,16 @@ install:
 			sed "s|/usr/local/bin/opm|$(BINDIR)/opm|" "$$unit" >"$$to" && chmod 644 "$$to" || exit; \
 		done; \
 	done
+	$(INSTALL) -d "$(DESTDIR)$(BASHDIR)" "$(DESTDIR)$(FISHDIR)" "$(DESTDIR)$(ZSHDIR)"
+	$(INSTALL) -m 644 src/cli/completions/opm.bash "$(DESTDIR)$(BASHDIR)/opm"
+	$(INSTALL) -m 644 src/cli/completions/opm.fish "$(DESTDIR)$(FISHDIR)/opm.fish"
+	$(INSTALL) -m 644 src/cli/completions/opm.zsh "$(DESTDIR)$(ZSHDIR)/_opm"
 
 # Exactly what install put there, and then the directories it made, if they are empty: opm's own,
 # and below DESTDIR those that lead to them.
 uninstall:
-	rm -f "$(DESTDIR)$(BINDIR)/opm"
+	rm -f "$(DESTDIR)$(BINDIR)/opm" "$(DESTDIR)$(BASHDIR)/opm" \
+		"$(DESTDIR)$(FISHDIR)/opm.fish" "$(DESTDIR)$(ZSHDIR)/_opm"
 	for page in $(notdir $(PAGES)); do \
 		rm -f "$(DESTDIR)$(MANDIR)/man$${page##*.}/$$page" || exit; \
 	done
@@ -137,7 +146,8 @@ uninstall:
 	if [ -d "$(DESTDIR)" ]; then \
 		cd "$(DESTDIR)" || exit; \
 		for dir in "$(BINDIR)" "$(MANDIR)/man1" "$(MANDIR)/man5" "$(MANDIR)/man7" "$(MANDIR)/man8" \
-			"$(DOCDIR)/examples" "$(UNITDIR)/system" "$(UNITDIR)/user"; do \
+			"$(DOCDIR)/examples" "$(UNITDIR)/system" "$(UNITDIR)/user" \
+			"$(BASHDIR)" "$(FISHDIR)" "$(ZSHDIR)"; do \
 			rmdir -p "$${dir#/}" 2>/dev/null || :; \
 		done; \
 	else \

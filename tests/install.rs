@@ -66,7 +66,13 @@ fn files(directory: &Path) -> BTreeSet<String> {
 }
 
 fn expected(prefix: &str) -> BTreeSet<String> {
-    let mut wanted = BTreeSet::from([format!("{prefix}/bin/opm")]);
+    let own = [
+        "bin/opm",
+        "share/bash-completion/completions/opm",
+        "share/fish/vendor_completions.d/opm.fish",
+        "share/zsh/site-functions/_opm",
+    ];
+    let mut wanted: BTreeSet<String> = own.map(|path| format!("{prefix}/{path}")).into();
     for unit in ["system/opm", "system/opm-services", "user/opm", "user/opm-services"] {
         wanted.insert(format!("{prefix}/lib/systemd/{unit}.service"));
     }

@@ -153,7 +153,8 @@ fn flags_for_every_command_are_among_the_options() {
     let text = page("opm.1");
     let options = section(&text, ".Sh OPTIONS");
     let found: BTreeSet<String> = options.into_iter().flat_map(flags_of).collect();
-    let wanted = ["no-daemon-start", "h", "help", "V", "v", "version"].map(ToOwned::to_owned);
+    let wanted =
+        ["no-daemon-start", "h", "help", "V", "v", "version", "verbose"].map(ToOwned::to_owned);
     assert_eq!(found, BTreeSet::from(wanted));
 }
 

@@ -1,4 +1,6 @@
 //! The words and options of each command: the syntax, apart from what the command does.
+use super::completions::SCRIPTS;
+use super::pick::{Filter, Sort};
 use crate::run::options::Prefix;
 use crate::service::options::{Group, OPTIONS, Opt, text_of};
 use crate::service::signal::Signal;
@@ -51,6 +53,20 @@ pub(super) fn listed(command: Command) -> Command {
 pub(super) fn list(command: Command) -> Command {
     formatted(optional_target(command))
         .arg(switch("no-usage", "without cpu and memory: reads nothing of /proc"))
+        .arg(
+            option("sort", "KEY[:desc]", "by a key of the JSON, or cpu, mem, uptime")
+                .value_parser(Sort::parse),
+        )
+        .arg(
+            option(
+                "filter",
+                "KEY=VALUE",
+                "those of which it is so: status=errored,waiting\n(repeatable)",
+            )
+            .value_parser(Filter::parse)
+            .action(ArgAction::Append),
+        )
+        .arg(switch("watch", "go on, drawn anew each second"))
 }
 
 fn force() -> Arg {
@@ -314,6 +330,31 @@ pub(super) fn apply(command: Command) -> Command {
 pub(super) fn export(command: Command) -> Command {
     let file = option("output", "FILE", "write it there, not to stdout").short('o');
     target(command).arg(file)
+}
+
+pub(super) fn completions(command: Command) -> Command {
+    let words = "what was typed so far: says what may come next";
+    command
+        .override_usage("opm completions SHELL")
+        .arg(
+            Arg::new("shell")
+                .value_name("SHELL")
+                .required(true)
+                .value_parser(SCRIPTS.map(|(shell, _)| shell))
+                .help("bash, zsh or fish"),
+        )
+        .arg(Arg::new("words").value_name("WORDS").help(words).last(true).num_args(1..))
+}
+
+pub(super) fn metrics(command: Command) -> Command {
+    let address = "answer HTTP there, until it is stopped";
+    let check = |text: &str| match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(text.to_owned())
+        }
+        _ => Err("expected HOST:PORT".to_owned()),
+    };
+    command.arg(option("listen", "HOST:PORT", address).value_parser(check))
 }
 
 pub(super) fn restore(command: Command) -> Command {

@@ -4,7 +4,9 @@
 //! Never prints a line of help over 80 columns; a test sees to it.
 use super::output::{Done, Failure};
 use super::request::Call;
-use super::{apply, args, daemon, file, jlist, logs, pm2, services, start, why};
+use super::{
+    apply, args, completions, daemon, file, jlist, logs, metrics, pm2, services, start, top, why,
+};
 use clap::Command;
 
 /// One command as the operator sees it.
@@ -119,6 +121,15 @@ pub const ENTRIES: &[Entry] = &[
         "exit 0 only if online and ready",
         args::optional_target,
         services::health,
+    ),
+    entry("top", &["monit"], "the list, live; keys restart and stop", args::plain, top::top),
+    entry("metrics", &[], "numbers in OpenMetrics text", args::metrics, metrics::metrics),
+    entry(
+        "completions",
+        &[],
+        "what makes a shell complete words of opm",
+        args::completions,
+        completions::completions,
     ),
     entry("run", &[], "supervise in the foreground, PID 1 or not", args::run, misplaced_run),
     entry("daemon", &[], "start, stop, restart, upgrade the daemon", args::daemon, daemon::daemon),

@@ -4,6 +4,20 @@
 //! times the code of all commands' syntax.
 use clap::{Arg, Command};
 
+const TEXTS: &str = include_str!("texts.txt");
+
+/// What stands under a heading of the texts: a command's examples, or a topic.
+pub(super) fn text(heading: &str) -> Option<&'static str> {
+    let (_, rest) = TEXTS.split_once(&format!("\n[{heading}]\n"))?;
+    rest.split("\n[").next()
+}
+
+/// What `opm help` explains besides commands.
+pub(super) fn topics() -> Vec<&'static str> {
+    let topic = |line: &'static str| line.strip_prefix("[help ")?.strip_suffix(']');
+    TEXTS.lines().filter_map(topic).collect()
+}
+
 /// The help of `command`, which clap has built (its global options are in it).
 pub(crate) fn of(command: &mut Command) -> String {
     let own_usage = command.render_usage().to_string();
@@ -27,6 +41,9 @@ pub(crate) fn of(command: &mut Command) -> String {
     section(&mut text, "Arguments", rows.collect());
     let rows = options.iter().map(|arg| (flags(arg), says(arg)));
     section(&mut text, "Options", rows.collect());
+    let name = command.get_bin_name().and_then(|name| name.strip_prefix("opm "));
+    let examples = name.and_then(self::text).unwrap_or_default().lines();
+    section(&mut text, "Examples", examples.map(|line| (line.to_owned(), String::new())).collect());
     if let Some(after) = command.get_after_help() {
         text.push('\n');
         text.push_str(&after.to_string());
@@ -67,7 +84,8 @@ fn section(text: &mut String, title: &str, rows: Vec<(String, String)>) {
     for (left, right) in rows {
         let mut left = left.as_str();
         for line in right.split('\n') {
-            text.push_str(&format!("  {left:width$}  {line}\n"));
+            let row = format!("  {left:width$}  {line}");
+            text.push_str(&format!("{}\n", row.trim_end()));
             left = "";
         }
     }

@@ -83,7 +83,7 @@ fn process(info: &Info, spec: &Spec) -> Value {
     // The program's own variables stand beside, under what they would hide.
     let mut pm2_env = env.clone();
     let own = json!({
-        "name": row.name, "pm_id": row.id, "status": status(row, info.ready),
+        "name": row.name, "pm_id": row.id, "status": status(row, row.ready),
         "restart_time": row.restarts, "unstable_restarts": info.failed_restarts,
         "pm_uptime": now.saturating_sub(row.uptime_ms.unwrap_or(0)),
         "pm_exec_path": script, "pm_cwd": row.cwd, "args": args, "node_args": options,
@@ -170,7 +170,7 @@ pub(super) fn describe(infos: &[Info], specs: &[Spec]) -> Result<(), Failure> {
         let (interpreter, options, script, args) = parts(spec);
         let log = |path: &Option<String>| path.clone().unwrap_or_default();
         let pairs = [
-            ("status", status(row, info.ready).to_owned()),
+            ("status", status(row, row.ready).to_owned()),
             ("name", row.name.clone()),
             ("restarts", row.restarts.to_string()),
             ("uptime", row.uptime_ms.map_or("0".to_owned(), human_uptime)),

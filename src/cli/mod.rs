@@ -6,6 +6,7 @@ mod apply;
 mod args;
 mod client;
 pub mod commands;
+mod completions;
 mod connection;
 mod daemon;
 mod dotenv;
@@ -16,25 +17,32 @@ mod foreign;
 mod help;
 mod holder;
 mod home;
+mod info;
 mod jlist;
 mod launch;
 mod logs;
+mod metrics;
 mod output;
+mod pick;
 mod pm2;
 mod poll;
 mod program;
 mod render;
 mod request;
 mod run;
+mod screen;
 mod services;
 mod setup;
 mod start;
 mod table;
+mod top;
 mod usage;
 mod why;
 
+use crate::sys::Features;
+use crate::wire::{PROTOCOL, Reply, Request, code};
 use client::Client;
-use output::{Done, Failure, print, report, write};
+use output::{Done, Failure, error, print, report, write, write_error};
 use request::Call;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -59,12 +67,16 @@ fn run(is_pm2: bool, words: Vec<OsString>) -> Done {
     let mut words = pm2::translated(is_pm2, words).into_iter();
     let name = loop {
         let Some(word) = words.next() else {
-            return Err(Failure::usage("no command (try 'opm --help')"));
+            error("no command (try 'opm --help')");
+            write_error(FIRST_STEPS.as_bytes());
+            return Ok(code::USAGE);
         };
         match word.to_str() {
             Some("--no-daemon-start") => may_start = false,
             Some("--help" | "-h") => return overview(),
-            Some("--version" | "-V" | "-v") => return version(),
+            Some("--version" | "-V" | "-v") => {
+                return version(words.next().is_some_and(|word| word == "--verbose"));
+            }
             Some(option) if option.starts_with('-') => {
                 let text = format!("unknown option '{option}' (try 'opm --help')");
                 return Err(Failure::usage(text));
@@ -75,9 +87,13 @@ fn run(is_pm2: bool, words: Vec<OsString>) -> Done {
     let mut words: Vec<OsString> = words.collect();
     let name = match (name.as_str(), words.first()) {
         ("help", None) => return overview(),
-        ("version", None) => return version(),
+        ("version", None) => return version(false),
+        ("version", Some(word)) if word == "--verbose" => return version(true),
         ("help", Some(_)) => {
             let asked = words.remove(0).to_string_lossy().into_owned();
+            if let Some(text) = help::text(&format!("help {asked}")) {
+                return write(text.as_bytes()).map(|()| 0);
+            }
             words = vec!["--help".into()];
             asked
         }
@@ -106,8 +122,40 @@ fn overview() -> Done {
     write(usage::overview().as_bytes()).map(|()| 0)
 }
 
-fn version() -> Done {
-    print(concat!("opm ", env!("CARGO_PKG_VERSION"))).map(|()| 0)
+/// What a newcomer types next.
+const FIRST_STEPS: &str = "\
+opm start 'node server.js' --name web    run it, and keep it running
+opm ls                                   how everything does
+opm logs -f web                          what it writes
+";
+
+/// `verbose`: what a report of a bug needs, too.
+fn version(verbose: bool) -> Done {
+    print(concat!("opm ", env!("CARGO_PKG_VERSION")))?;
+    if !verbose {
+        return Ok(0);
+    }
+    let home = home::find()?;
+    let kind = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let system = rustix::system::uname();
+    let client = Client { home, may_start: false, is_pm2: false };
+    let doctor = client.request(client::Need::Running, &Request::Doctor).ok().flatten();
+    let features = match doctor {
+        Some(Reply::Doctor(findings)) => {
+            let of = Features::ALL.each().map(|(name, _)| name);
+            let used = findings.into_iter().filter(|one| one.level == "ok");
+            let used = used.map(|one| one.subject).filter(|name| of.contains(&name.as_str()));
+            used.collect::<Vec<_>>().join(" ")
+        }
+        _ => "no daemon runs".to_owned(),
+    };
+    let facts = [
+        ("build", format!("{kind}, {}, protocol {PROTOCOL}", std::env::consts::ARCH)),
+        ("kernel", system.release().to_string_lossy().into_owned()),
+        ("in use", features),
+        ("home", output::escape(&client.home.to_string_lossy())),
+    ];
+    write(render::pairs(&facts, 8).as_bytes()).map(|()| 0)
 }
 
 fn unknown(name: &str) -> Failure {

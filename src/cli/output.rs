@@ -67,12 +67,12 @@ pub(crate) fn show<T: serde::Serialize + ?Sized>(
     if json { print_json(value) } else { write(render(value).as_bytes()) }
 }
 
-/// One line on stderr. A stderr that can't be written to leaves nobody to tell.
+/// One line on stderr.
 pub(crate) fn error(text: &str) {
-    write_all(rustix::stdio::stderr(), format!("opm: {}\n", escape(text)).as_bytes()).ok();
+    write_error(format!("opm: {}\n", escape(text)).as_bytes());
 }
 
-/// What another program said there, as it is.
+/// Bytes to stderr, as they are. One that can't be written to leaves nobody to tell.
 pub(crate) fn write_error(bytes: &[u8]) {
     write_all(rustix::stdio::stderr(), bytes).ok();
 }

@@ -1,9 +1,10 @@
 //! The commands about services that exist: one request, and its reply said.
 use super::client::{Client, Need};
 use super::output::{Done, Failure, error, print, print_json, print_outcomes, show, warn, write};
-use super::request::{Call, Found, act, collect, instead, outcomes, strange};
+use super::pick::{Filter, Sort};
+use super::request::{Call, Found, NO_SERVICES, act, collect, instead, outcomes, strange};
 use super::table::Look;
-use super::{environment, file, jlist, logs, pm2, poll, render};
+use super::{environment, file, info, jlist, logs, pm2, poll, render, top};
 use crate::service::signal::Signal;
 use crate::service::spec::Spec;
 use crate::service::units::Span;
@@ -78,16 +79,34 @@ pub(super) fn wait(call: &Call) -> Done {
 }
 
 pub(super) fn list(call: &Call) -> Done {
-    let rows = rows(&call.client, !call.flag("no-usage"))?;
-    let (rows, worst) = match call.target().as_str() {
-        "all" => (rows, code::DONE),
-        _ => meant(call, rows)?,
-    };
+    if call.flag("watch") {
+        return top::watch(|| chosen(call).map(|(rows, _)| rows));
+    }
+    let (rows, worst) = chosen(call)?;
     if call.client.is_pm2 && !call.json() {
         return jlist::list(&rows).map(|()| worst);
     }
+    if rows.is_empty() && !call.matches.contains_id("filter") {
+        error(NO_SERVICES);
+    }
     show(call.json(), &rows, |rows| render::list(rows, look()))?;
     Ok(worst)
+}
+
+/// The rows that are asked for, in their order.
+fn chosen(call: &Call) -> Result<Found<Row>, Failure> {
+    let rows = rows(&call.client, !call.flag("no-usage"))?;
+    let (mut rows, worst) = match call.target().as_str() {
+        "all" => (rows, code::DONE),
+        _ => meant(call, rows)?,
+    };
+    for filter in call.matches.get_many::<Filter>("filter").into_iter().flatten() {
+        rows.retain(|row| filter.shows(row));
+    }
+    if let Some(sort) = call.matches.get_one::<Sort>("sort") {
+        sort.apply(&mut rows);
+    }
+    Ok((rows, worst))
 }
 
 /// Those rows that the target means.
@@ -110,14 +129,14 @@ pub(super) fn rows(client: &Client, usage: bool) -> Result<Vec<Row>, Failure> {
 pub(super) fn look() -> Look {
     let out = rustix::stdio::stdout();
     if !rustix::termios::isatty(out) {
-        return Look { width: None, colour: false };
+        return Look { width: None, colour: false, boxed: false };
     }
     let columns = rustix::termios::tcgetwinsize(out).map_or(0, |size| usize::from(size.ws_col));
     let plain = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     // A terminal that doesn't know its width (a serial line) says 0.
     let width = Some(if columns == 0 { 80 } else { columns });
-    Look { width, colour: !plain("NO_COLOR") && !dumb }
+    Look { width, colour: !plain("NO_COLOR") && !dumb, boxed: true }
 }
 
 pub(super) fn infos(call: &Call) -> Result<Found<Info>, Failure> {
@@ -136,7 +155,7 @@ pub(super) fn info(call: &Call) -> Done {
         let specs = specs(call, call.target())?;
         return jlist::describe(&infos, &specs).map(|()| worst);
     }
-    show(call.json(), &infos, |infos| render::info(infos))?;
+    show(call.json(), &infos, |infos| info::info(infos, look()))?;
     Ok(worst)
 }
 
@@ -196,11 +215,12 @@ pub(super) fn events(call: &Call) -> Done {
     };
     connection.send(&Request::Events { follow })?;
     let is_wanted = |event: &Event| wanted.as_ref().is_none_or(|n| n.contains(&event.service));
+    let look = look();
     let tell = |event: &Event| {
         if !is_wanted(event) {
             return Ok(());
         }
-        if json { print_json(event) } else { print(&render::event(event)) }
+        if json { print_json(event) } else { print(&render::event(event, look)) }
     };
     loop {
         // A reader that leaves while nothing happens must not keep this command alive.
@@ -260,8 +280,8 @@ pub(super) fn health(call: &Call) -> Done {
         return Err(Failure::plain("no services"));
     }
     let mut outcomes = Vec::new();
-    for Info { row, ready, done, .. } in &infos {
-        let (code, state) = match (row.status, ready) {
+    for Info { row, done, .. } in &infos {
+        let (code, state) = match (row.status, row.ready) {
             (Status::Online, true) => (code::DONE, "online, ready"),
             (Status::Online, false) => (code::FAILED, "online, not ready"),
             (_, _) if *done => (code::DONE, "has done its work"),

@@ -4,8 +4,21 @@
 
 use crate::service::columns::columns;
 
-/// Narrowest that the column which yields may become.
+/// Narrowest that a column which yields may become.
 const YIELD_WIDTH_MIN: usize = 8;
+
+/// A column: its title, and where its text stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Column(pub(crate) &'static str, pub(crate) Side);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Left,
+    /// Of numbers.
+    Right,
+    /// As on the left; such columns are cut, the last one first, where the width is too small.
+    Yields,
+}
 
 /// What the lines are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,14 +26,43 @@ pub(crate) struct Look {
     /// Columns of the terminal; `None` is no terminal: no box, no bound.
     pub(crate) width: Option<usize>,
     pub(crate) colour: bool,
+    /// In a box, if there is room for one.
+    pub(crate) boxed: bool,
+}
+
+impl Look {
+    /// `text` in a colour, where there is any.
+    pub(crate) fn paint(self, hue: Hue, text: &str) -> String {
+        if self.colour { hue.paint(text) } else { text.to_owned() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hue {
     Plain,
+    Dim,
+    Bold,
+    /// What a key does something to.
+    Chosen,
     Green,
     Yellow,
     Red,
+}
+
+impl Hue {
+    /// `text` in this colour.
+    pub(crate) fn paint(self, text: &str) -> String {
+        let code = match self {
+            Self::Plain => return text.to_owned(),
+            Self::Dim => 2,
+            Self::Bold => 1,
+            Self::Chosen => 7,
+            Self::Green => 32,
+            Self::Yellow => 33,
+            Self::Red => 31,
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -35,60 +77,64 @@ impl From<String> for Cell {
     }
 }
 
-/// Lays out `rows` under `head`. Column `yields` is cut first where the width is too small,
-/// then columns are left out from the right.
-pub(crate) fn lay_out(head: &[&str], rows: &[Vec<Cell>], yields: usize, look: Look) -> String {
-    let mut widths: Vec<usize> = head.iter().map(|h| width_of(h)).collect();
+/// Lays out `rows` under `head`. Where the width is too small columns that yield are cut, then
+/// columns are left out from the right.
+pub(crate) fn lay_out(head: &[Column], rows: &[Vec<Cell>], look: Look) -> String {
+    let mut widths: Vec<usize> = head.iter().map(|column| width_of(column.0)).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(width_of(&cell.text));
         }
     }
-    let boxed = look.width.is_some_and(|w| widths.iter().sum::<usize>() + 3 * widths.len() < w);
+    let whole = widths.iter().sum::<usize>() + 3 * widths.len();
+    let boxed = look.boxed && look.width.is_some_and(|width| whole < width);
     if let (Some(width), false) = (look.width, boxed) {
-        shrink(&mut widths, yields, width);
+        shrink(&mut widths, head, width);
     }
-    let sheet = Sheet { widths, boxed, colour: look.colour };
+    let sheet = Sheet { head, widths, look: Look { boxed, ..look } };
     let mut text = String::new();
     sheet.rule(&mut text, ['┌', '┬', '┐']);
-    let titles: Vec<Cell> = head.iter().map(|h| Cell::from((*h).to_owned())).collect();
-    sheet.line(&mut text, &titles, true);
+    let title = |column: &Column| Cell { text: column.0.to_owned(), hue: Hue::Bold };
+    sheet.line(&mut text, &head.iter().map(title).collect::<Vec<_>>());
     sheet.rule(&mut text, ['├', '┼', '┤']);
     for row in rows {
-        sheet.line(&mut text, row, false);
+        sheet.line(&mut text, row);
     }
     sheet.rule(&mut text, ['└', '┴', '┘']);
     text
 }
 
-fn shrink(widths: &mut Vec<usize>, yields: usize, width: usize) {
+fn shrink(widths: &mut Vec<usize>, head: &[Column], width: usize) {
     loop {
         let need = widths.iter().sum::<usize>() + 2 * (widths.len() - 1);
-        let over = need.saturating_sub(width);
+        let mut over = need.saturating_sub(width);
+        let yields = |n: &usize| head[*n].1 == Side::Yields;
+        for n in (0..widths.len()).rev().filter(yields) {
+            let cut = over.min(widths[n].saturating_sub(YIELD_WIDTH_MIN));
+            widths[n] -= cut;
+            over -= cut;
+        }
+        let first = (0..widths.len()).find(yields).unwrap_or(0);
         if over == 0 {
             return;
         }
-        if widths[yields] >= over + YIELD_WIDTH_MIN {
-            widths[yields] -= over;
-            return;
-        }
-        if widths.len() == yields + 1 {
-            widths[yields] = widths[yields].saturating_sub(over).max(1);
+        if widths.len() == first + 1 {
+            widths[first] = widths[first].saturating_sub(over).max(1);
             return;
         }
         widths.pop();
     }
 }
 
-struct Sheet {
+struct Sheet<'a> {
+    head: &'a [Column],
     widths: Vec<usize>,
-    boxed: bool,
-    colour: bool,
+    look: Look,
 }
 
-impl Sheet {
+impl Sheet<'_> {
     fn rule(&self, text: &mut String, [left, middle, right]: [char; 3]) {
-        if !self.boxed {
+        if !self.look.boxed {
             return;
         }
         for (n, width) in self.widths.iter().enumerate() {
@@ -99,30 +145,22 @@ impl Sheet {
         text.push('\n');
     }
 
-    fn line(&self, text: &mut String, cells: &[Cell], head: bool) {
+    fn line(&self, text: &mut String, cells: &[Cell]) {
         for (n, (width, cell)) in self.widths.iter().zip(cells).enumerate() {
-            match (self.boxed, n) {
+            match (self.look.boxed, n) {
                 (true, _) => text.push_str(if n == 0 { "│ " } else { " │ " }),
                 (false, 0) => {}
                 (false, _) => text.push_str("  "),
             }
             let shown = cut(&cell.text, *width);
-            let pad = width.saturating_sub(width_of(&shown));
-            let colour = match cell.hue {
-                _ if !self.colour => None,
-                _ if head => Some("\x1b[1m"),
-                Hue::Plain => None,
-                Hue::Green => Some("\x1b[32m"),
-                Hue::Yellow => Some("\x1b[33m"),
-                Hue::Red => Some("\x1b[31m"),
-            };
-            match colour {
-                Some(on) => text.extend([on, &shown, "\x1b[0m"]),
-                None => text.push_str(&shown),
+            let pad = " ".repeat(width.saturating_sub(width_of(&shown)));
+            let painted = self.look.paint(cell.hue, &shown);
+            match self.head[n].1 {
+                Side::Right => text.extend([pad, painted]),
+                Side::Left | Side::Yields => text.extend([painted, pad]),
             }
-            text.extend(std::iter::repeat_n(' ', pad));
         }
-        if self.boxed {
+        if self.look.boxed {
             text.push_str(" │");
         } else {
             text.truncate(text.trim_end_matches(' ').len());
@@ -132,7 +170,7 @@ impl Sheet {
 }
 
 /// `text` in at most `width` columns, its end replaced by `…` if it doesn't fit.
-fn cut(text: &str, width: usize) -> String {
+pub(crate) fn cut(text: &str, width: usize) -> String {
     if width_of(text) <= width {
         return text.to_owned();
     }
@@ -164,7 +202,12 @@ mod tests {
             row.push(Cell { text: "online".into(), hue: Hue::Green });
             row
         });
-        lay_out(&["id", "name", "status"], &rows, 1, Look { width, colour })
+        let head = [("id", Side::Right), ("name", Side::Yields), ("status", Side::Left)];
+        lay_out(
+            &head.map(|(title, side)| Column(title, side)),
+            &rows,
+            Look { width, colour, boxed: true },
+        )
     }
 
     #[test]

@@ -12,17 +12,22 @@ pub(crate) fn overview() -> String {
         "A process supervisor: at most one live incarnation of a service, ever.\n\n\
          Usage: opm [--no-daemon-start] COMMAND [OPTIONS] [ARGS]\n\nCommands:\n",
     );
-    let init = [("init".to_owned(), "run one program as PID 1 of a container")];
-    let entries = ENTRIES.iter().map(|entry| (entry.name.to_owned(), entry.about));
-    for (name, about) in entries.chain(init) {
+    for (name, about) in commands() {
         text.push_str(&format!("  {name:<12} {about}\n"));
     }
+    text.push_str(&format!("\nTopics for 'opm help': {}\n", super::help::topics().join(", ")));
     text.push_str(
-        "\n'opm COMMAND --help' says more. TARGET is an id, a name, a list (1,web), all,\n\
+        "'opm COMMAND --help' says more. TARGET is an id, a name, a list (1,web), all,\n\
          or a glob (api-*). Exit codes: 0 done, 1 failed, 2 usage, 3 no such service,\n\
          4 daemon unreachable, 5 refused, 6 timed out.\n",
     );
     text
+}
+
+/// Every command and what it is about.
+pub(crate) fn commands() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let init = ("init", "run one program as PID 1 of a container");
+    ENTRIES.iter().map(|entry| (entry.name, entry.about)).chain([init])
 }
 
 /// Parses what follows the command's name. `Err(Ok(help))` is help that was asked for.
@@ -112,7 +117,7 @@ fn first_line(text: &str) -> String {
 
 /// Commands of other supervisors, and what does the same here.
 const ELSEWHERE: &[(&[&str], &str)] = &[
-    (&["monit", "monitor", "top", "dash"], "try 'opm ls'"),
+    (&["monitor", "dash"], "try 'opm top'"),
     (&["enable", "setup"], "try 'opm daemon setup'"),
     (&["disable"], "try 'opm daemon setup --remove'"),
     (&["tail"], "try 'opm logs -f'"),

@@ -3,9 +3,9 @@
 //! The daemon says what it knows; the last lines of stderr and who listens on a port are looked up
 //! here. What is said is a fact, or it says whose opinion it is.
 use super::client::Need;
+use super::info::last_exit;
 use super::launch;
 use super::output::{Done, escape, show};
-use super::render::last_exit;
 use super::request::{Call, collect};
 use crate::service::options::text_of;
 use crate::service::spec::join;
@@ -60,7 +60,7 @@ pub(super) fn why(call: &Call) -> Done {
 /// Adds what the daemon doesn't look at.
 fn look(why: Why) -> Told {
     let stderr = why.info.log_error.as_deref().map_or(Vec::new(), last_lines);
-    let is_well = why.info.row.status == Status::Online && why.info.ready;
+    let is_well = why.info.row.status == Status::Online && why.info.row.ready;
     let ports = if is_well { BTreeSet::new() } else { ports(&stderr, why.port) };
     let process =
         |(pid, words): (i32, Vec<String>)| Process { pid, command: join(&words), is_sure: false };
@@ -113,7 +113,7 @@ fn is_host(text: &str) -> bool {
 
 /// What to do next.
 fn advice(told: &Told) -> Vec<String> {
-    let Info { row: Row { name, status, .. }, ready, done, note, .. } = &told.why.info;
+    let Info { row: Row { name, status, ready, .. }, done, note, .. } = &told.why.info;
     let taken = told.listeners.iter().map(|Listener { port, processes }| match &processes[..] {
         [] => format!("ask as root who listens on port {port}"),
         [first, ..] => format!("end pid {}, or give {name} another port", first.pid),
@@ -135,10 +135,10 @@ fn advice(told: &Told) -> Vec<String> {
 
 fn screen(told: &Told) -> String {
     let Why { info, since, for_ms, halted, deaths, waits_for, .. } = &told.why;
-    let Info { row, ready, done, note, failed_restarts, policy, .. } = info;
+    let Info { row, done, note, failed_restarts, policy, .. } = info;
     let mut head = format!("{}: {}", row.name, row.status.word());
     if row.status == Status::Online {
-        head.push_str(if *ready { ", ready" } else { ", not ready" });
+        head.push_str(if row.ready { ", ready" } else { ", not ready" });
     }
     head.extend(since.iter().map(|at| format!(" since {at}")));
     head.extend(for_ms.map(|ms| format!(" ({})", human_uptime(ms))));

@@ -2,8 +2,7 @@
 use super::service::{BY_OPM, exit_parts};
 use super::{ClientId, Daemon};
 use crate::process::{Exit, Pid};
-use crate::service::machine::{Generation, Phase};
-use crate::service::policy::restart_cooldown_remaining_secs;
+use crate::service::machine::Generation;
 use crate::service::spec::Id;
 use crate::service::time::rfc3339;
 use crate::sys::Kernel;
@@ -113,31 +112,13 @@ impl<K: Kernel> Daemon<K> {
     }
 
     pub(crate) fn emit_status(&mut self, id: Id, status: Status) {
-        let now = self.now;
-        let Some(service) = self.services.get_mut(id) else {
-            return;
-        };
+        let Some(service) = self.services.get(id) else { return };
         let generation = Generation(service.generation);
-        let (kind, reason) = match status {
-            Status::Waiting => {
-                let Phase::Cooldown { since, delay, .. } = service.machine.phase() else {
-                    return;
-                };
-                let left = restart_cooldown_remaining_secs(Some(*since), *delay, now).unwrap_or(0);
-                ("waiting", Some(format!("restart in {left}s")))
-            }
-            Status::Errored => {
-                if service.note.is_none() {
-                    service.note = Some(match service.machine.deaths() {
-                        0 => "it failed, and its policy is not to restart it".into(),
-                        deaths => format!("{deaths} quick deaths in a row").into(),
-                    });
-                }
-                ("errored", service.reason())
-            }
-            Status::Stopped => ("stopped", None),
+        let reason = match status {
+            Status::Waiting | Status::Errored => service.outlook(self.now),
+            Status::Stopped => None,
             Status::Online | Status::Starting | Status::Stopping => return,
         };
-        self.emit(id, generation, kind, |event| event.reason = reason);
+        self.emit(id, generation, status.word(), |event| event.reason = reason);
     }
 }

@@ -93,8 +93,7 @@ impl<K: Kernel> Daemon<K> {
         self.emit(id, generation, "spawned", |event| (event.pid, event.reason) = (Some(pid), why));
         self.feed(id, Input::Spawned(generation));
         self.take_advice();
-        // An exec is what a start asks for: told now, before a quick end of it is seen.
-        self.answer_changed();
+        self.await_settling(id);
     }
 
     fn exited(&mut self, id: Id, exit: Exit, by_opm: bool, lived: u64) {

@@ -103,6 +103,7 @@ impl<K: Kernel> Daemon<K> {
                 Timer::Memory(id) => self.measure(id),
                 Timer::Request(number) => late.push(number),
                 Timer::Log(id) => self.look_at_logs(id),
+                Timer::Settling(id) => drop(self.waiters.changed.insert(id)),
                 // What is dirty is written in every turn.
                 Timer::Ledger => {}
             }

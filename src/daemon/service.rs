@@ -6,7 +6,7 @@ use crate::service::machine::{Ending, Goal, Machine, Phase, Time};
 use crate::service::signal::Signal;
 use crate::service::spec::{Definition, Id, Restart};
 use crate::service::time::rfc3339;
-use crate::service::units::Span;
+use crate::service::units::{Span, human_left};
 use crate::sys::Errno;
 use crate::wire::{LastExit, Status};
 
@@ -229,6 +229,48 @@ impl Service {
     /// A copy of the note, to be told.
     pub fn reason(&self) -> Option<String> {
         self.note.as_deref().map(str::to_owned)
+    }
+
+    /// Why it is not plainly online. What one that is stopping waits for, its tree knows better.
+    pub fn why(&self, now: Time) -> Option<String> {
+        let is_down = match self.machine.phase() {
+            Phase::Up { ready: true, .. } => return None,
+            Phase::Up { .. } => return self.reason().or_else(|| Some("not ready".to_owned())),
+            Phase::Down(_) if self.halted => return None,
+            Phase::Down(_) if self.is_done() => return Some("has done its work".to_owned()),
+            Phase::Cooldown { .. } | Phase::Failed(_) => self.note.is_none(),
+            Phase::Down(_)
+            | Phase::Starting { .. }
+            | Phase::Lingering { .. }
+            | Phase::Stopping { .. } => false,
+        };
+        let exit = self.exit.filter(|_| is_down).map(|exit| match exit_parts(Some(exit)) {
+            (Some(code), _) => format!("exit {code}, "),
+            (None, Some(signal)) => format!("signal {signal}, "),
+            (None, None) => "exit unknown, ".to_owned(),
+        });
+        self.outlook(now).map(|outlook| exit.unwrap_or_default() + &outlook)
+    }
+
+    /// What comes of it, for events: they have said how it ended.
+    pub fn outlook(&self, now: Time) -> Option<String> {
+        match self.machine.phase() {
+            Phase::Cooldown { since, delay, .. } => {
+                let left = since.saturating_add(*delay).saturating_sub(now);
+                let why = self.reason().map_or(String::new(), |why| why + ", ");
+                Some(format!("{why}restart in {}", human_left(left)))
+            }
+            Phase::Failed(_) => self.reason().or_else(|| match self.machine.deaths() {
+                0 => Some("not restarted".to_owned()),
+                1 => Some("1 quick death".to_owned()),
+                deaths => Some(format!("{deaths} quick deaths")),
+            }),
+            Phase::Down(_)
+            | Phase::Starting { .. }
+            | Phase::Up { .. }
+            | Phase::Lingering { .. }
+            | Phase::Stopping { .. } => self.reason(),
+        }
     }
 
     /// Whether something of it may live, or is about to.

@@ -20,6 +20,8 @@ pub(crate) enum Timer {
     Request(u64),
     /// A look at the logs of a service.
     Log(Id),
+    /// A service that was started has settled, if it is still up.
+    Settling(Id),
     /// What could not be written is tried again.
     Ledger,
 }

@@ -100,6 +100,14 @@ pub fn human_uptime(ms: u64) -> String {
     }
 }
 
+/// How long it still takes, rounded up to what its unit shows: `200ms 3s 4m`.
+pub fn human_left(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms}ms"),
+        _ => human_uptime(ms.div_ceil(1_000) * 1_000),
+    }
+}
+
 /// Memory with one decimal, as PM2 prints it: `0b 512b 12.3mb 1.0gb`.
 pub fn human_bytes(bytes: u64) -> String {
     let units = [("kb", 1u64 << 10), ("mb", 1 << 20), ("gb", 1 << 30), ("tb", 1 << 40)];
@@ -219,6 +227,9 @@ mod tests {
             (5 * 86_400_000, "5d"),
         ] {
             assert_eq!(human_uptime(ms), text);
+        }
+        for (ms, text) in [(0, "0ms"), (250, "250ms"), (1_001, "2s"), (59_500, "1m")] {
+            assert_eq!(human_left(ms), text);
         }
         for (bytes, text) in [
             (0, "0b"),

@@ -290,10 +290,13 @@ pub struct Row {
     pub processes: Option<u32>,
     pub generation: u64,
     pub adopted: bool,
-    pub command: String,
-    pub cwd: String,
+    /// Why it is not plainly online, if there is something to say.
+    pub why: Option<String>,
+    pub ready: bool,
     /// RFC 3339: when it is started again, while it waits for that.
     pub next_at: Option<String>,
+    pub command: String,
+    pub cwd: String,
 }
 
 /// Rows as lists of their fields: `ls` of a thousand services reads half the bytes in half the
@@ -304,25 +307,25 @@ mod without_keys {
 
     #[rustfmt::skip]
     type Fields = (
-        Id, String, Option<i32>, Option<u64>, u64, Status, Option<f64>, Option<u64>, bool,
-        Option<u32>, u64, bool, String, String, Option<String>,
+        (Id, String, Option<i32>, Option<u64>, u64, Status, Option<f64>, Option<u64>, bool),
+        (Option<u32>, u64, bool, Option<String>, bool, Option<String>, String, String),
     );
 
-    /// The same fields in the same order, both ways.
+    /// The same fields in the same order, both ways; a tuple of serde's has at most 16.
     #[rustfmt::skip]
     macro_rules! fields {
         ($with:ident) => {
             $with!(
-                id, name, pid, uptime_ms, restarts, status, cpu_percent, memory_bytes, watching,
-                processes, generation, adopted, command, cwd, next_at
+                (id, name, pid, uptime_ms, restarts, status, cpu_percent, memory_bytes, watching),
+                (processes, generation, adopted, why, ready, next_at, command, cwd)
             )
         };
     }
 
     pub(super) fn serialize<S: Serializer>(rows: &[Row], to: S) -> Result<S::Ok, S::Error> {
         macro_rules! list {
-            ($($field:ident),*) => {
-                |Row { $($field),* }| ($($field),*)
+            (($($first:ident),*), ($($second:ident),*)) => {
+                |Row { $($first,)* $($second),* }| (($($first),*), ($($second),*))
             };
         }
         to.collect_seq(rows.iter().map(fields!(list)))
@@ -330,8 +333,8 @@ mod without_keys {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Row>, D::Error> {
         macro_rules! row {
-            ($($field:ident),*) => {
-                |($($field),*): Fields| Row { $($field),* }
+            (($($first:ident),*), ($($second:ident),*)) => {
+                |(($($first),*), ($($second),*)): Fields| Row { $($first,)* $($second),* }
             };
         }
         Ok(Vec::deserialize(from)?.into_iter().map(fields!(row)).collect())
@@ -347,7 +350,6 @@ pub struct Info {
     /// RFC 3339.
     pub started_at: Option<String>,
     pub last_exit: Option<LastExit>,
-    pub ready: bool,
     pub pattern: String,
     /// As [`Spec::options`] gives them.
     pub policy: Map<String, Value>,
@@ -370,7 +372,7 @@ pub struct Info {
     /// It has ended, as its policy says that it may: nothing is wrong with it.
     #[serde(default)]
     pub done: bool,
-    /// Why it is where it is, if there is something to say (errored, stopping for long).
+    /// What else an operator should know of it.
     pub note: Option<String>,
 }
 

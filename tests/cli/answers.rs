@@ -25,9 +25,15 @@ pub(crate) fn row(id: u32, name: &str, status: Status) -> Row {
         processes: up.then_some(2),
         generation: 17,
         adopted: false,
+        why: match status {
+            Status::Waiting => Some("exit 3, restart in 58m".into()),
+            Status::Errored => Some("signal KILL, 11 quick deaths".into()),
+            _ => None,
+        },
+        ready: up,
+        next_at: (status == Status::Waiting).then(|| "2026-01-02T03:04:07.000Z".into()),
         command: "node server.js".into(),
         cwd: "/srv/app".into(),
-        next_at: (status == Status::Waiting).then(|| "2026-01-02T03:04:07.000Z".into()),
     }
 }
 
@@ -52,7 +58,6 @@ pub(crate) fn info(row: Row) -> Info {
             at: Some("2026-01-02T03:04:04.000Z".into()),
             lived_ms: None,
         }),
-        ready: up,
         pattern: "server.js".into(),
         policy: Spec::new("web".into(), vec!["x".into()], "/".into()).options(),
         attributes: attributes(up),
@@ -71,7 +76,7 @@ pub(crate) fn info(row: Row) -> Info {
         env_keys: vec!["PATH".into(), "SECRET".into()],
         cgroup: None,
         done: false,
-        note: (!up).then(|| "too many quick deaths".into()),
+        note: (!up).then(|| "nofile 600 instead of 700".into()),
         row,
     }
 }

@@ -1,9 +1,11 @@
 //! The command as a script sees it: words in; stdout, stderr and exit code out.
 #![expect(clippy::unwrap_used, reason = "a test may end where it fails")]
 mod answers;
+mod completions;
 mod fake;
 mod launch;
 mod logs;
+mod metrics;
 mod start;
 
 use answers::{answer, event};
@@ -18,7 +20,16 @@ fn help_is_as_written() {
     let scratch = Scratch::new();
     let mut text = transcripts(
         &scratch,
-        &[&["--help"], &["--version"], &["-v"], &["version"], &["help", "ls"]],
+        &[
+            &[],
+            &["--help"],
+            &["--version"],
+            &["-v"],
+            &["version"],
+            &["help", "ls"],
+            &["help", "targets"],
+            &["help", "exit-codes"],
+        ],
     );
     for entry in ENTRIES {
         text.push_str(&scratch.transcript(&[entry.name, "--help"]));
@@ -40,11 +51,10 @@ fn help_explains_init_too() {
 fn errors_of_usage_are_one_line_and_exit_2() {
     let scratch = Scratch::new();
     let lines: &[&[&str]] = &[
-        &[],
         &["frobnicate"],
         &["reload"],
         &["trigger", "web"],
-        &["monit"],
+        &["monitor"],
         &["install", "x"],
         &["deploy", "production"],
         &["link"],
@@ -73,6 +83,13 @@ fn errors_of_usage_are_one_line_and_exit_2() {
         &["stop", "web,,api"],
         &["stop", ""],
         &["ls", "--format", "xml"],
+        &["ls", "--sort", "size"],
+        &["ls", "--sort", "cpu:up"],
+        &["ls", "--filter", "status"],
+        &["ls", "--filter", "state=online"],
+        &["completions"],
+        &["completions", "csh"],
+        &["metrics", "--listen", "9637"],
         &["signal", "web"],
         &["signal", "web", "NOPE"],
         &["wait", "web"],
@@ -139,6 +156,13 @@ fn what_the_daemon_answers_is_said_as_written() {
         &["ls"],
         &["list", "--no-usage"],
         &["ps", "--format", "json"],
+        &["ls", "--sort", "restarts", "--filter", "status=errored,waiting"],
+        &["ls", "--sort", "cpu:desc"],
+        &["ls", "--filter", "ready=true"],
+        &["ls", "--filter", "name=nope"],
+        &["ls", "--watch"],
+        &["top"],
+        &["metrics"],
         &["info", "web"],
         &["info", "all"],
         &["show", "0", "--format", "json"],

@@ -81,6 +81,47 @@ fn following_the_logs_of_removed_services_ends() {
 }
 
 #[test]
+fn what_dies_at_once_is_not_said_to_be_online_and_ls_says_why() {
+    isolated(here!(), |rig| {
+        let start = |name: &str, options: &[&str], script: &str| {
+            let words = [&["start", "--name", name], options, &["--", "sh", "-c", script]].concat();
+            rig.ok(&words)
+        };
+        let why = |name: &str| {
+            let rows = rig.json(&["ls", name]);
+            rows[0]["why"].as_str().map(str::to_owned)
+        };
+        let never = ["--restart", "never"];
+        let text = start("bad", &["--restart-delay", "1h"], "exit 3");
+        assert_eq!(text, "bad: waiting (id 0): exit 3, restart in 1h\n");
+        let text = start("once", &never, "kill -KILL $$");
+        assert_eq!(text, "once: errored (id 1): signal KILL, not restarted\n");
+        let text = start("job", &never, "exit 0");
+        assert_eq!(text, "job: stopped (id 2): has done its work\n");
+        let text = start("loop", &["--min-uptime", "0s"], "exit 7");
+        assert!(text.starts_with("loop: ") && !text.contains("pid"), "{text}");
+        rig.ok(&["stop", "loop"]);
+        assert_eq!(why("loop"), None, "it was asked for");
+        assert!(start("web", &[], "exec sleep 1000").starts_with("web: online (id 4, pid "));
+        assert_eq!(
+            (why("web"), rig.json(&["ls", "web"])[0]["ready"].as_bool()),
+            (None, Some(true))
+        );
+        let text = start("quick", &["--max-restarts", "0"], "exit 3");
+        assert_eq!(text, "quick: errored (id 5): exit 3, 1 quick death\n");
+        // What a daemon did not see itself, it has on record.
+        rig.kill_daemon();
+        assert_eq!(why("quick").as_deref(), Some("exit 3, 1 quick death"));
+        let left = why("bad").unwrap();
+        assert!(left.starts_with("exit 3, restart in "), "{left}");
+        let table = rig.ok(&["ls"]);
+        let heads: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
+        assert_eq!(heads, ["id", "name", "pid", "uptime", "↺", "status", "why", "cpu", "mem"]);
+        assert!(!rig.ok(&["ls", "web"]).contains("why"), "nothing is to be said of it");
+    });
+}
+
+#[test]
 fn what_has_done_its_work_is_healthy() {
     isolated(here!(), |rig| {
         rig.start("web", "sleep");

@@ -66,7 +66,7 @@ fn umask_nice_value_and_limits_are_the_definers_whoever_wakes_the_daemon() {
         ok_after(rig, "umask 0177", &["restore"]);
         assert_eq!(seen(rig, "web"), web);
         let text = rig.ok(&["info", "web"]);
-        assert!(text.contains("umask            0027\nnice             3\n"), "{text}");
+        assert!(text.contains("\numask        0027\nnice         3\n"), "{text}");
         assert!(text.contains("nofile 400") && text.contains("core 4096"), "{text}");
     });
 }

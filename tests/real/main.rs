@@ -30,6 +30,7 @@ mod instances;
 mod law;
 mod listen;
 mod logs;
+mod look;
 mod many;
 mod once;
 mod options;

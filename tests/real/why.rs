@@ -23,7 +23,7 @@ fn deaths_and_last_words_are_told() {
         let (text, json) = why(rig, "web");
         for part in [
             "web: errored since ",
-            "\nwhy: 2 quick deaths in a row\n",
+            "\nwhy: 2 quick deaths\n",
             "last deaths (2 quick in a row, 1 forgiven):\n  code 3 at ",
             "\n  no such table: users\n",
             "\nnext: mend what ended it, then opm start web\n",

@@ -5,7 +5,7 @@ use super::wait::{Condition, NO_SERVICE, Pending};
 use crate::daemon::service::Service;
 use crate::daemon::{ClientId, Daemon};
 use crate::service::context::Context;
-use crate::service::machine::{Ending, Generation, Goal, Input, Machine, Past};
+use crate::service::machine::{Ending, Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Env, Id, Spec};
 use crate::sys::{Errno, Kernel, describe};
 use crate::wire::{Failure, code};
@@ -121,8 +121,7 @@ impl<K: Kernel> Daemon<K> {
             pending.warn(id, warnings);
         }
         for id in ids {
-            let after = self.services.get(id).map_or(0, |service| service.emptied);
-            pending.wait(id, Condition::Up(Generation(after)));
+            pending.wait(id, Condition::Up(self.before_start(id)));
             self.wake_up(id, Input::Start, &mut pending);
         }
         let replaced_ids: Vec<Id> = replaced.iter().map(|(_, id, _)| *id).collect();

@@ -216,8 +216,8 @@ impl<K: Kernel> Daemon<K> {
         // One that is starting is not stopped for a restart: its exec is the fresh one.
         let fresh = u64::from(status == Status::Starting);
         let after = match input {
-            Input::Restart => service.generation.saturating_sub(fresh),
-            _ => service.emptied,
+            Input::Restart => Generation(service.generation.saturating_sub(fresh)),
+            _ => self.before_start(id),
         };
         if !service.is_live() {
             let spec = service.definition.spec.clone();
@@ -229,11 +229,20 @@ impl<K: Kernel> Daemon<K> {
                 Ok(warnings) => pending.warn(id, warnings),
             }
         }
-        pending.wait(id, Condition::Up(Generation(after)));
+        pending.wait(id, Condition::Up(after));
         if matches!(pending.on_done, OnDone::Summarize { .. }) {
             self.services.get_mut(id).into_iter().for_each(|service| service.machine.reset());
         }
         self.wake_up(id, input, pending);
+    }
+
+    /// The last incarnation that is not what a start asks for.
+    fn before_start(&self, id: Id) -> Generation {
+        let of = |service: &Service| match service.status() {
+            Status::Stopping => service.generation,
+            _ => service.emptied,
+        };
+        Generation(self.services.get(id).map_or(0, of))
     }
 
     /// Starts or restarts by the operator's wish: a note of the past is past. Says if its files

@@ -96,6 +96,7 @@ impl<K: Kernel> Daemon<K> {
     fn row(&mut self, id: Id, used: Option<&Usage>) -> Option<Row> {
         let (now, wall) = (self.now, self.kernel.wall());
         let page = self.kernel.page_size();
+        let waits_for = self.waits_for(id);
         let service = self.services.get_mut(id)?;
         let phase = service.machine.phase();
         let up = matches!(phase, Phase::Up { .. } | Phase::Stopping { .. });
@@ -139,9 +140,11 @@ impl<K: Kernel> Daemon<K> {
             processes: used.and_then(|used| u32::try_from(used.pids.len()).ok()),
             generation: service.generation,
             adopted,
+            why: waits_for.or_else(|| service.why(now)),
+            ready: service.machine.is_ready(),
+            next_at,
             command: service.definition.spec.command_line(),
             cwd: service.definition.spec.cwd.clone(),
-            next_at,
         })
     }
 
@@ -191,7 +194,6 @@ impl<K: Kernel> Daemon<K> {
             last_exit: service
                 .last_death()
                 .map(|death| LastExit { lived_ms: None, ..death.told() }),
-            ready: service.machine.is_ready(),
             pattern: pattern_of_argv(&service.definition.spec.command),
             policy: service.definition.spec.options(),
             attributes: self.kernel.unusual(attributes),
@@ -212,7 +214,9 @@ impl<K: Kernel> Daemon<K> {
     /// What there is to say of where it stands, and of what it lacks.
     pub(super) fn note(&self, id: Id) -> Option<String> {
         let service = self.services.get(id)?;
-        let note = self.stopping_note(id).or_else(|| service.reason());
+        let is_errored = service.status() == Status::Errored;
+        let outlook = || service.outlook(self.now).filter(|_| is_errored);
+        let note = self.waits_for(id).or_else(|| service.reason()).or_else(outlook);
         let note = note.or_else(|| self.log_trouble(service));
         let note = note.or_else(|| self.monitors.watches.trouble(id).map(str::to_owned));
         note.or_else(|| self.kernel.lacking(&service.definition.attributes()))
@@ -232,7 +236,8 @@ impl<K: Kernel> Daemon<K> {
         env.map(|(name, value)| (name.to_owned(), value.into_owned())).collect()
     }
 
-    fn stopping_note(&self, id: Id) -> Option<String> {
+    /// What keeps the next incarnation of a service waiting, while the old one drains.
+    pub(super) fn waits_for(&self, id: Id) -> Option<String> {
         let tree = self.trees.get(id).filter(|tree| tree.exit.is_some())?;
         let killed = if tree.kills > 0 { ", killed already" } else { "" };
         let (ours, unsure) = self.rest(id);

@@ -6,12 +6,14 @@ use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::daemon::{ClientId, Daemon, Leave};
 use crate::mutant::mutant;
 use crate::process::Pid;
-use crate::service::machine::{Generation, Goal, Time};
+use crate::service::machine::{Generation, Goal, Phase, Time};
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, describe};
 use crate::wire::{Outcome, Reply, Status, Until, code};
 use std::collections::VecDeque;
 
+/// What ends sooner after its exec was never up, to whoever started it.
+const SETTLE_MS: Time = 50;
 /// SIGKILL rounds after which a stop is answered with the name of what resists.
 const KILLS_MAX: u32 = 5;
 
@@ -160,12 +162,14 @@ impl<K: Kernel> Daemon<K> {
         if pending.total == 0 {
             return self.finish(pending);
         }
-        for id in pending.conditions.keys() {
-            self.waiters.changed.insert(*id);
-        }
+        let ids: Vec<Id> = pending.conditions.keys().copied().collect();
         self.waiters.last += 1;
         self.timers.set(Timer::Request(self.waiters.last), pending.deadline);
         self.waiters.pending.insert(self.waiters.last, pending);
+        for id in ids {
+            self.waiters.changed.insert(id);
+            self.await_settling(id);
+        }
     }
 
     /// Answers what the services that changed in this turn have made true.
@@ -287,30 +291,18 @@ impl<K: Kernel> Daemon<K> {
         }
         let say = |text: &str| Some(done(format!("{name}: {text}")));
         let fail = |text: &str| Some(failed(code::FAILED, format!("{name}: {text}")));
-        let why = || fail(&service.reason().unwrap_or_else(|| format!("it is {}", status.word())));
+        let is_it = || format!("it is {}", status.word());
+        let why = || fail(&service.why(self.now).unwrap_or_else(is_it));
         let goal = service.machine.goal();
         match (condition, status) {
-            (Condition::Up(after), Status::Online) => {
-                let again = service.machine.generation()? > after || mutant("early_reply");
-                let killed = service.killed.filter(|killed| killed.generation >= after);
-                let text = |killed| format!("{name}: was stopped first ({killed})");
-                again.then(|| Outcome {
-                    warnings: killed.map(text).into_iter().collect(),
-                    ..done(format!("{name}: online (id {id}, pid {})", service.pid))
-                })
-            }
+            (Condition::Up(after), _) => self.verdict_up(service, after),
             (Condition::Ready(after), _)
                 if service.machine.is_ready() && service.generation > after.0 =>
             {
                 say(&format!("ready (id {id}, pid {})", service.pid))
             }
             (Condition::Ready(after), _) if service.emptied > after.0 => why(),
-            (Condition::Up(after), Status::Errored | Status::Waiting)
-                if service.generation > after.0 =>
-            {
-                why()
-            }
-            (Condition::Up(_) | Condition::Ready(_), Status::Errored | Status::Stopped) => why(),
+            (Condition::Ready(_), Status::Errored | Status::Stopped) => why(),
             (Condition::Down(_), Status::Stopped | Status::Errored) => {
                 say(&format!("stopped{}", service.kill_words()))
             }
@@ -330,13 +322,48 @@ impl<K: Kernel> Daemon<K> {
                 say(status.word())
             }
             (
-                Condition::Up(_)
-                | Condition::Ready(_)
-                | Condition::Down(_)
-                | Condition::Gone
-                | Condition::Status(_),
+                Condition::Ready(_) | Condition::Down(_) | Condition::Gone | Condition::Status(_),
                 _,
             ) => None,
+        }
+    }
+
+    /// Whether one that was started is up, or has ended since, or can't be started.
+    fn verdict_up(&self, service: &Service, after: Generation) -> Option<Outcome> {
+        let (id, name, status) = (service.id, service.name(), service.status());
+        let is_new = service.machine.generation().is_some_and(|live| live > after);
+        let has_exited = is_new && self.trees.get(id).is_some_and(|tree| tree.exit.is_some());
+        let has_ended = service.emptied > after.0 || has_exited;
+        let why = self.waits_for(id).or_else(|| service.why(self.now));
+        if has_ended && !service.halted && service.launch_error.is_none() {
+            let why = why.unwrap_or_else(|| "it ended at once, and is started again".to_owned());
+            return Some(done(format!("{name}: {} (id {id}): {why}", status.word())));
+        }
+        match (status, service.machine.phase()) {
+            (Status::Online, Phase::Up { since, .. }) => {
+                let is_settled = self.now >= since.saturating_add(SETTLE_MS);
+                let killed = service.killed.filter(|killed| killed.generation >= after);
+                let text = |killed| format!("{name}: was stopped first ({killed})");
+                (is_new && is_settled || mutant("early_reply")).then(|| Outcome {
+                    warnings: killed.map(text).into_iter().collect(),
+                    ..done(format!("{name}: online (id {id}, pid {})", service.pid))
+                })
+            }
+            (Status::Waiting, _) if service.generation <= after.0 => None,
+            (Status::Errored | Status::Stopped | Status::Waiting, _) => {
+                let why = why.unwrap_or_else(|| format!("it is {}", status.word()));
+                Some(failed(code::FAILED, format!("{name}: {why}")))
+            }
+            (Status::Online | Status::Starting | Status::Stopping, _) => None,
+        }
+    }
+
+    /// Sees to it that whoever waits for a start is answered when it has settled.
+    pub(in crate::daemon) fn await_settling(&mut self, id: Id) {
+        let is_up = self.services.get(id).is_some_and(|s| s.status() == Status::Online);
+        let is_start = |(_, condition): &(u64, Condition)| matches!(condition, Condition::Up(_));
+        if is_up && self.waiters.of(id).iter().any(is_start) {
+            self.timers.set(Timer::Settling(id), Some(self.now + SETTLE_MS));
         }
     }
 
