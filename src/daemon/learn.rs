@@ -11,7 +11,7 @@ use crate::mutant::mutant;
 use crate::process::journal_format::{SIGNATURE_OFFSET, Signature, State, slot_offset};
 use crate::process::mark::{EnvMark, LimitMark};
 use crate::process::stat::parse_cmdline;
-use crate::process::{Exit, Identity, Namespace, Pid};
+use crate::process::{Exit, INITIAL_PID_NAMESPACE, Identity, Namespace, Pid};
 use crate::service::context::search_path;
 use crate::service::environment::{carried_paths, environment, in_home, log_paths};
 use crate::service::machine::{Action, Ending, Fault, Generation, Input, Phase};
@@ -101,7 +101,8 @@ impl<K: Kernel> Daemon<K> {
         let at = self.kernel.wall();
         let Some(service) = self.services.get_mut(id) else { return };
         let is_killed = exit == Exit::Signal(libc::SIGKILL) && !by_opm;
-        let oom = is_killed && self.kernel.was_out_of_memory(service.pid);
+        let is_known = self.ledger.header.pid_namespace == INITIAL_PID_NAMESPACE;
+        let oom = is_killed && is_known && self.kernel.was_out_of_memory(service.pid);
         service.died(Death { at, exit, by_opm, oom, lived: Some(lived) });
         service.note = oom.then(|| OUT_OF_MEMORY.into());
     }

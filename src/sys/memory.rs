@@ -1,6 +1,6 @@
 //! How much memory a process has, and whether it died of having too much.
 use super::guarded;
-use crate::process::{INITIAL_PID_NAMESPACE, Pid};
+use crate::process::Pid;
 use rustix::fs::{Mode, OFlags};
 use rustix::time::ClockId;
 
@@ -19,12 +19,9 @@ pub fn proportional(pid: Pid) -> Option<u64> {
     Some(kilobytes << 10)
 }
 
-/// Whether the kernel's log says that it has just killed this process for want of memory. It knows
-/// processes by their numbers in the initial PID namespace.
+/// Whether the kernel's log says that it has just killed this process for want of memory. For the
+/// initial PID namespace alone: by their numbers there the log knows processes.
 pub fn was_out_of(pid: Pid) -> bool {
-    if super::procfs::pid_namespace() != INITIAL_PID_NAMESPACE {
-        return false;
-    }
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let Ok(log) = rustix::fs::open("/dev/kmsg", flags, Mode::empty()) else { return false };
     let now = rustix::time::clock_gettime(ClockId::Monotonic).tv_sec;
