@@ -97,12 +97,14 @@ fn a_service_is_restarted_at_its_times() {
         let pid = rig.start_with("web", &["--cron", "*/2 * * * * *"], "sleep");
         assert_eq!(rig.until_replaced("web", pid).restarts, 1);
         assert_eq!(reasons(rig, "web", "exited")[0].as_deref(), Some("cron"));
+        rig.ok(&["start", "--name", "year", "--cron", "@yearly", "--", "sleep", "9"]);
+        assert!(rig.ok(&["ls", "year"]).contains(" next in "));
         let words = ["start", "--cron", "TZ=Nowhere/AtAll @daily", "--", "sleep", "9"];
         let said = rig.refused(2, &words);
         assert!(said.contains("Nowhere/AtAll") && said.contains("no time zone"), "{said}");
         let said = rig.refused(2, &["start", "--cron", "0 25 * * *", "--", "sleep", "9"]);
         assert!(said.contains("--cron: bad schedule") && said.contains("no hour"), "{said}");
-        assert_eq!(rig.rows().len(), 1);
+        assert_eq!(rig.rows().len(), 2);
     });
 }
 

@@ -8,6 +8,7 @@ use crate::service::environment::{environment, in_home, log_paths};
 use crate::service::machine::Phase;
 use crate::service::spec::{Env, Id};
 use crate::service::time::rfc3339;
+use crate::service::units::human_uptime;
 use crate::sys::{Kernel, describe};
 use crate::wire::{
     Failure, Health, Identity, Info, LastExit, LogFiles, PROTOCOL, Reply, Row, Status,
@@ -112,6 +113,7 @@ impl<K: Kernel> Daemon<K> {
             | Phase::Lingering { .. }
             | Phase::Stopping { .. } => self.monitors.crons.next(id).map(rfc3339),
         };
+        let due = self.monitors.crons.next(id).map(|at| human_uptime(at.saturating_sub(wall)));
         let tree = self.trees.get(id);
         let since = tree.filter(|tree| tree.exit.is_none() && up).map(|tree| tree.since);
         let adopted = tree.is_some_and(|tree| tree.adopted);
@@ -140,7 +142,9 @@ impl<K: Kernel> Daemon<K> {
             processes: used.and_then(|used| u32::try_from(used.pids.len()).ok()),
             generation: service.generation,
             adopted,
-            why: waits_for.or_else(|| service.why(now)),
+            why: waits_for
+                .or_else(|| service.why(now))
+                .or_else(|| due.map(|left| format!("next in {left}"))),
             ready: service.machine.is_ready(),
             next_at,
             command: service.definition.spec.command_line(),
