@@ -76,9 +76,7 @@ enum Move {
     /// It sees that a leader has left something behind that lives.
     Judge,
     /// A monitor looks at the newest incarnation: it does its work, or another one is better.
-    Advise {
-        ready: bool,
-    },
+    Advise(fn(Generation) -> Input),
     Deliver(usize),
     Double(usize),
     Elapse,
@@ -105,6 +103,7 @@ fn rank(input: &Input) -> (u8, u64, u8) {
         Input::Emptied(g) => (8, g.0, 0),
         Input::Ready(g) => (9, g.0, 0),
         Input::Renew(g) => (10, g.0, 0),
+        Input::Fail(g) => (11, g.0, 0),
     }
 }
 
@@ -144,7 +143,7 @@ impl World {
             moves.extend([Ending::Clean, Ending::Final, Ending::Failure].map(Move::Sweep));
             moves.push(Move::Judge);
             if !self.watched.is_empty() && self.inbox.is_empty() {
-                moves.extend([false, true].map(|ready| Move::Advise { ready }));
+                moves.extend([Input::Ready, Input::Renew, Input::Fail].map(Move::Advise));
             }
             moves.extend((0..self.inbox.len()).map(Move::Double));
         }
@@ -173,10 +172,11 @@ impl World {
                 let left = self.procs.iter().find(|p| !p.leader).map(|p| p.generation);
                 self.inbox.extend(left.map(Input::Daemonized));
             }
-            Move::Advise { ready } => {
+            Move::Advise(advice) => {
                 let newest = self.watched.iter().map(|watched| watched.generation).max().unwrap();
-                self.ready |= ready;
-                self.inbox.push(if ready { Input::Ready(newest) } else { Input::Renew(newest) });
+                let advice = advice(newest);
+                self.ready |= matches!(advice, Input::Ready(_));
+                self.inbox.push(advice);
             }
             Move::Deliver(index) => {
                 let input = self.inbox.remove(index);
@@ -227,7 +227,7 @@ impl World {
         let spawning = self.spawning.take();
         let alive = self.machine.generation().filter(|g| Some(*g) != spawning);
         let past = match (alive, self.machine.phase()) {
-            (Some(generation), _) => Past::Alive { generation, since: self.now },
+            (Some(generation), _) => Past::Alive { generation, since: self.now, ready: self.ready },
             (None, Phase::Failed(_)) => Past::Failed,
             _ if self.machine.goal() == Goal::Up => Past::Due { delay: 0 },
             _ => Past::Down,
@@ -237,7 +237,7 @@ impl World {
         self.machine = Machine::resume(policy, goal, deaths, 0, past, self.now);
         self.inbox.clear();
         self.watched = alive.map_or(vec![], |generation| vec![Watched { generation, told: false }]);
-        self.ready = alive.is_some();
+        self.ready &= alive.is_some();
         if alive.is_some() && goal == Goal::Down {
             self.feed(Input::Stop);
         }
@@ -335,6 +335,7 @@ fn renumber(input: Input, g: impl Fn(Generation) -> Generation) -> Input {
         Input::Spawned(n) => Input::Spawned(g(n)),
         Input::Ready(n) => Input::Ready(g(n)),
         Input::Renew(n) => Input::Renew(g(n)),
+        Input::Fail(n) => Input::Fail(g(n)),
         Input::SpawnFailed(n, fault) => Input::SpawnFailed(g(n), fault),
         Input::LeaderExited(n, ending) => Input::LeaderExited(g(n), ending),
         Input::Daemonized(n) => Input::Daemonized(g(n)),

@@ -86,6 +86,7 @@ pub(super) fn start(command: Command) -> Command {
     let cwd = "working directory [default: the current one]";
     options(shape(command, name, cwd), true)
         .arg(only())
+        .arg(wait_ready())
         .arg(update_env())
         .arg(reset_env())
         .arg(force())
@@ -99,6 +100,14 @@ fn only() -> Arg {
 /// Of a process file of PM2's.
 fn env_set() -> Arg {
     option("env", "NAME", "of a file of PM2's: take env_NAME over env")
+}
+
+fn wait_ready() -> Arg {
+    switch("wait", "return when it is ready, not when it is exec'd")
+}
+
+pub(super) fn stop(command: Command) -> Command {
+    target(command).arg(switch("with-dependants", "and those that depend on them, these first"))
 }
 
 fn update_env() -> Arg {
@@ -283,6 +292,7 @@ pub(super) fn import(command: Command) -> Command {
         .arg(Arg::new("file").value_name("FILE").required(true).help("process file; - is stdin"))
         .arg(only())
         .arg(env_set())
+        .arg(wait_ready())
         .arg(force())
 }
 

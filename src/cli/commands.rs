@@ -38,7 +38,7 @@ pub const ENTRIES: &[Entry] = &[
         "stop",
         &["kill"],
         "stop services; returns when all of it is gone",
-        args::target,
+        args::stop,
         services::stop,
     ),
     entry("restart", &[], "stop, then start again", args::restart, services::restart),

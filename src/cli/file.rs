@@ -220,8 +220,8 @@ pub(super) fn carry_out(call: &Call, declared: Declared, replace: bool) -> Done 
     if replace && call.has("update-env") {
         environment::update(call, &target_of(&specs), |_| true)?;
     }
-    let force = call.has("force");
-    let request = Request::Define { specs, base, force, keep: true, replace };
+    let (force, wait) = (call.has("force"), call.has("wait"));
+    let request = Request::Define { specs, base, force, keep: true, replace, wait };
     outcomes(&call.client.demand(&request)?)
 }
 

@@ -74,15 +74,23 @@ fn usage(own: String, command: &Command, positionals: &[&Arg], options: &[&Arg])
     text
 }
 
+/// What is wider in the first column has a line of its own.
+const LEFT_COLUMNS_MAX: usize = 26;
+
 /// Two columns, the second one aligned, its lines too.
 fn section(text: &mut String, title: &str, rows: Vec<(String, String)>) {
     if rows.is_empty() {
         return;
     }
-    let width = rows.iter().map(|(left, _)| left.len()).max().unwrap_or(0);
+    let widths = rows.iter().map(|(left, _)| left.len());
+    let width = widths.filter(|width| *width <= LEFT_COLUMNS_MAX).max().unwrap_or(0);
     text.push_str(&format!("\n{title}:\n"));
     for (left, right) in rows {
         let mut left = left.as_str();
+        if left.len() > width {
+            text.push_str(&format!("  {left}\n"));
+            left = "";
+        }
         for line in right.split('\n') {
             let row = format!("  {left:width$}  {line}");
             text.push_str(&format!("{}\n", row.trim_end()));

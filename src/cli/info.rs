@@ -98,6 +98,7 @@ fn facts(info: &Info, others: Vec<Fact>, column: usize, look: Look) -> Vec<Fact>
         ("status", Some(join(&status))),
         ("why", row.why.as_deref().map(escape)),
         ("next start", row.next_at.clone()),
+        ("says", info.status_text.as_deref().map(escape)),
         ("note", note.as_deref().map(escape)),
         ("last exit", info.last_exit.as_ref().map(|exit| escape(&last_exit(exit)))),
         ("restarts", Some(join(&restarts))),

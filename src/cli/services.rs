@@ -12,7 +12,8 @@ use crate::wire::{Event, Info, Outcome, Reply, Request, Row, Scale, Status, Unti
 use serde_json::{Map, Value};
 
 pub(super) fn stop(call: &Call) -> Done {
-    act(call, |target| Request::Stop { target })
+    let dependants = call.flag("with-dependants");
+    act(call, |target| Request::Stop { target, dependants })
 }
 
 pub(super) fn restart(call: &Call) -> Done {
@@ -26,7 +27,7 @@ pub(super) fn restart(call: &Call) -> Done {
     update_environment(call)?;
     // What is down is not restarted, to PM2, and counts no restart.
     if call.client.is_pm2 && !pm2::is_up(&call.client, &call.target())? {
-        return act(call, |target| Request::Start { target, force: false });
+        return act(call, |target| Request::Start { target, force: false, wait: false });
     }
     act(call, |target| Request::Restart { target })
 }

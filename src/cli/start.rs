@@ -73,8 +73,17 @@ fn start_one(call: &Call, target: &str, words: Vec<String>, stray: Option<&str>)
 }
 
 /// What `start` takes for a service that exists, too.
-const FOR_ALL: [&str; 8] =
-    ["target", "words", "update-env", "reset-env", "force", "only", "no-daemon-start", "help"];
+const FOR_ALL: [&str; 9] = [
+    "target",
+    "words",
+    "update-env",
+    "reset-env",
+    "force",
+    "only",
+    "wait",
+    "no-daemon-start",
+    "help",
+];
 
 /// The first option that shapes a new service, and means nothing for one that exists.
 fn shaping(call: &Call) -> Option<String> {
@@ -109,7 +118,11 @@ fn start_several(call: &Call, words: &[String], shaped: bool) -> Done {
     if !shaped {
         update_those_down(call, &target)?;
     }
-    let request = Request::Start { target: target.clone(), force: call.flag("force") };
+    let request = Request::Start {
+        target: target.clone(),
+        force: call.flag("force"),
+        wait: call.flag("wait"),
+    };
     let reply = if shaped { None } else { call.client.request(Need::Record, &request)? };
     match reply {
         Some(Reply::Outcomes { outcomes: found, .. })
@@ -131,7 +144,10 @@ fn start_existing(call: &Call, target: &str, stray: Option<&str>) -> Result<Opti
         None if call.client.is_pm2 && pm2::is_up(&call.client, target)? => {
             Request::Restart { target: target.to_owned() }
         }
-        None => Request::Start { target: target.to_owned(), force: call.flag("force") },
+        None => {
+            let (force, wait) = (call.flag("force"), call.flag("wait"));
+            Request::Start { target: target.to_owned(), force, wait }
+        }
     };
     // Without a record nothing can have that name: no daemon is started for the question.
     let unknown = match call.client.request(Need::Record, &request) {
@@ -257,8 +273,8 @@ fn define(call: &Call, command: Command<'_>) -> Done {
     let spec = change.apply(&spec).map_err(Failure::usage)?;
     let specs = expand(spec, processors());
     specs.iter().try_for_each(Spec::check).map_err(Failure::usage)?;
-    let force = call.flag("force");
-    let request = Request::Define { specs, base, force, keep: false, replace: false };
+    let (force, wait) = (call.flag("force"), call.flag("wait"));
+    let request = Request::Define { specs, base, force, keep: false, replace: false, wait };
     outcomes(&call.client.demand(&request)?)
 }
 

@@ -130,7 +130,10 @@ impl Top<'_> {
                 self.ask();
             }
             Key::Char('r') => self.request(|target| Request::Restart { target }, "restarting"),
-            Key::Char('x') => self.request(|target| Request::Stop { target }, "stopping"),
+            Key::Char('x') => {
+                let stop = |target| Request::Stop { target, dependants: false };
+                self.request(stop, "stopping");
+            }
             Key::Escape => self.message.clear(),
             Key::Erase | Key::Char(_) => {}
         }

@@ -1,5 +1,7 @@
 //! What is to be launched, and what all of it gets.
-use super::vecmap::VecMap;
+use super::monitors::Question;
+use super::vecmap::{VecMap, VecSet};
+use crate::process::Pid;
 use crate::service::environment::NODE_PRELOAD;
 use crate::service::machine::Generation;
 use crate::service::spec::{Definition, Id, Spec};
@@ -12,6 +14,14 @@ pub(crate) struct Launches {
     pub(crate) queue: VecDeque<(Id, Generation)>,
     /// Marks that this daemon was itself started under, to hand on to its services.
     pub(crate) outer: Option<String>,
+    /// What runs beside a service to answer a question, by its pid.
+    pub(crate) probes: VecMap<Pid, (Id, Generation, Question)>,
+    /// Launches that wait for another service to be ready: for which, and whose.
+    pub(crate) held: VecSet<(Id, Id)>,
+    /// Stops that wait for those that depend on the service to go.
+    pub(crate) stops: VecMap<Id, VecSet<Id>>,
+    /// Those that wait no more.
+    pub(crate) stops_due: Vec<Id>,
     /// By name: whose output does not go to log files.
     pub(crate) foreground: HashMap<String, Streams>,
     /// The home's path leads elsewhere: nothing is launched until it is found again.

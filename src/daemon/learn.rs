@@ -1,7 +1,7 @@
 //! Facts become inputs of the machines, and what these say becomes orders. The only caller of
 //! [`Machine::step`](crate::service::machine::Machine::step).
 use super::launch::LIVING;
-use super::monitors::Advice;
+use super::monitors::{Advice, Channel};
 use super::requests::sockets;
 use super::service::{Announced, Death};
 use super::timers::Timer;
@@ -16,6 +16,7 @@ use crate::service::context::search_path;
 use crate::service::environment::{carried_paths, environment, in_home, log_paths};
 use crate::service::machine::{Action, Ending, Fault, Generation, Input, Phase};
 use crate::service::options::{OPTIONS, Opt, index, text_of};
+use crate::service::probe::Sign;
 use crate::service::spec::{Definition, Id, Spec, join};
 use crate::sys::{Errno, Kernel, Plan, Stage, Streams, Strings, describe};
 use crate::wire::Status;
@@ -70,6 +71,7 @@ impl<K: Kernel> Daemon<K> {
                     self.emit_drained(id, generation);
                     self.emptied(id, generation);
                 }
+                Fact::Probed { pid, exit } => self.probed(pid, exit),
                 Fact::Waits { id, why } => {
                     if let Some(service) = self.services.get_mut(id) {
                         service.note = Some(why.into());
@@ -104,7 +106,10 @@ impl<K: Kernel> Daemon<K> {
         let is_known = self.ledger.header.pid_namespace == INITIAL_PID_NAMESPACE;
         let oom = is_killed && is_known && self.kernel.was_out_of_memory(service.pid);
         service.died(Death { at, exit, by_opm, oom, lived: Some(lived) });
-        service.note = oom.then(|| OUT_OF_MEMORY.into());
+        // Why it had to go is what there is to be said of its end.
+        if oom || !matches!(service.machine.phase(), Phase::Stopping { .. }) {
+            service.note = oom.then(|| OUT_OF_MEMORY.into());
+        }
     }
 
     /// Nothing of this generation lives, or ever did.
@@ -156,10 +161,16 @@ impl<K: Kernel> Daemon<K> {
             service.killed = None;
         }
         match input {
-            Input::Stop => (service.halted, service.advised) = (true, None),
-            Input::Start | Input::Restart => (service.halted, service.advised) = (false, None),
+            Input::Stop => {
+                (service.halted, service.advised, service.note) = (true, None, None);
+            }
+            Input::Start | Input::Restart => {
+                (service.halted, service.advised) = (false, None);
+                self.launches.stops.remove(&id);
+            }
             Input::Spawned(_)
             | Input::Ready(_)
+            | Input::Fail(_)
             | Input::Renew(_)
             | Input::SpawnFailed(..)
             | Input::LeaderExited(..)
@@ -171,6 +182,7 @@ impl<K: Kernel> Daemon<K> {
         if service.machine.restarts() > restarts {
             service.restarted_at = self.kernel.wall();
         }
+        let by_exec = service.definition.spec.checks.ready.0 == Sign::Exec;
         let policy = service.machine.policy();
         let (signal, reach) = (policy.stop_signal.number(), policy.stop_reach);
         // The operator's word is on record before the signal goes out: whoever kills us in
@@ -187,6 +199,7 @@ impl<K: Kernel> Daemon<K> {
                     self.launches.queue.push_back((id, generation));
                 }
                 Action::Terminate(_) => {
+                    self.unhold(id);
                     self.keep_sockets(id);
                     self.with_trees(|trees, cx| trees.end(cx, id, signal, reach));
                 }
@@ -194,7 +207,13 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         // An exec changes nothing that the launch has not written down, a signal nothing at all.
-        if !is_written && !matches!(input, Input::Spawned(_) | Input::Ready(_)) {
+        // That it is ready by its exec goes without saying.
+        let is_plain = match input {
+            Input::Spawned(_) => true,
+            Input::Ready(_) => by_exec,
+            _ => false,
+        };
+        if !is_written && !is_plain {
             self.ledger.dirty.insert(id);
         }
         self.after_step(id);
@@ -211,9 +230,19 @@ impl<K: Kernel> Daemon<K> {
         let at = if before.status == status { before.at } else { self.kernel.wall() };
         service.announced = Announced { status, is_ready, at };
         let (pid, is_removed) = (service.pid, service.removing && !service.is_live());
-        if let Some(generation) =
-            service.machine.generation().filter(|_| is_ready && !before.is_ready)
-        {
+        let (is_live, generation) = (service.is_live(), service.machine.generation());
+        let is_for_others = service.unless_ready_for_others().is_none();
+        let changed = (before.status, before.is_ready) != (status, is_ready);
+        if changed && !self.launches.held.is_empty() {
+            match is_for_others {
+                true => self.unhold_dependants(id),
+                false => self.tell_held(id),
+            }
+        }
+        if !self.launches.stops.is_empty() && !is_live {
+            self.note_gone(id);
+        }
+        if let Some(generation) = generation.filter(|_| is_ready && !before.is_ready) {
             self.emit(id, generation, "ready", |event| event.pid = Some(pid));
         }
         if before.status != status {
@@ -238,7 +267,9 @@ impl<K: Kernel> Daemon<K> {
     /// word stands: what was stopped or failed is started by nobody else.
     pub fn advise(&mut self, id: Id, generation: Generation, advice: Advice) {
         let Some(service) = self.services.get_mut(id) else { return };
-        if service.generation != generation.0 || service.removing {
+        // What is being removed, too, is no longer asked.
+        let is_end = matches!(advice, Advice::EndProbe(_));
+        if !is_end && (service.generation != generation.0 || service.removing) {
             return;
         }
         match advice {
@@ -256,7 +287,17 @@ impl<K: Kernel> Daemon<K> {
                     self.note_advised(id, why);
                 }
             }
-            Advice::Status(text) => service.note = Some(text.into()),
+            Advice::Fail(why) => {
+                if matches!(service.machine.phase(), Phase::Up { .. }) {
+                    service.note = Some(why.into());
+                    self.feed(id, Input::Fail(generation));
+                }
+            }
+            Advice::Status(text) => {
+                service.note = Some(text).filter(|text| !text.is_empty()).map(Into::into);
+            }
+            Advice::Probe(question, line) => self.probe(id, generation, question, &line),
+            Advice::EndProbe(question) => self.end_probe(id, question),
         }
     }
 
@@ -311,7 +352,8 @@ impl<K: Kernel> Daemon<K> {
         if self.launches.home_lost {
             return;
         }
-        for _ in 0..LAUNCHES_MAX {
+        let mut launched = 0;
+        while launched < LAUNCHES_MAX {
             let Some((id, generation)) = self.launches.queue.pop_front() else { return };
             let Some(service) = self.services.get(id) else { continue };
             if service.machine.generation() != Some(generation) || self.trees.get(id).is_some() {
@@ -320,8 +362,12 @@ impl<K: Kernel> Daemon<K> {
             if !matches!(service.machine.phase(), Phase::Starting { .. }) {
                 // A stop came before the fork: nothing is to be signalled, nor waited for.
                 self.emptied(id, generation);
+            } else if let Some(dependency) = self.unready(id) {
+                self.hold(id, dependency);
             } else if let Err((stage, errno)) = self.launch(id, generation) {
                 self.launch_failed(id, generation, stage, errno);
+            } else {
+                launched += 1;
             }
         }
     }
@@ -357,24 +403,50 @@ impl<K: Kernel> Daemon<K> {
             service.machine.set_policy(service.definition.spec.policy);
         }
         let Some(service) = self.services.get(id) else { return Ok(()) };
-        let who = self.kernel.who(&service.definition.spec.exec)?;
         // Before there is a child: what an old copy of the journal lacks must show in it.
         let state = State { started_at: self.kernel.wall(), ..service.state() };
         let sign = |errno| (Stage::Sign, errno);
         self.ledger.write_slot(&mut self.kernel, id, &state).map_err(sign)?;
         self.ledger.dirty.remove(&id);
-        let Definition { spec, .. } = &service.definition;
-        self.launches.write_preload(&mut self.kernel, spec);
-        let sockets = sockets::numbers(&mut self.kernel, &self.services, id, spec);
-        let sockets = sockets.map_err(|errno| (Stage::Option(index("listen")), errno))?;
-        let (streams, [out, error]) = self.output_of(id);
-        let Some(service) = self.services.get(id) else { return Ok(()) };
+        if let Some(service) = self.services.get(id) {
+            self.launches.write_preload(&mut self.kernel, &service.definition.spec);
+        }
+        self.spawn(id, generation, None)?;
+        self.services.get_mut(id).into_iter().for_each(|it| it.started_at = state.started_at);
+        Ok(())
+    }
+
+    /// Forks the leader of an incarnation; or, for a probe, what else is to run as it does, and
+    /// gives its pid.
+    pub(super) fn spawn(
+        &mut self,
+        id: Id,
+        generation: Generation,
+        probe: Option<&[String]>,
+    ) -> Result<Option<Pid>, (Stage, Errno)> {
+        let fork = |errno| (Stage::Fork, errno);
+        let (streams, [out, error]) = match probe {
+            Some(_) => (Streams::Fifos, ["/dev/null"; 2].map(str::to_owned)),
+            None => self.output_of(id),
+        };
+        let Some(service) = self.services.get(id) else { return Ok(None) };
         let Definition { spec, base } = &service.definition;
+        let who = self.kernel.who(&spec.exec)?;
+        let (mut given, mut channel) = (Vec::new(), None);
+        if probe.is_none() {
+            let sockets = sockets::numbers(&mut self.kernel, &self.services, id, spec);
+            let sockets = sockets.map_err(|errno| (Stage::Option(index("listen")), errno))?;
+            given.extend(sockets.into_iter().zip(3..));
+            channel = Channel::open(&spec.checks.ready.0).map_err(fork)?;
+            given.extend(channel.iter().flat_map(|(_, _, given)| *given));
+        }
         let marks = &self.trees.marks;
         let living = (marks.own.pid == 1).then(|| format!("{}/{LIVING}", self.home));
-        let mark = EnvMark { home_key: marks.home_key, id, generation: generation.0, pid: 0 };
-        let (mark, outer) = (mark.value(), self.launches.outer.as_deref());
-        let mut env = Strings::default();
+        // What is no leader bears the leader's number.
+        let pid = self.trees.pid(id).filter(|_| probe.is_some()).unwrap_or(0);
+        let mark = EnvMark { home_key: marks.home_key, id, generation: generation.0, pid };
+        let (mark, outer, mut env) =
+            (mark.value(), self.launches.outer.as_deref(), Strings::default());
         for (name, value) in environment(&service.definition, &who.env, &self.home, &mark, outer, 0)
         {
             env.push(&[name, "=", &value]);
@@ -388,9 +460,9 @@ impl<K: Kernel> Daemon<K> {
                 parent: marks.own,
                 namespace: Namespace::default(),
             },
-            signature_offset: slot_offset(id) + SIGNATURE_OFFSET as u64,
+            signature_offset: probe.is_none().then(|| slot_offset(id) + SIGNATURE_OFFSET as u64),
             limit_mark: marks.mark.map(|own: LimitMark| own.of_incarnation(generation.0).value()),
-            argv: &spec.command,
+            argv: probe.unwrap_or(&spec.command),
             env,
             path: &path,
             cwd: &spec.cwd,
@@ -400,14 +472,16 @@ impl<K: Kernel> Daemon<K> {
             living: living.as_deref(),
             log_out: &out,
             log_error: &error,
-            sockets: &sockets,
+            descriptors: &given,
         };
         let mut cx = context(&mut self.kernel, &mut self.ledger, self.now, &mut self.log);
-        let launched = self.trees.launch(&mut cx, id, generation, &plan);
-        launched.map_err(|errno| (Stage::Fork, errno))?;
-        if let Some(service) = self.services.get_mut(id) {
-            service.started_at = state.started_at;
+        match probe {
+            None => {
+                self.trees.launch(&mut cx, id, generation, &plan).map_err(fork)?;
+                self.monitors.listen_to(id, channel.map(|(ours, ..)| ours));
+                Ok(None)
+            }
+            Some(_) => self.trees.launch_beside(&mut cx, id, &plan).map(Some).map_err(fork),
         }
-        Ok(())
     }
 }

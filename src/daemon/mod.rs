@@ -39,7 +39,7 @@ use events::Events;
 use launch::Launches;
 use ledger::Ledger;
 use logs::Logs;
-use monitors::Monitors;
+use monitors::{Monitors, Question};
 use requests::wait::Waiters;
 use service::Service;
 use services::Services;
@@ -101,6 +101,8 @@ impl<K: Kernel> Daemon<K> {
                 Timer::Cron(id) => self.ask(id, |monitors, cx, of| monitors.crons.due(cx, of)),
                 Timer::Watch(id) => self.ask(id, |monitors, cx, of| monitors.watches.due(cx, of)),
                 Timer::Memory(id) => self.measure(id),
+                Timer::Ready(id) => self.question(Question::Ready, id),
+                Timer::Health(id) => self.question(Question::Health, id),
                 Timer::Request(number) => late.push(number),
                 Timer::Log(id) => self.look_at_logs(id),
                 Timer::Settling(id) => drop(self.waiters.changed.insert(id)),
@@ -109,6 +111,7 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         self.take_advice();
+        self.stop_due();
         let mut facts = Vec::new();
         self.with_trees(|trees, cx| trees.check_gates(cx, &mut facts));
         self.learn(facts);
@@ -127,7 +130,8 @@ impl<K: Kernel> Daemon<K> {
 
     /// When the next tick or look has something to do.
     pub fn deadline(&self) -> Option<Time> {
-        if !self.launches.queue.is_empty() && !self.launches.home_lost {
+        let is_launching = !self.launches.queue.is_empty() && !self.launches.home_lost;
+        if is_launching || !self.launches.stops_due.is_empty() {
             return Some(self.now);
         }
         if self.logs.is_busy() {
@@ -191,6 +195,11 @@ impl<K: Kernel> Daemon<K> {
     ) -> T {
         let mut cx = context(&mut self.kernel, &mut self.ledger, self.now, &mut self.log);
         look(&mut self.trees, &mut cx)
+    }
+
+    /// Looks what has become of a question to a service.
+    pub(crate) fn question(&mut self, question: Question, id: Id) {
+        self.with_monitors(id, |monitors, cx, _| monitors.look(cx, question, id));
     }
 
     /// The monitors, with what they look with, and a service, if there is one of this id.

@@ -3,8 +3,9 @@ use super::trees::Kill;
 use crate::process::journal_format::State;
 use crate::process::{Exit, Pid};
 use crate::service::machine::{Ending, Goal, Machine, Phase, Time};
+use crate::service::probe::Sign;
 use crate::service::signal::Signal;
-use crate::service::spec::{Definition, Id, Restart};
+use crate::service::spec::{Definition, Id, Restart, Spec};
 use crate::service::time::rfc3339;
 use crate::service::units::{Span, human_left};
 use crate::sys::Errno;
@@ -66,6 +67,8 @@ pub struct Service {
     pub sample: Option<(Time, u64)>,
     /// What was last announced of it.
     pub announced: Announced,
+    /// It is launched when this one is ready.
+    pub(crate) waits_for: Option<Id>,
 }
 
 /// What was announced of a service.
@@ -137,6 +140,7 @@ impl Service {
             note: None,
             sample: None,
             announced: Announced { status: Status::Stopped, is_ready: false, at: 0 },
+            waits_for: None,
         };
         service.note_announced();
         service
@@ -186,7 +190,8 @@ impl Service {
             goal_up: self.machine.goal() == Goal::Up,
             failed: matches!(self.machine.phase(), Phase::Failed(_)),
             halted: self.halted,
-            generation: self.generation,
+            // What waits for another has not been given to anything yet.
+            generation: if self.waits_for.is_some() { self.emptied } else { self.generation },
             emptied: self.emptied,
             restarts: self.machine.restarts(),
             deaths: self.machine.deaths(),
@@ -195,6 +200,7 @@ impl Service {
             restarted_at: self.restarted_at,
             exit: self.exit,
             by_opm: self.by_opm,
+            ready: self.machine.is_ready(),
         }
     }
 
@@ -218,6 +224,22 @@ impl Service {
             Some(Ending::Failure) | None => false,
         };
         self.status() == Status::Stopped && !self.halted && is_final
+    }
+
+    /// Whether something of it lives, or is launched already.
+    pub(crate) fn runs(&self) -> bool {
+        self.is_live() && self.waits_for.is_none()
+    }
+
+    /// Itself, unless those that depend on it may start: it is ready; or it has one thing to do,
+    /// and that is done.
+    pub(crate) fn unless_ready_for_others(&self) -> Option<Id> {
+        let Spec { policy, checks, .. } = &self.definition.spec;
+        let is_over = self.status() == Status::Stopped && !self.halted;
+        let is_job = policy.restart == Restart::Never && checks.ready.0 == Sign::Exec;
+        let is_done = is_over && policy.restart != Restart::Always;
+        let is_ready = is_done || self.machine.is_ready() && !is_job;
+        (!is_ready).then_some(self.id)
     }
 
     /// What had to be killed of its newest incarnation, in parentheses, or nothing.

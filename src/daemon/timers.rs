@@ -16,6 +16,10 @@ pub(crate) enum Timer {
     Memory(Id),
     /// Its files have ceased to change.
     Watch(Id),
+    /// A service is asked whether it is ready, or has had its time.
+    Ready(Id),
+    /// The same, whether it is well.
+    Health(Id),
     /// A request that is answered by then.
     Request(u64),
     /// A look at the logs of a service.

@@ -75,6 +75,8 @@ pub struct State {
     pub exit: Option<Exit>,
     /// That was opm's SIGKILL.
     pub by_opm: bool,
+    /// The incarnation at hand does its work.
+    pub ready: bool,
 }
 
 /// The child's half of a slot.
@@ -187,7 +189,8 @@ impl State {
             Some(Exit::Signal(signal)) => (2, signal),
             Some(Exit::Unknown) => (3, 0),
         };
-        let flags = pack(&[self.goal_up, self.failed, self.halted, self.removed, self.by_opm]);
+        let Self { goal_up, failed, halted, removed, by_opm, ready, .. } = *self;
+        let flags = pack(&[goal_up, failed, halted, removed, by_opm, ready]);
         seal(&[
             &[self.definition, flags | kind << 8, u64::from(value.cast_unsigned())],
             &[self.generation, self.emptied, self.restarts, u64::from(self.deaths)],
@@ -207,6 +210,7 @@ impl State {
             halted: flags & 4 != 0,
             removed: flags & 8 != 0,
             by_opm: flags & 16 != 0,
+            ready: flags & 32 != 0,
             generation: from.take(),
             emptied: from.take(),
             restarts: from.take(),

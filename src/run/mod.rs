@@ -169,8 +169,10 @@ impl Run {
             return asked;
         }
         let base = Box::new(base.clone());
-        let (force, keep, replace) = (false, true, false);
-        daemon.request(ROLE, 0, Request::Define { specs: ready, base, force, keep, replace });
+        let (force, keep, replace, wait) = (false, true, false, false);
+        let specs = ready;
+        let request = Request::Define { specs, base, force, keep, replace, wait };
+        daemon.request(ROLE, 0, request);
         true
     }
 
@@ -190,7 +192,7 @@ impl Run {
             killed: false,
             asked,
         });
-        daemon.request(ROLE, 0, Request::Stop { target: "all".to_owned() });
+        daemon.request(ROLE, 0, Request::Stop { target: "all".to_owned(), dependants: true });
     }
 
     /// Leads the end on. True: something was asked for.

@@ -2,6 +2,7 @@
 use super::listen::Listen;
 use super::name::file_name_of;
 use super::options::LogFormat;
+use super::probe::{Health, IPC_FD, Sign};
 use super::spec::{Definition, Held, Log, Spec};
 use std::borrow::Cow;
 use std::path::{Component, Path, PathBuf};
@@ -31,6 +32,9 @@ pub const LISTEN_PID: &str = "LISTEN_PID";
 
 /// Variables that opm itself sets for a service.
 pub const RESERVED: [&str; 4] = [HOME_VARIABLE, NAME_VARIABLE, MARK_VARIABLE, OUTER_VARIABLE];
+
+/// The socket that a service speaks to, by its name in the home.
+pub const NOTIFY_FILE: &str = "notify";
 
 /// All that an incarnation finds in its environment. `account`: what its user has in it. `pid`: 0
 /// if it is not there yet.
@@ -95,6 +99,19 @@ fn made<'a>(definition: &'a Definition, home: &str, pid: Pid) -> Vec<(&'a str, S
             let given = given.next().map_or(String::new(), |(_, options)| format!("{options} "));
             made.push(("NODE_OPTIONS", format!("{given}--require \"{home}/{NODE_PRELOAD}\"")));
         }
+    }
+    // How it may speak of itself.
+    let is_watched = spec.checks.health == Some(Health(Sign::Notify));
+    if is_watched || spec.checks.ready.0 == Sign::Notify {
+        made.push(("NOTIFY_SOCKET", format!("{home}/{NOTIFY_FILE}")));
+    }
+    if spec.checks.ready.0 == Sign::Ipc {
+        made.push(("NODE_CHANNEL_FD", IPC_FD.to_string()));
+        made.push(("NODE_CHANNEL_SERIALIZATION_MODE", "json".to_owned()));
+    }
+    if is_watched {
+        let allowed = spec.checks.watchdog().ms.saturating_mul(1_000);
+        made.push(("WATCHDOG_USEC", allowed.to_string()));
     }
     made
 }

@@ -15,7 +15,7 @@
 //! |---|---|
 //! | Down, Cooldown, Failed | Start, Restart: spawn, tally cleared. Stop: Down. Tick when due: spawn |
 //! | Starting | Spawned: Up. Stop: signal, Stopping. SpawnFailed: Failed if asked for, else settle |
-//! | Up | Ready: ready. Stop, Restart, Renew: signal, Stopping. LeaderExited: Stopping, since the tree must drain; with 0: Lingering; for good: goal Down |
+//! | Up | Ready: ready. Stop, Restart, Fail, Renew: signal, Stopping. LeaderExited: Stopping, since the tree must drain; with 0: Lingering; for good: goal Down |
 //! | Lingering | Emptied: settle. Daemonized, Tick when due, Start, Stop, Restart: signal, Stopping |
 //! | Stopping | Tick at `kill_at`: KillTree, again at an interval. Only Emptied (or SpawnFailed) settles |
 //! | settle | goal Down: Down. Asked for: spawn. Died: spawn, Cooldown, Failed or Down by policy |
@@ -111,6 +111,8 @@ pub enum Input {
     Spawned(Generation),
     /// A monitor says that it does its work.
     Ready(Generation),
+    /// A monitor says that it does not.
+    Fail(Generation),
     /// A monitor advises another incarnation in place of this one.
     Renew(Generation),
     SpawnFailed(Generation, Fault),
@@ -155,7 +157,7 @@ pub enum Past {
     /// Confirmed empty, to be started `delay` from now.
     Due { delay: Time },
     /// Of this generation something may live: its leader, or what must drain.
-    Alive { generation: Generation, since: Time },
+    Alive { generation: Generation, since: Time, ready: bool },
 }
 
 /// One service's machine.
@@ -189,9 +191,8 @@ impl Machine {
             Past::Down => Phase::Down(Vacancy(())),
             Past::Failed => Phase::Failed(Vacancy(())),
             Past::Due { delay } => Phase::Cooldown { vacancy: Vacancy(()), since: now, delay },
-            // It was ready, or not, before: nobody waits for it now.
-            Past::Alive { generation, since } => {
-                Phase::Up { run: Incarnation(generation), since, ready: true }
+            Past::Alive { generation, since, ready } => {
+                Phase::Up { run: Incarnation(generation), since, ready }
             }
         };
         Self { policy, goal, deaths, restarts, phase: Some(phase) }
@@ -290,13 +291,14 @@ impl Machine {
 
     /// The one place where news of another generation is dropped.
     fn is_stale(&self, input: Input) -> bool {
-        let is_advice = matches!(input, Input::Ready(_) | Input::Renew(_));
+        let is_advice = matches!(input, Input::Ready(_) | Input::Fail(_) | Input::Renew(_));
         if mutant("accept_stale") || is_advice && mutant("stale_advice") {
             return false;
         }
         match input {
             Input::Spawned(generation)
             | Input::Ready(generation)
+            | Input::Fail(generation)
             | Input::Renew(generation)
             | Input::SpawnFailed(generation, _)
             | Input::LeaderExited(generation, _)

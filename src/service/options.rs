@@ -6,11 +6,12 @@
 use super::cron::Cron;
 use super::instances::{Instances, PortRange};
 use super::listen::Listen;
+use super::probe::{Health, Ready, Sign};
 use super::resources::{
     Account, Capabilities, Cpus, IoClass, Nice, OomScore, ResourceLimits, Umask, Written,
 };
-use super::setting::Setting;
 pub use super::setting::{BETWEEN_WORDS, Forgiven, WatchPath, text_of};
+use super::setting::{Names, Setting};
 use super::signal::Signal;
 use super::spec::Spec;
 use super::time::TimeFormat;
@@ -27,6 +28,8 @@ pub enum Group {
     Care,
     /// What its processes are given.
     Process,
+    /// By what it is told that it is ready and well, and after whom it starts.
+    Check,
     /// What only a process file can say.
     File,
     /// The tests' own: on no help page.
@@ -351,5 +354,30 @@ options! {
             "each line begins with the time [as of RFC 3339]" pm2 "log_date_format" Count;
         Process log_format: LogFormat = LogFormat::Text, "FORMAT"
             "text, or json: each line is part of an object";
+    }
+    /// By what it is told that it is ready and well.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    checks: Checks {
+        Check ready: Ready = Ready(Sign::Exec), "HOW"
+            "what makes it ready: exec, notify, ipc, fd:N,\ntcp:PORT, http:URL or cmd:LINE";
+        Check ready_timeout: Span = Span::secs(30), "TIME" "not ready after this, it has failed"
+            pm2 "listen_timeout" Milliseconds;
+        Check health: Option<Health> = None, "HOW"
+            "asked while it runs: tcp:PORT, http:URL, cmd:LINE;\nor notify: it says so itself";
+        Check health_interval: Span = Span::secs(10), "TIME" "from one question to the next";
+        Check health_timeout: Span = Span::secs(3), "TIME" "an answer that takes longer is none";
+        Check health_retries: u32 = 3, "N" "so many failures in a row, and it has failed";
+        Check health_start_period: Span = Span::secs(0), "TIME"
+            "failures count when it was well, or after this";
+        Check depends_on: Names = Names::default(), "NAMES"
+            "what is ready before it starts, and is stopped\nafter it (repeatable, or with commas)";
+    }
+}
+
+impl Checks {
+    /// How long a service may be silent that says itself that it is well.
+    pub fn watchdog(&self) -> Span {
+        let retries = u64::from(self.health_retries.max(1));
+        Span { ms: self.health_interval.ms.saturating_mul(retries).max(1) }
     }
 }

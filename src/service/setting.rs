@@ -4,6 +4,7 @@ use super::cron::Cron;
 use super::instances::{Instances, PortRange};
 use super::json::kind;
 use super::listen::Listen;
+use super::probe::{Health, Ready};
 use super::resources::{Nice, OomScore, Written};
 use super::signal::Signal;
 use super::time::TimeFormat;
@@ -158,6 +159,38 @@ impl Setting for Listen {
 }
 
 /// Any text but none, such as a path.
+/// Names in one word or several.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names(Vec<String>);
+
+impl std::ops::Deref for Names {
+    type Target = [String];
+
+    fn deref(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl Setting for Names {
+    const REPEATS: bool = true;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let names = text.split([',', BETWEEN_WORDS]).filter(|_| !text.is_empty());
+        names.map(|name| String::parse(name.trim())).collect::<Result<_, _>>().map(Self)
+    }
+
+    fn write(&self) -> Value {
+        self.0.write()
+    }
+
+    fn read(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::String(text) => Self::parse(text),
+            other => Vec::read(other).map(Self),
+        }
+    }
+}
+
 impl Setting for String {
     const ENDS_AT_COMMA: bool = false;
 
@@ -231,6 +264,8 @@ macro_rules! by_text {
     )*};
 }
 by_text! {
+    Ready: |_: &Number| Self::parse(""),
+    Health: |_: &Number| Self::parse(""),
     Span: no_unit,
     Delay: no_unit,
     Cron: |_| Err("expected a string, found a number".to_owned()),

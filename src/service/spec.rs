@@ -7,7 +7,8 @@ use super::environment::RESERVED;
 use super::json::{self, List, Tree};
 use super::listen::{Listen, SOCKETS_MAX};
 use super::options::{self, Group, OPTIONS};
-pub use super::options::{Care, Exec, Forgiven, Held, Log, Policy, Restart, StopReach};
+pub use super::options::{Care, Checks, Exec, Forgiven, Held, Log, Policy, Restart, StopReach};
+use super::probe::Sign;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
@@ -40,6 +41,7 @@ pub struct Spec {
     pub exec: Exec,
     pub held: Held,
     pub log: Log,
+    pub checks: Checks,
 }
 
 impl Spec {
@@ -56,6 +58,7 @@ impl Spec {
             exec: Exec::default(),
             held: Held::default(),
             log: Log::default(),
+            checks: Checks::default(),
         }
     }
 
@@ -82,6 +85,14 @@ impl Spec {
         }
         if !self.cwd.starts_with('/') {
             return at("cwd is not an absolute path");
+        }
+        if let Sign::Fd(number) = self.checks.ready.0
+            && usize::from(number) < 3 + self.held.listen.len()
+        {
+            return at(&format!("ready: descriptor {number} is that of a socket (listen)"));
+        }
+        for name in self.checks.depends_on.iter() {
+            super::name::check_name(name).map_err(|e| format!("{}: depends_on: {e}", self.name))?;
         }
         let variables = || self.env.iter().chain(&self.dotenv);
         if self.command.len() > WORDS_MAX || variables().count() > WORDS_MAX {

@@ -23,8 +23,8 @@ use std::ffi::{CStr, c_int};
 #[derive(Clone, Copy)]
 pub(super) struct Prepared {
     pub(super) signature: Signature,
-    /// And where in it the signature goes.
-    pub(super) journal: (c_int, u64),
+    /// And where in it the signature goes; none: it does not sign.
+    pub(super) journal: (c_int, Option<u64>),
     /// Its end of the launch pipe.
     pub(super) report: c_int,
     pub(super) unneeded: Ranges,
@@ -61,15 +61,18 @@ pub(super) enum NewNamespace {
 pub(super) type Ranges = [[u32; 2]; RANGES_MAX];
 
 /// What it needs until its exec is between them: the home and its lock, the journal, its end of
-/// the launch pipe, and the sockets.
-pub(super) const RANGES_MAX: usize = 4 + SOCKETS_MAX + 1;
+/// the launch pipe, and what its program gets.
+pub(super) const RANGES_MAX: usize = 4 + GIVEN_MAX + 1;
+/// Its sockets, and the two ends of what it says over that it is ready.
+pub(super) const GIVEN_MAX: usize = SOCKETS_MAX + 2;
 
-/// Sockets that its program gets.
+/// Descriptors that its program gets.
 #[derive(Clone, Copy)]
 pub(super) struct Handover {
     /// The home and its lock: to be held until the exec, whatever takes their numbers.
     pub(super) held: [c_int; 2],
-    pub(super) sockets: [c_int; SOCKETS_MAX],
+    /// Each with its number there.
+    pub(super) given: [(c_int, c_int); GIVEN_MAX],
     pub(super) count: usize,
     /// Where the pid goes in LISTEN_PID; null: there is none.
     pub(super) pid_digits: *mut [u8; PID_DIGITS],
@@ -146,7 +149,7 @@ fn sign_in(p: &mut Prepared) -> Step<()> {
     };
     write_pid(p, pid.unsigned_abs());
     let bytes = p.signature.encode();
-    let (journal, offset) = p.journal;
+    let (journal, Some(offset)) = p.journal else { return Ok(()) };
     match raw::write_at(journal, &bytes, offset) {
         Ok(length) if length == bytes.len() => Ok(()),
         Ok(_) => Err((Stage::Sign, libc::ENOSPC)),
@@ -176,26 +179,25 @@ fn write_pid(p: &Prepared, pid: u32) {
     }
 }
 
-/// Puts the sockets where sd_listen_fds(3) looks for them: from 3 on. What has these numbers, and
-/// is held until the exec, gets others first.
+/// Puts each descriptor where the program looks for it: sockets from 3 on, as sd_listen_fds(3)
+/// does. What has these numbers, and is held until the exec, gets others first.
 fn hand_over(p: &mut Prepared) -> raw::Result<()> {
-    let Handover { held, sockets, count, .. } = p.handover;
+    let Handover { held, given, count, .. } = p.handover;
     if count == 0 {
         return Ok(());
     }
-    let least = count.wrapping_add(3);
+    let most = given.iter().take(count).map(|(_, number)| *number).max().unwrap_or(0);
+    let least = most.wrapping_add(1) as usize;
     for fd in held {
         raw::dup_above(fd, least)?;
     }
     p.report = raw::dup_above(p.report, least)?;
-    let mut copies = [-1; SOCKETS_MAX];
-    for (copy, socket) in copies.iter_mut().zip(sockets).take(count) {
-        *copy = raw::dup_above(socket, least)?;
+    let mut copies = given;
+    for (copy, _) in copies.iter_mut().take(count) {
+        *copy = raw::dup_above(*copy, least)?;
     }
-    let mut number: c_int = 3;
-    for copy in copies.into_iter().take(count) {
+    for (copy, number) in copies.into_iter().take(count) {
         raw::dup_onto(copy, number)?;
-        number = number.wrapping_add(1);
     }
     Ok(())
 }

@@ -26,6 +26,7 @@ pub mod linux;
 pub mod listeners;
 pub mod memory;
 pub mod namespace;
+pub mod notify;
 pub mod orders;
 pub mod output_of;
 pub mod peer;
@@ -99,8 +100,8 @@ pub enum Reach {
 pub struct Plan<'a> {
     /// The child's half of the journal, but for the leader's identity, which it fills in.
     pub signature: Signature,
-    /// Where in the journal it signs.
-    pub signature_offset: u64,
+    /// Where in the journal it signs. None: it does not, for it is no leader.
+    pub signature_offset: Option<u64>,
     /// RLIMIT_LOCKS, soft and hard.
     pub limit_mark: Option<u64>,
     pub argv: &'a [String],
@@ -118,8 +119,9 @@ pub struct Plan<'a> {
     pub living: Option<&'a str>,
     pub log_out: &'a str,
     pub log_error: &'a str,
-    /// What it finds from descriptor 3 on. The variable LISTEN_PID has room for the pid.
-    pub sockets: &'a [RawFd],
+    /// What it finds open, by which number. The variable LISTEN_PID, if it is there, has room for
+    /// the pid.
+    pub descriptors: &'a [(RawFd, i32)],
 }
 
 /// Where a service's standard streams lead.

@@ -12,12 +12,11 @@
 //! is on record or dead.
 use super::attributes::Means;
 use super::block::{Block, Blocks};
-use super::child::{self, Handover, NewNamespace, Prepared, RANGES_MAX, Ranges};
+use super::child::{self, GIVEN_MAX, Handover, NewNamespace, Prepared, RANGES_MAX, Ranges};
 use super::exec_pipe::ExecPipe;
 use super::{Child, Errno, Features, Plan, Result, Strings, last_errno, pidfd, raw};
 use crate::process::mark::{MARK_VARIABLE, PID_DIGITS};
 use crate::service::environment::LISTEN_PID;
-use crate::service::listen::SOCKETS_MAX;
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ffi::c_int;
 use std::sync::atomic::Ordering;
@@ -45,11 +44,11 @@ pub struct Parent<'a> {
 
 impl Parent<'_> {
     /// Ranges of descriptors beside those that a child needs.
-    fn unneeded(&self, report: RawFd, sockets: &[RawFd]) -> Ranges {
+    fn unneeded(&self, report: RawFd, given: &[(RawFd, i32)]) -> Ranges {
         let [home, lock] = self.held;
         let kept = [home, lock, self.journal.as_raw_fd(), report].into_iter();
         let mut kept: Vec<u32> =
-            kept.chain(sockets.iter().copied()).map(i32::cast_unsigned).collect();
+            kept.chain(given.iter().map(|(fd, _)| *fd)).map(i32::cast_unsigned).collect();
         kept.sort_unstable();
         let (mut ranges, mut first) = ([[1, 0]; RANGES_MAX], 3);
         for (range, kept) in ranges.iter_mut().zip(kept.into_iter().chain([u32::MAX])) {
@@ -93,15 +92,19 @@ pub fn spawn(
     let (launch, report) = ExecPipe::new()?;
     let block = blocks.take(Block::room_for(&[&programs, &words, &plan.env, &paths]))?;
     let env = block.strings(&plan.env)?;
-    let pid_of = |name| pid_digits(&plan.env, env.end(), name);
-    let count = plan.sockets.len();
-    let mut sockets = [-1; SOCKETS_MAX];
-    sockets.get_mut(..count).ok_or(Errno::TOOBIG)?.copy_from_slice(plan.sockets);
+    let signs = plan.signature_offset.is_some();
+    let pid_of = |name| match signs {
+        true => pid_digits(&plan.env, env.end(), name),
+        false => std::ptr::null_mut(),
+    };
+    let count = plan.descriptors.len();
+    let mut given = [(-1, -1); GIVEN_MAX];
+    given.get_mut(..count).ok_or(Errno::TOOBIG)?.copy_from_slice(plan.descriptors);
     let prepared = Prepared {
         signature: plan.signature,
         journal: (parent.journal.as_raw_fd(), plan.signature_offset),
         report: report.as_raw_fd(),
-        unneeded: parent.unneeded(report.as_raw_fd(), plan.sockets),
+        unneeded: parent.unneeded(report.as_raw_fd(), plan.descriptors),
         listener: parent.listener,
         limit_mark: plan.limit_mark,
         given: parent.means.given(plan.attributes),
@@ -111,7 +114,7 @@ pub fn spawn(
         pid_digits: pid_of(MARK_VARIABLE),
         handover: Handover {
             held: parent.held,
-            sockets,
+            given,
             count,
             pid_digits: if count > 0 { pid_of(LISTEN_PID) } else { std::ptr::null_mut() },
         },
@@ -120,7 +123,7 @@ pub fn spawn(
         streams: plan.streams,
         with_inode: pidfd_inode,
         clear_handlers: !clone3,
-        namespace: match (time_namespace, shared_memory) {
+        namespace: match (time_namespace && signs, shared_memory) {
             (false, _) => NewNamespace::None,
             (true, false) => NewNamespace::Now,
             (true, true) => NewNamespace::AtExec,

@@ -15,6 +15,9 @@ const LAUNCH: usize = 7;
 const MEMBER: usize = 8;
 const LOGS: usize = 9;
 const FILES: usize = 12;
+const NOTIFY: usize = 13;
+const READY: usize = 14;
+const HEALTH: usize = 15;
 
 /// A descriptor that the loop watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,12 @@ pub enum Token {
     Logs,
     /// A connection.
     Client(u32),
+    /// The socket that services tell of themselves over.
+    Notify,
+    /// What tells whether this service is ready.
+    Ready(u32),
+    /// What tells whether it is well.
+    Health(u32),
     /// A FIFO that a service writes to, or what its lines go to.
     Pump(u32),
     /// The files of this service that are watched.
@@ -48,6 +57,9 @@ impl From<Token> for Number {
             Token::Clock => (CLOCK, 0),
             Token::Logs => (LOGS, 0),
             Token::Client(id) => (CLIENT, id),
+            Token::Notify => (NOTIFY, 0),
+            Token::Ready(id) => (READY, id),
+            Token::Health(id) => (HEALTH, id),
             Token::Pump(number) => (PUMP, number),
             Token::Files(id) => (FILES, id),
             Token::Wake(Wake::Leader(id)) => (LEADER, id),
@@ -69,6 +81,9 @@ impl Token {
             CLOCK => Self::Clock,
             LOGS => Self::Logs,
             CLIENT => Self::Client(value),
+            NOTIFY => Self::Notify,
+            READY => Self::Ready(value),
+            HEALTH => Self::Health(value),
             PUMP => Self::Pump(value),
             FILES => Self::Files(value),
             LEADER => Self::Wake(Wake::Leader(value)),

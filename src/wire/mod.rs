@@ -36,10 +36,12 @@ pub mod code {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Make existing services up. Answers when exec'd or failed.
+    /// Make existing services up. Answers when exec'd or failed; with `wait` when ready.
     Start {
         target: String,
         force: bool,
+        #[serde(default)]
+        wait: bool,
     },
     /// Define services and start them. `base` is what the caller has.
     /// `keep`: keep a service whose first exec failed (an imported file), else forget it.
@@ -50,6 +52,8 @@ pub enum Request {
         keep: bool,
         /// Those that are there already get this definition, and are restarted.
         replace: bool,
+        #[serde(default)]
+        wait: bool,
     },
     /// Services get this environment of a caller's, and each the `.env` of its directory, from
     /// their next start on.
@@ -65,8 +69,11 @@ pub enum Request {
         change: Box<Change>,
         now: bool,
     },
+    /// `dependants`: those that depend on it, too. Else it is refused where there are any.
     Stop {
         target: String,
+        #[serde(default)]
+        dependants: bool,
     },
     Restart {
         target: String,
@@ -372,6 +379,9 @@ pub struct Info {
     /// It has ended, as its policy says that it may: nothing is wrong with it.
     #[serde(default)]
     pub done: bool,
+    /// What it says of itself.
+    #[serde(default)]
+    pub status_text: Option<String>,
     /// What else an operator should know of it.
     pub note: Option<String>,
 }

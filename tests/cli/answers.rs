@@ -76,6 +76,7 @@ pub(crate) fn info(row: Row) -> Info {
         env_keys: vec!["PATH".into(), "SECRET".into()],
         cgroup: None,
         done: false,
+        status_text: None,
         note: (!up).then(|| "nofile 600 instead of 700".into()),
         row,
     }
@@ -125,7 +126,7 @@ pub(crate) fn no_such(target: &str) -> Vec<Reply> {
 pub(crate) fn answer(request: &Request) -> Vec<Reply> {
     let target = match request {
         Request::Start { target, .. }
-        | Request::Stop { target }
+        | Request::Stop { target, .. }
         | Request::Restart { target }
         | Request::Remove { target }
         | Request::Signal { target, .. }

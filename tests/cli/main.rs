@@ -361,5 +361,5 @@ fn a_request_that_a_leaving_daemon_did_not_read_is_for_the_next_one() {
     std::fs::rename(scratch.home().join("new.sock"), socket).unwrap();
     drop(leaving);
     assert_eq!(end_of(&mut child), 0);
-    assert!(matches!(requests.recv().unwrap(), Request::Stop { target } if target == "web"));
+    assert!(matches!(requests.recv().unwrap(), Request::Stop { target, .. } if target == "web"));
 }

@@ -19,19 +19,20 @@ fn spec() -> Spec {
 fn requests() -> Vec<Request> {
     let target = || "web".to_owned();
     vec![
-        Request::Start { target: target(), force: true },
+        Request::Start { target: target(), force: true, wait: true },
         Request::Define {
             specs: vec![spec(), spec()],
             base: Box::new(vec![("A".into(), "ü\u{0}\"".into())].into()),
             force: false,
             keep: true,
             replace: false,
+            wait: true,
         },
         Request::Update {
             services: vec![("web".into(), vec![("D".into(), "d".into())])],
             env: vec![("A".into(), "b".into())],
         },
-        Request::Stop { target: target() },
+        Request::Stop { target: target(), dependants: true },
         Request::Restart { target: target() },
         Request::Remove { target: target() },
         Request::Signal { target: target(), signal: 15, tree: true },
@@ -107,6 +108,7 @@ fn info() -> Info {
         env_keys: vec!["K".into()],
         cgroup: None,
         done: true,
+        status_text: Some("fine".into()),
         note: Some("n".into()),
     }
 }

@@ -53,7 +53,11 @@ fn live(rig: &Rig, name: &str, options: &[&str], command: &[&str], serves: impl 
     words.push("--");
     words.extend(command);
     rig.ok(&words);
-    let served = |what: &str| rig.until(&format!("{name} {what}"), || serves().then_some(()));
+    let served = |what: &str| {
+        rig.until(&format!("{name} {what}"), || serves().then_some(()));
+        // By whatever its options say.
+        rig.ok(&["wait", name, "--for", "ready"]);
+    };
     served("to serve");
     let mut old = rig.tree(name);
     let mut leader = rig.row(name).pid.unwrap();
@@ -156,7 +160,8 @@ fn nginx_lives_with_its_workers() {
         );
         let conf = write(rig, "nginx.conf", &text);
         let command = [nginx.as_str(), "-c", conf.to_str().unwrap()];
-        live(rig, "nginx", &[], &command, || {
+        let url = format!("http:{port}/");
+        live(rig, "nginx", &["--ready", &url, "--health", &url], &command, || {
             get(port).is_some() && processes("nginx: worker").len() == 3
         });
         assert_eq!(processes("nginx:"), Vec::<i32>::new());
@@ -171,7 +176,8 @@ fn redis_serves_one_port() {
         let number = port.to_string();
         let dir = rig.dir.display().to_string();
         let command = [&redis, "--port", &number, "--bind", "127.0.0.1", "--dir", &dir];
-        live(rig, "redis", &[], &command, || {
+        let command = [&command[..], &["--supervised", "systemd"]].concat();
+        live(rig, "redis", &["--ready", "notify"], &command, || {
             let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
                 return false;
             };
@@ -211,7 +217,10 @@ fn a_postgres_cluster_is_never_opened_twice() {
         command.extend([&*postgres, "-D", &data, "-p", &port, "-k", &data]);
         let ready = bin.join("pg_isready").display().to_string();
         // A crashed postmaster's shared memory is in use until its last backend is gone.
-        live(rig, "postgres", &["--stop-signal", "INT", "--stop-timeout", "10s"], &command, || {
+        let options = ["--stop-signal", "INT", "--stop-timeout", "10s"];
+        let line = format!("cmd:{ready} -q -h 127.0.0.1 -p {port}");
+        let options = [&options[..], &["--ready", &line, "--health", &line]].concat();
+        live(rig, "postgres", &options, &command, || {
             let output = Command::new(&ready).args(["-q", "-h", "127.0.0.1", "-p", &port]).status();
             output.is_ok_and(|status| status.success()) && processes("postgres:").len() >= 4
         });
@@ -231,7 +240,7 @@ fn gunicorn_lives_with_its_workers() {
         let port = free_port();
         let address = format!("127.0.0.1:{port}");
         let command = [&gunicorn, "--workers", "2", "--bind", &address, "hello:app"];
-        live(rig, "gunicorn", &[], &command, || get(port).is_some());
+        live(rig, "gunicorn", &["--ready", "notify"], &command, || get(port).is_some());
         assert_eq!(processes("hello:app"), Vec::<i32>::new());
         let log = std::fs::read_to_string(rig.info("gunicorn")["log_error"].as_str().unwrap());
         assert!(!log.unwrap().contains("in use"));

@@ -52,6 +52,7 @@ impl World {
     }
 
     fn sign(&mut self, at: usize, pre: &mut Pre) {
+        let Some(offset) = pre.offset else { return };
         let p = &self.procs[at];
         pre.signature.leader = Identity {
             pid: p.pid,
@@ -75,9 +76,9 @@ impl World {
         }
         let bytes = pre.signature.encode();
         if let Some(data) = self.files.data.get_mut(&pre.file) {
-            let end = pre.offset as usize + bytes.len();
+            let end = offset as usize + bytes.len();
             data.resize(data.len().max(end), 0);
-            data[pre.offset as usize..end].copy_from_slice(&bytes);
+            data[offset as usize..end].copy_from_slice(&bytes);
         }
     }
 

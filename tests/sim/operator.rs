@@ -21,8 +21,8 @@ impl Sim {
         };
         let request = match kind {
             0..=7 => self.definition(service, extra),
-            8..=12 => Request::Start { target, force: extra & 64 != 0 },
-            13..=17 => Request::Stop { target },
+            8..=12 => Request::Start { target, force: extra & 64 != 0, wait: extra & 32 != 0 },
+            13..=17 => Request::Stop { target, dependants: false },
             18..=22 => Request::Restart { target },
             23 | 24 => Request::Remove { target },
             25 => Request::Signal {
@@ -77,6 +77,7 @@ impl Sim {
             force: extra & 1 << 41 != 0,
             keep,
             replace: keep && extra & 1 << 41 != 0,
+            wait: false,
         }
     }
 
@@ -123,7 +124,7 @@ impl Sim {
                     }
                 }
             }
-            Request::Stop { target } => {
+            Request::Stop { target, .. } => {
                 for service in named(target) {
                     let kept = matches!(self.wants[service], Want::Gone);
                     let want = if exact(target) && !kept { Want::Down } else { Want::Any };

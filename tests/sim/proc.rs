@@ -27,7 +27,7 @@ pub(crate) struct Pre {
     pub(crate) stage: u8,
     pub(crate) launch: u64,
     pub(crate) file: u64,
-    pub(crate) offset: u64,
+    pub(crate) offset: Option<u64>,
     pub(crate) signature: Signature,
     pub(crate) limit: Option<u64>,
     pub(crate) env: Vec<u8>,

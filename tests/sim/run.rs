@@ -176,9 +176,9 @@ impl Sim {
         }
         self.world.borrow_mut().calm();
         self.rest()?;
-        self.ask_now(Request::Start { target: "all".to_owned(), force: true })?;
+        self.ask_now(Request::Start { target: "all".to_owned(), force: true, wait: false })?;
         self.rest()?;
-        self.ask_now(Request::Stop { target: "all".to_owned() })?;
+        self.ask_now(Request::Stop { target: "all".to_owned(), dependants: true })?;
         self.rest()
     }
 

@@ -106,7 +106,7 @@ fn old_copy_is_put_back(fuses: [u64; 2]) -> Result<(), String> {
     sim.begin()?;
     sim.world.borrow_mut().fuse = None;
     sim.rest()?;
-    sim.ask_now(Request::Start { target: "all".to_owned(), force: true })?;
+    sim.ask_now(Request::Start { target: "all".to_owned(), force: true, wait: false })?;
     sim.rest()
 }
 

@@ -35,6 +35,7 @@ fn both_halves_and_the_header_read_back() {
         restarted_at: 3,
         exit: Some(Exit::Signal(9)),
         by_opm: true,
+        ready: true,
     };
     let slot = slot(&state, &signature(9).encode());
     assert_eq!(State::decode(&slot), Some(state));
@@ -58,12 +59,13 @@ fn both_halves_and_the_header_read_back() {
 
 #[test]
 fn each_flag_of_a_state_has_its_own_bit() {
-    let set: [fn(&mut State); 8] = [
+    let set: [fn(&mut State); 9] = [
         |state| state.removed = true,
         |state| state.goal_up = true,
         |state| state.failed = true,
         |state| state.halted = true,
         |state| state.by_opm = true,
+        |state| state.ready = true,
         |state| state.exit = Some(Exit::Code(3)),
         |state| state.exit = Some(Exit::Unknown),
         |_| {},

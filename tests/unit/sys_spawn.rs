@@ -132,7 +132,7 @@ impl Rig {
                 parent: unknown,
                 namespace: Namespace::default(),
             },
-            signature_offset: 0,
+            signature_offset: Some(0),
             limit_mark: None,
             argv: &argv.collect::<Vec<_>>(),
             env,
@@ -144,7 +144,7 @@ impl Rig {
             living: None,
             log_out: &path("out"),
             log_error: &path("error"),
-            sockets: &[],
+            descriptors: &[],
         };
         let features = Features { time_namespace: false, ..Features::ALL }.without(without);
         let parent = Parent {

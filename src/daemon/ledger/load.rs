@@ -7,6 +7,7 @@ use crate::daemon::vecmap::VecMap;
 use crate::process::journal_format::{Signature, State};
 use crate::service::machine::{Generation, Goal, Machine, Past};
 use crate::service::policy::restart_cooldown_delay_ms;
+use crate::service::probe::Sign;
 use crate::service::spec::{Definition, Id};
 use crate::sys::{Errno, Kernel};
 use std::collections::HashMap;
@@ -160,7 +161,9 @@ impl<K: Kernel> Daemon<K> {
                     goal = Goal::Down;
                 }
                 let since = tree.map_or(started, |tree| tree.since);
-                Past::Alive { generation: Generation(signature.generation), since }
+                let is_told = recorded.definition.spec.checks.ready.0 != Sign::Exec;
+                let ready = state.ready || !is_told;
+                Past::Alive { generation: Generation(signature.generation), since, ready }
             }
             None => recorded.past(self.kernel.wall()),
         };

@@ -10,12 +10,25 @@ use mio::Registry;
 pub enum Advice {
     /// It does its work.
     Ready,
+    /// It does not, and why: it has failed, though it lives.
+    Fail(String),
     /// Another incarnation is better, and why.
     Restart(String),
     /// It has ended, and it is time for the next, and why.
     Start(String),
-    /// What is to be told of it.
+    /// What is to be told of it; empty: nothing any more.
     Status(String),
+    /// A line for a shell is to be run beside it, as it is run itself: for this question.
+    Probe(Question, String),
+    /// That takes too long.
+    EndProbe(Question),
+}
+
+/// What a service is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Question {
+    Ready,
+    Health,
 }
 
 /// Advice, and on whom.

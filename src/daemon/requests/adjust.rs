@@ -47,6 +47,7 @@ impl<K: Kernel> Daemon<K> {
             pending.say(id, done(format!("{name}: changed {}{when}", keys.join(", "))));
             changed.push((line, id, Definition { spec, base: base.clone() }));
         }
+        self.check_order(&changed.iter().map(|(_, _, it)| &it.spec).collect::<Vec<_>>())?;
         let ids: Vec<Id> = changed.iter().map(|(_, id, _)| *id).collect();
         self.replace_definitions(changed)?;
         for id in ids {

@@ -63,6 +63,7 @@ impl<K: Kernel> Daemon<K> {
                 check_granted(&mut self.kernel, &self.home, spec)?;
             }
         }
+        self.check_order(&specs.iter().collect::<Vec<_>>())?;
         self.check_groups(specs)
     }
 
@@ -226,7 +227,7 @@ impl<K: Kernel> Daemon<K> {
         };
         // What is left of its name drains first.
         let generation = tree.generation;
-        let past = Past::Alive { generation, since: self.now };
+        let past = Past::Alive { generation, since: self.now, ready: true };
         service.machine = Machine::resume(policy, Goal::Up, 0, 0, past, self.now);
         service.generation = generation.0;
         service.emptied = generation.0.saturating_sub(1);
@@ -239,6 +240,7 @@ impl<K: Kernel> Daemon<K> {
     pub(crate) fn insert(&mut self, service: Service) {
         self.ledger.dirty.insert(service.id);
         self.services.insert(service);
+        self.unhold_nameless();
     }
 
     /// Forgets a service of which nothing lives.
@@ -249,6 +251,7 @@ impl<K: Kernel> Daemon<K> {
         self.answer_forgotten(id, &service);
         self.waiters.changed.insert(id);
         self.logs.forget(id, &mut self.timers);
+        self.unhold_dependants(id);
         self.ledger.remove(&mut self.kernel, &service);
         self.close_sockets();
     }

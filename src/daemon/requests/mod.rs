@@ -4,9 +4,11 @@ mod define;
 mod doctor;
 mod instances;
 pub(crate) mod lookalike;
+mod order;
 mod query;
 mod restore;
 pub(super) mod sockets;
+mod told;
 pub(crate) mod wait;
 mod why;
 
@@ -47,10 +49,12 @@ impl<K: Kernel> Daemon<K> {
     /// The reply, where it is known at once.
     fn handle(&mut self, client: ClientId, request: Request) -> Result<Option<Reply>, Failure> {
         let pending = match request {
-            Request::Start { target, force } => self.start(client, &target, force)?,
-            Request::Define { specs, base, force, keep, replace } => {
+            Request::Start { target, force, wait } => self.start(client, &target, force, wait)?,
+            Request::Define { specs, base, force, keep, replace, wait } => {
                 let existing = if replace { Existing::Replace } else { Existing::of(keep) };
-                self.define_and_start(client, specs, *base, force, existing)?
+                let mut pending = self.define_and_start(client, specs, *base, force, existing)?;
+                pending.wait_ready(wait);
+                pending
             }
             Request::Update { services, env } => {
                 self.update(services, &env)?;
@@ -59,7 +63,7 @@ impl<K: Kernel> Daemon<K> {
             Request::Adjust { target, change, now } => {
                 self.adjust(client, &target, &change, now)?
             }
-            Request::Stop { target } => self.stop(client, &target)?,
+            Request::Stop { target, dependants } => self.stop(client, &target, dependants)?,
             Request::Restart { target } => self.restart(client, &target)?,
             Request::Reload { target } => self.reload(client, &target)?,
             Request::Scale { group, to } => self.scale(client, &group, to)?,
@@ -162,12 +166,19 @@ impl<K: Kernel> Daemon<K> {
         Ok(pending)
     }
 
-    fn start(&mut self, client: ClientId, target: &str, force: bool) -> Result<Pending, Failure> {
+    fn start(
+        &mut self,
+        client: ClientId,
+        target: &str,
+        force: bool,
+        wait: bool,
+    ) -> Result<Pending, Failure> {
         let (ids, mut pending) = self.pending(client, target)?;
         let mut candidates = Candidates::new(force);
         for id in ids {
             self.bring_up(id, Input::Start, &mut candidates, &mut pending);
         }
+        pending.wait_ready(wait);
         Ok(pending)
     }
 
@@ -258,12 +269,18 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
-    fn stop(&mut self, client: ClientId, target: &str) -> Result<Pending, Failure> {
+    fn stop(
+        &mut self,
+        client: ClientId,
+        target: &str,
+        dependants: bool,
+    ) -> Result<Pending, Failure> {
         let (ids, mut pending) = self.pending(client, target)?;
-        for id in ids {
-            pending.wait(id, self.condition_down(id));
-            self.feed(id, Input::Stop);
+        let ids = self.with_dependants(ids, dependants, &mut pending);
+        for id in &ids {
+            pending.wait(*id, self.condition_down(*id));
         }
+        self.stop_in_order(&ids);
         Ok(pending)
     }
 
@@ -273,8 +290,18 @@ impl<K: Kernel> Daemon<K> {
 
     fn remove(&mut self, client: ClientId, target: &str) -> Result<Pending, Failure> {
         let (ids, mut pending) = self.pending(client, target)?;
-        for id in ids {
-            self.remove_one(id, &mut pending);
+        let mut names = Vec::new();
+        for id in &ids {
+            let Some(service) = self.services.get_mut(*id) else { continue };
+            service.removing = true;
+            names.push((*id, service.name().to_owned()));
+        }
+        self.stop_in_order(&ids);
+        for (id, name) in names {
+            match self.services.get(id) {
+                Some(_) => pending.wait(id, Condition::Gone),
+                None => pending.say(id, done(format!("{name}: removed"))),
+            }
         }
         Ok(pending)
     }
@@ -344,9 +371,7 @@ impl<K: Kernel> Daemon<K> {
         for id in alive {
             pending.wait(id, self.condition_down(id));
         }
-        for id in self.services.ids() {
-            self.feed(id, Input::Stop);
-        }
+        self.stop_in_order(&self.services.ids());
         pending.on_done = OnDone::Leave;
         pending
     }

@@ -210,6 +210,7 @@ impl<K: Kernel> Daemon<K> {
             env_keys,
             cgroup,
             done: service.is_done(),
+            status_text: self.said(service),
             note,
             row,
         })
@@ -240,8 +241,20 @@ impl<K: Kernel> Daemon<K> {
         env.map(|(name, value)| (name.to_owned(), value.into_owned())).collect()
     }
 
-    /// What keeps the next incarnation of a service waiting, while the old one drains.
+    /// What a service said of itself last.
+    fn said(&self, service: &Service) -> Option<String> {
+        let said = self.monitors.said.get(&service.id).filter(|_| service.is_live());
+        let said = said.filter(|(generation, _)| *generation == service.generation);
+        said.map(|(_, text)| text.to_string()).filter(|text| !text.is_empty())
+    }
+
+    /// What keeps the next incarnation of a service waiting: the old one drains, or a dependency
+    /// is not ready.
     pub(super) fn waits_for(&self, id: Id) -> Option<String> {
+        self.drains(id).or_else(|| self.waits(id).map(|(why, _)| why))
+    }
+
+    fn drains(&self, id: Id) -> Option<String> {
         let tree = self.trees.get(id).filter(|tree| tree.exit.is_some())?;
         let killed = if tree.kills > 0 { ", killed already" } else { "" };
         let (ours, unsure) = self.rest(id);

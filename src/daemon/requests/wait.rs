@@ -130,6 +130,15 @@ impl Pending {
         }
     }
 
+    /// Whoever is to be up is to be ready, too.
+    pub(super) fn wait_ready(&mut self, wait: bool) {
+        for (_, condition) in self.conditions.iter_mut() {
+            if let (Condition::Up(after), true) = (*condition, wait) {
+                *condition = Condition::Ready(after);
+            }
+        }
+    }
+
     pub(super) fn wait(&mut self, id: Id, condition: Condition) {
         self.conditions.insert(id, condition);
     }
@@ -282,7 +291,7 @@ impl<K: Kernel> Daemon<K> {
     fn verdict(&self, id: Id, condition: Condition) -> Option<Outcome> {
         let service = self.services.get(id)?;
         let (name, status) = (service.name(), service.status());
-        let resists = self.trees.get(id).is_some_and(|tree| tree.kills >= KILLS_MAX);
+        let resists = self.resists(id);
         if status == Status::Stopping && resists && !matches!(condition, Condition::Status(_)) {
             return Some(failed(code::REFUSED, self.resistance(service)));
         }
@@ -301,8 +310,17 @@ impl<K: Kernel> Daemon<K> {
             {
                 say(&format!("ready (id {id}, pid {})", service.pid))
             }
+            (Condition::Ready(after), Status::Stopped)
+                if service.generation > after.0 && service.is_done() =>
+            {
+                say("has done its work")
+            }
             (Condition::Ready(after), _) if service.emptied > after.0 => why(),
+            (Condition::Ready(_), Status::Starting) => self.verdict_held(id),
             (Condition::Ready(_), Status::Errored | Status::Stopped) => why(),
+            (Condition::Down(_), _) if self.launches.stops.contains_key(&id) => {
+                self.blocked_stop(id)
+            }
             (Condition::Down(_), Status::Stopped | Status::Errored) => {
                 say(&format!("stopped{}", service.kill_words()))
             }
@@ -354,7 +372,8 @@ impl<K: Kernel> Daemon<K> {
                 let why = why.unwrap_or_else(|| format!("it is {}", status.word()));
                 Some(failed(code::FAILED, format!("{name}: {why}")))
             }
-            (Status::Online | Status::Starting | Status::Stopping, _) => None,
+            (Status::Starting, _) => self.verdict_held(id),
+            (Status::Online | Status::Stopping, _) => None,
         }
     }
 
@@ -365,6 +384,27 @@ impl<K: Kernel> Daemon<K> {
         if is_up && self.waiters.of(id).iter().any(is_start) {
             self.timers.set(Timer::Settling(id), Some(self.now + SETTLE_MS));
         }
+    }
+
+    /// Whether one that is to start waits in vain.
+    fn verdict_held(&self, id: Id) -> Option<Outcome> {
+        let (why, is_vain) = self.waits(id)?;
+        let name = self.services.get(id)?.name();
+        let text = format!("{name}: {why} (it starts when that is ready)");
+        is_vain.then(|| failed(code::FAILED, text))
+    }
+
+    fn resists(&self, id: Id) -> bool {
+        self.trees.get(id).is_some_and(|tree| tree.kills >= KILLS_MAX)
+    }
+
+    /// A stop that waits for dependants, one of which can't be ended.
+    fn blocked_stop(&self, id: Id) -> Option<Outcome> {
+        let blockers = self.launches.stops.get(&id)?;
+        let who = self.services.get(*blockers.iter().find(|id| self.resists(**id))?)?.name();
+        let name = self.services.get(id)?.name();
+        let text = format!("{name}: not stopped yet, for {who} depends on it and does not end");
+        Some(failed(code::REFUSED, text))
     }
 
     /// Who of a tree survived SIGKILL.

@@ -6,10 +6,12 @@ use super::connection::Connection;
 use super::relocate::Removal;
 use super::role::{ROLE, Role};
 use crate::daemon::log::log;
+use crate::daemon::monitors::Question;
 use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::daemon::{ClientId, Daemon, Leave};
 use crate::sys::home::Home;
 use crate::sys::linux::{self, Linux};
+use crate::sys::notify::NotifySocket;
 use crate::sys::peer::peer;
 use crate::sys::token::Token;
 use crate::sys::{Kernel, limits, signals};
@@ -35,6 +37,8 @@ const UNREAD_BYTES_MAX: usize = 64 << 20;
 const UNREAD_BYTES_MIN: usize = 16 << 10;
 /// Events of one poll.
 const EVENTS_MAX: usize = 1_024;
+/// Messages of services in one turn.
+const MESSAGES_MAX: usize = 64;
 /// When accept(2) had no descriptor left, try again then.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// At the end, how long replies may take to leave.
@@ -50,6 +54,10 @@ pub struct Server {
     /// Says when something in the home is removed.
     pub(crate) removals: Option<OwnedFd>,
     pub(super) removal: Option<Removal>,
+    /// What services tell of themselves. Without it they are not heard.
+    notify: Option<NotifySocket>,
+    /// There may be more of that.
+    told_more: bool,
     connections: VecMap<ClientId, Connection>,
     connections_max: usize,
     next_client: u32,
@@ -72,10 +80,12 @@ impl Server {
         clock.as_ref().map_or(Ok(()), |clock| watch(clock, Token::Clock))?;
         let removals = home.watch_removals().ok();
         removals.as_ref().map_or(Ok(()), |removals| watch(removals, Token::Removals))?;
-        Ok(Self {
+        let mut server = Self {
             connections_max: limits::within_open_files(CONNECTIONS_MAX, 2),
             removals,
             removal: None,
+            notify: None,
+            told_more: false,
             poll,
             listener,
             signalfd,
@@ -85,7 +95,34 @@ impl Server {
             accept_again: false,
             unread: VecSet::default(),
             uid: rustix::process::geteuid().as_raw(),
-        })
+        };
+        server.bind_notify(home);
+        Ok(server)
+    }
+
+    /// Services that speak while it is bound anew are not heard.
+    pub(super) fn bind_notify(&mut self, home: &Home) {
+        self.notify = NotifySocket::bind(home).ok().filter(|socket| {
+            let fd = socket.as_raw_fd();
+            let token = Token::Notify.into();
+            self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE).is_ok()
+        });
+    }
+
+    /// Hears what services answer, and what they tell of themselves.
+    fn hear(&mut self, daemon: &mut Daemon<Linux>, answers: Vec<(Question, u32)>) {
+        answers.into_iter().for_each(|(question, id)| daemon.question(question, id));
+        let Some(socket) = self.notify.take_if(|_| self.told_more) else { return };
+        for _ in 0..MESSAGES_MAX {
+            match socket.receive() {
+                Ok((pid, text)) => daemon.told(pid, &text),
+                Err(_) => {
+                    self.told_more = false;
+                    break;
+                }
+            }
+        }
+        self.notify = Some(socket);
     }
 
     /// Turns until the daemon leaves.
@@ -110,8 +147,8 @@ impl Server {
             }
             wakes.clear();
             let mut child_signal = false;
-            let mut asked = Vec::new();
-            let (mut removed, mut clock, mut changed) = (false, false, Vec::new());
+            let (mut asked, mut answers, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut removed, mut clock) = (false, false);
             let mut connecting = std::mem::take(&mut self.accept_again);
             for event in &events {
                 match Token::of(event.token()) {
@@ -123,6 +160,9 @@ impl Server {
                     Some(Token::Listener) => connecting = true,
                     Some(Token::Removals) => removed = true,
                     Some(Token::Logs) => daemon.logs_written(),
+                    Some(Token::Notify) => self.told_more = true,
+                    Some(Token::Ready(id)) => answers.push((Question::Ready, id)),
+                    Some(Token::Health(id)) => answers.push((Question::Health, id)),
                     Some(Token::Pump(number)) => daemon.logs.pump.woken(number),
                     Some(Token::Clock) => clock = true,
                     Some(Token::Files(id)) => changed.push(id),
@@ -139,6 +179,7 @@ impl Server {
             ready.extend(std::mem::take(&mut self.unread));
             daemon.gather(&wakes, child_signal);
             daemon.look_around(clock, &changed);
+            self.hear(daemon, answers);
             if removed {
                 self.note_removal(daemon.kernel.now());
             }
@@ -166,7 +207,8 @@ impl Server {
         let due = due.map(|at| Duration::from_millis(at.saturating_sub(daemon.kernel.now())));
         let accept = self.accept_again.then_some(ACCEPT_AGAIN);
         let answered = |id| self.connections.get(id).is_none_or(|client| client.backlog() == 0);
-        let unread = self.unread.iter().any(answered).then_some(Duration::ZERO);
+        let unread = self.told_more || self.unread.iter().any(answered);
+        let unread = unread.then_some(Duration::ZERO);
         due.into_iter().chain(accept).chain(unread).min()
     }
 

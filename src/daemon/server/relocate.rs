@@ -17,7 +17,7 @@ use crate::service::machine::Time;
 use crate::sys::home::{self, Home, Whereabouts};
 use crate::sys::linux::Linux;
 use crate::sys::token::Token;
-use crate::sys::{Errno, Kernel, Mode, describe, fds, reexec};
+use crate::sys::{Errno, Kernel, Mode, describe, fds, notify, reexec};
 use crate::wire::Failure;
 use mio::Interest;
 use mio::unix::SourceFd;
@@ -89,6 +89,7 @@ impl Server {
                 self.watch_home(daemon);
                 write_pid(&daemon.kernel.home);
                 self.bind_again(daemon);
+                self.bind_notify(&daemon.kernel.home);
                 role.home_is_new(daemon);
             }
             Ok(Fate::Kept) => {
@@ -101,6 +102,9 @@ impl Server {
                 restore_records(daemon);
                 if !daemon.kernel.home.has(SOCKET) {
                     self.bind_again(daemon);
+                }
+                if !daemon.kernel.home.has(notify::FILE) {
+                    self.bind_notify(&daemon.kernel.home);
                 }
             }
         }

@@ -5,6 +5,7 @@
 use super::notify::{Watchdog, notify};
 use crate::daemon::log::log;
 use crate::daemon::service::Service;
+use crate::daemon::vecmap::VecMap;
 use crate::daemon::{ClientId, Daemon, Leave};
 use crate::service::machine::Time;
 use crate::sys::linux::Linux;
@@ -100,6 +101,8 @@ impl Role for Background {
 impl<K: Kernel> Daemon<K> {
     /// SIGKILL for everything that is left.
     pub fn kill_all(&mut self) {
+        self.launches.stops_due.extend(self.launches.stops.keys());
+        self.launches.stops = VecMap::default();
         for id in self.trees.iter().map(|(id, _)| id).collect::<Vec<_>>() {
             self.kill_tree(id);
         }

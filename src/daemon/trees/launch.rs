@@ -1,12 +1,12 @@
 //! From a spawn to the kernel's word that the program runs; and what earlier daemons launched.
-use super::tree::{Cx, Fact, LOOK_AGAIN_MS, Tree, Trees};
+use super::tree::{Cx, Fact, LOOK_AGAIN_MS, Orphan, Owner, Tree, Trees};
 use crate::mutant::mutant;
-use crate::process::Identity;
 use crate::process::journal_format::Signature;
 use crate::process::stat::TICK_MS;
+use crate::process::{Identity, Pid};
 use crate::service::machine::{Generation, Time};
 use crate::service::spec::Id;
-use crate::sys::{Errno, Kernel, Launch, Plan, Stage, Wake};
+use crate::sys::{Errno, Kernel, Launch, Plan, Reach, Stage, Wake};
 
 impl<K: Kernel> Trees<K> {
     /// Forks the leader of an incarnation. What becomes of it is a [`Fact`] of a later turn.
@@ -25,6 +25,37 @@ impl<K: Kernel> Trees<K> {
         self.insert(id, Tree { launch: Some(child.launch), child: true, lineage: true, ..tree });
         self.watch(cx, id);
         Ok(())
+    }
+
+    /// Forks a process beside a live leader, that bears the marks of its tree: to the gate it is a
+    /// member like any other. How it ends is a [`Fact`] of a later turn.
+    ///
+    /// # Errors
+    /// The leader does not live (ESRCH), or no child came to be.
+    pub(crate) fn launch_beside(
+        &mut self,
+        cx: &mut Cx<'_, K>,
+        id: Id,
+        plan: &Plan<'_>,
+    ) -> Result<Pid, Errno> {
+        let tree = self.get(id).filter(|tree| tree.exit.is_none()).ok_or(Errno::SRCH)?;
+        let owner = Owner::Tree(id, tree.generation);
+        let child = cx.kernel.spawn(plan, cx.journal)?;
+        let (pid, pidfd) = (child.pid, child.pidfd);
+        let watched = cx.kernel.watch(&pidfd, Wake::Member(pid)).is_ok();
+        let (born, mute, asked, is_probe) = (0, false, false, true);
+        self.orphans.insert(pid, Orphan { watched, pidfd, owner, born, mute, asked, is_probe });
+        Ok(pid)
+    }
+
+    /// SIGKILL for a process that was started beside a leader, and for its group.
+    pub(crate) fn end_beside(&mut self, cx: &mut Cx<'_, K>, pid: Pid) {
+        let Some(orphan) = self.orphans.get(&pid).filter(|orphan| orphan.is_probe) else { return };
+        for reach in [Reach::Group, Reach::Process] {
+            // Before 6.9 there is no signal for a group by a descriptor: its leader's end is enough
+            // to ask again.
+            cx.kernel.signal(&orphan.pidfd, libc::SIGKILL, reach).ok();
+        }
     }
 
     /// Watches the leader, and its launch while that is not decided. Without room in the loop

@@ -72,6 +72,8 @@ impl<K: Kernel> Trees<K> {
             changed = true;
         }
         self.look_at_leaders(cx, leaders, changed, facts);
+        let probed = self.probed.drain(..);
+        facts.extend(probed.map(|(pid, exit)| Fact::Probed { pid, exit }));
     }
 
     /// What lives of what earlier daemons started is watched, and the dead are dead: their trees

@@ -78,6 +78,22 @@ impl<K: Kernel> Trees<K> {
         Ok(Attribution { owner, born, mute })
     }
 
+    /// The service whose tree a live process is in, by what it has inherited.
+    pub(crate) fn service_of(&mut self, cx: &mut Cx<'_, K>, pid: Pid) -> Option<Id> {
+        let stat = cx.kernel.stat(pid).ok()?;
+        let limit = cx.kernel.locks_limit(pid).ok();
+        if self.marks.is_departed(cx.kernel, pid, limit) {
+            return None;
+        }
+        let by_numbers = self.owner_by_numbers(&stat);
+        let owner =
+            by_numbers.or_else(|| self.owner_by_marks(cx, pid, limit, &mut false).ok()?)?;
+        match owner {
+            Owner::Tree(id, _) => Some(id),
+            Owner::Foreign | Owner::Unknown => None,
+        }
+    }
+
     /// By session and group: they are inherited alone, and pinned while our leader is not reaped.
     fn owner_by_numbers(&self, stat: &Stat) -> Option<Owner> {
         let leads = |number: &Pid| self.leaders.get(number).copied();

@@ -63,9 +63,13 @@ impl<K: Kernel> Trees<K> {
             let Some(orphan) = self.orphans.get(&pid) else { continue };
             if cx.kernel.is_dead(&orphan.pidfd).unwrap_or(false) {
                 // None: traced. It stays, and SIGCHLD brings us here again.
-                if cx.kernel.wait(&orphan.pidfd, true) == Ok(None) {
+                let ended = cx.kernel.wait(&orphan.pidfd, true);
+                if ended == Ok(None) {
                     self.dead_orphans.push(pid);
                     continue;
+                }
+                if orphan.is_probe {
+                    self.probed.push((pid, ended.ok().flatten().unwrap_or(Exit::Unknown)));
                 }
                 cx.kernel.unwatch(&orphan.pidfd);
                 self.orphans.remove(&pid);
@@ -96,7 +100,8 @@ impl<K: Kernel> Trees<K> {
         if mutant("forget_escapees") {
             return Ok(true);
         }
-        self.orphans.insert(pid, Orphan { watched, pidfd, owner, born, mute, asked: false });
+        let (asked, is_probe) = (false, false);
+        self.orphans.insert(pid, Orphan { watched, pidfd, owner, born, mute, asked, is_probe });
         self.meet(cx, owner);
         Ok(true)
     }

@@ -33,6 +33,8 @@ pub(crate) struct Trees<K: Kernel> {
     pub(super) children: Vec<Pid>,
     /// Our own children were read whole in this turn, after the deaths that it handles.
     pub(super) counted: bool,
+    /// How processes beside a leader ended.
+    pub(super) probed: Vec<(Pid, Exit)>,
     /// Services whose leader is dead and whose tree isn't confirmed empty.
     pub(super) gates: VecSet<Id>,
     /// Leaders that are dead but whose status is not ours yet: traced.
@@ -71,6 +73,8 @@ pub(crate) enum Fact {
     Emptied { id: Id, generation: Generation },
     /// Why a tree is not confirmed empty.
     Waits { id: Id, why: String },
+    /// A process beside a leader has ended.
+    Probed { pid: Pid, exit: Exit },
 }
 
 /// What of an incarnation has to be killed.
@@ -153,6 +157,8 @@ pub(crate) struct Orphan<K: Kernel> {
     pub(crate) mute: bool,
     /// It has had the stop signal.
     pub(crate) asked: bool,
+    /// It was started beside the leader: its end is told.
+    pub(crate) is_probe: bool,
 }
 
 /// Whose an orphan is.
@@ -246,6 +252,7 @@ impl<K: Kernel> Trees<K> {
             orphans_watched_max: limits::within_open_files(ORPHANS_WATCHED_MAX, 4),
             children: Vec::new(),
             counted: false,
+            probed: Vec::new(),
             gates: VecSet::default(),
             traced: VecSet::default(),
             unwatched: VecSet::default(),

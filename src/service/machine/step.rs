@@ -38,6 +38,7 @@ impl Step<'_> {
             Input::Tick
             | Input::Spawned(_)
             | Input::Ready(_)
+            | Input::Fail(_)
             | Input::Renew(_)
             | Input::SpawnFailed(..)
             | Input::LeaderExited(..)
@@ -62,6 +63,7 @@ impl Step<'_> {
             Input::Tick
             | Input::Spawned(_)
             | Input::Ready(_)
+            | Input::Fail(_)
             | Input::Renew(_)
             | Input::SpawnFailed(..)
             | Input::LeaderExited(..)
@@ -91,9 +93,11 @@ impl Step<'_> {
             Input::SpawnFailed(_, Fault::Machine) => self.settle(run, Cause::Crowded),
             Input::SpawnFailed(_, Fault::Program) | Input::Emptied(_) => self.settle(run, QUICK),
             Input::LeaderExited(..) => self.stop(run, QUICK),
-            Input::Tick | Input::Daemonized(_) | Input::Ready(_) | Input::Renew(_) => {
-                Phase::Starting { run, asked }
-            }
+            Input::Tick
+            | Input::Daemonized(_)
+            | Input::Ready(_)
+            | Input::Fail(_)
+            | Input::Renew(_) => Phase::Starting { run, asked },
         }
     }
 
@@ -105,10 +109,15 @@ impl Step<'_> {
             }
             Input::Ready(_) => Phase::Up { run, since, ready: true },
             Input::Renew(_) if self.machine.goal == Goal::Up => self.stop(run, Cause::Advised),
+            Input::Fail(_) if self.machine.goal == Goal::Up => {
+                let quick = !ready || self.is_quick(since);
+                self.stop(run, Cause::Died { ending: Ending::Failure, quick })
+            }
             Input::Tick
             | Input::Spawned(_)
             | Input::SpawnFailed(..)
             | Input::Daemonized(_)
+            | Input::Fail(_)
             | Input::Renew(_) => Phase::Up { run, since, ready },
             Input::Stop => {
                 self.machine.goal = Goal::Down;
@@ -119,7 +128,7 @@ impl Step<'_> {
                 self.stop(run, Cause::Asked)
             }
             Input::LeaderExited(_, ending) => {
-                let quick = self.is_quick(since);
+                let quick = !ready || self.is_quick(since);
                 let cause = Cause::Died { ending, quick };
                 match ending {
                     _ if mutant("skip_drain") => self.settle(run, cause),
@@ -135,7 +144,7 @@ impl Step<'_> {
                 }
             }
             Input::Emptied(_) => {
-                let quick = self.is_quick(since);
+                let quick = !ready || self.is_quick(since);
                 self.settle(run, Cause::Died { ending: Ending::Failure, quick })
             }
         }
@@ -165,6 +174,7 @@ impl Step<'_> {
             Input::Tick
             | Input::Spawned(_)
             | Input::Ready(_)
+            | Input::Fail(_)
             | Input::Renew(_)
             | Input::SpawnFailed(..)
             | Input::LeaderExited(..) => Phase::Lingering { run, quick, until },
@@ -203,6 +213,7 @@ impl Step<'_> {
             Input::Tick
             | Input::Spawned(_)
             | Input::Ready(_)
+            | Input::Fail(_)
             | Input::Renew(_)
             | Input::LeaderExited(..)
             | Input::Daemonized(_) => Phase::Stopping { run, cause, kill_at },

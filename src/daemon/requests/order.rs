@@ -1,0 +1,229 @@
+//! Who starts after whom, and is stopped before whom.
+//!
+//! A start is withheld at the very last, before the fork, under the first dependency that is not
+//! ready; that one's word brings it back. So no start of whatever kind goes past it, and the work
+//! is proportional to what becomes ready. A stop is withheld while dependants that are stopped with
+//! it live.
+use super::wait::{Pending, failed};
+use crate::daemon::Daemon;
+use crate::daemon::service::Service;
+use crate::daemon::vecmap::VecSet;
+use crate::service::machine::Input;
+use crate::service::order::circle;
+use crate::service::spec::{Id, Spec};
+use crate::sys::Kernel;
+use crate::wire::{Failure, Status, code};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// In place of the id of a dependency that is no service.
+const NOBODY: Id = Id::MAX;
+
+impl<K: Kernel> Daemon<K> {
+    /// The first dependency of a service that is not ready.
+    pub(in crate::daemon) fn unready(&self, id: Id) -> Option<Id> {
+        let names = &self.services.get(id)?.definition.spec.checks.depends_on;
+        let found = names.iter().map(|name| self.services.named(name));
+        let unready = found.map(|one| one.map_or(Some(NOBODY), Service::unless_ready_for_others));
+        unready.flatten().next()
+    }
+
+    /// Withholds the launch of a service.
+    pub(in crate::daemon) fn hold(&mut self, id: Id, dependency: Id) {
+        self.launches.held.insert((dependency, id));
+        self.services.get_mut(id).into_iter().for_each(|it| it.waits_for = Some(dependency));
+        self.ledger.dirty.insert(id);
+        self.tell_held(id);
+    }
+
+    /// Queues a launch that was withheld again.
+    pub(in crate::daemon) fn unhold(&mut self, id: Id) {
+        let Some(service) = self.services.get_mut(id) else { return };
+        let Some(dependency) = service.waits_for.take() else { return };
+        self.launches.held.remove(&(dependency, id));
+        if let Some(generation) = service.machine.generation() {
+            self.launches.queue.push_back((id, generation));
+        }
+    }
+
+    /// The same for all that wait for this one: it is ready now, or gone.
+    pub(in crate::daemon) fn unhold_dependants(&mut self, id: Id) {
+        for dependant in self.held_under(id) {
+            self.unhold(dependant);
+        }
+    }
+
+    /// The same for those that wait for a name that nobody had.
+    pub(in crate::daemon) fn unhold_nameless(&mut self) {
+        self.unhold_dependants(NOBODY);
+    }
+
+    fn held_under(&self, id: Id) -> Vec<Id> {
+        let held = &self.launches.held;
+        let from = held.partition_point(|(under, _)| *under < id);
+        let under = held[from..].iter().take_while(|(under, _)| *under == id);
+        under.map(|(_, dependant)| *dependant).collect()
+    }
+
+    /// Whoever waits for this service, or for one that waits for it, may wait in vain now.
+    pub(in crate::daemon) fn tell_held(&mut self, id: Id) {
+        let (mut queue, mut seen) = (vec![id], VecSet::default());
+        while let Some(id) = queue.pop() {
+            if seen.insert(id) {
+                self.waiters.changed.insert(id);
+                queue.extend(self.held_under(id));
+            }
+        }
+    }
+
+    /// What a service waits for before it is launched, and whether anything comes of that.
+    pub(super) fn waits(&self, id: Id) -> Option<(String, bool)> {
+        let mut at = id;
+        let mut first = None;
+        for _ in 0..self.services.len() {
+            let service = self.services.get(at)?;
+            let Some(dependency) = service.waits_for else { break };
+            let Some(it) = self.services.get(dependency) else {
+                let names = &service.definition.spec.checks.depends_on;
+                let missing = names.iter().find(|name| self.services.named(name).is_none())?;
+                return Some((format!("waits for {missing}, and there is no such service"), true));
+            };
+            let text = format!("waits for {}", it.name());
+            if let status @ (Status::Stopped | Status::Errored) = it.status() {
+                return Some((format!("{text}, which is {}", status.word()), true));
+            }
+            first.get_or_insert(text);
+            at = dependency;
+        }
+        Some((first?, false))
+    }
+
+    /// Refuses services that depend on what is not there, or on themselves.
+    pub(super) fn check_order(&self, specs: &[&Spec]) -> Result<(), Failure> {
+        let fresh: BTreeMap<&str, &Spec> = specs.iter().map(|s| (s.name.as_str(), *s)).collect();
+        for spec in specs {
+            let is_there =
+                |name: &str| fresh.contains_key(name) || self.services.named(name).is_some();
+            let missing = spec.checks.depends_on.iter().find(|name| !is_there(name));
+            if let Some(missing) = missing {
+                let text = format!("{}: depends_on: no such service: {missing}", spec.name);
+                return Err(Failure::usage(format!("{text} (start that one first)")));
+            }
+        }
+        let known = |name: &str| self.services.named(name).map(|it| &it.definition.spec);
+        let of = |name: &str| match fresh.get(name).copied().or_else(|| known(name)) {
+            Some(spec) => &spec.checks.depends_on[..],
+            None => &[],
+        };
+        match circle(specs.iter().map(|spec| spec.name.as_str()), of) {
+            Some(around) => {
+                let (name, around) = (around[0], around.join(" -> "));
+                Err(Failure::usage(format!("{name}: depends_on: a circle: {around}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Stops services, each when those of them that depend on it have gone.
+    pub(super) fn stop_in_order(&mut self, ids: &[Id]) {
+        let runs = |id: &Id| self.services.get(*id).is_some_and(Service::runs);
+        let blockers = match self.has_circle(ids) {
+            true => BTreeMap::new(),
+            false => self.dependants(ids.iter().copied().filter(runs)),
+        };
+        for id in ids {
+            let mut waits_for = VecSet::default();
+            for dependant in blockers.get(id).into_iter().flatten() {
+                waits_for.insert(*dependant);
+            }
+            if waits_for.is_empty() || !self.services.get(*id).is_some_and(Service::is_live) {
+                self.feed(*id, Input::Stop);
+            } else {
+                self.launches.stops.insert(*id, waits_for);
+            }
+        }
+    }
+
+    fn has_circle(&self, ids: &[Id]) -> bool {
+        let named = |name: &str| self.services.named(name);
+        let names = ids.iter().filter_map(|id| Some(self.services.get(*id)?.name()));
+        let of =
+            |name: &str| named(name).map_or(&[][..], |it| &it.definition.spec.checks.depends_on);
+        circle(names, of).is_some()
+    }
+
+    /// Which of these depend on each service, by its id.
+    fn dependants(&self, ids: impl Iterator<Item = Id>) -> BTreeMap<Id, Vec<Id>> {
+        let mut found: BTreeMap<Id, Vec<Id>> = BTreeMap::new();
+        for service in ids.filter_map(|id| self.services.get(id)) {
+            for name in service.definition.spec.checks.depends_on.iter() {
+                if let Some(dependency) = self.services.id_of(name) {
+                    found.entry(dependency).or_default().push(service.id);
+                }
+            }
+        }
+        found
+    }
+
+    /// A service has gone: what was to be stopped after it is stopped now.
+    pub(in crate::daemon) fn note_gone(&mut self, id: Id) {
+        self.launches.stops.remove(&id);
+        let Some(service) = self.services.get(id) else { return };
+        for name in service.definition.spec.checks.depends_on.iter() {
+            let Some(dependency) = self.services.id_of(name) else { continue };
+            if let Some(waits_for) = self.launches.stops.get_mut(&dependency)
+                && waits_for.remove(&id)
+                && waits_for.is_empty()
+            {
+                self.launches.stops.remove(&dependency);
+                self.launches.stops_due.push(dependency);
+            }
+        }
+    }
+
+    /// Stops what waited for its dependants to go.
+    pub(in crate::daemon) fn stop_due(&mut self) {
+        while let Some(id) = self.launches.stops_due.pop() {
+            self.feed(id, Input::Stop);
+        }
+    }
+
+    /// All that run and depend on one of these, or on one that does; what is named is not among
+    /// them. Without leave to stop them, too, nothing of what they depend on is.
+    pub(super) fn with_dependants(
+        &self,
+        ids: Vec<Id>,
+        is_granted: bool,
+        pending: &mut Pending,
+    ) -> Vec<Id> {
+        let runs = |id: &Id| self.services.get(*id).is_some_and(Service::runs);
+        let of = self.dependants(self.services.ids().into_iter().filter(runs));
+        if of.is_empty() {
+            return ids;
+        }
+        let mut all: BTreeSet<Id> = ids.iter().copied().collect();
+        let mut queue = ids.clone();
+        while let Some(id) = queue.pop() {
+            let found = of.get(&id).into_iter().flatten().copied();
+            queue.extend(found.filter(|dependant| all.insert(*dependant)).collect::<Vec<_>>());
+        }
+        if is_granted || all.len() == ids.len() {
+            return all.into_iter().collect();
+        }
+        let named: BTreeSet<Id> = ids.iter().copied().collect();
+        ids.into_iter()
+            .filter(|id| {
+                let others = of.get(id).into_iter().flatten().filter(|it| !named.contains(it));
+                let others = others.filter_map(|id| Some(self.services.get(*id)?.name()));
+                let others = others.collect::<Vec<_>>().join(", ");
+                let name = self.services.get(*id).map_or("", Service::name);
+                if others.is_empty() || !runs(id) {
+                    return true;
+                }
+                let text = format!("{name}: not stopped, for {others} depends on it");
+                let advice = "stop that too: --with-dependants";
+                pending.say(*id, failed(code::FAILED, format!("{text} ({advice})")));
+                false
+            })
+            .collect()
+    }
+}
