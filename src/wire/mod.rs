@@ -40,7 +40,6 @@ pub enum Request {
     Start {
         target: String,
         force: bool,
-        #[serde(default)]
         wait: bool,
     },
     /// Define services and start them. `base` is what the caller has.
@@ -52,18 +51,15 @@ pub enum Request {
         keep: bool,
         /// Those that are there already get this definition, and are restarted.
         replace: bool,
-        #[serde(default)]
         wait: bool,
     },
-    /// Services get this environment of a caller's, and each the `.env` of its directory, from
-    /// their next start on.
+    /// From their next start on services get this environment, and the `.env` of their directory.
     Update {
         services: Vec<(String, Env)>,
         #[serde(deserialize_with = "json::list")]
         env: Env,
     },
-    /// Services get this definition from their next start on. `now`: those that live and change
-    /// are restarted.
+    /// Services get this definition from their next start on; `now` is that of those that live.
     Adjust {
         target: String,
         change: Box<Change>,
@@ -72,7 +68,6 @@ pub enum Request {
     /// `dependants`: those that depend on it, too. Else it is refused where there are any.
     Stop {
         target: String,
-        #[serde(default)]
         dependants: bool,
     },
     Restart {
@@ -377,10 +372,8 @@ pub struct Info {
     pub env_keys: Vec<String>,
     pub cgroup: Option<String>,
     /// It has ended, as its policy says that it may: nothing is wrong with it.
-    #[serde(default)]
     pub done: bool,
     /// What it says of itself.
-    #[serde(default)]
     pub status_text: Option<String>,
     /// What else an operator should know of it.
     pub note: Option<String>,

@@ -146,9 +146,8 @@ impl Server {
                 Err(error) => daemon.log.push(format!("poll: {error}")),
             }
             wakes.clear();
-            let mut child_signal = false;
             let (mut asked, mut answers, mut changed) = (Vec::new(), Vec::new(), Vec::new());
-            let (mut removed, mut clock) = (false, false);
+            let (mut child_signal, mut removed, mut clock) = (false, false, false);
             let mut connecting = std::mem::take(&mut self.accept_again);
             for event in &events {
                 match Token::of(event.token()) {
@@ -193,9 +192,7 @@ impl Server {
                 }
                 self.limit_unread(client, daemon);
             }
-            for signal in asked {
-                role.signal(signal, daemon);
-            }
+            asked.into_iter().for_each(|signal| role.signal(signal, daemon));
             settle(daemon, role);
         }
     }
