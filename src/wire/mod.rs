@@ -40,10 +40,10 @@ pub enum Request {
     Start {
         target: String,
         force: bool,
+        #[serde(default)]
         wait: bool,
     },
-    /// Define services and start them. `base` is what the caller has.
-    /// `keep`: keep a service whose first exec failed (an imported file), else forget it.
+    /// Define services and start them. `keep`: also one whose first exec failed (of a file).
     Define {
         specs: Vec<Spec>,
         base: Box<Context>,
@@ -51,6 +51,7 @@ pub enum Request {
         keep: bool,
         /// Those that are there already get this definition, and are restarted.
         replace: bool,
+        #[serde(default)]
         wait: bool,
     },
     /// From their next start on services get this environment, and the `.env` of their directory.
@@ -68,6 +69,7 @@ pub enum Request {
     /// `dependants`: those that depend on it, too. Else it is refused where there are any.
     Stop {
         target: String,
+        #[serde(default)]
         dependants: bool,
     },
     Restart {
@@ -132,8 +134,7 @@ pub enum Request {
     },
     Health,
     Doctor,
-    /// A daemon of another home tells that it was started from inside a service of this one, and
-    /// is no part of it; and its home's key, once it has one.
+    /// A daemon that a service of ours started is no part of it, and tells its own home's key.
     Depart {
         home_key: Option<u64>,
     },
@@ -174,8 +175,7 @@ impl Scale {
 }
 
 impl Request {
-    /// Whether it may wait for long, and says what is to be true rather than what is to be done: to
-    /// ask it again brings about nothing else.
+    /// Whether it may wait for long, and says what is to be true: asked again, it does no more.
     pub fn may_be_repeated(&self) -> bool {
         matches!(
             self,
