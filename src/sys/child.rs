@@ -109,7 +109,7 @@ fn prepare_and_exec(p: &mut Prepared) -> Step<Never> {
     }
     raw::chdir(path(p, CWD)).map_err(at(Stage::Directory))?;
     open_streams(p)?;
-    let listen = Stage::Option(options::index("listen"));
+    let listen = const { Stage::Option(options::index("listen")) };
     hand_over(p).map_err(at(listen))?;
     attributes::give(&p.given);
     p.orders.carry_out()?;

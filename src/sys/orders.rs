@@ -20,7 +20,19 @@ const GROUPS_MAX: usize = 64;
 /// From linux/ioprio.h.
 const IOPRIO_WHO_PROCESS: usize = 1;
 /// A child's own score, by which the OOM killer goes.
-const OOM_SCORE: &CStr = c"/proc/self/oom_score_adj";
+const OOM_SCORE_FILE: &CStr = c"/proc/self/oom_score_adj";
+
+const OOM_SCORE: Stage = Stage::Option(options::index("oom_score"));
+const LIMIT: Stage = Stage::Option(options::index("limit"));
+const NICE: Stage = Stage::Option(options::index("nice"));
+const IO_CLASS: Stage = Stage::Option(options::index("io_class"));
+const CPU_AFFINITY: Stage = Stage::Option(options::index("cpu_affinity"));
+const NO_NEW_PRIVS: Stage = Stage::Option(options::index("no_new_privs"));
+const USER: Stage = Stage::Option(options::index("user"));
+const GROUP: Stage = Stage::Option(options::index("group"));
+const GROUPS: Stage = Stage::Option(options::index("groups"));
+const CAP_KEEP: Stage = Stage::Option(options::index("cap_keep"));
+const CAP_DROP: Stage = Stage::Option(options::index("cap_drop"));
 
 /// Numbers for the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,7 +46,7 @@ pub struct Orders {
     uid: Option<u32>,
     gid: Option<u32>,
     /// So many of them, and the option that they are from.
-    groups: Option<([u32; GROUPS_MAX], usize, &'static str)>,
+    groups: Option<([u32; GROUPS_MAX], usize, Stage)>,
     cap_drop: u64,
     cap_keep: Option<u64>,
     no_new_privs: bool,
@@ -124,8 +136,8 @@ impl Orders {
             let mut groups = [0; GROUPS_MAX];
             let places = groups.get_mut(..all.len()).ok_or(wrong("groups", Errno::TOOBIG))?;
             places.copy_from_slice(&all);
-            let key = if exec.groups.is_empty() { "user" } else { "groups" };
-            self.groups = Some((groups, all.len(), key));
+            let stage = if exec.groups.is_empty() { USER } else { GROUPS };
+            self.groups = Some((groups, all.len(), stage));
         }
         Ok(found)
     }
@@ -175,59 +187,59 @@ impl Orders {
 
     /// In a child, by the rules of [`raw`]. What takes a privilege comes before that is given up.
     pub(super) fn carry_out(&self) -> Result<(), (Stage, c_int)> {
-        let refused = |key| move |errno| (Stage::Option(options::index(key)), errno);
+        let refused = |stage| move |errno| (stage, errno);
         // Before there may be no descriptor left for it.
         if let Some(score) = &self.oom_score {
-            let file = raw::open(OOM_SCORE, libc::O_WRONLY, 0);
-            file.and_then(|file| raw::write(file, score)).map_err(refused("oom_score"))?;
+            let file = raw::open(OOM_SCORE_FILE, libc::O_WRONLY, 0);
+            file.and_then(|file| raw::write(file, score)).map_err(refused(OOM_SCORE))?;
         }
         for (resource, pair) in RESOURCES.into_iter().zip(&self.limits) {
             if let Some(pair) = pair {
-                raw::limit(resource as u32, Some(pair)).map_err(refused("limit"))?;
+                raw::limit(resource as u32, Some(pair)).map_err(refused(LIMIT))?;
             }
         }
         if let Some(nice) = self.nice {
-            set_nice(nice).map_err(refused("nice"))?;
+            set_nice(nice).map_err(refused(NICE))?;
         }
         if let Some(class) = self.io_class {
             let args = [IOPRIO_WHO_PROCESS, 0, usize::from(class)];
-            numbers(libc::SYS_ioprio_set, args).map_err(refused("io_class"))?;
+            numbers(libc::SYS_ioprio_set, args).map_err(refused(IO_CLASS))?;
         }
         if let Some(cpus) = &self.cpus {
-            raw::set_affinity(cpus).map_err(refused("cpu_affinity"))?;
+            raw::set_affinity(cpus).map_err(refused(CPU_AFFINITY))?;
         }
         self.become_user()?;
         if self.no_new_privs {
-            prctl([libc::PR_SET_NO_NEW_PRIVS, 1, 0]).map_err(refused("no_new_privs"))?;
+            prctl([libc::PR_SET_NO_NEW_PRIVS, 1, 0]).map_err(refused(NO_NEW_PRIVS))?;
         }
         Ok(())
     }
 
     fn become_user(&self) -> Result<(), (Stage, c_int)> {
-        let refused = |key| move |errno| (Stage::Option(options::index(key)), errno);
-        let key = if self.cap_keep.is_some() { "cap_keep" } else { "cap_drop" };
+        let refused = |stage| move |errno| (stage, errno);
+        let caps = if self.cap_keep.is_some() { CAP_KEEP } else { CAP_DROP };
         let kept = self.cap_keep.unwrap_or(u64::MAX) & !self.cap_drop;
         let has_caps = kept != u64::MAX || self.cap_keep.is_some();
-        let who = if self.uid.is_some() { "user" } else { "group" };
-        if let Some((groups, count, key)) = &self.groups {
-            raw::set_groups(groups.get(..*count).unwrap_or(&[])).map_err(refused(key))?;
+        let who = if self.uid.is_some() { USER } else { GROUP };
+        if let Some((groups, count, stage)) = &self.groups {
+            raw::set_groups(groups.get(..*count).unwrap_or(&[])).map_err(refused(*stage))?;
         }
         if let Some(gid) = self.gid {
             numbers(libc::SYS_setresgid, [gid as usize; 3]).map_err(refused(who))?;
         }
         if has_caps {
-            limit_capabilities(kept).map_err(refused(key))?;
-            prctl([libc::PR_SET_KEEPCAPS, 1, 0]).map_err(refused(key))?;
+            limit_capabilities(kept).map_err(refused(caps))?;
+            prctl([libc::PR_SET_KEEPCAPS, 1, 0]).map_err(refused(caps))?;
         }
         if let Some(uid) = self.uid {
-            numbers(libc::SYS_setresuid, [uid as usize; 3]).map_err(refused("user"))?;
+            numbers(libc::SYS_setresuid, [uid as usize; 3]).map_err(refused(USER))?;
         }
         if has_caps {
             let as_user = self.cap_keep.is_some() && self.uid.is_some_and(|uid| uid != 0);
             // All but root lose theirs in the exec, unless they are told to keep them.
             let own = if as_user || self.uid.is_none_or(|uid| uid == 0) { kept } else { 0 };
             let wanted = self.cap_keep.filter(|keep| *keep != u64::MAX).unwrap_or(0) & kept;
-            keep_capabilities(own, wanted, as_user).map_err(refused(key))?;
+            keep_capabilities(own, wanted, as_user).map_err(refused(caps))?;
         }
         Ok(())
     }

@@ -180,6 +180,13 @@ fn world(others: usize) -> Traced {
         let file = import_file(&traced, others);
         traced.command(&["import", file.to_str().unwrap()]);
     }
+    // Each log is looked at once, a second after the start, and then watched.
+    traced.until("every log to be watched", || {
+        let trace = traced.trace();
+        let rests = trace.lines().last().is_some_and(|line| line.starts_with("epoll_"));
+        let watched = trace.matches("IN_ONESHOT").count();
+        (watched >= 2 * (others + 1) && rests && !trace.ends_with('\n')).then_some(())
+    });
     traced
 }
 

@@ -126,7 +126,7 @@ impl Traced {
         traced
     }
 
-    fn until<T>(&self, what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
+    pub(crate) fn until<T>(&self, what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(value) = fact() {

@@ -185,7 +185,7 @@ fn what_is_neither_is_refused_and_never_a_panic() {
         let base = r#"{"env":[],"attributes":{"umask":"022","nice":0,"limits":{}}}"#;
         format!(
             r#"{{"define":{{"specs":[{spec}],"base":{base},"force":false,"keep":true,
-            "replace":false}}}}"#
+            "replace":false,"wait":false}}}}"#
         )
     };
     assert!(serde_json::from_str::<Request>(&long(WORDS_MAX)).is_ok());

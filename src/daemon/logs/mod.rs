@@ -40,6 +40,8 @@ use std::process::{Command, Stdio};
 const LOOK_MS: (u64, u64) = (1_000, 30_000);
 /// The first looks at many services are spread over this time.
 const SPREAD_MS: u64 = 500;
+/// Looks that are due within so long are one wake-up.
+const GRAIN_MS: u64 = 100;
 /// stdout and stderr.
 type Stream = usize;
 
@@ -128,7 +130,7 @@ impl Logs {
         let seen = self.seen.get(&(id, 0));
         if self.watch.is_some() && seen.is_none_or(|seen| !seen.watched && seen.wait_ms == 0) {
             let at = now + LOOK_MS.0 + u64::from(id) % SPREAD_MS;
-            timers.set(Timer::Log(id), Some(at));
+            timers.set(Timer::Log(id), Some(at.next_multiple_of(GRAIN_MS)));
         }
     }
 
