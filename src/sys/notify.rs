@@ -29,6 +29,8 @@ impl NotifySocket {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
         set_socket_passcred(&socket, true)?;
+        // What bind(2) then makes has this mode, from its first instant.
+        rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
         rustix::process::fchdir(&home.dir)?;
         let bound = SocketAddrUnix::new(FILE).and_then(|address| bind(&socket, &address));
         drop(std::env::set_current_dir("/"));
