@@ -74,6 +74,7 @@ fn a_member_that_may_not_be_signalled_is_named_and_waited_for() {
         words.extend(["--", "bash", "-c", &script]);
         rig.ok(&words);
         let rest = rig.note("web", "rest");
+        rig.assert_starts("web", 1);
         let status = std::fs::read_to_string(format!("/proc/{rest}/status")).unwrap();
         assert!(status.contains("Uid:\t0\t0\t0"), "{status}");
         for killed in [false, true] {

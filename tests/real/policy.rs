@@ -95,7 +95,7 @@ fn a_job_is_started_at_each_of_its_times_and_never_beside_itself() {
 fn a_service_is_restarted_at_its_times() {
     isolated(here!(), |rig| {
         let pid = rig.start_with("web", &["--cron", "*/2 * * * * *"], "sleep");
-        assert_eq!(rig.until_replaced("web", pid).restarts, 1);
+        assert!(rig.until_replaced("web", pid).restarts >= 1);
         assert_eq!(reasons(rig, "web", "exited")[0].as_deref(), Some("cron"));
         rig.ok(&["start", "--name", "year", "--cron", "@yearly", "--", "sleep", "9"]);
         assert!(rig.ok(&["ls", "year"]).contains(" next in "));
