@@ -423,7 +423,7 @@ pub fn milliseconds_of(clock: ClockId) -> u64 {
     now.tv_sec.unsigned_abs().saturating_mul(1000) + now.tv_nsec.unsigned_abs() / 1_000_000
 }
 
-/// For [`signals`]: what the loop reads them for.
+/// For the signals: what the loop reads them for.
 pub const SIGNALS: [i32; 5] =
     [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
 
