@@ -70,9 +70,9 @@ doc:
 man:
 	mandoc -T lint -W warning $(PAGES)
 
-# All tests: those beside the code, and those of tests/.
+# All tests: those beside the code, and those of tests/. A failure is tried once more, alone.
 test: needs
-	$(CARGO) test --no-fail-fast --lib --tests
+	@sh tests/all.sh "$(CARGO)"
 
 needs:
 	@sh tests/needs.sh
