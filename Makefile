@@ -42,7 +42,7 @@ ROWS ?=
 FIGURES = $(TARGET_DIR)/bench/last.json
 
 .PHONY: all release check test needs model sim chaos real lint fmt doc man bench demo static \
-	install uninstall dist deb check-package clean golden
+	install uninstall dist deb check-package picture clean golden
 
 all: release
 
@@ -165,6 +165,10 @@ deb:
 	@test -x "$(BIN)" || { echo "$(BIN) is not built (run make first)" >&2; exit 1; }
 	@mkdir -p "$(TARGET_DIR)"
 	@sh tests/package/deb.sh "$(TARGET_DIR)" BIN="$(abspath $(BIN))"
+
+# The README's picture, from a real run.
+picture: $(BUILT)
+	$(PYTHON) tests/package/picture.py "$(BIN)" tests/package/opm.svg
 
 # What the package promises, in a Debian root that a real systemd boots. Needs root; two minutes.
 check-package: $(BUILT)

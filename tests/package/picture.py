@@ -89,7 +89,7 @@ def picture(lines):
 
 
 def main():
-    opm, to = os.path.abspath(sys.argv[1]), sys.argv[2]
+    opm, to = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
     with tempfile.TemporaryDirectory() as scratch:
         os.symlink(opm, os.path.join(scratch, "opm"))
         env = {
@@ -111,7 +111,8 @@ def main():
             show("opm start 'python3 -m http.server 8000' --name web")
             show("opm start --name bad -- sh -c 'sleep .1; echo no config >&2; exit 3'", 1.5)
             show("opm ls")
-            show("kill -9 $(opm pid web); opm wait web --for online; opm events web", 0)
+            show("kill -9 $(opm pid web)", 3)
+            show("opm events web")
         finally:
             subprocess.run([opm, "daemon", "stop", "--services"], env=env, check=False,
                            stdout=subprocess.DEVNULL)
