@@ -71,7 +71,9 @@ fn commands_beside_a_run_know_where_its_output_is_and_what_is_done() {
         let scratch = Scratch::new();
         let once = r#"{"name": "once", "command": ["true"], "restart": "never", "critical": true}"#;
         let mut run = scratch.run(how, &[&scratch.file(&format!("{SLEEPER}, {once}"))]);
-        run.when("once to be done", |list| list.iter().any(|row| row["status"] == "stopped"));
+        run.when("once to be done beside the other", |list| {
+            ["stopped", "online"].iter().all(|word| list.iter().any(|row| row["status"] == *word))
+        });
         let (out, err, code) = run.beside(&["health"]);
         assert_eq!(code, 0, "{out}{err}");
         let (out, err, code) = run.beside(&["logs", "-f"]);
