@@ -35,6 +35,7 @@ pub struct Linux {
     pub sockets: Sockets,
     own_children: Option<OwnChildren>,
     processes: Option<ProcessList>,
+    log: memory::KernelLog,
     means: Means,
     blocks: Blocks,
     features: Features,
@@ -75,6 +76,7 @@ impl Linux {
             sockets: Sockets::default(),
             own_children,
             processes: None,
+            log: memory::KernelLog::default(),
             means: Means::read(nofile),
             blocks: Blocks::default(),
             features,
@@ -345,7 +347,7 @@ impl Kernel for Linux {
     }
 
     fn was_out_of_memory(&mut self, pid: Pid) -> bool {
-        memory::was_out_of(pid)
+        self.log.tells_death(pid)
     }
 
     fn watch(&mut self, held: &Held, wake: Wake) -> Result<()> {
