@@ -136,6 +136,8 @@ fn close_unneeded(p: &Prepared) {
 
 /// Puts this process on record, and its pid into its environment's mark.
 fn sign_in(p: &mut Prepared) -> Step<()> {
+    // What is no leader goes on no record.
+    let (journal, Some(offset)) = p.journal else { return Ok(()) };
     let pid = raw::numbers(libc::SYS_getpid, [0; 3]).unwrap_or(0) as c_int;
     p.signature.leader.pid = pid;
     p.signature.leader.start_time = own_start_time();
@@ -149,7 +151,6 @@ fn sign_in(p: &mut Prepared) -> Step<()> {
     };
     write_pid(p, pid.unsigned_abs());
     let bytes = p.signature.encode();
-    let (journal, Some(offset)) = p.journal else { return Ok(()) };
     match raw::write_at(journal, &bytes, offset) {
         Ok(length) if length == bytes.len() => Ok(()),
         Ok(_) => Err((Stage::Sign, libc::ENOSPC)),
@@ -258,12 +259,24 @@ fn open_streams(p: &Prepared) -> Step<()> {
 /// A service is not down for its log: the directory is made anew where somebody cleaned up, and
 /// what can't be opened is replaced by nothing at all. `info` and `doctor` look for themselves.
 fn open_log(p: &Prepared, log: &CStr, flags: c_int) -> Step<c_int> {
-    let mut opened = raw::open(log, flags, 0o600);
+    // The directory may be the user's: by a link there root would open, and give away, what is
+    // somebody else's.
+    let uid = p.orders.uid();
+    let directly = flags | if uid.is_some() { libc::O_NOFOLLOW } else { 0 };
+    let mut opened = raw::open(log, directly, 0o600);
     if opened == Err(libc::ENOENT) && flags & libc::O_CREAT != 0 {
         let _made = raw::mkdir(path(p, LOG_DIR), 0o700);
-        opened = raw::open(log, flags, 0o600);
+        opened = raw::open(log, directly, 0o600);
     }
-    if let (Ok(log), Some(uid)) = (opened, p.orders.uid()) {
+    if opened == Err(libc::ELOOP) && uid.is_some() {
+        // A terminal or a pipe is as good by a link (/dev/stdout), and stays whose it is.
+        opened = match raw::open(log, flags & !libc::O_CREAT, 0) {
+            Ok(file) if raw::status(file, c"").1 & libc::S_IFMT == libc::S_IFREG => {
+                Err(libc::ELOOP)
+            }
+            other => other,
+        };
+    } else if let (Ok(log), Some(uid)) = (opened, uid) {
         let (_, mode) = raw::status(log, c"");
         // For a program that opens /dev/stderr anew. What a link leads to may be everybody's.
         let kind = mode & libc::S_IFMT;

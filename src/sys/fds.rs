@@ -26,16 +26,8 @@ pub fn inherited(fd: i32) -> Option<OwnedFd> {
     fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) }).ok()?;
     // SAFETY: it is open, and by the upgrade's contract nothing else in this image owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    close_on_exec(&fd).ok()?;
+    fcntl_setfd(&fd, FdFlags::CLOEXEC).ok()?;
     Some(fd)
-}
-
-/// No exec of ours hands it on.
-///
-/// # Errors
-/// EBADF.
-pub fn close_on_exec(fd: impl AsFd) -> Result<()> {
-    fcntl_setfd(fd, FdFlags::CLOEXEC)
 }
 
 /// The numbers of our listening sockets.

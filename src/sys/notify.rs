@@ -49,7 +49,8 @@ impl NotifySocket {
         let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
         (header.msg_iov, header.msg_iovlen) = (&raw mut part, 1);
         header.msg_control = control.as_mut_ptr().cast();
-        header.msg_controllen = size_of_val(&control);
+        // Of another type in musl.
+        header.msg_controllen = size_of_val(&control) as _;
         // SAFETY: the header names writable memory, and how much of it there is.
         let length =
             unsafe { libc::recvmsg(self.0.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC) };

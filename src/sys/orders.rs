@@ -6,7 +6,7 @@ use super::attributes::{RESOURCES, set_nice};
 use super::block::Blocks;
 use super::exec_pipe::{self, ExecPipe};
 use super::raw::{self, numbers};
-use super::spawn::{clone, fork};
+use super::spawn::{clone_or_fork, fork};
 use super::user::{self, User};
 use super::{Errno, Features, Launch, Stage};
 use crate::service::options::{self, Exec};
@@ -173,7 +173,7 @@ impl Orders {
         let trial = trial.map_err(fork_failed)?;
         let child = match features.clone3 {
             // SAFETY: `try_alone` keeps the rules of `raw`; its child has a copy of the block.
-            true => unsafe { clone(block, try_alone, trial, false) },
+            true => unsafe { clone_or_fork(block, try_alone, trial, false) },
             false => fork(try_alone, trial),
         };
         let (pid, _pidfd) = child.map_err(fork_failed)?;

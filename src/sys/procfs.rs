@@ -320,6 +320,17 @@ pub fn link(path: &str) -> Result<String> {
     Ok(target.to_string_lossy().into_owned())
 }
 
+/// Processes that have something open whose link is one of these, as far as we may know.
+pub fn holders(links: &[String]) -> impl Iterator<Item = Pid> {
+    // For nothing, nobody is looked at.
+    let all = if links.is_empty() { Vec::new() } else { processes().unwrap_or_default() };
+    all.into_iter().filter(move |pid| {
+        let numbers = numbers(&format!("/proc/{pid}/fd")).unwrap_or_default();
+        let mut found = numbers.into_iter().map(|fd| link(&format!("/proc/{pid}/fd/{fd}")));
+        found.any(|found| found.is_ok_and(|found| links.contains(&found)))
+    })
+}
+
 /// Resident memory of this process in bytes; 0 without /proc.
 pub fn own_memory() -> u64 {
     let text = read("/proc/self/statm").unwrap_or_default();

@@ -70,7 +70,7 @@ impl Image {
         }
         env.push(CString::new(format!("{LISTENER_VARIABLE}={listener}")).ok()?.into_raw());
         if let Some(home) = home {
-            env.push(CString::new(format!("OPM_HOME={home}")).ok()?.into_raw());
+            env.push(CString::new(format!("{HOME_VARIABLE}={home}")).ok()?.into_raw());
         }
         let alive = ALIVE.load(Ordering::Relaxed);
         if alive != -1 {

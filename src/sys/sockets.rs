@@ -4,7 +4,8 @@
 //!
 //! They are close-on-exec here, and known to later images of this process by what they are. The
 //! incarnation that has one holds it, too: the next daemon takes it back from there.
-use super::{Errno, Result, fds, procfs, reexec};
+use super::listeners::listening;
+use super::{Errno, Result, procfs, reexec};
 use crate::process::Pid;
 use crate::service::listen::{Address, Listen, MAKING};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -30,8 +31,15 @@ struct Socket {
     file: Option<(u64, u64)>,
 }
 
+fn path_of(address: &Address) -> Option<&str> {
+    match address {
+        Address::Unix(path) => Some(path),
+        Address::Ip(_) | Address::Port(_) => None,
+    }
+}
+
 fn file_at(address: &Address) -> Option<(u64, u64)> {
-    let Address::Unix(path) = address else { return None };
+    let path = path_of(address)?;
     rustix::fs::lstat(path).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
@@ -81,8 +89,16 @@ impl Sockets {
         let mut opened = Vec::new();
         for (at, listen) in wanted.iter().enumerate() {
             if self.get(group, listen).is_none() {
-                let fd = open(listen, beside).map_err(|errno| (at, errno))?;
-                opened.push((listen, fd));
+                match open(listen, beside) {
+                    Ok(fd) => opened.push((listen, fd)),
+                    Err(errno) => {
+                        for path in opened.iter().filter_map(|(listen, _)| path_of(&listen.address))
+                        {
+                            rustix::fs::unlink(path).ok();
+                        }
+                        return Err((at, errno));
+                    }
+                }
             }
         }
         opened.into_iter().for_each(|(listen, fd)| self.hold(group, listen, fd));
@@ -187,10 +203,13 @@ fn open_unix(path: &str, mode: u32, backlog: i32, beside: bool) -> Result<OwnedF
     let making = format!("{path}{MAKING}");
     rustix::fs::unlink(making.as_str()).ok();
     let fd = stream(AddressFamily::UNIX, SocketFlags::empty())?;
-    rustix::net::bind(&fd, &SocketAddrUnix::new(making.as_str())?)?;
-    let ready = rustix::fs::chmod(making.as_str(), Mode::from_raw_mode(mode))
-        .and_then(|()| rustix::net::listen(&fd, backlog))
-        .and_then(|()| rustix::fs::rename(making.as_str(), path));
+    // Not chmod(2) afterwards: whose directory it is could put a link in its place.
+    let before = rustix::process::umask(Mode::from_raw_mode(!mode & 0o777));
+    let bound = SocketAddrUnix::new(making.as_str()).and_then(|to| rustix::net::bind(&fd, &to));
+    rustix::process::umask(before);
+    bound?;
+    let ready =
+        rustix::net::listen(&fd, backlog).and_then(|()| rustix::fs::rename(making.as_str(), path));
     if ready.is_err() {
         rustix::fs::unlink(making.as_str()).ok();
     }
@@ -223,8 +242,8 @@ pub fn of_process(pid: Pid, pidfd: &OwnedFd) -> Vec<OwnedFd> {
     };
     let copy = |number| {
         let flags = rustix::process::PidfdGetfdFlags::empty();
+        // It comes close-on-exec: pidfd_getfd(2).
         let fd = rustix::process::pidfd_getfd(pidfd, number, flags).ok()?;
-        fds::close_on_exec(&fd).ok()?;
         listens(&fd).then_some(fd)
     };
     numbers.filter(is_socket).filter_map(copy).collect()
@@ -232,41 +251,20 @@ pub fn of_process(pid: Pid, pidfd: &OwnedFd) -> Vec<OwnedFd> {
 
 /// Who listens at an address, as far as we may know.
 pub fn holder(address: &Address) -> Option<Pid> {
-    let inodes = inodes(address);
-    let is_it = |link: String| inodes.iter().any(|inode| link == format!("socket:[{inode}]"));
-    let has_it = |pid: &Pid| {
-        let numbers = procfs::numbers(&format!("/proc/{pid}/fd")).unwrap_or_default();
-        let mut links = numbers.into_iter().map(|fd| procfs::link(&format!("/proc/{pid}/fd/{fd}")));
-        links.any(|link| link.is_ok_and(is_it))
+    let sockets = match address {
+        Address::Unix(path) => at_path(path),
+        Address::Ip(address) => listening(address.port()),
+        Address::Port(port) => listening(*port),
     };
-    procfs::processes().ok()?.into_iter().find(has_it)
+    procfs::holders(&sockets).next()
 }
 
-/// The inodes of the sockets that listen there, from the kernel's tables.
-fn inodes(address: &Address) -> Vec<String> {
-    let table = |name: &str| {
-        let text = procfs::read(&format!("/proc/net/{name}")).unwrap_or_default();
-        String::from_utf8_lossy(&text).into_owned()
-    };
-    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    let port = match address {
-        Address::Unix(path) => {
-            let ends = format!(" {path}{MAKING}");
-            let text = table("unix");
-            let lines = text
-                .lines()
-                .filter(|line| line.ends_with(&ends) || line.ends_with(&format!(" {path}")));
-            return lines.filter_map(|line| words(line).into_iter().nth(6)).collect();
-        }
-        Address::Ip(address) => address.port(),
-        Address::Port(port) => *port,
-    };
-    // sl local rem st tx:rx tr:tm retrnsmt uid timeout inode; state 0A is LISTEN.
-    let text = table("tcp") + &table("tcp6");
-    let lines = text.lines().map(words);
-    let listening = lines.filter(|words| {
-        words.get(3).is_some_and(|state| state == "0A")
-            && words.get(1).is_some_and(|local| local.ends_with(&format!(":{port:04X}")))
-    });
-    listening.filter_map(|words| words.into_iter().nth(9)).collect()
+/// The sockets at a path, as links of descriptors name them.
+fn at_path(path: &str) -> Vec<String> {
+    let table = procfs::read("/proc/net/unix").unwrap_or_default();
+    let ends = [format!(" {path}"), format!(" {path}{MAKING}")];
+    let text = String::from_utf8_lossy(&table);
+    let lines = text.lines().filter(|line| ends.iter().any(|end| line.ends_with(end)));
+    let inodes = lines.filter_map(|line| line.split_whitespace().nth(6));
+    inodes.map(|inode| format!("socket:[{inode}]")).collect()
 }

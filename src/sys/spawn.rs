@@ -189,6 +189,23 @@ pub unsafe fn clone<T>(
     }
 }
 
+/// The same; by fork where the kernel, the architecture or a seccomp filter has no clone3.
+///
+/// # Safety
+/// As of [`clone`].
+pub(super) unsafe fn clone_or_fork<T>(
+    block: &Block,
+    entry: raw::Entry<T>,
+    argument: *mut T,
+    shares: bool,
+) -> Result<(c_int, OwnedFd)> {
+    // SAFETY: the caller answers for it.
+    match unsafe { clone(block, entry, argument, shares) } {
+        Err(Errno::NOSYS | Errno::PERM) => fork(entry, argument),
+        child => child,
+    }
+}
+
 /// For kernels (and seccomp filters) without clone3. The pid can't be reused before the pidfd is
 /// open: nobody but us reaps the child.
 pub(super) fn fork<T>(entry: raw::Entry<T>, argument: *mut T) -> Result<(c_int, OwnedFd)> {
