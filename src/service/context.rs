@@ -12,10 +12,15 @@ use std::collections::BTreeMap;
 /// Where a program is looked for if the service's environment has no PATH.
 pub const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// Where the programs of a service with these variables are; the first layer counts.
+/// The value of a variable: the first layer that has it counts, and there the last one.
+pub fn variable<'a>(layers: &[&'a Env], name: &str) -> Option<&'a str> {
+    let in_layer = |env: &&'a Env| env.iter().rev().find(|(other, _)| other == name);
+    layers.iter().find_map(in_layer).map(|(_, value)| value.as_str())
+}
+
+/// Where the programs of a service with these variables are.
 pub fn search_path<'a>(layers: &[&'a Env]) -> &'a str {
-    let in_layer = |env: &&'a Env| env.iter().rev().find(|(name, _)| name == "PATH");
-    layers.iter().find_map(in_layer).map_or(DEFAULT_PATH, |(_, value)| value)
+    variable(layers, "PATH").unwrap_or(DEFAULT_PATH)
 }
 
 /// The names of [`Limits`], in their order: all but RLIMIT_LOCKS, which is a mark of opm's.

@@ -69,51 +69,63 @@ fn made<'a>(definition: &'a Definition, home: &str, pid: Pid) -> Vec<(&'a str, S
     let number = spec.instance();
     if let Some(number) = number {
         let number = number.to_string();
-        let own = spec.env.iter().filter(|(_, value)| value.contains(INSTANCE));
-        made.extend(own.map(|(name, value)| (name.as_str(), value.replace(INSTANCE, &number))));
-        made.push((INSTANCE_VARIABLE, number.clone()));
-        made.push((instance_var, number));
+        for (name, value) in spec.env.iter().filter(|(_, value)| value.contains(INSTANCE)) {
+            set(&mut made, name, value.replace(INSTANCE, &number));
+        }
+        set(&mut made, INSTANCE_VARIABLE, number.clone());
+        set(&mut made, instance_var, number);
     }
     let number = number.unwrap_or(0);
     if let Some(port) = port_range.and_then(|range| range.port(number)) {
-        made.push(("PORT", port.to_string()));
+        set(&mut made, "PORT", port.to_string());
     }
     if let Some(variable) = increment_var {
-        let mut found = definition.variables(&[]).filter(|(name, _)| name == variable);
-        let first = found.find_map(|(_, value)| value.parse::<u64>().ok());
-        let own = first.and_then(|first| first.checked_add(number.into()));
-        made.extend(own.map(|own| (variable.as_str(), own.to_string())));
+        let first = definition.variable(variable).and_then(|value| value.parse::<u64>().ok());
+        if let Some(own) = first.and_then(|first| first.checked_add(number.into())) {
+            set(&mut made, variable, own.to_string());
+        }
     }
     if !listen.is_empty() {
         let all = |of: &dyn Fn(&Listen) -> String| listen.iter().map(of).collect::<Vec<_>>();
         // A name of ours may have a colon, which in a list of names is none.
         let unnamed = spec.group().replace(':', "-");
         let name = |of: &Listen| of.name.clone().unwrap_or_else(|| unnamed.clone());
-        made.push(("LISTEN_FDS", listen.len().to_string()));
-        made.push((LISTEN_PID, if pid == 0 { PID_DIGITS.to_owned() } else { pid.to_string() }));
-        made.push(("LISTEN_FDNAMES", all(&name).join(":")));
-        made.push(("OPM_LISTEN", all(&|of| of.address.to_string()).join(" ")));
+        set(&mut made, "LISTEN_FDS", listen.len().to_string());
+        set(&mut made, LISTEN_PID, if pid == 0 { PID_DIGITS.to_owned() } else { pid.to_string() });
+        set(&mut made, "LISTEN_FDNAMES", all(&name).join(":"));
+        set(&mut made, "OPM_LISTEN", all(&|of| of.address.to_string()).join(" "));
         // Another user cannot read what is in the home.
         if !no_node_preload && spec.exec.user.is_none() {
-            let mut given = definition.variables(&[]).filter(|(name, _)| *name == "NODE_OPTIONS");
-            let given = given.next().map_or(String::new(), |(_, options)| format!("{options} "));
-            made.push(("NODE_OPTIONS", format!("{given}--require \"{home}/{NODE_PRELOAD}\"")));
+            let own =
+                made.iter().find(|(name, _)| *name == "NODE_OPTIONS").map(|(_, own)| &own[..]);
+            let given = own.or_else(|| definition.variable("NODE_OPTIONS"));
+            let given = given.map_or(String::new(), |options| format!("{options} "));
+            let options = format!("{given}--require \"{home}/{NODE_PRELOAD}\"");
+            set(&mut made, "NODE_OPTIONS", options);
         }
     }
     // How it may speak of itself.
     let is_watched = spec.checks.health == Some(Health(Sign::Notify));
     if is_watched || spec.checks.ready.0 == Sign::Notify {
-        made.push(("NOTIFY_SOCKET", format!("{home}/{NOTIFY_FILE}")));
+        set(&mut made, "NOTIFY_SOCKET", format!("{home}/{NOTIFY_FILE}"));
     }
     if spec.checks.ready.0 == Sign::Ipc {
-        made.push(("NODE_CHANNEL_FD", IPC_FD.to_string()));
-        made.push(("NODE_CHANNEL_SERIALIZATION_MODE", "json".to_owned()));
+        set(&mut made, "NODE_CHANNEL_FD", IPC_FD.to_string());
+        set(&mut made, "NODE_CHANNEL_SERIALIZATION_MODE", "json".to_owned());
     }
     if is_watched {
         let allowed = spec.checks.watchdog().ms.saturating_mul(1_000);
-        made.push(("WATCHDOG_USEC", allowed.to_string()));
+        set(&mut made, "WATCHDOG_USEC", allowed.to_string());
     }
     made
+}
+
+/// Each name is there once, for programs take the first: what is set later takes its place.
+fn set<'a>(made: &mut Vec<(&'a str, String)>, name: &'a str, value: String) {
+    match made.iter_mut().find(|(other, _)| *other == name) {
+        Some((_, before)) => *before = value,
+        None => made.push((name, value)),
+    }
 }
 
 /// Where nothing is kept.
@@ -126,7 +138,7 @@ pub fn log_paths(spec: &Spec) -> [String; 2] {
         return [NULL, NULL].map(str::to_owned);
     }
     // A path that is absolute takes the place of the directory.
-    let of = |path: &String| tidy(&Path::new(&spec.cwd).join(path));
+    let of = |path: &String| tidy(&Path::new(&spec.cwd).join(path)).to_string_lossy().into_owned();
     let out = spec.log.log_out.as_ref().map_or(out, of);
     let own = spec.log.log_error.as_ref().map(of);
     let error = own.unwrap_or_else(|| if spec.log.merge_logs { out.clone() } else { error });
@@ -148,9 +160,9 @@ pub fn in_home(home: &str, path: &str) -> String {
     if path.starts_with('/') { path.to_owned() } else { format!("{home}/{path}") }
 }
 
-fn tidy(path: &Path) -> String {
-    let path: PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
-    path.to_string_lossy().into_owned()
+/// Without `.` and double slashes. `..` stays: after a symbolic link it isn't the parent.
+pub fn tidy(path: &Path) -> PathBuf {
+    path.components().filter(|part| *part != Component::CurDir).collect()
 }
 
 /// The FIFOs, in its home, that take its output to the terminal or the container's log.

@@ -36,13 +36,6 @@ pub enum Group {
     Hidden,
 }
 
-/// What PM2 means by a number for the same option.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
-    Count,
-    Milliseconds,
-}
-
 /// One option.
 #[derive(Debug)]
 pub struct Opt {
@@ -56,8 +49,6 @@ pub struct Opt {
     pub value: &'static str,
     pub help: &'static str,
     pub group: Group,
-    /// What PM2 calls it in its own files, and the unit of a number there.
-    pub pm2: Option<(&'static str, Unit)>,
     /// Whether it may be given several times.
     pub repeats: bool,
     /// What its name alone stands for.
@@ -237,11 +228,11 @@ macro_rules! spelled {
 }
 
 /// The table. A row: what it is about, the field, its type and default, what stands for its value
-/// in help (nothing: it is a switch), help, and what PM2 calls it if a number means the same there.
+/// in help (nothing: it is a switch), and help.
 macro_rules! options {
     ($($(#[$meta:meta])* $place:ident: $Struct:ident {
         $($(#[$only:meta])* $group:ident $field:ident: $type:ty = $default:expr,
-            $value:literal $help:literal $(pm2 $pm2:literal $unit:ident)?;)*
+            $value:literal $help:literal;)*
     })*) => {
         $(
             $(#[$meta])*
@@ -264,7 +255,6 @@ macro_rules! options {
             value: $value,
             help: $help,
             group: Group::$group,
-            pm2: [$(($pm2, Unit::$unit),)?].as_slice().first().copied(),
             repeats: <$type as Setting>::REPEATS,
             alone: <$type as Setting>::ALONE,
             parse: |spec, text| Ok(spec.$place.$field = Setting::parse(text)?),
@@ -281,18 +271,14 @@ options! {
     policy: Policy {
         Policy restart: Restart = Restart::Always, "WHEN" "always, on-failure or never";
         Policy max_restarts: Forgiven = Forgiven(10), "N"
-            "quick deaths in a row that are forgiven, or\nunlimited"
-            pm2 "max_restarts" Count;
-        Policy min_uptime: Span = Span::secs(10), "TIME" "a death after this is not quick"
-            pm2 "min_uptime" Milliseconds;
+            "quick deaths in a row that are forgiven, or\nunlimited";
+        Policy min_uptime: Span = Span::secs(10), "TIME" "a death after this is not quick";
         Policy restart_delay: Delay = Delay::fixed(Span::secs(2)), "TIME"
-            "after a quick death; 2s..1m doubles up to the\nbound"
-            pm2 "restart_delay" Milliseconds;
+            "after a quick death; 2s..1m doubles up to the\nbound";
         Policy stop_signal: Signal = Signal::TERM, "SIGNAL" "what asks it to end";
         Policy stop_reach: StopReach = StopReach::Tree, "REACH"
             "who gets it first: tree, or leader alone";
-        Policy stop_timeout: Span = Span::secs(5), "TIME" "from that signal to KILL"
-            pm2 "kill_timeout" Milliseconds;
+        Policy stop_timeout: Span = Span::secs(5), "TIME" "from that signal to KILL";
         Process look_alike: LookAlike = LookAlike::Refuse, "WHAT"
             "if its command runs already, outside of opm:\nrefuse, warn or ignore";
         File critical: bool = false, "" "its end is the end of all that opm run runs";
@@ -355,9 +341,8 @@ options! {
     #[derive(Clone, Debug, PartialEq, Eq)]
     log: Log {
         Process log_out: Option<String> = None, "FILE"
-            "stdout goes to this file, not to the home's" pm2 "out_file" Count;
-        Process log_error: Option<String> = None, "FILE" "stderr goes to this file"
-            pm2 "error_file" Count;
+            "stdout goes to this file, not to the home's";
+        Process log_error: Option<String> = None, "FILE" "stderr goes to this file";
         Process merge_logs: bool = false, "" "stderr goes where stdout goes";
         Process no_logs: bool = false, "" "keep nothing of what it writes";
         Process log_max_size: Bytes = Bytes::mebi(10), "SIZE"
@@ -367,7 +352,7 @@ options! {
         Process log_compress: Option<Compress> = None, "PROGRAM"
             "archives are compressed by zstd or gzip";
         Process log_time: Option<TimeFormat> = None, "[FORMAT]"
-            "each line begins with the time [as of RFC 3339]" pm2 "log_date_format" Count;
+            "each line begins with the time [as of RFC 3339]";
         Process log_format: LogFormat = LogFormat::Text, "FORMAT"
             "text, or json: each line is part of an object";
     }
@@ -376,8 +361,7 @@ options! {
     checks: Checks {
         Check ready: Ready = Ready(Sign::Exec), "HOW"
             "what makes it ready: exec, notify, ipc, fd:N,\ntcp:PORT, http:URL or cmd:LINE";
-        Check ready_timeout: Span = Span::secs(30), "TIME" "not ready after this, it has failed"
-            pm2 "listen_timeout" Milliseconds;
+        Check ready_timeout: Span = Span::secs(30), "TIME" "not ready after this, it has failed";
         Check health: Option<Health> = None, "HOW"
             "asked while it runs: tcp:PORT, http:URL, cmd:LINE;\nor notify: it says so itself";
         Check health_interval: Span = Span::secs(10), "TIME" "from one question to the next";

@@ -158,7 +158,6 @@ impl Setting for Listen {
     }
 }
 
-/// Any text but none, such as a path.
 /// Names in one word or several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names(Vec<String>);
@@ -191,6 +190,7 @@ impl Setting for Names {
     }
 }
 
+/// Any text but none, such as a path.
 impl Setting for String {
     const ENDS_AT_COMMA: bool = false;
 
@@ -247,7 +247,7 @@ impl Setting for WatchPath {
 
 /// Types that have a text of their own, and what a number in its place means.
 macro_rules! by_text {
-    ($($type:ty: $of_number:expr),* $(,)?) => {$(
+    ($($type:ty $(: $of_number:expr)?),* $(,)?) => {$(
         impl Setting for $type {
             fn parse(text: &str) -> Result<Self, String> {
                 <$type>::parse(text)
@@ -257,9 +257,9 @@ macro_rules! by_text {
                 self.to_string().into()
             }
 
-            fn of_number(number: &Number) -> Result<Self, String> {
+            $(fn of_number(number: &Number) -> Result<Self, String> {
                 $of_number(number)
-            }
+            })?
         }
     )*};
 }
@@ -268,12 +268,12 @@ by_text! {
     Health: |_: &Number| Self::parse(""),
     Span: no_unit,
     Delay: no_unit,
-    Cron: |_| Err("expected a string, found a number".to_owned()),
+    Cron,
     Signal: |number: &Number| Self::parse(&number.to_string()),
     Instances: |number: &Number| Self::parse(&number.to_string()),
-    PortRange: |_: &Number| Err("expected a string, found a number".to_owned()),
+    PortRange,
     Bytes: |number: &Number| Self::parse(&number.to_string()),
-    TimeFormat: |_: &Number| Err("expected a string, found a number".to_owned()),
+    TimeFormat,
 }
 
 /// In JSON a number will do; of what has parts, a list, or an object of `NAME=VALUE`.

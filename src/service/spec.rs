@@ -2,7 +2,7 @@
 //!
 //! A `Spec` that exists is valid: [`Spec::check`] runs on everything that comes from a file
 //! or a socket before the daemon keeps it.
-use super::context::{Attributes, Context};
+use super::context::{Attributes, Context, variable};
 use super::environment::RESERVED;
 use super::json::{self, List, Tree};
 use super::listen::{Listen, SOCKETS_MAX};
@@ -12,6 +12,7 @@ use super::probe::Sign;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use std::fmt;
 use std::rc::Rc;
 
@@ -104,10 +105,12 @@ impl Spec {
         if variables().any(|(k, v)| !is_variable_name(k) || v.contains('\0')) {
             return at("an environment variable's name is empty, or has '=' or NUL in it");
         }
-        if let Some((name, _)) = variables().find(|(k, _)| RESERVED.contains(&k.as_str())) {
+        let Held { listen, port_range, instance_of, instance_var, increment_var, .. } = &self.held;
+        let names = variables().map(|(name, _)| name).chain(increment_var).chain([instance_var]);
+        // The first of a name counts, and of a mark that must be ours.
+        if let Some(name) = names.into_iter().find(|name| RESERVED.contains(&name.as_str())) {
             return at(&format!("{name} is set by opm itself"));
         }
-        let Held { listen, port_range, instance_of, instance_var, increment_var, .. } = &self.held;
         if let (Some(group), None) = (instance_of, self.instance()) {
             return at(&format!("an instance of {group} is called {group}-N"));
         }
@@ -275,9 +278,11 @@ impl Change {
         if let Some((cwd, dotenv)) = &self.cwd {
             (spec.cwd, spec.dotenv) = (cwd.clone(), dotenv.clone());
         }
-        spec.env
-            .retain(|(name, _)| !self.reset_env && self.env.iter().all(|(other, _)| name != other));
+        if self.reset_env {
+            spec.env.clear();
+        }
         spec.env.extend(self.env.iter().cloned());
+        spec.env = last_of_each(spec.env);
         for (key, text) in &self.options {
             let opt = options::find(key).ok_or_else(|| unknown(key))?;
             opt.parse(&mut spec, text).map_err(|reason| format!("{key}: {reason}"))?;
@@ -294,6 +299,15 @@ fn unknown(key: &str) -> String {
 /// Whether `name` can name an environment variable: not empty, no `=`, no NUL.
 pub fn is_variable_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(['=', '\0'])
+}
+
+/// Of a name that is there twice the last one.
+pub fn last_of_each(mut env: Env) -> Env {
+    let mut seen = HashSet::new();
+    let last: Vec<bool> = env.iter().rev().map(|(name, _)| seen.insert(name.clone())).collect();
+    let mut last = last.into_iter().rev();
+    env.retain(|_| last.next().unwrap_or(true));
+    env
 }
 
 /// Joins words into a line that a POSIX shell reads back as the same words.
@@ -333,6 +347,12 @@ impl Definition {
             attributes.limits[*at] = Some(*soft);
         }
         attributes
+    }
+
+    /// What a variable of these is, which [`Definition::variables`] would give all of. The account's
+    /// are not among them.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        variable(&[&self.spec.env, &self.spec.dotenv, &self.base.env], name)
     }
 
     /// The variables that were captured or declared, as every incarnation gets them: of a name

@@ -8,13 +8,14 @@ mod procfile;
 mod supervisord;
 
 use crate::process::shell;
+pub use crate::service::environment::tidy;
 use crate::service::json::{self, kind};
 use crate::service::name::check_name;
 use crate::service::options;
 use crate::service::spec::{Env, Spec};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 /// Largest process file: what is defined must fit into one request.
 pub const FILE_BYTES_MAX: usize = 8 << 20;
@@ -297,11 +298,6 @@ impl<'a> Reader<'a> {
         }
         Ok(env)
     }
-}
-
-/// Without `.` and double slashes. `..` stays: after a symbolic link it isn't the parent.
-pub fn tidy(path: &Path) -> PathBuf {
-    path.components().filter(|part| *part != Component::CurDir).collect()
 }
 
 #[cfg(test)]

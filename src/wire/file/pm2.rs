@@ -7,9 +7,9 @@ use super::{ProcessFile, Reader, Source, directory_of};
 use crate::process::shell;
 use crate::service::listen::Listen;
 use crate::service::name::check_name;
-use crate::service::options::{self, OPTIONS, Opt};
+use crate::service::options::{self, Opt};
 use crate::service::signal::Signal;
-use crate::service::spec::{Env, Forgiven, Restart, Spec};
+use crate::service::spec::{Env, Forgiven, Restart, Spec, last_of_each};
 use crate::service::units::{Delay, Span};
 use serde_json::{Map, Value};
 
@@ -35,12 +35,13 @@ const KEYS: &[(&str, &str)] = &[
     ("retain", "log_keep"),
 ];
 
-/// Options that have a name of their own in PM2, and no unit.
+/// Options that have a name of their own in PM2.
 const OPTION_KEYS: &[(&str, &str)] = &[
     ("cron_restart", "cron"),
     ("error_file", "log_error"),
     ("exp_backoff_restart_delay", "restart_delay"),
     ("gid", "group"),
+    ("kill_timeout", "stop_timeout"),
     ("listen_timeout", "ready_timeout"),
     ("log_date_format", "log_time"),
     ("max_memory_restart", "max_memory"),
@@ -64,10 +65,8 @@ pub fn defaults(spec: &mut Spec) {
 }
 
 /// The option that PM2 calls `key`, or that is called so here.
-pub fn option(key: &str) -> Option<&'static Opt> {
-    let by_row = OPTIONS.iter().find(|opt| opt.pm2.is_some_and(|(name, _)| name == key));
-    let own = OPTION_KEYS.iter().find(|(pm2, _)| *pm2 == key).map_or(key, |(_, own)| own);
-    by_row.or_else(|| options::find(own))
+fn option(key: &str) -> Option<&'static Opt> {
+    options::find(OPTION_KEYS.iter().find(|(pm2, _)| *pm2 == key).map_or(key, |(_, own)| own))
 }
 
 /// A value as one word: JSON, but for strings.
@@ -80,7 +79,7 @@ fn text_of(value: &Value) -> String {
 ///
 /// # Errors
 /// What was expected, and what was found.
-pub fn set(opt: &Opt, spec: &mut Spec, value: &Value) -> Result<(), String> {
+fn set(opt: &Opt, spec: &mut Spec, value: &Value) -> Result<(), String> {
     let mut readings = Vec::new();
     match value {
         Value::Number(number) => {
@@ -93,9 +92,10 @@ pub fn set(opt: &Opt, spec: &mut Spec, value: &Value) -> Result<(), String> {
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => {}
     }
     let first = opt.read(spec, value);
-    match readings.iter().any(|other| first.is_ok() || opt.read(spec, other).is_ok()) {
-        true => Ok(()),
-        false => first,
+    if first.is_ok() || readings.iter().any(|other| opt.read(spec, other).is_ok()) {
+        Ok(())
+    } else {
+        first
     }
 }
 
@@ -220,12 +220,11 @@ impl App<'_, '_> {
                 if option(&name).is_some() {
                     self.reader.warn(&format!("{key}.{name} is a variable, and no option"));
                 }
-                env.retain(|(other, _)| *other != name);
                 env.push((name, text_of(&value)));
             }
         }
         self.app.retain(|key, _| !key.starts_with("env_") || options::find(key).is_some());
-        Ok(env)
+        Ok(last_of_each(env))
     }
 
     /// Words in a list, or a line that is split as a shell would; nothing in it is expanded.
@@ -322,12 +321,6 @@ impl App<'_, '_> {
             {
                 *file = "/dev/null".into();
             }
-        }
-        if let Some(instances @ (Value::Number(_) | Value::String(_))) =
-            self.app.get_mut("instances")
-            && text_of(instances) == "0"
-        {
-            *instances = "max".into();
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 use super::{ProcessFile, Reader, Source, directory_of};
 use crate::process::shell;
 use crate::service::options;
-use crate::service::spec::{Env, Forgiven, Restart, Spec};
+use crate::service::spec::{Env, Forgiven, Restart, Spec, last_of_each};
 use crate::service::units::Span;
 
 /// Keys that change nothing here, or that are read apart.
@@ -152,11 +152,10 @@ fn program(
     let common = expand(common, &name, source).map_err(|e| reader.wrong("environment", &e))?;
     for text in [common, get(reader, "environment")?.unwrap_or_default()] {
         for (name, value) in variables(&text).map_err(|e| reader.wrong("environment", e))? {
-            env.retain(|(other, _)| *other != name);
             env.push((name, value));
         }
     }
-    let mut spec = Spec { env, ..Spec::new(name.clone(), command, cwd) };
+    let mut spec = Spec { env: last_of_each(env), ..Spec::new(name.clone(), command, cwd) };
     (spec.policy.max_restarts, spec.policy.min_uptime) = (Forgiven(3), Span::secs(1));
     spec.policy.stop_timeout = Span::secs(10);
     spec.policy.restart = match get(reader, "autorestart")?.as_deref() {
@@ -186,7 +185,6 @@ fn program(
                 let text = if seconds { format!("{text}s") } else { text };
                 opt.parse(&mut spec, &text).map_err(|reason| reader.wrong(key, &reason))?;
             }
-            None if own == "instances" && text == "1" => {}
             None => reader.warn(&format!("'{}' does nothing here", key.escape_debug())),
         }
     }
