@@ -56,6 +56,10 @@ impl Timers {
         }
     }
 
+    pub(crate) fn is_set(&self, timer: Timer) -> bool {
+        self.armed.contains_key(&timer)
+    }
+
     /// Takes one that is due by now.
     pub(crate) fn pop(&mut self, now: Time) -> Option<Timer> {
         let (_, timer) = self.due.first().copied().filter(|(at, _)| *at <= now)?;

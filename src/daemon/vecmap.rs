@@ -131,6 +131,10 @@ impl<T: Ord + Copy> VecSet<T> {
         self.0.binary_search(value).is_ok()
     }
 
+    pub fn retain(&mut self, keep: impl FnMut(&T) -> bool) {
+        self.0.retain(keep);
+    }
+
     /// Takes all of `other`, and leaves it empty.
     pub fn append(&mut self, other: &mut Self) {
         for value in other.0.drain(..) {

@@ -11,7 +11,7 @@ mod room;
 pub mod rotation;
 
 use super::timers::{Timer, Timers};
-use super::vecmap::VecMap;
+use super::vecmap::{VecMap, VecSet};
 use crate::process::Pid;
 use crate::service::environment::{fifo_paths, in_home, is_piped, log_paths};
 use crate::service::machine::Time;
@@ -68,7 +68,8 @@ struct Job {
 #[derive(Debug, Default)]
 pub(crate) struct Logs {
     watch: Option<OwnedFd>,
-    watched: VecMap<i32, (Id, Stream)>,
+    /// By the number of the watch: instances may share a log, and then that.
+    watched: VecSet<(i32, Id, Stream)>,
     seen: VecMap<(Id, Stream), Seen>,
     jobs: VecDeque<Job>,
     active: Option<(Job, Rotation)>,
@@ -121,7 +122,6 @@ impl Logs {
                 return false;
             }
         }
-        self.pump.note_ended(&spec.name, false);
         true
     }
 
@@ -136,7 +136,9 @@ impl Logs {
 
     /// A service is no more. Its logs stay.
     pub(crate) fn forget(&mut self, id: Id, timers: &mut Timers) {
-        self.seen.retain(|(of, _), _| *of != id);
+        for stream in 0..2 {
+            self.seen.remove(&(id, stream));
+        }
         self.jobs.retain(|job| job.id != id);
         self.troubles.remove(&id);
         (0..2).for_each(|stream| self.pump.remove(SINKS + 2 * id + stream));
@@ -148,16 +150,21 @@ impl Logs {
         let Some(watch) = &self.watch else { return };
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(watch, &mut buffer);
+        let (mut woken, mut is_lost) = (VecSet::default(), false);
         while let Ok(event) = events.next() {
-            let Some((id, stream)) = self.watched.remove(&event.wd()) else { continue };
-            if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-                continue;
-            }
-            if let Some(seen) = self.seen.get_mut(&(id, stream)) {
-                seen.watched = false;
-                timers.set(Timer::Log(id), Some(now));
-            }
+            is_lost |= event.events().contains(ReadFlags::QUEUE_OVERFLOW);
+            woken.insert(event.wd());
         }
+        self.watched.retain(|(wd, id, stream)| {
+            if !is_lost && !woken.contains(wd) {
+                return true;
+            }
+            if let Some(seen) = self.seen.get_mut(&(*id, *stream)) {
+                seen.watched = false;
+                timers.set(Timer::Log(*id), Some(now));
+            }
+            false
+        });
     }
 
     /// Looks how large the logs of a service are. When to look again; none: when we are woken.
@@ -220,7 +227,7 @@ impl Logs {
             return Some(now + LOOK_MS.1);
         };
         seen.watched = true;
-        self.watched.insert(wd, (id, stream));
+        self.watched.insert((wd, id, stream));
         // What was written before the watch was there.
         (size_of(path)?.st_size.unsigned_abs() != size).then_some(now + LOOK_MS.0)
     }

@@ -21,8 +21,12 @@ use std::collections::VecDeque;
 const LOOK_BYTES: usize = 64 << 10;
 /// What is passed on in one turn: then the loop looks at its events again.
 const TURN_BYTES: usize = 512 << 10;
+/// Looks at a sink that is taken away.
+const REST_LOOKS: u32 = 64;
+/// What the last lines are given at the end, whatever the time is.
+const FINISH_MS_MIN: u64 = 100;
 /// Most streams of one sink.
-const STREAMS_MAX: u32 = 1 << 12;
+const STREAMS_MAX: u32 = 1 << 16;
 
 /// One FIFO.
 #[derive(Debug)]
@@ -96,7 +100,9 @@ impl Pump {
         let fifo = fifo::open(path)?;
         let inode =
             |fd: &OwnedFd| rustix::fs::fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino));
-        if sink.streams.iter().any(|known| inode(&known.fifo) == inode(&fifo)) {
+        let own = inode(&fifo);
+        let is_it = |it: &Stream| it.label.name == label.name && inode(&it.fifo) == own;
+        if sink.streams.iter().any(is_it) {
             return Ok(());
         }
         let place = number * STREAMS_MAX + 1 + sink.streams.len() as u32;
@@ -133,7 +139,12 @@ impl Pump {
 
     /// What lies there still is passed on as far as it can be; then the sink is none any more.
     pub(super) fn remove(&mut self, number: u32) {
-        while self.pass(number).is_some() {}
+        // More than a FIFO holds: whoever writes on is nobody's any more.
+        for _ in 0..REST_LOOKS {
+            if self.pass(number).is_none() {
+                break;
+            }
+        }
         self.busy.remove(&number);
         if let (Some(sink), Some(registry)) = (self.sinks.remove(&number), &self.registry) {
             for stream in sink.streams {
@@ -199,9 +210,11 @@ impl Pump {
             sink.streams.iter_mut().for_each(|it| (it.ready, it.ended) = (true, true));
             self.busy.insert(*number);
         }
+        let ms = ms.max(FINISH_MS_MIN);
         let until = std::time::Instant::now() + std::time::Duration::from_millis(ms);
         loop {
-            while self.is_busy() {
+            // Services that go on may write as fast as this reads.
+            while self.is_busy() && std::time::Instant::now() < until {
                 self.turn();
             }
             let stuck = self.sinks.iter_mut().find(|(_, sink)| !sink.batch.is_empty());

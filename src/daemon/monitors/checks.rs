@@ -79,6 +79,9 @@ pub(super) struct Checker {
 
 impl Checker {
     pub(super) fn follow(&mut self, cx: &mut Cx<'_>, of: &Service) {
+        if of.machine.generation().is_none() {
+            self.channels.remove(&of.id);
+        }
         let options = &of.definition.spec.checks;
         let phase = match of.machine.phase() {
             Phase::Up { ready, since, .. } => Some((*ready, *since)),

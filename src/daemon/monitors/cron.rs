@@ -121,7 +121,6 @@ impl Crons {
 
 /// The zone that a schedule names, or else its service's; none is ours.
 fn zone_of(cron: &Cron, of: &Service) -> Option<String> {
-    let mut variables = of.definition.variables(&[]);
-    let own = || variables.find(|(name, _)| *name == "TZ").map(|(_, zone)| zone);
+    let own = || of.definition.variable("TZ");
     cron.zone().or_else(own).map(str::to_owned)
 }

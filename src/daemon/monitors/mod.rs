@@ -71,5 +71,6 @@ impl Monitors {
         self.crons.forget(cx, id);
         self.memory.forget(cx, id);
         self.watches.forget(cx, id);
+        self.said.remove(&id);
     }
 }

@@ -7,6 +7,7 @@ use super::advice::{Advice, Cx};
 use crate::daemon::service::Service;
 use crate::daemon::timers::Timer;
 use crate::daemon::vecmap::VecMap;
+use crate::service::environment::tidy;
 use crate::service::glob;
 use crate::service::machine::{Phase, Time};
 use crate::service::spec::Id;
@@ -63,7 +64,7 @@ impl Armed {
         let mut files = Files::new()?;
         for path in &of.definition.spec.care.watch {
             let path = std::path::Path::new(&self.cwd).join(&path.0);
-            let path = path.components().collect::<std::path::PathBuf>();
+            let path = tidy(&path);
             files.watch(&path, &|path| self.is_ignored(path))?;
         }
         if let Some(registry) = registry {
