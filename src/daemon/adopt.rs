@@ -297,9 +297,6 @@ impl<K: Kernel> Daemon<K> {
             self.feed(id, Input::Stop);
         }
         self.learn(facts);
-        for id in self.services.ids() {
-            self.ask(id, |monitors, cx, of| monitors.follow(cx, of));
-        }
     }
 
     /// Marked processes of incarnations that no record names become their service again, or drain

@@ -88,7 +88,7 @@ impl<K: Kernel> Daemon<K> {
         service.launch_error = None;
         service.provisional = false;
         let why = service.advised.take().map(Into::into);
-        if self.launches.former.remove(&id).is_some() {
+        if self.launches.former.remove(&id).is_some_and(|it| !it.spec.held.listen.is_empty()) {
             self.close_sockets();
         }
         self.logs.follow(id, self.now, &mut self.timers);
@@ -118,6 +118,7 @@ impl<K: Kernel> Daemon<K> {
             service.emptied = service.emptied.max(generation.0);
             self.logs.pump.note_ended(&service.definition.spec.name, true);
         }
+        self.note_gone(id);
         self.feed(id, Input::Emptied(generation));
     }
 
@@ -131,6 +132,7 @@ impl<K: Kernel> Daemon<K> {
             Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC | Errno::DQUOT
         );
         let fault = if crowded || stage == Stage::Killed { Fault::Machine } else { Fault::Program };
+        self.note_gone(id);
         self.feed(id, Input::SpawnFailed(generation, fault));
         if self.services.get(id).is_some_and(|service| service.provisional) {
             // Its very first exec: whoever asked is told why, and nothing of it is kept.
@@ -230,7 +232,7 @@ impl<K: Kernel> Daemon<K> {
         let at = if before.status == status { before.at } else { self.kernel.wall() };
         service.announced = Announced { status, is_ready, at };
         let (pid, is_removed) = (service.pid, service.removing && !service.is_live());
-        let (is_live, generation) = (service.is_live(), service.machine.generation());
+        let generation = service.machine.generation();
         let is_for_others = service.unless_ready_for_others().is_none();
         let changed = (before.status, before.is_ready) != (status, is_ready);
         if changed && !self.launches.held.is_empty() {
@@ -238,9 +240,6 @@ impl<K: Kernel> Daemon<K> {
                 true => self.unhold_dependants(id),
                 false => self.tell_held(id),
             }
-        }
-        if !self.launches.stops.is_empty() && !is_live {
-            self.note_gone(id);
         }
         if let Some(generation) = generation.filter(|_| is_ready && !before.is_ready) {
             self.emit(id, generation, "ready", |event| event.pid = Some(pid));
@@ -331,6 +330,10 @@ impl<K: Kernel> Daemon<K> {
 
     /// SIGKILL for all of a tree.
     pub(crate) fn kill_tree(&mut self, id: Id) {
+        // A stop that waits for it may wait in vain now.
+        for stopped in self.launches.stops.keys() {
+            self.waiters.changed.insert(*stopped);
+        }
         let Some(kill) = self.with_trees(|trees, cx| trees.kill(cx, id)) else { return };
         let Some(service) = self.services.get_mut(id) else { return };
         // The turn in which the time is over is a little late. Sooner is the end of all.
@@ -376,16 +379,17 @@ impl<K: Kernel> Daemon<K> {
     fn output_of(&mut self, id: Id) -> (Streams, [String; 2]) {
         let Some(service) = self.services.get(id) else { return Default::default() };
         let spec = &service.definition.spec;
+        let logs = log_paths(spec).map(|path| in_home(&self.home, &path));
+        // First: `carry` opens the log anew, and what it says of this start stays.
+        self.logs.before_start(id, &spec.log, &logs, self.kernel.wall());
         let known = self.launches.foreground.get(&spec.name).copied();
         let is_carried = known.is_none() && self.logs.carry(id, spec, &self.home);
         self.logs.pump.note_ended(&spec.name, false);
         let streams = known.unwrap_or(if is_carried { Streams::Fifos } else { Streams::Files });
         let paths = match streams {
-            Streams::Files | Streams::Inherited => log_paths(spec),
-            Streams::Fifos => carried_paths(spec),
+            Streams::Files | Streams::Inherited => logs,
+            Streams::Fifos => carried_paths(spec).map(|path| in_home(&self.home, &path)),
         };
-        let paths = paths.map(|path| in_home(&self.home, &path));
-        self.logs.before_start(id, &spec.log, &paths, self.kernel.wall());
         (streams, paths)
     }
 

@@ -121,11 +121,13 @@ impl<K: Kernel> Daemon<K> {
         }
         self.tend_logs();
         self.answer_changed();
-        let is_clean = self.ledger.write_changes(&mut self.kernel, &self.services);
-        if !is_clean && let Some(text) = self.logs.room.give_way(&self.home) {
-            self.log.push(text);
+        if self.ledger.write_changes(&mut self.kernel, &self.services) {
+            self.timers.set(Timer::Ledger, None);
+        } else if !self.timers.is_set(Timer::Ledger) {
+            // Not in each turn: it looks at every log.
+            self.log.extend(self.logs.room.give_way(&self.home));
+            self.timers.set(Timer::Ledger, Some(self.now + trees::LOOK_AGAIN_MS));
         }
-        self.timers.set(Timer::Ledger, (!is_clean).then(|| self.now + trees::LOOK_AGAIN_MS));
     }
 
     /// When the next tick or look has something to do.

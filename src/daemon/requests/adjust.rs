@@ -20,11 +20,12 @@ impl<K: Kernel> Daemon<K> {
         now: bool,
     ) -> Result<Pending, Failure> {
         let (ids, mut pending) = self.pending(client, target)?;
+        let mut candidates = Candidates::new(true);
         let mut changed = Vec::new();
         for id in ids {
             let Some(service) = self.services.get(id) else { continue };
             let (line, Definition { spec: old, base }) = (service.line, &service.definition);
-            let (name, lives) = (&old.name, service.machine.generation().is_some());
+            let (name, lives) = (&old.name, service.is_live());
             let at = |text| Failure::usage(format!("{name}: {text}"));
             if service.removing {
                 return Err(Failure::plain(format!("{name}: is being removed")));
@@ -37,22 +38,22 @@ impl<K: Kernel> Daemon<K> {
             if spec.name != *name {
                 self.check_rename(name, &spec.name, lives)?;
             }
-            check_granted(&mut self.kernel, &self.home, &spec)?;
-            let keys = old.differences(&spec);
+            let (keys, name, base) = (old.differences(&spec), name.clone(), base.clone());
+            self.check_granted(&spec, &mut candidates)?;
             if keys.is_empty() {
                 pending.say(id, done(format!("{name}: nothing changes")));
                 continue;
             }
             let when = if lives && !now { " (from its next start on)" } else { "" };
             pending.say(id, done(format!("{name}: changed {}{when}", keys.join(", "))));
-            changed.push((line, id, Definition { spec, base: base.clone() }));
+            changed.push((line, id, Definition { spec, base }));
         }
         self.check_order(&changed.iter().map(|(_, _, it)| &it.spec).collect::<Vec<_>>())?;
         let ids: Vec<Id> = changed.iter().map(|(_, id, _)| *id).collect();
         self.replace_definitions(changed)?;
         for id in ids {
             if now && self.services.get(id).is_some_and(|service| service.is_live()) {
-                self.bring_up(id, Input::Restart, &mut Candidates::new(true), &mut pending);
+                self.bring_up(id, Input::Restart, &mut candidates, &mut pending);
             }
         }
         Ok(pending)
@@ -89,30 +90,36 @@ impl<K: Kernel> Daemon<K> {
                 self.ask(id, |monitors, cx, of| monitors.follow(cx, of));
             }
         }
+        self.close_sockets();
         Ok(())
     }
-}
 
-/// Refuses what was asked for by name and the kernel would refuse a child of this daemon, while
-/// what runs can still go on.
-pub(super) fn check_granted<K: Kernel>(
-    kernel: &mut K,
-    home: &str,
-    spec: &Spec,
-) -> Result<(), Failure> {
-    if let Some(zone) = spec.care.cron.as_ref().and_then(Cron::zone)
-        && !zone::is_known(zone)
-    {
-        let text = format!("{}: cron: {zone:?} is no time zone of this machine", spec.name);
-        return Err(Failure::usage(text));
+    /// Refuses what was asked for by name and the kernel would refuse a child of this daemon, while
+    /// what runs can still go on. Of those of a kind in one request one is tried out.
+    pub(super) fn check_granted(
+        &mut self,
+        spec: &Spec,
+        candidates: &mut Candidates,
+    ) -> Result<(), Failure> {
+        if let Some(zone) = spec.care.cron.as_ref().and_then(Cron::zone)
+            && !zone::is_known(zone)
+        {
+            let text = format!("{}: cron: {zone:?} is no time zone of this machine", spec.name);
+            return Err(Failure::usage(text));
+        }
+        if candidates.granted.as_ref() == Some(&spec.exec) {
+            return Ok(());
+        }
+        let who = self.kernel.who(&spec.exec);
+        who.and_then(|who| self.kernel.try_out(&who.orders)).map_err(|(stage, errno)| {
+            let text = why_not(spec, &self.home, stage, errno);
+            let advice = match errno {
+                Errno::PERM | Errno::ACCESS => " (start the daemon where it may do that)",
+                _ => "",
+            };
+            Failure::plain(format!("{}: {text}{advice}", spec.name))
+        })?;
+        candidates.granted = Some(spec.exec.clone());
+        Ok(())
     }
-    let refused = kernel.who(&spec.exec).and_then(|who| kernel.try_out(&who.orders));
-    refused.map_err(|(stage, errno)| {
-        let text = why_not(spec, home, stage, errno);
-        let advice = match errno {
-            Errno::PERM | Errno::ACCESS => " (start the daemon where it may do that)",
-            _ => "",
-        };
-        Failure::plain(format!("{}: {text}{advice}", spec.name))
-    })
 }

@@ -1,5 +1,4 @@
 //! Services come and go: put on record before anything of them runs, forgotten when nothing does.
-use super::adjust::check_granted;
 use super::lookalike::Candidates;
 use super::wait::{Condition, NO_SERVICE, Pending};
 use crate::daemon::service::Service;
@@ -55,13 +54,10 @@ impl Existing {
 }
 
 impl<K: Kernel> Daemon<K> {
-    fn check_all(&mut self, specs: &[Spec]) -> Result<(), Failure> {
-        for (at, spec) in specs.iter().enumerate() {
+    fn check_all(&mut self, specs: &[Spec], candidates: &mut Candidates) -> Result<(), Failure> {
+        for spec in specs {
             spec.check().map_err(Failure::usage)?;
-            // Of a thousand of a kind one is tried out.
-            if at == 0 || specs[at - 1].exec != spec.exec {
-                check_granted(&mut self.kernel, &self.home, spec)?;
-            }
+            self.check_granted(spec, candidates)?;
         }
         self.check_order(&specs.iter().collect::<Vec<_>>())?;
         self.check_groups(specs)
@@ -76,7 +72,8 @@ impl<K: Kernel> Daemon<K> {
         existing: Existing,
     ) -> Result<Pending, Failure> {
         let keep = existing != Existing::Refused;
-        self.check_all(&specs)?;
+        let mut candidates = Candidates::new(force);
+        self.check_all(&specs, &mut candidates)?;
         let (mut fresh, mut ids, mut replaced) = (vec![], vec![], vec![]);
         for spec in specs {
             let Some(service) = self.services.named(&spec.name) else {
@@ -87,12 +84,12 @@ impl<K: Kernel> Daemon<K> {
                 // Started now it would run only to be forgotten at its next stop.
                 return Err(Failure::plain(format!("{}: is being removed", spec.name)));
             }
-            let differ = service.definition.spec.differences(&spec);
             if existing == Existing::Replace {
                 let base = service.definition.base.clone();
                 replaced.push((service.line, service.id, Definition { spec, base }));
                 continue;
             }
+            let differ = service.definition.spec.differences(&spec);
             if !keep || !differ.is_empty() {
                 return Err(taken(&spec.name, service.id, keep, &differ));
             }
@@ -100,7 +97,6 @@ impl<K: Kernel> Daemon<K> {
             ids.push(service.id);
         }
         let mut pending = Pending::new(client);
-        let mut candidates = Candidates::new(force);
         let mut allowed = Vec::new();
         for spec in fresh {
             match self.check_spec(&spec, &mut candidates) {
@@ -247,13 +243,17 @@ impl<K: Kernel> Daemon<K> {
     pub(crate) fn forget(&mut self, id: Id) {
         self.with_monitors(id, |monitors, cx, _| monitors.forget(cx, id));
         let Some(service) = self.services.remove(id) else { return };
-        self.launches.former.remove(&id);
+        let former = self.launches.former.remove(&id);
+        let listens = |it: &Definition| !it.spec.held.listen.is_empty();
+        let has_listened = listens(&service.definition) || former.as_ref().is_some_and(listens);
         self.answer_forgotten(id, &service);
         self.waiters.changed.insert(id);
         self.logs.forget(id, &mut self.timers);
         self.unhold_dependants(id);
         self.ledger.remove(&mut self.kernel, &service);
-        self.close_sockets();
+        if has_listened {
+            self.close_sockets();
+        }
     }
 }
 

@@ -1,10 +1,9 @@
 //! Groups of instances: how many there are, and one after the other into a new incarnation.
-use super::adjust::check_granted;
 use super::lookalike::Candidates;
 use super::wait::{Condition, NO_SERVICE, OnDone, Pending, done, failed};
 use crate::daemon::{ClientId, Daemon};
 use crate::service::instances::{INSTANCES_MAX, instance};
-use crate::service::machine::{Generation, Input};
+use crate::service::machine::Input;
 use crate::service::spec::{Definition, Id, Spec};
 use crate::sys::Kernel;
 use crate::wire::{Failure, Scale, code};
@@ -70,9 +69,8 @@ impl<K: Kernel> Daemon<K> {
         })?;
         let mut pending = Pending::new(client);
         if wanted <= count {
-            for (_, id) in instances.into_iter().skip(wanted as usize) {
-                self.remove_one(id, &mut pending);
-            }
+            let surplus = instances.into_iter().skip(wanted as usize).map(|(_, id)| id);
+            self.remove_all(&surplus.collect::<Vec<_>>(), &mut pending);
             if wanted == count {
                 pending.say(NO_SERVICE, done(format!("{group}: has {count} instances already")));
             }
@@ -96,9 +94,10 @@ impl<K: Kernel> Daemon<K> {
         let free = (0..).filter(|number| !taken.contains(number));
         let fresh = free.take(wanted as usize - there.len());
         let fresh: Vec<Spec> = fresh.map(|number| instance(&spec, number)).collect();
+        let mut candidates = Candidates::new(false);
         for spec in &fresh {
             spec.check().map_err(Failure::usage)?;
-            check_granted(&mut self.kernel, &self.home, spec)?;
+            self.check_granted(spec, &mut candidates)?;
             self.claim_sockets(spec)?;
             if let Some(id) = self.services.id_of(&spec.name) {
                 let text = format!("{}: the name is taken by id {id}", spec.name);
@@ -113,8 +112,7 @@ impl<K: Kernel> Daemon<K> {
         }
         let fresh = fresh.into_iter().map(|spec| (None, Definition { spec, base: base.clone() }));
         for id in self.define(fresh.collect())? {
-            let after = self.services.get(id).map_or(0, |service| service.emptied);
-            pending.wait(id, Condition::Up(Generation(after)));
+            pending.wait(id, Condition::Up(self.before_start(id)));
             self.wake_up(id, Input::Start, pending);
         }
         Ok(())
@@ -134,13 +132,9 @@ impl<K: Kernel> Daemon<K> {
         while pending.conditions.is_empty() {
             let Some(id) = pending.roll.pop_front() else { return };
             self.bring_up(id, Input::Restart, &mut Candidates::new(false), pending);
-            match pending.conditions.get_mut(&id) {
-                Some(condition) => {
-                    if let Condition::Up(after) = *condition {
-                        *condition = Condition::Ready(after);
-                    }
-                }
-                None => self.stop_roll(id, pending),
+            pending.wait_ready(true);
+            if pending.conditions.is_empty() {
+                self.stop_roll(id, pending);
             }
         }
     }
@@ -160,12 +154,15 @@ impl<K: Kernel> Daemon<K> {
             .partition(|id| group_of(self, *id) == group);
         pending.roll = others;
         for id in rest {
-            let former = self.launches.former.remove(&id);
+            let former = self.launches.former.get(&id).cloned();
             let line = self.services.get(id).map(|service| service.line);
             let back = former.zip(line).map(|(former, line)| (line, id, former));
             let says = match back.map(|back| self.replace_definitions(vec![back])) {
                 None => "it goes on as it is".to_owned(),
-                Some(Ok(())) => "it goes on, and has its old definition again".to_owned(),
+                Some(Ok(())) => {
+                    self.launches.former.remove(&id);
+                    "it goes on, and has its old definition again".to_owned()
+                }
                 Some(Err(failure)) => format!("it goes on; {}", failure.text),
             };
             let text = format!(

@@ -11,7 +11,7 @@ use crate::process::mark::LimitMark;
 use crate::process::stat::{environ_value, parse_cmdline};
 use crate::service::environment::{HOME_VARIABLE, NAME_VARIABLE};
 use crate::service::machine::Generation;
-use crate::service::options::LookAlike;
+use crate::service::options::{Exec, LookAlike};
 use crate::service::spec::{Id, Spec};
 use crate::sys::{self, Kernel};
 use crate::wire::{Outcome, code};
@@ -51,6 +51,8 @@ pub(super) struct Candidates {
     force: bool,
     /// By their user.
     lists: BTreeMap<u32, Vec<Candidate>>,
+    /// What the kernel has granted a child last.
+    pub(super) granted: Option<Exec>,
 }
 
 /// What stands in the way of a start.
@@ -64,7 +66,7 @@ pub(super) enum Likeness {
 
 impl Candidates {
     pub(super) fn new(force: bool) -> Self {
-        Self { force, lists: BTreeMap::new() }
+        Self { force, lists: BTreeMap::new(), granted: None }
     }
 }
 

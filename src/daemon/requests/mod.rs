@@ -23,7 +23,6 @@ use crate::service::signal::Signal;
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, Mode, describe};
 use crate::wire::{Failure, Outcome, Reply, Request, Status, code};
-use adjust::check_granted;
 use define::Existing;
 use lookalike::Candidates;
 use std::collections::BTreeSet;
@@ -218,12 +217,13 @@ impl<K: Kernel> Daemon<K> {
             // What was adopted while its end was a tracer's can be on its way down.
             return self.feed(id, Input::Start);
         }
-        if input == Input::Restart
-            && let Err(refused) =
-                check_granted(&mut self.kernel, &self.home, &service.definition.spec)
-        {
-            return pending.say(id, failed(refused.code, refused.text));
+        if input == Input::Restart {
+            let spec = service.definition.spec.clone();
+            if let Err(refused) = self.check_granted(&spec, candidates) {
+                return pending.say(id, failed(refused.code, refused.text));
+            }
         }
+        let Some(service) = self.services.get(id) else { return };
         // One that is starting is not stopped for a restart: its exec is the fresh one.
         let fresh = u64::from(status == Status::Starting);
         let after = match input {
@@ -290,30 +290,23 @@ impl<K: Kernel> Daemon<K> {
 
     fn remove(&mut self, client: ClientId, target: &str) -> Result<Pending, Failure> {
         let (ids, mut pending) = self.pending(client, target)?;
+        self.remove_all(&ids, &mut pending);
+        Ok(pending)
+    }
+
+    fn remove_all(&mut self, ids: &[Id], pending: &mut Pending) {
         let mut names = Vec::new();
-        for id in &ids {
+        for id in ids {
             let Some(service) = self.services.get_mut(*id) else { continue };
             service.removing = true;
             names.push((*id, service.name().to_owned()));
         }
-        self.stop_in_order(&ids);
+        self.stop_in_order(ids);
         for (id, name) in names {
             match self.services.get(id) {
                 Some(_) => pending.wait(id, Condition::Gone),
                 None => pending.say(id, done(format!("{name}: removed"))),
             }
-        }
-        Ok(pending)
-    }
-
-    fn remove_one(&mut self, id: Id, pending: &mut Pending) {
-        let Some(service) = self.services.get_mut(id) else { return };
-        service.removing = true;
-        let name = service.name().to_owned();
-        self.feed(id, Input::Stop);
-        match self.services.get(id) {
-            Some(_) => pending.wait(id, Condition::Gone),
-            None => pending.say(id, done(format!("{name}: removed"))),
         }
     }
 

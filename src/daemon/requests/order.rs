@@ -6,6 +6,7 @@
 //! it live.
 use super::wait::{Pending, failed};
 use crate::daemon::Daemon;
+use crate::daemon::launch::Launches;
 use crate::daemon::service::Service;
 use crate::daemon::vecmap::VecSet;
 use crate::service::machine::Input;
@@ -164,20 +165,15 @@ impl<K: Kernel> Daemon<K> {
         found
     }
 
-    /// A service has gone: what was to be stopped after it is stopped now.
+    /// An incarnation of a service has ended: what was to be stopped after it is stopped now, and so
+    /// is the service itself if its stop waits, before it is started again.
     pub(in crate::daemon) fn note_gone(&mut self, id: Id) {
-        self.launches.stops.remove(&id);
-        let Some(service) = self.services.get(id) else { return };
-        for name in service.definition.spec.checks.depends_on.iter() {
-            let Some(dependency) = self.services.id_of(name) else { continue };
-            if let Some(waits_for) = self.launches.stops.get_mut(&dependency)
-                && waits_for.remove(&id)
-                && waits_for.is_empty()
-            {
-                self.launches.stops.remove(&dependency);
-                self.launches.stops_due.push(dependency);
-            }
-        }
+        let Launches { stops, stops_due, .. } = &mut self.launches;
+        stops.retain(|stopped, blockers| {
+            let is_due = *stopped == id || blockers.remove(&id) && blockers.is_empty();
+            stops_due.extend(is_due.then_some(*stopped));
+            !is_due
+        });
     }
 
     /// Stops what waited for its dependants to go.

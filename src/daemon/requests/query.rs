@@ -101,6 +101,7 @@ impl<K: Kernel> Daemon<K> {
         let service = self.services.get_mut(id)?;
         let phase = service.machine.phase();
         let up = matches!(phase, Phase::Up { .. } | Phase::Stopping { .. });
+        let next = self.monitors.crons.next(id);
         let next_at = match phase {
             Phase::Cooldown { since, delay, .. } => {
                 let left = since.saturating_add(*delay).saturating_sub(now);
@@ -111,9 +112,9 @@ impl<K: Kernel> Daemon<K> {
             | Phase::Starting { .. }
             | Phase::Up { .. }
             | Phase::Lingering { .. }
-            | Phase::Stopping { .. } => self.monitors.crons.next(id).map(rfc3339),
+            | Phase::Stopping { .. } => next.map(rfc3339),
         };
-        let due = self.monitors.crons.next(id).map(|at| human_uptime(at.saturating_sub(wall)));
+        let due = |at: u64| format!("next in {}", human_uptime(at.saturating_sub(wall)));
         let tree = self.trees.get(id);
         let since = tree.filter(|tree| tree.exit.is_none() && up).map(|tree| tree.since);
         let adopted = tree.is_some_and(|tree| tree.adopted);
@@ -142,9 +143,7 @@ impl<K: Kernel> Daemon<K> {
             processes: used.and_then(|used| u32::try_from(used.pids.len()).ok()),
             generation: service.generation,
             adopted,
-            why: waits_for
-                .or_else(|| service.why(now))
-                .or_else(|| due.map(|left| format!("next in {left}"))),
+            why: waits_for.or_else(|| service.why(now)).or_else(|| next.map(due)),
             ready: service.machine.is_ready(),
             next_at,
             command: service.definition.spec.command_line(),

@@ -277,7 +277,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Of those that were to be stopped, some may have been started while others still were.
     fn note_who_came_back(&self, outcomes: &mut Vec<(Id, Outcome)>) {
-        for service in self.services.iter().filter(|s| s.machine.generation().is_some()) {
+        for service in self.services.iter().filter(|s| s.is_live()) {
             if outcomes.iter().any(|(of, o)| *of == service.id && o.code != code::DONE) {
                 continue;
             }
@@ -318,7 +318,7 @@ impl<K: Kernel> Daemon<K> {
             (Condition::Ready(after), _) if service.emptied > after.0 => why(),
             (Condition::Ready(_), Status::Starting) => self.verdict_held(id),
             (Condition::Ready(_), Status::Errored | Status::Stopped) => why(),
-            (Condition::Down(_), _) if self.launches.stops.contains_key(&id) => {
+            (Condition::Down(_) | Condition::Gone, _) if self.launches.stops.contains_key(&id) => {
                 self.blocked_stop(id)
             }
             (Condition::Down(_), Status::Stopped | Status::Errored) => {
@@ -352,9 +352,9 @@ impl<K: Kernel> Daemon<K> {
         let is_new = service.machine.generation().is_some_and(|live| live > after);
         let has_exited = is_new && self.trees.get(id).is_some_and(|tree| tree.exit.is_some());
         let has_ended = service.emptied > after.0 || has_exited;
-        let why = self.waits_for(id).or_else(|| service.why(self.now));
+        let why = || self.waits_for(id).or_else(|| service.why(self.now));
         if has_ended && !service.halted && service.launch_error.is_none() {
-            let why = why.unwrap_or_else(|| "it ended at once, and is started again".to_owned());
+            let why = why().unwrap_or_else(|| "it ended at once, and is started again".to_owned());
             return Some(done(format!("{name}: {} (id {id}): {why}", status.word())));
         }
         match (status, service.machine.phase()) {
@@ -369,7 +369,7 @@ impl<K: Kernel> Daemon<K> {
             }
             (Status::Waiting, _) if service.generation <= after.0 => None,
             (Status::Errored | Status::Stopped | Status::Waiting, _) => {
-                let why = why.unwrap_or_else(|| format!("it is {}", status.word()));
+                let why = why().unwrap_or_else(|| format!("it is {}", status.word()));
                 Some(failed(code::FAILED, format!("{name}: {why}")))
             }
             (Status::Starting, _) => self.verdict_held(id),
@@ -400,8 +400,14 @@ impl<K: Kernel> Daemon<K> {
 
     /// A stop that waits for dependants, one of which can't be ended.
     fn blocked_stop(&self, id: Id) -> Option<Outcome> {
-        let blockers = self.launches.stops.get(&id)?;
-        let who = self.services.get(*blockers.iter().find(|id| self.resists(**id))?)?.name();
+        let (mut queue, mut seen, mut who) = (vec![id], VecSet::default(), None);
+        while let Some(stopped) = queue.pop().filter(|_| who.is_none()) {
+            let fresh = |id: &&Id| seen.insert(**id);
+            let blockers = self.launches.stops.get(&stopped).into_iter().flat_map(|of| of.iter());
+            queue.extend(blockers.filter(fresh).copied());
+            who = queue.iter().copied().find(|id| self.resists(*id));
+        }
+        let who = self.services.get(who?)?.name();
         let name = self.services.get(id)?.name();
         let text = format!("{name}: not stopped yet, for {who} depends on it and does not end");
         Some(failed(code::REFUSED, text))

@@ -102,6 +102,8 @@ impl Server {
 
     /// Services that speak while it is bound anew are not heard.
     pub(super) fn bind_notify(&mut self, home: &Home) {
+        // A new one gives events of its own.
+        self.told_more = false;
         self.notify = NotifySocket::bind(home).ok().filter(|socket| {
             let fd = socket.as_raw_fd();
             let token = Token::Notify.into();

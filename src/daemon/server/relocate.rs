@@ -160,6 +160,8 @@ fn find_home(daemon: &mut Daemon<Linux>) -> Result<Fate, String> {
         }
     };
     daemon.launches.home_lost = false;
+    // What it is to hold may not be there any more.
+    daemon.launches.has_preload = false;
     Ok(fate)
 }
 
