@@ -32,12 +32,14 @@ pub(super) fn apply(call: &Call) -> Done {
     let is_pruned = |old: &&Spec| call.flag("prune") && !names.contains(&old.name);
     let pruned: Vec<&Spec> = there.iter().filter(is_pruned).collect();
     for old in &pruned {
-        print(&format!("{}: not in the file", old.name))?;
+        let _gone = print(&format!("{}: not in the file", old.name));
     }
     is_same &= pruned.is_empty();
     if is_same || call.flag("dry-run") {
         return Ok(if is_same { code::DONE } else { code::FAILED });
     }
+    // Before anything goes: a file with an error changes nothing.
+    declared.check()?;
     let mut worst = code::DONE;
     if !pruned.is_empty() {
         let names: Vec<String> = pruned.iter().map(|old| Selector::exactly(&old.name)).collect();

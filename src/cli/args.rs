@@ -332,7 +332,7 @@ pub(super) fn apply(command: Command) -> Command {
     command
         .arg(Arg::new("file").value_name("FILE").required(true).help("process file; - is stdin"))
         .arg(switch("dry-run", "say what differs, and do nothing"))
-        .arg(switch("prune", prune))
+        .arg(switch("prune", prune).conflicts_with("only"))
         .arg(only())
         .arg(env_set())
 }

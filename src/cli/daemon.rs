@@ -81,7 +81,7 @@ fn word_of(mut connection: Connection) -> Result<Option<Health>, Failure> {
 
 /// Stopping what doesn't run is done at once; but services that outlived their daemon can
 /// only be stopped by one.
-fn stop(client: &Client, services: bool) -> Done {
+pub(super) fn stop(client: &Client, services: bool) -> Done {
     let need = if services { Need::Record } else { Need::Running };
     let daemon = lock_holder(&client.home).and_then(|pid| pidfd::open(pid).ok());
     let Some(reply) = client.request(need, &Request::Leave { services })? else {

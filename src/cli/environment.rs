@@ -3,15 +3,13 @@
 use super::client::Need;
 use super::dotenv;
 use super::output::{Failure, reason, warn};
-use super::request::{Call, strange};
+use super::request::{Call, gather, strange};
 use crate::service::context::Context;
-use crate::service::selector::Selector;
-use crate::service::spec::{Change, Env};
+use crate::service::spec::{Change, Env, last_of_each};
 use crate::sys::attributes;
 use crate::wire::file::tidy;
 use crate::wire::{Info, Reply, Request, Row, code};
 use serde_json::Value;
-use std::collections::HashSet;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -69,15 +67,6 @@ pub(super) fn read_up_to(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Of a name that is there twice the last one.
-pub(super) fn last_of_each(mut env: Env) -> Env {
-    let mut seen = HashSet::new();
-    let last: Vec<bool> = env.iter().rev().map(|(name, _)| seen.insert(name.clone())).collect();
-    let mut last = last.into_iter().rev();
-    env.retain(|_| last.next().unwrap_or(true));
-    env
-}
-
 /// The variables of the `.env` in a directory, and over them those of `files`, which must be there.
 pub(super) fn dotenv_of(cwd: &Path, files: &[String]) -> Result<Env, Failure> {
     let mut env = variables_of(&cwd.join(".env"), true)?;
@@ -122,23 +111,17 @@ pub(super) fn update(
     target: &str,
     are_meant: impl Fn(&Row) -> bool,
 ) -> Result<(), Failure> {
-    let Ok(target) = Selector::parse(target) else {
-        return Ok(());
+    let request = |target| Request::Info { target };
+    let found = gather(&call.client, target, Need::Record, request, |reply| {
+        let Reply::Info(infos) = reply else { return None };
+        Some(infos.drain(..).map(|info| (info.row.id, info)).collect())
+    });
+    let found = match found {
+        Ok((found, _)) => found,
+        // What is no target may be a command line.
+        Err(failure) if failure.code == code::USAGE => return Ok(()),
+        Err(failure) => return Err(failure),
     };
-    let mut found: Vec<Info> = Vec::new();
-    for part in target.parts() {
-        let request = Request::Info { target: part.text().to_owned() };
-        match call.client.request(Need::Record, &request) {
-            Ok(Some(Reply::Info(infos))) => found.extend(infos),
-            Ok(None | Some(Reply::Outcomes { .. })) => {}
-            Err(failure) if failure.code == code::NO_SUCH => {}
-            Ok(Some(_)) => return Err(strange()),
-            Err(failure) => return Err(failure),
-        }
-    }
-    // One may be meant by several items.
-    let mut seen = HashSet::new();
-    found.retain(|info| seen.insert(info.row.id));
     let env_of = |info: &Info| {
         let (cwd, name) = (Path::new(&info.row.cwd), info.row.name.clone());
         Ok((name, dotenv_of(cwd, &env_files(info))?))

@@ -6,7 +6,7 @@ use super::program::Place;
 use super::request::{Call, outcomes};
 use super::start::{name_of, processors, text_of};
 use super::{environment, foreign, poll};
-use crate::service::context::search_path;
+use crate::service::context::{Context, search_path};
 use crate::service::instances::expand;
 use crate::service::selector::Selector;
 use crate::service::spec::{Env, Spec};
@@ -59,6 +59,23 @@ pub(super) struct Declared {
     pub(super) label: String,
     /// It is one of PM2's: to start it is to restart what of it runs.
     pub(super) is_pm2: bool,
+    /// What this command has, and gives to its services.
+    base: Box<Context>,
+}
+
+impl Declared {
+    /// Whether each of them can be executed.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        for spec in &self.specs {
+            let path = search_path(&[&spec.env, &spec.dotenv, &self.base.env]).to_owned();
+            let place = Place { cwd: PathBuf::from(&spec.cwd), path };
+            place.check(&spec.command[0]).map_err(|failure| {
+                let reason = failure.text;
+                Failure::plain(format!("{}: {}: command: {reason}", self.label, spec.name))
+            })?;
+        }
+        Ok(())
+    }
 }
 
 /// Whether `word` is the name of a process file that is there, or stdin.
@@ -87,12 +104,20 @@ fn module(name: &str) -> Option<&str> {
 
 /// What the file `name` declares, complete.
 pub(super) fn declared(name: &str, choice: &Choice) -> Result<Declared, Failure> {
+    declared_over(name, choice, captured())
+}
+
+/// The same over what was captured already.
+pub(super) fn declared_over(
+    name: &str,
+    choice: &Choice,
+    base: Context,
+) -> Result<Declared, Failure> {
     let (mut bytes, label, directory) = read(name)?;
     if module(&label.to_ascii_lowercase()).is_some() {
         bytes = evaluated(&directory, name)?;
     }
     let caller = current_directory().unwrap_or_else(|_| "/".into());
-    let base = captured();
     let program = |script: &str, cwd: &Path, env: &Env| {
         let path = search_path(&[env, &base.env]).to_owned();
         let place = Place { cwd: cwd.to_owned(), path };
@@ -142,7 +167,7 @@ pub(super) fn declared(name: &str, choice: &Choice) -> Result<Declared, Failure>
     if found.specs.is_empty() {
         warn(&format!("{label}: no services in it"));
     }
-    Ok(Declared { specs: found.specs, label, is_pm2: found.is_pm2 })
+    Ok(Declared { specs: found.specs, label, is_pm2: found.is_pm2, base: Box::new(base) })
 }
 
 /// Whether it may be an expression in JavaScript, of PM2's: what is opm's own is never run.
@@ -205,15 +230,8 @@ fn blamed(text: &str, path: &Path) -> String {
 /// Defines and starts all, or nothing: what can't be executed is found out before. `replace`:
 /// definitions that differ are taken, and what lives is restarted.
 pub(super) fn carry_out(call: &Call, declared: Declared, replace: bool) -> Done {
-    let Declared { specs, label, .. } = declared;
-    let base = Box::new(captured());
-    for spec in &specs {
-        let path = search_path(&[&spec.env, &spec.dotenv, &base.env]).to_owned();
-        let place = Place { cwd: PathBuf::from(&spec.cwd), path };
-        place.check(&spec.command[0]).map_err(|failure| {
-            Failure::plain(format!("{label}: {}: command: {}", spec.name, failure.text))
-        })?;
-    }
+    declared.check()?;
+    let Declared { specs, base, .. } = declared;
     if specs.is_empty() {
         return Ok(code::DONE);
     }

@@ -3,14 +3,13 @@
 use super::client::Need;
 use super::output::{Done, Failure, print, print_json, write};
 use super::request::{Call, instead};
-use super::services;
+use super::{logs, services};
 use crate::service::spec::{Restart, Spec};
 use crate::service::units::{human_bytes, human_uptime};
 use crate::wire::file::tidy;
 use crate::wire::{Info, Reply, Request, Row, Status, code};
 use serde_json::{Map, Value, json};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Programs whose first operand is what PM2 calls the script.
 const INTERPRETERS: &str = "node python python3 bash sh ruby perl php bun deno ts-node tsx lua";
@@ -74,8 +73,7 @@ fn parts(spec: &Spec) -> (String, &[String], String, &[String]) {
 
 fn process(info: &Info, spec: &Spec) -> Value {
     let row = &info.row;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_millis());
-    let now = u64::try_from(now).unwrap_or(u64::MAX);
+    let now = logs::unix_ms();
     let (interpreter, options, script, args) = parts(spec);
     let mut env: Map<String, Value> =
         spec.env.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();

@@ -61,11 +61,8 @@ pub fn is_runtime(program: &str) -> bool {
 
 fn run(is_pm2: bool, words: Vec<OsString>) -> Done {
     let mut may_start = true;
-    if is_pm2 && pm2::is_rotation(&words) {
-        return pm2::rotation();
-    }
-    let mut words = pm2::translated(is_pm2, words).into_iter();
-    let name = loop {
+    let mut words = words.into_iter();
+    let command = loop {
         let Some(word) = words.next() else {
             error("no command (try 'opm --help')");
             write_error(FIRST_STEPS.as_bytes());
@@ -81,10 +78,15 @@ fn run(is_pm2: bool, words: Vec<OsString>) -> Done {
                 let text = format!("unknown option '{option}' (try 'opm --help')");
                 return Err(Failure::usage(text));
             }
-            _ => break word.to_string_lossy().into_owned(),
+            _ => break word,
         }
     };
-    let mut words: Vec<OsString> = words.collect();
+    let words: Vec<OsString> = std::iter::once(command).chain(words).collect();
+    if is_pm2 && pm2::is_rotation(&words) {
+        return pm2::rotation();
+    }
+    let mut words = pm2::translated(is_pm2, words);
+    let name = words.remove(0).to_string_lossy().into_owned();
     let name = match (name.as_str(), words.first()) {
         ("help", None) => return overview(),
         ("version", None) => return version(false),

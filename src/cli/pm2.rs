@@ -2,10 +2,10 @@
 //! PM2 means by it, where the two differ; all else is understood under either name.
 use super::client::{Client, Need};
 use super::file::{self, Choice};
-use super::output::{Done, Failure, print, print_outcomes, warn};
-use super::request::{Call, instead};
+use super::output::{Done, Failure, print, warn};
+use super::request::{Call, instead, outcomes};
 use super::services::rows;
-use super::{commands, start};
+use super::{commands, daemon, start};
 use crate::service::selector::Selector;
 use crate::wire::{Reply, Request, Row, Status, code};
 use std::ffi::OsString;
@@ -86,12 +86,12 @@ pub(super) fn translated(is_pm2: bool, words: Vec<OsString>) -> Vec<OsString> {
         if name == "reload" && words.iter().any(is_file) {
             words[0] = "restart".into();
         }
-        let skipped = |word: &OsString| word == "--nostream";
-        let is_logs = name == "logs";
-        return match is_start {
-            true => options(is_pm2, words),
-            false => words.into_iter().filter(|word| !(is_logs && skipped(word))).collect(),
-        };
+        if is_start {
+            return options(is_pm2, words);
+        }
+        // To PM2 it says what ours do unless they are told to follow.
+        words.retain(|word| !(is_pm2 && name == "logs" && word == "--nostream"));
+        return words;
     }
     let name = if is_pm2 && name == "update" { "updatePM2" } else { &name };
     let Some((_, ours)) = COMMANDS.iter().find(|(theirs, _)| *theirs == name) else {
@@ -191,8 +191,11 @@ const OF_FILES: [&str; 6] = ["stop", "remove", "reset", "info", "flush", "logs"]
 
 /// A process file among `words`, those of the command `name`, stands for its services.
 pub(super) fn of_files(name: &str, words: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
+    if !OF_FILES.contains(&name) {
+        return Ok(words);
+    }
     let at = words.iter().position(|word| word.to_str().is_some_and(file::is_one));
-    let Some(at) = at.filter(|_| OF_FILES.contains(&name)) else { return Ok(words) };
+    let Some(at) = at else { return Ok(words) };
     let (mut rest, mut choice) = (Vec::new(), Choice::default());
     let mut given = words.iter().enumerate().filter(|(n, _)| *n != at).map(|(_, word)| word);
     while let Some(word) = given.next() {
@@ -241,15 +244,11 @@ pub(super) fn of_scripts(client: &Client, words: Vec<OsString>) -> Result<Vec<Os
 
 /// `pm2 kill`: nothing lives on, nothing but what was saved is remembered.
 pub(super) fn kill(client: &Client) -> Done {
-    let all = || "all".to_owned();
-    for request in [Request::Remove { target: all() }, Request::Leave { services: true }] {
-        match client.request(Need::Running, &request)? {
-            Some(Reply::Outcomes { outcomes, .. }) => print_outcomes(&outcomes)?,
-            Some(other) => return Err(instead(&other)),
-            None => break,
-        };
-    }
-    print("daemon stopped").map(|()| code::DONE)
+    let all = Request::Remove { target: "all".to_owned() };
+    let Some(reply) = client.request(Need::Running, &all)? else {
+        return print("daemon stopped").map(|()| code::DONE);
+    };
+    Ok(outcomes(&reply)?.max(daemon::stop(client, true)?))
 }
 
 /// Log rotation is built in: what installs it for PM2 has nothing to do.

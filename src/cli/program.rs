@@ -1,9 +1,9 @@
 //! What a word that names no service may be: a script, an executable file, a program in PATH
 //! or a command line. Looks at files and never runs one.
+use super::environment::read_up_to;
 use super::foreign;
 use super::output::{Failure, reason};
 use crate::process::shell;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Script extensions and what runs them; the first that is in PATH, else the first.
@@ -217,8 +217,7 @@ fn as_operand(word: &str) -> String {
 
 /// What stands behind `#!`, if the file begins so.
 fn first_line(path: &Path) -> std::io::Result<Option<String>> {
-    let mut head = Vec::new();
-    std::fs::File::open(path)?.take(FIRST_LINE_BYTES).read_to_end(&mut head)?;
+    let head = read_up_to(path, FIRST_LINE_BYTES)?;
     let line = head.split(|b| *b == b'\n').next().unwrap_or_default();
     Ok(line.strip_prefix(b"#!").map(|line| String::from_utf8_lossy(line).into_owned()))
 }

@@ -79,20 +79,21 @@ pub(super) fn act_on(call: &Call, target: String, request: impl FnOnce(String) -
     Ok(if call.client.is_pm2 && !is_flush { code::FAILED } else { code::DONE })
 }
 
-/// Asks about each item of the target, so that one that names nothing hides no other. `take`
-/// gives what a reply of the right kind holds, each with what tells it from others.
-pub(super) fn collect<K: Eq + Hash, T>(
-    call: &Call,
+/// Asks about each item of `target`, so that one that names nothing hides no other. `take` gives
+/// what a reply of the right kind holds, each with what tells it from others. Says nothing: what
+/// was found, and why items have nothing.
+pub(super) fn gather<K: Eq + Hash, T>(
+    client: &Client,
+    target: &str,
     need: Need,
     request: impl Fn(String) -> Request,
     take: impl Fn(&mut Reply) -> Option<Vec<(K, T)>>,
-) -> Result<Found<T>, Failure> {
-    let parsed = Selector::parse(&call.target()).map_err(Failure::usage)?;
-    let mut found = Vec::new();
+) -> Result<(Vec<T>, Vec<Failure>), Failure> {
+    let parsed = Selector::parse(target).map_err(Failure::usage)?;
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
     let mut seen = HashSet::new();
-    let mut worst = code::DONE;
     for part in parsed.parts() {
-        let failure = match call.client.request(need, &request(part.text().to_owned())) {
+        let failure = match client.request(need, &request(part.text().to_owned())) {
             Ok(Some(mut reply)) => match take(&mut reply) {
                 Some(items) => {
                     let fresh = |(key, item)| seen.insert(key).then_some(item);
@@ -108,8 +109,20 @@ pub(super) fn collect<K: Eq + Hash, T>(
         if failure.code != code::NO_SUCH {
             return Err(failure);
         }
-        worst = report(&failure);
+        missing.push(failure);
     }
+    Ok((found, missing))
+}
+
+/// The same of a command's own target, and says why items have nothing.
+pub(super) fn collect<K: Eq + Hash, T>(
+    call: &Call,
+    need: Need,
+    request: impl Fn(String) -> Request,
+    take: impl Fn(&mut Reply) -> Option<Vec<(K, T)>>,
+) -> Result<Found<T>, Failure> {
+    let (found, missing) = gather(&call.client, &call.target(), need, request, take)?;
+    let worst = missing.iter().map(report).max().unwrap_or(code::DONE);
     // Nothing at all is an error without a document, not an empty one.
     if worst != code::DONE && found.is_empty() {
         return Err(Failure::new(worst, ""));

@@ -30,7 +30,8 @@ pub(super) fn options(words: &[OsString]) -> Result<Options, Failure> {
         Some(file) => {
             let path = absolute(Path::new(file)).map_err(|e| Failure::plain(e.to_string()))?;
             words.push(path.to_string_lossy().into_owned());
-            file::declared(file, &Choice::of(&matches)).map(|declared| declared.specs)
+            let choice = Choice::of(&matches);
+            file::declared_over(file, &choice, base.clone()).map(|declared| declared.specs)
         }
         None => {
             let command = matches.get_many::<String>("words").into_iter().flatten();

@@ -3,9 +3,7 @@
 //! A service that exists comes first; only what names none, or is given a name, is looked for
 //! among files and programs.
 use super::client::Need;
-use super::environment::{
-    absolute, captured, current_directory, dotenv_of, last_of_each, package_name,
-};
+use super::environment::{absolute, captured, current_directory, dotenv_of, package_name};
 use super::output::{Done, Failure, no_such, reason, report, warn};
 use super::program::Place;
 use super::request::{Call, act, outcomes, strange};
@@ -17,7 +15,7 @@ use crate::service::instances::expand;
 use crate::service::name::check_name;
 use crate::service::options::{self, BETWEEN_WORDS, OPTIONS};
 use crate::service::selector::Selector;
-use crate::service::spec::{Change, Env, Spec, is_variable_name};
+use crate::service::spec::{Change, Env, Spec, is_variable_name, last_of_each};
 use crate::wire::file::pm2::defaults;
 use crate::wire::{Info, Reply, Request, Status, code};
 use clap::ArgMatches;

@@ -42,6 +42,7 @@ pub(super) fn top(call: &Call) -> Done {
     let mut screen = Screen::open(services::look())?;
     let mut top = Top {
         call,
+        all: Vec::new(),
         rows: Vec::new(),
         chosen: None,
         sort: 0,
@@ -72,7 +73,9 @@ pub(super) fn top(call: &Call) -> Done {
 
 struct Top<'a> {
     call: &'a Call,
-    /// Those that are shown, in their order.
+    /// What was true when the daemon was asked.
+    all: Vec<Row>,
+    /// Of it those that are shown, in their order.
     rows: Vec<Row>,
     chosen: Option<Id>,
     sort: usize,
@@ -88,14 +91,18 @@ impl Top<'_> {
     /// What is true now.
     fn ask(&mut self) {
         match services::rows(&self.call.client, true) {
-            Ok(mut rows) => {
-                rows.retain(|row| row.name.contains(&self.filter));
-                if let Ok(sort) = Sort::parse(SORTS[self.sort]) {
-                    sort.apply(&mut rows);
-                }
-                self.rows = rows;
-            }
+            Ok(rows) => self.all = rows,
             Err(failure) => self.message = failure.text,
+        }
+        self.arrange();
+    }
+
+    /// Filters and sorts: that asks nobody, for the daemon looks at every process for an answer.
+    fn arrange(&mut self) {
+        self.rows =
+            self.all.iter().filter(|row| row.name.contains(&self.filter)).cloned().collect();
+        if let Ok(sort) = Sort::parse(SORTS[self.sort]) {
+            sort.apply(&mut self.rows);
         }
         if self.chosen().is_none() {
             self.chosen = self.rows.first().map(|row| row.id);
@@ -116,7 +123,7 @@ impl Top<'_> {
                 Key::Enter | Key::Up | Key::Down | Key::Quit => {}
             }
             self.is_typing = matches!(key, Key::Char(_) | Key::Erase);
-            self.ask();
+            self.arrange();
             return true;
         }
         match key {
@@ -127,7 +134,7 @@ impl Top<'_> {
             Key::Char('/') => self.is_typing = true,
             Key::Char('s') => {
                 self.sort = (self.sort + 1) % SORTS.len();
-                self.ask();
+                self.arrange();
             }
             Key::Char('r') => self.request(|target| Request::Restart { target }, "restarting"),
             Key::Char('x') => {
