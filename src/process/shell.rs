@@ -68,10 +68,8 @@ pub fn argv(line: &str) -> Result<Vec<String>, &'static str> {
     if first.is_empty() { Err(EMPTY) } else { Ok(words) }
 }
 
-/// The words of `line`, split as a shell would; nothing else in it means anything.
-///
-/// # Errors
-/// A quote that is not closed.
+/// The words of `line`, split as a shell would; nothing else in it means anything. Errors: a quote
+/// that is not closed.
 pub fn split(line: &str) -> Result<Vec<String>, &'static str> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     let mut chars = line.chars();

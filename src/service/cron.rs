@@ -57,10 +57,7 @@ const DAY_SECS: i64 = 86_400;
 const DAYS_MAX: i64 = 8 * 366;
 
 impl Cron {
-    /// Reads a schedule.
-    ///
-    /// # Errors
-    /// One line: what is wrong with it, and what was expected.
+    /// Reads a schedule. Errors: one line: what is wrong with it, and what was expected.
     pub fn parse(text: &str) -> Result<Self, String> {
         let bad = |reason: String| {
             format!(

@@ -11,10 +11,7 @@ pub const INSTANCES_MAX: u32 = 1_024;
 pub struct Instances(i32);
 
 impl Instances {
-    /// Reads `4`, `max` or `-1`; 0 is `max`.
-    ///
-    /// # Errors
-    /// One line: what was expected.
+    /// Reads `4`, `max` or `-1`; 0 is `max`. Errors: one line: what was expected.
     pub fn parse(text: &str) -> Result<Self, String> {
         let number = if text == "max" { Some(0) } else { text.parse().ok() };
         let fits = |number: &i32| number.unsigned_abs() <= INSTANCES_MAX;
@@ -45,10 +42,7 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// Reads `3000-3003`.
-    ///
-    /// # Errors
-    /// One line: what was expected.
+    /// Reads `3000-3003`. Errors: one line: what was expected.
     pub fn parse(text: &str) -> Result<Self, String> {
         let ends = text.split_once('-').and_then(|(first, last)| {
             Some(Self { first: first.parse().ok()?, last: last.parse().ok()? })

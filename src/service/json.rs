@@ -8,10 +8,8 @@ use std::fmt;
 use std::marker::PhantomData;
 
 /// Reads `text` whole. No object in it has a key twice; `//` and `/* */` begin comments, a comma
-/// may stand behind the last item, a key without quotes, a string in single ones.
-///
-/// # Errors
-/// One line: what is wrong, and where.
+/// may stand behind the last item, a key without quotes, a string in single ones. Errors: one line:
+/// what is wrong, and where.
 pub fn parse(text: &str) -> Result<Value, String> {
     let plain = strict(text);
     let mut from = serde_json::Deserializer::from_str(&plain);
@@ -111,10 +109,7 @@ pub fn kind(value: &Value) -> &'static str {
 }
 
 /// A list of at most [`WORDS_MAX`] items, read one by one: what a socket brings may cost a few
-/// times its size in memory, whoever wrote it.
-///
-/// # Errors
-/// It is longer, or something else.
+/// times its size in memory, whoever wrote it. Errors: it is longer, or something else.
 pub fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Vec<T>, D::Error> {
     List::deserialize(from).map(|list| list.0)
 }

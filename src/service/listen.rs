@@ -36,10 +36,7 @@ pub enum Address {
 }
 
 impl Listen {
-    /// Reads `[NAME=]ADDRESS[,backlog=N][,mode=0660]`.
-    ///
-    /// # Errors
-    /// One line: what was expected.
+    /// Reads `[NAME=]ADDRESS[,backlog=N][,mode=0660]`. Errors: one line: what was expected.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut words = text.split(',');
         let first = words.next().unwrap_or_default();

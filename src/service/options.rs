@@ -65,18 +65,12 @@ impl Opt {
         self.group != Group::File
     }
 
-    /// Sets it from a word of the command line.
-    ///
-    /// # Errors
-    /// One line: what was expected.
+    /// Sets it from a word of the command line. Errors: one line: what was expected.
     pub fn parse(&self, spec: &mut Spec, text: &str) -> Result<(), String> {
         (self.parse)(spec, text)
     }
 
-    /// Sets it from a value of JSON.
-    ///
-    /// # Errors
-    /// One line: what was expected, and what was found.
+    /// Sets it from a value of JSON. Errors: one line: what was expected, and what was found.
     pub fn read(&self, spec: &mut Spec, value: &Value) -> Result<(), String> {
         (self.read)(spec, value)
     }
@@ -130,10 +124,7 @@ macro_rules! words {
         }
 
         impl $name {
-            /// Reads its word.
-            ///
-            /// # Errors
-            /// One line that lists the valid words.
+            /// Reads its word. Errors: one line that lists the valid words.
             pub fn parse(word: &str) -> Result<Self, String> {
                 match word {
                     $($word => Ok(Self::$variant),)*

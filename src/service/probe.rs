@@ -148,10 +148,7 @@ impl Sign {
 }
 
 impl Ready {
-    /// Reads what stands behind `--ready`.
-    ///
-    /// # Errors
-    /// One line: what was expected.
+    /// Reads what stands behind `--ready`. Errors: one line: what was expected.
     pub fn parse(text: &str) -> Result<Self, String> {
         let expected = "expected exec, notify, ipc, fd:N (3 to 97), tcp:PORT, http:URL or cmd:LINE";
         Sign::parse(text).map(Self).ok_or_else(|| expected.to_owned())
@@ -159,10 +156,7 @@ impl Ready {
 }
 
 impl Health {
-    /// Reads what stands behind `--health`.
-    ///
-    /// # Errors
-    /// One line: what was expected.
+    /// Reads what stands behind `--health`. Errors: one line: what was expected.
     pub fn parse(text: &str) -> Result<Self, String> {
         let told = Sign::parse(text).filter(|sign| matches!(sign, Sign::Notify | Sign::Probe(_)));
         told.map(Self).ok_or_else(|| "expected tcp:PORT, http:URL, cmd:LINE or notify".to_owned())

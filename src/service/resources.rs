@@ -8,10 +8,7 @@ pub trait Value: Sized {
     /// Whether there are commas between its parts.
     const IS_LIST: bool = false;
 
-    /// Reads it.
-    ///
-    /// # Errors
-    /// One line: what was expected.
+    /// Reads it. Errors: one line: what was expected.
     fn parse(text: &str) -> Result<Self, String>;
 }
 

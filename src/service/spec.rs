@@ -74,10 +74,7 @@ impl Spec {
         if rest.is_empty() { Some(0) } else { rest.strip_prefix('-')?.parse().ok() }
     }
 
-    /// Checks what a `Spec` promises.
-    ///
-    /// # Errors
-    /// One clear line: subject, reason.
+    /// Checks what a `Spec` promises. Errors: one clear line: subject, reason.
     pub fn check(&self) -> Result<(), String> {
         super::name::check_name(&self.name)?;
         let at = |reason: &str| Err(format!("{}: {reason}", self.name));
@@ -263,10 +260,8 @@ pub struct Change {
 }
 
 impl Change {
-    /// `spec` with the change made.
-    ///
-    /// # Errors
-    /// An option that this opm doesn't know, or a value that it can't have.
+    /// `spec` with the change made. Errors: an option that this opm doesn't know, or a value that
+    /// it can't have.
     pub fn apply(&self, spec: &Spec) -> Result<Spec, String> {
         let mut spec = spec.clone();
         if let Some(name) = &self.name {

@@ -52,10 +52,7 @@ impl Default for TimeFormat {
 }
 
 impl TimeFormat {
-    /// Reads a format; nothing is the default.
-    ///
-    /// # Errors
-    /// One line: what was expected.
+    /// Reads a format; nothing is the default. Errors: one line: what was expected.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() || text == "true" || text == RFC3339 {
             return Ok(Self::default());

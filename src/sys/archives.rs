@@ -98,10 +98,7 @@ pub fn place(log: &Path) -> (&Path, &str) {
     (directory.unwrap_or(Path::new(".")), name.unwrap_or_default())
 }
 
-/// Where the bytes of a log begin and end: its head may be a hole.
-///
-/// # Errors
-/// What fstat(2) says.
+/// Where the bytes of a log begin and end: its head may be a hole. Errors: what fstat(2) says.
 pub fn extent(log: impl AsFd) -> Result<(u64, u64)> {
     let begin = match rustix::fs::seek(&log, SeekFrom::Data(0)) {
         Ok(begin) => Some(begin),
@@ -113,19 +110,14 @@ pub fn extent(log: impl AsFd) -> Result<(u64, u64)> {
     Ok((begin.unwrap_or(end), end))
 }
 
-/// Gives back the room that bytes of a log take. They read as zero then, and others stay where
-/// they are.
-///
-/// # Errors
-/// EOPNOTSUPP: this file system can't.
+/// Gives back the room that bytes of a log take. They read as zero then, and others stay where they
+/// are. Errors: EOPNOTSUPP: this file system can't.
 pub fn punch(log: &OwnedFd, begin: u64, length: u64) -> Result<()> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     rustix::fs::fallocate(log, flags, begin, length)
 }
 
-/// Takes the hole at the head of a log out of it: whoever appends goes on doing so.
-///
-/// # Errors
+/// Takes the hole at the head of a log out of it: whoever appends goes on doing so. Errors:
 /// EOPNOTSUPP, EINVAL: this file system can't, and the hole stays.
 pub fn collapse(log: &OwnedFd) -> Result<()> {
     let (begin, end) = extent(log)?;

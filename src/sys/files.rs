@@ -31,17 +31,14 @@ impl AsRawFd for Files {
 }
 
 impl Files {
-    /// # Errors
-    /// EMFILE: too many of the user's are open.
+    /// Errors: EMFILE: too many of the user's are open.
     pub fn new() -> Result<Self> {
         let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         Ok(Self { fd, directories: Vec::new() })
     }
 
-    /// Watches an absolute path, whatever is there now, and what will be.
-    ///
-    /// # Errors
-    /// ENOSPC: the user's watches are used up.
+    /// Watches an absolute path, whatever is there now, and what will be. Errors: ENOSPC: the
+    /// user's watches are used up.
     pub fn watch(&mut self, path: &Path, is_ignored: &dyn Fn(&str) -> bool) -> Result<()> {
         // What is removed and made again is seen from above; if all of that is gone, further above.
         let mut name = path;

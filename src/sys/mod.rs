@@ -269,17 +269,13 @@ pub trait Kernel {
         plan: &Plan<'_>,
         journal: &Self::File,
     ) -> Result<Child<Self::Pidfd, Self::Launch>>;
-    /// What a child is to become that `exec` is asked for.
-    ///
-    /// # Errors
-    /// ENOENT: there is no such user or group.
+    /// What a child is to become that `exec` is asked for. Errors: ENOENT: there is no such user or
+    /// group.
     fn who(&self, _exec: &Exec) -> std::result::Result<Who, (Stage, Errno)> {
         Ok(Who::default())
     }
-    /// Whether a child could carry these out, by one that does nothing else.
-    ///
-    /// # Errors
-    /// Which of them the kernel refuses, and why.
+    /// Whether a child could carry these out, by one that does nothing else. Errors: which of them
+    /// the kernel refuses, and why.
     fn try_out(&mut self, _orders: &Orders) -> std::result::Result<(), (Stage, Errno)> {
         Ok(())
     }

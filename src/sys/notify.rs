@@ -21,9 +21,7 @@ pub struct NotifySocket(OwnedFd);
 
 impl NotifySocket {
     /// Binds it in the home, anew: by a relative name, for a path has room for 107 bytes only.
-    ///
-    /// # Errors
-    /// What socket(2) and bind(2) say.
+    /// Errors: what socket(2) and bind(2) say.
     pub fn bind(home: &Home) -> Result<Self> {
         home.remove(FILE)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -37,9 +35,7 @@ impl NotifySocket {
         bound.map(|()| Self(socket))
     }
 
-    /// The next message, and the pid of who sent it; 0 if that is not to be seen from here.
-    ///
-    /// # Errors
+    /// The next message, and the pid of who sent it; 0 if that is not to be seen from here. Errors:
     /// EAGAIN: there is none.
     pub fn receive(&self) -> Result<(Pid, String)> {
         let mut bytes = [0u8; MESSAGE_BYTES_MAX];

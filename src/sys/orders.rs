@@ -61,10 +61,8 @@ pub struct Who {
 }
 
 impl Who {
-    /// What `exec` asks for. Names are looked up now.
-    ///
-    /// # Errors
-    /// ENOENT: there is no such user or group. E2BIG: too many groups.
+    /// What `exec` asks for. Names are looked up now. Errors: ENOENT: there is no such user or
+    /// group. E2BIG: too many groups.
     pub fn of(exec: &Exec) -> Result<Self, (Stage, Errno)> {
         let oom_score = exec.oom_score.map(|score| {
             let mut text = [b' '; 5];
@@ -158,10 +156,8 @@ impl Orders {
             || self.cap_keep.is_some()
     }
 
-    /// Lets a child carry them out that does nothing else.
-    ///
-    /// # Errors
-    /// What the kernel refuses; or that there can be no child.
+    /// Lets a child carry them out that does nothing else. Errors: what the kernel refuses; or that
+    /// there can be no child.
     pub fn try_out(&self, blocks: &mut Blocks, features: Features) -> Result<(), (Stage, Errno)> {
         if *self == Self::default() {
             return Ok(());

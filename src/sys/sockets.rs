@@ -76,10 +76,8 @@ impl Sockets {
     }
 
     /// Opens what of these is not open yet, all or none. `beside`: an incarnation may have the same
-    /// address from an earlier daemon, and goes on until it ends.
-    ///
-    /// # Errors
-    /// Which of them, and what the kernel says.
+    /// address from an earlier daemon, and goes on until it ends. Errors: which of them, and what
+    /// the kernel says.
     pub fn open(
         &mut self,
         group: &str,

@@ -165,8 +165,8 @@ impl<K: Kernel> Daemon<K> {
         found
     }
 
-    /// An incarnation of a service has ended: what was to be stopped after it is stopped now, and so
-    /// is the service itself if its stop waits, before it is started again.
+    /// An incarnation of a service has ended: what was to be stopped after it is stopped now, and
+    /// so is the service itself if its stop waits, before it is started again.
     pub(in crate::daemon) fn note_gone(&mut self, id: Id) {
         let Launches { stops, stops_due, .. } = &mut self.launches;
         stops.retain(|stopped, blockers| {

@@ -28,10 +28,8 @@ impl<K: Kernel> Trees<K> {
     }
 
     /// Forks a process beside a live leader, that bears the marks of its tree: to the gate it is a
-    /// member like any other. How it ends is a [`Fact`] of a later turn.
-    ///
-    /// # Errors
-    /// The leader does not live (ESRCH), or no child came to be.
+    /// member like any other. How it ends is a [`Fact`] of a later turn. Errors: the leader does
+    /// not live (ESRCH), or no child came to be.
     pub(crate) fn launch_beside(
         &mut self,
         cx: &mut Cx<'_, K>,
