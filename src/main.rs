@@ -6,13 +6,14 @@
 #![no_main]
 
 use opm::sys::entry;
+use opm::sys::signals::{ALL, Mask, set_mask};
 use std::ffi::{OsString, c_char, c_int};
 
 /// Where the C library's start-up goes. What it gives is the exit code.
 // SAFETY: this is the `main` that the C library wants, and the only one.
 #[unsafe(no_mangle)]
 extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
-    let mask = entry::hold();
+    let mask = set_mask(ALL);
     // SAFETY: the C library hands over the kernel's argc and argv, which stay for ever.
     let mut words = unsafe { entry::arguments(argc, argv) };
     let program = words.drain(..words.len().min(1)).next().unwrap_or_default();
@@ -27,7 +28,7 @@ extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
 
 /// What waits for signals takes them from a descriptor, and holds them until it has one: a TERM in
 /// between ends what is PID 1 neither by default nor by a handler.
-fn enter(program: &str, words: Vec<OsString>, mask: entry::Mask) -> u8 {
+fn enter(program: &str, words: Vec<OsString>, mask: Mask) -> u8 {
     let run = |is_pm2, words: &[OsString]| match opm::cli::run_options(is_pm2, words) {
         Ok(options) => opm::run::run(options),
         Err(code) => code,
@@ -41,7 +42,7 @@ fn enter(program: &str, words: Vec<OsString>, mask: entry::Mask) -> u8 {
         },
         [Some("run"), ..] => run(false, &words[1..]),
         others => {
-            entry::release(mask);
+            set_mask(mask);
             match others {
                 // The one command that clap doesn't know.
                 [Some("help"), Some("init"), ..] => opm::init::help(),

@@ -344,7 +344,7 @@ impl Definition {
         attributes
     }
 
-    /// What a variable of these is, which [`Definition::variables`] would give all of. The account's
+    /// What a variable of these is; [`Definition::variables`] would give all of them. The account's
     /// are not among them.
     pub fn variable(&self, name: &str) -> Option<&str> {
         variable(&[&self.spec.env, &self.spec.dotenv, &self.base.env], name)

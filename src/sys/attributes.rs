@@ -63,10 +63,6 @@ fn number(limit: Option<u64>) -> u64 {
     limit.unwrap_or(UNLIMITED)
 }
 
-fn limit(number: u64) -> Option<u64> {
-    (number != UNLIMITED).then_some(number)
-}
-
 /// What a child is to be given, apart from what it has from us: as numbers for the kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Given {
@@ -146,7 +142,8 @@ fn try_nice(wish: i32, has: i32) -> bool {
 }
 
 fn try_limit(resource: Resource, has: Rlimit, wish: u64) -> Result<()> {
-    setrlimit(resource, Rlimit { maximum: limit(wish), ..has })?;
+    let maximum = (wish != UNLIMITED).then_some(wish);
+    setrlimit(resource, Rlimit { maximum, ..has })?;
     setrlimit(resource, has)
 }
 

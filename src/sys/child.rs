@@ -10,13 +10,13 @@
 //! has a copy of the memory.
 use super::attributes::{self, Given};
 use super::block::CStrings;
+use super::orders::option;
 use super::raw::{self, exists};
 use super::{Orders, Stage, Streams, exec_pipe, namespace, signals};
 use crate::process::Namespace;
 use crate::process::journal_format::Signature;
 use crate::process::mark::PID_DIGITS;
 use crate::service::listen::SOCKETS_MAX;
-use crate::service::options;
 use std::ffi::{CStr, c_int};
 
 /// What the child uses, in its launch block.
@@ -109,8 +109,7 @@ fn prepare_and_exec(p: &mut Prepared) -> Step<Never> {
     }
     raw::chdir(path(p, CWD)).map_err(at(Stage::Directory))?;
     open_streams(p)?;
-    let listen = const { Stage::Option(options::index("listen")) };
-    hand_over(p).map_err(at(listen))?;
+    hand_over(p).map_err(at(const { option("listen") }))?;
     attributes::give(&p.given);
     p.orders.carry_out()?;
     reset_signals(p.clear_handlers).map_err(at(Stage::Setup))?;
@@ -289,8 +288,9 @@ fn open_log(p: &Prepared, log: &CStr, flags: c_int) -> Step<c_int> {
 }
 
 /// Every disposition that exec would hand on becomes the default, and nothing stays blocked.
-/// Ignored signals survive exec and CLONE_CLEAR_SIGHAND.
-fn reset_signals(all: bool) -> raw::Result<usize> {
+/// Ignored signals survive exec and CLONE_CLEAR_SIGHAND. By the system call, because the C library
+/// refuses to touch 32 and 33, which can be inherited, too.
+pub(super) fn reset_signals(all: bool) -> raw::Result<usize> {
     let [first, second] = signals::IGNORED;
     raw::default_disposition(first);
     raw::default_disposition(second);

@@ -6,6 +6,7 @@
 //! The command may run inside a service, perhaps of another home, and that one's daemon takes
 //! orphans for members by their marks. So the second child puts off the limit and the namespace,
 //! and its exec the environment, and only then the first leaves and makes an orphan of it.
+use super::child::reset_signals;
 use super::{Errno, attributes, home, limits, namespace, raw};
 use crate::process::mark::{LimitMark, MARK_VARIABLE};
 use crate::service::environment::HOME_VARIABLE;
@@ -22,14 +23,7 @@ pub const DEPARTED_VARIABLE: &str = "OPM_DEPARTED";
 
 /// What a supervisor tells the process that it started, which the daemon isn't: sd_notify(3),
 /// sd_watchdog_enabled(3), sd_listen_fds(3).
-const ANOTHERS: [&str; 6] = [
-    "NOTIFY_SOCKET",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    "LISTEN_PID",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-];
+const ANOTHERS: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_"];
 
 /// Runs `program` with `args` (the name it goes by first) as a daemon: own session, `/` as
 /// its directory, stdin empty, output appended to `daemon.log` in `home`, no other
@@ -74,9 +68,9 @@ fn open_log(path: &Path) -> Result<OwnedFd, Errno> {
 }
 
 fn environment(home: &Path) -> Vec<(OsString, OsString)> {
-    let is_ours = |name: &OsString| name.as_encoded_bytes().starts_with(b"OPM_");
     let is_kept = |name: &OsString| {
-        name == "OPM_WITHOUT" || !is_ours(name) && ANOTHERS.iter().all(|another| name != another)
+        let begins = |with: &str| name.as_encoded_bytes().starts_with(with.as_bytes());
+        name == "OPM_WITHOUT" || !begins("OPM_") && !ANOTHERS.into_iter().any(begins)
     };
     let mut env: Vec<_> = std::env::vars_os().filter(|(name, _)| is_kept(name)).collect();
     if is_inside_service() {
@@ -123,7 +117,9 @@ impl Plan {
         let pid = rustix::process::getpid().as_raw_pid().to_ne_bytes();
         // A pipe takes so few bytes whole.
         raw::write(self.pid, &pid).ok();
-        reset_signals();
+        // An exec keeps ignored signals ignored: `nohup` and shells that run jobs in the background
+        // would otherwise make a daemon that no SIGINT reaches.
+        reset_signals(true).ok();
         namespace::enter(self.namespace);
         if let Some(mark) = self.limit_mark {
             // Failing leaves it to the daemon.
@@ -134,12 +130,4 @@ impl Plan {
         raw::numbers(libc::SYS_close_range, range).ok();
         Ok(())
     }
-}
-
-/// An exec keeps ignored signals ignored: `nohup` and shells that run jobs in the background would
-/// otherwise make a daemon that no SIGINT reaches. By the system call, because the C library
-/// refuses to touch 32 and 33, which can be inherited, too.
-fn reset_signals() {
-    (1..=64).for_each(raw::default_disposition);
-    raw::unblock_signals().ok();
 }

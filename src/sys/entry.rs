@@ -14,8 +14,7 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::stdio::{stderr, stdin, stdout};
 
 use super::Result;
-pub use super::signals::Mask;
-use super::signals::{ALL, set_mask};
+use super::signals::{Mask, set_mask};
 
 /// What `opm init` was started with, to be handed on to its program exactly.
 #[derive(Debug, Clone, Copy)]
@@ -35,11 +34,6 @@ impl Inherited {
     }
 }
 
-/// Blocks every signal, and gives what was blocked before.
-pub fn hold() -> Mask {
-    set_mask(ALL)
-}
-
 /// The program's name and the words after it.
 ///
 /// # Safety
@@ -51,11 +45,6 @@ pub unsafe fn arguments(argc: c_int, argv: *const *const c_char) -> Vec<OsString
         OsStr::from_bytes(word.to_bytes()).to_owned()
     };
     (0..usize::try_from(argc).unwrap_or(0)).map(word).collect()
-}
-
-/// Blocks again what was blocked before, and nothing else.
-pub fn release(before: Mask) {
-    set_mask(before);
 }
 
 /// Begins what is not `opm init`, as the standard library's start-up does; the signals stay

@@ -1,6 +1,6 @@
 //! Descriptors across an exec: what an image leaves to the next one, and what it closes.
 use super::{Errno, Result, procfs, raw, sockets};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
 /// Closes every descriptor from 3 on that we inherited, but `kept`.
@@ -38,11 +38,6 @@ pub fn listening() -> Vec<u32> {
         *number >= 3 && sockets::listens(unsafe { BorrowedFd::borrow_raw(*number) })
     };
     numbers.filter(listens).map(i32::cast_unsigned).collect()
-}
-
-/// Lets a descriptor survive the next exec.
-pub fn keep_across_exec(fd: impl AsFd) -> Result<()> {
-    fcntl_setfd(fd, FdFlags::empty())
 }
 
 /// Puts `new` where `old` is, close-on-exec: whoever knows the number has the new one from now on.

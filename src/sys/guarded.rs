@@ -77,8 +77,7 @@ fn drain(reader: &OwnedFd, bytes: &mut Vec<u8>) -> Result<()> {
 extern "C" fn copy(order: *mut Order) -> ! {
     // SAFETY: it lies in the block, which is the child's alone until its end.
     let order = unsafe { &*order };
-    let death_signal = [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0];
-    let _set = raw::numbers(libc::SYS_prctl, death_signal);
+    let _set = raw::prctl([libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0]);
     let _onto = raw::dup_onto(order.pipe, 0);
     let _closed = raw::numbers(libc::SYS_close_range, [1, u32::MAX as usize, 0]);
     raw::exit(copy_file(order).err().unwrap_or(0))

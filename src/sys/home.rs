@@ -1,10 +1,13 @@
 //! Files of the home, by their name in it. 0600; directories 0700.
 use super::attributes::privately;
-use super::{Errno, Mode, Result, procfs};
+use super::{Errno, Mode, Result, errno_of, procfs};
 use crate::process::Pid;
 use rustix::fd::{AsRawFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, FlockOperation, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, OFlags, Stat};
+use std::fs::DirBuilder;
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -24,7 +27,7 @@ pub struct Home {
     pub path: String,
     pub dir: OwnedFd,
     /// Device and inode: a copied home has others.
-    place: (u64, u64),
+    pub place: (u64, u64),
 }
 
 /// Where the directory that is held is by now.
@@ -43,7 +46,11 @@ impl Home {
     /// what mkdir(2) and open(2) say; EPERM: it belongs to somebody else; ENOTEMPTY: it is a
     /// directory of many, such as /tmp, which nobody else could use if it were private.
     pub fn open(path: &str) -> Result<Self> {
-        let made = privately(|| make_path(path, rustix::fs::Mode::from_raw_mode(0o700)))?;
+        let made = privately(|| DirBuilder::new().recursive(true).mode(0o700).create(path));
+        // What else has its name is seen when it is opened.
+        if let Some(error) = made.err().filter(|error| error.kind() != ErrorKind::AlreadyExists) {
+            return Err(errno_of(&error));
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let dir = rustix::fs::open(path, flags, rustix::fs::Mode::empty())?;
         let stat = rustix::fs::fstat(&dir)?;
@@ -54,7 +61,7 @@ impl Home {
         if is_common && holds_more(&dir)? {
             return Err(Errno::NOTEMPTY);
         }
-        if made || stat.st_mode & 0o077 != 0 {
+        if stat.st_mode & 0o077 != 0 {
             rustix::fs::fchmod(&dir, rustix::fs::Mode::from_raw_mode(0o700))?;
         }
         Ok(Self { path: path.to_owned(), dir, place: (stat.st_dev, stat.st_ino) })
@@ -97,11 +104,6 @@ impl Home {
             Ok(stat) if (stat.st_dev, stat.st_ino) == self.place => Whereabouts::Moved(path),
             _ => Whereabouts::Lost,
         }
-    }
-
-    /// Device and inode: a copied home has others.
-    pub fn place(&self) -> (u64, u64) {
-        self.place
     }
 
     /// Becomes the other one. The descriptor keeps its number. Errors: what dup3(2) says; then it
@@ -213,15 +215,12 @@ pub fn try_lock(file: impl AsFd) -> Result<()> {
 /// Who shares the open file description that has the lock of `file`, as far as we may know. Who
 /// waits for the lock has the file open, too.
 pub fn lock_sharers(file: &str) -> Vec<Pid> {
-    let has_lock = |pid: &Pid| {
-        let fds = procfs::numbers(&format!("/proc/{pid}/fd")).unwrap_or_default();
-        fds.into_iter().any(|fd| {
-            let link = procfs::link(&format!("/proc/{pid}/fd/{fd}"));
-            let info = || procfs::read(&format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
-            link.is_ok_and(|link| link == file) && info().windows(5).any(|word| word == b"FLOCK")
-        })
+    let has_lock = |(pid, fd): &(Pid, i32)| {
+        let info = procfs::read(&format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
+        info.windows(5).any(|word| word == b"FLOCK")
     };
-    procfs::processes().unwrap_or_default().into_iter().filter(has_lock).collect()
+    let links = [file.to_owned()];
+    procfs::holders(&links).filter(has_lock).map(|(pid, _)| pid).collect()
 }
 
 /// Opens a regular file without following a link and without waiting for whoever should be at
@@ -229,17 +228,13 @@ pub fn lock_sharers(file: &str) -> Vec<Pid> {
 pub fn open_regular(dir: impl AsFd, path: &str, flags: OFlags) -> Result<OwnedFd> {
     let always = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let is_regular = |stat: Stat| FileType::from_raw_mode(stat.st_mode).is_file();
     match rustix::fs::openat(dir, path, flags | always, mode) {
-        Ok(file) if is_regular(&file) => Ok(file),
+        Ok(file) if rustix::fs::fstat(&file).is_ok_and(is_regular) => Ok(file),
         // LOOP: a link. NXIO: a socket, or a FIFO that nobody reads. ISDIR: written to.
         Ok(_) | Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => Err(NOT_REGULAR),
         Err(errno) => Err(errno),
     }
-}
-
-fn is_regular(file: &OwnedFd) -> bool {
-    rustix::fs::fstat(file)
-        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }
 
 /// Reads an open file from its beginning, within a bound. Errors: what pread(2) says; EFBIG.
@@ -260,28 +255,5 @@ pub fn read_whole(file: &OwnedFd) -> Result<Vec<u8>> {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
-    }
-}
-
-/// mkdir -p, private directories. Says whether the last one was made.
-fn make_path(path: &str, mode: rustix::fs::Mode) -> Result<bool> {
-    match rustix::fs::mkdir(path, mode) {
-        Ok(()) => Ok(true),
-        Err(Errno::EXIST) => Ok(false),
-        Err(Errno::NOENT) => {
-            let parent = path.trim_end_matches('/').rsplit_once('/').map_or("", |(dir, _)| dir);
-            if parent.is_empty() {
-                return Err(Errno::NOENT);
-            }
-            make_path(parent, mode)?;
-            match rustix::fs::mkdir(path, mode) {
-                // Another daemon of this home begins at the same moment.
-                Err(Errno::EXIST) => Ok(false),
-                made => made.map(|()| true),
-            }
-        }
-        // A read-only file system says so even of a directory that is there.
-        Err(errno) if rustix::fs::access(path, rustix::fs::Access::EXISTS).is_err() => Err(errno),
-        Err(_) => Ok(false),
     }
 }

@@ -15,8 +15,8 @@ use crate::process::stat::Stat;
 use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::context::Attributes;
 use crate::service::options::Exec;
+use mio::Registry;
 use mio::unix::SourceFd;
-use mio::{Interest, Registry};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
@@ -180,7 +180,7 @@ impl Kernel for Linux {
     }
 
     fn try_out(&mut self, orders: &Orders) -> std::result::Result<(), (Stage, Errno)> {
-        orders.try_out(&mut self.blocks, self.features)
+        orders.try_out(&mut self.blocks)
     }
 
     fn lacking(&self, wanted: &Attributes) -> Option<String> {
@@ -351,8 +351,7 @@ impl Kernel for Linux {
     }
 
     fn watch(&mut self, held: &Held, wake: Wake) -> Result<()> {
-        let Some(fd) = held.pidfd().map(AsRawFd::as_raw_fd) else { return Ok(()) };
-        register(&self.registry, fd, wake)
+        held.pidfd().map_or(Ok(()), |pidfd| Token::Wake(wake).watch(&self.registry, pidfd))
     }
 
     fn unwatch(&mut self, held: &Held) {
@@ -363,8 +362,7 @@ impl Kernel for Linux {
     }
 
     fn watch_launch(&mut self, launch: &ExecPipe, wake: Wake) -> Result<()> {
-        let fd = launch.as_raw_fd();
-        register(&self.registry, fd, wake)
+        Token::Wake(wake).watch(&self.registry, launch)
     }
 
     fn unwatch_launch(&mut self, launch: &ExecPipe) {
@@ -411,12 +409,6 @@ impl Kernel for Linux {
     fn sync_home(&mut self) -> Result<()> {
         rustix::fs::fsync(&self.home.dir)
     }
-}
-
-fn register(registry: &Registry, fd: i32, wake: Wake) -> Result<()> {
-    registry
-        .register(&mut SourceFd(&fd), Token::Wake(wake).into(), Interest::READABLE)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 /// What a clock says.

@@ -24,7 +24,7 @@ pub(super) fn listening(port: u16) -> Vec<String> {
 /// such a socket, and its words.
 pub fn listeners(port: u16) -> Option<Vec<(Pid, Vec<String>)>> {
     let sockets = listening(port);
-    let words = |pid| {
+    let words = |(pid, _)| {
         let text = guarded::read(&format!("/proc/{pid}/cmdline"));
         (pid, text.map_or(Vec::new(), |text| parse_cmdline(&text)))
     };

@@ -55,9 +55,14 @@ use rustix::fd::{OwnedFd, RawFd};
 pub use rustix::io::Errno;
 use sockets::Sockets;
 
+/// The kernel's word in an error of the standard library's.
+pub fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
 /// Why the last system call of this thread failed.
 fn last_errno() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+    errno_of(&std::io::Error::last_os_error())
 }
 
 /// This process.
@@ -69,18 +74,15 @@ pub fn own_pid() -> Pid {
 /// be there yet, and for ourselves. Errors: ESRCH: there is no such process or group. EPERM.
 pub fn kill(pid: Pid, signal: i32, reach: Reach) -> Result<()> {
     let target = if reach == Reach::Group { -pid } else { pid };
-    // SAFETY: kill has no memory arguments.
-    match unsafe { libc::kill(target, signal) } {
-        0 => Ok(()),
-        _ => Err(last_errno()),
-    }
+    let sent = raw::numbers(libc::SYS_kill, [target as usize, signal as usize, 0]);
+    sent.map(drop).map_err(Errno::from_raw_os_error)
 }
 
 /// PID 1 only: signals every process of the namespace but ourselves.
 pub fn kill_everybody(signal: i32) {
     assert_eq!(own_pid(), 1, "outside a namespace of our own this would reach strangers");
-    // SAFETY: kill has no memory arguments; to PID 1 the -1 means what it is responsible for.
-    unsafe { libc::kill(-1, signal) };
+    // To PID 1 the -1 means what it is responsible for.
+    raw::numbers(libc::SYS_kill, [usize::MAX, signal as usize, 0]).ok();
 }
 
 /// What a system call gives.

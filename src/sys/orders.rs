@@ -5,10 +5,10 @@
 use super::attributes::{RESOURCES, set_nice};
 use super::block::Blocks;
 use super::exec_pipe::{self, ExecPipe};
-use super::raw::{self, numbers};
-use super::spawn::{clone_or_fork, fork};
+use super::raw::{self, numbers, prctl};
+use super::spawn::clone_or_fork;
 use super::user::{self, User};
-use super::{Errno, Features, Launch, Stage};
+use super::{Errno, Launch, Stage};
 use crate::service::options::{self, Exec};
 use crate::service::resources::CpuSet;
 use rustix::fd::AsRawFd;
@@ -22,17 +22,10 @@ const IOPRIO_WHO_PROCESS: usize = 1;
 /// A child's own score, by which the OOM killer goes.
 const OOM_SCORE_FILE: &CStr = c"/proc/self/oom_score_adj";
 
-const OOM_SCORE: Stage = Stage::Option(options::index("oom_score"));
-const LIMIT: Stage = Stage::Option(options::index("limit"));
-const NICE: Stage = Stage::Option(options::index("nice"));
-const IO_CLASS: Stage = Stage::Option(options::index("io_class"));
-const CPU_AFFINITY: Stage = Stage::Option(options::index("cpu_affinity"));
-const NO_NEW_PRIVS: Stage = Stage::Option(options::index("no_new_privs"));
-const USER: Stage = Stage::Option(options::index("user"));
-const GROUP: Stage = Stage::Option(options::index("group"));
-const GROUPS: Stage = Stage::Option(options::index("groups"));
-const CAP_KEEP: Stage = Stage::Option(options::index("cap_keep"));
-const CAP_DROP: Stage = Stage::Option(options::index("cap_drop"));
+/// Where a launch fails whose option of this key the kernel refuses.
+pub(super) const fn option(key: &str) -> Stage {
+    Stage::Option(options::index(key))
+}
 
 /// Numbers for the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,7 +92,7 @@ fn env_of(user: User) -> Vec<(&'static str, String)> {
 impl Orders {
     /// User and groups, by name or number; gives the user's entry.
     fn take_user(&mut self, exec: &Exec) -> Result<Option<User>, (Stage, Errno)> {
-        let wrong = |key, errno| (Stage::Option(options::index(key)), errno);
+        let wrong = |key, errno| (option(key), errno);
         let unknown = |key| wrong(key, Errno::NOENT);
         let file = user::group_file();
         let mut found = None;
@@ -134,7 +127,7 @@ impl Orders {
             let mut groups = [0; GROUPS_MAX];
             let places = groups.get_mut(..all.len()).ok_or(wrong("groups", Errno::TOOBIG))?;
             places.copy_from_slice(&all);
-            let stage = if exec.groups.is_empty() { USER } else { GROUPS };
+            let stage = option(if exec.groups.is_empty() { "user" } else { "groups" });
             self.groups = Some((groups, all.len(), stage));
         }
         Ok(found)
@@ -158,7 +151,7 @@ impl Orders {
 
     /// Lets a child carry them out that does nothing else. Errors: what the kernel refuses; or that
     /// there can be no child.
-    pub fn try_out(&self, blocks: &mut Blocks, features: Features) -> Result<(), (Stage, Errno)> {
+    pub fn try_out(&self, blocks: &mut Blocks) -> Result<(), (Stage, Errno)> {
         if *self == Self::default() {
             return Ok(());
         }
@@ -167,11 +160,8 @@ impl Orders {
         let block = blocks.take(size_of::<Trial>() * 2).map_err(fork_failed)?;
         let trial = block.put(Trial { orders: *self, report: report.as_raw_fd() });
         let trial = trial.map_err(fork_failed)?;
-        let child = match features.clone3 {
-            // SAFETY: `try_alone` keeps the rules of `raw`; its child has a copy of the block.
-            true => unsafe { clone_or_fork(block, try_alone, trial, false) },
-            false => fork(try_alone, trial),
-        };
+        // SAFETY: `try_alone` keeps the rules of `raw`; its child has a copy of the block.
+        let child = unsafe { clone_or_fork(block, try_alone, trial, false) };
         let (pid, _pidfd) = child.map_err(fork_failed)?;
         // It does a few calls that don't wait for anything.
         waitpid(rustix::process::Pid::from_raw(pid), WaitOptions::empty()).map_err(fork_failed)?;
@@ -187,36 +177,41 @@ impl Orders {
         // Before there may be no descriptor left for it.
         if let Some(score) = &self.oom_score {
             let file = raw::open(OOM_SCORE_FILE, libc::O_WRONLY, 0);
-            file.and_then(|file| raw::write(file, score)).map_err(refused(OOM_SCORE))?;
+            file.and_then(|file| raw::write(file, score))
+                .map_err(refused(const { option("oom_score") }))?;
         }
         for (resource, pair) in RESOURCES.into_iter().zip(&self.limits) {
             if let Some(pair) = pair {
-                raw::limit(resource as u32, Some(pair)).map_err(refused(LIMIT))?;
+                raw::limit(resource as u32, Some(pair))
+                    .map_err(refused(const { option("limit") }))?;
             }
         }
         if let Some(nice) = self.nice {
-            set_nice(nice).map_err(refused(NICE))?;
+            set_nice(nice).map_err(refused(const { option("nice") }))?;
         }
         if let Some(class) = self.io_class {
             let args = [IOPRIO_WHO_PROCESS, 0, usize::from(class)];
-            numbers(libc::SYS_ioprio_set, args).map_err(refused(IO_CLASS))?;
+            numbers(libc::SYS_ioprio_set, args).map_err(refused(const { option("io_class") }))?;
         }
         if let Some(cpus) = &self.cpus {
-            raw::set_affinity(cpus).map_err(refused(CPU_AFFINITY))?;
+            raw::set_affinity(cpus).map_err(refused(const { option("cpu_affinity") }))?;
         }
         self.become_user()?;
         if self.no_new_privs {
-            prctl([libc::PR_SET_NO_NEW_PRIVS, 1, 0]).map_err(refused(NO_NEW_PRIVS))?;
+            prctl([libc::PR_SET_NO_NEW_PRIVS, 1, 0])
+                .map_err(refused(const { option("no_new_privs") }))?;
         }
         Ok(())
     }
 
     fn become_user(&self) -> Result<(), (Stage, c_int)> {
         let refused = |stage| move |errno| (stage, errno);
-        let caps = if self.cap_keep.is_some() { CAP_KEEP } else { CAP_DROP };
+        let (keep, drop) = const { (option("cap_keep"), option("cap_drop")) };
+        let caps = if self.cap_keep.is_some() { keep } else { drop };
         let kept = self.cap_keep.unwrap_or(u64::MAX) & !self.cap_drop;
         let has_caps = kept != u64::MAX || self.cap_keep.is_some();
-        let who = if self.uid.is_some() { USER } else { GROUP };
+        let (user, group) = const { (option("user"), option("group")) };
+        let who = if self.uid.is_some() { user } else { group };
         if let Some((groups, count, stage)) = &self.groups {
             raw::set_groups(groups.get(..*count).unwrap_or(&[])).map_err(refused(*stage))?;
         }
@@ -228,7 +223,7 @@ impl Orders {
             prctl([libc::PR_SET_KEEPCAPS, 1, 0]).map_err(refused(caps))?;
         }
         if let Some(uid) = self.uid {
-            numbers(libc::SYS_setresuid, [uid as usize; 3]).map_err(refused(USER))?;
+            numbers(libc::SYS_setresuid, [uid as usize; 3]).map_err(refused(user))?;
         }
         if has_caps {
             let as_user = self.cap_keep.is_some() && self.uid.is_some_and(|uid| uid != 0);
@@ -255,10 +250,6 @@ extern "C" fn try_alone(trial: *mut Trial) -> ! {
         exec_pipe::report(trial.report, stage, errno);
     }
     raw::exit(0)
-}
-
-fn prctl([option, a, b]: [c_int; 3]) -> raw::Result<usize> {
-    numbers(libc::SYS_prctl, [option as usize, a as usize, b as usize])
 }
 
 /// The numbers that capabilities have, up to the last one that this kernel knows.

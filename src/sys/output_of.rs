@@ -1,6 +1,6 @@
 //! Asking another program for one line, as a command does before an upgrade. Never leaves the
 //! child behind.
-use super::{Errno, Result};
+use super::{Result, errno_of};
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -19,8 +19,7 @@ pub fn output_of(program: &str, words: &[&str], most: Duration) -> Result<Option
     let mut command = Command::new(program);
     command.arg0(words.first().unwrap_or(&program)).args(words.iter().skip(1));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
-    let mut child = command.spawn().map_err(errno)?;
+    let mut child = command.spawn().map_err(|error| errno_of(&error))?;
     let ends_well = ends_well(&mut child, most);
     let Some(mut stdout) = child.stdout.take().filter(|_| ends_well) else { return Ok(None) };
     // It has ended: what it wrote is in the pipe. Something that it left behind may hold the

@@ -320,14 +320,16 @@ pub fn link(path: &str) -> Result<String> {
     Ok(target.to_string_lossy().into_owned())
 }
 
-/// Processes that have something open whose link is one of these, as far as we may know.
-pub fn holders(links: &[String]) -> impl Iterator<Item = Pid> {
+/// Processes that have something open whose link is one of these, as far as we may know, each with
+/// its first descriptor of that.
+pub fn holders(links: &[String]) -> impl Iterator<Item = (Pid, i32)> {
     // For nothing, nobody is looked at.
     let all = if links.is_empty() { Vec::new() } else { processes().unwrap_or_default() };
-    all.into_iter().filter(move |pid| {
+    all.into_iter().filter_map(move |pid| {
         let numbers = numbers(&format!("/proc/{pid}/fd")).unwrap_or_default();
-        let mut found = numbers.into_iter().map(|fd| link(&format!("/proc/{pid}/fd/{fd}")));
-        found.any(|found| found.is_ok_and(|found| links.contains(&found)))
+        let link = |fd: &i32| link(&format!("/proc/{pid}/fd/{fd}"));
+        let is_one = |fd: &i32| link(fd).is_ok_and(|found| links.contains(&found));
+        Some((pid, numbers.into_iter().find(is_one)?))
     })
 }
 

@@ -19,7 +19,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::entry::Inherited;
 use super::terminal::Terminal;
-use super::{Errno, Result, last_errno, own_pid};
+use super::{Errno, Result, last_errno, own_pid, raw};
 use crate::process::{Exit, Pid};
 
 /// Where the program stands towards the terminal.
@@ -46,11 +46,8 @@ pub fn exit_code_of(errno: Errno) -> u8 {
 /// Asks for a signal when the parent dies. By hand, for rustix knows no real-time signals. Errors:
 /// EINVAL: there is no such signal.
 pub fn set_parent_death_signal(signal: i32) -> Result<()> {
-    // SAFETY: integers only.
-    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal, 0, 0, 0) } {
-        0 => Ok(()),
-        _ => Err(last_errno()),
-    }
+    let set = raw::prctl([libc::PR_SET_PDEATHSIG, signal, 0]);
+    set.map(drop).map_err(Errno::from_raw_os_error)
 }
 
 /// Moves to `/`, so that no file system stays busy because of us, and starts the program where we

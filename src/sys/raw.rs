@@ -167,6 +167,11 @@ pub fn numbers(number: c_long, args: [usize; 3]) -> Result<usize> {
     unsafe { call(number, [a, b, c, 0, 0, 0]) }
 }
 
+/// prctl(2) of what takes numbers.
+pub fn prctl([option, a, b]: [c_int; 3]) -> Result<usize> {
+    numbers(libc::SYS_prctl, [option as usize, a as usize, b as usize])
+}
+
 /// A call that takes a path after AT_FDCWD, and numbers.
 fn at(number: c_long, path: &CStr, flags: c_int, mode: c_uint) -> Result<usize> {
     let (cwd, path) = (libc::AT_FDCWD as usize, path.as_ptr() as usize);

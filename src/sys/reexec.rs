@@ -3,11 +3,12 @@
 //!
 //! All that a signal handler needs is made beforehand, and kept for the life of the process.
 use super::linux::milliseconds_of;
-use super::{Errno, limits, raw, signals};
+use super::{Errno, last_errno, limits, raw, signals};
 use crate::service::environment::HOME_VARIABLE;
 use rustix::fd::{AsRawFd, RawFd};
 use rustix::process::WaitOptions;
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, CString, OsString, c_char, c_int};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -50,35 +51,24 @@ static CRASHED_AT: AtomicU64 = AtomicU64::new(0);
 
 impl Image {
     fn new(program: &str, listener: c_int) -> Option<Self> {
-        let mut env: Vec<*mut c_char> = Vec::new();
-        let home = HOME.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for (name, value) in std::env::vars_os() {
-            // Any bytes: one name that is no UTF-8 must not cost the daemon its next image.
-            if [LISTENER_VARIABLE, ALIVE_VARIABLE, CRASHED_VARIABLE]
-                .map(Some)
-                .contains(&name.to_str())
-            {
-                continue;
-            }
-            if name == HOME_VARIABLE && home.is_some() {
-                continue;
-            }
-            let mut entry = std::os::unix::ffi::OsStringExt::into_vec(name);
-            entry.push(b'=');
-            entry.extend_from_slice(std::os::unix::ffi::OsStrExt::as_bytes(value.as_os_str()));
-            env.push(CString::new(entry).ok()?.into_raw());
-        }
-        env.push(CString::new(format!("{LISTENER_VARIABLE}={listener}")).ok()?.into_raw());
-        if let Some(home) = home {
-            env.push(CString::new(format!("{HOME_VARIABLE}={home}")).ok()?.into_raw());
-        }
         let alive = ALIVE.load(Ordering::Relaxed);
-        if alive != -1 {
-            let entry = CString::new(format!("{ALIVE_VARIABLE}={alive}")).ok()?;
-            env.push(entry.into_raw());
-        }
-        let crashed = CString::new(format!("{CRASHED_VARIABLE}={:0DIGITS$}", 0)).ok()?.into_raw();
-        env.push(crashed);
+        let home = HOME.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let own = [
+            (LISTENER_VARIABLE, Some(listener.to_string())),
+            (HOME_VARIABLE, home.or_else(|| std::env::var(HOME_VARIABLE).ok())),
+            (ALIVE_VARIABLE, (alive != -1).then(|| alive.to_string())),
+            (CRASHED_VARIABLE, Some(format!("{:0DIGITS$}", 0))),
+        ];
+        let is_anothers = |name: &OsString| own.iter().all(|(own, _)| name != own);
+        let inherited = std::env::vars_os().filter(|(name, _)| is_anothers(name));
+        // Any bytes: one name that is no UTF-8 must not cost the daemon its next image.
+        let inherited =
+            inherited.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
+        let said = own.iter().filter_map(|(name, value)| Some((*name, value.as_ref()?)));
+        let said = said.map(|(name, value)| format!("{name}={value}").into_bytes());
+        let entries = inherited.chain(said).map(|entry| Some(CString::new(entry).ok()?.into_raw()));
+        let mut env = entries.collect::<Option<Vec<*mut c_char>>>()?;
+        let crashed = env.last().copied()?;
         env.push(std::ptr::null_mut());
         let usual = [c"opm", c"daemon", c"start", c"--foreground"].map(CStr::as_ptr);
         let mut argv = match WORDS.get() {
@@ -115,11 +105,11 @@ impl Image {
         let env = self.env.as_ptr().cast::<*const c_char>();
         // SAFETY: program, argv and environment are NUL-terminated and end in NULL.
         unsafe { libc::execve(self.program.as_ptr(), self.argv.as_ptr(), env) };
-        let error = std::io::Error::last_os_error();
+        let errno = last_errno();
         limits::raise_nofile();
         // We go on, and our children must not get them.
         keep(libc::FD_CLOEXEC);
-        Errno::from_io_error(&error).unwrap_or(Errno::IO)
+        errno
     }
 }
 
@@ -175,7 +165,7 @@ pub fn become_again() -> Errno {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         libc::execv(c"/proc/self/exe".as_ptr(), argv.as_ptr());
     }
-    super::last_errno()
+    last_errno()
 }
 
 /// From now on a panic or a fatal signal leaves a report and re-execs this program, once.

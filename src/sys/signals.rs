@@ -2,7 +2,7 @@
 //! through a signalfd, so that nothing runs behind a loop's back.
 //!
 //! Raw system calls, because the C library's own leave 32 and 33 out of every set.
-use super::{Result, last_errno};
+use super::{Result, last_errno, raw};
 use crate::process::Pid;
 use rustix::fd::{FromRawFd, OwnedFd, RawFd};
 use rustix::time::Timespec;
@@ -116,10 +116,7 @@ pub const IGNORED: [i32; 2] = [libc::SIGPIPE, libc::SIGXFSZ];
 /// Makes every disposition the default, but for [`IGNORED`]: whoever started us may have
 /// left SIGCHLD ignored, and then waitid(2) says ECHILD; ignored signals survive exec.
 pub fn reset_dispositions() {
-    for signal in 1..=64 {
-        // SAFETY: sets a default disposition; EINVAL for KILL, STOP and libc's own is fine.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
+    (1..=64).for_each(raw::default_disposition);
     for signal in IGNORED {
         // SAFETY: ignores a signal.
         unsafe { libc::signal(signal, libc::SIG_IGN) };

@@ -254,7 +254,7 @@ pub fn holder(address: &Address) -> Option<Pid> {
         Address::Ip(address) => listening(address.port()),
         Address::Port(port) => listening(*port),
     };
-    procfs::holders(&sockets).next()
+    procfs::holders(&sockets).next().map(|(pid, _)| pid)
 }
 
 /// The sockets at a path, as links of descriptors name them.

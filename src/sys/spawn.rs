@@ -208,7 +208,7 @@ pub(super) unsafe fn clone_or_fork<T>(
 
 /// For kernels (and seccomp filters) without clone3. The pid can't be reused before the pidfd is
 /// open: nobody but us reaps the child.
-pub(super) fn fork<T>(entry: raw::Entry<T>, argument: *mut T) -> Result<(c_int, OwnedFd)> {
+fn fork<T>(entry: raw::Entry<T>, argument: *mut T) -> Result<(c_int, OwnedFd)> {
     // SAFETY: the process has one thread, and each entry keeps the rules of `raw`.
     match unsafe { libc::fork() } {
         -1 => Err(last_errno()),

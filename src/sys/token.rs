@@ -1,23 +1,11 @@
 //! What wakes the loop, and the number that the poll carries for it: the kind above, an id or pid
 //! below.
-use super::Wake;
-use mio::Token as Number;
+use super::{Result, Wake, errno_of};
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token as Number};
+use rustix::fd::AsRawFd;
 
 const KIND_SHIFT: u32 = 32;
-const SIGNALS: usize = 0;
-const LISTENER: usize = 1;
-const REMOVALS: usize = 2;
-const CLOCK: usize = 3;
-const CLIENT: usize = 4;
-const PUMP: usize = 5;
-const LEADER: usize = 6;
-const LAUNCH: usize = 7;
-const MEMBER: usize = 8;
-const LOGS: usize = 9;
-const FILES: usize = 12;
-const NOTIFY: usize = 13;
-const READY: usize = 14;
-const HEALTH: usize = 15;
 
 /// A descriptor that the loop watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,48 +36,50 @@ pub enum Token {
     Wake(Wake),
 }
 
+/// By its place a kind has its number.
+const KINDS: [fn(u32) -> Token; 14] = [
+    |_| Token::Signals,
+    |_| Token::Listener,
+    |_| Token::Removals,
+    |_| Token::Clock,
+    |_| Token::Logs,
+    |_| Token::Notify,
+    Token::Client,
+    Token::Ready,
+    Token::Health,
+    Token::Pump,
+    Token::Files,
+    |id| Token::Wake(Wake::Leader(id)),
+    |id| Token::Wake(Wake::Launch(id)),
+    |pid| Token::Wake(Wake::Member(pid.cast_signed())),
+];
+
 impl From<Token> for Number {
     fn from(token: Token) -> Self {
-        let (kind, value) = match token {
-            Token::Signals => (SIGNALS, 0),
-            Token::Listener => (LISTENER, 0),
-            Token::Removals => (REMOVALS, 0),
-            Token::Clock => (CLOCK, 0),
-            Token::Logs => (LOGS, 0),
-            Token::Client(id) => (CLIENT, id),
-            Token::Notify => (NOTIFY, 0),
-            Token::Ready(id) => (READY, id),
-            Token::Health(id) => (HEALTH, id),
-            Token::Pump(number) => (PUMP, number),
-            Token::Files(id) => (FILES, id),
-            Token::Wake(Wake::Leader(id)) => (LEADER, id),
-            Token::Wake(Wake::Launch(id)) => (LAUNCH, id),
-            Token::Wake(Wake::Member(pid)) => (MEMBER, pid.cast_unsigned()),
+        let value = match token {
+            Token::Signals | Token::Listener | Token::Removals => 0,
+            Token::Clock | Token::Logs | Token::Notify => 0,
+            Token::Client(id) | Token::Ready(id) | Token::Health(id) => id,
+            Token::Pump(id) | Token::Files(id) => id,
+            Token::Wake(Wake::Leader(id) | Wake::Launch(id)) => id,
+            Token::Wake(Wake::Member(pid)) => pid.cast_unsigned(),
         };
-        Self(kind << KIND_SHIFT | value as usize)
+        let kind = KINDS.iter().position(|kind| kind(value) == token);
+        Self(kind.unwrap_or(KINDS.len()) << KIND_SHIFT | value as usize)
     }
 }
 
 impl Token {
     /// What has this number, if anything.
     pub fn of(number: Number) -> Option<Self> {
-        let value = (number.0 & 0xffff_ffff) as u32;
-        Some(match number.0 >> KIND_SHIFT {
-            SIGNALS => Self::Signals,
-            LISTENER => Self::Listener,
-            REMOVALS => Self::Removals,
-            CLOCK => Self::Clock,
-            LOGS => Self::Logs,
-            CLIENT => Self::Client(value),
-            NOTIFY => Self::Notify,
-            READY => Self::Ready(value),
-            HEALTH => Self::Health(value),
-            PUMP => Self::Pump(value),
-            FILES => Self::Files(value),
-            LEADER => Self::Wake(Wake::Leader(value)),
-            LAUNCH => Self::Wake(Wake::Launch(value)),
-            MEMBER => Self::Wake(Wake::Member(value.cast_signed())),
-            _ => return None,
-        })
+        let kind = KINDS.get(number.0 >> KIND_SHIFT)?;
+        Some(kind((number.0 & 0xffff_ffff) as u32))
+    }
+
+    /// Has a descriptor watched that becomes readable. Errors: EEXIST, ENOSPC, ENOMEM.
+    pub fn watch(self, registry: &Registry, fd: &impl AsRawFd) -> Result<()> {
+        let number = self.into();
+        let watched = registry.register(&mut SourceFd(&fd.as_raw_fd()), number, Interest::READABLE);
+        watched.map_err(|error| errno_of(&error))
     }
 }

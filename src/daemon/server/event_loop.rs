@@ -17,9 +17,8 @@ use crate::sys::token::Token;
 use crate::sys::{Kernel, limits, signals};
 use crate::wire::frame::{self, REQUEST_BYTES_MAX};
 use mio::net::UnixListener;
-use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
-use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
@@ -69,17 +68,14 @@ pub struct Server {
 
 impl Server {
     pub fn new(poll: Poll, mut listener: UnixListener, home: &Home) -> std::io::Result<Self> {
-        let watch = |fd: &OwnedFd, token: Token| {
-            let fd = fd.as_raw_fd();
-            poll.registry().register(&mut SourceFd(&fd), token.into(), Interest::READABLE)
-        };
         poll.registry().register(&mut listener, Token::Listener.into(), Interest::READABLE)?;
         let signalfd = signals::signalfd(&linux::SIGNALS)?;
-        watch(&signalfd, Token::Signals)?;
-        let clock = linux::clock_changes().ok();
-        clock.as_ref().map_or(Ok(()), |clock| watch(clock, Token::Clock))?;
-        let removals = home.watch_removals().ok();
-        removals.as_ref().map_or(Ok(()), |removals| watch(removals, Token::Removals))?;
+        let (clock, removals) = (linux::clock_changes().ok(), home.watch_removals().ok());
+        let watched = [(Token::Clock, &clock), (Token::Removals, &removals)];
+        let watched = watched.into_iter().filter_map(|(token, fd)| Some((token, fd.as_ref()?)));
+        for (token, fd) in watched.chain([(Token::Signals, &signalfd)]) {
+            token.watch(poll.registry(), fd)?;
+        }
         let mut server = Self {
             connections_max: limits::within_open_files(CONNECTIONS_MAX, 2),
             removals,
@@ -104,11 +100,9 @@ impl Server {
     pub(super) fn bind_notify(&mut self, home: &Home) {
         // A new one gives events of its own.
         self.told_more = false;
-        self.notify = NotifySocket::bind(home).ok().filter(|socket| {
-            let fd = socket.as_raw_fd();
-            let token = Token::Notify.into();
-            self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE).is_ok()
-        });
+        let registry = self.poll.registry();
+        let bound = NotifySocket::bind(home).ok();
+        self.notify = bound.filter(|socket| Token::Notify.watch(registry, socket).is_ok());
     }
 
     /// Hears what services answer, and what they tell of themselves.

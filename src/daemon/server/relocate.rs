@@ -17,7 +17,7 @@ use crate::service::machine::Time;
 use crate::sys::home::{self, Home, Whereabouts};
 use crate::sys::linux::Linux;
 use crate::sys::token::Token;
-use crate::sys::{Errno, Kernel, Mode, describe, fds, notify, reexec};
+use crate::sys::{Errno, Kernel, Mode, describe, errno_of, fds, notify, reexec};
 use crate::wire::Failure;
 use mio::Interest;
 use mio::unix::SourceFd;
@@ -116,12 +116,8 @@ impl Server {
             // Failing means that it was not registered.
             registry.deregister(&mut SourceFd(&old.as_raw_fd())).ok();
         }
-        self.removals = daemon.kernel.home.watch_removals().ok().filter(|fresh| {
-            let fd = fresh.as_raw_fd();
-            registry
-                .register(&mut SourceFd(&fd), Token::Removals.into(), Interest::READABLE)
-                .is_ok()
-        });
+        let fresh = daemon.kernel.home.watch_removals().ok();
+        self.removals = fresh.filter(|fresh| Token::Removals.watch(registry, fresh).is_ok());
     }
 
     /// The descriptor keeps its number, which a crash hands on.
@@ -180,7 +176,7 @@ fn renew_home(daemon: &mut Daemon<Linux>) -> Result<(), String> {
         return Err("it is another home by now".to_owned());
     }
     home.make_dir("logs").map_err(why)?;
-    let header = Header { home: home.place(), ..daemon.ledger.header };
+    let header = Header { home: home.place, ..daemon.ledger.header };
     // First of all: by the key what bears our marks is known, whatever fails from here on.
     write_key(&lock, header.home_key, header.home);
     let encoded = header.encode();
@@ -265,7 +261,7 @@ fn copy(from: &OwnedFd, home: &Home, name: &str, head: &[u8]) -> Result<OwnedFd,
         place.copy_from_slice(head);
     }
     let mut file = File::from(home.open_file(name, Mode::Fresh)?);
-    file.write_all(&bytes).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    file.write_all(&bytes).map_err(|error| errno_of(&error))?;
     Ok(file.into())
 }
 

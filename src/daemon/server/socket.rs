@@ -3,7 +3,7 @@
 use crate::sys::home::Home;
 pub(crate) use crate::sys::home::SOCKET;
 use crate::sys::peer::peer;
-use crate::sys::{Errno, describe, own_pid};
+use crate::sys::{Errno, describe, errno_of, own_pid};
 use crate::wire::Failure;
 use mio::net::UnixListener;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -24,7 +24,7 @@ pub(crate) fn bind(home: &Home) -> Result<UnixListener, Failure> {
     let listener = UnixListener::bind(SOCKET);
     rustix::process::umask(before);
     drop(std::env::set_current_dir("/"));
-    listener.map_err(|error| cannot(Errno::from_io_error(&error).unwrap_or(Errno::IO)))
+    listener.map_err(|error| cannot(errno_of(&error)))
 }
 
 /// Connects to whoever listens.

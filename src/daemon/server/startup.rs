@@ -171,7 +171,6 @@ fn prepare_process() -> Result<Inherited, Failure> {
     let mut sockets = if inherited[0].is_some() { fds::listening() } else { Vec::new() };
     sockets.retain(|fd| !kept.contains(fd));
     fds::close_inherited(&[&kept[..], &sockets].concat());
-    open_standard_streams();
     let sockets = sockets.into_iter().filter_map(|fd| fds::inherited(fd.cast_signed())).collect();
     let [listener, alive] = inherited.map(|fd| fd.and_then(|fd| fds::inherited(fd.cast_signed())));
     drop(std::env::set_current_dir("/"));
@@ -185,23 +184,8 @@ fn prepare_process() -> Result<Inherited, Failure> {
     Ok((listener, alive, sockets))
 }
 
-/// 0, 1 and 2 are open, so that no file of ours gets their numbers.
-fn open_standard_streams() {
-    loop {
-        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
-        match rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty()) {
-            Ok(fd) if fd.as_raw_fd() <= 2 => {
-                // It stays open for good, and for our children.
-                fds::keep_across_exec(&fd).ok();
-                std::mem::forget(fd);
-            }
-            _ => return,
-        }
-    }
-}
-
 fn place(home: &Home, lock: &OwnedFd, forgets_elsewhere: bool) -> Result<Place, Errno> {
-    let device_inode = home.place();
+    let device_inode = home.place;
     let outer = [OUTER_VARIABLE, MARK_VARIABLE].map(|name| std::env::var(name).unwrap_or_default());
     let outer = outer.into_iter().filter(|value| !value.is_empty()).collect::<Vec<_>>();
     Ok(Place {
