@@ -66,6 +66,7 @@ pub(super) fn list(command: Command) -> Command {
             .value_parser(Filter::parse)
             .action(ArgAction::Append),
         )
+        .arg(switch("unfold", "a line for each instance of a group"))
         .arg(switch("watch", "go on, drawn anew each second"))
 }
 

@@ -4,6 +4,7 @@ use super::table::{Cell, Column, Hue, Look, Side, lay_out};
 use crate::service::spec::Env;
 use crate::service::units::{human_bytes, human_uptime};
 use crate::wire::{Event, Finding, Health, Row, Status};
+use std::borrow::Cow;
 
 /// The columns of `ls`, in the order that scripts know.
 const COLUMNS: [Column; 10] = [
@@ -21,19 +22,69 @@ const COLUMNS: [Column; 10] = [
 /// What stands where there is nothing to say.
 const NOTHING: &str = "-";
 
-/// A table. Two of its columns are there only where they say something.
+/// A table.
 pub(crate) fn list(rows: &[Row], look: Look) -> String {
+    table(rows.iter().map(|row| (row.id.to_string(), Cow::Borrowed(row))).collect(), look)
+}
+
+/// The same, with one line for all instances of a group, where its first one stands.
+pub(super) fn folded(rows: &[Row], look: Look) -> String {
+    let mut groups: Vec<Vec<&Row>> = Vec::new();
+    for row in rows {
+        let is_own =
+            |it: &&mut Vec<&Row>| row.instance_of.is_some() && it[0].instance_of == row.instance_of;
+        match groups.iter_mut().find(is_own) {
+            Some(group) => group.push(row),
+            None => groups.push(vec![row]),
+        }
+    }
+    table(groups.iter().map(|group| fold(group)).collect(), look)
+}
+
+/// The ids of a group's instances, and all of them as one, which is as well as its worst.
+fn fold<'a>(group: &[&'a Row]) -> (String, Cow<'a, Row>) {
+    let health = |row: &&&Row| match row.status {
+        Status::Errored => 0,
+        Status::Waiting => 1,
+        Status::Online if row.ready => 4,
+        Status::Online | Status::Starting | Status::Stopping => 2,
+        Status::Stopped => 3,
+    };
+    let ids = || group.iter().map(|row| row.id);
+    let (first, last) = (ids().min().unwrap_or(0), ids().max().unwrap_or(0));
+    let Some(worst) = group.iter().min_by_key(health).filter(|_| group.len() > 1) else {
+        return (first.to_string(), Cow::Borrowed(group[0]));
+    };
+    let online = group.iter().filter(|row| row.status == Status::Online).count();
+    let name = worst.instance_of.as_ref().unwrap_or(&worst.name);
+    let row = Row {
+        name: format!("{name}  {online}/{}", group.len()),
+        pid: None,
+        uptime_ms: group.iter().filter_map(|row| row.uptime_ms).min(),
+        restarts: group.iter().map(|row| row.restarts).sum(),
+        cpu_percent: group.iter().filter_map(|row| row.cpu_percent).reduce(|a, b| a + b),
+        memory_bytes: group.iter().filter_map(|row| row.memory_bytes).reduce(|a, b| a + b),
+        watching: group.iter().any(|row| row.watching),
+        why: worst.why.as_ref().map(|why| format!("{}: {why}", worst.name)),
+        ..(*worst).clone()
+    };
+    let all_between = (last - first) as usize + 1 == group.len();
+    (format!("{first}{}{last}", if all_between { '-' } else { '…' }), Cow::Owned(row))
+}
+
+/// Two of its columns are there only where they say something.
+fn table(rows: Vec<(String, Cow<'_, Row>)>, look: Look) -> String {
     if rows.is_empty() {
         return String::new();
     }
     let is_shown = |column: &Column| match column.0 {
-        "why" => rows.iter().any(|row| row.why.is_some()),
-        "watching" => rows.iter().any(|row| row.watching),
+        "why" => rows.iter().any(|(_, row)| row.why.is_some()),
+        "watching" => rows.iter().any(|(_, row)| row.watching),
         _ => true,
     };
     let head: Vec<Column> = COLUMNS.into_iter().filter(is_shown).collect();
-    let of = |row| {
-        let cells = COLUMNS.iter().zip(cells(row));
+    let of = |(ids, row): &(String, Cow<'_, Row>)| {
+        let cells = COLUMNS.iter().zip(cells(ids, row));
         cells.filter(|(column, _)| is_shown(column)).map(|(_, cell)| cell).collect()
     };
     lay_out(&head, &rows.iter().map(of).collect::<Vec<_>>(), look)
@@ -49,9 +100,9 @@ pub(super) fn hue(row: &Row) -> Hue {
     }
 }
 
-fn cells(row: &Row) -> [Cell; COLUMNS.len()] {
+fn cells(ids: &str, row: &Row) -> [Cell; COLUMNS.len()] {
     [
-        row.id.to_string().into(),
+        ids.to_owned().into(),
         escape(&row.name).into(),
         or_nothing(row.pid.map(|pid| pid.to_string())).into(),
         or_nothing(row.uptime_ms.map(human_uptime)).into(),

@@ -80,8 +80,11 @@ pub(super) fn wait(call: &Call) -> Done {
 }
 
 pub(super) fn list(call: &Call) -> Done {
+    // Who names or filters some wants each of them.
+    let is_all = call.target() == "all" && !call.matches.contains_id("filter");
+    let table = if is_all && !call.flag("unfold") { render::folded } else { render::list };
     if call.flag("watch") {
-        return top::watch(|| chosen(call).map(|(rows, _)| rows));
+        return top::watch(|look| chosen(call).map(|(rows, _)| table(&rows, look)));
     }
     let (rows, worst) = chosen(call)?;
     if call.client.is_pm2 && !call.json() {
@@ -90,7 +93,7 @@ pub(super) fn list(call: &Call) -> Done {
     if rows.is_empty() && !call.matches.contains_id("filter") {
         error(NO_SERVICES);
     }
-    show(call.json(), &rows, |rows| render::list(rows, look()))?;
+    show(call.json(), &rows, |rows| table(rows, look()))?;
     Ok(worst)
 }
 

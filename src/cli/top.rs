@@ -23,13 +23,10 @@ const SORTS: [&str; 6] = ["id", "name", "cpu:desc", "mem:desc", "restarts:desc",
 const KEYS: &str = "q quit  up/down select  s sort  / filter  r restart  x stop  l logs";
 
 /// `ls --watch`: the same table again and again, until a key ends it.
-pub(super) fn watch(rows: impl Fn() -> Result<Vec<Row>, Failure>) -> Done {
+pub(super) fn watch(table: impl Fn(Look) -> Result<String, Failure>) -> Done {
     let mut screen = Screen::open(services::look())?;
     loop {
-        let text = match rows() {
-            Ok(rows) => render::list(&rows, screen.look()),
-            Err(failure) => escape(&failure.text),
-        };
+        let text = table(screen.look()).unwrap_or_else(|failure| escape(&failure.text));
         screen.draw(text.lines().map(ToOwned::to_owned).collect())?;
         let keys = screen.wait(None, EACH)?;
         if keys.iter().any(|key| matches!(key, Key::Quit | Key::Escape | Key::Char('q'))) {

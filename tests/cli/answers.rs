@@ -34,6 +34,7 @@ pub(crate) fn row(id: u32, name: &str, status: Status) -> Row {
         next_at: (status == Status::Waiting).then(|| "2026-01-02T03:04:07.000Z".into()),
         command: "node server.js".into(),
         cwd: "/srv/app".into(),
+        instance_of: None,
     }
 }
 

@@ -74,6 +74,7 @@ fn row() -> Row {
         command: "node a".into(),
         cwd: "/".into(),
         next_at: Some("then".into()),
+        instance_of: None,
     }
 }
 

@@ -91,6 +91,34 @@ fn instances_have_one_name_one_socket_and_each_its_own() {
 }
 
 #[test]
+fn a_group_is_one_line_that_is_as_well_as_its_worst_instance() {
+    isolated(here!(), |rig| {
+        rig.start_instances("3", &[]);
+        rig.ok(&["start", "--name", "api-0", "--", "sleep", "1000"]);
+        let line_of = |words: &[&str], name: &str| {
+            let out = rig.ok(words);
+            let line = out.lines().find(|line| line.contains(name)).map(ToOwned::to_owned);
+            line.unwrap_or_else(|| panic!("no {name}: {out}"))
+        };
+        rig.ok(&["wait", "web", "--for", "ready"]);
+        let line = line_of(&["ls"], "web");
+        assert!(line.contains("0-2") && line.contains("web  3/3") && line.contains("online"));
+        assert!(line_of(&["ls"], "api-0").trim().starts_with("3 "));
+        rig.ok(&["stop", "web-1"]);
+        let line = line_of(&["ls", "--sort", "name"], "web");
+        assert!(line.contains("web  2/3") && line.contains("stopped"), "{line}");
+        assert_eq!(rig.ok(&["ls"]).matches("web").count(), 1);
+        for each in
+            [&["ls", "--unfold"], &["ls", "web"], &["ls", "--filter=name=web-1"]] as [&[&str]; 3]
+        {
+            assert!(line_of(each, "web-1").contains("stopped"));
+        }
+        let keys = rig.json(&["ls"])[0].as_object().unwrap().len();
+        assert_eq!((rig.rows().len(), keys), (4, 17));
+    });
+}
+
+#[test]
 fn what_is_alone_keeps_its_name_and_can_get_others_beside_it() {
     isolated(here!(), |rig| {
         rig.start_instances("1", &[]);

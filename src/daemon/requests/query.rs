@@ -148,6 +148,7 @@ impl<K: Kernel> Daemon<K> {
             next_at,
             command: service.definition.spec.command_line(),
             cwd: service.definition.spec.cwd.clone(),
+            instance_of: service.definition.spec.held.instance_of.clone(),
         })
     }
 
