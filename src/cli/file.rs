@@ -16,6 +16,8 @@ use crate::wire::file::{self, Source};
 use crate::wire::{Request, code};
 use clap::ArgMatches;
 use rustix::fs::{MemfdFlags, memfd_create};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
@@ -66,8 +68,12 @@ pub(super) struct Declared {
 impl Declared {
     /// Whether each of them can be executed.
     pub(super) fn check(&self) -> Result<(), Failure> {
+        let mut known = BTreeSet::new();
         for spec in &self.specs {
             let path = search_path(&[&spec.env, &spec.dotenv, &self.base.env]).to_owned();
+            if !known.insert((&spec.cwd, path.clone(), &spec.command[0])) {
+                continue;
+            }
             let place = Place { cwd: PathBuf::from(&spec.cwd), path };
             place.check(&spec.command[0]).map_err(|failure| {
                 let reason = failure.text;
@@ -152,16 +158,24 @@ pub(super) fn declared_over(
         found.specs.retain(|spec| names.contains(&spec.name.as_str()));
     }
     let specs = found.specs.into_iter();
-    found.specs = specs.flat_map(|spec| expand(spec, processors())).collect();
+    found.specs = specs.flat_map(|spec| expand(spec, processors)).collect();
+    // Most services of a file share a directory: it is looked into once.
+    let mut known: BTreeMap<(String, Vec<String>), Env> = BTreeMap::new();
     for spec in &mut found.specs {
-        if !Path::new(&spec.cwd).is_dir() {
-            let text = format!("{label}: {}: cwd: no such directory: {}", spec.name, spec.cwd);
-            return Err(Failure::plain(text));
-        }
         for file in &mut spec.exec.env_file {
             *file = text_of(tidy(&directory.join(&file)))?;
         }
-        spec.dotenv = dotenv_of(Path::new(&spec.cwd), &spec.exec.env_file)?;
+        spec.dotenv = match known.entry((spec.cwd.clone(), spec.exec.env_file.clone())) {
+            Entry::Occupied(env) => env.get().clone(),
+            Entry::Vacant(_) if !Path::new(&spec.cwd).is_dir() => {
+                let text = format!("{label}: {}: cwd: no such directory: {}", spec.name, spec.cwd);
+                return Err(Failure::plain(text));
+            }
+            Entry::Vacant(env) => {
+                let read = dotenv_of(Path::new(&spec.cwd), &spec.exec.env_file)?;
+                env.insert(read).clone()
+            }
+        };
         spec.check().map_err(|reason| Failure::plain(format!("{label}: {reason}")))?;
     }
     if found.specs.is_empty() {

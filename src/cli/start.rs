@@ -269,7 +269,7 @@ fn define(call: &Call, command: Command<'_>) -> Done {
         defaults(&mut spec);
     }
     let spec = change.apply(&spec).map_err(Failure::usage)?;
-    let specs = expand(spec, processors());
+    let specs = expand(spec, processors);
     specs.iter().try_for_each(Spec::check).map_err(Failure::usage)?;
     let (force, wait) = (call.flag("force"), call.flag("wait"));
     let request = Request::Define { specs, base, force, keep: false, replace: false, wait };

@@ -65,8 +65,8 @@ impl fmt::Display for PortRange {
 }
 
 /// The services that a declaration stands for: one alone keeps its name.
-pub fn expand(mut spec: Spec, processors: u32) -> Vec<Spec> {
-    match spec.held.instances.take().map(|instances| instances.count(processors)) {
+pub fn expand(mut spec: Spec, processors: impl FnOnce() -> u32) -> Vec<Spec> {
+    match spec.held.instances.take().map(|instances| instances.count(processors())) {
         None => vec![spec],
         Some(1) => {
             spec.held.instance_of = Some(spec.name.clone());

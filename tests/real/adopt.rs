@@ -333,10 +333,9 @@ fn a_damaged_journal_doubles_nothing() {
             let length = std::fs::metadata(&path).unwrap().len();
             std::fs::write(&path, vec![byte; usize::try_from(length).unwrap()]).unwrap();
             rig.opm(&["ls"]);
-            rig.opm(&["restore"]);
-            rig.opm(&["start", &name]);
+            let ran = [rig.opm(&["restore"]), rig.opm(&["start", &name])];
             let row = rig.row(&name);
-            assert_eq!(row.status, "online");
+            assert_eq!(row.status, "online", "{ran:?}");
             assert!(row.pid == Some(leader) || !proc::alive(leader), "{row:?}");
         }
     });
