@@ -76,7 +76,7 @@ enum Move {
     /// It sees that a leader has left something behind that lives.
     Judge,
     /// A monitor looks at the newest incarnation: it does its work, or another one is better.
-    Advise(fn(Generation) -> Input),
+    Advise(News),
     Deliver(usize),
     Double(usize),
     Elapse,
@@ -91,20 +91,24 @@ enum Move {
 
 /// What only a sort needs; inputs have no order of their own.
 fn rank(input: &Input) -> (u8, u64, u8) {
-    match *input {
-        Input::Start => (0, 0, 0),
-        Input::Stop => (1, 0, 0),
-        Input::Restart => (2, 0, 0),
-        Input::Tick => (3, 0, 0),
-        Input::Spawned(g) => (4, g.0, 0),
-        Input::SpawnFailed(g, fault) => (5, g.0, u8::from(fault == Fault::Machine)),
-        Input::LeaderExited(g, ending) => (6, g.0, ending as u8),
-        Input::Daemonized(g) => (7, g.0, 0),
-        Input::Emptied(g) => (8, g.0, 0),
-        Input::Ready(g) => (9, g.0, 0),
-        Input::Renew(g) => (10, g.0, 0),
-        Input::Fail(g) => (11, g.0, 0),
-    }
+    let (generation, news) = match *input {
+        Input::Start => return (0, 0, 0),
+        Input::Stop => return (1, 0, 0),
+        Input::Restart => return (2, 0, 0),
+        Input::Tick => return (3, 0, 0),
+        Input::News(generation, news) => (generation.0, news),
+    };
+    let (news, more) = match news {
+        News::Spawned => (4, 0),
+        News::SpawnFailed(fault) => (5, u8::from(fault == Fault::Machine)),
+        News::LeaderExited(ending) => (6, ending as u8),
+        News::Daemonized => (7, 0),
+        News::Emptied => (8, 0),
+        News::Ready => (9, 0),
+        News::Renew => (10, 0),
+        News::Fail => (11, 0),
+    };
+    (news, generation, more)
 }
 
 impl World {
@@ -143,7 +147,7 @@ impl World {
             moves.extend([Ending::Clean, Ending::Final, Ending::Failure].map(Move::Sweep));
             moves.push(Move::Judge);
             if !self.watched.is_empty() && self.inbox.is_empty() {
-                moves.extend([Input::Ready, Input::Renew, Input::Fail].map(Move::Advise));
+                moves.extend([News::Ready, News::Renew, News::Fail].map(Move::Advise));
             }
             moves.extend((0..self.inbox.len()).map(Move::Double));
         }
@@ -160,7 +164,7 @@ impl World {
             Move::SpawnOk { stubborn } => self.spawn_ok(stubborn),
             Move::SpawnFails(fault) => {
                 let generation = self.spawning.take().unwrap();
-                self.inbox.push(Input::SpawnFailed(generation, fault));
+                self.inbox.push(Input::News(generation, News::SpawnFailed(fault)));
             }
             Move::Fork { stubborn } => {
                 let parent = *self.procs.last().unwrap();
@@ -170,13 +174,12 @@ impl World {
             Move::Sweep(ending) => self.sweep(ending),
             Move::Judge => {
                 let left = self.procs.iter().find(|p| !p.leader).map(|p| p.generation);
-                self.inbox.extend(left.map(Input::Daemonized));
+                self.inbox.extend(left.map(|it| Input::News(it, News::Daemonized)));
             }
             Move::Advise(advice) => {
                 let newest = self.watched.iter().map(|watched| watched.generation).max().unwrap();
-                let advice = advice(newest);
-                self.ready |= matches!(advice, Input::Ready(_));
-                self.inbox.push(advice);
+                self.ready |= advice == News::Ready;
+                self.inbox.push(Input::News(newest, advice));
             }
             Move::Deliver(index) => {
                 let input = self.inbox.remove(index);
@@ -199,7 +202,7 @@ impl World {
         self.procs.push(Proc { generation, leader: true, stubborn, doomed: false });
         self.watched.push(Watched { generation, told: false });
         self.ready = false;
-        self.inbox.push(Input::Spawned(generation));
+        self.inbox.push(Input::News(generation, News::Spawned));
     }
 
     fn sweep(&mut self, ending: Ending) {
@@ -207,12 +210,12 @@ impl World {
         self.watched.retain_mut(|watched| {
             let of = |p: &&Proc| p.generation == watched.generation;
             if !watched.told && !procs.iter().filter(of).any(|p| p.leader) {
-                inbox.push(Input::LeaderExited(watched.generation, ending));
+                inbox.push(Input::News(watched.generation, News::LeaderExited(ending)));
                 watched.told = true;
             }
             let any = procs.iter().filter(of).count() > 0;
             if !any {
-                inbox.push(Input::Emptied(watched.generation));
+                inbox.push(Input::News(watched.generation, News::Emptied));
             }
             any
         });
@@ -332,14 +335,7 @@ impl World {
 
 fn renumber(input: Input, g: impl Fn(Generation) -> Generation) -> Input {
     match input {
-        Input::Spawned(n) => Input::Spawned(g(n)),
-        Input::Ready(n) => Input::Ready(g(n)),
-        Input::Renew(n) => Input::Renew(g(n)),
-        Input::Fail(n) => Input::Fail(g(n)),
-        Input::SpawnFailed(n, fault) => Input::SpawnFailed(g(n), fault),
-        Input::LeaderExited(n, ending) => Input::LeaderExited(g(n), ending),
-        Input::Daemonized(n) => Input::Daemonized(g(n)),
-        Input::Emptied(n) => Input::Emptied(g(n)),
+        Input::News(generation, news) => Input::News(g(generation), news),
         Input::Start | Input::Stop | Input::Restart | Input::Tick => input,
     }
 }

@@ -14,7 +14,7 @@ use crate::process::stat::parse_cmdline;
 use crate::process::{Exit, INITIAL_PID_NAMESPACE, Identity, Namespace, Pid};
 use crate::service::context::search_path;
 use crate::service::environment::{carried_paths, environment, in_home, log_paths};
-use crate::service::machine::{Action, Ending, Fault, Generation, Input, Phase};
+use crate::service::machine::{Action, Ending, Fault, Generation, Input, News, Phase};
 use crate::service::options::{OPTIONS, Opt, index, text_of};
 use crate::service::probe::Sign;
 use crate::service::spec::{Definition, Id, Spec, join};
@@ -65,7 +65,7 @@ impl<K: Kernel> Daemon<K> {
                     self.exited(id, exit, by_opm, lived);
                     self.emit_exit(id, generation, pid, exit);
                     let ending = self.services.get(id).map_or(Ending::Failure, |s| s.ending(exit));
-                    self.feed(id, Input::LeaderExited(generation, ending));
+                    self.feed(id, Input::News(generation, News::LeaderExited(ending)));
                 }
                 Fact::Emptied { id, generation } => {
                     self.emit_drained(id, generation);
@@ -93,7 +93,7 @@ impl<K: Kernel> Daemon<K> {
         }
         self.logs.follow(id, self.now, &mut self.timers);
         self.emit(id, generation, "spawned", |event| (event.pid, event.reason) = (Some(pid), why));
-        self.feed(id, Input::Spawned(generation));
+        self.feed(id, Input::News(generation, News::Spawned));
         self.take_advice();
         self.await_settling(id);
     }
@@ -119,7 +119,7 @@ impl<K: Kernel> Daemon<K> {
             self.logs.pump.note_ended(&service.definition.spec.name, true);
         }
         self.note_gone(id);
-        self.feed(id, Input::Emptied(generation));
+        self.feed(id, Input::News(generation, News::Emptied));
     }
 
     /// Nothing was exec'd, and the child, if there was one, is gone.
@@ -133,7 +133,7 @@ impl<K: Kernel> Daemon<K> {
         );
         let fault = if crowded || stage == Stage::Killed { Fault::Machine } else { Fault::Program };
         self.note_gone(id);
-        self.feed(id, Input::SpawnFailed(generation, fault));
+        self.feed(id, Input::News(generation, News::SpawnFailed(fault)));
         if self.services.get(id).is_some_and(|service| service.provisional) {
             // Its very first exec: whoever asked is told why, and nothing of it is kept.
             self.answer_changed();
@@ -170,15 +170,7 @@ impl<K: Kernel> Daemon<K> {
                 (service.halted, service.advised) = (false, None);
                 self.launches.stops.remove(&id);
             }
-            Input::Spawned(_)
-            | Input::Ready(_)
-            | Input::Fail(_)
-            | Input::Renew(_)
-            | Input::SpawnFailed(..)
-            | Input::LeaderExited(..)
-            | Input::Daemonized(_)
-            | Input::Emptied(_)
-            | Input::Tick => {}
+            Input::Tick | Input::News(..) => {}
         }
         service.machine.step(self.now, input, &mut self.ledger.sequence, &mut actions);
         if service.machine.restarts() > restarts {
@@ -211,8 +203,8 @@ impl<K: Kernel> Daemon<K> {
         // An exec changes nothing that the launch has not written down, a signal nothing at all.
         // That it is ready by its exec goes without saying.
         let is_plain = match input {
-            Input::Spawned(_) => true,
-            Input::Ready(_) => by_exec,
+            Input::News(_, News::Spawned) => true,
+            Input::News(_, News::Ready) => by_exec,
             _ => false,
         };
         if !is_written && !is_plain {
@@ -272,10 +264,10 @@ impl<K: Kernel> Daemon<K> {
             return;
         }
         match advice {
-            Advice::Ready => self.feed(id, Input::Ready(generation)),
+            Advice::Ready => self.feed(id, Input::News(generation, News::Ready)),
             Advice::Restart(why) => {
                 if matches!(service.machine.phase(), Phase::Up { .. }) {
-                    self.feed(id, Input::Renew(generation));
+                    self.feed(id, Input::News(generation, News::Renew));
                     self.note_advised(id, why);
                 }
             }
@@ -289,7 +281,7 @@ impl<K: Kernel> Daemon<K> {
             Advice::Fail(why) => {
                 if matches!(service.machine.phase(), Phase::Up { .. }) {
                     service.note = Some(why.into());
-                    self.feed(id, Input::Fail(generation));
+                    self.feed(id, Input::News(generation, News::Fail));
                 }
             }
             Advice::Status(text) => {
@@ -307,7 +299,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// What is due by a machine's own deadline.
     pub(super) fn due(&mut self, id: Id) {
-        let daemonized = self.daemonized(id).map(Input::Daemonized);
+        let daemonized = self.daemonized(id).map(|it| Input::News(it, News::Daemonized));
         self.feed(id, daemonized.unwrap_or(Input::Tick));
     }
 

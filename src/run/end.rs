@@ -1,17 +1,10 @@
 //! How `opm run` sees a service of the daemon.
-use crate::daemon::Daemon;
 use crate::daemon::service::Service;
 use crate::process::Exit;
 use crate::service::context::Context;
 use crate::service::spec::{Restart, Spec};
 use crate::sys::Errno;
-use crate::sys::linux::Linux;
 use crate::wire::Status;
-
-/// The service of this name.
-pub(super) fn find<'a>(daemon: &'a Daemon<Linux>, name: &str) -> Option<&'a Service> {
-    daemon.services.named(name)
-}
 
 /// How a service ended for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,13 +39,10 @@ impl std::fmt::Display for End {
 
 /// As a shell has it: 128+n for a signal, 127 not found, 126 could not be started.
 fn exit_code(service: &Service) -> u8 {
-    if let Some(errno) = service.launch_error {
-        return if errno == Errno::NOENT { 127 } else { 126 };
-    }
-    match service.exit {
-        Some(Exit::Code(code)) => u8::try_from(code & 0xff).unwrap_or(1),
-        Some(Exit::Signal(signal)) => u8::try_from(128 + signal).unwrap_or(255),
-        Some(Exit::Unknown) | None => 1,
+    match service.launch_error {
+        Some(Errno::NOENT) => 127,
+        Some(_) => 126,
+        None => service.exit.map_or(1, Exit::code),
     }
 }
 
@@ -63,14 +53,9 @@ pub(super) fn is_fatal(service: &Service) -> bool {
     policy.critical && !(policy.restart == Restart::Never && service.is_done())
 }
 
-/// Whether something of it may live.
-pub(super) fn is_live(service: &Service) -> bool {
-    service.is_live()
-}
-
 /// A live service goes on in the environment that it was started in; one that has to be started
 /// anyway gets the one of now.
 pub(super) fn is_as_declared(service: &Service, spec: &Spec, base: &Context) -> bool {
     let same = || service.definition.spec.differences(spec).is_empty();
-    !service.removing && same() && (is_live(service) || *service.definition.base == *base)
+    !service.removing && same() && (service.is_live() || *service.definition.base == *base)
 }

@@ -19,6 +19,7 @@ pub mod options;
 use crate::daemon::log::{log, log_in_foreground};
 use crate::daemon::logs::form::{Form, Label};
 use crate::daemon::server::role::{ROLE, Role};
+use crate::daemon::service::Service;
 use crate::daemon::{Daemon, Leave};
 use crate::service::environment::{fifo_paths, has_own_logs};
 use crate::service::machine::Time;
@@ -30,7 +31,7 @@ use crate::sys::home::Home;
 use crate::sys::linux::Linux;
 use crate::sys::{Errno, Kernel, Mode, Streams, attributes, describe, reexec};
 use crate::wire::{Failure, Reply, Request, code};
-use end::{End, find, is_as_declared, is_fatal, is_live};
+use end::{End, is_as_declared, is_fatal};
 use messages::Messages;
 use options::{Options, Prefix};
 use std::path::Path;
@@ -150,7 +151,7 @@ impl Run {
         let base = &self.options.base;
         let (mut ready, mut asked) = (Vec::new(), false);
         self.later.retain(|spec| {
-            if let Some(known) = find(daemon, &spec.name)
+            if let Some(known) = daemon.services.named(&spec.name)
                 && !is_as_declared(known, spec, base)
             {
                 if !known.removing {
@@ -158,7 +159,7 @@ impl Run {
                     daemon.request(ROLE, 0, Request::Remove { target });
                     asked = true;
                 }
-                if find(daemon, &spec.name).is_some() {
+                if daemon.services.named(&spec.name).is_some() {
                     return true;
                 }
             }
@@ -225,7 +226,7 @@ impl Run {
         let mut worst = None;
         let mut all_ended = true;
         for (name, said) in &mut self.services {
-            let service = find(daemon, name);
+            let service = daemon.services.named(name);
             let before = std::mem::replace(said, service.and_then(End::of));
             let Some(end) = said else {
                 all_ended = false;
@@ -286,7 +287,7 @@ fn carry(daemon: &mut Daemon<Linux>, names: &[String]) -> Result<(), Errno> {
             let label = Label { name: name.clone(), width, stream };
             daemon.logs.pump.stream(number, &path, label)?;
         }
-        let is_live = find(daemon, name).is_some_and(is_live);
+        let is_live = daemon.services.named(name).is_some_and(Service::is_live);
         daemon.logs.pump.note_ended(name, !is_live);
     }
     Ok(())

@@ -7,6 +7,7 @@ use super::json;
 use super::spec::Env;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Where a program is looked for if the service's environment has no PATH.
@@ -115,36 +116,22 @@ fn nice<'de, D: Deserializer<'de>>(from: D) -> Result<i32, D::Error> {
     valid.ok_or_else(|| D::Error::custom(format!("no nice value: {nice}")))
 }
 
-/// A limit in JSON.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Limit {
-    Number(u64),
-    Word(Unlimited),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Unlimited {
-    Unlimited,
-}
-
 fn by_name<S: Serializer>(limits: &Limits, to: S) -> Result<S::Ok, S::Error> {
     to.collect_map(named(limits).map(|(name, limit)| match limit {
-        UNLIMITED => (name, Limit::Word(Unlimited::Unlimited)),
-        limit => (name, Limit::Number(limit)),
+        UNLIMITED => (name, Value::from("unlimited")),
+        limit => (name, limit.into()),
     }))
 }
 
 fn of_names<'de, D: Deserializer<'de>>(from: D) -> Result<Limits, D::Error> {
     let mut limits = Limits::default();
-    for (name, limit) in BTreeMap::<String, Limit>::deserialize(from)? {
+    for (name, limit) in BTreeMap::<String, Value>::deserialize(from)? {
         let at = LIMIT_NAMES.iter().position(|known| *known == name);
-        let at = at.ok_or_else(|| D::Error::custom(format!("no limit: {name:?}")))?;
-        limits[at] = Some(match limit {
-            Limit::Number(number) => number,
-            Limit::Word(Unlimited::Unlimited) => UNLIMITED,
-        });
+        let limit = limit.as_u64().or_else(|| (limit == "unlimited").then_some(UNLIMITED));
+        let (at, limit) = at
+            .zip(limit)
+            .ok_or_else(|| D::Error::custom(format!("no limit, or no value of it: {name:?}")))?;
+        limits[at] = Some(limit);
     }
     Ok(limits)
 }

@@ -107,22 +107,29 @@ pub enum Input {
     Start,
     Stop,
     Restart,
-    /// The leader has exec'd.
-    Spawned(Generation),
-    /// A monitor says that it does its work.
-    Ready(Generation),
-    /// A monitor says that it does not.
-    Fail(Generation),
-    /// A monitor advises another incarnation in place of this one.
-    Renew(Generation),
-    SpawnFailed(Generation, Fault),
-    LeaderExited(Generation, Ending),
-    /// What a leader that has ended well left behind goes on living.
-    Daemonized(Generation),
-    /// The kernel confirmed that nothing of this generation lives. The last word on it.
-    Emptied(Generation),
     /// Time passed. Spurious ticks do nothing.
     Tick,
+    /// What happened to an incarnation.
+    News(Generation, News),
+}
+
+/// What happened to an incarnation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum News {
+    /// The leader has exec'd.
+    Spawned,
+    /// A monitor says that it does its work.
+    Ready,
+    /// A monitor says that it does not.
+    Fail,
+    /// A monitor advises another incarnation in place of this one.
+    Renew,
+    SpawnFailed(Fault),
+    LeaderExited(Ending),
+    /// What a leader that has ended well left behind goes on living.
+    Daemonized,
+    /// The kernel confirmed that nothing of it lives. The last word on it.
+    Emptied,
 }
 
 /// What to do about it.
@@ -206,8 +213,11 @@ impl Machine {
         sequence: &mut Sequence,
         out: &mut Vec<Action>,
     ) {
-        if self.is_stale(input) {
-            return;
+        match input {
+            Input::News(generation, news) if self.is_stale(generation, news) => return,
+            Input::Start | Input::Restart => self.goal = Goal::Up,
+            Input::Stop => self.goal = Goal::Down,
+            Input::Tick | Input::News(..) => {}
         }
         let Some(phase) = self.phase.take() else {
             return;
@@ -215,10 +225,10 @@ impl Machine {
         let mut step = Step { machine: self, now, sequence, out };
         let phase = match phase {
             Phase::Down(vacancy) => step.idle(vacancy, input, Phase::Down),
+            Phase::Failed(vacancy) => step.idle(vacancy, input, Phase::Failed),
             Phase::Cooldown { vacancy, since, delay } => {
                 step.cooldown(vacancy, since, delay, input)
             }
-            Phase::Failed(vacancy) => step.idle(vacancy, input, Phase::Failed),
             Phase::Starting { run, asked } => step.starting(run, asked, input),
             Phase::Up { run, since, ready } => step.up(run, since, ready, input),
             Phase::Lingering { run, quick, until } => step.lingering(run, quick, until, input),
@@ -290,22 +300,10 @@ impl Machine {
     }
 
     /// The one place where news of another generation is dropped.
-    fn is_stale(&self, input: Input) -> bool {
-        let is_advice = matches!(input, Input::Ready(_) | Input::Fail(_) | Input::Renew(_));
-        if mutant("accept_stale") || is_advice && mutant("stale_advice") {
-            return false;
-        }
-        match input {
-            Input::Spawned(generation)
-            | Input::Ready(generation)
-            | Input::Fail(generation)
-            | Input::Renew(generation)
-            | Input::SpawnFailed(generation, _)
-            | Input::LeaderExited(generation, _)
-            | Input::Daemonized(generation)
-            | Input::Emptied(generation) => self.generation() != Some(generation),
-            Input::Start | Input::Stop | Input::Restart | Input::Tick => false,
-        }
+    fn is_stale(&self, generation: Generation, news: News) -> bool {
+        let is_advice = matches!(news, News::Ready | News::Fail | News::Renew);
+        let is_believed = mutant("accept_stale") || is_advice && mutant("stale_advice");
+        !is_believed && self.generation() != Some(generation)
     }
 }
 
@@ -323,35 +321,7 @@ impl Incarnation {
 
 /// For the exhaustive checker only: it copies machines, tokens included, and renumbers them so
 /// that states repeat.
+#[cfg(debug_assertions)]
 #[doc(hidden)]
-pub mod model {
-    use super::*;
-
-    /// A copy with `time` and `generation` applied to all that it holds.
-    pub fn copy(
-        machine: &Machine,
-        time: impl Fn(Time) -> Time,
-        generation: impl Fn(Generation) -> Generation,
-    ) -> Machine {
-        let run = |run: &Incarnation| Incarnation(generation(run.0));
-        let phase = match machine.phase() {
-            Phase::Down(_) => Phase::Down(Vacancy(())),
-            Phase::Failed(_) => Phase::Failed(Vacancy(())),
-            Phase::Cooldown { since, delay, .. } => {
-                Phase::Cooldown { vacancy: Vacancy(()), since: time(*since), delay: *delay }
-            }
-            Phase::Starting { run: r, asked } => Phase::Starting { run: run(r), asked: *asked },
-            Phase::Up { run: r, since, ready } => {
-                Phase::Up { run: run(r), since: time(*since), ready: *ready }
-            }
-            Phase::Lingering { run: r, quick, until } => {
-                Phase::Lingering { run: run(r), quick: *quick, until: time(*until) }
-            }
-            Phase::Stopping { run: r, cause, kill_at } => {
-                let kill_at = if *kill_at == Time::MAX { Time::MAX } else { time(*kill_at) };
-                Phase::Stopping { run: run(r), cause: *cause, kill_at }
-            }
-        };
-        Machine { phase: Some(phase), restarts: 0, ..*machine }
-    }
-}
+#[path = "../../tests/inner/service_machine.rs"]
+pub mod model;

@@ -408,7 +408,7 @@ pub struct LogFiles {
 }
 
 /// One line of `events --format json`, exactly.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// RFC 3339 with milliseconds, UTC.
     pub at: String,

@@ -4,7 +4,7 @@ use super::wait::{Condition, NO_SERVICE, Pending};
 use crate::daemon::service::Service;
 use crate::daemon::{ClientId, Daemon};
 use crate::service::context::Context;
-use crate::service::machine::{Ending, Goal, Input, Machine, Past};
+use crate::service::machine::{Ending, Goal, Input, Machine, News, Past};
 use crate::service::spec::{Definition, Env, Id, Spec};
 use crate::sys::{Errno, Kernel, describe};
 use crate::wire::{Failure, code};
@@ -230,7 +230,7 @@ impl<K: Kernel> Daemon<K> {
         service.note_announced();
         self.insert(service);
         self.trees.drain(id, tree);
-        self.feed(id, Input::LeaderExited(generation, Ending::Failure));
+        self.feed(id, Input::News(generation, News::LeaderExited(Ending::Failure)));
     }
 
     pub(crate) fn insert(&mut self, service: Service) {

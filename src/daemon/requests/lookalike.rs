@@ -4,7 +4,6 @@
 //! It decides nothing about what is ours, and never kills: it refuses, or warns.
 use super::wait::failed;
 use crate::daemon::Daemon;
-use crate::daemon::events::EventRecord;
 use crate::process::Pid;
 use crate::process::command::{mark_remover, pattern_of_argv};
 use crate::process::mark::LimitMark;
@@ -188,8 +187,7 @@ impl<K: Kernel> Daemon<K> {
         let (spec, generation) = (service.definition.spec.clone(), service.generation);
         self.check_spec(&spec, candidates).inspect_err(|outcome| {
             let reason = outcome.text.clone();
-            let fill = |event: &mut EventRecord| event.reason = Some(reason);
-            self.emit(id, Generation(generation), "refused", fill);
+            self.emit(id, Generation(generation), "refused", |event| event.reason = Some(reason));
         })
     }
 

@@ -92,12 +92,12 @@ impl<K: Kernel> Daemon<K> {
             }
             Request::Events { follow: true } => {
                 self.events.followers.push(client);
-                let past = self.events.past().into_iter();
+                let past = self.events.past.iter().cloned();
                 self.outbox.extend(past.map(|event| (client, Reply::Event(event))));
                 return Ok(None);
             }
             Request::Events { follow: false } => {
-                return Ok(Some(Reply::Events(self.events.past())));
+                return Ok(Some(Reply::Events(self.events.past.iter().cloned().collect())));
             }
             Request::List { usage } => return Ok(Some(self.list(usage))),
             Request::Info { target } => return self.infos(&target).map(Some),

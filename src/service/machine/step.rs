@@ -5,7 +5,8 @@
 use super::super::policy;
 use super::super::spec::Restart;
 use super::{
-    Action, Cause, Ending, Fault, Goal, Incarnation, Input, Machine, Phase, Sequence, Time, Vacancy,
+    Action, Cause, Ending, Fault, Goal, Incarnation, Input, Machine, News, Phase, Sequence, Time,
+    Vacancy,
 };
 use crate::mutant::mutant;
 
@@ -26,24 +27,12 @@ impl Step<'_> {
     ) -> Phase {
         match input {
             Input::Start | Input::Restart => {
-                self.machine.goal = Goal::Up;
                 self.machine.deaths = 0;
-                self.machine.restarts += u64::from(input == Input::Restart);
+                self.machine.restarts += u64::from(matches!(input, Input::Restart));
                 self.spawn(vacancy, true)
             }
-            Input::Stop => {
-                self.machine.goal = Goal::Down;
-                Phase::Down(vacancy)
-            }
-            Input::Tick
-            | Input::Spawned(_)
-            | Input::Ready(_)
-            | Input::Fail(_)
-            | Input::Renew(_)
-            | Input::SpawnFailed(..)
-            | Input::LeaderExited(..)
-            | Input::Daemonized(_)
-            | Input::Emptied(_) => stay(vacancy),
+            Input::Stop => Phase::Down(vacancy),
+            Input::Tick | Input::News(..) => stay(vacancy),
         }
     }
 
@@ -60,92 +49,59 @@ impl Step<'_> {
                 self.spawn(vacancy, false)
             }
             Input::Start | Input::Restart | Input::Stop => self.idle(vacancy, input, Phase::Down),
-            Input::Tick
-            | Input::Spawned(_)
-            | Input::Ready(_)
-            | Input::Fail(_)
-            | Input::Renew(_)
-            | Input::SpawnFailed(..)
-            | Input::LeaderExited(..)
-            | Input::Daemonized(_)
-            | Input::Emptied(_) => Phase::Cooldown { vacancy, since, delay },
+            Input::Tick | Input::News(..) => Phase::Cooldown { vacancy, since, delay },
         }
     }
 
     pub(super) fn starting(&mut self, run: Incarnation, asked: bool, input: Input) -> Phase {
-        match input {
-            Input::Start | Input::Restart => {
-                self.machine.goal = Goal::Up;
-                Phase::Starting { run, asked: true }
-            }
-            Input::Stop if mutant("forget_stop") => {
-                self.machine.goal = Goal::Down;
-                Phase::Starting { run, asked }
-            }
+        let news = match input {
+            Input::Start | Input::Restart => return Phase::Starting { run, asked: true },
             // A launch can hang (a log on a FIFO, a directory of a dead server): it is stopped
             // and killed like anything that runs.
-            Input::Stop => {
-                self.machine.goal = Goal::Down;
-                self.stop(run, Cause::Asked)
+            Input::Stop if !mutant("forget_stop") => return self.stop(run, Cause::Asked),
+            Input::Stop | Input::Tick => return Phase::Starting { run, asked },
+            Input::News(_, news) => news,
+        };
+        match news {
+            News::Spawned => Phase::Up { run, since: self.now, ready: false },
+            News::SpawnFailed(Fault::Program) if asked => Phase::Failed(run.vacate()),
+            News::SpawnFailed(Fault::Machine) => self.settle(run, Cause::Crowded),
+            News::SpawnFailed(Fault::Program) | News::Emptied => self.settle(run, QUICK),
+            News::LeaderExited(_) => self.stop(run, QUICK),
+            News::Daemonized | News::Ready | News::Fail | News::Renew => {
+                Phase::Starting { run, asked }
             }
-            Input::Spawned(_) => Phase::Up { run, since: self.now, ready: false },
-            Input::SpawnFailed(_, Fault::Program) if asked => Phase::Failed(run.vacate()),
-            Input::SpawnFailed(_, Fault::Machine) => self.settle(run, Cause::Crowded),
-            Input::SpawnFailed(_, Fault::Program) | Input::Emptied(_) => self.settle(run, QUICK),
-            Input::LeaderExited(..) => self.stop(run, QUICK),
-            Input::Tick
-            | Input::Daemonized(_)
-            | Input::Ready(_)
-            | Input::Fail(_)
-            | Input::Renew(_) => Phase::Starting { run, asked },
         }
     }
 
     pub(super) fn up(&mut self, run: Incarnation, since: Time, ready: bool, input: Input) -> Phase {
-        match input {
-            Input::Start => {
-                self.machine.goal = Goal::Up;
-                Phase::Up { run, since, ready }
+        let news = match input {
+            Input::Start | Input::Tick => return Phase::Up { run, since, ready },
+            Input::Stop | Input::Restart => return self.stop(run, Cause::Asked),
+            Input::News(_, news) => news,
+        };
+        let quick = !ready || self.now.saturating_sub(since) < self.machine.policy.min_uptime.ms;
+        let is_wanted = self.machine.goal == Goal::Up;
+        let failed = Cause::Died { ending: Ending::Failure, quick };
+        match news {
+            News::Ready => Phase::Up { run, since, ready: true },
+            News::Renew if is_wanted => self.stop(run, Cause::Advised),
+            News::Fail if is_wanted => self.stop(run, failed),
+            News::LeaderExited(ending) if mutant("skip_drain") => {
+                self.settle(run, Cause::Died { ending, quick })
             }
-            Input::Ready(_) => Phase::Up { run, since, ready: true },
-            Input::Renew(_) if self.machine.goal == Goal::Up => self.stop(run, Cause::Advised),
-            Input::Fail(_) if self.machine.goal == Goal::Up => {
-                let quick = !ready || self.is_quick(since);
-                self.stop(run, Cause::Died { ending: Ending::Failure, quick })
+            News::LeaderExited(Ending::Clean) => {
+                let until = self.now.saturating_add(policy::LINGER_MS);
+                Phase::Lingering { run, quick, until }
             }
-            Input::Tick
-            | Input::Spawned(_)
-            | Input::SpawnFailed(..)
-            | Input::Daemonized(_)
-            | Input::Fail(_)
-            | Input::Renew(_) => Phase::Up { run, since, ready },
-            Input::Stop => {
+            News::LeaderExited(Ending::Failure) => self.stop(run, failed),
+            News::LeaderExited(Ending::Final) => {
                 self.machine.goal = Goal::Down;
-                self.stop(run, Cause::Asked)
+                self.stop(run, Cause::Died { ending: Ending::Final, quick })
             }
-            Input::Restart => {
-                self.machine.goal = Goal::Up;
-                self.stop(run, Cause::Asked)
-            }
-            Input::LeaderExited(_, ending) => {
-                let quick = !ready || self.is_quick(since);
-                let cause = Cause::Died { ending, quick };
-                match ending {
-                    _ if mutant("skip_drain") => self.settle(run, cause),
-                    Ending::Clean => {
-                        let until = self.now.saturating_add(policy::LINGER_MS);
-                        Phase::Lingering { run, quick, until }
-                    }
-                    Ending::Failure => self.stop(run, cause),
-                    Ending::Final => {
-                        self.machine.goal = Goal::Down;
-                        self.stop(run, cause)
-                    }
-                }
-            }
-            Input::Emptied(_) => {
-                let quick = !ready || self.is_quick(since);
-                self.settle(run, Cause::Died { ending: Ending::Failure, quick })
+            News::Emptied => self.settle(run, failed),
+            News::Spawned | News::SpawnFailed(_) | News::Daemonized | News::Fail | News::Renew => {
+                Phase::Up { run, since, ready }
             }
         }
     }
@@ -159,25 +115,13 @@ impl Step<'_> {
     ) -> Phase {
         let ended = Cause::Died { ending: Ending::Clean, quick };
         match input {
-            Input::Emptied(_) => self.settle(run, ended),
-            Input::Daemonized(_) => self.stop(run, Cause::Daemonized),
+            Input::News(_, News::Emptied) => self.settle(run, ended),
+            Input::News(_, News::Daemonized) => self.stop(run, Cause::Daemonized),
             // Nothing of it is known to live, and yet it isn't confirmed.
             Input::Tick if until <= self.now && !mutant("linger") => self.stop(run, ended),
-            Input::Stop => {
-                self.machine.goal = Goal::Down;
-                self.stop(run, ended)
-            }
-            Input::Start | Input::Restart => {
-                self.machine.goal = Goal::Up;
-                self.stop(run, Cause::Asked)
-            }
-            Input::Tick
-            | Input::Spawned(_)
-            | Input::Ready(_)
-            | Input::Fail(_)
-            | Input::Renew(_)
-            | Input::SpawnFailed(..)
-            | Input::LeaderExited(..) => Phase::Lingering { run, quick, until },
+            Input::Stop => self.stop(run, ended),
+            Input::Start | Input::Restart => self.stop(run, Cause::Asked),
+            Input::Tick | Input::News(..) => Phase::Lingering { run, quick, until },
         }
     }
 
@@ -190,38 +134,22 @@ impl Step<'_> {
     ) -> Phase {
         match input {
             Input::Restart if mutant("eager_restart") => {
-                self.machine.goal = Goal::Up;
                 let vacancy = run.vacate();
                 self.spawn(vacancy, true)
             }
-            Input::Start | Input::Restart => {
-                self.machine.goal = Goal::Up;
-                Phase::Stopping { run, cause: Cause::Asked, kill_at }
-            }
-            Input::Stop => {
-                self.machine.goal = Goal::Down;
-                Phase::Stopping { run, cause, kill_at }
-            }
+            Input::Start | Input::Restart => Phase::Stopping { run, cause: Cause::Asked, kill_at },
             Input::Tick if kill_at <= self.now => {
                 self.out.push(Action::KillTree(run.0));
                 let next = self.now.saturating_add(policy::KILL_INTERVAL_MS);
                 let kill_at = if mutant("kill_once") { Time::MAX } else { next };
                 Phase::Stopping { run, cause, kill_at }
             }
-            Input::LeaderExited(..) if mutant("leader_is_all") => self.settle(run, cause),
-            Input::Emptied(_) | Input::SpawnFailed(..) => self.settle(run, cause),
-            Input::Tick
-            | Input::Spawned(_)
-            | Input::Ready(_)
-            | Input::Fail(_)
-            | Input::Renew(_)
-            | Input::LeaderExited(..)
-            | Input::Daemonized(_) => Phase::Stopping { run, cause, kill_at },
+            Input::News(_, News::LeaderExited(_)) if mutant("leader_is_all") => {
+                self.settle(run, cause)
+            }
+            Input::News(_, News::Emptied | News::SpawnFailed(_)) => self.settle(run, cause),
+            Input::Stop | Input::Tick | Input::News(..) => Phase::Stopping { run, cause, kill_at },
         }
-    }
-
-    fn is_quick(&self, since: Time) -> bool {
-        self.now.saturating_sub(since) < self.machine.policy.min_uptime.ms
     }
 
     /// The only way to start a process.
