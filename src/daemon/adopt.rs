@@ -4,7 +4,7 @@ use super::Daemon;
 use super::events::Events;
 use super::launch::Launches;
 use super::ledger::Ledger;
-use super::ledger::journal::{self, Found};
+use super::ledger::journal::{self, Found, Slot, emptied, signed};
 use super::ledger::load::recorded;
 use super::logs::Logs;
 use super::monitors::Monitors;
@@ -16,7 +16,7 @@ use super::timers::Timers;
 use super::trees::{Departed, Loss, Lost, Marks, Tree, Trees};
 use super::vecmap::VecSet;
 use crate::mutant::mutant;
-use crate::process::journal_format::{DEPARTED_MAX, Header, Signature, State};
+use crate::process::journal_format::{DEPARTED_MAX, Header, Signature};
 use crate::process::mark::LimitMark;
 use crate::process::stat::parse_cmdline;
 use crate::process::{Identity, Pid};
@@ -53,10 +53,7 @@ pub fn valid_slots(found: &Found, place: &Place) -> Result<bool, Failure> {
     let Some(header) = &found.header else {
         return Ok(false);
     };
-    let lives = |(state, signature): &(Option<State>, Option<Signature>)| {
-        signature.is_some_and(|s| s.generation > state.map_or(0, |state| state.emptied))
-    };
-    let any_live = found.slots.iter().any(lives);
+    let any_live = found.slots.iter().any(|slot| signed(slot) > emptied(slot));
     let refuse = |whose: &str| {
         if place.forgets_elsewhere {
             return Ok(false);
@@ -93,23 +90,13 @@ pub fn valid_slots(found: &Found, place: &Place) -> Result<bool, Failure> {
 /// Whether generations may live that nothing on record knows of: what was given and neither signed
 /// nor ended was cut off by the end of its daemon; or it signed in a newer journal than this.
 pub fn is_incomplete(found: &Found, floor: u64) -> bool {
-    let is_cut_off = |(state, signature): &(Option<State>, Option<Signature>)| {
-        let signed = signature.map_or(0, |signature| signature.generation);
-        state.is_some_and(|state| state.generation > signed.max(state.emptied))
-    };
-    found.header.is_none_or(|header| header.incomplete || floor > signed(found))
+    let given = |(state, _): &Slot| state.map_or(0, |state| state.generation);
+    let is_cut_off = |slot: &Slot| given(slot) > signed(slot).max(emptied(slot));
+    // `emptied` alone says what was past when the service was defined, whoever's it was.
+    let ended = |slot: &Slot| if emptied(slot) < given(slot) { 0 } else { given(slot) };
+    let known = found.slots.iter().map(|slot| signed(slot).max(ended(slot))).max();
+    found.header.is_none_or(|header| header.incomplete || floor > known.unwrap_or(0))
         || found.slots.iter().any(is_cut_off)
-}
-
-/// The highest generation that signed, or is known to have ended.
-fn signed(found: &Found) -> u64 {
-    let of = |(state, signature): &(Option<State>, Option<Signature>)| {
-        // `emptied` alone says what was past when the service was defined, whoever's it was.
-        let ended = state.filter(|state| state.emptied >= state.generation);
-        let ended = ended.map_or(0, |state| state.generation);
-        ended.max(signature.map_or(0, |signature| signature.generation))
-    };
-    found.slots.iter().map(of).max().unwrap_or(0)
 }
 
 /// What a daemon of this place says of itself.
@@ -137,22 +124,12 @@ fn has_strangers<K: Kernel>(kernel: &mut K, mark: Option<LimitMark>) -> bool {
     children.into_iter().any(|pid| kernel.locks_limit(pid).is_ok_and(|(_, hard)| hard > own))
 }
 
-fn cannot_tell(place: &Place) -> Failure {
-    let text = format!(
-        "{}: the journal is lost and /proc can't be read whole: what still runs can't be told",
-        place.home
-    );
-    Failure::plain(text)
-}
-
 impl<K: Kernel> Daemon<K> {
     /// Whether the journal has what may live of services whose definition is lost.
     fn has_lost_definitions(&self, found: &Found, valid: bool) -> bool {
-        let may_live = |(id, (state, signature)): (Id, &(Option<State>, Option<Signature>))| {
-            let emptied = state.map_or(0, |state| state.emptied);
-            let signed = signature.map_or(0, |signature| signature.generation);
-            let is_used = state.is_some_and(|state| state.definition != 0 && !state.removed);
-            (is_used || signed > emptied) && self.services.get(id).is_none()
+        let may_live = |(id, slot): (Id, &Slot)| {
+            let is_used = slot.0.is_some_and(|state| state.definition != 0 && !state.removed);
+            (is_used || signed(slot) > emptied(slot)) && self.services.get(id).is_none()
         };
         valid && (0..).zip(&found.slots).any(may_live)
     }
@@ -216,7 +193,9 @@ impl<K: Kernel> Daemon<K> {
         let searched =
             if blind { Ok(true) } else { daemon.find_unrecorded(&loss) }.map_err(cannot_adopt)?;
         if !searched && must_know {
-            return Err(cannot_tell(&place));
+            let text = "the journal is lost and /proc can't be read whole: what still runs can't \
+                        be told";
+            return Err(Failure::plain(format!("{}: {text}", place.home)));
         }
         daemon.claim(daemon.trees.has_unrecorded())?;
         daemon.adopt();

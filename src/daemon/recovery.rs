@@ -1,6 +1,5 @@
 //! A home that was lost whole, its key too: what still bears the key tells it.
 use super::vecmap::{VecMap, VecSet};
-use crate::process::Pid;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::stat::environ_value;
 use crate::service::environment::HOME_VARIABLE;
@@ -21,9 +20,11 @@ pub(crate) fn lost_key<K: Kernel>(kernel: &mut K, path: &str) -> Option<u64> {
             let Ok(limit) = kernel.locks_limit(pid) else { continue };
             let (daemons, lost_home) =
                 (LimitMark::daemons_home(limit), LimitMark::lost_home(limit, path));
-            let Some(home) = daemons.or(lost_home).filter(|_| is_of_our_user(kernel, pid)) else {
+            let Some(home) = daemons.or(lost_home) else { continue };
+            let own = kernel.own_uid();
+            if !kernel.uids(pid).is_ok_and(|uids| uids.contains(&own)) {
                 continue;
-            };
+            }
             if daemons.is_some() {
                 let is_alive = kernel.stat(pid).is_ok_and(|stat| !stat.is_zombie());
                 if is_alive && pid != kernel.own_identity().pid {
@@ -35,14 +36,17 @@ pub(crate) fn lost_key<K: Kernel>(kernel: &mut K, path: &str) -> Option<u64> {
             if kernel.pidfd_open(pid).is_ok_and(|held| kernel.is_dead(&held) == Ok(true)) {
                 continue;
             }
-            match key_of(kernel, pid, path) {
-                Said::Key(key) if LimitMark::is_home(home, key) => {
-                    lost.insert(home, Some(key));
-                }
-                Said::Nothing => {
-                    lost.entry_or_default(home);
-                }
-                Said::Key(_) | Said::Elsewhere => {}
+            let environ = kernel.environ(pid).unwrap_or_default();
+            let said = environ_value(&environ, HOME_VARIABLE);
+            if said.is_some_and(|said| said != path.as_bytes()) {
+                continue;
+            }
+            let mark = said.and_then(|_| EnvMark::parse(environ_value(&environ, MARK_VARIABLE)?));
+            match mark.map(|mark| mark.home_key) {
+                Some(key) if LimitMark::is_home(home, key) => drop(lost.insert(home, Some(key))),
+                Some(_) => {}
+                // It lost its environment.
+                None => drop(lost.entry_or_default(home)),
             }
         }
         kernel.processes(last, &mut pids).ok()?;
@@ -53,30 +57,4 @@ pub(crate) fn lost_key<K: Kernel>(kernel: &mut K, path: &str) -> Option<u64> {
         let (home, _) = free().next()?;
         Some(LimitMark::key_of_lost(kernel.random(), *home))
     })
-}
-
-fn is_of_our_user<K: Kernel>(kernel: &mut K, pid: Pid) -> bool {
-    let own = kernel.own_uid();
-    kernel.uids(pid).is_ok_and(|uids| uids.contains(&own))
-}
-
-/// What a process says of its home.
-enum Said {
-    Key(u64),
-    /// It lost its environment.
-    Nothing,
-    /// It is of a home at another path.
-    Elsewhere,
-}
-
-fn key_of<K: Kernel>(kernel: &mut K, pid: Pid, path: &str) -> Said {
-    let environ = kernel.environ(pid).unwrap_or_default();
-    match environ_value(&environ, HOME_VARIABLE) {
-        None => Said::Nothing,
-        Some(home) if home != path.as_bytes() => Said::Elsewhere,
-        Some(_) => {
-            let mark = environ_value(&environ, MARK_VARIABLE).and_then(EnvMark::parse);
-            mark.map_or(Said::Nothing, |mark| Said::Key(mark.home_key))
-        }
-    }
 }

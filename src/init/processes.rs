@@ -6,7 +6,8 @@
 use rustix::fd::OwnedFd;
 
 use crate::process::Pid;
-use crate::process::stat::{Stat, status_field};
+use crate::process::stat::{Stat, TICK_MS, status_field};
+use crate::sys::linux::milliseconds_of;
 use crate::sys::{Errno, Reach, kill, own_pid, pidfd, procfs};
 
 /// Whether /proc is there and speaks of our PID namespace, not of one outside.
@@ -67,19 +68,13 @@ pub(super) struct Moment {
 
 impl Moment {
     pub(super) fn now() -> Moment {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let per_second = rustix::param::clock_ticks_per_second().max(1);
-        let part = now.tv_nsec.unsigned_abs() / (1_000_000_000 / per_second).max(1);
-        Moment {
-            tick: now.tv_sec.unsigned_abs() * per_second + part,
-            last: procfs::last_pid().filter(|number| *number > 0).unwrap_or(Pid::MAX),
-        }
+        let last = procfs::last_pid().filter(|number| *number > 0).unwrap_or(Pid::MAX);
+        Moment { tick: milliseconds_of(rustix::time::ClockId::Boottime) / TICK_MS, last }
     }
 
     /// Whether the process was there already.
     pub(super) fn is_after_birth(self, process: &Stat) -> bool {
-        process.start_time < self.tick
-            || (process.start_time == self.tick && process.pid <= self.last)
+        (process.start_time, process.pid) <= (self.tick, self.last)
     }
 }
 

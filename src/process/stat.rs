@@ -59,42 +59,28 @@ impl Stat {
             return None;
         }
         let pid = number(text[..open].trim_ascii())?;
-        let mut fields = Fields { rest: text[close + 1..].split(u8::is_ascii_whitespace), at: 3 };
-        let state = match fields.take(3)? {
+        // By the numbers that proc(5) gives them.
+        let fields: Vec<&[u8]> = words(&text[close + 1..]).collect();
+        let field = |number: usize| fields.get(number - 3).copied();
+        let state = match field(3)? {
             [letter] => *letter,
             _ => return None,
         };
         Some(Stat {
             pid,
             state,
-            ppid: number(fields.take(4)?)?,
-            pgid: number(fields.take(5)?)?,
-            sid: number(fields.take(6)?)?,
-            execed: number::<u64>(fields.take(9)?)? & PF_FORKNOEXEC == 0,
-            utime: number(fields.take(14)?)?,
-            stime: number(fields.take(15)?)?,
-            num_threads: number(fields.take(20)?)?,
-            start_time: number(fields.take(22)?)?,
+            ppid: number(field(4)?)?,
+            pgid: number(field(5)?)?,
+            sid: number(field(6)?)?,
+            execed: number::<u64>(field(9)?)? & PF_FORKNOEXEC == 0,
+            utime: number(field(14)?)?,
+            stime: number(field(15)?)?,
+            num_threads: number(field(20)?)?,
+            start_time: number(field(22)?)?,
             // Printed as signed: a counter that is summed up lazily may be below 0 for a moment.
-            rss_pages: number::<i64>(fields.take(24)?)?.max(0).unsigned_abs(),
-            exit_code: number(fields.take(52)?)?,
+            rss_pages: number::<i64>(field(24)?)?.max(0).unsigned_abs(),
+            exit_code: number(field(52)?)?,
         })
-    }
-}
-
-/// The fields after the name, by the numbers that proc(5) gives them.
-struct Fields<I> {
-    rest: I,
-    /// The number of the next one.
-    at: usize,
-}
-
-impl<'a, I: Iterator<Item = &'a [u8]>> Fields<I> {
-    /// The field of that number. They must be asked for in rising order.
-    fn take(&mut self, field: usize) -> Option<&'a [u8]> {
-        let skip = field.checked_sub(self.at)?;
-        self.at = field + 1;
-        self.rest.by_ref().filter(|text| !text.is_empty()).nth(skip)
     }
 }
 
@@ -113,7 +99,7 @@ pub fn parse_children(text: &[u8], pids: &mut Vec<i32>) -> bool {
     let mut whole = text.last().is_none_or(u8::is_ascii_whitespace);
     // A number without its end may be the beginning of another one, so it is nobody's pid.
     let end = text.iter().rposition(u8::is_ascii_whitespace).map_or(0, |last| last + 1);
-    for word in text[..end].split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()) {
+    for word in words(&text[..end]) {
         match number::<i32>(word) {
             Some(pid) if pid > 0 => pids.push(pid),
             _ => whole = false,

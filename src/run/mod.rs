@@ -293,11 +293,6 @@ fn carry(daemon: &mut Daemon<Linux>, names: &[String]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Whether a service's output was passed on by an earlier image of this process.
-fn has_fifos(home: &Home, name: &str) -> bool {
-    fifo_paths(name).iter().any(|path| home.has(path))
-}
-
 impl Role for Run {
     fn yields(&self) -> bool {
         false
@@ -310,7 +305,9 @@ impl Role for Run {
             Err(failure) => {
                 log(&format!("{}; going on with what is known", failure.text));
                 let known = daemon.services.iter().map(|service| service.name().to_owned());
-                known.filter(|name| has_fifos(&daemon.kernel.home, name)).collect()
+                // Its output was passed on by an earlier image of this process.
+                let has_fifo = |path: &String| daemon.kernel.home.has(path);
+                known.filter(|name| fifo_paths(name).iter().any(has_fifo)).collect()
             }
         };
         let own = declared.iter().flatten().filter(|spec| has_own_logs(&spec.log));

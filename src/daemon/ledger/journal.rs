@@ -12,6 +12,16 @@ pub const FILE: &str = "journal";
 /// A slot's halves. One is none if it was never written or is torn.
 pub type Slot = (Option<State>, Option<Signature>);
 
+/// The generation that signed in a slot; 0: none.
+pub fn signed((_, signature): &Slot) -> u64 {
+    signature.map_or(0, |signature| signature.generation)
+}
+
+/// The highest generation of a slot that is confirmed gone; 0: none.
+pub fn emptied((state, _): &Slot) -> u64 {
+    state.map_or(0, |state| state.emptied)
+}
+
 /// What an earlier daemon and its children left behind.
 #[derive(Debug)]
 pub struct Found {

@@ -1,6 +1,6 @@
 //! From records to services: what each was, and whether the recorded leader is still that one.
 use super::definitions::Loaded;
-use super::journal::{Found, Slot};
+use super::journal::{Found, Slot, emptied, signed};
 use crate::daemon::Daemon;
 use crate::daemon::service::Service;
 use crate::daemon::vecmap::VecMap;
@@ -33,9 +33,9 @@ pub(in crate::daemon) struct Recorded {
 pub type Newest = VecMap<Id, (u64, Definition)>;
 
 /// The highest generation that a slot knows of.
-pub(super) fn highest((state, signature): Slot) -> u64 {
-    let state = state.map_or(0, |state| state.generation.max(state.emptied));
-    state.max(signature.map_or(0, |signature| signature.generation))
+pub(super) fn highest(slot: &Slot) -> u64 {
+    let given = slot.0.map_or(0, |state| state.generation);
+    given.max(emptied(slot)).max(signed(slot))
 }
 
 fn slot_of(slots: &[Slot], id: Id) -> Slot {
@@ -71,7 +71,7 @@ pub fn unrecorded(
     signature: Option<Signature>,
     highest: u64,
 ) -> (State, Option<Signature>) {
-    let past = written.map_or(0, |state| state.generation.max(state.emptied));
+    let past = self::highest(&(written, None));
     let signature = signature.filter(|signature| signature.generation > past);
     let state = State {
         goal_up: signature.is_some(),
@@ -107,7 +107,7 @@ pub(in crate::daemon) fn recorded(
     let mut all = Vec::new();
     for (id, (line, definition)) in newest_of(slots, loaded) {
         let (written, signature) = slot_of(slots, id);
-        let highest = highest(slot_of(&found.slots, id));
+        let highest = highest(&slot_of(&found.slots, id));
         let (state, signature) = match written {
             Some(state) if state.definition == line && valid => (state, signature),
             Some(state) if state.definition == line => {

@@ -65,7 +65,7 @@ impl<F: std::fmt::Debug> Ledger<F> {
         let generations = kernel.open(GENERATIONS, Mode::InPlace).map_err(of(GENERATIONS))?;
         let number = decode_number(&number).filter(|_| !mutant("forget_numbers"));
         let highest_written = number.unwrap_or(0);
-        let highest = found.slots.iter().map(|slot| load::highest(*slot)).max().unwrap_or(0);
+        let highest = found.slots.iter().map(load::highest).max().unwrap_or(0);
         let ledger = Self {
             journal,
             slots: u32::try_from(found.slots.len()).unwrap_or(0),

@@ -43,14 +43,6 @@ pub(super) struct Removal {
     most: Time,
 }
 
-/// What became of the home.
-enum Fate {
-    /// It is where we think it is.
-    Kept,
-    /// It was made anew: there is no socket in it, and nobody watches it.
-    Renewed,
-}
-
 impl Server {
     /// Something in the home was removed, or the home itself: looks where it is, now and for a
     /// moment more, since of the end of the directory itself there is no word.
@@ -85,14 +77,14 @@ impl Server {
                 let (next, pause) = (now + LOST_MS, LOST_MS);
                 self.removal = Some(Removal { next, pause, until: now, most: now });
             }
-            Ok(Fate::Renewed) => {
+            Ok(true) => {
                 self.watch_home(daemon);
                 write_pid(&daemon.kernel.home);
                 self.bind_again(daemon);
                 self.bind_notify(&daemon.kernel.home);
                 role.home_is_new(daemon);
             }
-            Ok(Fate::Kept) => {
+            Ok(false) => {
                 if let Some(removal) = due.filter(|removal| now < removal.until) {
                     let pause = removal.pause * 2;
                     let next = (now + pause).min(removal.until);
@@ -138,27 +130,24 @@ impl Server {
     }
 }
 
-/// Goes after the home. Errors: why there is none any more.
-fn find_home(daemon: &mut Daemon<Linux>) -> Result<Fate, String> {
-    let fate = match daemon.kernel.home.whereabouts() {
-        Whereabouts::Here => Fate::Kept,
-        Whereabouts::Moved(path) => {
-            daemon.log.push(format!("{} was moved: it is {path} now", daemon.home));
-            daemon.home.clone_from(&path);
-            reexec::move_to(&path);
-            daemon.kernel.home.path = path;
-            Fate::Kept
-        }
-        Whereabouts::Lost => {
-            renew_home(daemon)?;
-            daemon.log.push(format!("{} was removed: made it anew", daemon.home));
-            Fate::Renewed
-        }
-    };
+/// Goes after the home; true: it was made anew, there is no socket in it, and nobody watches it.
+/// Errors: why there is none any more.
+fn find_home(daemon: &mut Daemon<Linux>) -> Result<bool, String> {
+    let whereabouts = daemon.kernel.home.whereabouts();
+    let is_new = whereabouts == Whereabouts::Lost;
+    if is_new {
+        renew_home(daemon)?;
+        daemon.log.push(format!("{} was removed: made it anew", daemon.home));
+    } else if let Whereabouts::Moved(path) = whereabouts {
+        daemon.log.push(format!("{} was moved: it is {path} now", daemon.home));
+        daemon.home.clone_from(&path);
+        reexec::move_to(&path);
+        daemon.kernel.home.path = path;
+    }
     daemon.launches.home_lost = false;
     // What it is to hold may not be there any more.
     daemon.launches.has_preload = false;
-    Ok(fate)
+    Ok(is_new)
 }
 
 /// Makes the home again, and everything that is on record, from the files that are still open,

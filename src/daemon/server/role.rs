@@ -109,8 +109,7 @@ impl<K: Kernel> Daemon<K> {
         self.with_trees(|trees, cx| trees.kill_orphans(cx));
     }
 
-    /// Asks those of our children to end that no service owns: they came from elsewhere (`docker
-    /// exec`) or hide their origin.
+    /// Asks those of our children to end that no service owns.
     pub fn dismiss_orphans(&mut self) {
         self.with_trees(|trees, cx| trees.dismiss_orphans(cx));
     }

@@ -217,7 +217,7 @@ impl<K: Kernel> Trees<K> {
     /// for itself.
     pub(crate) fn dismiss_orphans(&mut self, cx: &mut Cx<'_, K>) {
         self.count_children(cx);
-        self.signal_ownerless(cx, libc::SIGTERM);
+        self.ask_ownerless(cx);
     }
 
     /// A daemon that was started from inside one of our services, and left it on purpose. Gives the

@@ -130,7 +130,7 @@ impl<K: Kernel> Trees<K> {
     fn owner_of_generation(&self, is: impl Fn(u64) -> bool) -> Option<Owner> {
         let mut found = self.iter().filter(|(_, tree)| is(tree.generation.0));
         // What has no record is looked for by its marks before its service starts.
-        let is_unrecorded = || self.unrecorded.iter().any(|tree| is(tree.generation().0));
+        let is_unrecorded = || self.unrecorded.iter().any(|lost| is(lost.tree.generation.0));
         let found = found.next().map(|(id, tree)| Owner::Tree(id, tree.generation));
         found.or_else(|| is_unrecorded().then_some(Owner::Foreign))
     }

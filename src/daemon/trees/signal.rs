@@ -8,7 +8,7 @@ use super::tree::{Cx, Owner, Trees};
 use crate::daemon::vecmap::VecSet;
 use crate::mutant::mutant;
 use crate::process::Pid;
-use crate::process::stat::TICK_MS;
+use crate::process::stat::{Stat, TICK_MS};
 use crate::service::spec::{Id, StopReach};
 use crate::sys::{Kernel, Reach};
 
@@ -32,6 +32,11 @@ struct Seen<K: Kernel> {
 }
 
 impl<K: Kernel> Seen<K> {
+    fn of(stat: &Stat, pidfd: Option<K::Pidfd>) -> Self {
+        let Stat { pid, start_time, pgid, state, .. } = *stat;
+        Self { pid, pidfd, start_time, pgid, stopped: state == b'T' }
+    }
+
     fn identity(&self) -> (Pid, u64) {
         (self.pid, self.start_time)
     }
@@ -161,16 +166,16 @@ impl<K: Kernel> Trees<K> {
         }
     }
 
-    /// Asks those of our children to end that no service owns: they came from elsewhere (`docker
+    /// TERM to those of our children that no service owns: they came from elsewhere (`docker
     /// exec`) or hide their origin.
-    pub(super) fn signal_ownerless(&mut self, cx: &mut Cx<'_, K>, signal: i32) {
+    pub(super) fn ask_ownerless(&mut self, cx: &mut Cx<'_, K>) {
         for (pid, orphan) in self.orphans.iter_mut() {
             if orphan.asked || matches!(orphan.owner, Owner::Tree(..)) {
                 continue;
             }
             orphan.asked = true;
             let stopped = cx.kernel.stat(*pid).is_ok_and(|stat| stat.state == b'T');
-            for signal in [signal].into_iter().chain(stopped.then_some(libc::SIGCONT)) {
+            for signal in [libc::SIGTERM].into_iter().chain(stopped.then_some(libc::SIGCONT)) {
                 // Gone already, at worst.
                 cx.kernel.signal(&orphan.pidfd, signal, Reach::Process).ok();
             }
@@ -186,13 +191,7 @@ impl<K: Kernel> Trees<K> {
     /// A process that we hold, as it is now.
     fn held_process(&self, cx: &mut Cx<'_, K>, id: Id, pid: Pid) -> Option<Seen<K>> {
         let seen = match cx.kernel.stat(pid) {
-            Ok(stat) => Seen {
-                pid,
-                pidfd: None,
-                start_time: stat.start_time,
-                pgid: stat.pgid,
-                stopped: stat.state == b'T',
-            },
+            Ok(stat) => Seen::of(&stat, None),
             // It can't be told: then it is signalled and continued rather than not.
             Err(_) => Seen { pid, pidfd: None, start_time: 0, pgid: 0, stopped: true },
         };
@@ -227,13 +226,7 @@ impl<K: Kernel> Trees<K> {
                 if (trusted || self.lives(cx, id, &found[at]))
                     && cx.kernel.is_dead(&pidfd) == Ok(false)
                 {
-                    found.push(Seen {
-                        pid,
-                        pidfd: Some(pidfd),
-                        start_time: stat.start_time,
-                        pgid: stat.pgid,
-                        stopped: stat.state == b'T',
-                    });
+                    found.push(Seen::of(&stat, Some(pidfd)));
                 }
             }
             at += 1;

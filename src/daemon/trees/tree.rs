@@ -184,12 +184,6 @@ pub(crate) struct Unrecorded<K: Kernel> {
     pub(super) namespaces: VecSet<u64>,
 }
 
-impl<K: Kernel> Unrecorded<K> {
-    pub(super) fn generation(&self) -> Generation {
-        self.tree.generation
-    }
-}
-
 impl<K: Kernel> Tree<K> {
     /// One that begins now, with a child that was just forked or a leader that was found.
     pub(crate) fn new(

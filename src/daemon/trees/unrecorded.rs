@@ -257,7 +257,7 @@ impl<K: Kernel> Trees<K> {
             if !is_asked(lost) {
                 return true;
             }
-            let generation = lost.generation().0;
+            let generation = lost.tree.generation.0;
             let before = alive.len();
             // One that did not answer is none of ours once it has, and bears no mark of ours; what
             // it forked until then, which bears one, is.
@@ -299,8 +299,9 @@ impl<K: Kernel> Trees<K> {
     /// The generation after which the next may be given: not one whose mark would name no
     /// incarnation, nor one that lives without a record.
     pub(crate) fn skipped(&self, mut last: u64) -> u64 {
-        let is_taken =
-            |part| self.unrecorded.iter().any(|lost| LimitMark::names(part, lost.generation().0));
+        let is_taken = |part| {
+            self.unrecorded.iter().any(|lost| LimitMark::names(part, lost.tree.generation.0))
+        };
         loop {
             let part = LimitMark::part_of(last + 1);
             if part != 0 && !is_taken(part) {
