@@ -40,7 +40,7 @@ size=$(du -sk "$tree/usr" | cut -f1)
 sed -e "s/@version@/$version-$revision/; s/@maintainer@/$maintainer/; s/@arch@/$arch/" \
     -e "s/@depends@/$depends/; s/@size@/$size/" \
     "$here/control" >"$tree/DEBIAN/control"
-install -m 755 "$here/postinst" "$here/prerm" "$tree/DEBIAN/"
+install -m 755 "$here/postinst" "$here/prerm" "$here/postrm" "$tree/DEBIAN/"
 (cd "$tree" && find usr -type f -exec md5sum {} + | LC_ALL=C sort -k 2) >"$tree/DEBIAN/md5sums"
 package=$out/opm_${version}-${revision}_$arch.deb
 dpkg-deb --root-owner-group --build "$tree" "$package" >/dev/null
