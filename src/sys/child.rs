@@ -17,6 +17,7 @@ use crate::process::Namespace;
 use crate::process::journal_format::Signature;
 use crate::process::mark::PID_DIGITS;
 use crate::service::listen::SOCKETS_MAX;
+use rustix::process::Resource;
 use std::ffi::{CStr, c_int};
 
 /// What the child uses, in its launch block.
@@ -105,7 +106,7 @@ fn prepare_and_exec(p: &mut Prepared) -> Step<Never> {
     raw::numbers(libc::SYS_setsid, [0; 3]).map_err(at(Stage::Setup))?;
     sign_in(p)?;
     if let Some(value) = p.limit_mark {
-        raw::limit(libc::RLIMIT_LOCKS, Some(&[value; 2])).map_err(at(Stage::Setup))?;
+        raw::limit(Resource::Locks as u32, Some(&[value; 2])).map_err(at(Stage::Setup))?;
     }
     raw::chdir(path(p, CWD)).map_err(at(Stage::Directory))?;
     open_streams(p)?;

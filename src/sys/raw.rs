@@ -300,7 +300,7 @@ pub unsafe fn handle<T>(path: &CStr, handle: &mut T) -> Result<usize> {
 }
 
 /// Sets a soft and a hard limit of this process; gives those before.
-pub fn limit(resource: c_uint, limit: Option<&[u64; 2]>) -> Result<[u64; 2]> {
+pub fn limit(resource: u32, limit: Option<&[u64; 2]>) -> Result<[u64; 2]> {
     let mut before = [0u64; 2];
     let new = limit.map_or(0, |limit| limit.as_ptr() as usize);
     let old = before.as_mut_ptr() as usize;
