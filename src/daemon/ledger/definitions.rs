@@ -89,8 +89,12 @@ fn encode_all<'a>(
     services: impl Iterator<Item = (u64, Id, &'a Definition)>,
 ) -> Result<(Vec<u8>, Contexts)> {
     let (mut bytes, mut added) = (Vec::new(), Contexts::new());
+    // Those of one request share it.
+    let mut last: Option<(&Rc<Context>, u64)> = None;
     for (line, id, Definition { spec, base: context }) in services {
-        let base = key_of(context);
+        let same = last.filter(|(last, _)| Rc::ptr_eq(last, context));
+        let base = same.map_or_else(|| key_of(context), |(_, key)| key);
+        last = Some((context, base));
         let is_known = known.get(&base).is_some_and(|known| known.strong_count() > 0);
         if !is_known && added.insert(base, Rc::downgrade(context)).is_none() {
             encode(&Line::Env(base, Box::new((**context).clone())), &mut bytes)?;

@@ -10,8 +10,7 @@ use super::services::Services;
 use super::vecmap::VecSet;
 use crate::mutant::mutant;
 use crate::process::journal_format::{
-    Header, SIGNATURE_OFFSET, SLOT_BYTES, Signature, State, decode_number, encode_number,
-    slot_offset,
+    Header, SIGNATURE_OFFSET, Signature, State, decode_number, encode_number, slot_offset,
 };
 use crate::service::machine::Sequence;
 use crate::service::spec::Id;
@@ -113,16 +112,17 @@ impl<F: std::fmt::Debug> Ledger<F> {
         self.write_journal(kernel, 0, &self.header.encode())
     }
 
-    /// Makes room for slot `id`: writes it full of zeroes, so that writing it later takes no
+    /// Makes room up to slot `id`: writes it full of zeroes, so that writing it later takes no
     /// new disk block. Errors: ENOSPC, EDQUOT, EIO: then the file is as long as it was.
     pub(crate) fn reserve<K: Kernel<File = F>>(&mut self, kernel: &mut K, id: Id) -> Result<()> {
-        while self.slots <= id {
+        if self.slots <= id {
             let offset = slot_offset(self.slots);
-            if let Err(errno) = self.write_journal(kernel, offset, &[0; SLOT_BYTES]) {
-                // What was written of it is no whole slot, and is written over next time.
+            let room = slot_offset(id + 1) - offset;
+            if let Err(errno) = self.write_journal(kernel, offset, &vec![0; room as usize]) {
+                // What was written of it names nobody, and is written over next time.
                 return kernel.set_len(&self.journal, offset).and(Err(errno));
             }
-            self.slots += 1;
+            self.slots = id + 1;
         }
         Ok(())
     }

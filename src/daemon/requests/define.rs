@@ -168,8 +168,8 @@ impl<K: Kernel> Daemon<K> {
         }
         let home = &self.home;
         let cannot = |file: &str, errno| cannot_write(home, file, errno);
-        for id in &ids {
-            let reserved = self.ledger.reserve(&mut self.kernel, *id);
+        if let Some(highest) = ids.iter().max() {
+            let reserved = self.ledger.reserve(&mut self.kernel, *highest);
             reserved.map_err(|errno| cannot("journal", errno))?;
         }
         let definitions = ids.iter().copied().zip(wanted.iter().map(|(_, definition)| definition));

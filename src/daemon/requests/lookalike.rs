@@ -52,6 +52,8 @@ pub(super) struct Candidates {
     lists: BTreeMap<u32, Vec<Candidate>>,
     /// What the kernel has granted a child last.
     pub(super) granted: Option<Exec>,
+    /// The directory of the last service, and where it really is.
+    directory: (String, String),
 }
 
 /// What stands in the way of a start.
@@ -65,7 +67,7 @@ pub(super) enum Likeness {
 
 impl Candidates {
     pub(super) fn new(force: bool) -> Self {
-        Self { force, lists: BTreeMap::new(), granted: None }
+        Self { force, lists: BTreeMap::new(), granted: None, directory: Default::default() }
     }
 }
 
@@ -154,16 +156,20 @@ impl<K: Kernel> Daemon<K> {
         if list.is_empty() {
             return None;
         }
-        let cwd = self.kernel.real_path(&spec.cwd).unwrap_or_else(|_| spec.cwd.clone());
+        let (given, cwd) = &mut candidates.directory;
+        if *given != spec.cwd {
+            *cwd = self.kernel.real_path(&spec.cwd).unwrap_or_else(|_| spec.cwd.clone());
+            given.clone_from(&spec.cwd);
+        }
         let has_name = |looks: &Looks| looks.name.as_ref() == Some(&spec.name);
         let mut near = Vec::new();
-        for candidate in list.iter().filter(|c| c.is_of_lost || c.cwd == cwd) {
+        for candidate in list.iter().filter(|c| c.is_of_lost || c.cwd == *cwd) {
             let looks = candidate.looks.get_or_init(|| self.looks_of(candidate.pid)).as_ref();
             match looks {
                 Some(looks) if candidate.is_of_lost && has_name(looks) => {
                     return Some(Likeness::Same(candidate.pid));
                 }
-                Some(looks) if candidate.cwd == cwd => near.push((candidate.pid, looks)),
+                Some(looks) if candidate.cwd == *cwd => near.push((candidate.pid, looks)),
                 _ => {}
             }
         }
