@@ -75,9 +75,9 @@ fn facts(info: &Info, others: Vec<Fact>, column: usize, look: Look) -> Vec<Fact>
         is(row.adopted, "adopted"),
     ];
     let descendants = info.pids.iter().filter(|pid| Some(**pid) != row.pid);
-    let pids: Vec<String> = row.pid.iter().chain(descendants).map(ToString::to_string).collect();
+    let pids = listed(row.pid.iter().chain(descendants));
     let processes = [
-        (!pids.is_empty()).then(|| pids.join(" ")),
+        Some(pids).filter(|pids| !pids.is_empty()),
         row.cpu_percent.map(|cpu| format!("cpu {}", percent(cpu))),
         row.memory_bytes.map(|bytes| format!("memory {}", human_bytes(bytes))),
         info.memory_by.as_ref().map(|by| format!("memory by {by}")),
@@ -103,6 +103,7 @@ fn facts(info: &Info, others: Vec<Fact>, column: usize, look: Look) -> Vec<Fact>
         ("last exit", info.last_exit.as_ref().map(|exit| escape(&last_exit(exit)))),
         ("restarts", Some(join(&restarts))),
         ("pid", Some(join(&processes)).filter(|text| !text.is_empty())),
+        ("kept", Some(listed(&info.kept)).filter(|text| !text.is_empty())),
         ("command", Some(escape(&row.command))),
         ("cwd", Some(escape(&row.cwd))),
         ("policy", Some(wrapped(&policy(info), column, look))),
@@ -116,6 +117,10 @@ fn facts(info: &Info, others: Vec<Fact>, column: usize, look: Look) -> Vec<Fact>
     let known = |(key, value): (&'static str, Option<String>)| Some((key, value?));
     let first = first.into_iter().filter_map(known).chain(others);
     first.chain(last.into_iter().filter_map(known)).collect()
+}
+
+fn listed<'a>(pids: impl IntoIterator<Item = &'a i32>) -> String {
+    pids.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// The options that have a value.

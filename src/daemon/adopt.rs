@@ -3,9 +3,9 @@
 use super::Daemon;
 use super::events::Events;
 use super::launch::Launches;
-use super::ledger::Ledger;
 use super::ledger::journal::{self, Found, Slot, emptied, signed};
 use super::ledger::load::recorded;
+use super::ledger::{KEPT, Ledger};
 use super::logs::Logs;
 use super::monitors::Monitors;
 use super::recovery;
@@ -173,6 +173,8 @@ impl<K: Kernel> Daemon<K> {
         }
         // Without descriptors or memory "it can't be opened" would read as "it is gone".
         let cannot_adopt = |errno| Failure::plain(format!("cannot adopt: {}", describe(errno)));
+        let kept = daemon.kernel.load(KEPT).ok().flatten().filter(|_| valid);
+        let kept = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         let (services, mut log) = recorded(&found, loaded, valid);
         daemon.log.append(&mut log);
         let mut services = services.into_iter();
@@ -189,6 +191,7 @@ impl<K: Kernel> Daemon<K> {
         if !valid && !is_written {
             return Err(Failure::plain(daemon.ledger.disk_error.unwrap_or_default()));
         }
+        daemon.trees.kept = kept;
         let blind = mutant("adopt_blindly");
         let searched =
             if blind { Ok(true) } else { daemon.find_unrecorded(&loss) }.map_err(cannot_adopt)?;

@@ -17,7 +17,7 @@ use crate::service::environment::{carried_paths, environment, in_home, log_paths
 use crate::service::machine::{Action, Ending, Fault, Generation, Input, News, Phase};
 use crate::service::options::{OPTIONS, Opt, index, text_of};
 use crate::service::probe::Sign;
-use crate::service::spec::{Definition, Id, Spec, join};
+use crate::service::spec::{Definition, Escapees, Id, Spec, join};
 use crate::sys::{Errno, Kernel, Plan, Stage, Streams, Strings, describe};
 use crate::wire::Status;
 
@@ -117,6 +117,10 @@ impl<K: Kernel> Daemon<K> {
         if let Some(service) = self.services.get_mut(id) {
             service.emptied = service.emptied.max(generation.0);
             self.logs.pump.note_ended(&service.definition.spec.name, true);
+            // Before its end is on record: else the next daemon would take that for a lost one.
+            if service.machine.policy().escapees == Escapees::Keep {
+                self.ledger.write_kept(&mut self.kernel, &self.trees.kept);
+            }
         }
         self.note_gone(id);
         self.feed(id, Input::News(generation, News::Emptied));
@@ -473,7 +477,8 @@ impl<K: Kernel> Daemon<K> {
         let mut cx = context(&mut self.kernel, &mut self.ledger, self.now, &mut self.log);
         match probe {
             None => {
-                self.trees.launch(&mut cx, id, generation, &plan).map_err(fork)?;
+                let keep = spec.policy.escapees == Escapees::Keep;
+                self.trees.launch(&mut cx, id, generation, &plan, keep).map_err(fork)?;
                 self.monitors.listen_to(id, channel.map(|(ours, ..)| ours));
                 Ok(None)
             }

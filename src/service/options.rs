@@ -186,6 +186,13 @@ words! {
         /// It is part of an object.
         Json = "json",
     }
+    /// What becomes at a stop of what has left the leader's session.
+    Escapees, "what becomes of them" {
+        /// It is of the service, and ends with it.
+        Kill = "kill",
+        /// It lives on: the service is its leader's session and group.
+        Keep = "keep",
+    }
     /// Whom the stop signal is for.
     StopReach, "whom to ask" {
         /// Every process of it.
@@ -270,6 +277,8 @@ options! {
         Policy stop_reach: StopReach = StopReach::Tree, "REACH"
             "who gets it first: tree, or leader alone";
         Policy stop_timeout: Span = Span::secs(5), "TIME" "from that signal to KILL";
+        Process escapees: Escapees = Escapees::Kill, "WHAT"
+            "what left its session at a stop: kill, or keep";
         Process look_alike: LookAlike = LookAlike::Refuse, "WHAT"
             "if its command runs already, outside of opm:\nrefuse, warn or ignore";
         File critical: bool = false, "" "its end is the end of all that opm run runs";

@@ -7,7 +7,9 @@ use super::environment::RESERVED;
 use super::json::{self, List, Tree};
 use super::listen::{Listen, SOCKETS_MAX};
 use super::options::{self, Group, OPTIONS};
-pub use super::options::{Care, Checks, Exec, Forgiven, Held, Log, Policy, Restart, StopReach};
+pub use super::options::{
+    Care, Checks, Escapees, Exec, Forgiven, Held, Log, Policy, Restart, StopReach,
+};
 use super::probe::Sign;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};

@@ -311,6 +311,9 @@ pub struct Info {
     #[serde(flatten)]
     pub row: Row,
     pub pids: Vec<i32>,
+    /// What earlier incarnations left behind, and was let go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<i32>,
     /// RFC 3339.
     pub started_at: Option<String>,
     pub last_exit: Option<LastExit>,

@@ -49,6 +49,7 @@ pub(crate) fn rows() -> Vec<Row> {
 pub(crate) fn info(row: Row) -> Info {
     let up = row.status == Status::Online;
     Info {
+        kept: Vec::new(),
         pids: if up { vec![4242, 4243] } else { vec![] },
         started_at: up.then(|| "2026-01-02T03:04:05.006Z".into()),
         last_exit: Some(LastExit {

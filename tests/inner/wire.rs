@@ -81,6 +81,7 @@ fn row() -> Row {
 fn info() -> Info {
     Info {
         row: row(),
+        kept: Vec::new(),
         pids: vec![12, 13],
         started_at: Some("then".into()),
         last_exit: Some(LastExit {

@@ -21,6 +21,7 @@ mod death;
 mod definition;
 mod dump;
 mod ends;
+mod escapees;
 mod files;
 mod forged;
 mod home;

@@ -53,7 +53,7 @@ const FIELDS_MAX: usize = 16;
 const WIDE_STRUCTS: &[(&str, usize)] = &[
     ("src/daemon/service.rs:Service", 24),
     ("src/sys/child.rs:Prepared", 18),
-    ("src/wire/mod.rs:Info", 18),
+    ("src/wire/mod.rs:Info", 19),
     ("src/wire/mod.rs:Row", 18),
 ];
 

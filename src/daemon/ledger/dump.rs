@@ -72,7 +72,7 @@ fn parse(bytes: &[u8]) -> std::result::Result<Dump, String> {
 }
 
 /// Writes `bytes` as `name`: temporary file, fsync, rename, fsync of the directory.
-fn replace<K: Kernel>(kernel: &mut K, name: &str, bytes: &[u8]) -> Result<()> {
+pub(super) fn replace<K: Kernel>(kernel: &mut K, name: &str, bytes: &[u8]) -> Result<()> {
     let file = kernel.open(FRESH, Mode::Fresh)?;
     write_all_at(kernel, &file, 0, bytes)?;
     kernel.sync(&file)?;

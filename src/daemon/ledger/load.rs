@@ -8,7 +8,7 @@ use crate::process::journal_format::{Signature, State};
 use crate::service::machine::{Generation, Goal, Machine, Past};
 use crate::service::policy::restart_cooldown_delay_ms;
 use crate::service::probe::Sign;
-use crate::service::spec::{Definition, Id};
+use crate::service::spec::{Definition, Escapees, Id};
 use crate::sys::{Errno, Kernel};
 use std::collections::HashMap;
 
@@ -154,7 +154,8 @@ impl<K: Kernel> Daemon<K> {
             Some(signature) => {
                 let age = self.kernel.wall().saturating_sub(state.started_at);
                 let started = self.now.saturating_sub(age);
-                self.with_trees(|trees, cx| trees.take_over(cx, id, &signature, started))?;
+                let keep = recorded.definition.spec.policy.escapees == Escapees::Keep;
+                self.with_trees(|trees, cx| trees.take_over(cx, id, &signature, started, keep))?;
                 let tree = self.trees.get(id);
                 if recorded.is_damaged && tree.is_some_and(|tree| tree.pidfd.is_none()) {
                     // Nobody knows whether an operator had stopped it: then nothing starts.

@@ -7,6 +7,7 @@ pub mod load;
 
 use super::service::Service;
 use super::services::Services;
+use super::trees::Kept;
 use super::vecmap::VecSet;
 use crate::mutant::mutant;
 use crate::process::journal_format::{
@@ -21,6 +22,9 @@ use journal::Found;
 /// The file of the highest generation that was ever given: with it an older copy of the journal is
 /// told from the newest one, and a lost journal takes no number with it.
 pub(crate) const GENERATIONS: &str = "generations";
+
+/// The file of incarnations that have ended and of which something was let go.
+pub(crate) const KEPT: &str = "kept.json";
 
 /// The open files of record.
 #[derive(Debug)]
@@ -145,6 +149,13 @@ impl<F: std::fmt::Debug> Ledger<F> {
             self.highest_written = highest;
         }
         Ok(())
+    }
+
+    /// Incarnations that have ended and of which something was let go.
+    pub(crate) fn write_kept<K: Kernel<File = F>>(&mut self, kernel: &mut K, kept: &[Kept]) {
+        let bytes = serde_json::to_vec(kept).unwrap_or_default();
+        let written = dump::replace(kernel, KEPT, &bytes);
+        self.noted(KEPT, written).ok();
     }
 
     /// Writes the daemon's half of a slot. Errors: EIO, and ENOSPC on file systems that write in

@@ -243,6 +243,7 @@ impl<K: Kernel> Daemon<K> {
     pub(crate) fn forget(&mut self, id: Id) {
         self.with_monitors(id, |monitors, cx, _| monitors.forget(cx, id));
         let Some(service) = self.services.remove(id) else { return };
+        self.trees.forget(id);
         let former = self.launches.former.remove(&id);
         let listens = |it: &Definition| !it.spec.held.listen.is_empty();
         let has_listened = listens(&service.definition) || former.as_ref().is_some_and(listens);

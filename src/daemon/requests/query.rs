@@ -194,6 +194,7 @@ impl<K: Kernel> Daemon<K> {
         env_keys.sort_unstable();
         Some(Info {
             pids: used.map_or_else(Vec::new, |used| used.pids.into_iter().collect()),
+            kept: self.trees.kept_of(id),
             started_at: row.pid.and_then(|_| at(service.started_at)),
             last_exit: service
                 .last_death()

@@ -8,17 +8,21 @@
 //! What was put into another PID namespace is not in that list, and of an adopted tree orphans
 //! went elsewhere: there [`super::proof`] asks the kernel whether the tree's time namespace is
 //! empty, or looks for it and for marks.
-use super::tree::{Cx, Fact, LOOK_AGAIN_MS, Owner, Trees};
+use super::tree::{Cx, Fact, Kept, LOOK_AGAIN_MS, Owner, Trees};
 use crate::mutant::mutant;
 use crate::service::machine::Generation;
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, Reach};
+
+/// Incarnations that are remembered for what was let go of them.
+const KEPT_MAX: usize = 256;
 
 impl<K: Kernel> Trees<K> {
     /// Opens what gates can be opened.
     pub(crate) fn check_gates(&mut self, cx: &mut Cx<'_, K>, facts: &mut Vec<Fact>) {
         let (mut searched, mut childless) = (Vec::new(), Vec::new());
         for id in self.gates.iter().copied().collect::<Vec<_>>() {
+            self.let_go(cx, id);
             let Some(tree) = self.get(id) else {
                 self.gates.remove(&id);
                 continue;
@@ -38,7 +42,8 @@ impl<K: Kernel> Trees<K> {
         let mut others = None;
         let mut empty = Vec::new();
         for id in childless {
-            let may_live = self.may_live_elsewhere(cx, id, &mut others);
+            // Below what was let go there may be what was forked before that left the session.
+            let may_live = self.has_kept(id) || self.may_live_elsewhere(cx, id, &mut others);
             if may_live { searched.push(id) } else { empty.push(id) }
         }
         if !searched.is_empty() {
@@ -69,7 +74,8 @@ impl<K: Kernel> Trees<K> {
             }
             return false;
         }
-        self.reap_leader(cx, id) && self.is_group_empty(cx, id)
+        // What was let go may never wait for what died in the group: then a search has to tell.
+        self.reap_leader(cx, id) && (self.has_kept(id) || self.is_group_empty(cx, id))
     }
 
     /// Whether something of a tree may live where our list of children can't show it. What was
@@ -124,8 +130,31 @@ impl<K: Kernel> Trees<K> {
         empty
     }
 
+    /// Whether something of an incarnation was let go.
+    fn has_kept(&self, id: Id) -> bool {
+        let Some((tree, has_kept)) = self.get(id).and_then(|tree| Some((tree, tree.keeps?))) else {
+            return false;
+        };
+        let kept = Owner::Kept(id, tree.generation);
+        has_kept || self.orphans.values().any(|orphan| orphan.owner == kept)
+    }
+
+    /// What was let go of an incarnation that ends now is known by it from now on.
+    fn note_kept(&mut self, cx: &mut Cx<'_, K>, id: Id) {
+        if !self.has_kept(id) {
+            return;
+        }
+        let (namespace, generation) =
+            (self.namespace_of(cx, id), self.get(id).map_or(0, |it| it.generation.0));
+        self.kept.retain(|kept| cx.kernel.is_namespace_alive(kept.namespace()) != Some(false));
+        self.kept.push(Kept { id, generation, namespace: [namespace.id, namespace.inode] });
+        // The oldest is past, most likely.
+        self.kept.drain(..self.kept.len().saturating_sub(KEPT_MAX));
+    }
+
     /// Lets go of an incarnation of which nothing lives.
     fn end_tree(&mut self, cx: &mut Cx<'_, K>, id: Id) -> Option<Generation> {
+        self.note_kept(cx, id);
         self.gates.remove(&id);
         let tree = self.live.remove(&id)?;
         if let Some(pidfd) = &tree.pidfd {

@@ -10,19 +10,24 @@ use crate::sys::{Errno, Kernel, Launch, Plan, Reach, Stage, Wake};
 
 impl<K: Kernel> Trees<K> {
     /// Forks the leader of an incarnation. What becomes of it is a [`Fact`] of a later turn.
-    /// Errors: No child came to be.
+    /// `keep`: of its tree what leaves its session is let go. Errors: No child came to be.
     pub(crate) fn launch(
         &mut self,
         cx: &mut Cx<'_, K>,
         id: Id,
         generation: Generation,
         plan: &Plan<'_>,
+        keep: bool,
     ) -> Result<(), Errno> {
         let child = cx.kernel.spawn(plan, cx.journal)?;
         self.leaders.insert(child.pid, id);
         let leader = Identity { pid: child.pid, ..Identity::default() };
         let tree = Tree::new(generation, leader, Some(child.pidfd), cx.now);
-        self.insert(id, Tree { launch: Some(child.launch), child: true, lineage: true, ..tree });
+        let keeps = keep.then_some(false);
+        self.insert(
+            id,
+            Tree { launch: Some(child.launch), child: true, lineage: true, keeps, ..tree },
+        );
         self.watch(cx, id);
         Ok(())
     }
@@ -123,6 +128,7 @@ impl<K: Kernel> Trees<K> {
         id: Id,
         signature: &Signature,
         started: Time,
+        keep: bool,
     ) -> Result<(), Errno> {
         let leader = signature.leader;
         let pidfd = open_same(cx, leader)?;
@@ -133,6 +139,7 @@ impl<K: Kernel> Trees<K> {
             child,
             lineage: signature.parent.is_same(&self.marks.own),
             adopted: true,
+            keeps: keep.then_some(false),
             since: since.min(cx.now),
             born,
             namespace: Some(signature.namespace),

@@ -32,10 +32,17 @@ impl<K: Kernel> Trees<K> {
         let namespace = self.namespace_of(cx, id);
         let Some(tree) = self.get(id) else { return true };
         let (generation, leader) = (tree.generation.0, tree.leader);
-        let numbers_hold = namespace.inode == 0 && is_number_ours(cx, leader);
-        let mut any = false;
+        // A leader that is lost has no session that could be told.
+        let keep = tree.keeps.is_some() && leader.pid != 0;
+        let numbers_hold = (keep || namespace.inode == 0) && is_number_ours(cx, leader);
+        let (mut any, mut has_kept) = (false, false);
         for seen in &sweep.found {
+            let near = numbers_hold && (seen.sid == leader.pid || seen.pgid == leader.pid);
             let certain = sweep.is_of(seen, generation, namespace);
+            if keep && !near {
+                has_kept |= certain;
+                continue;
+            }
             // Whoever is in our own time namespace is in none of theirs; what is in another may
             // have made it for itself.
             let undecided = namespace.inode == 0 || !seen.is_outside();
@@ -46,10 +53,12 @@ impl<K: Kernel> Trees<K> {
                 facts.push(Fact::Waits { id, why });
                 continue;
             }
-            let near = seen.sid == leader.pid || seen.pgid == leader.pid;
-            if certain || !seen.is_marked() && numbers_hold && near {
+            if certain || !seen.is_marked() && near {
                 any |= self.take_in_member(cx, id, sweep, seen, certain, facts);
             }
+        }
+        if has_kept && let Some(tree) = self.get_mut(id) {
+            tree.keeps = Some(true);
         }
         any
     }

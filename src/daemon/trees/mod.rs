@@ -19,7 +19,7 @@ mod tree;
 mod unrecorded;
 
 pub(crate) use marks::{Departed, Marks};
-pub(crate) use tree::{Cx, Fact, Kill, LOOK_AGAIN_MS, Tree, Trees};
+pub(crate) use tree::{Cx, Fact, Kept, Kill, LOOK_AGAIN_MS, Tree, Trees};
 pub(crate) use unrecorded::{Loss, Lost};
 
 use super::vecmap::VecSet;
@@ -152,6 +152,7 @@ impl<K: Kernel> Trees<K> {
     /// gets it, too.
     pub(crate) fn end(&mut self, cx: &mut Cx<'_, K>, id: Id, signal: i32, reach: StopReach) {
         self.count_silent(cx);
+        self.let_go(cx, id);
         let now = cx.now;
         let Some(tree) = self.get_mut(id) else { return };
         let stop = Stop { at: now, signal, reach, group: None, seen: VecSet::default() };
@@ -164,6 +165,7 @@ impl<K: Kernel> Trees<K> {
 
     /// SIGKILL for all of it. Gives what did not end in time, the first time.
     pub(crate) fn kill(&mut self, cx: &mut Cx<'_, K>, id: Id) -> Option<Kill> {
+        self.let_go(cx, id);
         let now = cx.now;
         let tree = self.get_mut(id)?;
         tree.kills += 1;

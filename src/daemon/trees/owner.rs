@@ -6,7 +6,7 @@
 //! else can have; the time namespace; then marks. What is left belongs to the only service that can
 //! own it, or to nobody that can be named.
 use super::marks::{Limit, Memory, readable};
-use super::tree::{Cx, Owner, Trees};
+use super::tree::{Cx, Kept, Owner, Trees};
 use crate::daemon::vecmap::VecMap;
 use crate::mutant::mutant;
 use crate::process::journal_format::{SIGNATURE_BYTES, SIGNATURE_OFFSET, Signature, slot_offset};
@@ -14,7 +14,7 @@ use crate::process::mark::LimitMark;
 use crate::process::stat::Stat;
 use crate::process::stat::TICK_MS;
 use crate::process::{Namespace, Pid};
-use crate::service::machine::Time;
+use crate::service::machine::{Generation, Time};
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel};
 
@@ -90,7 +90,7 @@ impl<K: Kernel> Trees<K> {
             by_numbers.or_else(|| self.owner_by_marks(cx, pid, limit, &mut false).ok()?)?;
         match owner {
             Owner::Tree(id, _) => Some(id),
-            Owner::Foreign | Owner::Unknown => None,
+            Owner::Kept(..) | Owner::Foreign | Owner::Unknown => None,
         }
     }
 
@@ -131,7 +131,9 @@ impl<K: Kernel> Trees<K> {
         let mut found = self.iter().filter(|(_, tree)| is(tree.generation.0));
         // What has no record is looked for by its marks before its service starts.
         let is_unrecorded = || self.unrecorded.iter().any(|lost| is(lost.tree.generation.0));
-        let found = found.next().map(|(id, tree)| Owner::Tree(id, tree.generation));
+        let found = found.next().map(|(id, tree)| tree.owner(id));
+        let kept = self.kept.iter().find(|kept| is(kept.generation));
+        let found = found.or(kept.map(|it| Owner::Kept(it.id, Generation(it.generation))));
         found.or_else(|| is_unrecorded().then_some(Owner::Foreign))
     }
 
@@ -145,7 +147,13 @@ impl<K: Kernel> Trees<K> {
 
     fn is_in(&mut self, cx: &mut Cx<'_, K>, owner: Owner, inode: u64) -> bool {
         match owner {
-            Owner::Tree(id, _) => self.namespace_of(cx, id).inode == inode,
+            Owner::Tree(id, generation) | Owner::Kept(id, generation) => {
+                let is_its = |kept: &&Kept| kept.generation == generation.0;
+                match self.kept.iter().find(is_its) {
+                    Some(kept) => kept.namespace().inode == inode,
+                    None => self.namespace_of(cx, id).inode == inode,
+                }
+            }
             Owner::Foreign | Owner::Unknown => false,
         }
     }
@@ -178,8 +186,13 @@ impl<K: Kernel> Trees<K> {
             return owners;
         }
         let trees: Vec<(Id, u64)> = self.iter().map(|(id, tree)| (id, tree.generation.0)).collect();
-        for (id, generation) in trees {
+        let mut all: Vec<(u64, Namespace)> =
+            self.kept.iter().map(|kept| (kept.generation, kept.namespace())).collect();
+        all.extend(trees.into_iter().map(|(id, generation)| {
             let namespace = self.namespace_of(cx, id);
+            (generation, namespace)
+        }));
+        for (generation, namespace) in all {
             let is_alive = cx.kernel.is_namespace_alive(namespace);
             if is_alive == Some(false) {
                 continue;
@@ -214,8 +227,8 @@ impl<K: Kernel> Trees<K> {
     fn only_candidate(&self, born: Time) -> Owner {
         let mut candidates = self.iter().filter(|(_, tree)| tree.may_have_forked(born));
         match (candidates.next(), candidates.next()) {
-            (Some((id, tree)), None) if !mutant("ignore_unknown") => {
-                Owner::Tree(id, tree.generation)
+            (Some((id, tree)), None) if self.kept.is_empty() && !mutant("ignore_unknown") => {
+                tree.owner(id)
             }
             _ => Owner::Unknown,
         }

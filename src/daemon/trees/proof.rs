@@ -94,8 +94,8 @@ impl<K: Kernel> Trees<K> {
                 let namespace = self.namespace_of(cx, *id);
                 let Some(tree) = self.get(*id) else { continue };
                 waiting.push((tree.generation.0, namespace));
-                if namespace.inode == 0 {
-                    marks = true;
+                marks |= namespace.inode == 0;
+                if namespace.inode == 0 || tree.keeps.is_some() {
                     // Not of a lost leader, whose number nobody knows; 0 is a session of others.
                     numbers.extend(Some(tree.leader.pid).filter(|pid| *pid != 0));
                 }

@@ -127,6 +127,14 @@ impl<K: Kernel> Trees<K> {
         }
     }
 
+    /// Of an incarnation that keeps what escapes, what came to us before it left the session.
+    pub(super) fn let_go(&mut self, cx: &mut Cx<'_, K>, id: Id) {
+        if let Some(tree) = self.get(id).filter(|tree| tree.keeps.is_some()) {
+            let mine = Owner::Tree(id, tree.generation);
+            self.ask_orphans(cx, |orphan| orphan.owner == mine && !orphan.is_probe);
+        }
+    }
+
     /// Looks anew whose these are.
     pub(super) fn ask_orphans(
         &mut self,

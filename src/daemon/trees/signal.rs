@@ -27,14 +27,15 @@ struct Seen<K: Kernel> {
     /// None: it is held as the leader, an orphan or a member.
     pidfd: Option<K::Pidfd>,
     start_time: u64,
+    sid: Pid,
     pgid: Pid,
     stopped: bool,
 }
 
 impl<K: Kernel> Seen<K> {
     fn of(stat: &Stat, pidfd: Option<K::Pidfd>) -> Self {
-        let Stat { pid, start_time, pgid, state, .. } = *stat;
-        Self { pid, pidfd, start_time, pgid, stopped: state == b'T' }
+        let Stat { pid, start_time, sid, pgid, state, .. } = *stat;
+        Self { pid, pidfd, start_time, sid, pgid, stopped: state == b'T' }
     }
 
     fn identity(&self) -> (Pid, u64) {
@@ -193,12 +194,13 @@ impl<K: Kernel> Trees<K> {
         let seen = match cx.kernel.stat(pid) {
             Ok(stat) => Seen::of(&stat, None),
             // It can't be told: then it is signalled and continued rather than not.
-            Err(_) => Seen { pid, pidfd: None, start_time: 0, pgid: 0, stopped: true },
+            Err(_) => Seen { pid, pidfd: None, start_time: 0, sid: 0, pgid: 0, stopped: true },
         };
         self.lives(cx, id, &seen).then_some(seen)
     }
 
-    /// A process that we hold, and its live descendants but for those that are `known`. May miss
+    /// A process that we hold, and its live descendants but for those that are `known`, and those
+    /// that are to be let go. May miss
     /// some while they change, and names no stranger: a number is believed only while what we hold
     /// of it lives, for then it has not passed to another process.
     fn branch(
@@ -230,6 +232,10 @@ impl<K: Kernel> Trees<K> {
                 }
             }
             at += 1;
+        }
+        if let Some(tree) = self.get(id).filter(|tree| tree.keeps.is_some()) {
+            // All were asked for their children: one that was forked before its parent left.
+            found.retain(|it| [it.pid, it.sid, it.pgid].contains(&tree.leader.pid));
         }
         found
     }

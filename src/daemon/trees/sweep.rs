@@ -257,9 +257,9 @@ impl<K: Kernel> Trees<K> {
         {
             return Ok(Look::Forged);
         }
-        if !seen.is_marked() && !search.numbers.is_empty() {
+        if !search.numbers.is_empty() {
             let stat = cx.kernel.stat(pid)?;
-            if stat.is_zombie() {
+            if stat.is_zombie() && !seen.is_marked() {
                 return Ok(self.look_of_zombie(cx, limit, search.gone));
             }
             (seen.sid, seen.pgid) = (stat.sid, stat.pgid);

@@ -6,6 +6,7 @@ use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::machine::{Generation, Time};
 use crate::service::spec::{Id, StopReach};
 use crate::sys::{Errno, Kernel, Stage, limits};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// When something could not be looked at (EMFILE, no /proc for a moment), look again then.
@@ -42,6 +43,8 @@ pub(crate) struct Trees<K: Kernel> {
     /// Trees that the loop had no room to watch: they are looked at by the clock.
     pub(super) unwatched: VecSet<Id>,
     pub(super) unrecorded: Vec<Unrecorded<K>>,
+    /// Incarnations that have ended, and of which something was let go.
+    pub(crate) kept: Vec<Kept>,
     /// Something could not be looked at, or was too much for one turn: look then.
     pub(super) look_again_at: Option<Time>,
     /// Until sweeps are tried again that proved nothing.
@@ -109,6 +112,8 @@ pub(crate) struct Tree<K: Kernel> {
     pub(crate) since: Time,
     /// When it was forked: nothing that began before can descend from it.
     pub(crate) born: Time,
+    /// What has left the leader's session and group is let go; and whether a search saw some.
+    pub(crate) keeps: Option<bool>,
     /// The time namespace of its tree. None: the leader's signature was not read yet.
     pub(crate) namespace: Option<Namespace>,
     /// SIGKILL rounds so far.
@@ -168,9 +173,26 @@ pub(crate) enum Owner {
     /// It left its service on purpose and is on record for it, or it entered our PID namespace
     /// from outside: no gate waits for it.
     Foreign,
+    /// It left the session of this incarnation's leader, and is let go: no gate waits for it.
+    Kept(Id, Generation),
     /// Some service's, for it descends from one, and nobody can say whose: every gate of our own
     /// children that it can concern waits for it, nobody signals it.
     Unknown,
+}
+
+/// An incarnation that has ended, and what of it was let go may live.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    pub(crate) id: Id,
+    pub(super) generation: u64,
+    pub(super) namespace: [u64; 2],
+}
+
+impl Kept {
+    pub(super) fn namespace(&self) -> Namespace {
+        let [id, inode] = self.namespace;
+        Namespace { id, inode }
+    }
 }
 
 /// A live incarnation of a service that nobody knows any more: it has to drain before a
@@ -203,11 +225,20 @@ impl<K: Kernel> Tree<K> {
             adopted: false,
             since: now,
             born: now,
+            keeps: None,
             namespace: None,
             kills: 0,
             stop: None,
             failure: None,
             members: VecMap::default(),
+        }
+    }
+
+    /// Whose something of it is that is neither in its leader's session nor in its group.
+    pub(super) fn owner(&self, id: Id) -> Owner {
+        match self.keeps {
+            Some(_) => Owner::Kept(id, self.generation),
+            None => Owner::Tree(id, self.generation),
         }
     }
 
@@ -251,6 +282,7 @@ impl<K: Kernel> Trees<K> {
             traced: VecSet::default(),
             unwatched: VecSet::default(),
             unrecorded: Vec::new(),
+            kept: Vec::new(),
             look_again_at: None,
             search_pause: LOOK_AGAIN_MS,
         }
@@ -292,6 +324,24 @@ impl<K: Kernel> Trees<K> {
         let orphans = self.orphans.iter().filter(|(_, o)| o.owner == mine && which(o.asked));
         let members = tree.members.iter().filter(|(_, m)| m.certain && which(m.asked));
         orphans.map(|(pid, _)| *pid).chain(members.map(|(pid, _)| *pid)).collect()
+    }
+
+    /// A service is no more: what was let go of it is nobody's.
+    pub(crate) fn forget(&mut self, id: Id) {
+        self.kept.iter_mut().filter(|kept| kept.id == id).for_each(|kept| kept.id = Id::MAX);
+        for (_, orphan) in self.orphans.iter_mut() {
+            if matches!(orphan.owner, Owner::Kept(of, _) if of == id) {
+                orphan.owner = Owner::Foreign;
+            }
+        }
+    }
+
+    /// Children of ours that incarnations of this service left behind and that were let go.
+    pub(crate) fn kept_of(&self, id: Id) -> Vec<Pid> {
+        let now = self.get(id).map(|tree| tree.generation);
+        let is_past = |owner| matches!(owner, Owner::Kept(of, g) if of == id && Some(g) != now);
+        let orphans = self.orphans.iter().filter(|(_, orphan)| is_past(orphan.owner));
+        orphans.map(|(pid, _)| *pid).collect()
     }
 
     /// The live processes of a tree that we hold: those that are known to be of it, and those that

@@ -154,8 +154,8 @@ impl<K: Kernel> Trees<K> {
 
     fn recorded(&mut self, cx: &mut Cx<'_, K>) -> Recorded {
         let mut recorded = Recorded { owners: self.namespace_owners(cx), ..Recorded::default() };
-        for (_, tree) in self.iter() {
-            let generation = tree.generation.0;
+        let kept = self.kept.iter().map(|kept| kept.generation);
+        for generation in self.iter().map(|(_, tree)| tree.generation.0).chain(kept) {
             recorded.by_part.entry_or_default(LimitMark::part_of(generation)).push(generation);
         }
         recorded
@@ -300,7 +300,9 @@ impl<K: Kernel> Trees<K> {
     /// incarnation, nor one that lives without a record.
     pub(crate) fn skipped(&self, mut last: u64) -> u64 {
         let is_taken = |part| {
-            self.unrecorded.iter().any(|lost| LimitMark::names(part, lost.tree.generation.0))
+            let kept = self.kept.iter().map(|kept| kept.generation);
+            let mut all = self.unrecorded.iter().map(|lost| lost.tree.generation.0).chain(kept);
+            all.any(|generation| LimitMark::names(part, generation))
         };
         loop {
             let part = LimitMark::part_of(last + 1);
