@@ -301,6 +301,8 @@ options! {
     exec: Exec {
         Process env_file: Vec<String> = Vec::new(), "FILE"
             "variables above those of .env (repeatable)";
+        Process filter_env: Vec<String> = Vec::new(), "GLOB"
+            "variables of the caller that it doesn't get\n(repeatable)";
         Process user: Option<Written<Account>> = None, "USER"
             "whose its processes are: USER or USER:GROUP,\nnames or numbers";
         Process group: Option<Written<Account>> = None, "GROUP" "of them [default: the user's]";
@@ -334,6 +336,7 @@ options! {
         Process port_range: Option<PortRange> = None, "RANGE" "3000-3003: a PORT for each instance";
         Process instance_var: String = "NODE_APP_INSTANCE".into(), "VAR" "variable with its number";
         Process increment_var: Option<String> = None, "VAR" "variable whose number rises with each";
+        Process namespace: Option<String> = None, "NAME" "a target that means it and others";
         Process no_node_preload: bool = false, "" "node programs find their sockets themselves";
         File instance_of: Option<String> = None, "GROUP" "the group that it is an instance of";
     }

@@ -112,13 +112,18 @@ impl Part {
         self.kind == Kind::All
     }
 
-    /// The ids of the services that are meant, of which each has a name and that of its group, if
-    /// it is of one. What is exactly a name means that service and no other, though it may be a
-    /// glob as well; the name of a group means all of it.
-    pub fn choose<'a>(&self, services: impl Iterator<Item = (u32, &'a str, &'a str)>) -> Vec<u32> {
+    /// The ids of the services that are meant, of which each has a name, that of its group, if it
+    /// is of one, and its namespace, if it has one. What is exactly a name means that service and
+    /// no other, though it may be a glob as well; the name of a group means all of it, and then
+    /// that of a namespace.
+    pub fn choose<'a>(
+        &self,
+        services: impl Iterator<Item = (u32, &'a str, &'a str, &'a str)>,
+    ) -> Vec<u32> {
         let mut chosen = Vec::new();
         let regex = pattern_of(&self.text).and_then(|pattern| Regex::new(pattern).ok());
-        for (id, name, group) in services {
+        let mut others = Vec::new();
+        for (id, name, group, namespace) in services {
             let is_of_group = self.text == group;
             if self.text == name && !is_of_group {
                 return vec![id];
@@ -133,9 +138,11 @@ impl Part {
                 };
             if is_meant {
                 chosen.push(id);
+            } else if self.kind == Kind::Name && self.text == namespace {
+                others.push(id);
             }
         }
-        chosen
+        if chosen.is_empty() { others } else { chosen }
     }
 }
 

@@ -11,6 +11,7 @@ pub use super::options::{
     Care, Checks, Escapees, Exec, Forgiven, Held, Log, Policy, Restart, StopReach,
 };
 use super::probe::Sign;
+use super::selector::glob_matches;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
@@ -91,8 +92,10 @@ impl Spec {
         {
             return at(&format!("ready: descriptor {number} is that of a socket (listen)"));
         }
-        for name in self.checks.depends_on.iter() {
-            super::name::check_name(name).map_err(|e| format!("{}: depends_on: {e}", self.name))?;
+        let others = self.checks.depends_on.iter().map(|name| ("depends_on", name));
+        for (key, name) in others.chain(self.held.namespace.iter().map(|name| ("namespace", name)))
+        {
+            super::name::check_name(name).map_err(|e| format!("{}: {key}: {e}", self.name))?;
         }
         let variables = || self.env.iter().chain(&self.dotenv);
         if self.command.len() > WORDS_MAX || variables().count() > WORDS_MAX {
@@ -349,7 +352,13 @@ impl Definition {
     /// What a variable of these is; [`Definition::variables`] would give all of them. The account's
     /// are not among them.
     pub fn variable(&self, name: &str) -> Option<&str> {
-        variable(&[&self.spec.env, &self.spec.dotenv, &self.base.env], name)
+        let own = variable(&[&self.spec.env, &self.spec.dotenv], name);
+        own.or_else(|| variable(&[&self.base.env], name).filter(|_| !self.is_filtered(name)))
+    }
+
+    /// Whether what the caller had under that name is not for it.
+    fn is_filtered(&self, name: &str) -> bool {
+        self.spec.exec.filter_env.iter().any(|glob| glob_matches(glob, name))
     }
 
     /// The variables that were captured or declared, as every incarnation gets them: of a name
@@ -363,7 +372,8 @@ impl Definition {
         let is_in = |env: &[(String, String)], name: &str| env.iter().any(|(key, _)| key == name);
         let pair = |(name, value): &'a (String, String)| (name.as_str(), value.as_str());
         let is_account = move |name: &str| account.iter().any(|(key, _)| *key == name);
-        let base = self.base.env.iter().map(pair).filter(move |(name, _)| !is_account(name));
+        let base = self.base.env.iter().map(pair);
+        let base = base.filter(move |(name, _)| !is_account(name) && !self.is_filtered(name));
         let base = base.chain(account.iter().map(|(name, value)| (*name, value.as_str())));
         let base = base.filter(move |(name, _)| !is_in(dotenv, name));
         let below = base.chain(dotenv.iter().map(pair)).filter(move |(name, _)| {

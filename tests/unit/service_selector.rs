@@ -7,7 +7,10 @@ fn selector(text: &str) -> Selector {
 
 /// Whether the target means this service, where there is no other.
 fn means(text: &str, id: u32, name: &str) -> bool {
-    selector(text).parts().iter().any(|part| !part.choose([(id, name, "")].into_iter()).is_empty())
+    selector(text)
+        .parts()
+        .iter()
+        .any(|part| !part.choose([(id, name, "", "")].into_iter()).is_empty())
 }
 
 #[test]
@@ -33,7 +36,7 @@ fn a_list_matches_any_of_its_parts_and_keeps_their_order() {
     let list = selector(list);
     let texts: Vec<&str> = list.parts().iter().map(Part::text).collect();
     assert_eq!(texts, ["3", "web", "api-*"]);
-    assert!(list.parts()[0].choose([(9, "web", "")].into_iter()).is_empty());
+    assert!(list.parts()[0].choose([(9, "web", "", "")].into_iter()).is_empty());
 }
 
 #[test]
@@ -106,8 +109,8 @@ fn globs_match_as_a_shell_does() {
 #[test]
 fn what_is_exactly_a_name_means_no_other_service() {
     let names = ["q", "qr", "[qr]", "q*", "q?", "q\\[", "a\\b", "plain"];
-    let services = || (0..).zip(names).map(|(id, name)| (id, name, ""));
-    for (id, name, _) in services() {
+    let services = || (0..).zip(names).map(|(id, name)| (id, name, "", ""));
+    for (id, name, ..) in services() {
         for text in [name.to_owned(), Selector::exactly(name)] {
             assert_eq!(selector(&text).parts()[0].choose(services()), [id], "{text}");
         }
@@ -124,9 +127,25 @@ fn a_glob_of_many_stars_ends_soon() {
 }
 
 #[test]
-fn the_name_of_a_group_means_all_of_it() {
-    let services = || [(0, "web", "web"), (1, "web-1", "web"), (2, "api", "")].into_iter();
-    for (text, ids) in [("web", &[0, 1][..]), ("web-1", &[1]), ("api", &[2]), ("w*", &[0, 1])] {
+fn the_name_of_a_group_or_of_a_namespace_means_all_of_it() {
+    let services = || {
+        let all = [
+            (0, "web", "web", "blue"),
+            (1, "web-1", "web", "blue"),
+            (2, "api", "", "blue"),
+            (3, "job", "", "api"),
+        ];
+        all.into_iter()
+    };
+    for (text, ids) in [
+        ("web", &[0, 1][..]),
+        ("web-1", &[1]),
+        // A name comes before a namespace.
+        ("api", &[2]),
+        ("blue", &[0, 1, 2]),
+        ("b*", &[]),
+        ("w*", &[0, 1]),
+    ] {
         assert_eq!(selector(text).parts()[0].choose(services()), ids, "{text}");
     }
 }

@@ -127,8 +127,10 @@ impl<K: Kernel> Daemon<K> {
         let mut missing = Vec::new();
         for part in target.parts() {
             let chosen = part.choose(self.services.iter().map(|s| {
-                let spec = &s.definition.spec;
-                (s.id, spec.name.as_str(), spec.held.instance_of.as_deref().unwrap_or_default())
+                let (spec, held) = (&s.definition.spec, &s.definition.spec.held);
+                let [group, namespace] = [&held.instance_of, &held.namespace]
+                    .map(|name| name.as_deref().unwrap_or_default());
+                (s.id, spec.name.as_str(), group, namespace)
             }));
             if chosen.is_empty() && !part.is_all() {
                 let text = format!("no such service: {} (try 'opm ls')", part.text());
