@@ -8,6 +8,8 @@ PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
 DOCDIR ?= $(PREFIX)/share/doc/opm
+# `opm export` names the schema that is there.
+DATADIR ?= $(PREFIX)/share/opm
 UNITDIR ?= $(PREFIX)/lib/systemd
 # Where each shell looks for what completes a command.
 BASHDIR ?= $(PREFIX)/share/bash-completion/completions
@@ -94,6 +96,7 @@ chaos: needs
 # Writes what the command line says now into its golden files; read the diff.
 golden:
 	OPM_GOLDEN=write $(CARGO) test --test cli
+	OPM_GOLDEN=write $(CARGO) test --test unit schema
 
 bench: $(BUILT)
 	$(PYTHON) tests/bench/bench.py --opm "$(BIN)" $(if $(ROWS),--rows $(ROWS)) --json "$(FIGURES)"
@@ -117,6 +120,8 @@ install:
 	done
 	$(INSTALL) -d "$(DESTDIR)$(DOCDIR)/examples"
 	$(INSTALL) -m 644 $(EXAMPLES) "$(DESTDIR)$(DOCDIR)/examples/"
+	$(INSTALL) -d "$(DESTDIR)$(DATADIR)"
+	$(INSTALL) -m 644 man/opm-file.schema.json "$(DESTDIR)$(DATADIR)/"
 	for manager in system user; do \
 		$(INSTALL) -d "$(DESTDIR)$(UNITDIR)/$$manager" || exit; \
 		for unit in $(UNITS); do \
@@ -133,6 +138,7 @@ install:
 # and below DESTDIR those that lead to them.
 uninstall:
 	rm -f "$(DESTDIR)$(BINDIR)/opm" "$(DESTDIR)$(BASHDIR)/opm" \
+		"$(DESTDIR)$(DATADIR)/opm-file.schema.json" \
 		"$(DESTDIR)$(FISHDIR)/opm.fish" "$(DESTDIR)$(ZSHDIR)/_opm"
 	for page in $(notdir $(PAGES)); do \
 		rm -f "$(DESTDIR)$(MANDIR)/man$${page##*.}/$$page" || exit; \
@@ -146,12 +152,12 @@ uninstall:
 	if [ -d "$(DESTDIR)" ]; then \
 		cd "$(DESTDIR)" || exit; \
 		for dir in "$(BINDIR)" "$(MANDIR)/man1" "$(MANDIR)/man5" "$(MANDIR)/man7" "$(MANDIR)/man8" \
-			"$(DOCDIR)/examples" "$(UNITDIR)/system" "$(UNITDIR)/user" \
+			"$(DOCDIR)/examples" "$(DATADIR)" "$(UNITDIR)/system" "$(UNITDIR)/user" \
 			"$(BASHDIR)" "$(FISHDIR)" "$(ZSHDIR)"; do \
 			rmdir -p "$${dir#/}" 2>/dev/null || :; \
 		done; \
 	else \
-		rmdir "$(DOCDIR)/examples" "$(DOCDIR)" "$(UNITDIR)/system" "$(UNITDIR)/user" \
+		rmdir "$(DOCDIR)/examples" "$(DOCDIR)" "$(DATADIR)" "$(UNITDIR)/system" "$(UNITDIR)/user" \
 			2>/dev/null || :; \
 	fi
 

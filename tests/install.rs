@@ -79,6 +79,7 @@ fn expected(prefix: &str) -> BTreeSet<String> {
     for name in files(&root().join("man")) {
         let to = match name.strip_prefix("examples/") {
             Some(example) => format!("{prefix}/share/doc/opm/examples/{example}"),
+            None if name.ends_with(".json") => format!("{prefix}/share/opm/{name}"),
             None => {
                 let section = name.rsplit('.').next().unwrap();
                 format!("{prefix}/share/man/man{section}/{name}")

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 /// With `--dry-run` the exit code says whether something differs.
 pub(super) fn apply(call: &Call) -> Done {
@@ -51,7 +52,7 @@ pub(super) fn apply(call: &Call) -> Done {
 /// What `import` reads: the services as they are now.
 pub(super) fn export(call: &Call) -> Done {
     let services: Vec<Value> = specs(call, call.target())?.iter().map(service).collect();
-    let document = json!({ "services": services });
+    let document = json!({ "$schema": schema(), "services": services });
     let text = serde_json::to_string_pretty(&document).unwrap_or_default() + "\n";
     match call.matches.get_one::<String>("output") {
         None => write(text.as_bytes())?,
@@ -66,6 +67,13 @@ pub(super) fn export(call: &Call) -> Done {
             .map_err(|e| Failure::plain(format!("{path}: {}", reason(e))))?,
     }
     Ok(code::DONE)
+}
+
+/// Where the schema of process files is, for editors: it is installed beside this program.
+fn schema() -> String {
+    let program = std::env::current_exe().unwrap_or_default();
+    let prefix = program.parent().and_then(Path::parent).unwrap_or(Path::new("/usr/local"));
+    format!("file://{}", prefix.join("share/opm/opm-file.schema.json").display())
 }
 
 fn service(spec: &Spec) -> Value {

@@ -42,3 +42,4 @@ mod sys_sockets;
 mod sys_spawn;
 mod sys_zone;
 mod wire_frame;
+mod wire_schema;
