@@ -122,12 +122,19 @@ fn reset_env() -> Arg {
 pub(super) fn restart(command: Command) -> Command {
     let help = "id, name, list (1,web), all or glob (api-*);\n\
                 or a process file: its services as they are in it";
-    let command = command.arg(target_arg().help(help).required(true));
-    command.arg(only()).arg(env_set()).arg(update_env()).arg(reset_env())
+    changed(command).arg(target_arg().help(help).required(true)).arg(only()).arg(update_env())
+}
+
+/// What `adjust` takes: with it a restart is both, as people write it who come from PM2.
+fn changed(command: Command) -> Command {
+    options(shape(command, "", ""), false)
+        .mut_args(|arg| if arg.get_id() == "env" { arg } else { arg.hide(true) })
+        .mut_arg("env", |_| env_set().action(ArgAction::Append))
+        .arg(reset_env())
 }
 
 pub(super) fn reload(command: Command) -> Command {
-    target(command).arg(update_env())
+    target(changed(command)).mut_arg("env", |arg| arg.hide(true)).arg(update_env())
 }
 
 pub(super) fn scale(command: Command) -> Command {
@@ -295,6 +302,13 @@ pub(super) fn import(command: Command) -> Command {
         .arg(env_set())
         .arg(wait_ready())
         .arg(force())
+}
+
+pub(super) fn migrate(command: Command) -> Command {
+    let from = Arg::new("from").value_name("FROM").required(true).value_parser(["pm2"]);
+    command
+        .arg(from.help("pm2: ~/.pm2/dump.pm2, as 'pm2 save' wrote it"))
+        .arg(switch("dry-run", "say what it would define, and do nothing"))
 }
 
 pub(super) fn run(command: Command) -> Command {

@@ -5,7 +5,8 @@
 use super::output::{Done, Failure};
 use super::request::Call;
 use super::{
-    apply, args, completions, daemon, file, jlist, logs, metrics, pm2, services, start, top, why,
+    apply, args, completions, daemon, file, jlist, logs, metrics, migrate, pm2, services, start,
+    top, why,
 };
 use clap::Command;
 
@@ -99,6 +100,13 @@ pub const ENTRIES: &[Entry] = &[
         "define and start the services of a file",
         args::import,
         file::import,
+    ),
+    entry(
+        "migrate",
+        &[],
+        "what another supervisor saved becomes services",
+        args::migrate,
+        migrate::migrate,
     ),
     entry("save", &["store", "dump"], "save the list for restore", args::save, services::save),
     entry("jlist", &[], "the list as PM2's JSON", args::plain, jlist::jlist),

@@ -8,11 +8,12 @@ use super::start::{name_of, processors, text_of};
 use super::{environment, foreign, poll};
 use crate::service::context::{Context, search_path};
 use crate::service::instances::expand;
+use crate::service::json;
 use crate::service::selector::Selector;
 use crate::service::spec::{Env, Spec};
 use crate::sys::pidfd;
 pub(super) use crate::wire::file::tidy;
-use crate::wire::file::{self, Source};
+use crate::wire::file::{self, BOM, Source};
 use crate::wire::{Request, code};
 use clap::ArgMatches;
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -119,10 +120,24 @@ pub(super) fn declared_over(
     choice: &Choice,
     base: Context,
 ) -> Result<Declared, Failure> {
-    let (mut bytes, label, directory) = read(name)?;
-    if module(&label.to_ascii_lowercase()).is_some() {
-        bytes = evaluated(&directory, name)?;
+    let mut text = read(name)?;
+    let label = text.label.to_ascii_lowercase();
+    if module(&label).is_some() || label.ends_with("json") && is_expression(&text.bytes) {
+        text.bytes = evaluated(&text.directory, name)?;
     }
+    complete(text, choice, base)
+}
+
+/// A process file's text, what it is called, and the directory that it lies in.
+pub(super) struct Text {
+    pub(super) bytes: Vec<u8>,
+    pub(super) label: String,
+    pub(super) directory: PathBuf,
+}
+
+/// What `text` declares, complete.
+pub(super) fn complete(text: Text, choice: &Choice, base: Context) -> Result<Declared, Failure> {
+    let Text { bytes, label, directory } = text;
     let caller = current_directory().unwrap_or_else(|_| "/".into());
     let program = |script: &str, cwd: &Path, env: &Env| {
         let path = search_path(&[env, &base.env]).to_owned();
@@ -140,10 +155,7 @@ pub(super) fn declared_over(
         host: &system.nodename().to_string_lossy(),
         env: choice.env.as_deref(),
     };
-    let mut found = file::parse(&bytes, &source);
-    if found.is_err() && label.to_ascii_lowercase().ends_with("json") && is_expression(&bytes) {
-        found = file::parse(&evaluated(&directory, name)?, &source);
-    }
+    let found = file::parse(&bytes, &source);
     let mut found = found.map_err(Failure::plain)?;
     for warning in &found.warnings {
         warn(warning);
@@ -187,7 +199,8 @@ pub(super) fn declared_over(
 /// Whether it may be an expression in JavaScript, of PM2's: what is opm's own is never run.
 fn is_expression(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
-    ["script", "apps"].into_iter().any(|key| text.contains(key)) && !text.contains("services")
+    let is_pm2s = ["script", "apps"].into_iter().any(|key| text.contains(key));
+    is_pm2s && !text.contains("services") && json::parse(text.trim_start_matches(BOM)).is_err()
 }
 
 /// What node makes of the file, as JSON: it runs where the file lies, with what this command has.
@@ -276,14 +289,14 @@ pub(super) fn start(call: &Call, name: &str, replace: bool) -> Done {
 }
 
 /// The file's text, what to call it, and the directory that it lies in.
-fn read(name: &str) -> Result<(Vec<u8>, String, PathBuf), Failure> {
+fn read(name: &str) -> Result<Text, Failure> {
     let wrong = |e: std::io::Error| Failure::plain(format!("{name}: {}", reason(e)));
     let most = file::FILE_BYTES_MAX as u64 + 1;
     if name == "-" {
         let mut bytes = Vec::new();
         std::io::stdin().lock().take(most).read_to_end(&mut bytes).map_err(wrong)?;
         let directory = current_directory().map_err(wrong)?;
-        return Ok((bytes, "stdin".to_owned(), directory));
+        return Ok(Text { bytes, label: "stdin".to_owned(), directory });
     }
     let path = absolute(Path::new(name)).map_err(wrong)?;
     if path.is_file() {
@@ -291,5 +304,5 @@ fn read(name: &str) -> Result<(Vec<u8>, String, PathBuf), Failure> {
     }
     let bytes = read_up_to(&path, most).map_err(wrong)?;
     let directory = path.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
-    Ok((bytes, name.to_owned(), directory))
+    Ok(Text { bytes, label: name.to_owned(), directory })
 }

@@ -4,6 +4,7 @@ use super::client::Need;
 use super::output::{Done, Failure, print, print_json, write};
 use super::request::{Call, instead};
 use super::{logs, services};
+use crate::process::command::pattern_of_argv;
 use crate::service::spec::{Restart, Spec};
 use crate::service::units::{human_bytes, human_uptime};
 use crate::wire::file::tidy;
@@ -46,54 +47,63 @@ fn status(row: &Row, ready: bool) -> &'static str {
     }
 }
 
+/// Where the script stands among `words`, if their program is one that runs scripts.
+pub(super) fn script_at(words: &[String]) -> Option<usize> {
+    let base = |word: &'_ str| word.rsplit('/').next().unwrap_or(word).to_owned();
+    let (program, rest) = words.split_first()?;
+    let (program, about) = (base(program), pattern_of_argv(words));
+    let at = 1 + rest.iter().position(|word| base(word) == about)?;
+    let is_module = words[at - 1] == "-m";
+    (INTERPRETERS.split(' ').any(|known| known == program) && !is_module).then_some(at)
+}
+
 /// Interpreter, its options, script and arguments.
-fn parts(spec: &Spec) -> (String, &[String], String, &[String]) {
-    let path = |word: &str| {
-        let directories = std::env::var("PATH").unwrap_or_default();
-        let mut found = directories.split(':').map(|directory| Path::new(directory).join(word));
-        match word.contains('/') {
-            true => tidy(&Path::new(&spec.cwd).join(word)).display().to_string(),
-            false => found
-                .find(|path| path.is_file())
-                .map_or_else(|| word.to_owned(), |path| path.display().to_string()),
-        }
-    };
-    let (program, rest) = spec.command.split_first().map_or(("", &[][..]), |(p, r)| (p, r));
-    let name = program.rsplit('/').next().unwrap_or(program);
-    let operand = rest.iter().position(|word| !word.starts_with('-'));
-    match operand.filter(|_| INTERPRETERS.split(' ').any(|known| known == name)) {
-        Some(at) => {
-            let script = format!("./{}", rest[at]);
-            let script = if rest[at].starts_with('/') { &rest[at] } else { &script };
-            (program.to_owned(), &rest[..at], path(script), &rest[at + 1..])
-        }
-        None => ("none".to_owned(), &[], path(program), rest),
+fn parts(spec: &Spec) -> (&str, &[String], String, &[String]) {
+    let in_cwd = |word: &str| tidy(&Path::new(&spec.cwd).join(word)).display().to_string();
+    let words = &spec.command;
+    if let Some(at) = script_at(words) {
+        return (&words[0], &words[1..at], in_cwd(&words[at]), &words[at + 1..]);
     }
+    let (program, rest) = words.split_first().map_or(("", &[][..]), |(p, r)| (p.as_str(), r));
+    let directories = std::env::var("PATH").unwrap_or_default();
+    let mut found = directories.split(':').map(|directory| Path::new(directory).join(program));
+    let found = found.find(|path| !program.contains('/') && path.is_file());
+    let script = found.map_or_else(|| in_cwd(program), |path| path.display().to_string());
+    ("none", &[], script, rest)
+}
+
+/// What PM2 calls several instances of a program of node's, and all else.
+fn mode(spec: &Spec) -> &'static str {
+    let is_node = spec.command.first().is_some_and(|word| word.ends_with("node"));
+    if is_node && spec.held.instance_of.is_some() { "cluster_mode" } else { "fork_mode" }
 }
 
 fn process(info: &Info, spec: &Spec) -> Value {
     let row = &info.row;
     let now = logs::unix_ms();
     let (interpreter, options, script, args) = parts(spec);
+    let namespace = spec.held.namespace.as_deref().unwrap_or("default");
     let mut env: Map<String, Value> =
         spec.env.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
-    env.insert("name".to_owned(), row.name.clone().into());
+    env.insert("name".to_owned(), spec.group().into());
     // The program's own variables stand beside, under what they would hide.
     let mut pm2_env = env.clone();
+    let number = spec.instance();
+    pm2_env.extend(number.map(|number| (spec.held.instance_var.clone(), number.into())));
     let own = json!({
-        "name": row.name, "pm_id": row.id, "status": status(row, row.ready),
+        "name": spec.group(), "pm_id": row.id, "status": status(row, row.ready),
         "restart_time": row.restarts, "unstable_restarts": info.failed_restarts,
         "pm_uptime": now.saturating_sub(row.uptime_ms.unwrap_or(0)),
         "pm_exec_path": script, "pm_cwd": row.cwd, "args": args, "node_args": options,
-        "exec_interpreter": interpreter, "exec_mode": "fork_mode", "instances": 1,
+        "exec_interpreter": interpreter, "exec_mode": mode(spec), "instances": 1,
         "pm_out_log_path": info.log_out, "pm_err_log_path": info.log_error,
         "autorestart": spec.policy.restart != Restart::Never, "watch": row.watching,
-        "kill_timeout": spec.policy.stop_timeout.ms, "namespace": "default", "version": "N/A",
+        "kill_timeout": spec.policy.stop_timeout.ms, "namespace": namespace, "version": "N/A",
         "vizion": false, "env": env,
     });
     pm2_env.extend(own.as_object().cloned().unwrap_or_default());
     json!({
-        "pid": row.pid.unwrap_or(0), "name": row.name, "pm2_env": pm2_env, "pm_id": row.id,
+        "pid": row.pid.unwrap_or(0), "name": spec.group(), "pm2_env": pm2_env, "pm_id": row.id,
         "monit": {
             "memory": row.memory_bytes.unwrap_or(0), "cpu": row.cpu_percent.unwrap_or(0.0),
         },
@@ -176,11 +186,11 @@ pub(super) fn describe(infos: &[Info], specs: &[Spec]) -> Result<(), Failure> {
             ("script args", crate::service::spec::join(args)),
             ("error log path", log(&info.log_error)),
             ("out log path", log(&info.log_out)),
-            ("interpreter", interpreter),
+            ("interpreter", interpreter.to_owned()),
             ("interpreter args", crate::service::spec::join(options)),
             ("script id", row.id.to_string()),
             ("exec cwd", row.cwd.clone()),
-            ("exec mode", "fork_mode".to_owned()),
+            ("exec mode", mode(spec).to_owned()),
             ("watch & reload", if row.watching { "✔" } else { "✘" }.to_owned()),
             ("unstable restarts", info.failed_restarts.to_string()),
         ];

@@ -22,6 +22,7 @@ mod jlist;
 mod launch;
 mod logs;
 mod metrics;
+mod migrate;
 mod output;
 mod pick;
 mod pm2;
@@ -106,7 +107,9 @@ fn run(is_pm2: bool, words: Vec<OsString>) -> Done {
     let words = pm2::of_files(entry.name, words)?;
     let words = match entry.name {
         "stop" if is_pm2 && name == "kill" && words.is_empty() => return pm2::kill(&client),
-        "stop" | "restart" | "remove" | "reset" | "info" => pm2::of_scripts(&client, words)?,
+        "stop" | "restart" | "reload" | "remove" | "reset" | "info" => {
+            pm2::of_scripts(&client, words)?
+        }
         _ => words,
     };
     let matches = match usage::parse(entry, words) {

@@ -7,6 +7,7 @@ use super::request::{Call, instead, outcomes};
 use super::services::rows;
 use super::{commands, daemon, start};
 use crate::service::selector::Selector;
+use crate::wire::file::pm2::in_milliseconds;
 use crate::wire::{Reply, Request, Row, Status, code};
 use std::ffi::OsString;
 use std::path::Path;
@@ -47,6 +48,7 @@ const OPTIONS: &[(&[&str], Taken)] = &[
     (&["-l", "--log"], Taken::As(&["--log-out", "--log-error"])),
     (&["--kill-timeout"], Taken::As(&["--stop-timeout"])),
     (&["--restart-delay"], Taken::As(&["--restart-delay"])),
+    (&["--exp-backoff-restart-delay"], Taken::As(&["--exp-backoff"])),
     (&["--min-uptime"], Taken::As(&["--min-uptime"])),
     (&["--listen-timeout"], Taken::As(&["--ready-timeout"])),
     (&["--node-args"], Taken::As(&["--interpreter-args"])),
@@ -61,6 +63,10 @@ const OPTIONS: &[(&[&str], Taken)] = &[
     (&["--shutdown-with-message", "--source-map-support"], Taken::Nothing(false)),
     (&["-p", "--pid"], Taken::Nothing(true)),
 ];
+
+/// Of ours those that are times.
+const TIMES: [&str; 5] =
+    ["--stop-timeout", "--restart-delay", "--exp-backoff", "--min-uptime", "--ready-timeout"];
 
 /// Whether a program of that name, as it was called, is PM2 to its caller.
 pub(super) fn is_called(program: &str) -> bool {
@@ -122,11 +128,6 @@ fn options(is_pm2: bool, words: Vec<OsString>) -> Vec<OsString> {
             Some((option, value)) if text.starts_with("--") => (option, Some(value.to_owned())),
             _ => (&text[..], None),
         };
-        if option == "--exp-backoff-restart-delay" {
-            let value = value.or_else(|| Some(words.next()?.to_string_lossy().into_owned()));
-            ours.push(format!("--restart-delay={}ms..15s", value.unwrap_or_default()).into());
-            continue;
-        }
         match OPTIONS.iter().find(|(names, _)| names.contains(&option)).map(|(_, taken)| taken) {
             None => ours.push(word),
             // Ours by the same name, with a unit.
@@ -139,13 +140,10 @@ fn options(is_pm2: bool, words: Vec<OsString>) -> Vec<OsString> {
             Some(Taken::As(own)) => {
                 let value = value.or_else(|| Some(words.next()?.to_string_lossy().into_owned()));
                 let value = value.unwrap_or_default();
-                let is_time = own.iter().any(|name| {
-                    name.ends_with("delay") || name.ends_with("time") || name.ends_with("timeout")
-                });
-                let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
-                let unit = if is_time && digits && own[0] != "--log-time" { "ms" } else { "" };
+                let is_time = TIMES.contains(&own[0]);
+                let value = if is_time { in_milliseconds(value) } else { value };
                 ours.extend((option == "--node-args").then(|| "--interpreter=node".into()));
-                ours.extend(own.iter().map(|name| format!("{name}={value}{unit}").into()));
+                ours.extend(own.iter().map(|name| format!("{name}={value}").into()));
             }
         }
     }
@@ -342,7 +340,8 @@ mod tests {
             ("start a.js --min-uptime=5s -p x.pid", "start a.js --min-uptime=5s"),
             ("start a -l o.log -f", "start a --log-out=o.log --log-error=o.log --force"),
             ("startOrReload eco.json --env x", "restart eco.json --env x"),
-            ("restart a --exp-backoff-restart-delay 100", "restart a --restart-delay=100ms..15s"),
+            ("restart a --exp-backoff-restart-delay 100", "restart a --exp-backoff=100ms"),
+            ("start a --exp-backoff-restart-delay=100ms", "start a --exp-backoff=100ms"),
             ("sendSignal SIGHUP api", "signal api SIGHUP"),
             ("startup systemd -u x --hp /home/x", "daemon setup"),
             ("logs api --nostream --lines 5", "logs api --lines 5"),

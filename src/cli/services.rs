@@ -2,9 +2,9 @@
 use super::client::{Client, Need};
 use super::output::{Done, Failure, error, print, print_json, print_outcomes, show, warn, write};
 use super::pick::{Filter, Sort};
-use super::request::{Call, Found, NO_SERVICES, act, collect, instead, outcomes, strange};
+use super::request::{Call, Found, NO_SERVICES, act, act_on, collect, instead, outcomes, strange};
 use super::table::Look;
-use super::{environment, file, info, jlist, logs, pm2, poll, render, top};
+use super::{environment, file, info, jlist, logs, pm2, poll, render, start, top};
 use crate::service::signal::Signal;
 use crate::service::spec::Spec;
 use crate::service::units::Span;
@@ -23,24 +23,37 @@ pub(super) fn restart(call: &Call) -> Done {
     {
         return file::start(call, file, true);
     }
-    environment::reset(call, &call.target())?;
-    update_environment(call)?;
+    let target = start::change(call)?;
+    update_environment(call, &target)?;
     // What is down is not restarted, to PM2, and counts no restart.
-    if call.client.is_pm2 && !pm2::is_up(&call.client, &call.target())? {
-        return act(call, |target| Request::Start { target, force: false, wait: false });
+    if call.client.is_pm2 && !pm2::is_up(&call.client, &target)? {
+        return act_on(call, target, |target| Request::Start { target, force: false, wait: false });
     }
-    act(call, |target| Request::Restart { target })
+    act_on(call, target, |target| Request::Restart { target })
 }
 
 pub(super) fn reload(call: &Call) -> Done {
-    update_environment(call)?;
-    act(call, |target| Request::Reload { target })
+    let target = start::change(call)?;
+    update_environment(call, &target)?;
+    act_on(call, target, |target| Request::Reload { target })
 }
 
-fn update_environment(call: &Call) -> Result<(), Failure> {
+fn update_environment(call: &Call, target: &str) -> Result<(), Failure> {
     match call.flag("update-env") {
-        true => environment::update(call, &call.target(), |_| true),
+        true => environment::update(call, target, |_| true),
         false => Ok(()),
+    }
+}
+
+/// Asks for what goes before another request, of which it says nothing unless all of it fails.
+pub(super) fn asked(call: &Call, request: Request) -> Result<(), Failure> {
+    match call.client.request(Need::Record, &request)? {
+        Some(Reply::Outcomes { outcomes, .. })
+            if !outcomes.is_empty() && outcomes.iter().all(|one| one.code != code::DONE) =>
+        {
+            Err(Failure::new(print_outcomes(&outcomes)?, ""))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -7,17 +7,17 @@ use super::environment::{absolute, captured, current_directory, dotenv_of, packa
 use super::output::{Done, Failure, no_such, reason, report, warn};
 use super::program::Place;
 use super::request::{Call, act, outcomes, strange};
-use super::{environment, file, pm2, services};
+use super::{environment, file, jlist, pm2, services};
 use crate::process::command::{clean_name, default_name, pattern_of_argv};
 use crate::process::shell;
 use crate::service::context::{DEFAULT_PATH, search_path};
-use crate::service::instances::expand;
+use crate::service::instances::{Instances, expand};
 use crate::service::name::check_name;
 use crate::service::options::{self, BETWEEN_WORDS, OPTIONS};
 use crate::service::selector::Selector;
 use crate::service::spec::{Change, Env, Spec, is_variable_name, last_of_each};
 use crate::wire::file::pm2::defaults;
-use crate::wire::{Info, Reply, Request, Status, code};
+use crate::wire::{Info, Reply, Request, Scale, Status, code};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use std::path::{Path, PathBuf};
@@ -159,6 +159,10 @@ fn start_existing(call: &Call, target: &str, stray: Option<&str>) -> Result<Opti
         // What the daemon can't read as a target may still be a command line.
         Err(failure) if failure.code == code::USAGE => failure,
         Ok(Some(reply @ Reply::Outcomes { .. })) => return outcomes(&reply).map(Some),
+        Ok(Some(Reply::Info(_))) if call.client.is_pm2 => {
+            let target = change(call)?;
+            return outcomes(&call.client.demand(&Request::Restart { target })?).map(Some);
+        }
         Ok(Some(Reply::Info(_))) => {
             let stray = stray.unwrap_or_default();
             let text = format!("{stray}: {target} exists already, and this is for a new service");
@@ -259,6 +263,14 @@ fn define(call: &Call, command: Command<'_>) -> Done {
         None => name_of(&script, &place.cwd),
     };
     if call.client.is_pm2 && call.flag("force") {
+        let target = Selector::exactly(&name);
+        let there = services::specs(call, target).unwrap_or_default();
+        if there.first().is_some_and(|spec| spec.command == words) {
+            let count = call.matches.get_one::<String>("instances");
+            let count = count.and_then(|text| Instances::parse(text).ok());
+            let to = Scale::More(count.map_or(1, |count| count.count(processors())));
+            return outcomes(&call.client.demand(&Request::Scale { group: name, to })?);
+        }
         name = pm2::another_name(&call.client, name)?;
     }
     check_name(&name).map_err(|e| Failure::usage(format!("{e} (try --name)")))?;
@@ -375,46 +387,81 @@ pub(super) fn given_env(matches: &ArgMatches) -> Result<Env, Failure> {
 }
 
 pub(super) fn adjust(call: &Call) -> Done {
-    let name = call.matches.get_one::<String>("name").cloned();
+    let change = Box::new(changes(call)?);
+    if *change == Change::default() {
+        return Err(Failure::usage("nothing to change (try 'opm adjust --help')"));
+    }
+    let now = call.flag("now");
+    act(call, |target| Request::Adjust { target, change, now })
+}
+
+/// What a restart that is also an `adjust` changes first. The target by the name that it has then.
+pub(super) fn change(call: &Call) -> Result<String, Failure> {
+    let (change, target) = (Box::new(changes(call)?), call.target());
+    if *change == Change::default() {
+        return Ok(target);
+    }
+    let renamed = change.name.as_deref().map(Selector::exactly);
+    if renamed.is_some() {
+        // What lives is told from others by its name.
+        let dependants = false;
+        services::asked(call, Request::Stop { target: target.clone(), dependants })?;
+    }
+    services::asked(call, Request::Adjust { target: target.clone(), change, now: false })?;
+    Ok(renamed.unwrap_or(target))
+}
+
+/// `restart api --env production`, of which PM2 has the set by heart.
+fn is_named_set(call: &Call) -> bool {
+    let set = file::Choice::of(&call.matches).env.filter(|_| call.client.is_pm2);
+    set.is_some_and(|set| {
+        warn(&format!("--env {set}: left out; env_{set} stands in a process file"));
+        true
+    })
+}
+
+/// What the options say that is to be otherwise.
+fn changes(call: &Call) -> Result<Change, Failure> {
+    let has = |id: &str| call.matches.try_contains_id(id).unwrap_or(false);
     let mut change = Change {
-        name,
+        name: call.matches.get_one::<String>("name").cloned(),
         reset_env: call.flag("reset-env"),
-        env: given_env(&call.matches)?,
+        env: if is_named_set(call) { Env::new() } else { given_env(&call.matches)? },
         options: given_options(call)?,
         ..Change::default()
     };
-    let is_of_one = ["name", "command", "cwd", "env_file"];
-    if is_of_one.iter().any(|id| call.matches.contains_id(id)) {
+    if ["name", "command", "cwd", "env_file", "interpreter"].iter().any(|id| has(id)) {
         let infos = services::infos(call)?.0;
         let [info, others @ ..] = &infos[..] else { return Err(strange()) };
-        let given = |id: &&&str| call.matches.contains_id(id);
         let is_other = |other: &Info| other.row.cwd != info.row.cwd;
-        if !others.is_empty() && is_of_one.iter().any(|id| *id != "command" && given(&id))
+        if !others.is_empty() && ["name", "cwd", "env_file"].iter().any(|id| has(id))
             || others.iter().any(is_other)
         {
             let text = "--name, --command, --cwd and --env-file are for one service";
             return Err(Failure::usage(text));
         }
-        let (moves, files) = (call.matches.contains_id("cwd"), given_env_files(call)?);
+        let (moves, files) = (has("cwd"), given_env_files(call)?);
         let cwd = if moves { directory(call)? } else { PathBuf::from(&info.row.cwd) };
         if moves || !files.is_empty() {
             let files = if files.is_empty() { environment::env_files(info) } else { files };
             change.cwd = Some((text_of(cwd.clone())?, dotenv_of(&cwd, &files)?));
         }
-        if call.matches.contains_id("command") {
-            let place = Place { cwd, path: own_path() };
-            change.command = interpreted(call, runnable(call, &place, call.text("command"))?)?;
-            place.check(&change.command[0])?;
-        }
+        let place = Place { cwd, path: own_path() };
+        let command = match has("command") {
+            true => runnable(call, &place, call.text("command"))?,
+            false if has("interpreter") => {
+                // Another one for the same script.
+                let words = shell::split(&info.row.command).unwrap_or_default();
+                words[jlist::script_at(&words).unwrap_or(0)..].to_vec()
+            }
+            false => return Ok(change),
+        };
+        change.command = interpreted(call, command)?;
+        place.check(&change.command[0])?;
+    } else if has("interpreter-args") {
+        interpreted(call, Vec::new())?;
     }
-    if call.matches.contains_id("interpreter") && change.command.is_empty() {
-        return Err(Failure::usage("--interpreter: only with --command"));
-    }
-    if change == Change::default() {
-        return Err(Failure::usage("nothing to change (try 'opm adjust --help')"));
-    }
-    let (change, now) = (Box::new(change), call.flag("now"));
-    act(call, |target| Request::Adjust { target, change, now })
+    Ok(change)
 }
 
 #[cfg(test)]

@@ -20,13 +20,16 @@ use std::path::Path;
 /// Largest process file: what is defined must fit into one request.
 pub const FILE_BYTES_MAX: usize = 8 << 20;
 
+/// What some editors put before a text.
+pub const BOM: char = '\u{feff}';
+
 /// What names a service and where it runs: keys that are no options.
 pub const OWN_KEYS: [&str; 6] =
     ["name", "command", "cwd", "env", "interpreter", "interpreter_args"];
 
 /// Options of `opm start` that are to be keys one day. Whoever writes one of them relies on what
 /// it does (a user to be, a limit): passing it over would run the service without.
-const PROMISED: &str = "cpu_max force memory_max namespace no_autorestart pids_max wait";
+const PROMISED: &str = "cpu_max force memory_max no_autorestart pids_max wait";
 
 /// What names a service that has no name: its words, and the directory that it runs in.
 pub type Naming<'a> = &'a dyn Fn(&[String], &Path) -> String;
@@ -112,7 +115,7 @@ fn decoded(text: &[u8]) -> Result<&str, String> {
         return Err(format!("over {} MB", FILE_BYTES_MAX >> 20));
     }
     let text = std::str::from_utf8(text).map_err(|_| "not UTF-8 text".to_owned())?;
-    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+    Ok(text.strip_prefix(BOM).unwrap_or(text))
 }
 
 fn read_json(top: Value, source: &Source<'_>, found: &mut ProcessFile) -> Result<(), String> {

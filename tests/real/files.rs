@@ -225,3 +225,166 @@ fn what_is_exported_is_imported_and_apply_touches_what_differs() {
         assert_eq!(rig.rows().len(), 1);
     });
 }
+
+/// Programs that only wait, whatever they are called: lines of all kinds cost no interpreter.
+fn stand_ins(rig: &Rig, names: &[&str]) -> String {
+    for name in names {
+        let path = write(rig, &format!("bin/{name}"), "#!/bin/sh\nexec sleep 1000\n");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(path, mode).unwrap();
+    }
+    format!("{}:/usr/bin:/bin", rig.dir.join("bin").display())
+}
+
+#[test]
+fn lines_that_people_type_define_what_they_mean() {
+    isolated(here!(), |rig| {
+        let path = stand_ins(rig, &["node", "npm", "yarn", "uvicorn", "python3", "main"]);
+        for file in ["server.js", "worker.py", "node_modules/next/dist/bin/next"] {
+            write(rig, file, "");
+        }
+        let run = |line: &str| {
+            let words = opm::process::shell::split(line).unwrap();
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let mut command = rig.command(&words);
+            let ran = finish(command.arg0("pm2").env("PATH", &path).spawn().unwrap(), &words);
+            assert_eq!(ran.code, Some(0), "pm2 {line}: {ran:?}");
+            ran.out
+        };
+        for (line, name, command) in [
+            ("start server.js --name api --time", "api", "node server.js"),
+            ("start --name front server.js -- --port 80", "front", "node server.js --port 80"),
+            ("start npm --name web -- run start", "web", "npm run start"),
+            ("start yarn --name shop -- start -p 3000", "shop", "yarn start -p 3000"),
+            (
+                "start 'uvicorn main:app --port 8001' --name up",
+                "up",
+                "uvicorn main:app --port 8001",
+            ),
+            ("start \"npm run dev\" --name dev", "dev", "npm run dev"),
+            ("start worker.py --interpreter python3 --name q", "q", "python3 worker.py"),
+            ("start bash --name job -- -lc 'cd / && sleep 9'", "job", "bash -lc 'cd / && sleep 9'"),
+            ("start bin/main --name svc", "svc", "bin/main"),
+            ("start server.js --name b -c '0 2 * * *' --no-autorestart", "b", "node server.js"),
+            ("start server.js --name many -i 2", "many-1", "node server.js"),
+        ] {
+            run(line);
+            assert_eq!(rig.info(name)["command"], command, "{line}");
+        }
+        assert_eq!(rig.info("b")["policy"]["restart"], "never");
+        let old = rig.row("api").pid;
+        run("restart api --max-memory-restart 200M --node-args='-r dotenv/config'");
+        assert_ne!(rig.row("api").pid, old);
+        assert_eq!(rig.info("api")["command"], "node -r dotenv/config server.js");
+        assert_eq!(rig.info("api")["policy"]["max_memory"], "200M");
+        run("start server.js -n many -f");
+        assert_eq!(rig.row("many-2").restarts, 0);
+        run("restart web --name site --update-env");
+        assert_eq!(rig.info("site")["command"], "npm run start");
+        run("reload svc --env production --kill-timeout 900");
+        assert_eq!(rig.info("svc")["policy"]["stop_timeout"], "900ms");
+        let list: serde_json::Value = serde_json::from_str(&run("jlist")).unwrap();
+        let list = list.as_array().unwrap();
+        let of = |name: &'static str| list.iter().filter(move |it| it["name"] == name);
+        let many: Vec<_> = of("many").map(|it| &it["pm2_env"]["NODE_APP_INSTANCE"]).collect();
+        assert_eq!(many, [0, 1, 2]);
+        assert!(of("many").all(|it| it["pm2_env"]["exec_mode"] == "cluster_mode"));
+        let api = &of("api").next().unwrap()["pm2_env"];
+        let script = rig.dir.join("server.js").display().to_string();
+        assert_eq!(
+            (api["pm_exec_path"].as_str(), &api["exec_mode"]),
+            (Some(&*script), &"fork_mode".into())
+        );
+        assert_eq!(api["node_args"], serde_json::json!(["-r", "dotenv/config"]));
+        assert_eq!(of("job").next().unwrap()["pm2_env"]["exec_interpreter"], "none");
+        assert!(run("logs api --lines 50 --nostream").is_empty());
+        assert!(run("describe site").contains("│ status"));
+        run("save");
+    });
+}
+
+#[test]
+fn what_pm2_saved_is_taken_over_and_nothing_that_it_still_runs() {
+    isolated(here!(), |rig| {
+        write(rig, "app/server.js", SAY);
+        let (app, pm2) = (rig.dir.join("app"), rig.dir.join(".pm2"));
+        let entry = |name: &str, status: &str, logs: &str| {
+            serde_json::json!({
+                "name": name, "status": status, "pm_id": 0, "namespace": "default",
+                "pm_exec_path": app.join("server.js"), "pm_cwd": &app, "args": ["a b"],
+                "exec_interpreter": "node", "node_args": [], "exec_mode": "fork_mode",
+                "autorestart": true, "kill_timeout": 900, "instances": 1, "vizion": {},
+                "pm_out_log_path": format!("{logs}/{name}-out.log"), "unique_id": "x",
+                "env": { "W_A": "1", "NODE_ENV": "prod", "PM2_USAGE": "CLI", "web": {} },
+            })
+        };
+        let own = pm2.join("logs").display().to_string();
+        let list = [
+            entry("web", "online", &own),
+            entry("many", "online", &own),
+            entry("many", "online", &own),
+            entry("off", "stopped", &own),
+        ];
+        let migrate = |more: &[&str]| {
+            let words = [&["migrate", "pm2"], more].concat();
+            finish(rig.command(&words).env("HOME", &rig.dir).spawn().unwrap(), &words)
+        };
+        let gone = migrate(&[]);
+        assert!(gone.code == Some(1) && gone.err.contains("dump.pm2: "), "{gone:?}");
+        write(rig, ".pm2/dump.pm2", "{}");
+        assert!(migrate(&[]).err.contains("is no list that PM2 saved"));
+        write(rig, ".pm2/dump.pm2", &serde_json::to_string(&list).unwrap());
+        let shown = migrate(&["--dry-run"]);
+        assert_eq!((shown.code, shown.out.lines().count()), (Some(0), 3), "{shown:?}");
+        assert!(shown.err.contains("off: is stopped in PM2, and left out"), "{shown:?}");
+        // What PM2 itself is called by.
+        let mut daemon = std::process::Command::new("sh");
+        let daemon = daemon.args(["-c", "read x; : PM2"]).stdin(std::process::Stdio::piped());
+        let mut daemon = daemon.spawn().unwrap();
+        write(rig, ".pm2/pm2.pid", &daemon.id().to_string());
+        let refused = migrate(&[]);
+        assert_eq!(refused.code, Some(5), "{refused:?}");
+        assert!(refused.err.contains("PM2 runs them still") && rig.rows().is_empty());
+        drop(daemon.stdin.take());
+        daemon.wait().unwrap();
+        let done = migrate(&[]);
+        assert_eq!(done.code, Some(0), "{done:?}");
+        let names: Vec<String> = rig.rows().into_iter().map(|row| row.name).collect();
+        assert_eq!(names, ["web", "many-0", "many-1"]);
+        assert_eq!(said(rig, "web"), format!(r#"[["a b"],"{}","prod","1"]"#, app.display()));
+        assert_eq!(rig.info("web")["policy"]["stop_timeout"], "900ms");
+        assert!(!rig.ok(&["env", "web"]).contains("PM2_USAGE"));
+    });
+}
+
+#[test]
+fn a_namespace_is_a_target_and_filtered_variables_do_not_arrive() {
+    isolated(here!(), |rig| {
+        for (name, more) in [("a", "blue"), ("b", "blue"), ("blue2", "green")] {
+            let words = ["start", "--name", name, "--namespace", more, "--", "sleep", "1000"];
+            rig.ok(&words);
+        }
+        assert!(rig.refused(2, &["adjust", "a", "--namespace", "x/y"]).contains("namespace: "));
+        assert_eq!(rig.ok(&["stop", "blue"]).lines().count(), 2);
+        assert_eq!(rig.row("blue2").status, "online");
+        rig.ok(&["start", "blue,green"]);
+        assert!(rig.ok(&["jlist"]).contains(r#""namespace":"blue""#));
+        // A name comes first.
+        rig.ok(&["start", "--name", "green", "--", "sleep", "1000"]);
+        assert_eq!(rig.ok(&["stop", "green"]), "green: stopped\n");
+        let words = ["start", "--name", "few", "--filter-env", "W_*", "--", "sleep", "1000"];
+        let ran = finish(rig.command(&words).env("W_X", "1").spawn().unwrap(), &words);
+        assert_eq!(ran.code, Some(0));
+        let pid = rig.row("few").pid.unwrap();
+        let has = |pid: i32| {
+            let text = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+            String::from_utf8_lossy(&text).contains("W_X=1")
+        };
+        assert!(!has(pid) && !rig.ok(&["env", "few"]).contains("W_X"));
+        let app = r#"[{"name": "pm", "script": "sleep", "args": "1000", "filter_env": ["X"]}]"#;
+        write(rig, "p.json", app);
+        let words = ["start", "p.json"];
+        finish(rig.command(&words).env("W_X", "1").spawn().unwrap(), &words);
+        assert!(!has(rig.row("pm").pid.unwrap()));
+    });
+}

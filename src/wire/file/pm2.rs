@@ -74,6 +74,12 @@ fn text_of(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
+/// A time of PM2's: a number without a unit is milliseconds.
+pub fn in_milliseconds(text: String) -> String {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { text + "ms" } else { text }
+}
+
 /// Sets an option from what PM2 takes for it: a number may stand in quotes, and where there is a
 /// unit it is milliseconds.
 ///
@@ -293,7 +299,7 @@ impl App<'_, '_> {
             }
         }
         if let Some(delay) = self.app.remove("exp_backoff_restart_delay") {
-            let range = format!("{}ms..15s", text_of(&delay));
+            let range = format!("{}..15s", in_milliseconds(text_of(&delay)));
             spec.policy.restart_delay = Delay::parse(&range)
                 .map_err(|reason| self.reader.wrong("exp_backoff_restart_delay", &reason))?;
         }
@@ -305,6 +311,16 @@ impl App<'_, '_> {
         }
         if self.is("time") {
             self.app.entry("log_date_format").or_insert("YYYY-MM-DDTHH:mm:ss:".into());
+        }
+        if let Some(filter) = self.app.get_mut("filter_env") {
+            // Parts of names, or all of them.
+            let part = |part: &Value| Value::from(format!("*{}*", text_of(part)));
+            *filter = match &*filter {
+                Value::Bool(true) => "*".into(),
+                Value::Array(parts) => parts.iter().map(part).collect(),
+                Value::String(_) => part(filter),
+                other => other.clone(),
+            };
         }
         if self.app.get("treekill").is_some_and(|is| *is == false) {
             self.reader.warn("treekill: what it started ends with it, always");
