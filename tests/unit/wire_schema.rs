@@ -24,6 +24,7 @@ restart_delay    | "2s" "2s..1m"         | "2" 2 "..1m" null                    
 stop_signal      | "TERM" "SIGINT" 15    | true null []                              | "NONE" 99
 stop_reach       | "tree" "leader"       | "all" 1 null                              |
 stop_timeout     | "5s" "1d"             | 5 "5" null                                |
+escapees         | "kill" "keep"         | "all" true null                           |
 look_alike       | "refuse" "ignore"     | "kill" false                              |
 critical         | true false            | "true" 1 null                             |
 stop_exit_codes  | [] 0 [0, 143] "0,143" | 256 -1 [true] {} "x"                      | "999"
