@@ -11,7 +11,7 @@ use crate::service::options::text_of;
 use crate::service::spec::join;
 use crate::service::units::{Span, human_uptime};
 use crate::sys::listeners::listeners;
-use crate::wire::{Info, Process, Reply, Request, Row, Status, Why};
+use crate::wire::{Asked, Dependency, Info, Process, Reply, Request, Row, Status, Why};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -134,7 +134,8 @@ fn advice(told: &Told) -> Vec<String> {
 }
 
 fn screen(told: &Told) -> String {
-    let Why { info, since, for_ms, halted, deaths, waits_for, .. } = &told.why;
+    let Why { info, since, for_ms, halted, deaths, waits_for, dependency, probe, by_cron, .. } =
+        &told.why;
     let Info { row, done, note, failed_restarts, policy, .. } = info;
     let mut head = format!("{}: {}", row.name, row.status.word());
     if row.status == Status::Online {
@@ -152,7 +153,17 @@ fn screen(told: &Told) -> String {
     };
     let mut lines = vec![head];
     lines.extend(reason.map(|reason| format!("why: {reason}")));
-    lines.extend(row.next_at.iter().map(|at| format!("next start: {at}")));
+    let by = if *by_cron { ", by its schedule" } else { "" };
+    lines.extend(row.next_at.iter().map(|at| format!("next start: {at}{by}")));
+    lines.extend(dependency.iter().map(|Dependency { name, status, why }| {
+        let status = status.map_or("no such service", Status::word);
+        let why = why.as_ref().map_or(String::new(), |why| format!(": {why}"));
+        format!("waits for {name} ({status}{why})")
+    }));
+    lines.extend(probe.iter().map(|Asked { question, probe, answer }| {
+        let answer = answer.as_deref().unwrap_or("no answer yet");
+        format!("asked ({question}): {probe}: {answer}")
+    }));
     lines.extend(waits_for.iter().map(|Process { pid, command, is_sure }| {
         let sure = if *is_sure { "" } else { ", which may be of it" };
         format!("waits for pid {pid}{sure}: {command}")

@@ -479,7 +479,7 @@ impl<K: Kernel> Daemon<K> {
             None => {
                 let keep = spec.policy.escapees == Escapees::Keep;
                 self.trees.launch(&mut cx, id, generation, &plan, keep).map_err(fork)?;
-                self.monitors.listen_to(id, channel.map(|(ours, ..)| ours));
+                self.monitors.checks.listen_to(id, channel.map(|(ours, ..)| ours));
                 Ok(None)
             }
             Some(_) => self.trees.launch_beside(&mut cx, id, &plan).map(Some).map_err(fork),

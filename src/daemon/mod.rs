@@ -201,7 +201,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// Looks what has become of a question to a service.
     pub(crate) fn question(&mut self, question: Question, id: Id) {
-        self.with_monitors(id, |monitors, cx, _| monitors.look(cx, question, id));
+        self.with_monitors(id, |monitors, cx, _| monitors.checks.look(cx, question, id));
     }
 
     /// The monitors, with what they look with, and a service, if there is one of this id.

@@ -376,8 +376,37 @@ pub struct Why {
     pub deaths: Vec<LastExit>,
     /// What of its last incarnation lives, and keeps the next one from starting.
     pub waits_for: Vec<Process>,
+    /// The service that it waits for before it starts.
+    #[serde(default)]
+    pub dependency: Option<Dependency>,
+    /// What it is asked before it is ready, or does not answer well while it is.
+    #[serde(default)]
+    pub probe: Option<Asked>,
+    /// What is next is by its schedule.
+    #[serde(default)]
+    pub by_cron: bool,
     /// PORT of its environment.
     pub port: Option<u16>,
+}
+
+/// A service that another one waits for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Dependency {
+    pub name: String,
+    /// None: there is no such service.
+    pub status: Option<Status>,
+    pub why: Option<String>,
+}
+
+/// What a service is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Asked {
+    /// `ready` or `health`.
+    pub question: String,
+    /// As the option says it.
+    pub probe: String,
+    /// None: there was none yet, or a good one.
+    pub answer: Option<String>,
 }
 
 /// A process, and what it runs.

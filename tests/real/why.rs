@@ -62,6 +62,36 @@ fn who_has_the_port_is_told() {
 }
 
 #[test]
+fn the_probe_the_dependency_and_the_schedule_that_it_waits_for_are_told() {
+    isolated(here!(), |rig| {
+        let probe = "cmd:test -e ok || exit 7";
+        rig.start_with("db", &["--ready", probe], "sleep");
+        rig.until("an answer", || {
+            let (text, json) = why(rig, "db");
+            let expected = "\nasked (ready): cmd:test -e ok || exit 7: exit 7\n";
+            let is_told = json["probe"]["answer"] == "exit 7" && json["probe"]["probe"] == probe;
+            (is_told && text.contains(expected)).then_some(())
+        });
+        let mut start = rig.spawn(&["start", "--name", "web", "--depends-on", "db", "sleep 99"]);
+        rig.until("web", || rig.rows().into_iter().find(|row| row.name == "web"));
+        let json = rig.until("the dependency", || {
+            let (text, json) = why(rig, "web");
+            text.contains("\nwaits for db (online: not ready: exit 7)\n").then_some(json)
+        });
+        assert_eq!((&json["dependency"]["name"], &json["by_cron"]), (&"db".into(), &false.into()));
+        std::fs::write(rig.dir.join("ok"), "").unwrap();
+        assert!(start.wait().unwrap().success());
+        assert!(why(rig, "db").1["probe"].is_null());
+        let job = ["start", "--name", "job", "--restart", "never", "--cron", "@yearly", "true"];
+        rig.ok(&job);
+        rig.until_status("job", "stopped");
+        let (text, json) = why(rig, "job");
+        assert!(text.contains("-01-01T") && text.contains(", by its schedule\n"), "{text}");
+        assert_eq!(json["by_cron"], true);
+    });
+}
+
+#[test]
 fn what_keeps_the_next_one_from_starting_is_named() {
     isolated(here!(), |rig| {
         let script = "trap '' TERM; sleep 1234 & echo $! >pid; wait";

@@ -71,7 +71,7 @@ impl Question {
 
 /// All open questions.
 #[derive(Debug, Default)]
-pub(super) struct Checker {
+pub(crate) struct Checker {
     open: VecMap<(Id, Question), Box<Check>>,
     /// Of those that live.
     channels: VecMap<Id, Channel>,
@@ -111,11 +111,21 @@ impl Checker {
         }
     }
 
-    pub(super) fn listen_to(&mut self, id: Id, channel: Option<Channel>) {
+    /// The next incarnation of a service may say over this that it is ready.
+    pub(crate) fn listen_to(&mut self, id: Id, channel: Option<Channel>) {
         match channel {
             Some(channel) => drop(self.channels.insert(id, channel)),
             None => drop(self.channels.remove(&id)),
         }
+    }
+
+    /// What a service is asked that has not answered well: the question, the probe, the answer.
+    pub(crate) fn unanswered(&self, id: Id) -> Option<(Question, &Sign, &str)> {
+        let open = |question| Some((question, self.open.get(&(id, question))?));
+        let (question, check) = open(Question::Ready)
+            .or_else(|| open(Question::Health).filter(|(_, check)| !check.last.is_empty()))?;
+        let answer = check.last.split_once(": ").map_or("", |(_, answer)| answer);
+        Some((question, &check.sign, answer))
     }
 
     fn close(&mut self, cx: &mut Cx<'_>, (id, question): (Id, Question)) {
@@ -126,7 +136,8 @@ impl Checker {
         }
     }
 
-    pub(super) fn look(&mut self, cx: &mut Cx<'_>, question: Question, id: Id) {
+    /// A timer is due, or a descriptor ready, of this question to this service.
+    pub(crate) fn look(&mut self, cx: &mut Cx<'_>, question: Question, id: Id) {
         let channel = self.channels.get_mut(&id).filter(|_| question == Question::Ready);
         // Whoever goes on talking is heard, and nothing comes of it.
         let heard = channel.map(|channel| channel.hear(cx, question.token(id)));
@@ -143,7 +154,8 @@ impl Checker {
         cx.timers.set(question.timer(id), (at != Time::MAX).then_some(at));
     }
 
-    pub(super) fn probed(&mut self, cx: &mut Cx<'_>, question: Question, id: Id, exit: Exit) {
+    /// What became of a line that was run for a question.
+    pub(crate) fn probed(&mut self, cx: &mut Cx<'_>, question: Question, id: Id, exit: Exit) {
         let Some(check) = self.open.get_mut(&(id, question)).filter(|check| check.asking) else {
             return;
         };
@@ -160,7 +172,8 @@ impl Checker {
         self.look(cx, question, id);
     }
 
-    pub(super) fn tell(&mut self, cx: &mut Cx<'_>, id: Id, told: Told) {
+    /// A service has said something of itself.
+    pub(crate) fn tell(&mut self, cx: &mut Cx<'_>, id: Id, told: Told) {
         for question in [Question::Ready, Question::Health] {
             let Some(check) = self.open.get_mut(&(id, question)) else { continue };
             let is_told = check.sign == Sign::Notify;

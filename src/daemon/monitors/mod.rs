@@ -17,7 +17,6 @@ pub(crate) use checks::Told;
 
 use super::service::Service;
 use super::vecmap::VecMap;
-use crate::process::Exit;
 use crate::service::spec::Id;
 use advice::Advised;
 use checks::Checker;
@@ -32,7 +31,7 @@ pub(crate) struct Monitors {
     pub(crate) crons: Crons,
     pub(crate) memory: Memory,
     pub(crate) watches: Watches,
-    checks: Checker,
+    pub(crate) checks: Checker,
     /// What services said of themselves last, and which incarnation it was.
     pub(crate) said: VecMap<Id, (u64, Box<str>)>,
 }
@@ -44,26 +43,6 @@ impl Monitors {
         self.crons.follow(cx, of);
         self.memory.follow(cx, of);
         self.watches.follow(cx, of);
-    }
-
-    /// The next incarnation of a service may say over this that it is ready.
-    pub(crate) fn listen_to(&mut self, id: Id, channel: Option<Channel>) {
-        self.checks.listen_to(id, channel);
-    }
-
-    /// A timer is due, or a descriptor ready, of this question to this service.
-    pub(crate) fn look(&mut self, cx: &mut Cx<'_>, question: Question, id: Id) {
-        self.checks.look(cx, question, id);
-    }
-
-    /// What became of a line that was run for a question.
-    pub(crate) fn probed(&mut self, cx: &mut Cx<'_>, question: Question, id: Id, exit: Exit) {
-        self.checks.probed(cx, question, id, exit);
-    }
-
-    /// A service has said something of itself.
-    pub(crate) fn tell(&mut self, cx: &mut Cx<'_>, id: Id, told: Told) {
-        self.checks.tell(cx, id, told);
     }
 
     /// A service is no more.

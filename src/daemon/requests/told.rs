@@ -27,7 +27,7 @@ impl<K: Kernel> Daemon<K> {
         match self.spawn(id, generation, Some(&words)) {
             Ok(Some(pid)) => drop(self.launches.probes.insert(pid, (id, generation, question))),
             _ => self.with_monitors(id, |monitors, cx, _| {
-                monitors.probed(cx, question, id, Exit::Unknown);
+                monitors.checks.probed(cx, question, id, Exit::Unknown);
             }),
         }
     }
@@ -35,7 +35,9 @@ impl<K: Kernel> Daemon<K> {
     pub(in crate::daemon) fn probed(&mut self, pid: Pid, exit: Exit) {
         let Some((id, generation, question)) = self.launches.probes.remove(&pid) else { return };
         if self.services.get(id).is_some_and(|service| service.generation == generation.0) {
-            self.with_monitors(id, |monitors, cx, _| monitors.probed(cx, question, id, exit));
+            self.with_monitors(id, |monitors, cx, _| {
+                monitors.checks.probed(cx, question, id, exit)
+            });
         }
     }
 
@@ -84,7 +86,7 @@ impl<K: Kernel> Daemon<K> {
             if told == Told::Ready && self.monitors.said.get(&id).is_some_and(is_reloading) {
                 self.monitors.said.remove(&id);
             }
-            self.with_monitors(id, |monitors, cx, _| monitors.tell(cx, id, told));
+            self.with_monitors(id, |monitors, cx, _| monitors.checks.tell(cx, id, told));
         }
         if let Some(said) = said {
             self.monitors.said.insert(id, (generation, said.into()));

@@ -6,7 +6,7 @@ use crate::process::stat::parse_cmdline;
 use crate::service::spec::{Id, join};
 use crate::service::time::rfc3339;
 use crate::sys::Kernel;
-use crate::wire::{Failure, Process, Reply, Status, Why};
+use crate::wire::{Asked, Dependency, Failure, Process, Reply, Status, Why};
 
 impl<K: Kernel> Daemon<K> {
     pub(super) fn whys(&mut self, target: &str) -> Result<Reply, Failure> {
@@ -16,6 +16,12 @@ impl<K: Kernel> Daemon<K> {
 
     fn why(&mut self, id: Id) -> Option<Why> {
         let info = self.info(id)?;
+        let by_cron = info.row.status != Status::Waiting;
+        let probe = self.monitors.checks.unanswered(id).map(|(question, probe, answer)| Asked {
+            question: format!("{question:?}").to_lowercase(),
+            probe: probe.to_string(),
+            answer: Some(answer.to_owned()).filter(|answer| !answer.is_empty()),
+        });
         let is_stopping = info.row.status == Status::Stopping;
         let (ours, unsure) = if is_stopping { self.trees.members(id) } else { Default::default() };
         let of_it = ours.into_iter().map(|pid| (pid, true));
@@ -38,8 +44,22 @@ impl<K: Kernel> Daemon<K> {
             halted: service.halted,
             deaths: deaths.iter().map(Death::told).collect(),
             waits_for,
+            dependency: self.dependency(service),
+            probe,
+            by_cron: by_cron && self.monitors.crons.next(id).is_some(),
             port: port.and_then(|(_, value)| value.parse().ok()),
         })
+    }
+
+    /// The service that one waits for before it is launched, and where that stands.
+    fn dependency(&self, service: &Service) -> Option<Dependency> {
+        let Some(it) = self.services.get(service.waits_for?) else {
+            let names = &service.definition.spec.checks.depends_on;
+            let name = names.iter().find(|name| self.services.named(name).is_none())?.clone();
+            return Some(Dependency { name, status: None, why: None });
+        };
+        let why = self.waits_for(it.id).or_else(|| it.why(self.now));
+        Some(Dependency { name: it.name().to_owned(), status: Some(it.status()), why })
     }
 }
 
