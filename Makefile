@@ -176,12 +176,14 @@ deb:
 picture: $(BUILT)
 	$(PYTHON) tests/package/picture.py "$(BIN)" tests/package/opm.svg
 
-# What the package promises, in a Debian root that a real systemd boots. Needs root; two minutes.
+# What the package promises, in a Debian root that a real systemd boots; and README, word for word,
+# in another one. Needs root; before each release: a minute, and a build's time.
 check-package: $(BUILT)
 	@mkdir -p "$(TARGET_DIR)"
 	@one=$$(sh tests/package/deb.sh "$(TARGET_DIR)" BIN="$(abspath $(BIN))") && \
 		two=$$(REVISION=2 sh tests/package/deb.sh "$(TARGET_DIR)" BIN="$(abspath $(BIN))") && \
-		sh tests/package/check.sh "$$one" "$$two"
+		tarball=$$(sh tests/package/dist.sh opm-$(VERSION) "$(TARGET_DIR)") && \
+		sh tests/package/check.sh "$$one" "$$two" "$$tarball"
 
 clean:
 	$(CARGO) clean

@@ -1,9 +1,10 @@
 #!/bin/sh
-# check.sh DEB NEXT-DEB: what the package promises, in a fresh Debian root that a real systemd
-# boots: installed, a daemon of a shell taken over, reloaded, restarted, upgraded to NEXT-DEB,
-# rebooted, removed and purged, with one service that must keep its pid, and at the reboot must get
-# its stop signal. Needs root, debootstrap and systemd-nspawn; about two minutes. BASE=DIR: a root
-# to copy, instead of debootstrap's.
+# check.sh DEB NEXT-DEB TARBALL: what the package promises, in a fresh Debian root that a real
+# systemd boots: installed, a daemon of a shell taken over, reloaded, restarted, upgraded to
+# NEXT-DEB, rebooted, removed and purged, with one service that must keep its pid, and at the reboot
+# must get its stop signal. Then README, word for word, in another root (readme.py), which builds
+# TARBALL. Needs root, debootstrap and systemd-nspawn; half a minute, and what a build takes. BASE=DIR:
+# a root to copy, instead of debootstrap's.
 set -eu
 [ "$(id -u)" -eq 0 ] || { echo 'check-package: boots a system, so it needs root' >&2; exit 1; }
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/opm-package-XXXXXX")
@@ -25,6 +26,7 @@ else
         exit 1
     }
 fi
+cp -a "$root" "$work/stranger"
 cp "$1" "$root/root/opm.deb"
 cp "$2" "$root/root/next.deb"
 cat >"$root/root/service" <<'END'
@@ -109,3 +111,4 @@ if ! grep -qx 'all of it holds' "$root/root/said"; then
     exit 1
 fi
 echo 'check-package: installed, taken over, upgraded, rebooted, removed: all of it holds'
+python3 "$(dirname "$0")/readme.py" "$3" "$work/stranger"
