@@ -41,7 +41,7 @@ pub(crate) fn parse(
     let about = [Some(entry.name), sub].into_iter().flatten().collect::<Vec<_>>().join(" ");
     command.try_get_matches_from_mut(words).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp => Ok(help_of(&mut command, &error)),
-        _ => Err(one_line(&about, &error)),
+        _ => Err(one_line(&about, &command, &error)),
     })
 }
 
@@ -54,8 +54,8 @@ fn help_of(command: &mut Command, error: &clap::Error) -> String {
     }
 }
 
-/// clap's error as one line of ours; `about` is the command.
-fn one_line(about: &str, error: &clap::Error) -> Failure {
+/// clap's error as one line of ours; `about` is what `command` is called, or one below it.
+fn one_line(about: &str, command: &Command, error: &clap::Error) -> Failure {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
@@ -107,7 +107,25 @@ fn one_line(about: &str, error: &clap::Error) -> Failure {
         }
         _ => first_line(&error.to_string()),
     };
-    Failure::usage(format!("{reason} (try 'opm {about} --help')"))
+    let near = match error.kind() {
+        ErrorKind::UnknownArgument => near_option(about, command, &arg),
+        ErrorKind::InvalidSubcommand => {
+            let word = context(ContextKind::InvalidSubcommand).unwrap_or_default();
+            near(&word, command.get_subcommands().map(Command::get_name)).map(ToOwned::to_owned)
+        }
+        _ => None,
+    };
+    Failure::usage(match near {
+        Some(near) => format!("{reason} (did you mean '{near}'?)"),
+        None => format!("{reason} (try 'opm {about} --help')"),
+    })
+}
+
+fn near_option(about: &str, command: &Command, arg: &str) -> Option<String> {
+    let sub = about.split(' ').nth(1).and_then(|word| command.find_subcommand(word));
+    let options = sub.unwrap_or(command).get_arguments().filter(|option| !option.is_hide_set());
+    let names = options.filter_map(clap::Arg::get_long);
+    near(arg.strip_prefix("--")?, names).map(|name| format!("--{name}"))
 }
 
 fn first_line(text: &str) -> String {
@@ -141,9 +159,12 @@ pub(crate) fn same_elsewhere(word: &str) -> Option<&'static str> {
 /// The command or alias that is written most like `word`, if one is near.
 pub(crate) fn nearest(word: &str) -> Option<&'static str> {
     let names = ENTRIES.iter().flat_map(|entry| [&[entry.name], entry.aliases].concat());
-    let near = |name: &&'static str| distance(word, name);
-    let most = if word.chars().count() < 4 { 1 } else { 2 };
-    names.min_by_key(near).filter(|name| distance(word, name) <= most)
+    near(word, names)
+}
+
+fn near<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let most = if word.chars().count() < 6 { 1 } else { 2 };
+    names.min_by_key(|name| distance(word, name)).filter(|name| distance(word, name) <= most)
 }
 
 /// How many letters must be put in, left out, changed or swapped with the next.
