@@ -328,8 +328,8 @@ impl<K: Kernel> Daemon<K> {
         let policy = service.definition.spec.policy;
         service.machine = Machine::resume(policy, goal, deaths, restarts, past, self.now);
         service.pid = tree.leader.pid;
-        service.generation = service.generation.max(generation.0);
-        service.emptied = service.emptied.min(generation.0.saturating_sub(1));
+        service.record.generation = service.record.generation.max(generation.0);
+        service.record.emptied = service.record.emptied.min(generation.0.saturating_sub(1));
         service.note_announced();
         let signature = Signature {
             generation: generation.0,

@@ -48,7 +48,7 @@ impl<K: Kernel> Daemon<K> {
 
     pub(crate) fn emit_exit(&mut self, id: Id, generation: Generation, pid: Pid, exit: Exit) {
         let Some(service) = self.services.get(id) else { return };
-        let by = service.by_opm.then(|| BY_OPM.to_owned());
+        let by = service.record.by_opm.then(|| BY_OPM.to_owned());
         let oom = service.last_death().is_some_and(|death| death.oom);
         let why = service.advised.as_deref().or(service.note.as_deref()).map(str::to_owned);
         self.emit(id, generation, "exited", |event| {
@@ -69,7 +69,7 @@ impl<K: Kernel> Daemon<K> {
 
     pub(crate) fn emit_status(&mut self, id: Id, status: Status) {
         let Some(service) = self.services.get(id) else { return };
-        let generation = Generation(service.generation);
+        let generation = Generation(service.record.generation);
         let reason = match status {
             Status::Waiting | Status::Errored => service.outlook(self.now),
             Status::Stopped => None,

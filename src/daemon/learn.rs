@@ -115,7 +115,7 @@ impl<K: Kernel> Daemon<K> {
     /// Nothing of this generation lives, or ever did.
     fn emptied(&mut self, id: Id, generation: Generation) {
         if let Some(service) = self.services.get_mut(id) {
-            service.emptied = service.emptied.max(generation.0);
+            service.record.emptied = service.record.emptied.max(generation.0);
             self.logs.pump.note_ended(&service.definition.spec.name, true);
             // Before its end is on record: else the next daemon would take that for a lost one.
             if service.machine.policy().escapees == Escapees::Keep {
@@ -130,7 +130,7 @@ impl<K: Kernel> Daemon<K> {
     fn launch_failed(&mut self, id: Id, generation: Generation, stage: Stage, errno: Errno) {
         self.note_failure(id, stage, errno);
         let Some(service) = self.services.get_mut(id) else { return };
-        service.emptied = service.emptied.max(generation.0);
+        service.record.emptied = service.record.emptied.max(generation.0);
         let crowded = matches!(
             errno,
             Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC | Errno::DQUOT
@@ -168,17 +168,17 @@ impl<K: Kernel> Daemon<K> {
         }
         match input {
             Input::Stop => {
-                (service.halted, service.advised, service.note) = (true, None, None);
+                (service.record.halted, service.advised, service.note) = (true, None, None);
             }
             Input::Start | Input::Restart => {
-                (service.halted, service.advised) = (false, None);
+                (service.record.halted, service.advised) = (false, None);
                 self.launches.stops.remove(&id);
             }
             Input::Tick | Input::News(..) => {}
         }
         service.machine.step(self.now, input, &mut self.ledger.sequence, &mut actions);
         if service.machine.restarts() > restarts {
-            service.restarted_at = self.kernel.wall();
+            service.record.restarted_at = self.kernel.wall();
         }
         let by_exec = service.definition.spec.checks.ready.0 == Sign::Exec;
         let policy = service.machine.policy();
@@ -192,7 +192,7 @@ impl<K: Kernel> Daemon<K> {
             match action {
                 Action::Spawn(generation) => {
                     if let Some(service) = self.services.get_mut(id) {
-                        service.generation = generation.0;
+                        service.record.generation = generation.0;
                     }
                     self.launches.queue.push_back((id, generation));
                 }
@@ -264,7 +264,7 @@ impl<K: Kernel> Daemon<K> {
         let Some(service) = self.services.get_mut(id) else { return };
         // What is being removed, too, is no longer asked.
         let is_end = matches!(advice, Advice::EndProbe(_));
-        if !is_end && (service.generation != generation.0 || service.removing) {
+        if !is_end && (service.record.generation != generation.0 || service.removing) {
             return;
         }
         match advice {
@@ -277,7 +277,7 @@ impl<K: Kernel> Daemon<K> {
             }
             Advice::Start(why) => {
                 let has_ended = matches!(service.status(), Status::Stopped | Status::Errored);
-                if has_ended && (!service.halted || mutant("heed_advice")) {
+                if has_ended && (!service.record.halted || mutant("heed_advice")) {
                     self.feed(id, Input::Start);
                     self.note_advised(id, why);
                 }
@@ -412,7 +412,9 @@ impl<K: Kernel> Daemon<K> {
             self.launches.write_preload(&mut self.kernel, &service.definition.spec);
         }
         self.spawn(id, generation, None)?;
-        self.services.get_mut(id).into_iter().for_each(|it| it.started_at = state.started_at);
+        if let Some(service) = self.services.get_mut(id) {
+            service.record.started_at = state.started_at;
+        }
         Ok(())
     }
 

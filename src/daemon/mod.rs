@@ -180,7 +180,7 @@ impl<K: Kernel> Daemon<K> {
             self.with_trees(|trees, cx| trees.note_departure(cx, pid, None));
         }
         for (id, text) in std::mem::take(&mut self.logs.news) {
-            let generation = self.services.get(id).map_or(0, |service| service.generation);
+            let generation = self.services.get(id).map_or(0, |service| service.record.generation);
             self.emit(id, Generation(generation), "log", |event| event.reason = Some(text));
         }
     }
@@ -250,7 +250,7 @@ impl<K: Kernel> Daemon<K> {
     fn measure(&mut self, id: Id) {
         let Some(most) = self.monitors.memory.most(id) else { return };
         let used = self.usage(id).unwrap_or_default();
-        let page = self.kernel.page_size();
+        let page = rustix::param::page_size() as u64;
         let mut bytes = used.pages * page;
         if bytes > most.0 {
             let kernel = &mut self.kernel;

@@ -31,22 +31,11 @@ pub(crate) fn exit_parts(exit: Option<Exit>) -> (Option<i32>, Option<String>) {
 pub struct Service {
     pub id: Id,
     pub definition: Definition,
-    /// Its line in the store.
-    pub line: u64,
+    /// What of it is on record, but for what its machine knows: see [`Service::state`].
+    pub record: State,
     pub machine: Machine,
     /// The leader of the newest incarnation that exec'd.
     pub pid: Pid,
-    /// The highest generation of which the kernel confirmed that nothing lives.
-    pub emptied: u64,
-    /// The highest generation given to it.
-    pub generation: u64,
-    /// Unix milliseconds; 0 if never.
-    pub started_at: u64,
-    pub exited_at: u64,
-    pub restarted_at: u64,
-    pub exit: Option<Exit>,
-    /// That was our SIGKILL.
-    pub by_opm: bool,
     /// The last deaths that this daemon saw, the newest last.
     pub past: Vec<Death>,
     /// Why a monitor has the next incarnation started.
@@ -57,8 +46,6 @@ pub struct Service {
     pub removing: bool,
     /// Its first exec is not yet confirmed and nobody wants it kept if that fails.
     pub provisional: bool,
-    /// An operator stopped it, and has not started it since.
-    pub halted: bool,
     /// Why its last launch failed, if it did.
     pub launch_error: Option<Errno>,
     /// Why it is where it is.
@@ -120,22 +107,14 @@ impl Service {
         let mut service = Self {
             id,
             definition,
-            line,
+            record: State { definition: line, ..State::default() },
             machine,
             pid: 0,
-            emptied: 0,
-            generation: 0,
-            started_at: 0,
-            exited_at: 0,
-            restarted_at: 0,
-            exit: None,
-            by_opm: false,
             past: Vec::new(),
             advised: None,
             killed: None,
             removing: false,
             provisional: false,
-            halted: false,
             launch_error: None,
             note: None,
             sample: None,
@@ -148,16 +127,17 @@ impl Service {
 
     /// Takes note of a death.
     pub(crate) fn died(&mut self, death: Death) {
-        (self.exit, self.by_opm, self.exited_at) = (Some(death.exit), death.by_opm, death.at);
+        let Death { at, exit, by_opm, .. } = death;
+        self.record = State { exit: Some(exit), by_opm, exited_at: at, ..self.record };
         self.past.drain(..(self.past.len() + 1).saturating_sub(DEATHS_MAX));
         self.past.push(death);
     }
 
     /// The newest one, also of before this daemon.
     pub(crate) fn last_death(&self) -> Option<Death> {
-        let (at, by_opm) = (self.exited_at, self.by_opm);
+        let (at, by_opm) = (self.record.exited_at, self.record.by_opm);
         let before = |exit| Death { at, exit, by_opm, oom: false, lived: None };
-        self.past.last().copied().or_else(|| self.exit.map(before))
+        self.past.last().copied().or_else(|| self.record.exit.map(before))
     }
 
     pub fn name(&self) -> &str {
@@ -184,23 +164,16 @@ impl Service {
 
     /// The daemon's half of its slot.
     pub fn state(&self) -> State {
+        let State { emptied, generation, .. } = self.record;
         State {
-            definition: self.line,
-            removed: false,
             goal_up: self.machine.goal() == Goal::Up,
             failed: matches!(self.machine.phase(), Phase::Failed(_)),
-            halted: self.halted,
             // What waits for another has not been given to anything yet.
-            generation: if self.waits_for.is_some() { self.emptied } else { self.generation },
-            emptied: self.emptied,
+            generation: if self.waits_for.is_some() { emptied } else { generation },
             restarts: self.machine.restarts(),
             deaths: self.machine.deaths(),
-            started_at: self.started_at,
-            exited_at: self.exited_at,
-            restarted_at: self.restarted_at,
-            exit: self.exit,
-            by_opm: self.by_opm,
             ready: self.machine.is_ready(),
+            ..self.record
         }
     }
 
@@ -218,12 +191,12 @@ impl Service {
 
     /// Whether it has ended, and its policy has it so: nobody stopped it, and it did its work.
     pub fn is_done(&self) -> bool {
-        let is_final = match self.exit.map(|exit| self.ending(exit)) {
+        let is_final = match self.record.exit.map(|exit| self.ending(exit)) {
             Some(Ending::Clean) => self.machine.policy().restart != Restart::Always,
             Some(Ending::Final) => true,
             Some(Ending::Failure) | None => false,
         };
-        self.status() == Status::Stopped && !self.halted && is_final
+        self.status() == Status::Stopped && !self.record.halted && is_final
     }
 
     /// Whether something of it lives, or is launched already.
@@ -235,7 +208,7 @@ impl Service {
     /// and that is done.
     pub(crate) fn unless_ready_for_others(&self) -> Option<Id> {
         let Spec { policy, checks, .. } = &self.definition.spec;
-        let is_over = self.status() == Status::Stopped && !self.halted;
+        let is_over = self.status() == Status::Stopped && !self.record.halted;
         let is_job = policy.restart == Restart::Never && checks.ready.0 == Sign::Exec;
         let is_done = is_over && policy.restart != Restart::Always;
         let is_ready = is_done || self.machine.is_ready() && !is_job;
@@ -244,7 +217,7 @@ impl Service {
 
     /// What had to be killed of its newest incarnation, in parentheses, or nothing.
     pub(crate) fn kill_words(&self) -> String {
-        let killed = self.killed.filter(|killed| killed.generation.0 == self.generation);
+        let killed = self.killed.filter(|killed| killed.generation.0 == self.record.generation);
         killed.map_or(String::new(), |killed| format!(" ({killed})"))
     }
 
@@ -258,7 +231,7 @@ impl Service {
         let is_down = match self.machine.phase() {
             Phase::Up { ready: true, .. } => return None,
             Phase::Up { .. } => return self.reason().or_else(|| Some("not ready".to_owned())),
-            Phase::Down(_) if self.halted => return None,
+            Phase::Down(_) if self.record.halted => return None,
             Phase::Down(_) if self.is_done() => return Some("has done its work".to_owned()),
             Phase::Cooldown { .. } | Phase::Failed(_) => self.note.is_none(),
             Phase::Down(_)
@@ -266,7 +239,7 @@ impl Service {
             | Phase::Lingering { .. }
             | Phase::Stopping { .. } => false,
         };
-        let exit = self.exit.filter(|_| is_down).map(|exit| match exit_parts(Some(exit)) {
+        let exit = self.record.exit.filter(|_| is_down).map(|exit| match exit_parts(Some(exit)) {
             (Some(code), _) => format!("exit {code}, "),
             (None, Some(signal)) => format!("signal {signal}, "),
             (None, None) => "exit unknown, ".to_owned(),

@@ -18,12 +18,12 @@ impl End {
     /// None: it lives, or will again by itself; or an operator stopped it, who may start it again.
     pub(super) fn of(service: &Service) -> Option<Self> {
         let care = &service.definition.spec.care;
-        if !service.halted && (care.cron.is_some() || !care.watch.is_empty()) {
+        if !service.record.halted && (care.cron.is_some() || !care.watch.is_empty()) {
             return None;
         }
         let code = match service.status() {
             Status::Errored => exit_code(service).max(1),
-            Status::Stopped if !service.halted => exit_code(service),
+            Status::Stopped if !service.record.halted => exit_code(service),
             _ => return None,
         };
         Some(Self { code, why: service.reason() })
@@ -42,7 +42,7 @@ fn exit_code(service: &Service) -> u8 {
     match service.launch_error {
         Some(Errno::NOENT) => 127,
         Some(_) => 126,
-        None => service.exit.map_or(1, Exit::code),
+        None => service.record.exit.map_or(1, Exit::code),
     }
 }
 

@@ -9,7 +9,7 @@ use super::sockets::{self, Sockets};
 use super::token::Token;
 use super::{
     Child, Errno, Features, Kernel, Launch, Mode, Orders, Plan, Reach, Result, Stage, Wake, Who,
-    guarded, limits, memory, namespace, own_pid, pidfd, procfs, raw, spawn,
+    guarded, memory, namespace, own_pid, pidfd, procfs, raw, spawn,
 };
 use crate::process::stat::Stat;
 use crate::process::{Exit, Identity, Namespace, Pid};
@@ -135,18 +135,10 @@ impl Kernel for Linux {
         procfs::own_memory()
     }
 
-    fn open_files_max(&self) -> u64 {
-        limits::open_files()
-    }
-
     fn own_program(&self) -> Result<String> {
         let path = procfs::link("/proc/self/exe")?;
         // The kernel's word for a file that has been replaced.
         Ok(path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned())
-    }
-
-    fn page_size(&self) -> u64 {
-        rustix::param::page_size() as u64
     }
 
     fn is_alone_in_cgroup(&mut self) -> bool {

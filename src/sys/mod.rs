@@ -249,16 +249,9 @@ pub trait Kernel {
     fn own_memory(&self) -> u64 {
         0
     }
-    /// Most descriptors that this process may have.
-    fn open_files_max(&self) -> u64 {
-        u64::MAX
-    }
     /// The path of the program that this process runs, also if the file was replaced.
     fn own_program(&self) -> Result<String> {
         Err(Errno::NOSYS)
-    }
-    fn page_size(&self) -> u64 {
-        4096
     }
     /// Whether our cgroup is known to hold no process of another PID namespace.
     fn is_alone_in_cgroup(&mut self) -> bool {

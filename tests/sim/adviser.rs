@@ -15,7 +15,7 @@ impl Sim {
             return None;
         }
         let daemon = self.daemon.as_ref()?;
-        let known: Vec<_> = daemon.all_services().map(|s| (s.id, s.generation)).collect();
+        let known: Vec<_> = daemon.all_services().map(|s| (s.id, s.record.generation)).collect();
         if known.is_empty() {
             return None;
         }

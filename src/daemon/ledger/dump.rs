@@ -50,7 +50,7 @@ fn dump(wall: u64, services: &Services) -> Dump {
             environments.len() - 1
         });
         let up = service.machine.goal() == Goal::Up;
-        let (id, halted) = (service.id, service.halted);
+        let (id, halted) = (service.id, service.record.halted);
         Saved { id, up, halted, environment, spec: service.definition.spec.clone() }
     });
     let services = services.collect();

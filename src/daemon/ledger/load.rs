@@ -172,18 +172,10 @@ impl<K: Kernel> Daemon<K> {
         let policy = definition.spec.policy;
         let machine = Machine::resume(policy, goal, state.deaths, state.restarts, past, self.now);
         let generation = state.generation.max(alive.map_or(0, |signed| signed.generation));
-        let service = Service {
-            pid: alive.map_or(0, |signature| signature.leader.pid),
-            emptied: if alive.is_some() { state.emptied } else { generation.max(state.emptied) },
-            generation,
-            started_at: state.started_at,
-            exited_at: state.exited_at,
-            restarted_at: state.restarted_at,
-            exit: state.exit,
-            by_opm: state.by_opm,
-            halted: state.halted,
-            ..Service::new(id, definition, line, machine)
-        };
+        let emptied = if alive.is_some() { state.emptied } else { generation.max(state.emptied) };
+        let record = State { definition: line, removed: false, emptied, generation, ..state };
+        let pid = alive.map_or(0, |signature| signature.leader.pid);
+        let service = Service { pid, record, ..Service::new(id, definition, line, machine) };
         // A full disk is said by `doctor`, and keeps the service from starting.
         self.ledger.reserve(&mut self.kernel, id).ok();
         let is_written = written == Some(service.state());

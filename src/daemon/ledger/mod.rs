@@ -176,7 +176,7 @@ impl<F: std::fmt::Debug> Ledger<F> {
             self.removed_slots.push((id, state));
         }
         // A full disk must not stop a removal: the journal has it already.
-        let removed = self.definitions.remove(kernel, service.line);
+        let removed = self.definitions.remove(kernel, service.record.definition);
         self.noted(definitions::FILE, removed).ok();
     }
 
@@ -202,7 +202,7 @@ impl<F: std::fmt::Debug> Ledger<F> {
             }
         }
         if self.definitions.wants_compaction() {
-            let lines = services.iter().map(|s| (s.line, s.id, &s.definition));
+            let lines = services.iter().map(|s| (s.record.definition, s.id, &s.definition));
             let compacted = self.definitions.compact(kernel, lines);
             self.noted(definitions::FILE, compacted).ok();
         }

@@ -49,6 +49,6 @@ pub(crate) struct Cx<'a> {
 impl Cx<'_> {
     /// Advises on the newest incarnation.
     pub(super) fn say(&mut self, of: &Service, advice: Advice) {
-        self.advice.push((of.id, Generation(of.generation), advice));
+        self.advice.push((of.id, Generation(of.record.generation), advice));
     }
 }

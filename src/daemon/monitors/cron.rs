@@ -51,7 +51,8 @@ impl Armed {
 impl Crons {
     pub(super) fn follow(&mut self, cx: &mut Cx<'_>, of: &Service) {
         let (wanted, lives) = (&of.definition.spec.care.cron, of.machine.generation());
-        let wanted = wanted.as_ref().filter(|_| !of.removing && (!of.halted || lives.is_some()));
+        let wanted =
+            wanted.as_ref().filter(|_| !of.removing && (!of.record.halted || lives.is_some()));
         let Some(armed) = self.armed.get_mut(&of.id) else {
             if let Some(cron) = wanted {
                 let zone = zone_of(cron, of);

@@ -81,20 +81,22 @@ impl Armed {
 impl Watches {
     pub(super) fn follow(&mut self, cx: &mut Cx<'_>, of: &Service) {
         let care = &of.definition.spec.care;
-        let is_over = of.removing || of.halted && !of.is_live();
+        let is_over = of.removing || of.record.halted && !of.is_live();
         let known = self.armed.get(&of.id).map(|armed| armed.generation);
-        if known.is_none() && care.watch.is_empty() || known == Some(of.generation) && !is_over {
+        if known.is_none() && care.watch.is_empty()
+            || known == Some(of.record.generation) && !is_over
+        {
             return;
         }
         self.forget(cx, of.id);
-        if is_over || care.watch.is_empty() || of.generation == 0 {
+        if is_over || care.watch.is_empty() || of.record.generation == 0 {
             return;
         }
         let log = &of.definition.spec.log;
         // With what becomes of them.
         let logs = log.log_out.iter().chain(&log.log_error).map(|path| format!("{path}*"));
         let mut armed = Box::new(Armed {
-            generation: of.generation,
+            generation: of.record.generation,
             files: None,
             cwd: of.definition.spec.cwd.clone(),
             home: cx.home.to_owned(),

@@ -24,7 +24,8 @@ impl<K: Kernel> Daemon<K> {
         let mut changed = Vec::new();
         for id in ids {
             let Some(service) = self.services.get(id) else { continue };
-            let (line, Definition { spec: old, base }) = (service.line, &service.definition);
+            let (line, Definition { spec: old, base }) =
+                (service.record.definition, &service.definition);
             let (name, lives) = (&old.name, service.is_live());
             let at = |text| Failure::usage(format!("{name}: {text}"));
             if service.removing {

@@ -86,7 +86,7 @@ impl<K: Kernel> Daemon<K> {
             }
             if existing == Existing::Replace {
                 let base = service.definition.base.clone();
-                replaced.push((service.line, service.id, Definition { spec, base }));
+                replaced.push((service.record.definition, service.id, Definition { spec, base }));
                 continue;
             }
             let differ = service.definition.spec.differences(&spec);
@@ -208,7 +208,7 @@ impl<K: Kernel> Daemon<K> {
                 bases.push(base.clone());
                 base
             });
-            changed.push((service.line, service.id, Definition { spec, base }));
+            changed.push((service.record.definition, service.id, Definition { spec, base }));
         }
         self.replace_definitions(changed)
     }
@@ -217,7 +217,7 @@ impl<K: Kernel> Daemon<K> {
         let policy = definition.spec.policy;
         let mut service = Service::new(id, definition, line, Machine::new(policy));
         // What its slot was used for before is past.
-        service.emptied = self.ledger.sequence.0;
+        service.record.emptied = self.ledger.sequence.0;
         let Some(tree) = self.trees.take_unrecorded(service.name()) else {
             return self.insert(service);
         };
@@ -225,8 +225,8 @@ impl<K: Kernel> Daemon<K> {
         let generation = tree.generation;
         let past = Past::Alive { generation, since: self.now, ready: true };
         service.machine = Machine::resume(policy, Goal::Up, 0, 0, past, self.now);
-        service.generation = generation.0;
-        service.emptied = generation.0.saturating_sub(1);
+        service.record.generation = generation.0;
+        service.record.emptied = generation.0.saturating_sub(1);
         service.note_announced();
         self.insert(service);
         self.trees.drain(id, tree);

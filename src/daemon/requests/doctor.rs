@@ -2,7 +2,7 @@
 use super::lookalike::{Candidates, Likeness};
 use crate::daemon::Daemon;
 use crate::process::Pid;
-use crate::sys::Kernel;
+use crate::sys::{Kernel, limits};
 use crate::wire::Finding;
 
 /// Descriptors of a daemon without services and orphans, about.
@@ -30,7 +30,7 @@ impl<K: Kernel> Daemon<K> {
             let advice = "services of this daemon bear one mark only";
             findings.add("note", "marks", "nested too deep".to_owned(), advice);
         }
-        let room = self.kernel.open_files_max();
+        let room = limits::open_files();
         let used = (self.services.len() + self.trees.count_orphans()) as u64 + OWN_FILES;
         let (level, advice) = match used * 2 > room {
             true => ("note", "raise the hard limit of open files (one for each service)"),

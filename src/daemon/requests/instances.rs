@@ -89,7 +89,7 @@ impl<K: Kernel> Daemon<K> {
     ) -> Result<(), Failure> {
         let Some(service) = self.services.get(first) else { return Ok(()) };
         let Definition { spec, base } = service.definition.clone();
-        let line = service.line;
+        let line = service.record.definition;
         let taken: BTreeSet<u32> = there.iter().map(|(number, _)| *number).collect();
         let free = (0..).filter(|number| !taken.contains(number));
         let fresh = free.take(wanted as usize - there.len());
@@ -155,7 +155,7 @@ impl<K: Kernel> Daemon<K> {
         pending.roll = others;
         for id in rest {
             let former = self.launches.former.get(&id).cloned();
-            let line = self.services.get(id).map(|service| service.line);
+            let line = self.services.get(id).map(|service| service.record.definition);
             let back = former.zip(line).map(|(former, line)| (line, id, former));
             let says = match back.map(|back| self.replace_definitions(vec![back])) {
                 None => "it goes on as it is".to_owned(),

@@ -190,7 +190,7 @@ impl<K: Kernel> Daemon<K> {
         candidates: &mut Candidates,
     ) -> Result<Vec<String>, Outcome> {
         let Some(service) = self.services.get(id) else { return Ok(Vec::new()) };
-        let (spec, generation) = (service.definition.spec.clone(), service.generation);
+        let (spec, generation) = (service.definition.spec.clone(), service.record.generation);
         self.check_spec(&spec, candidates).inspect_err(|outcome| {
             let reason = outcome.text.clone();
             self.emit(id, Generation(generation), "refused", |event| event.reason = Some(reason));

@@ -229,7 +229,7 @@ impl<K: Kernel> Daemon<K> {
         // One that is starting is not stopped for a restart: its exec is the fresh one.
         let fresh = u64::from(status == Status::Starting);
         let after = match input {
-            Input::Restart => Generation(service.generation.saturating_sub(fresh)),
+            Input::Restart => Generation(service.record.generation.saturating_sub(fresh)),
             _ => self.before_start(id),
         };
         if !service.is_live() {
@@ -252,8 +252,8 @@ impl<K: Kernel> Daemon<K> {
     /// The last incarnation that is not what a start asks for.
     fn before_start(&self, id: Id) -> Generation {
         let of = |service: &Service| match service.status() {
-            Status::Stopping => service.generation,
-            _ => service.emptied,
+            Status::Stopping => service.record.generation,
+            _ => service.record.emptied,
         };
         Generation(self.services.get(id).map_or(0, of))
     }
@@ -287,7 +287,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn condition_down(&self, id: Id) -> Condition {
-        Condition::Down(Generation(self.services.get(id).map_or(0, |s| s.generation)))
+        Condition::Down(Generation(self.services.get(id).map_or(0, |s| s.record.generation)))
     }
 
     fn remove(&mut self, client: ClientId, target: &str) -> Result<Pending, Failure> {

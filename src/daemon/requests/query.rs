@@ -96,7 +96,7 @@ impl<K: Kernel> Daemon<K> {
 
     fn row(&mut self, id: Id, used: Option<&Usage>) -> Option<Row> {
         let (now, wall) = (self.now, self.kernel.wall());
-        let page = self.kernel.page_size();
+        let page = rustix::param::page_size() as u64;
         let waits_for = self.waits_for(id);
         let service = self.services.get_mut(id)?;
         let phase = service.machine.phase();
@@ -141,7 +141,7 @@ impl<K: Kernel> Daemon<K> {
             memory_bytes: used.map(|used| used.pages * page),
             watching: self.monitors.watches.is_watching(id),
             processes: used.and_then(|used| u32::try_from(used.pids.len()).ok()),
-            generation: service.generation,
+            generation: service.record.generation,
             adopted,
             why: waits_for.or_else(|| service.why(now)).or_else(|| next.map(due)),
             ready: service.machine.is_ready(),
@@ -195,7 +195,7 @@ impl<K: Kernel> Daemon<K> {
         Some(Info {
             pids: used.map_or_else(Vec::new, |used| used.pids.into_iter().collect()),
             kept: self.trees.kept_of(id),
-            started_at: row.pid.and_then(|_| at(service.started_at)),
+            started_at: row.pid.and_then(|_| at(service.record.started_at)),
             last_exit: service
                 .last_death()
                 .map(|death| LastExit { lived_ms: None, ..death.told() }),
@@ -207,7 +207,7 @@ impl<K: Kernel> Daemon<K> {
             identity,
             memory_by,
             failed_restarts: service.machine.deaths(),
-            last_restart_at: at(service.restarted_at),
+            last_restart_at: at(service.record.restarted_at),
             env_keys,
             cgroup,
             done: service.is_done(),
@@ -245,7 +245,7 @@ impl<K: Kernel> Daemon<K> {
     /// What a service said of itself last.
     fn said(&self, service: &Service) -> Option<String> {
         let said = self.monitors.said.get(&service.id).filter(|_| service.is_live());
-        let said = said.filter(|(generation, _)| *generation == service.generation);
+        let said = said.filter(|(generation, _)| *generation == service.record.generation);
         said.map(|(_, text)| text.to_string()).filter(|text| !text.is_empty())
     }
 

@@ -53,7 +53,10 @@ impl<K: Kernel> Daemon<K> {
         }
         for (id, (is_up, halted)) in self.define(fresh)?.into_iter().zip(fresh_up) {
             up.extend(is_up.then_some(id));
-            self.services.get_mut(id).into_iter().for_each(|service| service.halted = halted);
+            self.services
+                .get_mut(id)
+                .into_iter()
+                .for_each(|service| service.record.halted = halted);
             self.ask(id, |monitors, cx, of| monitors.follow(cx, of));
         }
         let mut candidates = Candidates::new(force);

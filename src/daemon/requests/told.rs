@@ -34,7 +34,7 @@ impl<K: Kernel> Daemon<K> {
 
     pub(in crate::daemon) fn probed(&mut self, pid: Pid, exit: Exit) {
         let Some((id, generation, question)) = self.launches.probes.remove(&pid) else { return };
-        if self.services.get(id).is_some_and(|service| service.generation == generation.0) {
+        if self.services.get(id).is_some_and(|service| service.record.generation == generation.0) {
             self.with_monitors(id, |monitors, cx, _| {
                 monitors.checks.probed(cx, question, id, exit)
             });
@@ -61,7 +61,7 @@ impl<K: Kernel> Daemon<K> {
             self.gather(&[Wake::Launch(id)], false);
         }
         let Some(service) = self.services.get(id) else { return };
-        let (name, generation) = (service.name().to_owned(), service.generation);
+        let (name, generation) = (service.name().to_owned(), service.record.generation);
         let mut said = None;
         for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
             let told = match (key, value) {

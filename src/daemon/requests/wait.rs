@@ -306,16 +306,16 @@ impl<K: Kernel> Daemon<K> {
         match (condition, status) {
             (Condition::Up(after), _) => self.verdict_up(service, after),
             (Condition::Ready(after), _)
-                if service.machine.is_ready() && service.generation > after.0 =>
+                if service.machine.is_ready() && service.record.generation > after.0 =>
             {
                 say(&format!("ready (id {id}, pid {})", service.pid))
             }
             (Condition::Ready(after), Status::Stopped)
-                if service.generation > after.0 && service.is_done() =>
+                if service.record.generation > after.0 && service.is_done() =>
             {
                 say("has done its work")
             }
-            (Condition::Ready(after), _) if service.emptied > after.0 => why(),
+            (Condition::Ready(after), _) if service.record.emptied > after.0 => why(),
             (Condition::Ready(_), Status::Starting) => self.verdict_held(id),
             (Condition::Ready(_), Status::Errored | Status::Stopped) => why(),
             (Condition::Down(_) | Condition::Gone, _) if self.launches.stops.contains_key(&id) => {
@@ -324,7 +324,7 @@ impl<K: Kernel> Daemon<K> {
             (Condition::Down(_), Status::Stopped | Status::Errored) => {
                 say(&format!("stopped{}", service.kill_words()))
             }
-            (Condition::Down(of), _) if service.emptied >= of.0 && of.0 > 0 => {
+            (Condition::Down(of), _) if service.record.emptied >= of.0 && of.0 > 0 => {
                 say("stopped, and started again since")
             }
             // It was to be up again before the stop had begun.
@@ -351,9 +351,9 @@ impl<K: Kernel> Daemon<K> {
         let (id, name, status) = (service.id, service.name(), service.status());
         let is_new = service.machine.generation().is_some_and(|live| live > after);
         let has_exited = is_new && self.trees.get(id).is_some_and(|tree| tree.exit.is_some());
-        let has_ended = service.emptied > after.0 || has_exited;
+        let has_ended = service.record.emptied > after.0 || has_exited;
         let why = || self.waits_for(id).or_else(|| service.why(self.now));
-        if has_ended && !service.halted && service.launch_error.is_none() {
+        if has_ended && !service.record.halted && service.launch_error.is_none() {
             let why = why().unwrap_or_else(|| "it ended at once, and is started again".to_owned());
             return Some(done(format!("{name}: {} (id {id}): {why}", status.word())));
         }
@@ -367,7 +367,7 @@ impl<K: Kernel> Daemon<K> {
                     ..done(format!("{name}: online (id {id}, pid {})", service.pid))
                 })
             }
-            (Status::Waiting, _) if service.generation <= after.0 => None,
+            (Status::Waiting, _) if service.record.generation <= after.0 => None,
             (Status::Errored | Status::Stopped | Status::Waiting, _) => {
                 let why = why().unwrap_or_else(|| format!("it is {}", status.word()));
                 Some(failed(code::FAILED, format!("{name}: {why}")))

@@ -41,7 +41,7 @@ impl<K: Kernel> Daemon<K> {
             info,
             since: since.map(rfc3339),
             for_ms: since.map(|since| wall.saturating_sub(since)),
-            halted: service.halted,
+            halted: service.record.halted,
             deaths: deaths.iter().map(Death::told).collect(),
             waits_for,
             dependency: self.dependency(service),
@@ -67,8 +67,8 @@ impl<K: Kernel> Daemon<K> {
 /// there is on record when it was started, and when it ended.
 fn since(service: &Service) -> u64 {
     match (service.announced.at, service.status()) {
-        (0, Status::Online | Status::Starting) => service.started_at,
-        (0, _) => service.exited_at,
+        (0, Status::Online | Status::Starting) => service.record.started_at,
+        (0, _) => service.record.exited_at,
         (at, _) => at,
     }
 }

@@ -118,7 +118,7 @@ impl<K: Kernel> Daemon<K> {
     pub fn killing(&self) -> impl Iterator<Item = (u64, &str)> {
         let killed = self.trees.iter().filter(|(_, tree)| tree.kills > 0);
         let killed = killed.filter_map(|(id, _)| self.services.get(id));
-        killed.map(|service| (service.generation, service.name()))
+        killed.map(|service| (service.record.generation, service.name()))
     }
 
     /// Nothing lives: no service and no child.
