@@ -222,7 +222,7 @@ fn every_variable_of_ours_is_in_a_page_and_no_other() {
     let said: BTreeSet<String> = pages.values().flat_map(|text| variables(text)).collect();
     assert!(read.contains("OPM_HOME"));
     assert_eq!(said, read, "the pages, then the program");
-    let hidden = ["OPM_WITHOUT", "OPM_LISTENER", "OPM_CRASHED_AT", "OPM_DEPARTED"];
+    let hidden = ["OPM_WITHOUT", "OPM_LISTENER", "OPM_CRASHED_AT", "OPM_DEPARTED", "OPM_RELOAD"];
     let first = variables(&page("opm.1"));
     let leaked: Vec<&&str> = hidden.iter().filter(|name| first.contains(**name)).collect();
     assert!(leaked.is_empty(), "for opm(8) alone: {leaked:?}");

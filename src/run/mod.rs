@@ -11,6 +11,7 @@
 //! | every service has ended by itself | stop what else there is | the worst code |
 //! | TERM, INT, QUIT, `opm daemon stop` | stop all, KILL before the time is over | 0, or 137 if KILL was needed |
 //! | INT or QUIT once more | KILL at once | 137 |
+//! | HUP | reads the file anew, in the next image, and carries out what differs | |
 //! | an operator stopped a service | nothing: it is expected back | |
 mod end;
 mod messages;
@@ -60,6 +61,7 @@ pub fn run(options: Options) -> u8 {
         later: Vec::new(),
         is_carrying: false,
         stop: None,
+        is_reloading: false,
         messages: Messages::default(),
         is_over: false,
     };
@@ -114,6 +116,8 @@ struct Run {
     /// What services write is passed on line by line.
     is_carrying: bool,
     stop: Option<Stop>,
+    /// A file that was read anew is carried out: what it can't have is said, and ends nothing.
+    is_reloading: bool,
     messages: Messages,
     /// The daemon has left: this process is to end.
     is_over: bool,
@@ -175,6 +179,43 @@ impl Run {
         let request = Request::Define { specs, base, force, keep, replace, wait };
         daemon.request(ROLE, 0, request);
         true
+    }
+
+    /// Asks for what differs from a file that was read anew: all of it, or nothing. What was in
+    /// the file and is not any more goes.
+    fn reload(&mut self, daemon: &mut Daemon<Linux>, mut specs: Vec<Spec>) {
+        self.is_reloading = true;
+        let names: Vec<&String> = self.services.iter().map(|(name, _)| name).collect();
+        let is_gone = |service: &&Service| {
+            let has_fifo = |path: &String| daemon.kernel.home.has(path);
+            let is_named = names.iter().any(|name| *name == service.name());
+            !is_named && fifo_paths(service.name()).iter().any(has_fifo)
+        };
+        let gone = daemon.services.iter().filter(is_gone);
+        let gone: Vec<_> = gone.map(|it| (it.id, it.name().to_owned())).collect();
+        let mut base = self.options.base.clone();
+        if let Some(service) = daemon.services.iter().next() {
+            // Ours are not any more what they were at the start.
+            base.attributes = service.definition.base.attributes;
+        }
+        specs.retain(|spec| {
+            let known = daemon.services.named(&spec.name).map(|service| &service.definition.spec);
+            let keys = known.map_or_else(|| vec!["new".to_owned()], |it| it.differences(spec));
+            if !keys.is_empty() {
+                self.say(&format!("{}: {}", spec.name, keys.join(", ")));
+            }
+            !keys.is_empty()
+        });
+        for (id, name) in gone {
+            self.say(&format!("{name}: not in the file"));
+            daemon.request(ROLE, 0, Request::Remove { target: id.to_string() });
+        }
+        if !specs.is_empty() {
+            let (force, keep, replace, wait) = (false, true, true, false);
+            let base = Box::new(base);
+            let request = Request::Define { specs, base, force, keep, replace, wait };
+            daemon.request(ROLE, 0, request);
+        }
     }
 
     /// Begins the end, once; a second time only hastens it.
@@ -250,13 +291,18 @@ impl Run {
         match reply {
             Reply::Failed { code, text } => {
                 log(&text);
-                self.stop(daemon, code, false);
+                if !self.is_reloading {
+                    self.stop(daemon, code, false);
+                }
             }
             Reply::Outcomes { outcomes, .. } => {
                 for outcome in outcomes {
                     outcome.warnings.iter().for_each(|text| log(text));
-                    if outcome.code == code::REFUSED && self.stop.is_none() {
+                    let is_refused = outcome.code == code::REFUSED && self.stop.is_none();
+                    if is_refused || self.is_reloading && outcome.code != code::DONE {
                         log(&outcome.text);
+                    }
+                    if is_refused && !self.is_reloading {
                         self.stop(daemon, code::REFUSED, false);
                     }
                 }
@@ -335,9 +381,13 @@ impl Role for Run {
         daemon.launches.foreground.extend(ours.map(|name| (name.clone(), streams)));
         daemon.request(ROLE, 0, Request::Events { follow: true });
         self.services = names.into_iter().map(|name| (name, None)).collect();
-        if !again {
-            self.later = declared?;
-            self.declare(daemon);
+        match declared {
+            _ if !again => {
+                self.later = declared?;
+                self.declare(daemon);
+            }
+            Ok(specs) if reexec::is_reload() => self.reload(daemon, specs),
+            _ => {}
         }
         Ok(())
     }
@@ -352,6 +402,14 @@ impl Role for Run {
     }
 
     fn signal(&mut self, signal: i32, daemon: &mut Daemon<Linux>) {
+        if signal == libc::SIGHUP {
+            if self.stop.is_none() && daemon.leave.is_none() {
+                self.say("signal HUP: reading the file anew");
+                reexec::reload_next();
+                daemon.request(ROLE, 0, Request::Upgrade { binary: None });
+            }
+            return;
+        }
         let hasten = self.stop.is_some() && signal != libc::SIGTERM;
         if self.stop.is_none() {
             let name = Signal::from_number(signal).map_or(String::new(), Signal::name);

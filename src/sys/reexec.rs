@@ -9,7 +9,7 @@ use rustix::fd::{AsRawFd, RawFd};
 use rustix::process::WaitOptions;
 use std::ffi::{CStr, CString, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use std::time::Duration;
 pub const LISTENER_VARIABLE: &str = "OPM_LISTENER";
 /// Tells the new image which descriptor holds the lock that says that PID 1 lives.
 pub const ALIVE_VARIABLE: &str = "OPM_ALIVE";
+/// Tells the new image to carry out what its process file says now.
+const RELOAD_VARIABLE: &str = "OPM_RELOAD";
 /// Tells the new image when the one before crashed: milliseconds of CLOCK_BOOTTIME.
 const CRASHED_VARIABLE: &str = "OPM_CRASHED_AT";
 /// A second crash within this time ends the daemon: services are untouched. PID 1 can't end
@@ -42,6 +44,7 @@ struct Image {
 
 static LISTENER: AtomicI32 = AtomicI32::new(-1);
 static ALIVE: AtomicI32 = AtomicI32::new(-1);
+static RELOAD: AtomicBool = AtomicBool::new(false);
 /// Sockets that are held for services: later images find them by what they are.
 static SOCKETS: [AtomicI32; SOCKETS_MAX] = [const { AtomicI32::new(-1) }; SOCKETS_MAX];
 static HOME: Mutex<Option<String>> = Mutex::new(None);
@@ -57,6 +60,7 @@ impl Image {
             (LISTENER_VARIABLE, Some(listener.to_string())),
             (HOME_VARIABLE, home.or_else(|| std::env::var(HOME_VARIABLE).ok())),
             (ALIVE_VARIABLE, (alive != -1).then(|| alive.to_string())),
+            (RELOAD_VARIABLE, RELOAD.load(Ordering::Relaxed).then(|| "1".to_owned())),
             (CRASHED_VARIABLE, Some(format!("{:0DIGITS$}", 0))),
         ];
         let is_anothers = |name: &OsString| own.iter().all(|(own, _)| name != own);
@@ -126,6 +130,16 @@ pub fn call_by(words: &[String], home: &str) {
 pub fn move_to(home: &str) {
     *HOME.lock().unwrap_or_else(PoisonError::into_inner) = Some(home.to_owned());
     prepare_image();
+}
+
+/// The next image is to carry out what its process file says then.
+pub fn reload_next() {
+    RELOAD.store(true, Ordering::Relaxed);
+}
+
+/// Whether this image is to.
+pub fn is_reload() -> bool {
+    std::env::var_os(RELOAD_VARIABLE).is_some()
 }
 
 /// Later images inherit this descriptor, by [`ALIVE_VARIABLE`].

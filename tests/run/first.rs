@@ -1,5 +1,5 @@
 //! PID 1 of a PID namespace.
-use crate::rig::{As, Scratch, children, eventually, signal};
+use crate::rig::{As, BOTH, Scratch, children, eventually, signal};
 
 const THREE: &str = r#"
     {"name": "a", "command": ["sleep", "1000"]},
@@ -63,6 +63,42 @@ fn an_upgrade_in_place_keeps_services_and_output() {
     });
     run.signal(libc::SIGTERM);
     assert_eq!(run.end(), 0);
+}
+
+#[test]
+fn a_hang_up_carries_out_what_differs_in_the_file() {
+    for how in BOTH {
+        let scratch = Scratch::new();
+        let service =
+            |name: &str, time: &str| format!(r#"{{"name": "{name}", "command": "sleep {time}"}}"#);
+        let file = scratch.file(&[service("a", "91"), service("b", "92")].join(","));
+        let mut run = scratch.run(how, &[&file]);
+        let of = |list: &[serde_json::Value], name: &str| {
+            let row = list.iter().find(|row| row["name"] == name);
+            row.map(|row| (row["pid"].clone(), row["command"].clone()))
+        };
+        let before = run.online(2);
+        // What has an error changes nothing.
+        std::fs::write(&file, "{").unwrap();
+        run.signal(libc::SIGHUP);
+        scratch.expect("err", "going on with what is known");
+        assert_eq!(pids(&run.online(2)), pids(&before));
+        scratch.file(&[service("a", "91"), service("b", "93"), service("c", "94")].join(","));
+        run.signal(libc::SIGHUP);
+        let is = |list: &[serde_json::Value], name: &str, command: &str| {
+            of(list, name).is_some_and(|(_, line)| line == command)
+        };
+        let after = run.when("b is another", |list| is(list, "b", "sleep 93"));
+        assert_eq!(of(&after, "a"), of(&before, "a"));
+        run.online(3);
+        scratch.expect("err", "c: new");
+        scratch.file(&service("a", "91"));
+        run.signal(libc::SIGHUP);
+        let left = run.when("a alone", |list| list.len() == 1);
+        assert_eq!(of(&left, "a"), of(&before, "a"));
+        run.signal(libc::SIGTERM);
+        assert_eq!(run.end(), 0);
+    }
 }
 
 #[test]

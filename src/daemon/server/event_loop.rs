@@ -149,7 +149,6 @@ impl Server {
                 match Token::of(event.token()) {
                     Some(Token::Signals) => signals::drain(&self.signalfd, |signal| match signal {
                         libc::SIGCHLD => child_signal = true,
-                        libc::SIGHUP => {}
                         signal => asked.push(signal),
                     }),
                     Some(Token::Listener) => connecting = true,

@@ -28,7 +28,7 @@ pub trait Role {
     fn begin(&mut self, daemon: &mut Daemon<Linux>, again: bool) -> Result<(), Failure>;
     /// The home was removed, and made anew: there is nothing in it that the daemon doesn't know.
     fn home_is_new(&mut self, _daemon: &mut Daemon<Linux>) {}
-    /// A signal came, but SIGCHLD or SIGHUP.
+    /// A signal came, but SIGCHLD.
     fn signal(&mut self, signal: i32, daemon: &mut Daemon<Linux>);
     /// The last thing in each turn, with what was answered to the role's requests. True: it asked
     /// for something.
@@ -74,8 +74,8 @@ impl Role for Background {
         Ok(())
     }
 
-    fn signal(&mut self, _: i32, daemon: &mut Daemon<Linux>) {
-        if daemon.leave != Some(Leave::Quit) {
+    fn signal(&mut self, signal: i32, daemon: &mut Daemon<Linux>) {
+        if signal != libc::SIGHUP && daemon.leave != Some(Leave::Quit) {
             daemon.request(ROLE, 0, Request::Leave { services: false });
         }
     }
