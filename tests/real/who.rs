@@ -150,6 +150,31 @@ fn what_the_kernel_would_refuse_is_refused_before_anything_is_touched() {
     });
 }
 
+/// A directory that is the user's, as `--log-out` may name one: a link in it leads root nowhere.
+#[test]
+fn root_writes_no_log_of_a_users_service_through_a_link() {
+    isolated(here!(), |rig| {
+        let (dir, secret) = (rig.dir.join("theirs"), rig.dir.join("secret"));
+        std::fs::create_dir(&dir).unwrap();
+        std::os::unix::fs::chown(&dir, Some(65_534), None).unwrap();
+        std::fs::write(&secret, "").unwrap();
+        for (name, more) in [("plain", &[][..]), ("stamped", &["--log-time"])] {
+            let link = dir.join(format!("{name}.log"));
+            std::os::unix::fs::symlink(&secret, &link).unwrap();
+            let log = ["--log-out", link.to_str().unwrap(), "--merge-logs", "--user", "nobody"];
+            let script = ["--", "sh", "-c", "echo said; exec sleep 1000"];
+            rig.ok(&[&["start", "--name", name], &log[..], more, &script].concat());
+            let pid = rig.row(name).pid.unwrap();
+            let spoke = || line(pid, "cmdline", "").starts_with("sleep").then_some(());
+            rig.until("it to have spoken", spoke);
+            rig.ok(&["stop", name]);
+            let stat = std::fs::metadata(&secret).unwrap();
+            use std::os::unix::fs::MetadataExt;
+            assert_eq!((stat.len(), stat.uid()), (0, 0), "{name}");
+        }
+    });
+}
+
 #[test]
 fn a_daemon_that_is_not_root_refuses_what_takes_root() {
     isolated_in(Setting { user: User::Nobody, ..Setting::default() }, here!(), |rig| {

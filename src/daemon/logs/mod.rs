@@ -112,10 +112,11 @@ impl Logs {
         let (paths, fifos) = (log_paths(spec), fifo_paths(&spec.name));
         let names = ["stdout", "stderr"];
         let count = if paths[0] == paths[1] { 1 } else { 2 };
+        let directly = spec.exec.user.is_some();
         for (stream, (path, fifo)) in paths.iter().zip(&fifos).enumerate().take(count) {
             let number = SINKS + 2 * id + stream as u32;
             let label = Label { name: spec.name.clone(), width: 0, stream: names[stream] };
-            let made = self.pump.file(number, &in_home(home, path), &form);
+            let made = self.pump.file(number, &in_home(home, path), directly, &form);
             let made = made.and_then(|()| self.pump.stream(number, &in_home(home, fifo), label));
             if let Err(errno) = made {
                 self.note(id, path, errno);

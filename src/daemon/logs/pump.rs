@@ -126,13 +126,21 @@ impl Pump {
         }
     }
 
-    /// Sends lines to a log file.
+    /// Sends lines to a log file; not through a link (`directly`), where somebody else may have put
+    /// that.
     ///
     /// # Errors
     /// What open(2) says, and as [`Pump::sink`].
-    pub(super) fn file(&mut self, number: u32, path: &str, form: &Form) -> Result<()> {
+    pub(super) fn file(
+        &mut self,
+        number: u32,
+        path: &str,
+        directly: bool,
+        form: &Form,
+    ) -> Result<()> {
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOCTTY;
-        let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let mut flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        flags.set(OFlags::NOFOLLOW, directly);
         let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?;
         self.sink(number, rustix::fd::AsFd::as_fd(&file), form)
     }
