@@ -2,7 +2,7 @@
 use super::completions::SCRIPTS;
 use super::pick::{Filter, Sort};
 use crate::run::options::Prefix;
-use crate::service::options::{Group, OPTIONS, Opt, text_of};
+use crate::service::options::{Group, OPTIONS, Opt, find, text_of};
 use crate::service::signal::Signal;
 use crate::service::spec::{Restart, Spec};
 use crate::service::units::{Delay, Span};
@@ -149,7 +149,20 @@ pub(super) fn adjust(command: Command) -> Command {
     let command = target(command).arg(option("command", "LINE", line));
     options(shape(command, name, "another working directory"), false)
         .arg(reset_env())
+        .arg(option("reset", "OPT,...", "options that have their default again").value_parser(keys))
         .arg(switch("now", "restart those that change and live"))
+}
+
+/// The keys of options of start, by their names with commas between them.
+fn keys(names: &str) -> Result<Vec<String>, String> {
+    let known = |name: &str| {
+        let key = name.trim().trim_start_matches("--").replace('-', "_");
+        // Of files the variables are kept, not told apart by where they are from.
+        let opt = find(&key).filter(|opt| opt.is_on_command_line() && key != "env_file");
+        let expected = || format!("'{name}' is no option with a default (as in cron,max-memory)");
+        opt.map(|_| key).ok_or_else(expected)
+    };
+    names.split(',').map(known).collect()
 }
 
 /// What a service is called and where it runs.

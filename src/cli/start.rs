@@ -426,6 +426,13 @@ fn changes(call: &Call) -> Result<Change, Failure> {
     let mut change = Change {
         name: call.matches.get_one::<String>("name").cloned(),
         reset_env: call.flag("reset-env"),
+        reset: call
+            .matches
+            .try_get_one::<Vec<String>>("reset")
+            .ok()
+            .flatten()
+            .cloned()
+            .unwrap_or_default(),
         env: if is_named_set(call) { Env::new() } else { given_env(&call.matches)? },
         options: given_options(call)?,
         ..Change::default()

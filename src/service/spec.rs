@@ -259,6 +259,9 @@ pub struct Change {
     /// Set by hand, besides those that were.
     #[serde(deserialize_with = "json::list")]
     pub env: Env,
+    /// Options that have their default again, by their key, before others are set.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reset: Vec<String>,
     /// Options by their key, as words of the command line.
     #[serde(deserialize_with = "json::list")]
     pub options: Vec<(String, String)>,
@@ -283,6 +286,10 @@ impl Change {
         }
         spec.env.extend(self.env.iter().cloned());
         spec.env = last_of_each(spec.env);
+        for key in &self.reset {
+            let opt = options::find(key).ok_or_else(|| unknown(key))?;
+            opt.read(&mut spec, &opt.default()).map_err(|reason| format!("{key}: {reason}"))?;
+        }
         for (key, text) in &self.options {
             let opt = options::find(key).ok_or_else(|| unknown(key))?;
             opt.parse(&mut spec, text).map_err(|reason| format!("{key}: {reason}"))?;

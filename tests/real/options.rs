@@ -132,6 +132,26 @@ fn what_is_adjusted_is_told_kept_and_in_effect_from_the_next_start_on() {
 }
 
 #[test]
+fn what_is_reset_has_its_default_again() {
+    isolated(here!(), |rig| {
+        let own = ["--cron", "@yearly", "--depends-on", "db", "--nice", "3", "--user", "nobody"];
+        rig.start("db", "sleep");
+        rig.ok(&[&["start", "--name", "web"], &own[..], &["sleep 1000"]].concat());
+        let words = ["adjust", "web", "--reset", "cron,depends-on,--nice,user"];
+        let said = rig.ok(&[&words[..], &["--min-uptime", "1s", "--now"]].concat());
+        assert!(said.contains("web: changed min_uptime, cron, user, nice, depends_on"), "{said}");
+        rig.kill_daemon();
+        let policy = rig.info("web")["policy"].clone();
+        for key in ["cron", "depends_on", "nice", "user"] {
+            assert!(policy.get(key).is_none(), "{key}: {policy}");
+        }
+        assert_eq!(nice_of(rig, "web"), nice_in("self"));
+        let line = rig.refused(2, &["adjust", "web", "--reset", "nice,colour"]);
+        assert!(line.contains("--reset") && line.contains("'colour' is no option"), "{line}");
+    });
+}
+
+#[test]
 fn variables_come_from_files_and_are_dropped_and_read_anew() {
     isolated(here!(), |rig| {
         std::fs::write(rig.dir.join(".env"), "A=dot\nB=dot\n").unwrap();
