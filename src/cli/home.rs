@@ -122,9 +122,7 @@ fn yield_to_owner(home: &Path) -> Result<(), Failure> {
 /// sudo is told.
 pub(crate) fn point_to_callers(home: &Path) {
     let caller = variable("SUDO_USER").filter(|_| is_root() && variable(HOME_VARIABLE).is_none());
-    let Some(caller) = caller.filter(|_| !home.join("opm.sock").exists()) else {
-        return;
-    };
+    let Some(caller) = caller else { return };
     let Some(user) = User::find(|user| caller.to_str() == Some(&user.name) && user.uid != 0) else {
         return;
     };

@@ -119,8 +119,16 @@ fn run(is_pm2: bool, words: Vec<OsString>) -> Done {
     };
     let may_start = may_start && !matches.get_flag("no-daemon-start");
     let client = Client { may_start, ..client };
-    home::point_to_callers(&client.home);
-    entry.run(&Call { matches, client })
+    let has_daemon = client.home.join("opm.sock").exists();
+    if !has_daemon {
+        home::point_to_callers(&client.home);
+    }
+    let home = client.home.clone();
+    let done = entry.run(&Call { matches, client });
+    if has_daemon && *done.as_ref().unwrap_or_else(|failure| &failure.code) == code::NO_SUCH {
+        home::point_to_callers(&home);
+    }
+    done
 }
 
 fn overview() -> Done {

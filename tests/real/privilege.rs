@@ -184,10 +184,22 @@ fn sudo_is_told_where_the_callers_services_are() {
         assert_eq!(finish(command.spawn().unwrap(), &start).code, Some(0));
         let own = rig.dir.join("root");
         std::fs::create_dir(&own).unwrap();
-        let mut ls = as_root(rig, &["ls"]);
-        ls.env_remove("OPM_HOME").env("HOME", &own).env("SUDO_USER", "app");
-        let ran = finish(ls.spawn().unwrap(), &["ls"]);
-        assert!(ran.err.contains(&theirs.display().to_string()), "{ran:?}");
+        let sudo = |args: &[&str]| {
+            let mut command = as_root(rig, args);
+            command.env_remove("OPM_HOME").env("HOME", &own).env("SUDO_USER", "app");
+            finish(command.spawn().unwrap(), args)
+        };
+        let is_told = |ran: &Ran| ran.err.contains(&theirs.display().to_string());
+        let ran = sudo(&["ls"]);
+        assert!(is_told(&ran), "{ran:?}");
         assert!(!own.join(".opm").exists());
+        // With a daemon of root's own only where that has nothing of the name.
+        let ran = sudo(&["start", "--name", "own", "--", "sleep", "1000"]);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        let ran = sudo(&["restart", "own"]);
+        assert!(ran.code == Some(0) && !is_told(&ran), "{ran:?}");
+        let ran = sudo(&["restart", "w"]);
+        assert!(ran.code == Some(3) && is_told(&ran), "{ran:?}");
+        assert_eq!(sudo(&["daemon", "stop", "--services"]).code, Some(0));
     });
 }
