@@ -52,6 +52,23 @@ impl Services {
         alike.filter_map(|(_, id)| self.get(*id)).find(|service| service.name() == name)
     }
 
+    /// The service of this name, or all instances of the group.
+    pub(crate) fn called(&self, name: &str) -> Vec<&Service> {
+        let is_in =
+            |service: &Service| service.definition.spec.held.instance_of.as_deref() == Some(name);
+        match self.named(name).filter(|service| !is_in(service)) {
+            Some(service) => vec![service],
+            None => self.iter().filter(|service| is_in(service)).collect(),
+        }
+    }
+
+    /// On whom a service of this name depends, or one of the group.
+    pub(crate) fn dependencies(&self, name: &str) -> &[String] {
+        let found = self.called(name);
+        let found = found.first().map(|it| &it.definition.spec.checks.depends_on[..]);
+        found.unwrap_or_default()
+    }
+
     pub(crate) fn insert(&mut self, service: Service) {
         let index = service.id as usize;
         if self.by_id.len() <= index {

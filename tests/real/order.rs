@@ -120,6 +120,31 @@ fn a_circle_and_a_name_that_nobody_has_are_refused_by_name() {
 }
 
 #[test]
+fn what_depends_on_a_group_waits_for_all_of_it() {
+    isolated(here!(), |rig| {
+        let ready = ["--ready", "cmd:test -e $OPM_NAME.up", "--instances", "2", "--", "sleep", "9"];
+        rig.ok(&[&["start", "--name", "api"][..], &ready].concat());
+        let web = ["start", "--name", "web", "--depends-on", "api", "--", "sleep", "1000"];
+        let mut start = rig.spawn(&web);
+        for name in ["api-0", "api-1"] {
+            rig.until("web to wait", || {
+                let row = rig.rows().into_iter().find(|row| row.name == "web")?;
+                (row.status == "starting").then_some(())?;
+                (rig.info("web")["why"] == format!("waits for {name}")).then_some(())
+            });
+            up(rig, name);
+        }
+        assert!(start.wait().unwrap().success());
+        let line = rig.refused(1, &["stop", "api-1"]);
+        assert!(line.contains("web depends on it"), "{line}");
+        rig.ok(&["stop", "api", "--with-dependants"]);
+        assert_eq!(happened(rig, "drained")[0], "web");
+        let line = rig.refused(2, &["adjust", "api-0", "--depends-on", "web"]);
+        assert!(line.contains("a circle"), "{line}");
+    });
+}
+
+#[test]
 fn a_job_is_over_before_what_depends_on_it_starts() {
     isolated(here!(), |rig| {
         let job = "sh -c 'until test -e go; do sleep 0.02; done; touch done'";

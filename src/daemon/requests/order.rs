@@ -23,9 +23,10 @@ impl<K: Kernel> Daemon<K> {
     /// The first dependency of a service that is not ready.
     pub(in crate::daemon) fn unready(&self, id: Id) -> Option<Id> {
         let names = &self.services.get(id)?.definition.spec.checks.depends_on;
-        let found = names.iter().map(|name| self.services.named(name));
-        let unready = found.map(|one| one.map_or(Some(NOBODY), Service::unless_ready_for_others));
-        unready.flatten().next()
+        names.iter().find_map(|name| match &self.services.called(name)[..] {
+            [] => Some(NOBODY),
+            all => all.iter().find_map(|one| one.unless_ready_for_others()),
+        })
     }
 
     /// Withholds the launch of a service.
@@ -85,7 +86,7 @@ impl<K: Kernel> Daemon<K> {
             let Some(dependency) = service.waits_for else { break };
             let Some(it) = self.services.get(dependency) else {
                 let names = &service.definition.spec.checks.depends_on;
-                let missing = names.iter().find(|name| self.services.named(name).is_none())?;
+                let missing = names.iter().find(|name| self.services.called(name).is_empty())?;
                 return Some((format!("waits for {missing}, and there is no such service"), true));
             };
             let text = format!("waits for {}", it.name());
@@ -100,20 +101,21 @@ impl<K: Kernel> Daemon<K> {
 
     /// Refuses services that depend on what is not there, or on themselves.
     pub(super) fn check_order(&self, specs: &[&Spec]) -> Result<(), Failure> {
-        let fresh: BTreeMap<&str, &Spec> = specs.iter().map(|s| (s.name.as_str(), *s)).collect();
+        let groups = specs.iter().map(|spec| (spec.group(), *spec));
+        let fresh = groups.chain(specs.iter().map(|spec| (spec.name.as_str(), *spec)));
+        let fresh: BTreeMap<&str, &Spec> = fresh.collect();
         for spec in specs {
             let is_there =
-                |name: &str| fresh.contains_key(name) || self.services.named(name).is_some();
+                |name: &str| fresh.contains_key(name) || !self.services.called(name).is_empty();
             let missing = spec.checks.depends_on.iter().find(|name| !is_there(name));
             if let Some(missing) = missing {
                 let text = format!("{}: depends_on: no such service: {missing}", spec.name);
                 return Err(Failure::usage(format!("{text} (start that one first)")));
             }
         }
-        let known = |name: &str| self.services.named(name).map(|it| &it.definition.spec);
-        let of = |name: &str| match fresh.get(name).copied().or_else(|| known(name)) {
+        let of = |name: &str| match fresh.get(name) {
             Some(spec) => &spec.checks.depends_on[..],
-            None => &[],
+            None => self.services.dependencies(name),
         };
         match circle(specs.iter().map(|spec| spec.name.as_str()), of) {
             Some(around) => {
@@ -145,11 +147,8 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn has_circle(&self, ids: &[Id]) -> bool {
-        let named = |name: &str| self.services.named(name);
         let names = ids.iter().filter_map(|id| Some(self.services.get(*id)?.name()));
-        let of =
-            |name: &str| named(name).map_or(&[][..], |it| &it.definition.spec.checks.depends_on);
-        circle(names, of).is_some()
+        circle(names, |name| self.services.dependencies(name)).is_some()
     }
 
     /// Which of these depend on each service, by its id.
@@ -157,8 +156,8 @@ impl<K: Kernel> Daemon<K> {
         let mut found: BTreeMap<Id, Vec<Id>> = BTreeMap::new();
         for service in ids.filter_map(|id| self.services.get(id)) {
             for name in service.definition.spec.checks.depends_on.iter() {
-                if let Some(dependency) = self.services.id_of(name) {
-                    found.entry(dependency).or_default().push(service.id);
+                for dependency in self.services.called(name) {
+                    found.entry(dependency.id).or_default().push(service.id);
                 }
             }
         }

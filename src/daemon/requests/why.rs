@@ -55,7 +55,7 @@ impl<K: Kernel> Daemon<K> {
     fn dependency(&self, service: &Service) -> Option<Dependency> {
         let Some(it) = self.services.get(service.waits_for?) else {
             let names = &service.definition.spec.checks.depends_on;
-            let name = names.iter().find(|name| self.services.named(name).is_none())?.clone();
+            let name = names.iter().find(|name| self.services.called(name).is_empty())?.clone();
             return Some(Dependency { name, status: None, why: None });
         };
         let why = self.waits_for(it.id).or_else(|| it.why(self.now));
