@@ -1,5 +1,6 @@
 //! `info` for people: what matters first, the last lines of the logs and what to do next at the
 //! end, on one screen for an ordinary service.
+use super::launch::last_lines;
 use super::output::escape;
 use super::render::{hue, pairs, percent};
 use super::table::{Hue, Look, cut, width_of};
@@ -8,12 +9,9 @@ use crate::service::options::{Group, OPTIONS, Opt, text_of};
 use crate::service::spec::join;
 use crate::service::units::{human_bytes, human_uptime};
 use crate::wire::{Info, LastExit, Status};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 
-/// How many lines of each log are shown, and how far back they are looked for.
+/// How many lines of each log are shown.
 const TAIL_LINES: usize = 3;
-const TAIL_BYTES: u64 = 4 << 10;
 /// Where the values stand, unless a label is long.
 const VALUE_COLUMN: usize = 13;
 
@@ -28,12 +26,12 @@ fn one(info: &Info, look: Look) -> String {
     let column = longest.max(VALUE_COLUMN);
     let mut text = pairs(&facts(info, others, column, look), column);
     for (of, path) in [("out", &info.log_out), ("error", &info.log_error)] {
-        let lines = path.as_deref().and_then(|path| tail(path, TAIL_LINES)).unwrap_or_default();
+        let lines = path.as_deref().map_or(Vec::new(), |path| last_lines(path, TAIL_LINES));
         if !lines.is_empty() {
             text.push_str(&look.paint(Hue::Bold, &format!("last of {of}\n")));
         }
         for line in lines {
-            let line = format!("  {line}");
+            let line = format!("  {}", escape(&line));
             text.push_str(&look.width.map_or(line.clone(), |width| cut(&line, width)));
             text.push('\n');
         }
@@ -46,18 +44,6 @@ fn one(info: &Info, look: Look) -> String {
     let name = escape(&join(std::slice::from_ref(&info.row.name)));
     let next = next.map(|words| format!("opm {words} {name}")).join(" | ");
     text + &look.paint(Hue::Dim, &format!("{:column$}{next}\n", "next"))
-}
-
-/// The last lines of a log. What is no file is not opened: a FIFO would wait.
-pub(super) fn tail(path: &str, most: usize) -> Option<Vec<String>> {
-    let length = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?.len();
-    let from = length.saturating_sub(TAIL_BYTES);
-    let mut bytes = vec![0; usize::try_from(length - from).ok()?];
-    let read = File::open(path).ok()?.read_at(&mut bytes, from).ok()?;
-    let text = String::from_utf8_lossy(&bytes[..read]);
-    let lines: Vec<&str> = text.lines().collect();
-    let last = &lines[lines.len().saturating_sub(most)..];
-    Some(last.iter().map(|line| escape(line)).collect())
 }
 
 type Fact = (&'static str, String);

@@ -153,7 +153,7 @@ pub(super) fn list(rows: &[Row]) -> Result<(), Failure> {
     lines.extend(rows.iter().map(|row| {
         vec![
             row.id.to_string(),
-            row.name.clone(),
+            row.instance_of.as_ref().unwrap_or(&row.name).clone(),
             "default".to_owned(),
             "N/A".to_owned(),
             "fork".to_owned(),

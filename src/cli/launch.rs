@@ -176,7 +176,7 @@ pub(super) fn last_line(home: &Path, told: u64) -> Option<String> {
 }
 
 /// The end of a log, without its first `told` bytes. None: it can't be read.
-pub(super) fn tail(path: &Path, told: u64) -> Option<String> {
+fn tail(path: &Path, told: u64) -> Option<String> {
     let file = open_regular(rustix::fs::CWD, path.to_str()?, rustix::fs::OFlags::RDONLY).ok()?;
     let file = std::fs::File::from(file);
     let end = file.metadata().ok()?.len();
@@ -184,6 +184,13 @@ pub(super) fn tail(path: &Path, told: u64) -> Option<String> {
     let mut tail = vec![0; usize::try_from(end - begin).ok()?];
     file.read_exact_at(&mut tail, begin).ok()?;
     Some(String::from_utf8_lossy(&tail).into_owned())
+}
+
+/// The last lines of a log with something in them; none if it can't be read.
+pub(super) fn last_lines(path: &str, most: usize) -> Vec<String> {
+    let text = tail(Path::new(path), 0).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(most)..].iter().map(|line| (*line).to_owned()).collect()
 }
 
 /// Exit code and reason of a daemon's last line, `TIME opm: exit CODE: REASON`; of any other

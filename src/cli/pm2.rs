@@ -114,6 +114,19 @@ pub(super) fn translated(is_pm2: bool, words: Vec<OsString>) -> Vec<OsString> {
     if ours[0] == "restart" { options(is_pm2, words) } else { words }
 }
 
+/// An option, and its value if that is in the same word.
+fn split(text: &str) -> (&str, Option<&str>) {
+    match text.split_once('=') {
+        Some((option, value)) if text.starts_with("--") => (option, Some(value)),
+        _ => (text, None),
+    }
+}
+
+/// The word behind an option.
+fn next(words: &mut impl Iterator<Item = OsString>) -> Option<String> {
+    Some(words.next()?.to_string_lossy().into_owned())
+}
+
 /// Options until `--`, in ours.
 fn options(is_pm2: bool, words: Vec<OsString>) -> Vec<OsString> {
     let mut ours = Vec::with_capacity(words.len());
@@ -124,22 +137,17 @@ fn options(is_pm2: bool, words: Vec<OsString>) -> Vec<OsString> {
             break;
         }
         let text = word.to_string_lossy().into_owned();
-        let (option, value) = match text.split_once('=') {
-            Some((option, value)) if text.starts_with("--") => (option, Some(value.to_owned())),
-            _ => (&text[..], None),
-        };
+        let (option, value) = split(&text);
+        let mut value = || value.map(str::to_owned).or_else(|| next(&mut words));
         match OPTIONS.iter().find(|(names, _)| names.contains(&option)).map(|(_, taken)| taken) {
             None => ours.push(word),
             // Ours by the same name, with a unit.
             Some(Taken::As(own)) if own[0] == option && !is_pm2 => ours.push(word),
             Some(Taken::Words(own)) => ours.extend(own.iter().map(OsString::from)),
             Some(Taken::Nothing(false)) => {}
-            Some(Taken::Nothing(true)) => {
-                let _ = value.or_else(|| Some(words.next()?.to_string_lossy().into_owned()));
-            }
+            Some(Taken::Nothing(true)) => drop(value()),
             Some(Taken::As(own)) => {
-                let value = value.or_else(|| Some(words.next()?.to_string_lossy().into_owned()));
-                let value = value.unwrap_or_default();
+                let value = value().unwrap_or_default();
                 let is_time = TIMES.contains(&own[0]);
                 let value = if is_time { in_milliseconds(value) } else { value };
                 ours.extend((option == "--node-args").then(|| "--interpreter=node".into()));
@@ -195,22 +203,20 @@ pub(super) fn of_files(name: &str, words: Vec<OsString>) -> Result<Vec<OsString>
     let at = words.iter().position(|word| word.to_str().is_some_and(file::is_one));
     let Some(at) = at else { return Ok(words) };
     let (mut rest, mut choice) = (Vec::new(), Choice::default());
-    let mut given = words.iter().enumerate().filter(|(n, _)| *n != at).map(|(_, word)| word);
+    let given = words.iter().enumerate().filter(|(n, _)| *n != at);
+    let mut given = given.map(|(_, word)| word.clone());
     while let Some(word) = given.next() {
         let text = word.to_string_lossy();
-        let (option, value) = match text.split_once('=') {
-            Some((option, value)) => (option, Some(value.to_owned())),
-            None => (&text[..], None),
-        };
+        let (option, value) = split(&text);
         let field = match option {
             "--only" => &mut choice.only,
             "--env" => &mut choice.env,
             _ => {
-                rest.push(word.clone());
+                rest.push(word);
                 continue;
             }
         };
-        *field = value.or_else(|| Some(given.next()?.to_string_lossy().into_owned()));
+        *field = value.map(str::to_owned).or_else(|| next(&mut given));
     }
     let declared = file::declared(&words[at].to_string_lossy(), &choice)?;
     if !declared.specs.is_empty() {

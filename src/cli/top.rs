@@ -10,7 +10,7 @@ use super::poll::is_readable;
 use super::request::Call;
 use super::screen::{Key, Screen};
 use super::table::{Hue, Look, cut};
-use super::{info, render, services};
+use super::{launch, render, services};
 use crate::service::selector::Selector;
 use crate::service::spec::Id;
 use crate::wire::{Reply, Request, Row, Status, code};
@@ -227,8 +227,8 @@ impl Top<'_> {
         for (of, path) in paths {
             let title = format!("last of {}'s {of}", escape(&row.name));
             lines.push(look.paint(Hue::Bold, &cut(&title, look.width.unwrap_or(0))));
-            let tail = path.and_then(|path| info::tail(&path, each)).unwrap_or_default();
-            lines.extend(tail.iter().map(|line| cut(line, look.width.unwrap_or(0))));
+            let tail = path.map_or(Vec::new(), |path| launch::last_lines(&path, each));
+            lines.extend(tail.iter().map(|line| cut(&escape(line), look.width.unwrap_or(0))));
         }
         lines
     }

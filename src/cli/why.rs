@@ -15,7 +15,6 @@ use crate::wire::{Asked, Dependency, Info, Process, Reply, Request, Row, Status,
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::Path;
 
 /// So many lines of a log are shown.
 const LINES_MAX: usize = 10;
@@ -59,7 +58,10 @@ pub(super) fn why(call: &Call) -> Done {
 
 /// Adds what the daemon doesn't look at.
 fn look(why: Why) -> Told {
-    let stderr = why.info.log_error.as_deref().map_or(Vec::new(), last_lines);
+    let stderr = why.info.log_error.as_deref().map_or(Vec::new(), |path| {
+        let lines = launch::last_lines(path, LINES_MAX).into_iter();
+        lines.map(|line| line.chars().take(LINE_CHARS_MAX).collect()).collect()
+    });
     let is_well = why.info.row.status == Status::Online && why.info.row.ready;
     let ports = if is_well { BTreeSet::new() } else { ports(&stderr, why.port) };
     let process =
@@ -70,14 +72,6 @@ fn look(why: Why) -> Told {
     let mut told = Told { stderr, listeners: found.collect(), advice: Vec::new(), why };
     told.advice = advice(&told);
     told
-}
-
-/// The last lines of a file; none if it can't be read.
-fn last_lines(path: &str) -> Vec<String> {
-    let text = launch::tail(Path::new(path), 0).unwrap_or_default();
-    let lines = text.lines().filter(|line| !line.trim().is_empty()).collect::<Vec<_>>();
-    let last = &lines[lines.len().saturating_sub(LINES_MAX)..];
-    last.iter().map(|line| line.chars().take(LINE_CHARS_MAX).collect()).collect()
 }
 
 /// The ports in lines that say that an address is in use; where they name none, that of PORT.
