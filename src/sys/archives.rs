@@ -117,11 +117,16 @@ pub fn punch(log: &OwnedFd, begin: u64, length: u64) -> Result<()> {
     rustix::fs::fallocate(log, flags, begin, length)
 }
 
+/// The file system's blocks, of which whole ones can be taken out.
+pub fn block_size(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_blksize).unwrap_or(1).max(1)
+}
+
 /// Takes the hole at the head of a log out of it: whoever appends goes on doing so. Errors:
 /// EOPNOTSUPP, EINVAL: this file system can't, and the hole stays.
 pub fn collapse(log: &OwnedFd) -> Result<()> {
     let (begin, end) = extent(log)?;
-    let block = rustix::fs::fstat(log)?.st_blksize.unsigned_abs().max(1);
+    let block = block_size(&rustix::fs::fstat(log)?);
     let hole = begin / block * block;
     if hole == 0 || hole >= end {
         return Ok(());

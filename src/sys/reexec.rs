@@ -39,7 +39,7 @@ struct Image {
     program: CString,
     argv: Vec<*const c_char>,
     env: Vec<*mut c_char>,
-    crashed_digits: *mut c_char,
+    crashed_digits: *mut u8,
 }
 
 static LISTENER: AtomicI32 = AtomicI32::new(-1);
@@ -84,7 +84,7 @@ impl Image {
             program: CString::new(program).ok()?,
             argv,
             env,
-            crashed_digits: crashed.wrapping_add(CRASHED_VARIABLE.len() + 1),
+            crashed_digits: crashed.wrapping_add(CRASHED_VARIABLE.len() + 1).cast(),
         })
     }
 
@@ -94,7 +94,7 @@ impl Image {
         for place in (0..DIGITS).rev() {
             let digit = b'0' + (rest % 10) as u8;
             // SAFETY: the entry was made with DIGITS digits at this place and is never freed.
-            unsafe { self.crashed_digits.add(place).write(digit.cast_signed()) };
+            unsafe { self.crashed_digits.add(place).write(digit) };
             rest /= 10;
         }
         let keep = |flags: c_int| {

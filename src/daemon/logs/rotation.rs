@@ -9,7 +9,7 @@
 //! | punch | the log loses these bytes, and nothing moves in it | the archive counts |
 //! | rename | the archive gets its name | |
 //! | collapse | the hole goes, where the file system can | offsets in the log are smaller |
-use crate::sys::archives::{self, Archive, extent, path_of};
+use crate::sys::archives::{self, Archive, block_size, extent, path_of};
 use crate::sys::home::open_regular;
 use crate::sys::{Errno, Result};
 use rustix::fd::OwnedFd;
@@ -56,7 +56,7 @@ impl Rotation {
             return Ok(None);
         }
         let stat = rustix::fs::fstat(&live)?;
-        let block = stat.st_blksize.unsigned_abs().max(1);
+        let block = block_size(&stat);
         let most = (end - 1) / block * block;
         let wanted = size_max.checked_next_multiple_of(block).unwrap_or(u64::MAX);
         let length = most.saturating_sub(begin).min(wanted);
