@@ -132,6 +132,44 @@ fn what_is_adjusted_is_told_kept_and_in_effect_from_the_next_start_on() {
 }
 
 #[test]
+fn a_variable_that_opm_sets_itself_is_no_instances_variable() {
+    isolated(here!(), |rig| {
+        for option in ["--instance-var", "--increment-var"] {
+            let words = ["start", "--name", "web", option, "OPM_MARK", "--", "sleep", "1"];
+            let line = rig.refused(2, &words);
+            assert!(line.contains("OPM_MARK is set by opm itself"), "{line}");
+        }
+        assert!(rig.rows().is_empty());
+    });
+}
+
+/// What was checked of the first one says nothing of the others.
+#[test]
+fn each_schedule_of_a_file_has_its_own_zone() {
+    isolated(here!(), |rig| {
+        let import = |second: &str| {
+            let of = |name: &str, zone: &str| {
+                serde_json::json!({"name": name, "command": "sleep 1000",
+                    "cron": format!("TZ={zone} 0 3 * * *")})
+            };
+            let file =
+                serde_json::json!({"services": [of("one", "Asia/Tokyo"), of("two", second)]});
+            std::fs::write(rig.dir.join("all.json"), file.to_string()).unwrap();
+            rig.opm(&["import", "all.json"])
+        };
+        let ran = import("Nowhere/City");
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert!(ran.err.contains("two: cron: \"Nowhere/City\" is no time zone"), "{ran:?}");
+        assert!(rig.rows().is_empty());
+        assert_eq!(import("Asia/Kolkata").code, Some(0));
+        for (name, hour) in [("one", "T18:00:00"), ("two", "T21:30:00")] {
+            let next = rig.info(name)["next_at"].clone();
+            assert!(next.as_str().unwrap().contains(hour), "{name}: {next}");
+        }
+    });
+}
+
+#[test]
 fn what_is_reset_has_its_default_again() {
     isolated(here!(), |rig| {
         let own = ["--cron", "@yearly", "--depends-on", "db", "--nice", "3", "--user", "nobody"];

@@ -120,6 +120,21 @@ fn a_circle_and_a_name_that_nobody_has_are_refused_by_name() {
 }
 
 #[test]
+fn a_stop_that_waits_for_a_dependant_goes_on_when_that_ends_otherwise() {
+    isolated(here!(), |rig| {
+        rig.start("db", "sleep");
+        let options = ["--depends-on", "db", "--stop-timeout", "1h"];
+        let web = rig.start_with("web", &options, "ignore:TERM sleep");
+        let mut stop = rig.spawn(&["stop", "db", "--with-dependants"]);
+        rig.until_status("web", "stopping");
+        assert_eq!(rig.row("db").status, "online");
+        rig.kill(web, Signal::KILL);
+        assert!(stop.wait().unwrap().success());
+        assert_eq!(happened(rig, "drained"), ["web", "db"]);
+    });
+}
+
+#[test]
 fn what_depends_on_a_group_waits_for_all_of_it() {
     isolated(here!(), |rig| {
         let ready = ["--ready", "cmd:test -e $OPM_NAME.up", "--instances", "2", "--", "sleep", "9"];
