@@ -144,7 +144,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// From here on logs are looked at; those of what was adopted soon.
     pub(crate) fn follow_logs(&mut self, registry: &mio::Registry) {
-        if let Err(error) = self.logs.open(registry) {
+        if let Err(error) = self.logs.open(registry, &self.home) {
             self.log.push(format!("logs are not watched, and not rotated: {error}"));
         }
         for service in self.services.iter() {
@@ -166,7 +166,7 @@ impl<K: Kernel> Daemon<K> {
         let spec = &service.definition.spec;
         if !self.launches.foreground.contains_key(&spec.name) {
             let paths = log_paths(spec).map(|path| in_home(&self.home, &path));
-            let next = self.logs.look(id, &spec.log, &paths, self.now);
+            let next = self.logs.look(id, &spec.log, &paths, (self.now, self.kernel.wall()));
             self.timers.set(Timer::Log(id), next);
         }
     }

@@ -34,6 +34,7 @@ pub mod pidfd;
 pub mod procfs;
 pub mod program;
 pub mod raw;
+pub mod receipt;
 pub mod reexec;
 pub mod signals;
 pub mod sockets;

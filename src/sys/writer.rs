@@ -78,6 +78,12 @@ impl Writer {
         }
     }
 
+    /// The file that it is, if it is one.
+    pub fn file(&self) -> Option<&OwnedFd> {
+        let stat = rustix::fs::fstat(&self.fd).ok()?;
+        FileType::from_raw_mode(stat.st_mode).is_file().then_some(&self.fd)
+    }
+
     /// For the loop's registry. Files can't be registered, and need not be.
     pub fn raw(&self) -> RawFd {
         self.fd.as_raw_fd()

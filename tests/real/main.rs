@@ -15,6 +15,7 @@
 #[macro_use]
 mod namespace;
 mod adopt;
+mod bytes;
 mod commands;
 mod cutoff;
 mod death;
@@ -29,6 +30,7 @@ mod hostile;
 mod input;
 mod instances;
 mod law;
+mod lines;
 mod listen;
 mod logs;
 mod look;

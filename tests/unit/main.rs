@@ -38,6 +38,7 @@ mod sys_listeners;
 mod sys_memory;
 mod sys_namespace;
 mod sys_output_of;
+mod sys_receipt;
 mod sys_sockets;
 mod sys_spawn;
 mod sys_zone;

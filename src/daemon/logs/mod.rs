@@ -83,6 +83,8 @@ pub(crate) struct Logs {
     pub(crate) compressing: Vec<Pid>,
 }
 
+/// Where in the home it stands which lines are on their way to a log.
+const RECEIPT: &str = "logs/.receipt";
 /// The first number of a service's sinks: those below are the foreground's.
 const SINKS: u32 = 2;
 
@@ -91,12 +93,13 @@ impl Logs {
     ///
     /// # Errors
     /// What inotify_init(2) and epoll_ctl(2) say.
-    pub(crate) fn open(&mut self, registry: &Registry) -> std::io::Result<()> {
+    pub(crate) fn open(&mut self, registry: &Registry, home: &str) -> std::io::Result<()> {
         let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let (fd, token) = (watch.as_raw_fd(), Token::Logs.into());
         registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?;
         self.watch = Some(watch);
         self.pump.registry = Some(registry.try_clone()?);
+        self.pump.remember(&in_home(home, RECEIPT));
         Ok(())
     }
 
@@ -174,16 +177,33 @@ impl Logs {
         id: Id,
         log: &Log,
         paths: &[String; 2],
-        now: Time,
+        (now, wall): (Time, u64),
     ) -> Option<Time> {
         let mut next: Option<Time> = None;
         for (stream, path) in
             paths.iter().enumerate().take(if paths[0] == paths[1] { 1 } else { 2 })
         {
             let at = self.look_at(id, stream, path, log, now);
-            next = next.into_iter().chain(at).min();
+            let expiry = self.expiry(path, log, wall).map(|left| now + left);
+            next = next.into_iter().chain(at).chain(expiry).min();
         }
         next
+    }
+
+    /// Removes the archives of a log that are too old. How long it is until the next one is.
+    fn expiry(&self, path: &str, log: &Log, wall: u64) -> Option<u64> {
+        let age = log.log_max_age?.ms;
+        if self.is_rotated(path) {
+            return Some(LOOK_MS.1);
+        }
+        let oldest = trim(path, log, wall)?;
+        Some(oldest.saturating_add(age).saturating_sub(wall).max(LOOK_MS.0))
+    }
+
+    /// Whether a part of this log is, or is about to be, on its way to an archive.
+    fn is_rotated(&self, path: &str) -> bool {
+        let active = self.active.iter().map(|(job, _)| job);
+        active.chain(&self.jobs).any(|job| job.path == path)
     }
 
     fn look_at(
@@ -199,9 +219,7 @@ impl Logs {
         }
         let stat = size_of(path)?;
         let stored = stored(&stat);
-        let is_queued = self.jobs.iter().any(|job| job.path == path)
-            || self.active.as_ref().is_some_and(|(job, _)| job.path == path);
-        if stored >= log.log_max_size.0 && !is_queued {
+        if stored >= log.log_max_size.0 && !self.is_rotated(path) {
             self.jobs.push_back(Job { id, path: path.to_owned(), log: log.clone() });
         }
         let seen = self.seen.entry_or_default((id, stream));
@@ -241,12 +259,17 @@ impl Logs {
     /// What is to be passed on now, and one step of one rotation.
     pub(crate) fn work(&mut self, home: &str, wall: u64) {
         self.pump.turn();
+        for number in std::mem::take(&mut self.pump.full) {
+            let gone = self.room.limit(home, &Path::new(home).join("logs"));
+            let gone = gone.unwrap_or_else(|| "the disk is full: lines are lost".to_owned());
+            self.news.push(((number - SINKS) / 2, gone));
+        }
         let Some((job, mut rotation)) = self.active.take().or_else(|| self.next()) else { return };
         match rotation.step() {
             Ok(false) => self.active = Some((job, rotation)),
             Ok(true) => {
                 self.troubles.remove(&job.id);
-                trim(&job, wall);
+                trim(&job.path, &job.log, wall);
                 self.compressing.extend(compress(&job));
                 let directory = archives::place(Path::new(&job.path)).0;
                 let gone = self.room.limit(home, directory);
@@ -312,7 +335,7 @@ impl Logs {
         for path in paths {
             let stat = size_of(path).filter(|stat| stored(stat) >= log.log_max_size.0);
             if stat.is_some() && rotation::put_away(Path::new(path)).is_ok() {
-                trim(&Job { id, path: path.clone(), log: log.clone() }, wall);
+                trim(path, log, wall);
             }
         }
     }
@@ -357,15 +380,18 @@ fn compress(job: &Job) -> Option<Pid> {
     command.spawn().ok().map(|child| child.id().cast_signed())
 }
 
-/// Removes the archives of a log that are too many or too old.
-fn trim(job: &Job, wall: u64) {
-    let (directory, name) = archives::place(Path::new(&job.path));
-    let all = archives::list(directory, Some(name));
-    let surplus = all.len().saturating_sub(job.log.log_keep as usize);
-    let oldest = job.log.log_max_age.map_or(0, |age| wall.saturating_sub(age.ms));
-    for (at, archive) in all.iter().enumerate() {
+/// Removes the archives of a log that are too many or too old. When the oldest of the rest was
+/// written.
+fn trim(path: &str, log: &Log, wall: u64) -> Option<u64> {
+    let (directory, name) = archives::place(Path::new(path));
+    let mut all = archives::list(directory, Some(name));
+    let surplus = all.len().saturating_sub(log.log_keep as usize);
+    let oldest = log.log_max_age.map_or(0, |age| wall.saturating_sub(age.ms));
+    for (at, archive) in all.iter_mut().enumerate() {
         if at < surplus || archive.modified < oldest {
             rustix::fs::unlink(&archive.path).ok();
+            archive.modified = u64::MAX;
         }
     }
+    all.iter().map(|archive| archive.modified).filter(|at| *at < u64::MAX).min()
 }

@@ -3,10 +3,13 @@
 //!
 //! A line is looked at in its FIFO, written, and only then taken out, so that a reader that dies
 //! in between loses nothing, and one that reads slowly makes the services wait (what a FIFO holds,
-//! each) and nobody else: nothing here ever waits for a writer or a reader.
+//! each) and nobody else: nothing here ever waits for a writer or a reader. Of a log a receipt says
+//! what the next daemon is to cut off it, so that there each line is once.
 use super::form::{Form, Label, next_line, put_line};
 use crate::daemon::vecmap::{VecMap, VecSet};
+use crate::sys::archives;
 use crate::sys::fifo::{self, Glass};
+use crate::sys::receipt::{Note, Receipt, identity};
 use crate::sys::token::Token;
 use crate::sys::writer::Writer;
 use crate::sys::{Errno, Result};
@@ -16,6 +19,7 @@ use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::VecDeque;
+use std::path::Path;
 
 /// What is looked at at once.
 const LOOK_BYTES: usize = 64 << 10;
@@ -32,6 +36,8 @@ const STREAMS_MAX: u32 = 1 << 16;
 #[derive(Debug)]
 struct Stream {
     fifo: OwnedFd,
+    /// Device and inode.
+    inode: (u64, u64),
     label: Label,
     /// There may be something to look at.
     ready: bool,
@@ -43,6 +49,10 @@ struct Stream {
 #[derive(Debug)]
 struct Sink {
     writer: Writer,
+    /// Of a log file its path, device and inode.
+    log: Option<(String, (u64, u64))>,
+    /// What the disk had no room for, and nothing says so yet.
+    lost: usize,
     writable: bool,
     form: Form,
     streams: Vec<Stream>,
@@ -65,9 +75,20 @@ pub(crate) struct Pump {
     buffer: Vec<u8>,
     /// Sinks for which there may be something that they take.
     busy: VecSet<u32>,
+    receipt: Option<Receipt>,
+    /// A batch that an earlier daemon has written and not taken out.
+    left: Option<Note>,
+    /// Logs that the disk has no room for, since they were last asked for.
+    pub(super) full: Vec<u32>,
 }
 
 impl Pump {
+    /// From here on each line is once in its log. Where that can't be had a line may come again.
+    pub(super) fn remember(&mut self, path: &str) {
+        self.receipt = Receipt::open(path).ok();
+        self.left = self.receipt.as_ref().and_then(Receipt::left);
+    }
+
     /// Adds a sink, or gives it another descriptor.
     ///
     /// # Errors
@@ -84,8 +105,9 @@ impl Pump {
             return Ok(());
         }
         let (streams, batch, cuts) = (Vec::new(), Vec::new(), VecDeque::new());
-        let (sent, from, next, writable) = (0, 0, 0, true);
-        let sink = Sink { writer, writable, form, streams, batch, sent, from, cuts, next };
+        let (log, lost, sent, from, next, writable) = (None, 0, 0, 0, 0, true);
+        let sink =
+            Sink { writer, log, lost, writable, form, streams, batch, sent, from, cuts, next };
         self.sinks.insert(number, sink);
         Ok(())
     }
@@ -98,17 +120,21 @@ impl Pump {
     pub(crate) fn stream(&mut self, number: u32, path: &str, label: Label) -> Result<()> {
         let Some(sink) = self.sinks.get(&number) else { return Err(Errno::INVAL) };
         let fifo = fifo::open(path)?;
-        let inode =
-            |fd: &OwnedFd| rustix::fs::fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino));
-        let own = inode(&fifo);
-        let is_it = |it: &Stream| it.label.name == label.name && inode(&it.fifo) == own;
+        let inode = identity(&fifo)?;
+        let is_it = |it: &Stream| it.label.name == label.name && it.inode == inode;
         if sink.streams.iter().any(is_it) {
             return Ok(());
+        }
+        let is_left = |note: &mut Note| {
+            note.fifo == inode && sink.log.as_ref().is_some_and(|(_, log)| note.log == *log)
+        };
+        if let (Some(note), Some(log)) = (self.left.take_if(is_left), sink.writer.file()) {
+            cut_off(log, &note, &fifo);
         }
         let place = number * STREAMS_MAX + 1 + sink.streams.len() as u32;
         self.register(fifo.as_raw_fd(), place, Interest::READABLE)?;
         // Something may lie there from before.
-        let stream = Stream { fifo, label, ready: true, ended: false };
+        let stream = Stream { fifo, inode, label, ready: true, ended: false };
         if let Some(sink) = self.sinks.get_mut(&number) {
             sink.streams.push(stream);
         }
@@ -138,11 +164,13 @@ impl Pump {
         directly: bool,
         form: &Form,
     ) -> Result<()> {
-        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOCTTY;
-        let mut flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        flags.set(OFlags::NOFOLLOW, directly);
-        let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?;
-        self.sink(number, rustix::fd::AsFd::as_fd(&file), form)
+        let file = open(path, directly)?;
+        self.sink(number, rustix::fd::AsFd::as_fd(&file), form)?;
+        if let Some(sink) = self.sinks.get_mut(&number) {
+            let inode = sink.writer.file().map(identity).transpose()?;
+            sink.log = inode.map(|inode| (path.to_owned(), inode));
+        }
+        Ok(())
     }
 
     /// What lies there still is passed on as far as it can be; then the sink is none any more.
@@ -209,7 +237,16 @@ impl Pump {
         if sink.batch.is_empty() && !sink.fill(self.glass.as_ref()?, &mut self.buffer) {
             return None;
         }
-        sink.write(&mut self.buffer)
+        if sink.log.is_none() {
+            return sink.write(&mut self.buffer);
+        }
+        self.left = None;
+        let had_room = sink.lost == 0;
+        let written = sink.log(self.receipt.as_ref(), &mut self.buffer);
+        if had_room && sink.lost > 0 {
+            self.full.push(number);
+        }
+        Some(written)
     }
 
     /// Passes on what is left when every service has ended, as long as somebody takes it.
@@ -254,6 +291,16 @@ impl Sink {
             let now = clock_gettime(ClockId::Realtime);
             let us = now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1_000;
             let at = self.form.time.as_ref().map(|time| time.text(us));
+            if self.lost > 0 && next_line(&buffer[..length], stream.ended).is_some() {
+                let text = format!("opm: {} bytes were here, and no room to keep them", self.lost);
+                put_line(
+                    &mut self.batch,
+                    &self.form,
+                    &stream.label,
+                    at.as_deref(),
+                    text.as_bytes(),
+                );
+            }
             let mut rest = &buffer[..length];
             while let Some((taken, line)) = next_line(rest, stream.ended) {
                 put_line(&mut self.batch, &self.form, &stream.label, at.as_deref(), line);
@@ -305,5 +352,97 @@ impl Sink {
             self.streams[self.from].ready = false;
         }
         Some(written)
+    }
+
+    /// A whole batch to a log, of which what the disk has no room for is dropped and counted. How
+    /// many bytes were written.
+    fn log(&mut self, receipt: Option<&Receipt>, buffer: &mut [u8]) -> usize {
+        self.follow_name();
+        let fifo = &self.streams[self.from].fifo;
+        let taken = self.cuts.iter().map(|(_, length)| length).sum();
+        let end = self.end();
+        let inode = self.log.as_ref().map_or((0, 0), |(_, inode)| *inode);
+        let note = Note {
+            log: inode,
+            fifo: self.streams[self.from].inode,
+            end,
+            bytes: self.batch.len() as u64,
+            taken: taken as u64,
+        };
+        let receipt = receipt.filter(|it| it.note(&note, buffer[0]).is_ok());
+        let mut sent = 0;
+        while sent < self.batch.len() {
+            match self.writer.write(&self.batch[sent..]) {
+                Ok(length) => sent += length,
+                Err(Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        let kept = self.cuts.iter().map(|(end, _)| *end).take_while(|end| *end <= sent).last();
+        let kept = kept.unwrap_or(0);
+        if kept > 0 {
+            self.lost = 0;
+        }
+        let dropped = self.cuts.iter().filter(|(end, _)| *end > kept);
+        self.lost += dropped.map(|(_, length)| length).sum::<usize>();
+        if kept < sent && self.end() == end + sent as u64 {
+            // No part of a line stays, unless somebody else has written behind it.
+            let file = self.writer.file();
+            file.map(|file| rustix::fs::ftruncate(file, end + kept as u64).ok());
+        }
+        let done = receipt.and_then(|it| it.take(fifo, taken, buffer).ok()).unwrap_or(0);
+        if fifo::consume(fifo, taken - done, buffer).is_err() {
+            self.streams[self.from].ready = false;
+        }
+        self.batch.clear();
+        self.cuts.clear();
+        self.sent = 0;
+        sent
+    }
+
+    /// Where the log ends.
+    fn end(&self) -> u64 {
+        let stat = self.writer.file().and_then(|file| rustix::fs::fstat(file).ok());
+        stat.map_or(0, |stat| stat.st_size.unsigned_abs())
+    }
+
+    /// A log that was renamed or removed: what is called so now, or can be, gets the lines.
+    fn follow_name(&mut self) {
+        let Some((path, inode)) = &mut self.log else { return };
+        let now = rustix::fs::lstat(&*path).map(|stat| (stat.st_dev, stat.st_ino));
+        if now == Ok(*inode) {
+            return;
+        }
+        let fresh = open(path, true)
+            .and_then(|file| Ok((Writer::new(rustix::fd::AsFd::as_fd(&file))?, identity(&file)?)));
+        if let Ok((writer, fresh)) = fresh
+            && writer.file().is_some()
+        {
+            (self.writer, *inode) = (writer, fresh);
+        }
+    }
+}
+
+/// Opens a log as its service would, made if missing, with its directory.
+fn open(path: &str, directly: bool) -> Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOCTTY;
+    let mut flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    flags.set(OFlags::NOFOLLOW, directly);
+    let opened = || rustix::fs::open(path, flags, Mode::from_raw_mode(0o600));
+    opened().or_else(|errno| {
+        let (directory, _) = archives::place(Path::new(path));
+        let made = errno == Errno::NOENT
+            && rustix::fs::mkdir(directory, Mode::from_raw_mode(0o700)).is_ok();
+        if made { opened() } else { Err(errno) }
+    })
+}
+
+/// What an earlier daemon has written of a batch that lies in its FIFO still.
+fn cut_off(log: &OwnedFd, note: &Note, fifo: &OwnedFd) {
+    let lies_there = rustix::io::ioctl_fionread(fifo).is_ok_and(|bytes| bytes >= note.taken);
+    let size = rustix::fs::fstat(log).map_or(0, |stat| stat.st_size.unsigned_abs());
+    // Nobody else has written to it or has cut it.
+    if lies_there && size > note.end && size - note.end <= note.bytes {
+        rustix::fs::ftruncate(log, note.end).ok();
     }
 }
