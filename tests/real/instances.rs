@@ -1,6 +1,6 @@
 //! Several of one service: each has its own, all have one name and one socket; and reloads.
 use crate::namespace::{fixture, isolated};
-use crate::rig::Rig;
+use crate::rig::{Rig, finish};
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -150,6 +150,29 @@ fn a_reload_replaces_one_after_the_other_and_nobody_notices() {
 }
 
 #[test]
+fn a_reload_whose_daemon_dies_says_so_and_each_instance_has_one_definition_or_the_other() {
+    isolated(here!(), |rig| {
+        rig.start_instances("3", &[]);
+        let before = rig.rows();
+        // Never ready: the roll waits at the first one.
+        let options = ["--ready", "notify", "--ready-timeout", "1h", "--command", "sleep 1000"];
+        rig.ok(&[&["adjust", "web"], &options[..]].concat());
+        let reload = rig.spawn(&["reload", "web"]);
+        let first = rig.until_replaced("web-0", before[0].pid.unwrap());
+        rig.kill_daemon();
+        let ran = finish(reload, &["reload", "web"]);
+        assert_eq!(ran.code, Some(4), "{ran:?}");
+        let after = rig.rows();
+        assert_eq!(after[0].pid, first.pid);
+        assert_eq!((after[1].pid, after[2].pid), (before[1].pid, before[2].pid));
+        for name in ["web-0", "web-1", "web-2"] {
+            assert_eq!(rig.ok(&["get-command", name]).trim(), "sleep 1000");
+        }
+        assert_ne!(rig.ask(), 0);
+    });
+}
+
+#[test]
 fn a_reload_stops_at_the_first_that_does_not_become_ready() {
     isolated(here!(), |rig| {
         rig.start_instances("3", &[]);
@@ -203,13 +226,24 @@ fn no_connection_is_refused_or_reset_whatever_is_restarted() {
 }
 
 /// A node program for each way to listen, none of which knows of opm.
-const PROGRAMS: [(&str, &str); 3] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("http.js", "require('http').createServer((q, s) => s.end(`${process.pid}`)).listen(PORT)"),
     (
         "net.mjs",
         "import net from 'net';\n\
          const server = net.createServer((s) => s.end(`${process.pid}`));\n\
          server.listen({ port: PORT, host: '127.0.0.1' })",
+    ),
+    // Of these two only who took the connection is asked.
+    (
+        "http2.mjs",
+        "import { createServer } from 'node:http2';\n\
+         createServer().on('connection', (s) => s.end(`${process.pid}`)).listen(PORT)",
+    ),
+    (
+        "https.cjs",
+        "require('https').createServer({}).on('connection', (s) => s.end(`${process.pid}`))\n\
+         .listen({ port: PORT })",
     ),
     (
         "stop.cjs",
