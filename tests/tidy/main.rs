@@ -37,8 +37,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("src/cli/daemon.rs", &["daemon::can_take_over"]),
 ];
 
-const DEPENDENCIES: &[&str] =
-    &["clap", "libc", "mio", "regex-lite", "rustix", "serde", "serde_json", "signal-hook"];
+const DEPENDENCIES: &str =
+    "clap libc mio regex-lite rustix serde serde_json signal-hook unicode-width";
 
 /// Where tests have system calls of their own: a program that misbehaves, a signal by number.
 /// And `main`, which the C library calls by its name.
@@ -410,7 +410,7 @@ fn dependencies_are_those_on_the_list() {
             inside = line.contains("dependencies");
         } else if let (true, Some((name, _))) = (inside, line.split_once(['=', '.'])) {
             let name = name.trim().trim_matches('"').to_owned();
-            if !DEPENDENCIES.contains(&name.as_str()) {
+            if !DEPENDENCIES.split(' ').any(|known| known == name) {
                 broken.push(name.clone());
             }
             seen.insert(name);
