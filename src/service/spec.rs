@@ -29,7 +29,7 @@ pub type Id = u32;
 pub type Env = Vec<(String, String)>;
 
 /// A service as declared, without what its definer had.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spec {
     pub name: String,
     /// The words that are exec'd, program first.
@@ -51,19 +51,7 @@ pub struct Spec {
 impl Spec {
     /// A service for which nothing else was said.
     pub fn new(name: String, command: Vec<String>, cwd: String) -> Self {
-        Self {
-            name,
-            command,
-            cwd,
-            env: Env::new(),
-            dotenv: Env::new(),
-            policy: Policy::default(),
-            care: Care::default(),
-            exec: Exec::default(),
-            held: Held::default(),
-            log: Log::default(),
-            checks: Checks::default(),
-        }
+        Self { name, command, cwd, ..Self::default() }
     }
 
     /// The name that it has with its other instances, and under which its sockets are held.
@@ -211,7 +199,7 @@ impl<'de> Deserialize<'de> for Spec {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Spec, A::Error> {
-                let mut spec = Spec::new(String::new(), Vec::new(), String::new());
+                let mut spec = Spec::default();
                 while let Some(key) = map.next_key::<String>()? {
                     match key.as_str() {
                         "name" => spec.name = map.next_value()?,

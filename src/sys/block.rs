@@ -40,9 +40,10 @@ pub struct Blocks(Vec<Block>);
 /// Strings in a block, each ended by NUL, as a NULL-terminated array of pointers.
 #[derive(Clone, Copy, Debug)]
 pub struct CStrings {
-    pointers: *mut *const c_char,
-    /// Where the bytes of all of them end.
-    end: *mut u8,
+    /// For execve(2): ends in NULL.
+    pub pointers: *mut *const c_char,
+    /// Where the bytes of all of them end, behind the last NUL.
+    pub end: *mut u8,
     count: usize,
 }
 
@@ -178,16 +179,6 @@ impl Drop for Block {
 }
 
 impl CStrings {
-    /// For execve(2): ends in NULL.
-    pub fn pointers(&self) -> *mut *const c_char {
-        self.pointers
-    }
-
-    /// Where their bytes end, behind the last NUL.
-    pub fn end(&self) -> *mut u8 {
-        self.end
-    }
-
     /// # Safety
     /// The block is still what it was when the strings were copied in.
     pub unsafe fn get(&self, at: usize) -> Option<&CStr> {

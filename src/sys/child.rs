@@ -305,7 +305,7 @@ pub(super) fn reset_signals(all: bool) -> raw::Result<usize> {
 
 /// As execvp(3): a file that may not be executed is remembered, and the search goes on.
 fn exec(p: &Prepared) -> Step<Never> {
-    let (words, env) = (p.words.pointers(), p.env.pointers());
+    let (words, env) = (p.words.pointers, p.env.pointers);
     let (mut reason, mut at) = (libc::ENOENT, 0usize);
     // SAFETY: the block is the child's alone.
     while let Some(program) = unsafe { p.programs.get(at) } {

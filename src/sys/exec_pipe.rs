@@ -28,8 +28,10 @@ impl ExecPipe {
             Ok(0) => Launch::Done,
             Ok(_) => {
                 let [a, b, c, d, errno @ ..] = bytes;
-                let errno = Errno::from_raw_os_error(c_int::from_le_bytes(errno));
-                Launch::Failed(stage_of(u32::from_le_bytes([a, b, c, d])), errno)
+                let number = u32::from_le_bytes([a, b, c, d]) as usize;
+                let option = number.saturating_sub(STAGES.len()) as u8;
+                let stage = STAGES.get(number).copied().unwrap_or(Stage::Option(option));
+                Launch::Failed(stage, Errno::from_raw_os_error(c_int::from_le_bytes(errno)))
             }
             Err(_) => Launch::Pending,
         }
@@ -44,26 +46,15 @@ impl AsRawFd for ExecPipe {
 
 /// In the child, last of all: why nothing is exec'd. A pipe takes so few bytes whole.
 pub fn report(report: RawFd, stage: Stage, errno: c_int) {
-    let [a, b, c, d] = number_of(stage).to_le_bytes();
+    let number = match stage {
+        Stage::Option(at) => STAGES.len().wrapping_add(usize::from(at)),
+        stage => STAGES.iter().position(|known| *known == stage).unwrap_or_default(),
+    };
+    let [a, b, c, d] = (number as u32).to_le_bytes();
     let [e, f, g, h] = errno.to_le_bytes();
     let _written = raw::write(report, &[a, b, c, d, e, f, g, h]);
 }
 
-/// Stages by their number on the pipe; above them come the options of the table.
+/// Stages by their number on the pipe; behind them come the options of the table.
 const STAGES: [Stage; 6] =
     [Stage::Exec, Stage::Sign, Stage::Setup, Stage::Directory, Stage::Log, Stage::Interpreter];
-const FIRST_OPTION: u32 = 16;
-
-fn number_of(stage: Stage) -> u32 {
-    match stage {
-        Stage::Option(at) => FIRST_OPTION.wrapping_add(u32::from(at)),
-        stage => STAGES.iter().position(|known| *known == stage).unwrap_or_default() as u32,
-    }
-}
-
-fn stage_of(number: u32) -> Stage {
-    match number.checked_sub(FIRST_OPTION) {
-        Some(at) => Stage::Option(at.try_into().unwrap_or(u8::MAX)),
-        None => STAGES.get(number as usize).copied().unwrap_or(Stage::Exec),
-    }
-}

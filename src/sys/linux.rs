@@ -312,9 +312,7 @@ impl Kernel for Linux {
     }
 
     fn cgroup(&mut self, pid: Pid) -> Option<String> {
-        let text = procfs::read(&format!("/proc/{pid}/cgroup")).ok()?;
-        let text = String::from_utf8_lossy(&text).into_owned();
-        text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+        procfs::cgroup(&pid.to_string())
     }
 
     fn real_path(&mut self, path: &str) -> Result<String> {

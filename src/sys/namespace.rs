@@ -61,19 +61,11 @@ pub fn has_handles() -> bool {
     own.id != 0 && is_alive(own) == Some(true)
 }
 
-/// The inode of a process's time namespace. Its first thread may have exited and be in none any
-/// more: then any other thread's is the same. Errors: EACCES: not ours to read. ENOENT: it is gone,
+/// The inode of a process's time namespace. Errors: EACCES: not ours to read. ENOENT: it is gone,
 /// or exiting. ESRCH.
 pub fn inode(pid: Pid) -> Result<u64> {
-    let of = |path: String| rustix::fs::stat(path).map(|stat| stat.st_ino);
-    let first = of(format!("/proc/{pid}/ns/time"));
-    if first != Err(Errno::NOENT) {
-        return first;
-    }
-    let threads = super::procfs::numbers(&format!("/proc/{pid}/task"))?.into_iter();
-    let mut others = threads.filter(|thread| *thread != pid);
-    let found = others.find_map(|thread| of(format!("/proc/{pid}/task/{thread}/ns/time")).ok());
-    found.ok_or(Errno::NOENT)
+    let of = |at: &str| rustix::fs::stat(format!("{at}/ns/time")).map(|stat| stat.st_ino);
+    super::procfs::of_any_thread(pid, Errno::NOENT, of)
 }
 
 /// Our own time namespace; none where it can't be told.

@@ -1,13 +1,13 @@
 //! Asking another program for one line, as a command does before an upgrade. Never leaves the
 //! child behind.
-use super::{Result, errno_of};
+use super::writer::is_ready;
+use super::{Result, errno_of, pidfd};
+use rustix::event::PollFlags;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Between two looks at whether the child has ended.
-const LOOK: Duration = Duration::from_millis(2);
 /// What an answer may be long. More of it is not read.
 const ANSWER_BYTES_MAX: usize = 4096;
 
@@ -31,14 +31,10 @@ pub fn output_of(program: &str, words: &[&str], most: Duration) -> Result<Option
 
 /// Whether `child` ends with exit code 0 within `most`. It is reaped either way.
 fn ends_well(child: &mut Child, most: Duration) -> bool {
-    let began = Instant::now();
-    while began.elapsed() <= most {
-        match child.try_wait() {
-            Ok(None) => std::thread::sleep(LOOK),
-            ended => {
-                return ended.is_ok_and(|status| status.is_some_and(|status| status.success()));
-            }
-        }
+    let most = most.as_millis() as u64;
+    let pidfd = pidfd::open(child.id().cast_signed());
+    if pidfd.and_then(|pidfd| is_ready(&pidfd, PollFlags::IN, most)) == Ok(true) {
+        return child.wait().is_ok_and(|status| status.success());
     }
     child.kill().and_then(|()| child.wait()).ok();
     false

@@ -72,22 +72,28 @@ pub fn uids(pid: Pid) -> Result<[u32; 3]> {
     stat::parse_uids(&read_record(&format!("/proc/{pid}/status"))?).ok_or(Errno::IO)
 }
 
-/// The environment of a process. Its first thread may have exited and have no memory any more
-/// (pthread_exit(3) in `main`): then any other thread's is the same. Errors: as [`read`]; ESRCH: no
-/// thread of it has memory.
+/// The environment of a process. Errors: as [`read`]; ESRCH: no thread of it has memory.
 pub fn environ(pid: Pid) -> Result<Vec<u8>> {
-    let first = guarded::read(&format!("/proc/{pid}/environ"));
-    if !matches!(first, Err(Errno::SRCH)) {
+    of_any_thread(pid, Errno::SRCH, |at| guarded::read(&format!("{at}/environ")))
+}
+
+/// What `look` finds in a directory of /proc. Of a process whose first thread has exited
+/// (pthread_exit(3) in `main`), and `lacks` it, any other thread's is the same.
+pub(super) fn of_any_thread<T>(
+    pid: Pid,
+    lacks: Errno,
+    look: impl Fn(&str) -> Result<T>,
+) -> Result<T> {
+    let first = look(&format!("/proc/{pid}"));
+    if first.as_ref().err() != Some(&lacks) {
         return first;
     }
     let threads = numbers(&format!("/proc/{pid}/task"))?.into_iter();
-    for thread in threads.filter(|thread| *thread != pid) {
-        match guarded::read(&format!("/proc/{pid}/task/{thread}/environ")) {
-            Err(Errno::SRCH | Errno::NOENT) => {}
-            other => return other,
-        }
-    }
-    first
+    let looks = threads
+        .filter(|thread| *thread != pid)
+        .map(|thread| look(&format!("/proc/{pid}/task/{thread}")));
+    let mut others = looks.filter(|found| !matches!(found, Err(Errno::SRCH | Errno::NOENT)));
+    others.next().unwrap_or(first)
 }
 
 /// Our own children, of our only thread: one file.
@@ -267,13 +273,18 @@ pub fn pid_namespace() -> u64 {
     rustix::fs::stat("/proc/self/ns/pid").map_or(0, |stat| stat.st_ino)
 }
 
+/// The cgroup of a process, of version 2 alone.
+pub fn cgroup(pid: &str) -> Option<String> {
+    let text = read(&format!("/proc/{pid}/cgroup")).ok()?;
+    let path = stat::status_field(&text, "0::")?;
+    Some(String::from_utf8_lossy(path).into_owned())
+}
+
 /// Whether our own cgroup holds processes of PID namespaces that we don't see: the kernel lists
 /// them as 0. None where it can't be read.
 pub fn strangers_in_cgroup() -> Option<bool> {
-    let text = read("/proc/self/cgroup").ok()?;
-    let text = String::from_utf8_lossy(&text);
-    // Version 2 alone; in a cgroup namespace, as containers have it, the path is `/`.
-    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let path = cgroup("self")?;
+    // In a cgroup namespace, as containers have it, the path is `/`.
     let path = path.trim_end_matches('/');
     let list = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
         .iter()

@@ -94,7 +94,7 @@ pub fn spawn(
     let env = block.strings(&plan.env)?;
     let signs = plan.signature_offset.is_some();
     let pid_of = |name| match signs {
-        true => pid_digits(&plan.env, env.end(), name),
+        true => pid_digits(&plan.env, env.end, name),
         false => std::ptr::null_mut(),
     };
     let count = plan.descriptors.len();

@@ -41,6 +41,7 @@ mod sys_output_of;
 mod sys_receipt;
 mod sys_sockets;
 mod sys_spawn;
+mod sys_token;
 mod sys_zone;
 mod wire_frame;
 mod wire_schema;

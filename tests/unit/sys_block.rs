@@ -23,7 +23,7 @@ fn strings_read_back_after_reuse() {
             assert_eq!(text.to_str(), Ok(word.as_str()));
         }
         // SAFETY: as above; the array ends in NULL.
-        assert!(unsafe { made.get(3).is_none() && (*made.pointers().add(3)).is_null() });
+        assert!(unsafe { made.get(3).is_none() && (*made.pointers.add(3)).is_null() });
         assert_eq!(blocks.count(), 1);
     }
 }

@@ -52,7 +52,7 @@ type Contexts = HashMap<u64, Weak<Context>>;
 /// The open file of definitions.
 #[derive(Debug)]
 pub struct Definitions<F> {
-    file: F,
+    pub(super) file: F,
     length: u64,
     /// Bytes that still counted, about, when the file was opened or last rewritten.
     live: u64,
@@ -152,11 +152,6 @@ impl<F: std::fmt::Debug> Definitions<F> {
         let shared = known.values().filter(|context| context.strong_count() > 0).count();
         let live = length * (loaded.services.len() + shared) as u64 / lines.max(1);
         Ok((Self { file, length, live, next_line, known }, loaded))
-    }
-
-    /// The open file.
-    pub fn file(&self) -> &F {
-        &self.file
     }
 
     /// Gives no line number up to this one: a slot speaks of it, and its line may be lost.

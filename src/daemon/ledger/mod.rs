@@ -89,7 +89,7 @@ impl<F: std::fmt::Debug> Ledger<F> {
     pub(crate) fn files(&self) -> [(&'static str, &F); 3] {
         [
             (journal::FILE, &self.journal),
-            (definitions::FILE, self.definitions.file()),
+            (definitions::FILE, &self.definitions.file),
             (GENERATIONS, &self.generations),
         ]
     }

@@ -65,15 +65,11 @@ impl<K: Kernel> Trees<K> {
     /// (max_user_watches, ENOMEM) they are looked at by the clock, until there is room.
     pub(super) fn watch(&mut self, cx: &mut Cx<'_, K>, id: Id) {
         let Some(tree) = self.get(id).filter(|tree| tree.exit.is_none()) else { return };
-        let mut watched = Ok(());
-        if let Some(pipe) = &tree.launch {
-            watched = cx.kernel.watch_launch(pipe, Wake::Launch(id));
-        }
-        if let Some(pidfd) = &tree.pidfd {
-            let leader = cx.kernel.watch(pidfd, Wake::Leader(id));
-            watched = watched.and(leader.or_else(already));
-        }
-        if watched.or_else(already).is_err() {
+        // What is watched already is watched.
+        let is_watched = |watched| matches!(watched, Ok(()) | Err(Errno::EXIST));
+        let launch = tree.launch.as_ref().map(|it| cx.kernel.watch_launch(it, Wake::Launch(id)));
+        let leader = tree.pidfd.as_ref().map(|it| cx.kernel.watch(it, Wake::Leader(id)));
+        if !launch.into_iter().chain(leader).all(is_watched) {
             self.look_later(cx, id);
         }
     }
@@ -148,11 +144,6 @@ impl<K: Kernel> Trees<K> {
         self.insert(id, tree);
         Ok(())
     }
-}
-
-/// What is watched already is watched.
-fn already(errno: Errno) -> Result<(), Errno> {
-    if errno == Errno::EXIST { Ok(()) } else { Err(errno) }
 }
 
 /// Opens a recorded process. What is not exactly the recorded one is not it.
