@@ -5,7 +5,7 @@ use super::output::{Done, Failure, reason, warn};
 use super::program::Place;
 use super::request::{Call, outcomes};
 use super::start::{name_of, processors, text_of};
-use super::{environment, foreign, poll};
+use super::{environment, foreign, poll, start};
 use crate::service::context::{Context, search_path};
 use crate::service::instances::expand;
 use crate::service::json;
@@ -265,6 +265,7 @@ pub(super) fn carry_out(call: &Call, declared: Declared, replace: bool) -> Done 
     if replace && call.has("update-env") {
         environment::update(call, &target_of(&specs), |_| true)?;
     }
+    start::make_log_directories(&specs)?;
     let (force, wait) = (call.has("force"), call.has("wait"));
     let request = Request::Define { specs, base, force, keep: true, replace, wait };
     outcomes(&call.client.demand(&request)?)

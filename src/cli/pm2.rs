@@ -95,8 +95,9 @@ pub(super) fn translated(is_pm2: bool, words: Vec<OsString>) -> Vec<OsString> {
         if is_start {
             return options(is_pm2, words);
         }
-        // To PM2 it says what ours do unless they are told to follow.
-        words.retain(|word| !(is_pm2 && name == "logs" && word == "--nostream"));
+        if is_pm2 && name == "logs" {
+            follow(&mut words);
+        }
         return words;
     }
     let name = if is_pm2 && name == "update" { "updatePM2" } else { &name };
@@ -110,8 +111,21 @@ pub(super) fn translated(is_pm2: bool, words: Vec<OsString>) -> Vec<OsString> {
         ("startup" | "unstartup", _) => rest.clear(),
         _ => {}
     }
-    let words = ours.iter().map(OsString::from).chain(rest).collect();
+    let mut words: Vec<OsString> = ours.iter().map(OsString::from).chain(rest).collect();
+    if is_pm2 && ours[0] == "logs" {
+        follow(&mut words);
+    }
     if ours[0] == "restart" { options(is_pm2, words) } else { words }
+}
+
+/// PM2's logs go on, unless they are told not to.
+fn follow(words: &mut Vec<OsString>) {
+    if !["-f", "--follow", "--nostream", "--stats", "-h", "--help"]
+        .iter()
+        .any(|it| words.iter().any(|word| word == it))
+    {
+        words.push("--follow".into());
+    }
 }
 
 /// An option, and its value if that is in the same word.
@@ -350,7 +364,9 @@ mod tests {
             ("start a --exp-backoff-restart-delay=100ms", "start a --exp-backoff=100ms"),
             ("sendSignal SIGHUP api", "signal api SIGHUP"),
             ("startup systemd -u x --hp /home/x", "daemon setup"),
-            ("logs api --nostream --lines 5", "logs api --lines 5"),
+            ("logs api --nostream --lines 5", "logs api --nostream --lines 5"),
+            ("log api", "logs api --follow"),
+            ("logs -h", "logs -h"),
             ("stop -f", "stop -f"),
         ] {
             assert_eq!(line(theirs), ours);

@@ -283,9 +283,25 @@ fn define(call: &Call, command: Command<'_>) -> Done {
     let spec = change.apply(&spec).map_err(Failure::usage)?;
     let specs = expand(spec, processors);
     specs.iter().try_for_each(Spec::check).map_err(Failure::usage)?;
+    make_log_directories(&specs)?;
     let (force, wait) = (call.flag("force"), call.flag("wait"));
     let request = Request::Define { specs, base, force, keep: false, replace: false, wait };
     outcomes(&call.client.demand(&request)?)
+}
+
+/// Makes the directories of log files that have a name of their own.
+pub(super) fn make_log_directories(specs: &[Spec]) -> Result<(), Failure> {
+    for spec in specs {
+        for file in [&spec.log.log_out, &spec.log.log_error].into_iter().flatten() {
+            let file = Path::new(&spec.cwd).join(file);
+            let Some(directory) = file.parent() else { continue };
+            std::fs::create_dir_all(directory).map_err(|e| {
+                let text = format!("{}: {}: {}", spec.name, directory.display(), reason(e));
+                Failure::plain(text)
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// The words of `target`, which an interpreter that was given may stand before.

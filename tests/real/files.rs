@@ -298,6 +298,9 @@ fn lines_that_people_type_define_what_they_mean() {
         assert_eq!(api["node_args"], serde_json::json!(["-r", "dotenv/config"]));
         assert_eq!(of("job").next().unwrap()["pm2_env"]["exec_interpreter"], "none");
         assert!(run("logs api --lines 50 --nostream").is_empty());
+        run("start server.js --name deep -o logs/a/out.log");
+        let log = rig.dir.join("logs/a/out.log");
+        rig.until("its log is there", || log.is_file().then_some(()));
         assert!(run("describe site").contains("│ status"));
         run("save");
     });
