@@ -439,16 +439,11 @@ fn is_named_set(call: &Call) -> bool {
 /// What the options say that is to be otherwise.
 fn changes(call: &Call) -> Result<Change, Failure> {
     let has = |id: &str| call.matches.try_contains_id(id).unwrap_or(false);
+    let reset = call.matches.try_get_one::<Vec<String>>("reset");
     let mut change = Change {
         name: call.matches.get_one::<String>("name").cloned(),
         reset_env: call.flag("reset-env"),
-        reset: call
-            .matches
-            .try_get_one::<Vec<String>>("reset")
-            .ok()
-            .flatten()
-            .cloned()
-            .unwrap_or_default(),
+        reset: reset.ok().flatten().cloned().unwrap_or_default(),
         env: if is_named_set(call) { Env::new() } else { given_env(&call.matches)? },
         options: given_options(call)?,
         ..Change::default()

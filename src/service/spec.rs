@@ -363,22 +363,17 @@ impl Definition {
         &'a self,
         account: &'a [(&'static str, String)],
     ) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let (dotenv, own) = (&self.spec.dotenv, &self.spec.env);
-        let is_in = |env: &[(String, String)], name: &str| env.iter().any(|(key, _)| key == name);
         let pair = |(name, value): &'a (String, String)| (name.as_str(), value.as_str());
-        let is_account = move |name: &str| account.iter().any(|(key, _)| *key == name);
-        let base = self.base.env.iter().map(pair);
-        let base = base.filter(move |(name, _)| !is_account(name) && !self.is_filtered(name));
+        let base = self.base.env.iter().map(pair).filter(|(name, _)| !self.is_filtered(name));
         let base = base.chain(account.iter().map(|(name, value)| (*name, value.as_str())));
-        let base = base.filter(move |(name, _)| !is_in(dotenv, name));
-        let below = base.chain(dotenv.iter().map(pair)).filter(move |(name, _)| {
-            // What the service is called that a command was called from is nothing of this one's.
-            !name.starts_with("OPM_") && !is_in(own, name)
-        });
-        let own = own.iter().enumerate().filter(move |(at, (name, _))| {
-            !is_in(&own[at + 1..], name) && !RESERVED.contains(&name.as_str())
-        });
-        below.chain(own.map(move |(_, of)| pair(of)))
+        // What the service is called that a command was called from is nothing of this one's.
+        let below = base.chain(self.spec.dotenv.iter().map(pair));
+        let below = below.filter(|(name, _)| !name.starts_with("OPM_"));
+        let own = self.spec.env.iter().map(pair).filter(|(name, _)| !RESERVED.contains(name));
+        let (mut all, mut seen): (Vec<_>, _) = (below.chain(own).collect(), HashSet::new());
+        all.reverse();
+        all.retain(|(name, _)| seen.insert(*name));
+        all.into_iter().rev()
     }
 }
 

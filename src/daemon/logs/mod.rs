@@ -23,12 +23,11 @@ use crate::sys::archives;
 use crate::sys::token::Token;
 use crate::sys::{Errno, describe};
 use form::{Form, Label};
-use mio::unix::SourceFd;
-use mio::{Interest, Registry};
+use mio::Registry;
 use pump::Pump;
 use room::Room;
 use rotation::Rotation;
-use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{FileType, Stat};
 use std::collections::VecDeque;
@@ -95,8 +94,7 @@ impl Logs {
     /// What inotify_init(2) and epoll_ctl(2) say.
     pub(crate) fn open(&mut self, registry: &Registry, home: &str) -> std::io::Result<()> {
         let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let (fd, token) = (watch.as_raw_fd(), Token::Logs.into());
-        registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+        Token::Logs.watch(registry, &watch)?;
         self.watch = Some(watch);
         self.pump.registry = Some(registry.try_clone()?);
         self.pump.remember(&in_home(home, RECEIPT));

@@ -6,8 +6,6 @@
 use super::advice::Cx;
 use crate::service::probe::{IPC_FD, Sign};
 use crate::sys::token::Token;
-use mio::Interest;
-use mio::unix::SourceFd;
 use rustix::fd::{AsRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -59,9 +57,7 @@ impl Channel {
     /// there may be more.
     pub(super) fn hear(&mut self, cx: &Cx<'_>, token: Token) -> (bool, bool) {
         if let Some(registry) = cx.registry.filter(|_| !self.watched) {
-            let fd = self.fd.as_raw_fd();
-            let watched = registry.register(&mut SourceFd(&fd), token.into(), Interest::READABLE);
-            self.watched = watched.is_ok();
+            self.watched = token.watch(registry, &self.fd).is_ok();
         }
         let mut is_ready = false;
         let mut bytes = [0; 4096];

@@ -14,8 +14,8 @@ use crate::service::spec::Id;
 use crate::sys::files::Files;
 use crate::sys::token::Token;
 use crate::sys::{Errno, describe};
+use mio::Registry;
 use mio::unix::SourceFd;
-use mio::{Interest, Registry};
 use rustix::fd::AsRawFd;
 
 /// The changes have ceased when there is none for so long; or they have lasted for so long.
@@ -68,10 +68,7 @@ impl Armed {
             files.watch(&path, &|path| self.is_ignored(path))?;
         }
         if let Some(registry) = registry {
-            let token = Token::Files(of.id).into();
-            let registered =
-                registry.register(&mut SourceFd(&files.as_raw_fd()), token, Interest::READABLE);
-            registered.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+            Token::Files(of.id).watch(registry, &files)?;
         }
         self.files = Some(files);
         Ok(())
