@@ -86,6 +86,12 @@ pub fn list(directory: &Path, of: Option<&str>) -> Vec<Archive> {
     found
 }
 
+/// The archives of a log, as [`list`] has them.
+pub fn of(log: &Path) -> Vec<Archive> {
+    let (directory, name) = place(log);
+    list(directory, Some(name))
+}
+
 /// Unix milliseconds.
 pub fn modified(stat: &Stat) -> u64 {
     u64::try_from(stat.st_mtime).unwrap_or(0) * 1_000 + stat.st_mtime_nsec / 1_000_000
@@ -100,14 +106,20 @@ pub fn place(log: &Path) -> (&Path, &str) {
 
 /// Where the bytes of a log begin and end: its head may be a hole. Errors: what fstat(2) says.
 pub fn extent(log: impl AsFd) -> Result<(u64, u64)> {
-    let begin = match rustix::fs::seek(&log, SeekFrom::Data(0)) {
+    let data = || match rustix::fs::seek(&log, SeekFrom::Data(0)) {
         Ok(begin) => Some(begin),
         // Nothing but a hole, or nothing at all.
         Err(rustix::io::Errno::NXIO) => None,
         Err(_) => Some(0),
     };
-    let end = rustix::fs::fstat(&log)?.st_size.unsigned_abs();
-    Ok((begin.unwrap_or(end), end))
+    loop {
+        let begin = data();
+        let end = rustix::fs::fstat(&log)?.st_size.unsigned_abs();
+        // Both of one instant: a hole that goes takes the end with it.
+        if data() == begin {
+            return Ok((begin.unwrap_or(end), end));
+        }
+    }
 }
 
 /// Gives back the room that bytes of a log take. They read as zero then, and others stay where they

@@ -98,11 +98,10 @@ impl Stream {
     /// What is on disk at one instant: no archive got its name while it was looked where the log
     /// begins, and none grew.
     fn picture(&self) -> Result<Picture> {
-        let (directory, name) = archives::place(&self.path);
-        let mut archives = archives::list(directory, Some(name));
+        let mut archives = archives::of(&self.path);
         for _ in 0..LOOKS_MAX {
             let (begin, end) = self.log.as_ref().map_or(Ok((0, 0)), extent)?;
-            let again = archives::list(directory, Some(name));
+            let again = archives::of(&self.path);
             if archives == again {
                 archives.retain(|archive| archive.has_moved(begin, end) || self.log.is_none());
                 return Ok(Picture { archives, begin, end });
@@ -163,8 +162,14 @@ impl Stream {
     fn is_as_it_was(&self) -> Result<bool> {
         let Some(log) = &self.log else { return Ok(true) };
         // The youngest one is not compressed.
-        let next = rustix::fs::lstat(path_of(&self.path, self.last + 1));
-        Ok(extent(log)?.0 == self.begin && next.is_err())
+        let next = path_of(&self.path, self.last + 1);
+        // A hole that was there is gone, and the next rotation has made one as long.
+        let mut begun = next.clone().into_os_string();
+        begun.push(".at-0");
+        let is_there = |path: &Path| rustix::fs::lstat(path).is_ok();
+        Ok(extent(log)?.0 == self.begin
+            && !(self.begin > 0 && is_there(begun.as_ref()))
+            && !is_there(&next))
     }
 
     /// The next bytes; 0: that is all for now.
@@ -191,11 +196,13 @@ impl Stream {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 read => read?,
             };
+            // Before that: a rotation makes it shorter, too.
+            let (_, end) = extent(log)?;
             if !self.is_as_it_was()? {
                 self.follow_rotation()?;
                 continue;
             }
-            if extent(log)?.1 < self.at {
+            if end < self.at {
                 // Cut by `flush`, or by somebody else.
                 self.stand(&self.picture()?, self.begin);
                 continue;

@@ -344,8 +344,7 @@ impl Logs {
         if let Some((_, rotation)) = self.active.take_if(|(job, _)| job.path == path) {
             rotation.abandon();
         }
-        let (directory, name) = archives::place(Path::new(path));
-        for archive in archives::list(directory, Some(name)) {
+        for archive in archives::of(Path::new(path)) {
             rustix::fs::unlink(&archive.path).ok();
         }
     }
@@ -369,8 +368,7 @@ fn compress(job: &Job) -> Option<Pid> {
         Compress::Zstd => &["-n", "19", "zstd", "-q", "-f", "--rm"],
         Compress::Gzip => &["-n", "19", "gzip", "-q", "-f"],
     };
-    let (directory, name) = archives::place(Path::new(&job.path));
-    let all = archives::list(directory, Some(name));
+    let all = archives::of(Path::new(&job.path));
     let archive = all.iter().rev().nth(1).filter(|archive| archive.is_compressed().is_none())?;
     let mut command = Command::new("nice");
     command.args(words).arg(&archive.path);
@@ -381,8 +379,7 @@ fn compress(job: &Job) -> Option<Pid> {
 /// Removes the archives of a log that are too many or too old. When the oldest of the rest was
 /// written.
 fn trim(path: &str, log: &Log, wall: u64) -> Option<u64> {
-    let (directory, name) = archives::place(Path::new(path));
-    let mut all = archives::list(directory, Some(name));
+    let mut all = archives::of(Path::new(path));
     let surplus = all.len().saturating_sub(log.log_keep as usize);
     let oldest = log.log_max_age.map_or(0, |age| wall.saturating_sub(age.ms));
     for (at, archive) in all.iter_mut().enumerate() {

@@ -378,8 +378,8 @@ impl Sink {
                 Err(_) => break,
             }
         }
-        let kept = self.cuts.iter().map(|(end, _)| *end).take_while(|end| *end <= sent).last();
-        let kept = kept.unwrap_or(0);
+        let ends = self.cuts.iter().map(|(end, _)| *end);
+        let kept = ends.take_while(|end| *end <= sent).last().unwrap_or(0);
         if kept > 0 {
             self.lost = 0;
         }

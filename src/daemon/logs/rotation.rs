@@ -142,9 +142,8 @@ impl Rotation {
 /// Finishes what an earlier rotation of this log has left, or forgets it. The number of the last
 /// archive; 0: there is none.
 fn settle(log: &Path, live: &OwnedFd) -> Result<u64> {
-    let (directory, name) = archives::place(log);
     let mut last = 0;
-    for archive in archives::list(directory, Some(name)) {
+    for archive in archives::of(log) {
         let Archive { number, path, begin, bytes, .. } = &archive;
         if let Some(begin) = *begin {
             let (start, end) = extent(live)?;
@@ -168,7 +167,6 @@ fn settle(log: &Path, live: &OwnedFd) -> Result<u64> {
 /// # Errors
 /// What rename(2) says.
 pub fn put_away(log: &Path) -> Result<()> {
-    let (directory, name) = archives::place(log);
-    let last = archives::list(directory, Some(name)).last().map_or(0, |archive| archive.number);
+    let last = archives::of(log).last().map_or(0, |archive| archive.number);
     rustix::fs::rename(log, path_of(log, last + 1))
 }
