@@ -115,6 +115,10 @@ fn one_line(about: &str, command: &Command, error: &clap::Error) -> Failure {
         }
         _ => None,
     };
+    let known = OPTIONS_ELSEWHERE.iter().find(|(option, _)| *option == arg);
+    if let Some((_, advice)) = known {
+        return Failure::usage(format!("{reason} ({advice})"));
+    }
     Failure::usage(match near {
         Some(near) => format!("{reason} (did you mean '{near}'?)"),
         None => format!("{reason} (try 'opm {about} --help')"),
@@ -133,6 +137,13 @@ fn first_line(text: &str) -> String {
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
 
+/// Options of other supervisors, and what is nearest here. opm gives no service a cgroup.
+const OPTIONS_ELSEWHERE: &[(&str, &str)] = &[
+    ("--memory-max", "try --max-memory, or start the daemon in a systemd scope with MemoryMax="),
+    ("--cpu-max", "try --nice or --cpu-affinity, or a systemd scope with CPUQuota="),
+    ("--pids-max", "try --limit nproc=N with --user, or a systemd scope with TasksMax="),
+];
+
 /// Commands of other supervisors, and what does the same here.
 const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["monitor", "dash"], "try 'opm top'"),
@@ -149,6 +160,7 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["inspect", "profile"], "start node with --inspect, or --prof"),
     (&["link", "unlink", "plus", "login", "register", "web"], "try 'opm ls --json'"),
     (&["cluster"], "try 'opm start -i N'"),
+    (&["reloadlogs", "reloadLogs"], "services open their logs themselves: 'opm restart TARGET'"),
 ];
 
 /// What to do instead of a command that others have.

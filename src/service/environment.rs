@@ -36,6 +36,14 @@ pub const RESERVED: [&str; 4] = [HOME_VARIABLE, NAME_VARIABLE, MARK_VARIABLE, OU
 /// The socket that a service speaks to, by its name in the home.
 pub const NOTIFY_FILE: &str = "notify";
 
+/// The same for a service of another user, who may not enter the home: a name in the abstract
+/// namespace of unix(7), behind its zero byte, which programs write as `@`.
+pub fn notify_name(home: &str) -> String {
+    // There is room for 107 bytes.
+    let tail = (home.len().saturating_sub(90)..).find_map(|at| home.get(at..));
+    format!("opm:{}/{NOTIFY_FILE}", tail.unwrap_or_default())
+}
+
 /// All that an incarnation finds in its environment. `account`: what its user has in it. `pid`: 0
 /// if it is not there yet.
 pub fn environment<'a>(
@@ -107,7 +115,11 @@ fn made<'a>(definition: &'a Definition, home: &str, pid: Pid) -> Vec<(&'a str, S
     // How it may speak of itself.
     let is_watched = spec.checks.health == Some(Health(Sign::Notify));
     if is_watched || spec.checks.ready.0 == Sign::Notify {
-        set(&mut made, "NOTIFY_SOCKET", format!("{home}/{NOTIFY_FILE}"));
+        let socket = match &spec.exec.user {
+            Some(_) => format!("@{}", notify_name(home)),
+            None => format!("{home}/{NOTIFY_FILE}"),
+        };
+        set(&mut made, "NOTIFY_SOCKET", socket);
     }
     if spec.checks.ready.0 == Sign::Ipc {
         set(&mut made, "NODE_CHANNEL_FD", IPC_FD.to_string());

@@ -10,6 +10,7 @@ use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
 
 pub use crate::service::environment::NOTIFY_FILE as FILE;
+use crate::service::environment::notify_name;
 /// A longer message is cut: it has more than what we understand.
 const MESSAGE_BYTES_MAX: usize = 4_096;
 /// Room for a `ucred` and its header.
@@ -24,15 +25,21 @@ impl NotifySocket {
     /// Errors: what socket(2) and bind(2) say.
     pub fn bind(home: &Home) -> Result<Self> {
         home.remove(FILE)?;
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
-        set_socket_passcred(&socket, true)?;
+        let socket = open()?;
         // What bind(2) then makes has this mode, from its first instant.
         rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
         rustix::process::fchdir(&home.dir)?;
         let bound = SocketAddrUnix::new(FILE).and_then(|address| bind(&socket, &address));
         drop(std::env::set_current_dir("/"));
         bound.map(|()| Self(socket))
+    }
+
+    /// The one for services of other users, as root, who alone has such. Anybody may send to it, as
+    /// to systemd's; who did is what counts. Errors: EADDRINUSE: somebody else has that name.
+    pub fn bind_for_others(home: &str) -> Result<Self> {
+        let socket = open()?;
+        let address = SocketAddrUnix::new_abstract_name(notify_name(home).as_bytes())?;
+        bind(&socket, &address).map(|()| Self(socket))
     }
 
     /// The next message, and the pid of who sent it; 0 if that is not to be seen from here. Errors:
@@ -64,6 +71,13 @@ impl NotifySocket {
         }
         Ok((pid, String::from_utf8_lossy(&bytes[..length.min(bytes.len())]).into_owned()))
     }
+}
+
+fn open() -> Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+    set_socket_passcred(&socket, true)?;
+    Ok(socket)
 }
 
 impl AsRawFd for NotifySocket {

@@ -4,6 +4,8 @@ use crate::namespace::isolated;
 use crate::rig::Rig;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -136,7 +138,9 @@ speak = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 for n, said in enumerate(sys.argv[1:]):
     while not os.path.exists(str(n + 1)):
         time.sleep(0.01)
-    speak.sendto(said.replace(',', '\n').encode(), os.environ['NOTIFY_SOCKET'])
+    where = os.environ['NOTIFY_SOCKET']
+    where = '\0' + where[1:] if where[0] == '@' else where
+    speak.sendto(said.replace(',', '\n').encode(), where)
 time.sleep(1000)
 "#;
 
@@ -168,6 +172,29 @@ fn a_service_says_itself_that_it_is_ready_and_nobody_else_can() {
         let log = std::fs::read_to_string(rig.home.join("daemon.log")).unwrap();
         assert!(log.contains("web: FDSTORE: opm keeps no descriptors"), "{log}");
         assert!(log.contains("is no process of a service; not heard"), "{log}");
+    });
+}
+
+#[test]
+fn a_service_of_another_user_is_heard_and_a_stranger_is_not() {
+    isolated(here!(), |rig| {
+        std::fs::set_permissions(&rig.dir, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let start = ["start", "--name", "web", "--user", "nobody", "--ready", "notify"];
+        rig.ok(&[&start[..], &["--", "python3", "-c", CLIENT, "READY=1,STATUS=its own"]].concat());
+        let env = rig.ok(&["env", "web"]);
+        let socket = env.lines().find_map(|line| line.strip_prefix("NOTIFY_SOCKET=")).unwrap();
+        let mut stranger = Command::new("python3");
+        stranger.args(["-c", CLIENT, "READY=1,STATUS=forged"]).env("NOTIFY_SOCKET", socket);
+        let mut stranger = stranger.current_dir(&rig.dir).spawn().unwrap();
+        // Both speak then.
+        say(rig, 1);
+        rig.ok(&["wait", "web", "--for", "ready"]);
+        let log = || std::fs::read_to_string(rig.home.join("daemon.log")).unwrap();
+        let refused = "is no process of a service; not heard";
+        rig.until("the stranger to be refused", || log().contains(refused).then_some(()));
+        assert_eq!(rig.info("web")["status_text"], "its own");
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
     });
 }
 

@@ -54,7 +54,7 @@ pub struct Server {
     pub(crate) removals: Option<OwnedFd>,
     pub(super) removal: Option<Removal>,
     /// What services tell of themselves. Without it they are not heard.
-    notify: Option<NotifySocket>,
+    notify: Vec<NotifySocket>,
     /// There may be more of that.
     told_more: bool,
     connections: VecMap<ClientId, Connection>,
@@ -80,7 +80,7 @@ impl Server {
             connections_max: limits::within_open_files(CONNECTIONS_MAX, 2),
             removals,
             removal: None,
-            notify: None,
+            notify: Vec::new(),
             told_more: false,
             poll,
             listener,
@@ -101,24 +101,24 @@ impl Server {
         // A new one gives events of its own.
         self.told_more = false;
         let registry = self.poll.registry();
-        let bound = NotifySocket::bind(home).ok();
-        self.notify = bound.filter(|socket| Token::Notify.watch(registry, socket).is_ok());
+        // Where the earlier one is open its name is taken.
+        self.notify.clear();
+        let others = (self.uid == 0).then(|| NotifySocket::bind_for_others(&home.path));
+        let bound = [Some(NotifySocket::bind(home)), others].into_iter().flatten().flatten();
+        self.notify = bound.filter(|it| Token::Notify.watch(registry, it).is_ok()).collect();
     }
 
     /// Hears what services answer, and what they tell of themselves.
     fn hear(&mut self, daemon: &mut Daemon<Linux>, answers: Vec<(Question, u32)>) {
         answers.into_iter().for_each(|(question, id)| daemon.question(question, id));
-        let Some(socket) = self.notify.take_if(|_| self.told_more) else { return };
-        for _ in 0..MESSAGES_MAX {
-            match socket.receive() {
-                Ok((pid, text)) => daemon.told(pid, &text),
-                Err(_) => {
-                    self.told_more = false;
-                    break;
-                }
-            }
+        if !std::mem::take(&mut self.told_more) {
+            return;
         }
-        self.notify = Some(socket);
+        for socket in &self.notify {
+            let told = std::iter::from_fn(|| socket.receive().ok()).take(MESSAGES_MAX);
+            let heard = told.map(|(pid, text)| daemon.told(pid, &text)).count();
+            self.told_more |= heard == MESSAGES_MAX;
+        }
     }
 
     /// Turns until the daemon leaves.
