@@ -187,9 +187,8 @@ impl Run {
         self.is_reloading = true;
         let names: Vec<&String> = self.services.iter().map(|(name, _)| name).collect();
         let is_gone = |service: &&Service| {
-            let has_fifo = |path: &String| daemon.kernel.home.has(path);
             let is_named = names.iter().any(|name| *name == service.name());
-            !is_named && fifo_paths(service.name()).iter().any(has_fifo)
+            !is_named && has_fifos(&daemon.kernel.home, service.name())
         };
         let gone = daemon.services.iter().filter(is_gone);
         let gone: Vec<_> = gone.map(|it| (it.id, it.name().to_owned())).collect();
@@ -339,6 +338,11 @@ fn carry(daemon: &mut Daemon<Linux>, names: &[String]) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Whether a service's output was passed on by an earlier image of this process.
+fn has_fifos(home: &Home, name: &str) -> bool {
+    fifo_paths(name).iter().any(|path| home.has(path))
+}
+
 impl Role for Run {
     fn yields(&self) -> bool {
         false
@@ -351,9 +355,7 @@ impl Role for Run {
             Err(failure) => {
                 log(&format!("{}; going on with what is known", failure.text));
                 let known = daemon.services.iter().map(|service| service.name().to_owned());
-                // Its output was passed on by an earlier image of this process.
-                let has_fifo = |path: &String| daemon.kernel.home.has(path);
-                known.filter(|name| fifo_paths(name).iter().any(has_fifo)).collect()
+                known.filter(|name| has_fifos(&daemon.kernel.home, name)).collect()
             }
         };
         let own = declared.iter().flatten().filter(|spec| has_own_logs(&spec.log));
