@@ -17,6 +17,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::fmt;
+use std::hash::Hash;
 use std::rc::Rc;
 
 /// Most words of a command and most variables of an environment.
@@ -296,13 +297,13 @@ pub fn is_variable_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(['=', '\0'])
 }
 
-/// Of a name that is there twice the last one.
-pub fn last_of_each(mut env: Env) -> Env {
+/// Of a name that is there twice the last one, in its place.
+pub fn last_of_each<N: Clone + Eq + Hash, V>(mut pairs: Vec<(N, V)>) -> Vec<(N, V)> {
     let mut seen = HashSet::new();
-    let last: Vec<bool> = env.iter().rev().map(|(name, _)| seen.insert(name.clone())).collect();
+    let last: Vec<bool> = pairs.iter().rev().map(|(name, _)| seen.insert(name.clone())).collect();
     let mut last = last.into_iter().rev();
-    env.retain(|_| last.next().unwrap_or(true));
-    env
+    pairs.retain(|_| last.next().unwrap_or(true));
+    pairs
 }
 
 /// Joins words into a line that a POSIX shell reads back as the same words.
@@ -370,10 +371,7 @@ impl Definition {
         let below = base.chain(self.spec.dotenv.iter().map(pair));
         let below = below.filter(|(name, _)| !name.starts_with("OPM_"));
         let own = self.spec.env.iter().map(pair).filter(|(name, _)| !RESERVED.contains(name));
-        let (mut all, mut seen): (Vec<_>, _) = (below.chain(own).collect(), HashSet::new());
-        all.reverse();
-        all.retain(|(name, _)| seen.insert(*name));
-        all.into_iter().rev()
+        last_of_each(below.chain(own).collect()).into_iter()
     }
 }
 
