@@ -52,6 +52,7 @@ say "two services: a leader with a child, and one alone"
 run start --name web --min-uptime 0s -- sh -c 'sleep 1000 & wait'
 run start --name worker --min-uptime 0s -- sh -c 'while :; do sleep 1000; done'
 run ls
+: >events.txt
 "$opm" events --follow >events.txt &
 follower=$!
 until_true 'grep -q "spawned.*worker" events.txt'
