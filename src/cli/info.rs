@@ -173,24 +173,5 @@ pub(super) fn last_exit(exit: &LastExit) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_exit_says_signal_code_or_unknown() {
-        let exit = |code, signal: Option<&str>| {
-            let by = signal.map(|_| "opm".into());
-            last_exit(&LastExit {
-                code,
-                signal: signal.map(Into::into),
-                by,
-                oom: false,
-                at: None,
-                lived_ms: None,
-            })
-        };
-        assert_eq!(exit(Some(3), None), "code 3");
-        assert_eq!(exit(None, Some("KILL")), "signal KILL (by opm)");
-        assert_eq!(exit(None, None), "unknown");
-    }
-}
+#[path = "../../tests/inner/cli_info.rs"]
+mod tests;

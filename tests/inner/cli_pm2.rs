@@ -1,0 +1,27 @@
+//! Of `cli::pm2`: compiled with the library, for it uses what is private there.
+use super::*;
+
+#[test]
+fn options_of_pm2s_are_ours_until_the_programs_own() {
+    let line = |text: &str| {
+        let words = text.split(' ').map(OsString::from).collect();
+        let words = translated(true, words);
+        words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    };
+    for (theirs, ours) in [
+        ("start a.js -x --kill-timeout 3000 -- -f", "start a.js --stop-timeout=3000ms -- -f"),
+        ("start a.js --min-uptime=5s -p x.pid", "start a.js --min-uptime=5s"),
+        ("start a -l o.log -f", "start a --log-out=o.log --log-error=o.log --force"),
+        ("startOrReload eco.json --env x", "restart eco.json --env x"),
+        ("restart a --exp-backoff-restart-delay 100", "restart a --exp-backoff=100ms"),
+        ("start a --exp-backoff-restart-delay=100ms", "start a --exp-backoff=100ms"),
+        ("sendSignal SIGHUP api", "signal api SIGHUP"),
+        ("startup systemd -u x --hp /home/x", "daemon setup"),
+        ("logs api --nostream --lines 5", "logs api --nostream --lines 5"),
+        ("log api", "logs api --follow"),
+        ("logs -h", "logs -h"),
+        ("stop -f", "stop -f"),
+    ] {
+        assert_eq!(line(theirs), ours);
+    }
+}
