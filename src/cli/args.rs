@@ -14,16 +14,15 @@ pub(super) fn switch(name: &'static str, help: &'static str) -> Arg {
 }
 
 fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).value_name(value).allow_hyphen_values(true).help(help)
+    word(name, value, help).long(name).allow_hyphen_values(true)
+}
+
+fn word(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).value_name(value).help(help)
 }
 
 fn target_arg() -> Arg {
-    let help = "id, name, list (1,web), all or glob (api-*)";
-    Arg::new("target").value_name("TARGET").num_args(1..).help(help)
-}
-
-pub(super) fn plain(command: Command) -> Command {
-    command
+    word("target", "TARGET", "id, name, list (1,web), all or glob (api-*)").num_args(1..)
 }
 
 pub(super) fn target(command: Command) -> Command {
@@ -35,15 +34,10 @@ pub(super) fn optional_target(command: Command) -> Command {
 }
 
 pub(super) fn formatted(command: Command) -> Command {
-    command
-        .arg(
-            option("format", "FORMAT", "default or json")
-                .value_parser(["default", "json"])
-                .default_value("default")
-                .hide_default_value(true)
-                .hide_possible_values(true),
-        )
-        .arg(switch("json", "the same as --format json"))
+    let format = option("format", "FORMAT", "default or json");
+    let format = format.value_parser(["default", "json"]).default_value("default");
+    let format = format.hide_default_value(true);
+    command.arg(format).arg(switch("json", "the same as --format json"))
 }
 
 pub(super) fn listed(command: Command) -> Command {
@@ -51,26 +45,19 @@ pub(super) fn listed(command: Command) -> Command {
 }
 
 pub(super) fn list(command: Command) -> Command {
-    formatted(optional_target(command))
-        .arg(switch("no-usage", "without cpu and memory: reads nothing of /proc"))
-        .arg(
-            option("sort", "KEY[:desc]", "by a key of the JSON, or cpu, mem, uptime")
-                .value_parser(Sort::parse),
-        )
-        .arg(
-            option(
-                "filter",
-                "KEY=VALUE",
-                "those of which it is so: status=errored,waiting\n(repeatable)",
-            )
-            .value_parser(Filter::parse)
-            .action(ArgAction::Append),
-        )
-        .arg(switch("unfold", "a line for each instance of a group"))
-        .arg(switch("watch", "go on, drawn anew each second"))
+    let filter = "those of which it is so: status=errored,waiting\n(repeatable)";
+    let filter = option("filter", "KEY=VALUE", filter).value_parser(Filter::parse);
+    let sort = option("sort", "KEY[:desc]", "by a key of the JSON, or cpu, mem, uptime");
+    formatted(optional_target(command)).args([
+        switch("no-usage", "without cpu and memory: reads nothing of /proc"),
+        sort.value_parser(Sort::parse),
+        filter.action(ArgAction::Append),
+        switch("unfold", "a line for each instance of a group"),
+        switch("watch", "go on, drawn anew each second"),
+    ])
 }
 
-fn force() -> Arg {
+pub(super) fn force() -> Arg {
     switch("force", "despite a look-alike that opm didn't start")
 }
 
@@ -80,17 +67,12 @@ pub(super) fn start(command: Command) -> Command {
     let target = "a service (id, name, list, all, glob), a process\n\
                   file, a script, a program, or a command line";
     let words = "arguments; without TARGET: the command, exec'd as given";
-    let target = Arg::new("target").value_name("TARGET").num_args(1..).help(target);
-    let words = Arg::new("words").value_name("ARGS").help(words);
-    let command = command.override_usage(usage).arg(target).arg(words.last(true).num_args(1..));
+    let words = word("words", "ARGS", words).last(true).num_args(1..);
+    let command = command.override_usage(usage).arg(target_arg().help(target)).arg(words);
     let name = "name of a new service [default: its command's]";
     let cwd = "working directory [default: the current one]";
-    options(shape(command, name, cwd), true)
-        .arg(only())
-        .arg(wait_ready())
-        .arg(update_env())
-        .arg(reset_env())
-        .arg(force())
+    let more = [only(), wait_ready(), update_env(), reset_env(), force()];
+    options(shape(command, name, cwd), true).args(more)
 }
 
 /// Of a process file.
@@ -107,10 +89,6 @@ fn wait_ready() -> Arg {
     switch("wait", "return when it is ready, not when it is exec'd")
 }
 
-pub(super) fn stop(command: Command) -> Command {
-    target(command).arg(switch("with-dependants", "and those that depend on them, these first"))
-}
-
 fn update_env() -> Arg {
     switch("update-env", "take the environment and the .env anew")
 }
@@ -122,7 +100,7 @@ fn reset_env() -> Arg {
 pub(super) fn restart(command: Command) -> Command {
     let help = "id, name, list (1,web), all or glob (api-*);\n\
                 or a process file: its services as they are in it";
-    changed(command).arg(target_arg().help(help).required(true)).arg(only()).arg(update_env())
+    changed(command).args([target_arg().help(help).required(true), only(), update_env()])
 }
 
 /// What `adjust` takes: with it a restart is both, as people write it who come from PM2.
@@ -138,19 +116,19 @@ pub(super) fn reload(command: Command) -> Command {
 }
 
 pub(super) fn scale(command: Command) -> Command {
-    let name = Arg::new("name").value_name("NAME").required(true).help("of the service or group");
-    let count = Arg::new("count").value_name("COUNT").required(true).allow_hyphen_values(true);
-    command.arg(name).arg(count.value_parser(Scale::parse).help("N, +N or -N"))
+    let count = word("count", "COUNT", "N, +N or -N").allow_hyphen_values(true);
+    let name = word("name", "NAME", "of the service or group");
+    command.args([name, count.value_parser(Scale::parse)].map(|it| it.required(true)))
 }
 
 pub(super) fn adjust(command: Command) -> Command {
     let name = "another name, while nothing of it lives";
     let line = "what it runs, as start takes it; of one service";
     let command = target(command).arg(option("command", "LINE", line));
-    options(shape(command, name, "another working directory"), false)
-        .arg(reset_env())
-        .arg(option("reset", "OPT,...", "options that have their default again").value_parser(keys))
-        .arg(switch("now", "restart those that change and live"))
+    let reset = option("reset", "OPT,...", "options that have their default again");
+    let now = switch("now", "restart those that change and live");
+    let more = [reset_env(), reset.value_parser(keys), now];
+    options(shape(command, name, "another working directory"), false).args(more)
 }
 
 /// The keys of options of start, by their names with commas between them.
@@ -168,12 +146,13 @@ fn keys(names: &str) -> Result<Vec<String>, String> {
 /// What a service is called and where it runs.
 fn shape(command: Command, name: &'static str, cwd: &'static str) -> Command {
     let env = "set a variable (repeatable); a .env file in the\ndirectory is read too";
-    command
-        .arg(option("name", "NAME", name).short('n'))
-        .arg(option("cwd", "DIR", cwd))
-        .arg(option("interpreter", "PROGRAM", "what runs the script; none: it runs itself"))
-        .arg(option("interpreter-args", "LINE", "words before the script"))
-        .arg(option("env", "K=V", env).action(ArgAction::Append))
+    command.args([
+        option("name", "NAME", name).short('n'),
+        option("cwd", "DIR", cwd),
+        option("interpreter", "PROGRAM", "what runs the script; none: it runs itself"),
+        option("interpreter-args", "LINE", "words before the script"),
+        option("env", "K=V", env).action(ArgAction::Append),
+    ])
 }
 
 /// Columns of help text within which its default is on the same line.
@@ -221,22 +200,18 @@ fn table_option(opt: &'static Opt, is_new: bool) -> Arg {
         let mut scratch = Spec::new(String::new(), Vec::new(), String::new());
         opt.parse(&mut scratch, text).map(|()| text.to_owned())
     };
-    let arg = option(opt.key, opt.value, "").long(opt.flag).help(help.trim_end().to_owned());
-    let arg = if opt.key == "instances" { arg.short('i') } else { arg };
-    // What stands for it may be left out.
-    let arg = match opt.value.starts_with('[') {
-        true => arg
-            .value_name(opt.value.trim_matches(['[', ']']))
-            .num_args(0..=1)
-            .default_missing_value("")
-            .allow_hyphen_values(false),
-        false => arg,
-    };
-    let arg = if opt.repeats { arg.action(ArgAction::Append) } else { arg };
-    let arg = match opt.alone {
-        Some(alone) => arg.num_args(0..=1).allow_hyphen_values(false).default_missing_value(alone),
-        None => arg,
-    };
+    // In brackets: what stands for it may be left out.
+    let value = opt.value.trim_matches(['[', ']']);
+    let mut arg = option(opt.key, value, "").long(opt.flag).help(help.trim_end().to_owned());
+    if let Some(alone) = opt.alone.or((value != opt.value).then_some("")) {
+        arg = arg.num_args(0..=1).allow_hyphen_values(false).default_missing_value(alone);
+    }
+    if opt.key == "instances" {
+        arg = arg.short('i');
+    }
+    if opt.repeats {
+        arg = arg.action(ArgAction::Append);
+    }
     arg.value_parser(check).hide(opt.group == Group::Hidden)
 }
 
@@ -245,47 +220,30 @@ fn count(text: &str) -> Result<u32, String> {
 }
 
 pub(super) fn signal(command: Command) -> Command {
-    target(command)
-        .arg(
-            Arg::new("signal")
-                .value_name("SIGNAL")
-                .required(true)
-                .value_parser(Signal::parse)
-                .help("TERM, SIGTERM or 15"),
-        )
-        .arg(switch("tree", "to all that descends from it, not the leader alone"))
+    let signal = word("signal", "SIGNAL", "TERM, SIGTERM or 15").required(true);
+    let tree = switch("tree", "to all that descends from it, not the leader alone");
+    target(command).args([signal.value_parser(Signal::parse), tree])
 }
 
 pub(super) fn logs(command: Command) -> Command {
-    optional_target(command)
-        .arg(
-            option("lines", "N", "how many of each log, or all of it")
-                .short('n')
-                .default_value("15")
-                .value_parser(lines),
-        )
-        .arg(switch("follow", "go on with what is written from now on").short('f'))
-        .arg(switch("err", "only what was written to stderr").conflicts_with("out"))
-        .arg(switch("out", "only what was written to stdout"))
-        .arg(switch("errors-only", "the same as --err").conflicts_with("out"))
-        .arg(
-            option("filter", "REGEX", "only lines in which this is found")
-                .alias("grep")
-                .value_parser(|text: &str| regex_lite::Regex::new(text)),
-        )
-        .arg(
-            option("since", "TIME", "only of the last 10m, if the lines say when")
-                .value_parser(Span::parse),
-        )
-        .arg(switch("raw", "without titles and prefixes"))
-        .arg(switch("json", "an object for each line, or of --stats"))
-        .arg(switch("timestamp", "what is followed bears the time"))
-        .arg(switch("nostream", "do not follow, whatever else is said"))
-        .arg(switch("stats", "bytes, bytes in the next second, archives"))
-}
-
-fn lines(text: &str) -> Result<u32, String> {
-    if text == "all" { Ok(super::logs::ALL_LINES) } else { count(text) }
+    let lines = |text: &str| if text == "all" { Ok(super::logs::ALL_LINES) } else { count(text) };
+    let count = option("lines", "N", "how many of each log, or all of it").short('n');
+    let filter = option("filter", "REGEX", "only lines in which this is found").alias("grep");
+    let since = option("since", "TIME", "only of the last 10m, if the lines say when");
+    optional_target(command).args([
+        count.default_value("15").value_parser(lines),
+        switch("follow", "go on with what is written from now on").short('f'),
+        switch("err", "only what was written to stderr").conflicts_with("out"),
+        switch("out", "only what was written to stdout"),
+        switch("errors-only", "the same as --err").conflicts_with("out"),
+        filter.value_parser(|text: &str| regex_lite::Regex::new(text)),
+        since.value_parser(Span::parse),
+        switch("raw", "without titles and prefixes"),
+        switch("json", "an object for each line, or of --stats"),
+        switch("timestamp", "what is followed bears the time"),
+        switch("nostream", "do not follow, whatever else is said"),
+        switch("stats", "bytes, bytes in the next second, archives"),
+    ])
 }
 
 pub(super) fn events(command: Command) -> Command {
@@ -294,34 +252,33 @@ pub(super) fn events(command: Command) -> Command {
 }
 
 pub(super) fn wait(command: Command) -> Command {
-    target(command)
-        .arg(
-            option("for", "STATE", "online, ready, stopped or errored")
-                .required(true)
-                .value_parser(["online", "ready", "stopped", "errored"])
-                .hide_possible_values(true),
-        )
-        .arg(
-            option("timeout", "TIME", "give up after this, with exit code 6")
-                .default_value("30s")
-                .value_parser(Span::parse),
-        )
+    let state = option("for", "STATE", "online, ready, stopped or errored").required(true);
+    let timeout = option("timeout", "TIME", "give up after this, with exit code 6");
+    target(command).args([
+        state.value_parser(["online", "ready", "stopped", "errored"]),
+        timeout.default_value("30s").value_parser(Span::parse),
+    ])
+}
+
+fn process_file() -> Arg {
+    word("file", "FILE", "process file; - is stdin").required(true)
 }
 
 pub(super) fn import(command: Command) -> Command {
-    command
-        .arg(Arg::new("file").value_name("FILE").required(true).help("process file; - is stdin"))
-        .arg(only())
-        .arg(env_set())
-        .arg(wait_ready())
-        .arg(force())
+    command.args([process_file(), only(), env_set(), wait_ready(), force()])
+}
+
+pub(super) fn apply(command: Command) -> Command {
+    let prune = switch("prune", "remove the services that are not in the file");
+    let dry_run = switch("dry-run", "say what differs, and do nothing");
+    let args = [process_file(), dry_run, prune.conflicts_with("only"), only(), env_set()];
+    command.args(args)
 }
 
 pub(super) fn migrate(command: Command) -> Command {
-    let from = Arg::new("from").value_name("FROM").required(true).value_parser(["pm2"]);
-    command
-        .arg(from.help("pm2: ~/.pm2/dump.pm2, as 'pm2 save' wrote it"))
-        .arg(switch("dry-run", "say what it would define, and do nothing"))
+    let from = word("from", "FROM", "pm2: ~/.pm2/dump.pm2, as 'pm2 save' wrote it");
+    let dry_run = switch("dry-run", "say what it would define, and do nothing");
+    command.args([from.required(true).value_parser(["pm2"]), dry_run])
 }
 
 pub(super) fn run(command: Command) -> Command {
@@ -329,74 +286,43 @@ pub(super) fn run(command: Command) -> Command {
     let prefix =
         "before each line: none, name, time or json\n[default: name, none for one service]";
     let timeout = "from a stop to the end of everything, KILL included\n[default: 9s]";
-    let file = "process file: all of it is started";
     let restart = "always, on-failure or never [default: always]";
     let env = "set a variable of COMMAND (repeatable); with a file\nof PM2's: NAME of env_NAME";
-    command
-        .override_usage(usage)
-        .arg(Arg::new("file").value_name("FILE").help(file))
-        .arg(
-            Arg::new("words")
-                .value_name("COMMAND")
-                .help("one command, exec'd as given")
-                .last(true)
-                .num_args(1..),
-        )
-        .arg(option("name", "NAME", "name of COMMAND's service [default: of it]").short('n'))
-        .arg(option("env", "K=V", env).action(ArgAction::Append))
-        .arg(only())
-        .arg(option("restart", "WHEN", restart).value_parser(Restart::parse))
-        .arg(option("prefix", "PREFIX", prefix).value_parser(Prefix::parse))
-        .arg(option("stop-timeout", "TIME", timeout).value_parser(Span::parse))
-        .arg(switch("quiet", "say nothing of exits and restarts").short('q'))
-}
-
-pub(super) fn save(command: Command) -> Command {
-    command.arg(switch("force", "also where there is no service: for pm2's save"))
-}
-
-pub(super) fn apply(command: Command) -> Command {
-    let prune = "remove the services that are not in the file";
-    command
-        .arg(Arg::new("file").value_name("FILE").required(true).help("process file; - is stdin"))
-        .arg(switch("dry-run", "say what differs, and do nothing"))
-        .arg(switch("prune", prune).conflicts_with("only"))
-        .arg(only())
-        .arg(env_set())
+    let words = word("words", "COMMAND", "one command, exec'd as given");
+    command.override_usage(usage).args([
+        word("file", "FILE", "process file: all of it is started"),
+        words.last(true).num_args(1..),
+        option("name", "NAME", "name of COMMAND's service [default: of it]").short('n'),
+        option("env", "K=V", env).action(ArgAction::Append),
+        only(),
+        option("restart", "WHEN", restart).value_parser(Restart::parse),
+        option("prefix", "PREFIX", prefix).value_parser(Prefix::parse),
+        option("stop-timeout", "TIME", timeout).value_parser(Span::parse),
+        switch("quiet", "say nothing of exits and restarts").short('q'),
+    ])
 }
 
 pub(super) fn export(command: Command) -> Command {
-    let file = option("output", "FILE", "write it there, not to stdout").short('o');
-    target(command).arg(file)
+    target(command).arg(option("output", "FILE", "write it there, not to stdout").short('o'))
 }
 
 pub(super) fn completions(command: Command) -> Command {
-    let words = "what was typed so far: says what may come next";
-    command
-        .override_usage("opm completions SHELL")
-        .arg(
-            Arg::new("shell")
-                .value_name("SHELL")
-                .required(true)
-                .value_parser(SCRIPTS.map(|(shell, _)| shell))
-                .help("bash, zsh or fish"),
-        )
-        .arg(Arg::new("words").value_name("WORDS").help(words).last(true).num_args(1..))
+    let shell = word("shell", "SHELL", "bash, zsh or fish").required(true);
+    let words = word("words", "WORDS", "what was typed so far: says what may come next");
+    let shell = shell.value_parser(SCRIPTS.map(|(shell, _)| shell));
+    let usage = "opm completions SHELL";
+    command.override_usage(usage).args([shell, words.last(true).num_args(1..)])
 }
 
 pub(super) fn metrics(command: Command) -> Command {
-    let address = "answer HTTP there, until it is stopped";
     let check = |text: &str| match text.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
             Ok(text.to_owned())
         }
         _ => Err("expected HOST:PORT".to_owned()),
     };
-    command.arg(option("listen", "HOST:PORT", address).value_parser(check))
-}
-
-pub(super) fn restore(command: Command) -> Command {
-    command.arg(force())
+    let listen = option("listen", "HOST:PORT", "answer HTTP there, until it is stopped");
+    command.arg(listen.value_parser(check))
 }
 
 pub(super) fn daemon(command: Command) -> Command {
@@ -414,9 +340,11 @@ pub(super) fn daemon(command: Command) -> Command {
         formatted(sub("health", "is it there? exit 4 if not [aliases: info, status]"))
             .aliases(["info", "status"]),
         sub("restart", "replace it in place; no service notices"),
-        sub("upgrade", "replace it by a new binary; no service notices").arg(
-            Arg::new("binary").value_name("BINARY").help("the new program [default: this one]"),
-        ),
+        sub("upgrade", "replace it by a new binary; no service notices").arg(word(
+            "binary",
+            "BINARY",
+            "the new program [default: this one]",
+        )),
         sub("setup", "write and enable systemd units [alias: startup]")
             .alias("startup")
             .arg(switch("user", "of this user, not of the machine"))

@@ -63,18 +63,6 @@ pub(super) fn scale(call: &Call) -> Done {
     outcomes(&call.client.demand(&Request::Scale { group, to })?)
 }
 
-pub(super) fn remove(call: &Call) -> Done {
-    act(call, |target| Request::Remove { target })
-}
-
-pub(super) fn reset(call: &Call) -> Done {
-    act(call, |target| Request::Reset { target })
-}
-
-pub(super) fn flush(call: &Call) -> Done {
-    act(call, |target| Request::Flush { target })
-}
-
 pub(super) fn signal(call: &Call) -> Done {
     let signal = call.matches.get_one::<Signal>("signal").copied().unwrap_or(Signal::TERM);
     let (signal, tree) = (signal.number(), call.flag("tree"));
