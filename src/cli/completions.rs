@@ -3,9 +3,9 @@
 //! of its daemon; none is started for it.
 use super::client::Need;
 use super::output::{Done, write};
-use super::request::Call;
+use super::request::{Call, ask};
 use super::{commands, usage};
-use crate::wire::{Reply, Request, code};
+use crate::wire::{Request, Row, code};
 use clap::{Arg, Command};
 
 /// The script of each shell.
@@ -89,8 +89,8 @@ fn words_of(call: &Call, command: &Command) -> Vec<Candidate> {
     let mut found: Vec<Candidate> = subs.collect();
     found.extend(command.get_positionals().flat_map(values));
     if command.get_positionals().any(|arg| arg.get_id() == "target")
-        && let Ok(Some(Reply::List(rows))) =
-            call.client.request(Need::Running, &Request::List { usage: false })
+        && let Ok(Some(rows)) =
+            ask::<Vec<Row>>(&call.client, Need::Running, &Request::List { usage: false })
     {
         found.extend(rows.into_iter().map(|row| (row.name, row.status.word().to_owned())));
     }

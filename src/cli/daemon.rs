@@ -5,11 +5,11 @@ use super::holder::lock_holder;
 use super::launch::{self, last_line, log_length, own_program};
 use super::output::{Done, Failure, print, print_outcomes, reason, show};
 use super::poll::is_readable;
-use super::request::{Call, outcomes, strange, wants_json};
+use super::request::{Call, ask, outcomes, strange, wants_json};
 use super::setup::setup;
 use super::{home, render};
 use crate::sys::{output_of::output_of, pidfd};
-use crate::wire::{Health, Outcome, Reply, Request, Status, code};
+use crate::wire::{Finding, Health, Outcome, Reply, Request, Row, Status, code};
 use clap::ArgMatches;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -99,12 +99,8 @@ pub(super) fn stop(client: &Client, services: bool) -> Done {
 }
 
 fn health(client: &Client, options: &ArgMatches) -> Done {
-    match client.request(Need::Running, &Request::Health)? {
-        Some(Reply::Health(health)) => show(wants_json(options), &health, render::health)?,
-        Some(_) => return Err(strange()),
-        None => return Err(client.away()),
-    }
-    Ok(code::DONE)
+    let health = ask(client, Need::Running, &Request::Health)?.ok_or_else(|| client.away())?;
+    show(wants_json(options), &health, render::health).map(|()| code::DONE)
 }
 
 fn restart(client: &Client) -> Done {
@@ -204,11 +200,8 @@ fn not_replaced(client: &Client, how: &str, has_closed: bool, told: u64) -> Fail
         let why = why.unwrap_or_else(|| format!("see {}", log.display()));
         return Failure::plain(format!("daemon: not {how}: {why}"));
     }
-    let request = Request::List { usage: false };
-    let rows = match client.request(Need::Running, &request) {
-        Ok(Some(Reply::List(rows))) => rows,
-        _ => Vec::new(),
-    };
+    let list = Request::List { usage: false };
+    let rows: Vec<Row> = ask(client, Need::Running, &list).ok().flatten().unwrap_or_default();
     let starting = rows.iter().filter(|row| row.pid.is_some() && row.status != Status::Online);
     let names: Vec<&str> = starting.map(|row| row.name.as_str()).collect();
     let whom = if names.is_empty() { "a service".to_owned() } else { names.join(", ") };
@@ -217,9 +210,7 @@ fn not_replaced(client: &Client, how: &str, has_closed: bool, told: u64) -> Fail
 }
 
 pub(super) fn doctor(call: &Call) -> Done {
-    let Reply::Doctor(findings) = call.client.demand(&Request::Doctor)? else {
-        return Err(strange());
-    };
-    show(call.json(), &findings, |findings| render::doctor(findings))?;
-    Ok(code::DONE)
+    let findings = ask(&call.client, Need::Daemon, &Request::Doctor)?;
+    let findings: Vec<Finding> = findings.ok_or_else(|| call.client.away())?;
+    show(call.json(), &findings, |findings| render::doctor(findings)).map(|()| code::DONE)
 }

@@ -112,10 +112,7 @@ pub(super) fn update(
     are_meant: impl Fn(&Row) -> bool,
 ) -> Result<(), Failure> {
     let request = |target| Request::Info { target };
-    let found = gather(&call.client, target, Need::Record, request, |reply| {
-        let Reply::Info(infos) = reply else { return None };
-        Some(infos.drain(..).map(|info| (info.row.id, info)).collect())
-    });
+    let found = gather(&call.client, target, Need::Record, request, |info: &Info| info.row.id);
     let found = match found {
         Ok((found, _)) => found,
         // What is no target may be a command line.

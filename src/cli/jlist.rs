@@ -2,13 +2,13 @@
 //! and the two tables that scripts grep.
 use super::client::Need;
 use super::output::{Done, Failure, print, print_json, write};
-use super::request::{Call, instead};
+use super::request::{Call, ask};
 use super::{logs, services};
 use crate::process::command::pattern_of_argv;
 use crate::service::spec::{Restart, Spec};
 use crate::service::units::{human_bytes, human_uptime};
 use crate::wire::file::tidy;
-use crate::wire::{Info, Reply, Request, Row, Status, code};
+use crate::wire::{Info, Request, Row, Status, code};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -26,12 +26,8 @@ pub(super) fn prettylist(call: &Call) -> Done {
 }
 
 fn processes(call: &Call) -> Result<Vec<Value>, Failure> {
-    let target = "all".to_owned();
-    let infos = match call.client.request(Need::Record, &Request::Info { target })? {
-        Some(Reply::Info(infos)) => infos,
-        Some(other) => return Err(instead(&other)),
-        None => return Ok(Vec::new()),
-    };
+    let all = Request::Info { target: "all".to_owned() };
+    let infos: Vec<Info> = ask(&call.client, Need::Record, &all)?.unwrap_or_default();
     let specs = services::specs(call, "all".to_owned())?;
     let spec = |info: &Info| specs.iter().find(|spec| spec.name == info.row.name);
     Ok(infos.iter().filter_map(|info| Some(process(info, spec(info)?))).collect())

@@ -3,8 +3,8 @@
 //! Asks a daemon that is there and starts none; that there is none is a number, too.
 use super::client::Need;
 use super::output::{Done, Failure, print, reason, warn, write};
-use super::request::Call;
-use crate::wire::{Health, Reply, Request, Row, Status, code};
+use super::request::{Call, ask};
+use crate::wire::{Health, Request, Row, Status, code};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
@@ -52,15 +52,9 @@ fn flag(is: bool) -> f64 {
 /// All of it. `open`: in OpenMetrics, else in the older format, in which a counter's family has
 /// its whole name, and which has no end.
 fn text(call: &Call, open: bool) -> String {
-    let ask = |request| call.client.request(Need::Running, &request).ok().flatten();
-    let health = match ask(Request::Health) {
-        Some(Reply::Health(health)) => Some(health),
-        _ => None,
-    };
-    let rows = match ask(Request::List { usage: true }) {
-        Some(Reply::List(rows)) => rows,
-        _ => Vec::new(),
-    };
+    let health: Option<Health> = ask(&call.client, Need::Running, &Request::Health).ok().flatten();
+    let list = Request::List { usage: true };
+    let rows: Vec<Row> = ask(&call.client, Need::Running, &list).ok().flatten().unwrap_or_default();
     let mut text = String::new();
     daemon(&mut text, health.as_ref());
     for (name, help, value) in GAUGES {

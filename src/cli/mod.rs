@@ -41,10 +41,10 @@ mod usage;
 mod why;
 
 use crate::sys::Features;
-use crate::wire::{PROTOCOL, Reply, Request, code};
-use client::Client;
+use crate::wire::{Finding, PROTOCOL, Request, code};
+use client::{Client, Need};
 use output::{Done, Failure, error, print, report, write, write_error};
-use request::Call;
+use request::{Call, ask};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -152,16 +152,12 @@ fn version(verbose: bool) -> Done {
     let kind = if cfg!(debug_assertions) { "debug" } else { "release" };
     let system = rustix::system::uname();
     let client = Client { home, may_start: false, is_pm2: false };
-    let doctor = client.request(client::Need::Running, &Request::Doctor).ok().flatten();
-    let features = match doctor {
-        Some(Reply::Doctor(findings)) => {
-            let of = Features::ALL.each().map(|(name, _)| name);
-            let used = findings.into_iter().filter(|one| one.level == "ok");
-            let used = used.map(|one| one.subject).filter(|name| of.contains(&name.as_str()));
-            used.collect::<Vec<_>>().join(" ")
-        }
-        _ => "no daemon runs".to_owned(),
-    };
+    let findings = ask::<Vec<Finding>>(&client, Need::Running, &Request::Doctor).ok().flatten();
+    let of = Features::ALL.each().map(|(name, _)| name);
+    let features = findings.map_or("no daemon runs".to_owned(), |findings| {
+        let used = findings.into_iter().filter(|one| one.level == "ok").map(|one| one.subject);
+        used.filter(|name| of.contains(&name.as_str())).collect::<Vec<_>>().join(" ")
+    });
     let facts = [
         ("build", format!("{kind}, {}, protocol {PROTOCOL}", std::env::consts::ARCH)),
         ("kernel", system.release().to_string_lossy().into_owned()),

@@ -79,37 +79,41 @@ pub(super) fn act_on(call: &Call, target: String, request: impl FnOnce(String) -
     Ok(if call.client.is_pm2 && !is_flush { code::FAILED } else { code::DONE })
 }
 
-/// Asks about each item of `target`, so that one that names nothing hides no other. `take` gives
-/// what a reply of the right kind holds, each with what tells it from others. Says nothing: what
-/// was found, and why items have nothing.
+/// What `request` asks for; none as in [`Client::request`].
+pub(super) fn ask<T: TryFrom<Reply, Error = Reply>>(
+    client: &Client,
+    need: Need,
+    request: &Request,
+) -> Result<Option<T>, Failure> {
+    let reply = client.request(need, request)?.map(T::try_from);
+    reply.transpose().map_err(|other| instead(&other))
+}
+
+/// Asks about each item of `target`, so that one that names nothing hides no other. `key`: what
+/// tells one that was found from others. Says nothing: what was found, and why items have nothing.
 pub(super) fn gather<K: Eq + Hash, T>(
     client: &Client,
     target: &str,
     need: Need,
     request: impl Fn(String) -> Request,
-    take: impl Fn(&mut Reply) -> Option<Vec<(K, T)>>,
-) -> Result<(Vec<T>, Vec<Failure>), Failure> {
+    key: impl Fn(&T) -> K,
+) -> Result<(Vec<T>, Vec<Failure>), Failure>
+where
+    Vec<T>: TryFrom<Reply, Error = Reply>,
+{
     let parsed = Selector::parse(target).map_err(Failure::usage)?;
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     let mut seen = HashSet::new();
     for part in parsed.parts() {
-        let failure = match client.request(need, &request(part.text().to_owned())) {
-            Ok(Some(mut reply)) => match take(&mut reply) {
-                Some(items) => {
-                    let fresh = |(key, item)| seen.insert(key).then_some(item);
-                    found.extend(items.into_iter().filter_map(fresh));
-                    continue;
-                }
-                None => instead(&reply),
-            },
-            Ok(None) if part.is_all() => continue,
-            Ok(None) => no_such(part.text()),
-            Err(failure) => failure,
-        };
-        if failure.code != code::NO_SUCH {
-            return Err(failure);
+        match ask::<Vec<T>>(client, need, &request(part.text().to_owned())) {
+            Ok(Some(items)) => {
+                found.extend(items.into_iter().filter(|item| seen.insert(key(item))));
+            }
+            Ok(None) if part.is_all() => {}
+            Ok(None) => missing.push(no_such(part.text())),
+            Err(failure) if failure.code == code::NO_SUCH => missing.push(failure),
+            Err(failure) => return Err(failure),
         }
-        missing.push(failure);
     }
     Ok((found, missing))
 }
@@ -119,9 +123,12 @@ pub(super) fn collect<K: Eq + Hash, T>(
     call: &Call,
     need: Need,
     request: impl Fn(String) -> Request,
-    take: impl Fn(&mut Reply) -> Option<Vec<(K, T)>>,
-) -> Result<Found<T>, Failure> {
-    let (found, missing) = gather(&call.client, &call.target(), need, request, take)?;
+    key: impl Fn(&T) -> K,
+) -> Result<Found<T>, Failure>
+where
+    Vec<T>: TryFrom<Reply, Error = Reply>,
+{
+    let (found, missing) = gather(&call.client, &call.target(), need, request, key)?;
     let worst = missing.iter().map(report).max().unwrap_or(code::DONE);
     // Nothing at all is an error without a document, not an empty one.
     if worst != code::DONE && found.is_empty() {

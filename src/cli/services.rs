@@ -2,11 +2,11 @@
 use super::client::{Client, Need};
 use super::output::{Done, Failure, error, print, print_json, print_outcomes, show, warn, write};
 use super::pick::{Filter, Sort};
-use super::request::{Call, Found, NO_SERVICES, act, act_on, collect, instead, outcomes, strange};
+use super::request::{Call, Found, NO_SERVICES, act, act_on, ask, collect, outcomes, strange};
 use super::table::Look;
 use super::{environment, file, info, jlist, logs, pm2, poll, render, start, top};
 use crate::service::signal::Signal;
-use crate::service::spec::Spec;
+use crate::service::spec::{Env, Spec};
 use crate::service::units::Span;
 use crate::wire::{Event, Info, Outcome, Reply, Request, Row, Scale, Status, Until, code};
 use serde_json::{Map, Value};
@@ -122,12 +122,7 @@ fn meant(call: &Call, mut rows: Vec<Row>) -> Result<Found<Row>, Failure> {
 }
 
 pub(super) fn rows(client: &Client, usage: bool) -> Result<Vec<Row>, Failure> {
-    let request = Request::List { usage };
-    match client.request(Need::Record, &request)? {
-        Some(Reply::List(rows)) => Ok(rows),
-        Some(_) => Err(strange()),
-        None => Ok(Vec::new()),
-    }
+    Ok(ask(client, Need::Record, &Request::List { usage })?.unwrap_or_default())
 }
 
 /// What stdout can show.
@@ -145,13 +140,7 @@ pub(super) fn look() -> Look {
 }
 
 pub(super) fn infos(call: &Call) -> Result<Found<Info>, Failure> {
-    let request = |target| Request::Info { target };
-    collect(call, Need::Record, request, |reply| {
-        let Reply::Info(infos) = reply else {
-            return None;
-        };
-        Some(infos.drain(..).map(|info| (info.row.id, info)).collect())
-    })
+    collect(call, Need::Record, |target| Request::Info { target }, |info: &Info| info.row.id)
 }
 
 pub(super) fn info(call: &Call) -> Done {
@@ -166,11 +155,7 @@ pub(super) fn info(call: &Call) -> Done {
 
 /// The definitions of the services that the target means.
 pub(super) fn specs(call: &Call, target: String) -> Result<Vec<Spec>, Failure> {
-    match call.client.request(Need::Record, &Request::Export { target })? {
-        Some(Reply::Specs(specs)) => Ok(specs),
-        Some(other) => Err(instead(&other)),
-        None => Ok(Vec::new()),
-    }
+    Ok(ask(&call.client, Need::Record, &Request::Export { target })?.unwrap_or_default())
 }
 
 pub(super) fn command(call: &Call) -> Done {
@@ -182,15 +167,13 @@ pub(super) fn command(call: &Call) -> Done {
 
 pub(super) fn env(call: &Call) -> Done {
     let request = |target| Request::Env { target };
-    let (services, worst) = collect(call, Need::Record, request, |reply| {
-        let Reply::Env(all) = reply else { return None };
-        Some(all.drain(..).map(|one| (one.0.clone(), one)).collect())
-    })?;
+    let name = |(name, _): &(String, Env)| name.clone();
+    let (services, worst) = collect(call, Need::Record, request, name)?;
     if !call.json() {
         write(render::env(&services).as_bytes())?;
         return Ok(worst);
     }
-    let object = |(name, env): (String, Vec<(String, String)>)| {
+    let object = |(name, env): (String, Env)| {
         let vars: Map<String, Value> = env.into_iter().map(|(k, v)| (k, v.into())).collect();
         serde_json::json!({"name": name, "env": vars})
     };
@@ -276,11 +259,8 @@ pub(super) fn restore(call: &Call) -> Done {
 /// A probe: never starts a daemon, since a service without one isn't supervised.
 pub(super) fn health(call: &Call) -> Done {
     let request = Request::Info { target: call.target() };
-    let infos = match call.client.request(Need::Running, &request)? {
-        Some(Reply::Info(infos)) => infos,
-        Some(reply) => return Err(instead(&reply)),
-        None => return Err(call.client.away()),
-    };
+    let infos: Option<Vec<Info>> = ask(&call.client, Need::Running, &request)?;
+    let infos = infos.ok_or_else(|| call.client.away())?;
     if infos.is_empty() {
         return Err(Failure::plain("no services"));
     }

@@ -7,13 +7,13 @@ use super::connection::Connection;
 use super::output::{Done, Failure, escape};
 use super::pick::Sort;
 use super::poll::is_readable;
-use super::request::Call;
+use super::request::{Call, ask};
 use super::screen::{Key, Screen};
 use super::table::{Hue, Look, cut};
 use super::{launch, render, services};
 use crate::service::selector::Selector;
 use crate::service::spec::Id;
-use crate::wire::{Reply, Request, Row, Status, code};
+use crate::wire::{LogFiles, Reply, Request, Row, Status, code};
 use std::time::{Duration, Instant};
 
 /// From one question to the next.
@@ -217,12 +217,12 @@ impl Top<'_> {
             return Vec::new();
         };
         let target = Selector::exactly(&row.name);
-        let files = match self.call.client.request(Need::Running, &Request::Logs { target }) {
-            Ok(Some(Reply::Logs(files))) => files,
-            _ => Vec::new(),
-        };
+        let request = Request::Logs { target };
+        let files: Option<Vec<LogFiles>> =
+            ask(&self.call.client, Need::Running, &request).ok().flatten();
         let each = (room / 2).max(2) - 1;
-        let paths = files.into_iter().flat_map(|file| [("out", file.out), ("error", file.error)]);
+        let paths =
+            files.into_iter().flatten().flat_map(|file| [("out", file.out), ("error", file.error)]);
         let mut lines = Vec::new();
         for (of, path) in paths {
             let title = format!("last of {}'s {of}", escape(&row.name));

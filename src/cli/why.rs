@@ -11,7 +11,7 @@ use crate::service::options::text_of;
 use crate::service::spec::join;
 use crate::service::units::{Span, human_uptime};
 use crate::sys::listeners::listeners;
-use crate::wire::{Asked, Dependency, Info, Process, Reply, Request, Row, Status, Why};
+use crate::wire::{Asked, Dependency, Info, Process, Request, Row, Status, Why};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -47,10 +47,7 @@ struct Listener {
 
 pub(super) fn why(call: &Call) -> Done {
     let request = |target| Request::Why { target };
-    let (whys, worst) = collect(call, Need::Record, request, |reply| {
-        let Reply::Why(whys) = reply else { return None };
-        Some(whys.drain(..).map(|why| (why.info.row.id, why)).collect())
-    })?;
+    let (whys, worst) = collect(call, Need::Record, request, |why: &Why| why.info.row.id)?;
     let told: Vec<Told> = whys.into_iter().map(look).collect();
     show(call.json(), &told, |told| told.iter().map(screen).collect::<Vec<_>>().join("\n"))?;
     Ok(worst)

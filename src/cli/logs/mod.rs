@@ -14,7 +14,7 @@ use crate::service::name::file_name_of;
 use crate::service::selector::Selector;
 use crate::service::time::rfc3339;
 use crate::service::units::{Span, human_bytes};
-use crate::wire::{LogFiles, Reply, Request, code};
+use crate::wire::{LogFiles, Request, code};
 use lines::{Label, Lines, Wish, time_of};
 use regex_lite::Regex;
 use rustix::fd::{AsFd, OwnedFd};
@@ -227,13 +227,7 @@ fn files(call: &Call) -> Result<Found<LogFiles>, Failure> {
 
 /// What the daemon says of the log files of those that the target means.
 pub(super) fn told(call: &Call, need: Need) -> Result<Found<LogFiles>, Failure> {
-    let request = |target| Request::Logs { target };
-    collect(call, need, request, |reply| {
-        let Reply::Logs(files) = reply else {
-            return None;
-        };
-        Some(files.drain(..).map(|file| (file.id, file)).collect())
-    })
+    collect(call, need, |target| Request::Logs { target }, |file: &LogFiles| file.id)
 }
 
 fn by_name(directory: &Path, name: &str) -> Option<LogFiles> {
