@@ -5,28 +5,11 @@ use serde_json::Value;
 use std::cmp::Ordering;
 
 /// The keys of a row; those behind a slash are called by what stands before it, too.
-const KEYS: [&str; 17] = [
-    "id",
-    "name",
-    "pid",
-    "uptime/uptime_ms",
-    "restarts",
-    "status",
-    "cpu/cpu_percent",
-    "mem/memory_bytes",
-    "watching",
-    "processes",
-    "generation",
-    "adopted",
-    "why",
-    "ready",
-    "next/next_at",
-    "command",
-    "cwd",
-];
+const KEYS: &str = "id name pid uptime/uptime_ms restarts status cpu/cpu_percent mem/memory_bytes \
+    watching processes generation adopted why ready next/next_at command cwd";
 
 fn key(word: &str) -> Result<&'static str, String> {
-    let known = KEYS.iter().map(|key| key.split_once('/').unwrap_or((key, key)));
+    let known = KEYS.split(' ').map(|key| key.split_once('/').unwrap_or((key, key)));
     let found = known.clone().find(|(short, long)| word == *short || word == *long);
     let all = || known.map(|(short, _)| short).collect::<Vec<_>>().join(", ");
     found.map(|(_, long)| long).ok_or_else(|| format!("'{word}' is no key (one of {})", all()))

@@ -6,18 +6,25 @@ use crate::service::units::{human_bytes, human_uptime};
 use crate::wire::{Event, Finding, Health, Row, Status};
 use std::borrow::Cow;
 
-/// The columns of `ls`, in the order that scripts know.
-const COLUMNS: [Column; 10] = [
-    Column("id", Side::Right),
-    Column("name", Side::Yields),
-    Column("pid", Side::Right),
-    Column("uptime", Side::Right),
-    Column("↺", Side::Right),
-    Column("status", Side::Left),
-    Column("why", Side::Yields),
-    Column("cpu", Side::Right),
-    Column("mem", Side::Right),
-    Column("watching", Side::Left),
+/// A column of `ls`, and what is in it of the ids of some services and the row of all of them.
+type Field = (Column, fn(&str, &Row) -> Cell);
+/// All of them, in the order that scripts know.
+const COLUMNS: [Field; 10] = [
+    (Column("id", Side::Right), |ids, _| ids.to_owned().into()),
+    (Column("name", Side::Yields), |_, row| escape(&row.name).into()),
+    (Column("pid", Side::Right), |_, row| or_nothing(row.pid.map(|pid| pid.to_string()))),
+    (Column("uptime", Side::Right), |_, row| or_nothing(row.uptime_ms.map(human_uptime))),
+    (Column("↺", Side::Right), |_, row| row.restarts.to_string().into()),
+    (Column("status", Side::Left), |_, row| Cell {
+        text: row.status.word().to_owned(),
+        hue: hue(row),
+    }),
+    (Column("why", Side::Yields), |_, row| escape(row.why.as_deref().unwrap_or_default()).into()),
+    (Column("cpu", Side::Right), |_, row| or_nothing(row.cpu_percent.map(percent))),
+    (Column("mem", Side::Right), |_, row| or_nothing(row.memory_bytes.map(human_bytes))),
+    (Column("watching", Side::Left), |_, row| {
+        if row.watching { "yes" } else { "no" }.to_owned().into()
+    }),
 ];
 /// What stands where there is nothing to say.
 const NOTHING: &str = "-";
@@ -77,17 +84,17 @@ fn table(rows: Vec<(String, Cow<'_, Row>)>, look: Look) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let is_shown = |column: &Column| match column.0 {
+    let is_shown = |(column, _): &&Field| match column.0 {
         "why" => rows.iter().any(|(_, row)| row.why.is_some()),
         "watching" => rows.iter().any(|(_, row)| row.watching),
         _ => true,
     };
-    let head: Vec<Column> = COLUMNS.into_iter().filter(is_shown).collect();
-    let of = |(ids, row): &(String, Cow<'_, Row>)| {
-        let cells = COLUMNS.iter().zip(cells(ids, row));
-        cells.filter(|(column, _)| is_shown(column)).map(|(_, cell)| cell).collect()
+    let fields: Vec<&Field> = COLUMNS.iter().filter(is_shown).collect();
+    let head: Vec<Column> = fields.iter().map(|(column, _)| *column).collect();
+    let cells = |(ids, row): &(String, Cow<'_, Row>)| {
+        fields.iter().map(|(_, cell)| cell(ids, row)).collect()
     };
-    lay_out(&head, &rows.iter().map(of).collect::<Vec<_>>(), look)
+    lay_out(&head, &rows.iter().map(cells).collect::<Vec<_>>(), look)
 }
 
 /// What a person should see first of all.
@@ -100,28 +107,13 @@ pub(super) fn hue(row: &Row) -> Hue {
     }
 }
 
-fn cells(ids: &str, row: &Row) -> [Cell; COLUMNS.len()] {
-    [
-        ids.to_owned().into(),
-        escape(&row.name).into(),
-        or_nothing(row.pid.map(|pid| pid.to_string())).into(),
-        or_nothing(row.uptime_ms.map(human_uptime)).into(),
-        row.restarts.to_string().into(),
-        Cell { text: row.status.word().to_owned(), hue: hue(row) },
-        escape(row.why.as_deref().unwrap_or_default()).into(),
-        or_nothing(row.cpu_percent.map(percent)).into(),
-        or_nothing(row.memory_bytes.map(human_bytes)).into(),
-        if row.watching { "yes" } else { "no" }.to_owned().into(),
-    ]
-}
-
 pub(super) fn percent(value: f64) -> String {
     let tenths = (value * 10.0).round() as u64;
     format!("{}.{}%", tenths / 10, tenths % 10)
 }
 
-fn or_nothing(text: Option<String>) -> String {
-    text.unwrap_or_else(|| NOTHING.to_owned())
+fn or_nothing(text: Option<String>) -> Cell {
+    text.unwrap_or_else(|| NOTHING.to_owned()).into()
 }
 
 /// A line for each; the values, which show nothing that a terminal obeys, below each other.

@@ -70,12 +70,7 @@ pub(super) fn signal(call: &Call) -> Done {
 }
 
 pub(super) fn wait(call: &Call) -> Done {
-    let until = match call.text("for") {
-        "ready" => Until::Ready,
-        "stopped" => Until::Stopped,
-        "errored" => Until::Errored,
-        _ => Until::Online,
-    };
+    let until = serde_json::from_value(call.text("for").into()).unwrap_or(Until::Online);
     let timeout_ms = call.matches.get_one::<Span>("timeout").map(|span| span.ms);
     act(call, |target| Request::Wait { target, until, timeout_ms })
 }

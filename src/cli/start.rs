@@ -71,17 +71,7 @@ fn start_one(call: &Call, target: &str, words: Vec<String>, stray: Option<&str>)
 }
 
 /// What `start` takes for a service that exists, too.
-const FOR_ALL: [&str; 9] = [
-    "target",
-    "words",
-    "update-env",
-    "reset-env",
-    "force",
-    "only",
-    "wait",
-    "no-daemon-start",
-    "help",
-];
+const FOR_ALL: &str = "target words update-env reset-env force only wait no-daemon-start help";
 
 /// The first option that shapes a new service, and means nothing for one that exists.
 fn shaping(call: &Call) -> Option<String> {
@@ -89,7 +79,7 @@ fn shaping(call: &Call) -> Option<String> {
     let is_given = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
     let mut given = matches.ids().map(|id| id.as_str()).filter(is_given);
     let is_set = |id: &str| id == "env" && file::Choice::of(matches).env.is_some();
-    let id = given.find(|id| !FOR_ALL.contains(id) && !is_set(id))?;
+    let id = given.find(|id| !FOR_ALL.split(' ').any(|known| known == *id) && !is_set(id))?;
     Some(format!("--{}", options::find(id).map_or(id, |opt| opt.flag)))
 }
 

@@ -1,6 +1,7 @@
 //! Several of one service: `web-0`, `web-1` and so on, each a service of its own, under one name.
 use super::options::Held;
 use super::spec::Spec;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Most instances of one service.
@@ -31,6 +32,32 @@ impl Instances {
 impl fmt::Display for Instances {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 == 0 { f.write_str("max") } else { write!(f, "{}", self.0) }
+    }
+}
+
+/// How many instances there are to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scale {
+    To(u32),
+    More(u32),
+    Fewer(u32),
+}
+
+impl Scale {
+    /// Reads `4`, `+2` or `-1`.
+    ///
+    /// # Errors
+    /// One line: what was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (to, digits): (fn(u32) -> Self, &str) = match text.split_at_checked(1) {
+            Some(("+", digits)) => (Self::More, digits),
+            Some(("-", digits)) => (Self::Fewer, digits),
+            _ => (Self::To, text),
+        };
+        let is_number = !digits.starts_with(['+', '-']);
+        let number = digits.parse().ok().filter(|_| is_number);
+        number.map(to).ok_or_else(|| "expected N, +N or -N".to_owned())
     }
 }
 

@@ -15,31 +15,25 @@ pub const STEM_BYTES_MAX: usize = 230;
 /// Says what is wrong with a name for a service, if anything is.
 pub fn check_name(name: &str) -> Result<(), String> {
     let length = name.chars().count();
-    let wrong = if name.is_empty() {
-        "is empty".to_owned()
-    } else if length > NAME_CHARS_MAX {
-        format!("has {length} characters (at most {NAME_CHARS_MAX})")
-    } else if let Some(c) = name.chars().find(|c| is_unseen(*c)) {
-        format!("has a character that does not print (U+{:04X})", u32::from(c))
-    } else if name.chars().next().is_some_and(|c| columns(c) == 0) {
-        "begins with a mark that combines with what is before it".to_owned()
-    } else if name.contains('/') {
-        "has a slash in it".to_owned()
-    } else if name.contains(',') {
-        "has a comma in it, which separates targets".to_owned()
-    } else if name == "all" {
-        "stands for every service".to_owned()
-    } else if name.bytes().all(|b| b.is_ascii_digit()) {
-        "is only digits, as ids are".to_owned()
-    } else if name.starts_with('-') {
-        "begins with a dash, as options do".to_owned()
-    } else if name.starts_with('.') {
-        "begins with a dot".to_owned()
-    } else if name.starts_with(' ') || name.ends_with(' ') {
-        "begins or ends with a blank".to_owned()
-    } else {
-        return Ok(());
-    };
+    let unseen = name.chars().find(|c| is_unseen(*c)).map_or(0, u32::from);
+    let first = name.chars().next().unwrap_or_default();
+    let wrong = [
+        (name.is_empty(), "is empty"),
+        (length > NAME_CHARS_MAX, &format!("has {length} characters (at most {NAME_CHARS_MAX})")),
+        (
+            name.contains(is_unseen),
+            &format!("has a character that does not print (U+{unseen:04X})"),
+        ),
+        (columns(first) == 0, "begins with a mark that combines with what is before it"),
+        (name.contains('/'), "has a slash in it"),
+        (name.contains(','), "has a comma in it, which separates targets"),
+        (name == "all", "stands for every service"),
+        (name.bytes().all(|b| b.is_ascii_digit()), "is only digits, as ids are"),
+        (first == '-', "begins with a dash, as options do"),
+        (first == '.', "begins with a dot"),
+        (name.trim_matches(' ') != name, "begins or ends with a blank"),
+    ];
+    let Some((_, wrong)) = wrong.into_iter().find(|(is, _)| *is) else { return Ok(()) };
     // Of a name that is far too long the beginning says which it was.
     let shown: String = name.chars().take(NAME_CHARS_MAX).collect();
     Err(format!("bad name {shown:?}: it {wrong}"))

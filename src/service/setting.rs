@@ -28,7 +28,7 @@ pub(super) trait Setting: Sized {
     /// Whether it is a list.
     const REPEATS: bool = false;
     /// Whether a comma in a word is one between items of a list.
-    const ENDS_AT_COMMA: bool = true;
+    const ENDS_AT_COMMA: bool = false;
     /// What its name alone stands for, or `true` in JSON.
     const ALONE: Option<&str> = None;
 
@@ -66,10 +66,15 @@ impl Setting for bool {
     }
 }
 
+/// In JSON the only number that is a word.
+const UNLIMITED: &str = "unlimited";
+
 /// Whole numbers within a range, which in JSON are no strings.
 macro_rules! by_number {
     ($($type:ty, $what:literal, $parse:expr, $number:expr;)*) => {$(
         impl Setting for $type {
+            const ENDS_AT_COMMA: bool = true;
+
             fn parse(text: &str) -> Result<Self, String> {
                 $parse(text).ok_or_else(|| concat!("expected ", $what).to_owned())
             }
@@ -79,7 +84,8 @@ macro_rules! by_number {
             }
 
             fn read(value: &Value) -> Result<Self, String> {
-                let found = if value.is_number() { value.to_string() } else { kind(value).into() };
+                let is_text = value.is_number() || *value == UNLIMITED;
+                let found = if is_text { text_of(value) } else { kind(value).to_owned() };
                 Self::parse(&found).map_err(|expected| format!("{expected}, found {found}"))
             }
         }
@@ -88,6 +94,9 @@ macro_rules! by_number {
 
 by_number! {
     u32, "a whole number up to 4294967295", |text: &str| text.parse().ok(), |it: &u32| *it;
+    Forgiven, "a whole number up to 4294967295 or unlimited",
+        |text: &str| if text == UNLIMITED { Some(u32::MAX) } else { text.parse().ok() }.map(Self),
+        |it: &Self| if it.0 == u32::MAX { Value::from(UNLIMITED) } else { it.0.into() };
     u8, "exit codes from 0 to 255", |text: &str| text.parse().ok(), |it: &u8| *it;
     Nice, "a whole number from -20 to 19",
         |text: &str| text.parse().ok().filter(|it| (-20..=19).contains(it)).map(Self),
@@ -140,24 +149,6 @@ impl<T: Setting> Setting for Vec<T> {
     }
 }
 
-impl Setting for Listen {
-    /// A comma goes before what else is said of the same socket.
-    const ENDS_AT_COMMA: bool = false;
-
-    fn parse(text: &str) -> Result<Self, String> {
-        Self::parse(text)
-    }
-
-    fn write(&self) -> Value {
-        self.to_string().into()
-    }
-
-    /// A port.
-    fn of_number(number: &Number) -> Result<Self, String> {
-        Self::parse(&number.to_string())
-    }
-}
-
 /// Names in one word or several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names(Vec<String>);
@@ -174,8 +165,7 @@ impl Setting for Names {
     const REPEATS: bool = true;
 
     fn parse(text: &str) -> Result<Self, String> {
-        let names = text.split([',', BETWEEN_WORDS]).filter(|_| !text.is_empty());
-        names.map(|name| String::parse(name.trim())).collect::<Result<_, _>>().map(Self)
+        Vec::parse(&text.replace(',', &BETWEEN_WORDS.to_string())).map(Self)
     }
 
     fn write(&self) -> Value {
@@ -192,8 +182,6 @@ impl Setting for Names {
 
 /// Any text but none, such as a path.
 impl Setting for String {
-    const ENDS_AT_COMMA: bool = false;
-
     fn parse(text: &str) -> Result<Self, String> {
         let is_text = !text.is_empty() && !text.contains('\0');
         is_text.then(|| text.to_owned()).ok_or_else(|| "expected a path".to_owned())
@@ -208,32 +196,11 @@ impl Setting for String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Forgiven(pub u32);
 
-const UNLIMITED: &str = "unlimited";
-
-impl Setting for Forgiven {
-    fn parse(text: &str) -> Result<Self, String> {
-        let number = if text == UNLIMITED { Some(u32::MAX) } else { text.parse().ok() };
-        let expected = || format!("expected a whole number up to {} or {UNLIMITED}", u32::MAX);
-        number.map(Self).ok_or_else(expected)
-    }
-
-    fn write(&self) -> Value {
-        if self.0 == u32::MAX { UNLIMITED.into() } else { self.0.into() }
-    }
-
-    fn read(value: &Value) -> Result<Self, String> {
-        let is_text = value.is_number() || *value == UNLIMITED;
-        let found = if is_text { text_of(value) } else { kind(value).to_owned() };
-        Self::parse(&found).map_err(|expected| format!("{expected}, found {found}"))
-    }
-}
-
 /// A path to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchPath(pub String);
 
 impl Setting for WatchPath {
-    const ENDS_AT_COMMA: bool = false;
     const ALONE: Option<&str> = Some(".");
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -264,6 +231,8 @@ macro_rules! by_text {
     )*};
 }
 by_text! {
+    // A number is a port; a comma goes before what else is said of the same socket.
+    Listen: |number: &Number| Self::parse(&number.to_string()),
     Ready: |_: &Number| Self::parse(""),
     Health: |_: &Number| Self::parse(""),
     Span: no_unit,
@@ -279,6 +248,7 @@ by_text! {
 /// In JSON a number will do; of what has parts, a list, or an object of `NAME=VALUE`.
 impl<T: super::resources::Value> Setting for Written<T> {
     const REPEATS: bool = T::IS_LIST;
+    const ENDS_AT_COMMA: bool = true;
 
     fn parse(text: &str) -> Result<Self, String> {
         let text = text.replace(BETWEEN_WORDS, ",");

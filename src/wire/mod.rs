@@ -13,6 +13,7 @@ mod without_keys;
 pub use failure::Failure;
 
 use crate::service::context::{Attributes, Context};
+pub use crate::service::instances::Scale;
 use crate::service::json;
 use crate::service::spec::{Change, Env, Id, Spec};
 use serde::{Deserialize, Serialize};
@@ -147,32 +148,6 @@ pub enum Request {
     Upgrade {
         binary: Option<String>,
     },
-}
-
-/// How many instances there are to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Scale {
-    To(u32),
-    More(u32),
-    Fewer(u32),
-}
-
-impl Scale {
-    /// Reads `4`, `+2` or `-1`.
-    ///
-    /// # Errors
-    /// One line: what was expected.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let (to, digits): (fn(u32) -> Self, &str) = match text.split_at_checked(1) {
-            Some(("+", digits)) => (Self::More, digits),
-            Some(("-", digits)) => (Self::Fewer, digits),
-            _ => (Self::To, text),
-        };
-        let is_number = !digits.starts_with(['+', '-']);
-        let number = digits.parse().ok().filter(|_| is_number);
-        number.map(to).ok_or_else(|| "expected N, +N or -N".to_owned())
-    }
 }
 
 impl Request {
