@@ -7,7 +7,7 @@ use super::services::specs;
 use crate::service::options::OPTIONS;
 use crate::service::selector::Selector;
 use crate::service::spec::Spec;
-use crate::wire::{Request, code};
+use crate::wire::{Existing, Request, code};
 use serde_json::{Map, Value, json};
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -46,7 +46,7 @@ pub(super) fn apply(call: &Call) -> Done {
         let names: Vec<String> = pruned.iter().map(|old| Selector::exactly(&old.name)).collect();
         worst = act_on(call, names.join(","), |target| Request::Remove { target })?;
     }
-    Ok(worst.max(file::carry_out(call, declared, true)?))
+    Ok(worst.max(file::carry_out(call, declared, Existing::Replace)?))
 }
 
 /// What `import` reads: the services as they are now.

@@ -111,10 +111,6 @@ fn changed(command: Command) -> Command {
         .arg(reset_env())
 }
 
-pub(super) fn reload(command: Command) -> Command {
-    target(changed(command)).mut_arg("env", |arg| arg.hide(true)).arg(update_env())
-}
-
 pub(super) fn scale(command: Command) -> Command {
     let count = word("count", "COUNT", "N, +N or -N").allow_hyphen_values(true);
     let name = word("name", "NAME", "of the service or group");

@@ -44,7 +44,7 @@ commands! {
         |it| target(it).arg(switch("with-dependants", "and those that depend on them, these first"))
         => services::stop;
     "restart" [] "stop, then start again" args::restart => services::restart;
-    "reload" [] "restart, one instance after the other" args::reload => services::reload;
+    "reload" [] "restart, one instance after the other" args::restart => services::reload;
     "scale" [] "more or fewer instances" args::scale => services::scale;
     "remove" ["rm", "del", "delete"] "stop services and forget them"
         target => |call| act(call, |target| Request::Remove { target });

@@ -14,7 +14,7 @@ use crate::service::spec::{Env, Spec};
 use crate::sys::pidfd;
 pub(super) use crate::wire::file::tidy;
 use crate::wire::file::{self, BOM, Source};
-use crate::wire::{Request, code};
+use crate::wire::{Existing, Request, code};
 use clap::ArgMatches;
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::collections::btree_map::Entry;
@@ -254,20 +254,19 @@ fn blamed(text: &str, path: &Path) -> String {
     line.map_or_else(|| error.to_owned(), |line| format!("line {line}: {error}"))
 }
 
-/// Defines and starts all, or nothing: what can't be executed is found out before. `replace`:
-/// definitions that differ are taken, and what lives is restarted.
-pub(super) fn carry_out(call: &Call, declared: Declared, replace: bool) -> Done {
+/// Defines and starts all, or nothing: what can't be executed is found out before.
+pub(super) fn carry_out(call: &Call, declared: Declared, existing: Existing) -> Done {
     declared.check()?;
     let Declared { specs, base, .. } = declared;
     if specs.is_empty() {
         return Ok(code::DONE);
     }
-    if replace && call.has("update-env") {
+    if existing != Existing::Same && call.has("update-env") {
         environment::update(call, &target_of(&specs), |_| true)?;
     }
     start::make_log_directories(&specs)?;
     let (force, wait) = (call.has("force"), call.has("wait"));
-    let request = Request::Define { specs, base, force, keep: true, replace, wait };
+    let request = Request::Define { specs, base, force, existing, wait };
     outcomes(&call.client.demand(&request)?)
 }
 
@@ -279,14 +278,22 @@ pub(super) fn target_of(specs: &[Spec]) -> String {
 
 pub(super) fn import(call: &Call) -> Done {
     let declared = declared(call.text("file"), &Choice::of(&call.matches))?;
-    carry_out(call, declared, false)
+    carry_out(call, declared, Existing::Same)
 }
 
-/// `start FILE`, and with `replace` `restart FILE`.
-pub(super) fn start(call: &Call, name: &str, replace: bool) -> Done {
+/// `start FILE`.
+pub(super) fn start(call: &Call, name: &str) -> Done {
     let declared = declared(name, &Choice::of(&call.matches))?;
-    let replace = replace || declared.is_pm2;
-    carry_out(call, declared, replace)
+    let existing = if declared.is_pm2 { Existing::Replace } else { Existing::Same };
+    carry_out(call, declared, existing)
+}
+
+/// `restart FILE` and `reload FILE`, if the one target is a file.
+pub(super) fn anew(call: &Call, existing: Existing) -> Option<Done> {
+    let mut words = call.matches.get_many::<String>("target").into_iter().flatten();
+    let file = words.next().filter(|word| words.next().is_none() && is_one(word))?;
+    let declared = declared(file, &Choice::of(&call.matches));
+    Some(declared.and_then(|declared| carry_out(call, declared, existing)))
 }
 
 /// The file's text, what to call it, and the directory that it lies in.

@@ -5,8 +5,8 @@ use super::file::{self, Choice, Text};
 use super::output::{Done, Failure, print, reason, warn};
 use super::request::Call;
 use crate::service::spec::Spec;
-use crate::wire::code;
 use crate::wire::file::FILE_BYTES_MAX;
+use crate::wire::{Existing, code};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
@@ -52,7 +52,7 @@ pub(super) fn migrate(call: &Call) -> Done {
         let text = format!("migrate: PM2 runs them still, as pid {pid} ({advice})");
         return Err(Failure::new(code::REFUSED, text));
     }
-    file::carry_out(call, declared, false)
+    file::carry_out(call, declared, Existing::Same)
 }
 
 /// The pid of the PM2 whose home that is, if it lives.

@@ -18,8 +18,8 @@ const RUNTIMES: [&str; 2] = ["pm2-runtime", "pm2-docker"];
 /// Commands of PM2's, and what they are here.
 const COMMANDS: &[(&str, &[&str])] = &[
     ("startOrRestart", &["restart"]),
-    ("startOrReload", &["restart"]),
-    ("startOrGracefulReload", &["restart"]),
+    ("startOrReload", &["reload"]),
+    ("startOrGracefulReload", &["reload"]),
     ("gracefulReload", &["reload"]),
     ("startup", &["daemon", "setup"]),
     ("unstartup", &["daemon", "setup", "--remove"]),
@@ -87,11 +87,7 @@ pub(super) fn translated(is_pm2: bool, words: Vec<OsString>) -> Vec<OsString> {
     let name = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
     if commands::find(&name).is_some() && !(is_pm2 && name == "update") {
         let is_start = ["start", "restart", "reload"].contains(&name.as_str());
-        let is_file = |word: &OsString| word.to_str().is_some_and(file::is_one);
         let mut words = words;
-        if name == "reload" && words.iter().any(is_file) {
-            words[0] = "restart".into();
-        }
         if is_start {
             return options(is_pm2, words);
         }

@@ -8,7 +8,9 @@ use super::{environment, file, info, jlist, logs, pm2, poll, render, start, top}
 use crate::service::signal::Signal;
 use crate::service::spec::{Env, Spec};
 use crate::service::units::Span;
-use crate::wire::{Event, Info, Outcome, Reply, Request, Row, Scale, Status, Until, code};
+use crate::wire::{
+    Event, Existing, Info, Outcome, Reply, Request, Row, Scale, Status, Until, code,
+};
 use serde_json::{Map, Value};
 
 pub(super) fn stop(call: &Call) -> Done {
@@ -17,11 +19,8 @@ pub(super) fn stop(call: &Call) -> Done {
 }
 
 pub(super) fn restart(call: &Call) -> Done {
-    let words: Vec<&String> = call.matches.get_many("target").into_iter().flatten().collect();
-    if let [file] = words[..]
-        && file::is_one(file)
-    {
-        return file::start(call, file, true);
+    if let Some(done) = file::anew(call, Existing::Replace) {
+        return done;
     }
     let target = start::change(call)?;
     update_environment(call, &target)?;
@@ -33,6 +32,9 @@ pub(super) fn restart(call: &Call) -> Done {
 }
 
 pub(super) fn reload(call: &Call) -> Done {
+    if let Some(done) = file::anew(call, Existing::Roll) {
+        return done;
+    }
     let target = start::change(call)?;
     update_environment(call, &target)?;
     act_on(call, target, |target| Request::Reload { target })

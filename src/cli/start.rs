@@ -17,7 +17,7 @@ use crate::service::options::{self, BETWEEN_WORDS, OPTIONS};
 use crate::service::selector::Selector;
 use crate::service::spec::{Change, Env, Spec, is_variable_name, last_of_each};
 use crate::wire::file::pm2::defaults;
-use crate::wire::{Info, Reply, Request, Scale, Status, code};
+use crate::wire::{Existing, Info, Reply, Request, Scale, Status, code};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ pub(super) fn start(call: &Call) -> Done {
             Some(stray) => Err(Failure::usage(format!(
                 "{stray}: not with a process file (write it into {file})"
             ))),
-            None => file::start(call, file, false),
+            None => file::start(call, file),
         },
         [target] => start_one(call, target, words, stray.as_deref()),
         several if call.client.is_pm2 => {
@@ -275,7 +275,7 @@ fn define(call: &Call, command: Command<'_>) -> Done {
     specs.iter().try_for_each(Spec::check).map_err(Failure::usage)?;
     make_log_directories(&specs)?;
     let (force, wait) = (call.flag("force"), call.flag("wait"));
-    let request = Request::Define { specs, base, force, keep: false, replace: false, wait };
+    let request = Request::Define { specs, base, force, existing: Existing::Refused, wait };
     outcomes(&call.client.demand(&request)?)
 }
 

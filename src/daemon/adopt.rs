@@ -202,6 +202,7 @@ impl<K: Kernel> Daemon<K> {
         }
         daemon.claim(daemon.trees.has_unrecorded())?;
         daemon.adopt();
+        daemon.resume_rolls();
         Ok(daemon)
     }
 

@@ -31,7 +31,7 @@ use crate::sys::attributes::privately;
 use crate::sys::home::Home;
 use crate::sys::linux::Linux;
 use crate::sys::{Errno, Kernel, Mode, Streams, attributes, describe, reexec};
-use crate::wire::{Failure, Reply, Request, code};
+use crate::wire::{Existing, Failure, Reply, Request, code};
 use end::{End, is_as_declared, is_fatal};
 use messages::Messages;
 use options::{Options, Prefix};
@@ -174,9 +174,8 @@ impl Run {
             return asked;
         }
         let base = Box::new(base.clone());
-        let (force, keep, replace, wait) = (false, true, false, false);
-        let specs = ready;
-        let request = Request::Define { specs, base, force, keep, replace, wait };
+        let (force, existing, wait) = (false, Existing::Same, false);
+        let request = Request::Define { specs: ready, base, force, existing, wait };
         daemon.request(ROLE, 0, request);
         true
     }
@@ -210,9 +209,8 @@ impl Run {
             daemon.request(ROLE, 0, Request::Remove { target: id.to_string() });
         }
         if !specs.is_empty() {
-            let (force, keep, replace, wait) = (false, true, true, false);
-            let base = Box::new(base);
-            let request = Request::Define { specs, base, force, keep, replace, wait };
+            let (base, force, existing, wait) = (Box::new(base), false, Existing::Replace, false);
+            let request = Request::Define { specs, base, force, existing, wait };
             daemon.request(ROLE, 0, request);
         }
     }

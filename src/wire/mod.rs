@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 
 /// What goes over the socket and into the home's files. Rises with each key that is added: a
 /// side that knows less refuses what it does not know.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// Exit codes of the command, and the codes of outcomes on the wire. See `opm(1)`.
 pub mod code {
@@ -32,6 +32,20 @@ pub mod code {
     pub const UNREACHABLE: u8 = 4;
     pub const REFUSED: u8 = 5;
     pub const TIMED_OUT: u8 = 6;
+}
+
+/// What becomes of a service that is defined anew under its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Existing {
+    /// It stays as it is, and the request fails; a new one whose first exec failed is not kept.
+    Refused,
+    /// It is started, if nothing differs; else the request fails.
+    Same,
+    /// It gets the definition, and is restarted.
+    Replace,
+    /// The same, one after the other, as by `Reload`.
+    Roll,
 }
 
 /// What a command asks of the daemon. A `target` is text as the operator wrote it.
@@ -45,14 +59,12 @@ pub enum Request {
         #[serde(default)]
         wait: bool,
     },
-    /// Define services and start them. `keep`: also one whose first exec failed (of a file).
+    /// Define services and start them.
     Define {
         specs: Vec<Spec>,
         base: Box<Context>,
         force: bool,
-        keep: bool,
-        /// Those that are there already get this definition, and are restarted.
-        replace: bool,
+        existing: Existing,
         #[serde(default)]
         wait: bool,
     },

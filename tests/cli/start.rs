@@ -5,7 +5,7 @@ use opm::service::context::Context;
 use opm::service::signal::Signal;
 use opm::service::spec::{Forgiven, Policy, Restart, Spec, StopReach};
 use opm::service::units::{Delay, Span};
-use opm::wire::{Reply, Request, Row, Status};
+use opm::wire::{Existing, Reply, Request, Row, Status};
 use std::os::unix::fs::PermissionsExt;
 
 fn defined(scratch: &Scratch, words: &[&str]) -> (Vec<Spec>, Context, bool) {
@@ -21,8 +21,8 @@ fn defined_with(scratch: &Scratch, words: &[&str], path: &str) -> (Vec<Spec>, Co
     assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, "web: online (pid 1)\n", ""));
     std::fs::remove_file(scratch.home().join("opm.sock")).unwrap();
     loop {
-        if let Request::Define { specs, base, keep, .. } = requests.recv().unwrap() {
-            return (specs, *base, keep);
+        if let Request::Define { specs, base, existing, .. } = requests.recv().unwrap() {
+            return (specs, *base, existing != Existing::Refused);
         }
     }
 }

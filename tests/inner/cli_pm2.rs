@@ -12,7 +12,7 @@ fn options_of_pm2s_are_ours_until_the_programs_own() {
         ("start a.js -x --kill-timeout 3000 -- -f", "start a.js --stop-timeout=3000ms -- -f"),
         ("start a.js --min-uptime=5s -p x.pid", "start a.js --min-uptime=5s"),
         ("start a -l o.log -f", "start a --log-out=o.log --log-error=o.log --force"),
-        ("startOrReload eco.json --env x", "restart eco.json --env x"),
+        ("startOrReload eco.json --env x", "reload eco.json --env x"),
         ("restart a --exp-backoff-restart-delay 100", "restart a --exp-backoff=100ms"),
         ("start a --exp-backoff-restart-delay=100ms", "start a --exp-backoff=100ms"),
         ("sendSignal SIGHUP api", "signal api SIGHUP"),

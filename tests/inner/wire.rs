@@ -24,8 +24,7 @@ fn requests() -> Vec<Request> {
             specs: vec![spec(), spec()],
             base: Box::new(vec![("A".into(), "ü\u{0}\"".into())].into()),
             force: false,
-            keep: true,
-            replace: false,
+            existing: Existing::Roll,
             wait: true,
         },
         Request::Update {
@@ -186,8 +185,8 @@ fn what_is_neither_is_refused_and_never_a_panic() {
         let spec = format!(r#"{{"name":"a","cwd":"/","command":[{words}]}}"#);
         let base = r#"{"env":[],"attributes":{"umask":"022","nice":0,"limits":{}}}"#;
         format!(
-            r#"{{"define":{{"specs":[{spec}],"base":{base},"force":false,"keep":true,
-            "replace":false,"wait":false}}}}"#
+            r#"{{"define":{{"specs":[{spec}],"base":{base},"force":false,
+            "existing":"same","wait":false}}}}"#
         )
     };
     assert!(serde_json::from_str::<Request>(&long(WORDS_MAX)).is_ok());

@@ -173,6 +173,73 @@ fn a_reload_whose_daemon_dies_says_so_and_each_instance_has_one_definition_or_th
 }
 
 #[test]
+fn the_next_daemon_goes_on_with_a_reload() {
+    isolated(here!(), |rig| {
+        rig.start_instances("3", &["--ready", "cmd:test -e ready"]);
+        let ready = rig.dir.join("ready");
+        std::fs::write(&ready, "").unwrap();
+        rig.ok(&["wait", "web", "--for", "ready"]);
+        std::fs::remove_file(&ready).unwrap();
+        let before: Vec<_> = rig.rows().into_iter().map(|row| row.pid.unwrap()).collect();
+        let reload = rig.spawn(&["reload", "web"]);
+        let first = rig.until_replaced("web-0", before[0]);
+        rig.kill_daemon();
+        assert_eq!(finish(reload, &["reload", "web"]).code, Some(4));
+        // The first is waited for still.
+        let after = rig.rows();
+        assert_eq!((after[1].pid, after[2].pid), (Some(before[1]), Some(before[2])));
+        std::fs::write(&ready, "").unwrap();
+        rig.until_replaced("web-1", before[1]);
+        rig.until_replaced("web-2", before[2]);
+        rig.ok(&["wait", "web", "--for", "ready"]);
+        assert_eq!(rig.row("web-0").pid, first.pid);
+        // And when it is done, nobody does it again.
+        let done: Vec<_> = rig.rows().into_iter().map(|row| row.pid).collect();
+        rig.until("the end of the roll", || {
+            (std::fs::read_to_string(rig.home.join("rolls.json")).unwrap() == "{}").then_some(())
+        });
+        rig.kill_daemon();
+        assert_eq!(rig.rows().into_iter().map(|row| row.pid).collect::<Vec<_>>(), done);
+    });
+}
+
+#[test]
+fn a_file_is_reloaded_one_after_the_other_in_its_definitions() {
+    isolated(here!(), |rig| {
+        let (program, address) = (fixture().display().to_string(), rig.address());
+        let file = |ops: &str, more: &str| {
+            let text = format!(
+                r#"{{"services": [{{"name": "web", "instances": 3, "listen": ["{address}"],
+                    "min_uptime": "0s", "command": "{program} - catch:TERM {ops}"}}{more}]}}"#
+            );
+            std::fs::write(rig.dir.join("s.json"), text).unwrap();
+        };
+        file("serve", "");
+        rig.ok(&["start", "s.json"]);
+        rig.ask();
+        let before: Vec<_> = rig.rows().into_iter().map(|row| row.pid).collect();
+        file("note:new serve", r#", {"name": "job", "command": "sleep 1000"}"#);
+        let answered = rig.asked_meanwhile(|| {
+            let said = rig.ok(&["reload", "s.json"]);
+            assert_eq!(said.matches(": ready (id ").count(), 3, "{said}");
+            assert!(said.contains("job: online"), "{said}");
+        });
+        assert!(answered > 0);
+        let after = rig.rows();
+        assert!(after.iter().all(|row| !before.contains(&row.pid)) && after.len() == 4);
+        assert!(rig.ok(&["get-command", "web-2"]).contains("note:new"));
+        // One that does not become ready: the rest goes on in what it has.
+        file(r#"exit:3", "ready": "notify"#, "");
+        let ran = rig.opm(&["reload", "s.json", "--only", "web"]);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert_eq!(ran.err.matches("has its old definition again").count(), 2, "{ran:?}");
+        let (kept, now) = (&after[1..3], rig.rows());
+        assert!(kept.iter().all(|old| now.iter().any(|row| row.pid == old.pid)), "{now:?}");
+        assert!(rig.refused(3, &["reload", "s.json", "--only", "x"]).contains("no service 'x'"));
+    });
+}
+
+#[test]
 fn a_reload_stops_at_the_first_that_does_not_become_ready() {
     isolated(here!(), |rig| {
         rig.start_instances("3", &[]);

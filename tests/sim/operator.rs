@@ -5,7 +5,7 @@ use opm::daemon::ClientId;
 use opm::service::signal::Signal;
 use opm::service::spec::{Forgiven, Policy, Restart, Spec, StopReach};
 use opm::service::units::{Delay, Span};
-use opm::wire::{Request, Until};
+use opm::wire::{Existing, Request, Until};
 
 impl Sim {
     pub(crate) fn some_request(&mut self) -> (ClientId, Request) {
@@ -70,13 +70,16 @@ impl Sim {
             ("PATH".to_owned(), "/bin".to_owned()),
             ("FILL".to_owned(), format!("{extra}").repeat(filler / 16 + 1)),
         ];
-        let keep = extra & 1 << 40 != 0;
+        let existing = match (extra & 1 << 40 != 0, extra & 1 << 41 != 0) {
+            (false, _) => Existing::Refused,
+            (true, false) => Existing::Same,
+            (true, true) => Existing::Replace,
+        };
         Request::Define {
             specs: vec![spec],
             base: Box::new(base.into()),
             force: extra & 1 << 41 != 0,
-            keep,
-            replace: keep && extra & 1 << 41 != 0,
+            existing,
             wait: false,
         }
     }

@@ -7,7 +7,7 @@ use crate::service::context::Context;
 use crate::service::machine::{Ending, Goal, Input, Machine, News, Past};
 use crate::service::spec::{Definition, Env, Id, Spec};
 use crate::sys::{Errno, Kernel, describe};
-use crate::wire::{Failure, code};
+use crate::wire::{Existing, Failure, code};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -33,24 +33,6 @@ fn taken(name: &str, id: Id, keep: bool, differ: &[String]) -> Failure {
         (_, false) => format!("it differs in {keys}; choose another with --name"),
     };
     Failure::plain(format!("{name}: the name is taken by id {id} ({advice})"))
-}
-
-/// What becomes of a service that is defined anew under its name.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Existing {
-    /// It stays as it is, and the request fails.
-    Refused,
-    /// It is started, if nothing differs; else the request fails.
-    Same,
-    /// It gets the definition, and is restarted.
-    Replace,
-}
-
-impl Existing {
-    /// `keep`: the name stands for the service, as in a file.
-    pub(super) fn of(keep: bool) -> Self {
-        if keep { Self::Same } else { Self::Refused }
-    }
 }
 
 impl<K: Kernel> Daemon<K> {
@@ -84,7 +66,7 @@ impl<K: Kernel> Daemon<K> {
                 // Started now it would run only to be forgotten at its next stop.
                 return Err(Failure::plain(format!("{}: is being removed", spec.name)));
             }
-            if existing == Existing::Replace {
+            if matches!(existing, Existing::Replace | Existing::Roll) {
                 let base = service.definition.base.clone();
                 replaced.push((service.record.definition, service.id, Definition { spec, base }));
                 continue;
@@ -123,6 +105,10 @@ impl<K: Kernel> Daemon<K> {
         }
         let replaced_ids: Vec<Id> = replaced.iter().map(|(_, id, _)| *id).collect();
         self.replace_definitions(replaced)?;
+        if existing == Existing::Roll {
+            self.roll(replaced_ids, &mut pending);
+            return Ok(pending);
+        }
         for id in replaced_ids {
             self.bring_up(id, Input::Restart, &mut candidates, &mut pending);
         }

@@ -3,11 +3,16 @@ use super::lookalike::Candidates;
 use super::wait::{Condition, NO_SERVICE, OnDone, Pending, done, failed};
 use crate::daemon::{ClientId, Daemon};
 use crate::service::instances::{INSTANCES_MAX, instance};
-use crate::service::machine::Input;
+use crate::service::machine::{Generation, Input};
 use crate::service::spec::{Definition, Id, Spec};
-use crate::sys::Kernel;
+use crate::sys::{Kernel, Mode, describe, write_all_at};
 use crate::wire::{Failure, Scale, code};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Who is to be reloaded, by id, and its generation before: for the next daemon, if this one dies.
+const ROLLS: &str = "rolls.json";
+/// No client has this number.
+const NOBODY: ClientId = ClientId::MAX;
 
 impl<K: Kernel> Daemon<K> {
     /// The instances of a group by their number; a service alone is a group of one.
@@ -121,10 +126,58 @@ impl<K: Kernel> Daemon<K> {
     /// Instances one after the other: each is ready before the next one is stopped.
     pub(super) fn reload(&mut self, client: ClientId, target: &str) -> Result<Pending, Failure> {
         let (ids, mut pending) = self.pending(client, target)?;
+        self.roll(ids, &mut pending);
+        Ok(pending)
+    }
+
+    /// These, one after the other, when nothing else is waited for.
+    pub(super) fn roll(&mut self, ids: Vec<Id>, pending: &mut Pending) {
+        let generation = |id: &Id| Some((*id, self.services.get(*id)?.record.generation));
+        self.waiters.rolls.extend(ids.iter().filter_map(generation));
+        self.note_rolls();
         pending.on_done = OnDone::Roll;
         pending.roll = ids.into();
-        self.roll_on(&mut pending);
-        Ok(pending)
+        self.roll_on(pending);
+    }
+
+    fn note_rolls(&mut self) {
+        let text = serde_json::to_vec(&self.waiters.rolls).unwrap_or_default();
+        let file = self.kernel.open(ROLLS, Mode::Fresh);
+        let written = file.and_then(|file| write_all_at(&mut self.kernel, &file, 0, &text));
+        if let Err(errno) = written {
+            self.log.push(format!("{ROLLS}: {}: a reload ends with this daemon", describe(errno)));
+        }
+    }
+
+    /// These are rolled, or are not to be any more.
+    pub(super) fn end_roll(&mut self, ids: impl Iterator<Item = Id>) {
+        for id in ids {
+            self.waiters.rolls.remove(&id);
+        }
+        self.note_rolls();
+    }
+
+    /// Goes on with what an earlier daemon has left. Who has a later generation is rolled.
+    pub(in crate::daemon) fn resume_rolls(&mut self) {
+        let text = self.kernel.load(ROLLS).ok().flatten().unwrap_or_default();
+        let rolls: BTreeMap<Id, u64> = serde_json::from_slice(&text).unwrap_or_default();
+        let (mut left, mut pending) = (Vec::new(), Pending::new(NOBODY));
+        for (id, before) in rolls {
+            let Some(service) = self.services.get(id).filter(|it| it.is_live()) else { continue };
+            if service.record.generation == before {
+                left.push(id);
+            } else {
+                pending.wait(id, Condition::Ready(Generation(before)));
+            }
+        }
+        if left.is_empty() {
+            return;
+        }
+        let name = |id: &Id| self.services.get(*id).map(|service| service.name());
+        let names: Vec<&str> = left.iter().filter_map(name).collect();
+        self.log.push(format!("a reload goes on with {}", names.join(", ")));
+        self.roll(left, &mut pending);
+        self.wait_for(pending);
     }
 
     /// Begins with the next ones of a roll, until one is to be waited for.
@@ -149,10 +202,11 @@ impl<K: Kernel> Daemon<K> {
             daemon.services.get(id).map_or(String::new(), |s| s.name().to_owned())
         };
         let (group, name) = (group_of(self, id), name_of(self, id));
-        let (rest, others) = std::mem::take(&mut pending.roll)
+        let (rest, others): (Vec<Id>, _) = std::mem::take(&mut pending.roll)
             .into_iter()
             .partition(|id| group_of(self, *id) == group);
-        pending.roll = others;
+        pending.roll = others.into();
+        self.end_roll(rest.iter().copied());
         for id in rest {
             let former = self.launches.former.get(&id).cloned();
             let line = self.services.get(id).map(|service| service.record.definition);

@@ -23,7 +23,6 @@ use crate::service::signal::Signal;
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, Mode, describe};
 use crate::wire::{Failure, Outcome, Reply, Request, Status, code};
-use define::Existing;
 use lookalike::Candidates;
 use std::collections::BTreeSet;
 use wait::{Condition, NO_SERVICE, OnDone, Pending, done, failed, outcome_of};
@@ -49,8 +48,7 @@ impl<K: Kernel> Daemon<K> {
     fn handle(&mut self, client: ClientId, request: Request) -> Result<Option<Reply>, Failure> {
         let pending = match request {
             Request::Start { target, force, wait } => self.start(client, &target, force, wait)?,
-            Request::Define { specs, base, force, keep, replace, wait } => {
-                let existing = if replace { Existing::Replace } else { Existing::of(keep) };
+            Request::Define { specs, base, force, existing, wait } => {
                 let mut pending = self.define_and_start(client, specs, *base, force, existing)?;
                 pending.wait_ready(wait);
                 pending

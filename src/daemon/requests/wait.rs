@@ -10,7 +10,7 @@ use crate::service::machine::{Generation, Goal, Phase, Time};
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, describe};
 use crate::wire::{Outcome, Reply, Status, Until, code};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// What ends sooner after its exec was never up, to whoever started it.
 const SETTLE_MS: Time = 50;
@@ -57,6 +57,8 @@ pub(crate) struct Waiters {
     last: u64,
     /// Services that changed in this turn.
     pub(crate) changed: VecSet<Id>,
+    /// Who is being rolled, and its generation before.
+    pub(super) rolls: BTreeMap<Id, u64>,
     /// The pid of the command that sent the request at hand; 0: not known.
     pub(crate) asker: Pid,
 }
@@ -250,8 +252,10 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn finish(&mut self, mut pending: Pending) {
-        if pending.on_done == OnDone::Leave {
-            self.note_who_came_back(&mut pending.outcomes);
+        match pending.on_done {
+            OnDone::Leave => self.note_who_came_back(&mut pending.outcomes),
+            OnDone::Roll => self.end_roll(pending.outcomes.iter().map(|(id, _)| *id)),
+            OnDone::Answer | OnDone::Summarize { .. } => {}
         }
         pending.outcomes.sort_by_key(|(id, _)| *id);
         let outcomes: Vec<Outcome> = pending.outcomes.into_iter().map(|(_, o)| o).collect();
