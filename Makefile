@@ -43,7 +43,7 @@ MINUTES ?= 5
 ROWS ?=
 FIGURES = $(TARGET_DIR)/bench/last.json
 
-.PHONY: all release check test needs model sim chaos real lint fmt doc man bench demo static \
+.PHONY: all release check test needs model sim chaos real lint fmt doc man bench bench-restarts demo static \
 	install uninstall dist deb check-package picture clean golden
 
 all: release
@@ -101,6 +101,10 @@ golden:
 bench: $(BUILT)
 	$(PYTHON) tests/bench/bench.py --opm "$(BIN)" $(if $(ROWS),--rows $(ROWS)) --json "$(FIGURES)"
 	$(if $(ROWS),,$(PYTHON) tests/bench/bench.py --json "$(FIGURES)" --readme tests/bench/RESULTS.md)
+
+# What clients notice of restarts under load: some ten minutes, beside PM2 if it is in PATH.
+bench-restarts: $(BUILT)
+	$(PYTHON) tests/bench/restarts.py --opm "$(BIN)"
 
 demo: $(BUILT)
 	@sh tests/demo.sh "$(BIN)"

@@ -181,12 +181,12 @@ def leave(signum, _frame):
     raise SystemExit(128 + signum)
 
 
-def child(args, scratch):
+def child(args, scratch, work):
     """Measures, never returns. It cleans up itself too, in case the guard was killed."""
     code = 1
     try:
         processes.die_with_parent(signal.SIGTERM)
-        measure(args, scratch)
+        work(args, scratch)
         code = 0
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else 1
@@ -204,7 +204,7 @@ def child(args, scratch):
         os._exit(code)
 
 
-def guard(args):
+def guard(args, work, seconds):
     """Starts the child, passes signals on, and cleans up after it."""
     processes.become_subreaper()
     scratch = tempfile.mkdtemp(prefix="opm-bench-")
@@ -212,11 +212,11 @@ def guard(args):
         signal.signal(sig, leave)
     pid = os.fork()
     if pid == 0:
-        child(args, scratch)
+        child(args, scratch, work)
     code = 1
     try:
         # A wait inside the child that is not bounded by its deadline is ended from here.
-        signal.alarm((SECONDS_QUICK if args.quick else SECONDS) + GRACE)
+        signal.alarm(seconds + GRACE)
         code = processes.wait(pid, 1e6, "measuring")
     except SystemExit as leaving:
         code = leaving.code
@@ -243,7 +243,7 @@ def main():
         except (OSError, ValueError) as error:
             raise SystemExit(f"bench: {error} (run 'make bench' first)") from error
         return 0
-    return guard(args)
+    return guard(args, measure, SECONDS_QUICK if args.quick else SECONDS)
 
 
 if __name__ == "__main__":
