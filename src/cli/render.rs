@@ -5,6 +5,7 @@ use crate::service::spec::Env;
 use crate::service::units::{human_bytes, human_uptime};
 use crate::wire::{Event, Finding, Health, Row, Status};
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 /// A column of `ls`, and what is in it of the ids of some services and the row of all of them.
 type Field = (Column, fn(&str, &Row) -> Cell);
@@ -36,11 +37,10 @@ pub(crate) fn list(rows: &[Row], look: Look) -> String {
 
 /// The same, with one line for all instances of a group, where its first one stands.
 pub(super) fn folded(rows: &[Row], look: Look) -> String {
-    let mut groups: Vec<Vec<&Row>> = Vec::new();
+    let (mut groups, mut at) = (Vec::<Vec<&Row>>::new(), HashMap::new());
     for row in rows {
-        let is_own =
-            |it: &&mut Vec<&Row>| row.instance_of.is_some() && it[0].instance_of == row.instance_of;
-        match groups.iter_mut().find(is_own) {
+        let known = row.instance_of.as_ref().map(|name| *at.entry(name).or_insert(groups.len()));
+        match known.and_then(|at| groups.get_mut(at)) {
             Some(group) => group.push(row),
             None => groups.push(vec![row]),
         }
@@ -84,9 +84,11 @@ fn table(rows: Vec<(String, Cow<'_, Row>)>, look: Look) -> String {
     if rows.is_empty() {
         return String::new();
     }
+    let any_why = rows.iter().any(|(_, row)| row.why.is_some());
+    let any_watching = rows.iter().any(|(_, row)| row.watching);
     let is_shown = |(column, _): &&Field| match column.0 {
-        "why" => rows.iter().any(|(_, row)| row.why.is_some()),
-        "watching" => rows.iter().any(|(_, row)| row.watching),
+        "why" => any_why,
+        "watching" => any_watching,
         _ => true,
     };
     let fields: Vec<&Field> = COLUMNS.iter().filter(is_shown).collect();

@@ -68,7 +68,8 @@ pub(super) struct Moment {
 
 impl Moment {
     pub(super) fn now() -> Moment {
-        let last = procfs::last_pid().filter(|number| *number > 0).unwrap_or(Pid::MAX);
+        let last = procfs::open_load().ok().and_then(|load| procfs::last_pid(&load));
+        let last = last.filter(|number| *number > 0).unwrap_or(Pid::MAX);
         Moment { tick: milliseconds_of(rustix::time::ClockId::Boottime) / TICK_MS, last }
     }
 

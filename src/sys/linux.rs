@@ -35,6 +35,7 @@ pub struct Linux {
     pub sockets: Sockets,
     own_children: Option<OwnChildren>,
     processes: Option<ProcessList>,
+    load: Option<OwnedFd>,
     log: memory::KernelLog,
     means: Means,
     blocks: Blocks,
@@ -76,6 +77,7 @@ impl Linux {
             sockets: Sockets::default(),
             own_children,
             processes: None,
+            load: procfs::open_load().ok(),
             log: memory::KernelLog::default(),
             means: Means::read(nofile),
             blocks: Blocks::default(),
@@ -265,7 +267,7 @@ impl Kernel for Linux {
     }
 
     fn last_pid(&mut self) -> Option<Pid> {
-        procfs::last_pid()
+        procfs::last_pid(self.load.as_ref()?)
     }
 
     fn stat(&mut self, pid: Pid) -> Result<Stat> {

@@ -10,10 +10,14 @@ use rustix::fs::{CWD, Dir, Mode, OFlags};
 /// Reads a file whole, in as few reads as it takes: /proc's files have no size. Errors: ENOENT or
 /// ESRCH: the process is gone. EACCES, EPERM: not ours to read.
 pub fn read(path: &str) -> Result<Vec<u8>> {
-    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let fd = open(path)?;
     let mut bytes = Vec::with_capacity(1024);
     read_rest(&fd, &mut bytes)?;
     Ok(bytes)
+}
+
+fn open(path: &str) -> Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn read_rest(fd: &OwnedFd, bytes: &mut Vec<u8>) -> Result<()> {
@@ -36,7 +40,7 @@ const RECORD_BYTES: usize = 4096;
 /// what does not fill the buffer is all of it. One call instead of three, and a search reads
 /// such a file of every process.
 fn read_record(path: &str) -> Result<Vec<u8>> {
-    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let fd = open(path)?;
     let mut bytes = Vec::with_capacity(RECORD_BYTES);
     match rustix::io::read(&fd, rustix::buffer::spare_capacity(&mut bytes)) {
         Ok(read) if read < RECORD_BYTES => {}
@@ -115,8 +119,7 @@ pub struct OwnChildren {
 impl OwnChildren {
     /// Errors: ENOENT: no /proc, or a kernel without CONFIG_PROC_CHILDREN.
     pub fn open() -> Result<Self> {
-        let path = format!("/proc/self/task/{}/children", rustix::thread::gettid());
-        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let fd = open(&format!("/proc/self/task/{}/children", rustix::thread::gettid()))?;
         Ok(Self { fd, text: Vec::new(), place: None })
     }
 
@@ -243,11 +246,17 @@ fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
     std::str::from_utf8(text).ok()?.trim().parse().ok()
 }
 
+/// Where [`last_pid`] is read, again and again: to open a file of /proc takes longer.
+pub fn open_load() -> Result<OwnedFd> {
+    open("/proc/loadavg")
+}
+
 /// The last two of `0.00 0.00 0.00 RUNNING/THREADS LAST`: how many threads there are, and the pid
 /// that was given out last in our PID namespace.
-fn threads_and_last_pid() -> Option<(u64, Pid)> {
-    let load = read_record("/proc/loadavg").ok()?;
-    let mut words = load.rsplit(|b| *b == b' ' || *b == b'/');
+fn threads_and_last_pid(load: &OwnedFd) -> Option<(u64, Pid)> {
+    let mut text = [0; 128];
+    let length = rustix::io::pread(load, &mut text, 0).ok()?;
+    let mut words = text.get(..length)?.rsplit(|b| *b == b' ' || *b == b'/');
     let last = number(words.next()?)?;
     Some((number(words.next()?)?, last))
 }
@@ -259,13 +268,13 @@ const RESERVED_PIDS: u64 = 300;
 /// are taken for its own.
 pub fn free_pids() -> Option<u64> {
     let most: u64 = number(&read("/proc/sys/kernel/pid_max").ok()?)?;
-    let (threads, _) = threads_and_last_pid()?;
+    let (threads, _) = threads_and_last_pid(&open_load().ok()?)?;
     Some(most.saturating_sub(RESERVED_PIDS + threads))
 }
 
 /// The pid that was given out last in our PID namespace.
-pub fn last_pid() -> Option<Pid> {
-    threads_and_last_pid().map(|(_, last)| last)
+pub fn last_pid(load: &OwnedFd) -> Option<Pid> {
+    threads_and_last_pid(load).map(|(_, last)| last)
 }
 
 /// The inode of our PID namespace; 0 without /proc.

@@ -78,25 +78,22 @@ const LS: &[Cost] = &[
 /// A client, and a death that nothing follows.
 const STOP: &[Cost] = &[
     ("accept4", 2..=2),
-    // Beside the client and the pidfd: how the leader is (stopped?), its children, the last pid.
-    ("close", 5..=5),
+    // The client, and the pidfd.
+    ("close", 2..=2),
     ("epoll_ctl", 3..=3),
     ("epoll_pwait", 3..=9),
     ("getsockopt", 1..=1),
     ("lseek", 0..=1),
-    // How many threads the leader has.
-    ("newfstatat", 1..=1),
     // Whether anything is in the time namespace that it signed.
     ("open_by_handle_at", 1..=1),
-    ("openat", 3..=3),
     // The signal, and whether the group is empty.
     ("pidfd_send_signal", 2..=2),
-    // Whether the leader lives.
-    ("ppoll", 1..=1),
-    ("pread64", 1..=1),
+    // The last pid, and what the leader signed.
+    ("pread64", 2..=2),
     // Before the signal, and at the end.
     ("pwrite64", 2..=2),
-    ("read", 6..=9),
+    // The signal, and our children.
+    ("read", 3..=6),
     ("recvfrom", 2..=4),
     ("sendto", 1..=1),
     ("waitid", 2..=2),

@@ -24,6 +24,7 @@ macro_rules! in_both_tiers {
 in_both_tiers! {
     a_worker_whose_leader_dies_first_is_asked_once,
     an_escapee_is_asked_once_and_at_once,
+    an_escapee_below_a_worker_is_asked_though_the_leader_has_gone,
     a_shell_around_shells_passes_nothing_on_twice,
     a_newcomer_is_asked_when_it_has_lost_its_parent,
     what_a_worker_starts_for_its_end_is_left_to_it,
@@ -87,6 +88,15 @@ fn an_escapee_is_asked_once_and_at_once(rig: &Rig) {
     for word in ["leader", "up", "deep"] {
         assert_eq!(times(rig, word, 15), 1, "{word}");
     }
+}
+
+fn an_escapee_below_a_worker_is_asked_though_the_leader_has_gone(rig: &Rig) {
+    let escapee = "child [ setsid catch:TERM note:deep drain:0 note:heard ]";
+    let ops = format!("child [ {escapee} catch:TERM note:up drain:0 await:go ] sleep");
+    rig.start_with("web", &PATIENT, &ops);
+    await_all(rig, &["up", "deep"]);
+    stop_when_noted(rig, "heard");
+    assert_eq!((times(rig, "up", 15), times(rig, "deep", 15)), (1, 1));
 }
 
 /// Each dies of its own signal at once, and its child becomes an orphan while others drain.

@@ -72,6 +72,7 @@ impl<K: Kernel> Trees<K> {
             changed = true;
         }
         self.look_at_leaders(cx, leaders, changed, facts);
+        self.walk(cx);
         let probed = self.probed.drain(..);
         facts.extend(probed.map(|(pid, exit)| Fact::Probed { pid, exit }));
     }
@@ -116,6 +117,7 @@ impl<K: Kernel> Trees<K> {
         self.check_launch(cx, id, facts);
         let Some(tree) = self.get_mut(id).filter(|tree| tree.exit.is_none()) else { return };
         tree.exit = Some(exit);
+        let walk_at = tree.stop.as_ref().and_then(|stop| stop.walk_at);
         if tree.failure.is_none() {
             let asked = tree.stop.as_ref().is_some_and(|stop| stop.signal == libc::SIGKILL);
             let by_opm = (tree.kills > 0 || asked) && exit == Exit::Signal(libc::SIGKILL);
@@ -125,12 +127,16 @@ impl<K: Kernel> Trees<K> {
             // It was stopping already: what is left has not been asked yet.
             self.signal_rest(cx, id);
         }
+        if let Some(at) = walk_at {
+            self.unwalked.remove(&(at, id));
+        }
         self.gates.insert(id);
     }
 
     /// When something has to be looked at.
     pub(crate) fn deadline(&self) -> Option<Time> {
-        self.look_again_at
+        let walk_at = self.unwalked.first().map(|(at, _)| *at);
+        self.look_again_at.into_iter().chain(walk_at).min()
     }
 
     /// Wake-ups were lost: everything is looked at in the next turn.
@@ -155,7 +161,8 @@ impl<K: Kernel> Trees<K> {
         self.let_go(cx, id);
         let now = cx.now;
         let Some(tree) = self.get_mut(id) else { return };
-        let stop = Stop { at: now, signal, reach, group: None, seen: VecSet::default() };
+        let stop =
+            Stop { at: now, signal, reach, group: None, walk_at: None, seen: VecSet::default() };
         tree.stop.get_or_insert(stop);
         if tree.exit.is_none() {
             self.signal_living(cx, id, signal, Aim::Stop);

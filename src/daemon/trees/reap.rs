@@ -18,10 +18,9 @@ impl<K: Kernel> Trees<K> {
     pub(super) fn count_children(&mut self, cx: &mut Cx<'_, K>) {
         for _ in 0..COUNTS_MAX {
             let mut changed = self.reap_dead_orphans(cx);
-            let mut list = std::mem::take(&mut self.children);
-            list.clear();
+            let mut list = Vec::new();
             let mut whole = self.list_children(cx, &mut list).is_ok();
-            for pid in list.iter().copied() {
+            for pid in list {
                 if self.leaders.contains_key(&pid) || self.orphans.contains_key(&pid) {
                     continue;
                 }
@@ -30,7 +29,6 @@ impl<K: Kernel> Trees<K> {
                     Err(_) => whole = false,
                 }
             }
-            self.children = list;
             if !whole {
                 return self.look_again(cx.now + LOOK_AGAIN_MS);
             }

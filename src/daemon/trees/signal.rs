@@ -1,9 +1,13 @@
 //! Signals for what is alive of an incarnation: by pidfd only, so never for a stranger.
 //!
 //! A process gets the stop signal once for one stop, for a second one means "now, hard" to many a
-//! program. What of the tree can be seen gets it at the stop: the leader's group by one call,
-//! the rest by a walk over the children of the leader and of our orphans. Later only those get it
-//! that turn up without having had it. KILL goes to all, again and again.
+//! program. What of the tree can be seen gets it at the stop: the leader's group by one call, the
+//! rest by a walk over the children of the leader and of our orphans. Later only those get it that
+//! turn up without having had it. KILL goes to all, again and again.
+//!
+//! The walk looks into /proc, which costs the kernel as much again when the process ends. Most
+//! leaders end within milliseconds, and what they leave comes to us then: so the walk waits for
+//! [`WALK_MS`] where nothing can be lost by that, and is made only for those that still live.
 use super::tree::{Cx, Owner, Trees};
 use crate::daemon::vecmap::VecSet;
 use crate::mutant::mutant;
@@ -11,6 +15,9 @@ use crate::process::Pid;
 use crate::process::stat::{Stat, TICK_MS};
 use crate::service::spec::{Id, StopReach};
 use crate::sys::{Kernel, Reach};
+
+/// So long has a leader to end before its descendants are looked for.
+pub(super) const WALK_MS: u64 = 10;
 
 /// What a signal for a tree is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,20 +57,26 @@ impl<K: Kernel> Trees<K> {
         let leader = tree.leader.pid;
         let reach = tree.stop.as_ref().map(|stop| stop.reach);
         let alone = aim == Aim::Stop && reach == Some(StopReach::Leader);
+        // Before the signal: whoever is born after it must not be taken for one that had it.
+        let instant = (aim == Aim::Stop && !alone).then(|| cx.instant()).flatten();
+        let may_wait = instant.is_some() && tree.lineage && tree.keeps.is_none();
         let mut all = Vec::new();
         if alone {
             all.extend(self.held_process(cx, id, leader));
-        } else {
-            let mut known = VecSet::default();
-            for root in std::iter::once(leader).chain(self.known(id, |_| true)) {
-                all.append(&mut self.branch(cx, id, root, &mut known));
-            }
+        } else if !may_wait {
+            all = self.living(cx, id);
         }
-        // Before the signal: whoever is born after it must not be taken for one that had it.
-        let instant = (aim == Aim::Stop && !alone).then(|| cx.instant()).flatten();
         let grouped = self.signal_leader(cx, id, signal, !alone);
+        let walk_at = (may_wait && grouped).then_some(cx.now + WALK_MS);
+        if may_wait && !grouped {
+            all = self.living(cx, id);
+        }
+        if let Some(at) = walk_at {
+            self.unwalked.insert((at, id));
+        }
         if let Some(stop) = self.get_mut(id).and_then(|tree| tree.stop.as_mut()) {
             stop.group = instant.filter(|_| grouped).or(stop.group);
+            stop.walk_at = walk_at;
         }
         for process in all {
             if process.pid != leader && !(grouped && process.pgid == leader) {
@@ -73,6 +86,41 @@ impl<K: Kernel> Trees<K> {
                 self.note_asked(cx, id, &process);
             }
         }
+    }
+
+    /// What lives of a tree that has a live leader, as far as it is seen.
+    fn living(&self, cx: &mut Cx<'_, K>, id: Id) -> Vec<Seen<K>> {
+        let (mut all, mut known) = (Vec::new(), VecSet::default());
+        for root in self.pid(id).into_iter().chain(self.known(id, |_| true)) {
+            all.append(&mut self.branch(cx, id, root, &mut known));
+        }
+        all
+    }
+
+    /// The walks that are due: the stop signal for who was there when the group had it, but was
+    /// not of it.
+    pub(super) fn walk(&mut self, cx: &mut Cx<'_, K>) {
+        while let Some((at, id)) = self.unwalked.first().copied().filter(|(at, _)| *at <= cx.now) {
+            self.unwalked.remove(&(at, id));
+            let stop = self.get_mut(id).and_then(|tree| tree.stop.as_mut());
+            let Some(stop) = stop.filter(|stop| stop.walk_at == Some(at)) else { continue };
+            stop.walk_at = None;
+            let signal = stop.signal;
+            for process in self.living(cx, id) {
+                self.ask_who_was_there(cx, id, &process, signal);
+            }
+        }
+    }
+
+    fn ask_who_was_there(&mut self, cx: &mut Cx<'_, K>, id: Id, process: &Seen<K>, signal: i32) {
+        if !self.has_had(id, process) {
+            let stop = self.get(id).and_then(|tree| tree.stop.as_ref());
+            if !stop.is_some_and(|stop| stop.was_there(process.identity())) {
+                return;
+            }
+            self.send(cx, id, process, signal);
+        }
+        self.note_asked(cx, id, process);
     }
 
     /// Signals a live leader, with its group if that is wanted and the kernel can: says whether.
@@ -97,7 +145,7 @@ impl<K: Kernel> Trees<K> {
     pub(super) fn signal_rest(&mut self, cx: &mut Cx<'_, K>, id: Id) {
         let Some(tree) = self.get(id) else { return };
         let Some(stop) = &tree.stop else { return };
-        let (signal, killing) = (stop.signal, tree.kills > 0);
+        let (signal, killing, unwalked) = (stop.signal, tree.kills > 0, stop.walk_at.is_some());
         if stop.reach == StopReach::Leader && tree.exit.is_none() && !killing {
             return;
         }
@@ -109,9 +157,12 @@ impl<K: Kernel> Trees<K> {
                 continue;
             }
             if branch.first().is_some_and(|root| self.has_had(id, root)) {
-                // What is below it had it too, or was born since: that helps it to end, and is
-                // asked when it has lost its parent.
-                branch.truncate(1);
+                // What is below it and was born since helps it to end, and is asked when it has
+                // lost its parent. The rest had it too, but where the walk was not made.
+                let below = branch.split_off(1);
+                if unwalked {
+                    below.iter().for_each(|it| self.ask_who_was_there(cx, id, it, signal));
+                }
             }
             for process in branch {
                 if !self.has_had(id, &process) {

@@ -30,8 +30,6 @@ pub(crate) struct Trees<K: Kernel> {
     pub(super) dead_orphans: Vec<Pid>,
     /// Orphans beyond so many are held by number.
     pub(super) orphans_watched_max: usize,
-    /// Room for the list of our children.
-    pub(super) children: Vec<Pid>,
     /// Our own children were read whole in this turn, after the deaths that it handles.
     pub(super) counted: bool,
     /// How processes beside a leader ended.
@@ -42,6 +40,8 @@ pub(crate) struct Trees<K: Kernel> {
     pub(super) traced: VecSet<Id>,
     /// Trees that the loop had no room to watch: they are looked at by the clock.
     pub(super) unwatched: VecSet<Id>,
+    /// When the descendants of whose leader are looked for that is being stopped.
+    pub(super) unwalked: VecSet<(Time, Id)>,
     pub(super) unrecorded: Vec<Unrecorded<K>>,
     /// Incarnations that have ended, and of which something was let go.
     pub(crate) kept: Vec<Kept>,
@@ -136,6 +136,9 @@ pub(crate) struct Stop {
     /// When the leader's group had it, on the clock of start times, and the last pid that had been
     /// given out.
     pub(crate) group: Option<(u64, Pid)>,
+    /// When its descendants are looked for that are not of the group, unless the leader ends before:
+    /// then they come to us, and what is below them is looked at then.
+    pub(crate) walk_at: Option<Time>,
     /// Who was seen then, or had it since: pid and start time.
     pub(crate) seen: VecSet<(Pid, u64)>,
 }
@@ -253,16 +256,21 @@ impl<K: Kernel> Tree<K> {
         self.lineage && (born == 0 || self.born < born + TICK_MS)
     }
 
-    /// Whether a process (pid and start time) of this group has had the stop signal already. Within
-    /// one tick of the clock the pids tell who was there: they are given out in rising order.
+    /// Whether a process (pid and start time) of this group has had the stop signal already.
     pub(super) fn has_had_stop(&self, identity: (Pid, u64), pgid: Pid) -> bool {
         let Some(stop) = &self.stop else { return false };
-        let (pid, start_time) = identity;
-        let was_there = |(tick, last)| (start_time, pid) <= (tick, last);
         // One that could not be looked at when it was asked is known by its number alone.
         stop.seen.contains(&identity)
-            || stop.seen.contains(&(pid, 0))
-            || pgid == self.leader.pid && stop.group.is_some_and(was_there)
+            || stop.seen.contains(&(identity.0, 0))
+            || pgid == self.leader.pid && stop.was_there(identity)
+    }
+}
+
+impl Stop {
+    /// Whether this process (pid and start time) was there when the leader's group had the signal.
+    /// Within one tick of the clock the pids tell: they are given out in rising order.
+    pub(super) fn was_there(&self, (pid, start_time): (Pid, u64)) -> bool {
+        self.group.is_some_and(|(tick, last)| (start_time, pid) <= (tick, last))
     }
 }
 
@@ -275,12 +283,12 @@ impl<K: Kernel> Trees<K> {
             orphans: VecMap::default(),
             dead_orphans: Vec::new(),
             orphans_watched_max: limits::within_open_files(ORPHANS_WATCHED_MAX, 4),
-            children: Vec::new(),
             counted: false,
             probed: Vec::new(),
             gates: VecSet::default(),
             traced: VecSet::default(),
             unwatched: VecSet::default(),
+            unwalked: VecSet::default(),
             unrecorded: Vec::new(),
             kept: Vec::new(),
             look_again_at: None,
