@@ -69,10 +69,14 @@ impl Services {
         found.unwrap_or_default()
     }
 
-    pub(crate) fn insert(&mut self, service: Service) {
+    pub(crate) fn insert(&mut self, mut service: Service) {
         let index = service.id as usize;
         if self.by_id.len() <= index {
             self.by_id.resize_with(index + 1, || None);
+        }
+        // Services of one file are much alike.
+        if let Some(before) = self.by_id[..index].iter().flatten().next_back() {
+            service.definition.spec.share(&before.definition.spec);
         }
         self.by_name.insert((checksum(service.name().as_bytes()), service.id));
         self.by_id[index] = Some(Box::new(service));

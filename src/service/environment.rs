@@ -73,7 +73,7 @@ pub fn environment<'a>(
 fn made<'a>(definition: &'a Definition, home: &str, pid: Pid) -> Vec<(&'a str, String)> {
     let mut made: Vec<(&str, String)> = Vec::new();
     let Definition { spec, .. } = definition;
-    let Held { listen, port_range, instance_var, increment_var, no_node_preload, .. } = &spec.held;
+    let Held { listen, port_range, instance_var, increment_var, no_node_preload, .. } = &*spec.held;
     let number = spec.instance();
     if let Some(number) = number {
         let number = number.to_string();

@@ -1,5 +1,4 @@
 //! Several of one service: `web-0`, `web-1` and so on, each a service of its own, under one name.
-use super::options::Held;
 use super::spec::Spec;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -106,6 +105,9 @@ pub fn expand(mut spec: Spec, processors: impl FnOnce() -> u32) -> Vec<Spec> {
 /// Another instance of what `of` is, or is the first of.
 pub fn instance(of: &Spec, number: u32) -> Spec {
     let group = of.group();
-    let held = Held { instance_of: Some(group.to_owned()), ..of.held.clone() };
-    Spec { name: format!("{group}-{number}"), held, ..of.clone() }
+    let mut spec = Spec { name: format!("{group}-{number}"), ..of.clone() };
+    if spec.held.instance_of.as_deref() != Some(group) {
+        spec.held.instance_of = Some(group.to_owned());
+    }
+    spec
 }

@@ -16,6 +16,7 @@ pub mod probe;
 pub mod resources;
 pub mod selector;
 mod setting;
+pub mod shared;
 pub mod signal;
 pub mod spec;
 pub mod time;

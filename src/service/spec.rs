@@ -12,6 +12,7 @@ pub use super::options::{
 };
 use super::probe::Sign;
 use super::selector::glob_matches;
+use super::shared::Shared;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
@@ -42,14 +43,23 @@ pub struct Spec {
     /// What the `.env` of its directory said, over the definer's environment.
     pub dotenv: Env,
     pub policy: Policy,
-    pub care: Care,
-    pub exec: Exec,
-    pub held: Held,
-    pub log: Log,
-    pub checks: Checks,
+    pub care: Shared<Care>,
+    pub exec: Shared<Exec>,
+    pub held: Shared<Held>,
+    pub log: Shared<Log>,
+    pub checks: Shared<Checks>,
 }
 
 impl Spec {
+    /// Keeps what it has like the other only once for both.
+    pub fn share(&mut self, other: &Self) {
+        self.care.share(&other.care);
+        self.exec.share(&other.exec);
+        self.held.share(&other.held);
+        self.log.share(&other.log);
+        self.checks.share(&other.checks);
+    }
+
     /// A service for which nothing else was said.
     pub fn new(name: String, command: Vec<String>, cwd: String) -> Self {
         Self { name, command, cwd, ..Self::default() }
@@ -96,7 +106,7 @@ impl Spec {
         if variables().any(|(k, v)| !is_variable_name(k) || v.contains('\0')) {
             return at("an environment variable's name is empty, or has '=' or NUL in it");
         }
-        let Held { listen, port_range, instance_of, instance_var, increment_var, .. } = &self.held;
+        let Held { listen, port_range, instance_of, instance_var, increment_var, .. } = &*self.held;
         let names = variables().map(|(name, _)| name).chain(increment_var).chain([instance_var]);
         // The first of a name counts, and of a mark that must be ours.
         if let Some(name) = names.into_iter().find(|name| RESERVED.contains(&name.as_str())) {

@@ -11,6 +11,7 @@ use crate::process::stat::{environ_value, parse_cmdline};
 use crate::service::environment::{HOME_VARIABLE, NAME_VARIABLE};
 use crate::service::machine::Generation;
 use crate::service::options::{Exec, LookAlike};
+use crate::service::shared::Shared;
 use crate::service::spec::{Id, Spec};
 use crate::sys::{self, Kernel};
 use crate::wire::{Outcome, code};
@@ -51,7 +52,7 @@ pub(super) struct Candidates {
     /// By their user.
     lists: BTreeMap<u32, Vec<Candidate>>,
     /// What the kernel has granted a child last.
-    pub(super) granted: Option<Exec>,
+    pub(super) granted: Option<Shared<Exec>>,
     /// The directory of the last service, and where it really is.
     directory: (String, String),
 }

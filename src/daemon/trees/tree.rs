@@ -136,8 +136,8 @@ pub(crate) struct Stop {
     /// When the leader's group had it, on the clock of start times, and the last pid that had been
     /// given out.
     pub(crate) group: Option<(u64, Pid)>,
-    /// When its descendants are looked for that are not of the group, unless the leader ends before:
-    /// then they come to us, and what is below them is looked at then.
+    /// When its descendants are looked for that are not of the group. Where the leader ends before,
+    /// they come to us, and what is below them is looked at then.
     pub(crate) walk_at: Option<Time>,
     /// Who was seen then, or had it since: pid and start time.
     pub(crate) seen: VecSet<(Pid, u64)>,
