@@ -2,6 +2,7 @@
 //!
 //! One frame is a little-endian `u32` length and that many bytes of JSON. A connection carries
 //! one request, then replies until one that is final. Nothing here does I/O.
+pub mod code;
 mod failure;
 pub mod file;
 pub mod frame;
@@ -22,17 +23,6 @@ use serde_json::{Map, Value};
 /// What goes over the socket and into the home's files. Rises with each key that is added: a
 /// side that knows less refuses what it does not know.
 pub const PROTOCOL: u32 = 5;
-
-/// Exit codes of the command, and the codes of outcomes on the wire. See `opm(1)`.
-pub mod code {
-    pub const DONE: u8 = 0;
-    pub const FAILED: u8 = 1;
-    pub const USAGE: u8 = 2;
-    pub const NO_SUCH: u8 = 3;
-    pub const UNREACHABLE: u8 = 4;
-    pub const REFUSED: u8 = 5;
-    pub const TIMED_OUT: u8 = 6;
-}
 
 /// What becomes of a service that is defined anew under its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
