@@ -1,6 +1,5 @@
 //! The commands about the daemon itself.
-use super::client::{Client, Need};
-use super::connection::Connection;
+use super::client::{Client, Connection, Need};
 use super::holder::lock_holder;
 use super::launch::{self, last_line, log_length, own_program};
 use super::output::{Done, Failure, print, print_outcomes, reason, show};
@@ -21,7 +20,7 @@ const CHECK_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a daemon that has said that it leaves may take to be gone.
 const EXIT_TIME_MAX: Duration = Duration::from_secs(10);
 /// The option that takes what ran elsewhere for gone.
-const FORGET: &str = "forget-elsewhere";
+const FORGET: &str = "--forget-elsewhere";
 /// From one try to connect to a daemon that replaces itself to the next.
 const RETRY: Duration = Duration::from_millis(2);
 
@@ -39,20 +38,15 @@ pub(super) fn daemon(call: &Call) -> Done {
 }
 
 fn start(client: &Client, options: &ArgMatches) -> Done {
-    let forget = options.get_flag(FORGET);
+    let forget = options.get_flag(FORGET.trim_start_matches('-'));
     if options.get_flag("foreground") {
         return Ok(crate::daemon::serve(&client.home, forget));
     }
     let (health, how) = match present(client)? {
         Some(health) => (health, "already running"),
-        None => {
-            let option = format!("--{FORGET}");
-            let more: &[&str] = if forget { &[&option] } else { &[] };
-            (launch(client, more)?, "started")
-        }
+        None => (launch(client, if forget { &[FORGET] } else { &[] })?, "started"),
     };
-    print(&format!("daemon: {how} (pid {})", health.pid))?;
-    Ok(code::DONE)
+    print(&format!("daemon: {how} (pid {})", health.pid)).map(|()| code::DONE)
 }
 
 /// The daemon, if one runs. One that is just ending may still take a connection: it does not.
@@ -86,8 +80,7 @@ pub(super) fn stop(client: &Client, services: bool) -> Done {
     let daemon = lock_holder(&client.home).and_then(|pid| pidfd::open(pid).ok());
     let Some(reply) = client.request(need, &Request::Leave { services })? else {
         let left = if home::is_on_record(&client.home) { "; services are left alone" } else { "" };
-        print(&format!("daemon: not running{left}"))?;
-        return Ok(code::DONE);
+        return print(&format!("daemon: not running{left}")).map(|()| code::DONE);
     };
     let refused = |outcome: &Outcome| outcome.code != code::DONE;
     let stays = matches!(&reply, Reply::Outcomes { outcomes, .. } if outcomes.iter().any(refused));
@@ -108,8 +101,8 @@ fn restart(client: &Client) -> Done {
         return replace(client, &before, None, "restarted");
     }
     let health = launch(client, &[])?;
-    print(&format!("daemon: it was not running; started (pid {})", health.pid))?;
-    Ok(code::DONE)
+    let text = format!("daemon: it was not running; started (pid {})", health.pid);
+    print(&text).map(|()| code::DONE)
 }
 
 fn upgrade(client: &Client, binary: Option<&String>) -> Done {
@@ -163,8 +156,8 @@ fn replace(client: &Client, before: &Health, binary: Option<String>, how: &str) 
                 if image.is_some() && (pid, image) == (before.pid, before.image) {
                     return Err(not_replaced(client, how, has_closed, told));
                 }
-                print(&format!("daemon: {how} (pid {pid}, version {version})"))?;
-                return Ok(code::DONE);
+                let text = format!("daemon: {how} (pid {pid}, version {version})");
+                return print(&text).map(|()| code::DONE);
             }
             // It was asked for long enough.
             Some(Err(failure)) if began.elapsed() > EXIT_TIME_MAX => return Err(failure),

@@ -2,10 +2,10 @@
 //! Nothing of a file is kept or started while something in it is wrong.
 use super::environment::{absolute, captured, current_directory, dotenv_of, read_up_to};
 use super::output::{Done, Failure, reason, warn};
-use super::program::Place;
+use super::program::{Place, refuse_foreign};
 use super::request::{Call, outcomes};
 use super::start::{name_of, processors, text_of};
-use super::{environment, foreign, poll, start};
+use super::{environment, poll, start};
 use crate::service::context::{Context, search_path};
 use crate::service::instances::expand;
 use crate::service::json;
@@ -308,7 +308,7 @@ fn read(name: &str) -> Result<Text, Failure> {
     }
     let path = absolute(Path::new(name)).map_err(wrong)?;
     if path.is_file() {
-        foreign::refuse(name)?;
+        refuse_foreign(name)?;
     }
     let bytes = read_up_to(&path, most).map_err(wrong)?;
     let directory = path.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);

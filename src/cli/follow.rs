@@ -1,5 +1,5 @@
 //! Waiting for the removal of services, whichever daemon is there.
-use super::connection::Connection;
+use super::client::Connection;
 use super::poll::is_readable;
 use crate::service::selector::Selector;
 use crate::wire::{Reply, Request, Until, code};

@@ -26,11 +26,7 @@ pub(crate) fn of(command: &mut Command) -> String {
         .get_arguments()
         .filter(|arg| !arg.is_hide_set())
         .partition(|arg| arg.is_positional());
-    let mut text = String::new();
-    if let Some(about) = command.get_about() {
-        text.push_str(&about.to_string());
-        text.push_str("\n\n");
-    }
+    let mut text = command.get_about().map_or(String::new(), |about| format!("{about}\n\n"));
     text.push_str(&usage(own_usage, command, &positionals, &options));
     let rows = command.get_subcommands().map(|sub| {
         let about = sub.get_about().map(ToString::to_string);
@@ -44,11 +40,7 @@ pub(crate) fn of(command: &mut Command) -> String {
     let name = command.get_bin_name().and_then(|name| name.strip_prefix("opm "));
     let examples = name.and_then(self::text).unwrap_or_default().lines();
     section(&mut text, "Examples", examples.map(|line| (line.to_owned(), String::new())).collect());
-    if let Some(after) = command.get_after_help() {
-        text.push('\n');
-        text.push_str(&after.to_string());
-        text.push('\n');
-    }
+    text.extend(command.get_after_help().map(|after| format!("\n{after}\n")));
     text
 }
 
@@ -58,20 +50,11 @@ fn usage(own: String, command: &Command, positionals: &[&Arg], options: &[&Arg])
         return own + "\n";
     }
     let name = command.get_bin_name().unwrap_or_default();
-    let mut text = format!("Usage: {name} [OPTIONS]");
-    for arg in options.iter().filter(|arg| arg.is_required_set()) {
-        text.push(' ');
-        text.push_str(flags(arg).trim_start());
-    }
-    for arg in positionals {
-        text.push(' ');
-        text.push_str(&word(arg));
-    }
-    if command.has_subcommands() {
-        text.push_str(" <COMMAND>");
-    }
-    text.push('\n');
-    text
+    let needed = options.iter().filter(|arg| arg.is_required_set()).map(|arg| flags(arg));
+    let words = needed.chain(positionals.iter().map(|arg| word(arg)));
+    let words: String = words.map(|word| format!(" {}", word.trim_start())).collect();
+    let sub = if command.has_subcommands() { " <COMMAND>" } else { "" };
+    format!("Usage: {name} [OPTIONS]{words}{sub}\n")
 }
 
 /// What is wider in the first column has a line of its own.
@@ -103,12 +86,8 @@ fn section(text: &mut String, title: &str, rows: Vec<(String, String)>) {
 fn word(arg: &Arg) -> String {
     let name = value_name(arg);
     let many = arg.get_num_args().is_some_and(|n| n.max_values() > 1);
-    match (arg.is_required_set(), many) {
-        (true, false) => format!("<{name}>"),
-        (true, true) => format!("<{name}>..."),
-        (false, false) => format!("[{name}]"),
-        (false, true) => format!("[{name}]..."),
-    }
+    let dots = if many { "..." } else { "" };
+    if arg.is_required_set() { format!("<{name}>{dots}") } else { format!("[{name}]{dots}") }
 }
 
 /// `-n, --name <NAME>`, the long ones below each other.

@@ -2,7 +2,7 @@
 //!
 //! The daemon answers on its socket only when adoption is complete, so the first answer is
 //! true; whoever connects earlier waits.
-use super::connection::Connection;
+use super::client::Connection;
 use super::holder::{Holder, lock_holder};
 use super::home;
 use super::output::{Failure, error, reason};

@@ -7,13 +7,11 @@ mod args;
 mod client;
 pub mod commands;
 mod completions;
-mod connection;
 mod daemon;
 mod dotenv;
 mod environment;
 mod file;
 mod follow;
-mod foreign;
 mod help;
 mod holder;
 mod home;
@@ -112,11 +110,7 @@ fn run(is_pm2: bool, words: Vec<OsString>) -> Done {
         }
         _ => words,
     };
-    let matches = match usage::parse(entry, words) {
-        Ok(matches) => matches,
-        Err(Ok(help)) => return write(help.as_bytes()).map(|()| 0),
-        Err(Err(failure)) => return Err(failure),
-    };
+    let matches = usage::parse(entry, words)?;
     let may_start = may_start && !matches.get_flag("no-daemon-start");
     let client = Client { may_start, ..client };
     let has_daemon = client.home.join("opm.sock").exists();

@@ -1,7 +1,7 @@
 //! What a word that names no service may be: a script, an executable file, a program in PATH
-//! or a command line. Looks at files and never runs one.
+//! or a command line. Looks at files and never runs one, and refuses those that declare services
+//! for others.
 use super::environment::read_up_to;
-use super::foreign;
 use super::output::{Failure, reason};
 use crate::process::shell;
 use std::path::{Path, PathBuf};
@@ -139,7 +139,7 @@ impl Place {
         if !path.is_file() {
             return Ok(None);
         }
-        foreign::refuse(word)?;
+        refuse_foreign(word)?;
         let executable = is_executable(&path);
         let extension = Path::new(word).extension().and_then(|e| e.to_str()).unwrap_or_default();
         let known = INTERPRETERS.iter().find(|(known, _)| *known == extension);
@@ -230,6 +230,32 @@ fn shell_of(line: &str) -> Option<&'static str> {
     SHELLS.iter().find(|known| **known == shell).copied()
 }
 
+/// How such a file's name ends, in lower case, what it is, and what to do.
+const ENDINGS: &[(&str, &str, &str)] = &[
+    (".config.ts", "a configuration in TypeScript", AS_JSON),
+    (".yml", "YAML", FROM_YAML),
+    (".yaml", "YAML", FROM_YAML),
+    (".toml", "TOML", AS_JSON),
+    (".service", "a unit of systemd", AS_JSON),
+];
+const AS_JSON: &str = "write it as JSON, see opm-file(5), and 'opm import' that";
+const FROM_YAML: &str = "convert it: npx js-yaml FILE > services.json";
+
+/// Refuses the file `path` if its name says that it declares something, but not to opm.
+pub(super) fn refuse_foreign(path: &str) -> Result<(), Failure> {
+    let name = path.rsplit('/').next().unwrap_or(path).to_ascii_lowercase();
+    let Some((_, what, advice)) = ENDINGS.iter().find(|(ending, _, _)| name.ends_with(ending))
+    else {
+        return Ok(());
+    };
+    let advice = advice.replace("FILE", path);
+    Err(Failure::plain(format!("{path}: is {what}, which opm does not read ({advice})")))
+}
+
 #[cfg(test)]
 #[path = "../../tests/inner/cli_program.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "../../tests/inner/cli_foreign.rs"]
+mod foreign_tests;

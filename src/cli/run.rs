@@ -1,7 +1,7 @@
 //! What `opm run` is asked to do.
 use super::environment::{absolute, captured, current_directory, dotenv_of};
 use super::file::{self, Choice};
-use super::output::{Failure, write};
+use super::output::Failure;
 use super::{commands, home, start, usage};
 use crate::run::options::{Options, Prefix, STOP_TIMEOUT_MS};
 use crate::service::name::check_name;
@@ -51,17 +51,10 @@ pub(super) fn options(words: &[OsString]) -> Result<Options, Failure> {
     Ok(Options { homes, declared, base, prefix, stop_timeout_ms, quiet, words })
 }
 
-/// Help was printed, or is not to be had: that ends the command, too.
 fn parse(words: &[OsString]) -> Result<ArgMatches, Failure> {
     let missing = || Failure::usage("missing FILE or -- COMMAND (try 'opm run --help')");
     let entry = commands::find("run").ok_or_else(missing)?;
-    let matches = usage::parse(entry, words.to_vec()).map_err(|instead| match instead {
-        Ok(help) => match write(help.as_bytes()) {
-            Ok(()) => Failure::new(code::DONE, ""),
-            Err(failure) => failure,
-        },
-        Err(failure) => failure,
-    })?;
+    let matches = usage::parse(entry, words.to_vec())?;
     match (matches.get_one::<String>("file"), matches.contains_id("words")) {
         (None, false) => Err(missing()),
         (Some(_), true) => {

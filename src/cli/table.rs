@@ -37,31 +37,24 @@ impl Look {
     }
 }
 
+/// A colour, by the number that terminals have for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hue {
-    Plain,
-    Dim,
-    Bold,
+    Plain = 0,
+    Bold = 1,
+    Dim = 2,
     /// What a key does something to.
-    Chosen,
-    Green,
-    Yellow,
-    Red,
+    Chosen = 7,
+    Red = 31,
+    Green = 32,
+    Yellow = 33,
 }
 
 impl Hue {
     /// `text` in this colour.
     pub(crate) fn paint(self, text: &str) -> String {
-        let code = match self {
-            Self::Plain => return text.to_owned(),
-            Self::Dim => 2,
-            Self::Bold => 1,
-            Self::Chosen => 7,
-            Self::Green => 32,
-            Self::Yellow => 33,
-            Self::Red => 31,
-        };
-        format!("\x1b[{code}m{text}\x1b[0m")
+        let code = self as u8;
+        if code == 0 { text.to_owned() } else { format!("\x1b[{code}m{text}\x1b[0m") }
     }
 }
 

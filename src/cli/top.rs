@@ -2,8 +2,7 @@
 //! and the terminal gets what changed.
 //!
 //! What a key asks for is a request of its own beside that: nothing here waits for its answer.
-use super::client::Need;
-use super::connection::Connection;
+use super::client::{Connection, Need};
 use super::output::{Done, Failure, escape};
 use super::pick::Sort;
 use super::poll::is_readable;

@@ -1,7 +1,8 @@
 //! What goes wrong with the words of a command, said in one line of ours; and the help that
 //! names every command.
 use super::commands::{ENTRIES, Entry};
-use super::output::Failure;
+use super::output::{Failure, write};
+use crate::wire::code;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Command};
 use std::ffi::OsString;
@@ -30,98 +31,73 @@ pub(crate) fn commands() -> impl Iterator<Item = (&'static str, &'static str)> {
     ENTRIES.iter().map(|entry| (entry.name, entry.about)).chain([init])
 }
 
-/// Parses what follows the command's name. `Err(Ok(help))` is help that was asked for.
-pub(crate) fn parse(
-    entry: &Entry,
-    words: Vec<OsString>,
-) -> Result<ArgMatches, Result<String, Failure>> {
+/// Parses what follows the command's name. Help that was asked for is printed, and ends the
+/// command quietly.
+pub(crate) fn parse(entry: &Entry, words: Vec<OsString>) -> Result<ArgMatches, Failure> {
     let mut command = entry.command();
     let sub = words.iter().filter_map(|word| word.to_str()).find(|word| !word.starts_with('-'));
     let sub = sub.and_then(|word| command.find_subcommand(word)).map(Command::get_name);
     let about = [Some(entry.name), sub].into_iter().flatten().collect::<Vec<_>>().join(" ");
     command.try_get_matches_from_mut(words).map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp => Ok(help_of(&mut command, &error)),
-        _ => Err(one_line(&about, &command, &error)),
+        ErrorKind::DisplayHelp => {
+            // What clap calls the help of a command is that command's name: see [`super::args`].
+            let sub = command.find_subcommand_mut(error.to_string().trim()).cloned();
+            let help = super::help::of(&mut sub.unwrap_or(command));
+            write(help.as_bytes()).err().unwrap_or(Failure::new(code::DONE, ""))
+        }
+        _ => one_line(&about, &command, &error),
     })
-}
-
-/// What clap calls the help of a command is that command's name: see [`super::args`].
-fn help_of(command: &mut Command, error: &clap::Error) -> String {
-    let asked = error.to_string();
-    match command.find_subcommand_mut(asked.trim()) {
-        Some(sub) => super::help::of(sub),
-        None => super::help::of(command),
-    }
 }
 
 /// clap's error as one line of ours; `about` is what `command` is called, or one below it.
 fn one_line(about: &str, command: &Command, error: &clap::Error) -> Failure {
     let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.clone()),
-        Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
-        _ => None,
+        Some(ContextValue::String(text)) => text.clone(),
+        Some(ContextValue::Strings(texts)) => texts.join(", "),
+        _ => String::new(),
     };
     // `--name <NAME>` is `--name` to people, and `<TARGET>` is TARGET.
-    let bare = |arg: String| match arg.split_once(' ') {
-        Some((option, _)) if option.starts_with('-') => option.to_owned(),
-        _ => arg.replace(['<', '>'], "").trim_end_matches("...").to_owned(),
+    let bare = |kind| match context(kind) {
+        arg if arg.starts_with('-') => arg.split(' ').next().unwrap_or_default().to_owned(),
+        arg => arg.replace(['<', '>'], "").trim_end_matches("...").to_owned(),
     };
-    let arg = context(ContextKind::InvalidArg).map(bare).unwrap_or_default();
+    let (arg, prior) = (bare(ContextKind::InvalidArg), bare(ContextKind::PriorArg));
+    let (value, valid) = (context(ContextKind::InvalidValue), context(ContextKind::ValidValue));
+    let word = context(ContextKind::InvalidSubcommand);
+    let source = std::error::Error::source(error).map_or(String::new(), ToString::to_string);
     let reason = match error.kind() {
         ErrorKind::UnknownArgument if arg.starts_with('-') => format!("unknown option '{arg}'"),
         ErrorKind::UnknownArgument => format!("one word too many: '{arg}'"),
         ErrorKind::MissingRequiredArgument => format!("missing {arg}"),
         ErrorKind::MissingSubcommand => "missing command".to_owned(),
-        ErrorKind::InvalidSubcommand => {
-            let word = context(ContextKind::InvalidSubcommand).unwrap_or_default();
-            format!("unknown command '{about} {word}'")
+        ErrorKind::InvalidSubcommand => format!("unknown command '{about} {word}'"),
+        ErrorKind::InvalidValue if value.is_empty() => format!("a value is missing for '{arg}'"),
+        ErrorKind::InvalidValue => format!("bad value '{value}' for '{arg}' (one of: {valid})"),
+        // It says by itself what is bad.
+        ErrorKind::ValueValidation if source.starts_with("bad ") => format!("{arg}: {source}"),
+        ErrorKind::ValueValidation => format!("bad value '{value}' for '{arg}': {source}"),
+        ErrorKind::ArgumentConflict if prior == arg || prior.is_empty() => {
+            format!("'{arg}' is there twice")
         }
-        ErrorKind::InvalidValue
-            if context(ContextKind::InvalidValue).is_none_or(|value| value.is_empty()) =>
-        {
-            format!("a value is missing for '{arg}'")
+        ErrorKind::ArgumentConflict => format!("'{arg}' and '{prior}' exclude each other"),
+        _ => {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            line.strip_prefix("error: ").unwrap_or(line).to_owned()
         }
-        ErrorKind::InvalidValue => {
-            let value = context(ContextKind::InvalidValue).unwrap_or_default();
-            let valid = context(ContextKind::ValidValue).unwrap_or_default();
-            format!("bad value '{value}' for '{arg}' (one of: {valid})")
-        }
-        ErrorKind::ValueValidation => {
-            let value = context(ContextKind::InvalidValue).unwrap_or_default();
-            let source = std::error::Error::source(error).map(ToString::to_string);
-            let source = source.unwrap_or_default();
-            // It may say by itself what is bad.
-            if source.starts_with("bad ") {
-                format!("{arg}: {source}")
-            } else {
-                format!("bad value '{value}' for '{arg}': {source}")
-            }
-        }
-        ErrorKind::ArgumentConflict => {
-            let prior = context(ContextKind::PriorArg).map(bare).unwrap_or_default();
-            if prior == arg || prior.is_empty() {
-                format!("'{arg}' is there twice")
-            } else {
-                format!("'{arg}' and '{prior}' exclude each other")
-            }
-        }
-        _ => first_line(&error.to_string()),
     };
     let near = match error.kind() {
         ErrorKind::UnknownArgument => near_option(about, command, &arg),
         ErrorKind::InvalidSubcommand => {
-            let word = context(ContextKind::InvalidSubcommand).unwrap_or_default();
             near(&word, command.get_subcommands().map(Command::get_name)).map(ToOwned::to_owned)
         }
         _ => None,
     };
     let known = OPTIONS_ELSEWHERE.iter().find(|(option, _)| *option == arg);
-    if let Some((_, advice)) = known {
-        return Failure::usage(format!("{reason} ({advice})"));
-    }
-    Failure::usage(match near {
-        Some(near) => format!("{reason} (did you mean '{near}'?)"),
-        None => format!("{reason} (try 'opm {about} --help')"),
+    Failure::usage(match (known, near) {
+        (Some((_, advice)), _) => format!("{reason} ({advice})"),
+        (None, Some(near)) => format!("{reason} (did you mean '{near}'?)"),
+        (None, None) => format!("{reason} (try 'opm {about} --help')"),
     })
 }
 
@@ -130,11 +106,6 @@ fn near_option(about: &str, command: &Command, arg: &str) -> Option<String> {
     let options = sub.unwrap_or(command).get_arguments().filter(|option| !option.is_hide_set());
     let names = options.filter_map(clap::Arg::get_long);
     near(arg.strip_prefix("--")?, names).map(|name| format!("--{name}"))
-}
-
-fn first_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
 
 /// Options of other supervisors, and what is nearest here. opm gives no service a cgroup.

@@ -29,7 +29,7 @@ fn a_slip_in_an_option_or_below_a_command_is_seen_too() {
     ] {
         let entry = super::super::commands::find(name).expect("a command");
         let words = words.iter().skip(1).map(OsString::from).collect();
-        let failure = parse(entry, words).expect_err("a slip").expect_err("no help");
+        let failure = parse(entry, words).expect_err("a slip");
         assert!(failure.text.contains(meant), "{}", failure.text);
     }
 }

@@ -3,8 +3,7 @@
 mod lines;
 mod stream;
 
-use super::client::Need;
-use super::connection::Connection;
+use super::client::{Connection, Need};
 use super::follow::Removal;
 use super::output::{Done, Failure, error, print, print_json, reason, warn, write};
 use super::poll;
