@@ -161,6 +161,15 @@ impl<'de> DeserializeSeed<'de> for Tree<'_> {
     }
 }
 
+/// What a visitor makes of values that have no parts.
+macro_rules! plain {
+    ($($visit:ident: $what:ty),*) => {$(
+        fn $visit<E>(self, it: $what) -> Result<Value, E> {
+            Ok(it.into())
+        }
+    )*};
+}
+
 impl<'de> Visitor<'de> for Tree<'_> {
     type Value = Value;
 
@@ -172,25 +181,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
         Ok(Value::Null)
     }
 
-    fn visit_bool<E>(self, is: bool) -> Result<Value, E> {
-        Ok(is.into())
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-        Ok(number.into())
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-        Ok(number.into())
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
-        Ok(number.into())
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-        Ok(text.into())
-    }
+    plain! { visit_bool: bool, visit_u64: u64, visit_i64: i64, visit_f64: f64, visit_str: &str }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Value, A::Error> {
         let mut values = Vec::new();

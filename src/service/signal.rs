@@ -83,21 +83,17 @@ impl fmt::Display for Signal {
 
 /// `RTMIN`, `RTMIN+3`, `RTMAX`, `RTMAX-1`.
 fn real_time(name: &str) -> Option<Signal> {
-    let offset = |digits: &str| {
-        let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-        plain.then(|| digits.parse::<i32>().ok()).flatten()
+    let (base, sign, offset) = match name.split_at_checked(5)? {
+        ("RTMIN", offset) => (RTMIN, '+', offset),
+        ("RTMAX", offset) => (SIGNAL_MAX, '-', offset),
+        _ => return None,
     };
-    let number = if let Some(rest) = name.strip_prefix("RTMIN") {
-        match rest {
-            "" => RTMIN,
-            _ => RTMIN.checked_add(offset(rest.strip_prefix('+')?)?)?,
-        }
+    let offset = if offset.is_empty() {
+        0
     } else {
-        match name.strip_prefix("RTMAX")? {
-            "" => SIGNAL_MAX,
-            rest => SIGNAL_MAX.checked_sub(offset(rest.strip_prefix('-')?)?)?,
-        }
+        offset.parse().ok().filter(|_| offset.starts_with(sign))?
     };
+    let number = base.checked_add(offset)?;
     (RTMIN..=SIGNAL_MAX).contains(&number).then_some(Signal(number))
 }
 

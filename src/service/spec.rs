@@ -80,12 +80,6 @@ impl Spec {
     pub fn check(&self) -> Result<(), String> {
         super::name::check_name(&self.name)?;
         let at = |reason: &str| Err(format!("{}: {reason}", self.name));
-        if self.command.first().is_none_or(String::is_empty) {
-            return at("the command is empty");
-        }
-        if !self.cwd.starts_with('/') {
-            return at("cwd is not an absolute path");
-        }
         if let Sign::Fd(number) = self.checks.ready.0
             && usize::from(number) < 3 + self.held.listen.len()
         {
@@ -97,17 +91,30 @@ impl Spec {
             super::name::check_name(name).map_err(|e| format!("{}: {key}: {e}", self.name))?;
         }
         let variables = || self.env.iter().chain(&self.dotenv);
-        if self.command.len() > WORDS_MAX || variables().count() > WORDS_MAX {
-            return at("too many words");
-        }
-        if self.command.iter().chain([&self.cwd]).any(|word| word.contains('\0')) {
-            return at("a NUL byte in the command or the directory");
-        }
-        if variables().any(|(k, v)| !is_variable_name(k) || v.contains('\0')) {
-            return at("an environment variable's name is empty, or has '=' or NUL in it");
-        }
         let Held { listen, port_range, instance_of, instance_var, increment_var, .. } = &*self.held;
-        let names = variables().map(|(name, _)| name).chain(increment_var).chain([instance_var]);
+        let made = || increment_var.iter().chain([instance_var]);
+        let has_nul = |word: &String| word.contains('\0');
+        let wrong = [
+            (self.command.first().is_none_or(String::is_empty), "the command is empty"),
+            (!self.cwd.starts_with('/'), "cwd is not an absolute path"),
+            (self.command.len().max(variables().count()) > WORDS_MAX, "too many words"),
+            (
+                self.command.iter().chain([&self.cwd]).any(has_nul),
+                "a NUL byte in the command or the directory",
+            ),
+            (
+                variables().any(|(name, value)| !is_variable_name(name) || has_nul(value)),
+                "an environment variable's name is empty, or has '=' or NUL in it",
+            ),
+            (
+                !made().all(|name| is_variable_name(name)),
+                "instance_var and increment_var are names of variables",
+            ),
+        ];
+        if let Some((_, reason)) = wrong.into_iter().find(|(is, _)| *is) {
+            return at(reason);
+        }
+        let names = variables().map(|(name, _)| name).chain(made());
         // The first of a name counts, and of a mark that must be ours.
         if let Some(name) = names.into_iter().find(|name| RESERVED.contains(&name.as_str())) {
             return at(&format!("{name} is set by opm itself"));
@@ -119,9 +126,6 @@ impl Spec {
             && range.port(self.instance().unwrap_or(0)).is_none()
         {
             return at(&format!("port_range: {range} has no port for it"));
-        }
-        if !increment_var.iter().chain([instance_var]).all(|name| is_variable_name(name)) {
-            return at("instance_var and increment_var are names of variables");
         }
         if listen.len() > SOCKETS_MAX {
             return at(&format!("listen: more than {SOCKETS_MAX} sockets"));
