@@ -261,7 +261,7 @@ pub(super) fn carry_out(call: &Call, declared: Declared, existing: Existing) -> 
     if specs.is_empty() {
         return Ok(code::DONE);
     }
-    if existing != Existing::Same && call.has("update-env") {
+    if existing != Existing::Same {
         environment::update(call, &target_of(&specs), |_| true)?;
     }
     start::make_log_directories(&specs)?;

@@ -45,7 +45,8 @@ fn chosen() -> Result<PathBuf, Failure> {
             warn("PID 1 is an opm run, whose home was not found (set OPM_HOME)");
         }
     }
-    absolute(home.ok_or_else(homeless)?)
+    let homeless = "no home: neither OPM_HOME nor HOME is set (set one)";
+    absolute(home.ok_or_else(|| Failure::unreachable(homeless))?)
 }
 
 /// The home of the `opm run` that is PID 1: it may have been told another one than we were, and
@@ -169,10 +170,6 @@ fn is_first() -> bool {
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
-}
-
-fn homeless() -> Failure {
-    Failure::unreachable("no home: neither OPM_HOME nor HOME is set (set one)")
 }
 
 fn absolute(home: PathBuf) -> Result<PathBuf, Failure> {

@@ -19,9 +19,9 @@ const PLAIN: &str = "text/plain";
 /// The gauges of a service: name, help, value.
 type Gauge = (&'static str, &'static str, fn(&Row) -> Option<f64>);
 const GAUGES: &[Gauge] = &[
-    ("up", "Whether it is online.", |row| Some(flag(row.status == Status::Online))),
-    ("ready", "Whether it does its work.", |row| Some(flag(row.ready))),
-    ("failed", "Whether it is errored.", |row| Some(flag(row.status == Status::Errored))),
+    ("up", "Whether it is online.", |row| Some(f64::from(row.status == Status::Online))),
+    ("ready", "Whether it does its work.", |row| Some(f64::from(row.ready))),
+    ("failed", "Whether it is errored.", |row| Some(f64::from(row.status == Status::Errored))),
     ("processes", "Processes of its whole tree.", |row| row.processes.map(f64::from)),
     ("memory_bytes", "Memory of its whole tree.", |row| row.memory_bytes.map(|n| n as f64)),
     ("cpu_ratio", "Processors in use, since somebody last asked.", |row| {
@@ -43,10 +43,6 @@ pub(super) fn metrics(call: &Call) -> Done {
         // Whoever asks badly hurts nobody else.
         answer(call, stream).unwrap_or_else(|e| warn(&format!("metrics: {}", reason(e))));
     }
-}
-
-fn flag(is: bool) -> f64 {
-    f64::from(u8::from(is))
 }
 
 /// All of it. `open`: in OpenMetrics, else in the older format, in which a counter's family has
@@ -74,7 +70,7 @@ fn text(call: &Call, open: bool) -> String {
 
 fn daemon(text: &mut String, health: Option<&Health>) {
     let gauges: [(&str, &str, Option<f64>); 4] = [
-        ("up", "Whether there is one.", Some(flag(health.is_some()))),
+        ("up", "Whether there is one.", Some(f64::from(health.is_some()))),
         ("uptime_seconds", "Since it began.", health.map(|it| it.uptime_ms as f64 / 1000.0)),
         ("memory_bytes", "Its own memory.", health.map(|it| it.memory_bytes as f64)),
         ("services", "Services on record.", health.map(|it| it.services as f64)),

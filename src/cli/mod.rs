@@ -88,8 +88,9 @@ fn run(is_pm2: bool, words: Vec<OsString>) -> Done {
     let name = words.remove(0).to_string_lossy().into_owned();
     let name = match (name.as_str(), words.first()) {
         ("help", None) => return overview(),
-        ("version", None) => return version(false),
-        ("version", Some(word)) if word == "--verbose" => return version(true),
+        ("version", word) if word.is_none_or(|word| word == "--verbose") => {
+            return version(word.is_some());
+        }
         ("help", Some(_)) => {
             let asked = words.remove(0).to_string_lossy().into_owned();
             if let Some(text) = help::text(&format!("help {asked}")) {

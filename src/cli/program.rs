@@ -4,6 +4,7 @@
 use super::environment::read_up_to;
 use super::output::{Failure, reason};
 use crate::process::shell;
+use crate::service::context::DEFAULT_PATH;
 use std::path::{Path, PathBuf};
 
 /// Script extensions and what runs them; the first that is in PATH, else the first.
@@ -35,6 +36,12 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Where this command finds programs itself.
+    pub(super) fn own(cwd: PathBuf) -> Self {
+        let path = std::env::var("PATH").unwrap_or_else(|_| DEFAULT_PATH.to_owned());
+        Self { cwd, path }
+    }
+
     /// The words that run `target`, which names no service.
     pub(super) fn command(&self, target: &str) -> Result<Vec<String>, Failure> {
         if let Some(words) = self.file(target)? {

@@ -9,7 +9,7 @@ use crate::service::signal::Signal;
 use crate::service::spec::{Env, Spec};
 use crate::service::units::Span;
 use crate::wire::{
-    Event, Existing, Info, Outcome, Reply, Request, Row, Scale, Status, Until, code,
+    Event, Existing, Info, LogFiles, Outcome, Reply, Request, Row, Scale, Status, Until, code,
 };
 use serde_json::{Map, Value};
 
@@ -23,7 +23,7 @@ pub(super) fn restart(call: &Call) -> Done {
         return done;
     }
     let target = start::change(call)?;
-    update_environment(call, &target)?;
+    environment::update(call, &target, |_| true)?;
     // What is down is not restarted, to PM2, and counts no restart.
     if call.client.is_pm2 && !pm2::is_up(&call.client, &target)? {
         return act_on(call, target, |target| Request::Start { target, force: false, wait: false });
@@ -36,15 +36,8 @@ pub(super) fn reload(call: &Call) -> Done {
         return done;
     }
     let target = start::change(call)?;
-    update_environment(call, &target)?;
+    environment::update(call, &target, |_| true)?;
     act_on(call, target, |target| Request::Reload { target })
-}
-
-fn update_environment(call: &Call, target: &str) -> Result<(), Failure> {
-    match call.flag("update-env") {
-        true => environment::update(call, target, |_| true),
-        false => Ok(()),
-    }
 }
 
 /// Asks for what goes before another request, of which it says nothing unless all of it fails.
@@ -91,30 +84,24 @@ pub(super) fn list(call: &Call) -> Done {
     if rows.is_empty() && !call.matches.contains_id("filter") {
         error(NO_SERVICES);
     }
-    show(call.json(), &rows, |rows| table(rows, look()))?;
-    Ok(worst)
+    show(call.json(), &rows, |rows| table(rows, look())).map(|()| worst)
 }
 
 /// The rows that are asked for, in their order.
 fn chosen(call: &Call) -> Result<Found<Row>, Failure> {
-    let rows = rows(&call.client, !call.flag("no-usage"))?;
-    let (mut rows, worst) = match call.target().as_str() {
-        "all" => (rows, code::DONE),
-        _ => meant(call, rows)?,
-    };
+    let mut rows = rows(&call.client, !call.flag("no-usage"))?;
+    let mut worst = code::DONE;
+    if call.target() != "all" {
+        let (files, code) = logs::told(call, Need::Record)?;
+        rows.retain(|row| files.iter().any(|file| file.id == row.id));
+        worst = code;
+    }
     for filter in call.matches.get_many::<Filter>("filter").into_iter().flatten() {
         rows.retain(|row| filter.shows(row));
     }
     if let Some(sort) = call.matches.get_one::<Sort>("sort") {
         sort.apply(&mut rows);
     }
-    Ok((rows, worst))
-}
-
-/// Those rows that the target means.
-fn meant(call: &Call, mut rows: Vec<Row>) -> Result<Found<Row>, Failure> {
-    let (files, worst) = logs::told(call, Need::Record)?;
-    rows.retain(|row| files.iter().any(|file| file.id == row.id));
     Ok((rows, worst))
 }
 
@@ -146,8 +133,7 @@ pub(super) fn info(call: &Call) -> Done {
         let specs = specs(call, call.target())?;
         return jlist::describe(&infos, &specs).map(|()| worst);
     }
-    show(call.json(), &infos, |infos| info::info(infos, look()))?;
-    Ok(worst)
+    show(call.json(), &infos, |infos| info::info(infos, look())).map(|()| worst)
 }
 
 /// The definitions of the services that the target means.
@@ -158,8 +144,7 @@ pub(super) fn specs(call: &Call, target: String) -> Result<Vec<Spec>, Failure> {
 pub(super) fn command(call: &Call) -> Done {
     let (infos, worst) = infos(call)?;
     let lines: String = infos.iter().map(|info| format!("{}\n", info.row.command)).collect();
-    write(lines.as_bytes())?;
-    Ok(worst)
+    write(lines.as_bytes()).map(|()| worst)
 }
 
 pub(super) fn env(call: &Call) -> Done {
@@ -167,39 +152,33 @@ pub(super) fn env(call: &Call) -> Done {
     let name = |(name, _): &(String, Env)| name.clone();
     let (services, worst) = collect(call, Need::Record, request, name)?;
     if !call.json() {
-        write(render::env(&services).as_bytes())?;
-        return Ok(worst);
+        return write(render::env(&services).as_bytes()).map(|()| worst);
     }
     let object = |(name, env): (String, Env)| {
         let vars: Map<String, Value> = env.into_iter().map(|(k, v)| (k, v.into())).collect();
         serde_json::json!({"name": name, "env": vars})
     };
-    print_json(&services.into_iter().map(object).collect::<Vec<_>>())?;
-    Ok(worst)
+    print_json(&services.into_iter().map(object).collect::<Vec<_>>()).map(|()| worst)
 }
 
 /// What `events` says of none.
 const NO_EVENTS: &str = "no events yet";
 
-/// The names of the services that the target means.
-fn named(call: &Call) -> Result<Found<String>, Failure> {
-    let (files, worst) = logs::told(call, Need::Record)?;
-    Ok((files.into_iter().map(|file| file.name).collect(), worst))
-}
-
 pub(super) fn events(call: &Call) -> Done {
     let (json, follow) = (call.json(), call.flag("follow"));
-    let (wanted, worst) = match call.matches.contains_id("target") {
-        true => named(call).map(|(names, worst)| (Some(names), worst))?,
-        false => (None, code::DONE),
-    };
+    let is_bounded = call.matches.contains_id("target");
+    let wanted = is_bounded.then(|| logs::told(call, Need::Record)).transpose()?;
+    let worst = wanted.as_ref().map_or(code::DONE, |(_, worst)| *worst);
     let need = if follow { Need::Daemon } else { Need::Record };
     let Some(mut connection) = call.client.connect(need)? else {
         error(NO_EVENTS);
         return Ok(code::DONE);
     };
     connection.send(&Request::Events { follow })?;
-    let is_wanted = |event: &Event| wanted.as_ref().is_none_or(|n| n.contains(&event.service));
+    let is_wanted = |event: &Event| {
+        let is_it = |file: &LogFiles| file.name == event.service;
+        wanted.as_ref().is_none_or(|(files, _)| files.iter().any(is_it))
+    };
     let look = look();
     let tell = |event: &Event| {
         if !is_wanted(event) {
@@ -261,16 +240,15 @@ pub(super) fn health(call: &Call) -> Done {
     if infos.is_empty() {
         return Err(Failure::plain("no services"));
     }
-    let mut outcomes = Vec::new();
-    for Info { row, done, .. } in &infos {
+    let outcome = |Info { row, done, .. }: &Info| {
         let (code, state) = match (row.status, row.ready) {
             (Status::Online, true) => (code::DONE, "online, ready"),
             (Status::Online, false) => (code::FAILED, "online, not ready"),
-            (_, _) if *done => (code::DONE, "has done its work"),
+            _ if *done => (code::DONE, "has done its work"),
             (status, _) => (code::FAILED, status.word()),
         };
         let text = format!("{}: {state}", row.name);
-        outcomes.push(Outcome { code, text, warnings: Vec::new() });
-    }
-    print_outcomes(&outcomes)
+        Outcome { code, text, warnings: Vec::new() }
+    };
+    print_outcomes(&infos.iter().map(outcome).collect::<Vec<_>>())
 }

@@ -10,7 +10,7 @@ use super::request::{Call, act, outcomes, strange};
 use super::{environment, file, jlist, pm2, services};
 use crate::process::command::{clean_name, default_name, pattern_of_argv};
 use crate::process::shell;
-use crate::service::context::{DEFAULT_PATH, search_path};
+use crate::service::context::search_path;
 use crate::service::instances::{Instances, expand};
 use crate::service::name::check_name;
 use crate::service::options::{self, BETWEEN_WORDS, OPTIONS};
@@ -86,9 +86,6 @@ fn shaping(call: &Call) -> Option<String> {
 /// With `--update-env`: what is online goes on as it is.
 fn update_those_down(call: &Call, target: &str) -> Result<(), Failure> {
     environment::reset(call, target)?;
-    if !call.flag("update-env") {
-        return Ok(());
-    }
     environment::update(call, target, |row| {
         let is_down = row.status != Status::Online;
         if !is_down {
@@ -206,19 +203,12 @@ enum Command<'a> {
 
 /// Whether `target` can be run in the directory of the new service.
 fn is_command(call: &Call, target: &str) -> bool {
-    let Ok(cwd) = directory(call) else { return false };
-    Place { cwd, path: own_path() }.command(target).is_ok()
+    directory(call).is_ok_and(|cwd| Place::own(cwd).command(target).is_ok())
 }
 
 /// Where this command finds what it is to run itself.
 pub(super) fn place() -> Result<Place, Failure> {
-    let cwd = current_directory().map_err(|e| Failure::plain(reason(e)))?;
-    Ok(Place { cwd, path: own_path() })
-}
-
-/// Where this command finds programs itself.
-fn own_path() -> String {
-    std::env::var("PATH").unwrap_or_else(|_| DEFAULT_PATH.to_owned())
+    current_directory().map(Place::own).map_err(|e| Failure::plain(reason(e)))
 }
 
 fn define(call: &Call, command: Command<'_>) -> Done {
@@ -454,7 +444,7 @@ fn changes(call: &Call) -> Result<Change, Failure> {
             let files = if files.is_empty() { environment::env_files(info) } else { files };
             change.cwd = Some((text_of(cwd.clone())?, dotenv_of(&cwd, &files)?));
         }
-        let place = Place { cwd, path: own_path() };
+        let place = Place::own(cwd);
         let command = match has("command") {
             true => runnable(call, &place, call.text("command"))?,
             false if has("interpreter") => {

@@ -49,8 +49,8 @@ pub(super) fn why(call: &Call) -> Done {
     let request = |target| Request::Why { target };
     let (whys, worst) = collect(call, Need::Record, request, |why: &Why| why.info.row.id)?;
     let told: Vec<Told> = whys.into_iter().map(look).collect();
-    show(call.json(), &told, |told| told.iter().map(screen).collect::<Vec<_>>().join("\n"))?;
-    Ok(worst)
+    let screens = |told: &Vec<Told>| told.iter().map(screen).collect::<Vec<_>>().join("\n");
+    show(call.json(), &told, screens).map(|()| worst)
 }
 
 /// Adds what the daemon doesn't look at.
