@@ -15,7 +15,7 @@ use crate::process::{Exit, INITIAL_PID_NAMESPACE, Identity, Namespace, Pid};
 use crate::service::context::search_path;
 use crate::service::environment::{carried_paths, environment, in_home, log_paths};
 use crate::service::machine::{Action, Ending, Fault, Generation, Input, News, Phase};
-use crate::service::options::{OPTIONS, Opt, index, text_of};
+use crate::service::options::{Key, OPTIONS, Opt, text_of};
 use crate::service::probe::Sign;
 use crate::service::spec::{Definition, Escapees, Id, Spec, join};
 use crate::sys::{Errno, Kernel, Plan, Stage, Streams, Strings, describe};
@@ -437,7 +437,7 @@ impl<K: Kernel> Daemon<K> {
         let (mut given, mut channel) = (Vec::new(), None);
         if probe.is_none() {
             let sockets = sockets::numbers(&mut self.kernel, &self.services, id, spec);
-            let sockets = sockets.map_err(|errno| (Stage::Option(index("listen")), errno))?;
+            let sockets = sockets.map_err(|errno| (Stage::Option(Key::listen as u8), errno))?;
             given.extend(sockets.into_iter().zip(3..));
             channel = Channel::open(&spec.checks.ready.0).map_err(fork)?;
             given.extend(channel.iter().flat_map(|(_, _, given)| *given));

@@ -91,27 +91,6 @@ pub fn find(key: &str) -> Option<&'static Opt> {
     OPTIONS.iter().find(|opt| opt.key == key)
 }
 
-/// Its place in the table: how a child tells which option the kernel refused. For constants, since
-/// a child that shares the daemon's memory may not compare words: the library does that.
-pub const fn index(key: &str) -> u8 {
-    let mut at = 0;
-    while at < OPTIONS.len() {
-        if is_same(OPTIONS[at].key.as_bytes(), key.as_bytes()) {
-            return at as u8;
-        }
-        at += 1;
-    }
-    u8::MAX
-}
-
-const fn is_same(a: &[u8], b: &[u8]) -> bool {
-    let mut at = 0;
-    while at < a.len() && at < b.len() && a[at] == b[at] {
-        at += 1;
-    }
-    at == a.len() && at == b.len()
-}
-
 /// Enums whose values are words.
 macro_rules! words {
     ($($(#[$meta:meta])* $name:ident, $what:literal {
@@ -244,6 +223,13 @@ macro_rules! options {
                 }
             }
         )*
+
+        /// The place of each in the table: how a child tells which one the kernel refused.
+        #[expect(non_camel_case_types, reason = "they are the names of fields")]
+        #[derive(Clone, Copy, Debug)]
+        pub enum Key {
+            $($($(#[$only])* $field,)*)*
+        }
 
         /// Every option.
         pub const OPTIONS: &[Opt] = &[$($($(#[$only])* Opt {

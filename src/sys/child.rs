@@ -17,6 +17,7 @@ use crate::process::Namespace;
 use crate::process::journal_format::Signature;
 use crate::process::mark::PID_DIGITS;
 use crate::service::listen::SOCKETS_MAX;
+use crate::service::options::Key;
 use rustix::process::Resource;
 use std::ffi::{CStr, c_int};
 
@@ -110,7 +111,7 @@ fn prepare_and_exec(p: &mut Prepared) -> Step<Never> {
     }
     raw::chdir(path(p, CWD)).map_err(at(Stage::Directory))?;
     open_streams(p)?;
-    hand_over(p).map_err(at(const { option("listen") }))?;
+    hand_over(p).map_err(at(option(Key::listen)))?;
     attributes::give(&p.given);
     p.orders.carry_out()?;
     reset_signals(p.clear_handlers).map_err(at(Stage::Setup))?;

@@ -9,7 +9,7 @@ use super::raw::{self, numbers, prctl};
 use super::spawn::clone_or_fork;
 use super::user::{self, User};
 use super::{Errno, Launch, Stage};
-use crate::service::options::{self, Exec};
+use crate::service::options::{Exec, Key};
 use crate::service::resources::CpuSet;
 use rustix::fd::AsRawFd;
 use rustix::process::{WaitOptions, getegid, geteuid, waitpid};
@@ -23,8 +23,8 @@ const IOPRIO_WHO_PROCESS: usize = 1;
 const OOM_SCORE_FILE: &CStr = c"/proc/self/oom_score_adj";
 
 /// Where a launch fails whose option of this key the kernel refuses.
-pub(super) const fn option(key: &str) -> Stage {
-    Stage::Option(options::index(key))
+pub(super) const fn option(key: Key) -> Stage {
+    Stage::Option(key as u8)
 }
 
 /// Numbers for the kernel.
@@ -106,13 +106,13 @@ impl Orders {
             if !group.is_empty() {
                 self.gid = user::group(group, &file);
             }
-            self.uid.zip(self.gid).ok_or(unknown("user"))?;
+            self.uid.zip(self.gid).ok_or(unknown(Key::user))?;
         }
         if let Some(group) = &exec.group {
-            self.gid = Some(user::group(&group.text, &file).ok_or(unknown("group"))?);
+            self.gid = Some(user::group(&group.text, &file).ok_or(unknown(Key::group))?);
         }
         let listed = exec.groups.iter().map(|group| user::group(&group.text, &file));
-        let mut all = listed.collect::<Option<Vec<_>>>().ok_or(unknown("groups"))?;
+        let mut all = listed.collect::<Option<Vec<_>>>().ok_or(unknown(Key::groups))?;
         // Only root may set groups, be it to what they are.
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         if uid != 0 && self.uid == Some(uid) && self.gid == Some(gid) && exec.groups.is_empty() {
@@ -125,9 +125,9 @@ impl Orders {
         }
         if exec.user.is_some() || !exec.groups.is_empty() {
             let mut groups = [0; GROUPS_MAX];
-            let places = groups.get_mut(..all.len()).ok_or(wrong("groups", Errno::TOOBIG))?;
+            let places = groups.get_mut(..all.len()).ok_or(wrong(Key::groups, Errno::TOOBIG))?;
             places.copy_from_slice(&all);
-            let stage = option(if exec.groups.is_empty() { "user" } else { "groups" });
+            let stage = option(if exec.groups.is_empty() { Key::user } else { Key::groups });
             self.groups = Some((groups, all.len(), stage));
         }
         Ok(found)
@@ -178,39 +178,37 @@ impl Orders {
         if let Some(score) = &self.oom_score {
             let file = raw::open(OOM_SCORE_FILE, libc::O_WRONLY, 0);
             file.and_then(|file| raw::write(file, score))
-                .map_err(refused(const { option("oom_score") }))?;
+                .map_err(refused(option(Key::oom_score)))?;
         }
         for (resource, pair) in RESOURCES.into_iter().zip(&self.limits) {
             if let Some(pair) = pair {
-                raw::limit(resource as u32, Some(pair))
-                    .map_err(refused(const { option("limit") }))?;
+                raw::limit(resource as u32, Some(pair)).map_err(refused(option(Key::limit)))?;
             }
         }
         if let Some(nice) = self.nice {
-            set_nice(nice).map_err(refused(const { option("nice") }))?;
+            set_nice(nice).map_err(refused(option(Key::nice)))?;
         }
         if let Some(class) = self.io_class {
             let args = [IOPRIO_WHO_PROCESS, 0, usize::from(class)];
-            numbers(libc::SYS_ioprio_set, args).map_err(refused(const { option("io_class") }))?;
+            numbers(libc::SYS_ioprio_set, args).map_err(refused(option(Key::io_class)))?;
         }
         if let Some(cpus) = &self.cpus {
-            raw::set_affinity(cpus).map_err(refused(const { option("cpu_affinity") }))?;
+            raw::set_affinity(cpus).map_err(refused(option(Key::cpu_affinity)))?;
         }
         self.become_user()?;
         if self.no_new_privs {
-            prctl([libc::PR_SET_NO_NEW_PRIVS, 1, 0])
-                .map_err(refused(const { option("no_new_privs") }))?;
+            prctl([libc::PR_SET_NO_NEW_PRIVS, 1, 0]).map_err(refused(option(Key::no_new_privs)))?;
         }
         Ok(())
     }
 
     fn become_user(&self) -> Result<(), (Stage, c_int)> {
         let refused = |stage| move |errno| (stage, errno);
-        let (keep, drop) = const { (option("cap_keep"), option("cap_drop")) };
+        let (keep, drop) = (option(Key::cap_keep), option(Key::cap_drop));
         let caps = if self.cap_keep.is_some() { keep } else { drop };
         let kept = self.cap_keep.unwrap_or(u64::MAX) & !self.cap_drop;
         let has_caps = kept != u64::MAX || self.cap_keep.is_some();
-        let (user, group) = const { (option("user"), option("group")) };
+        let (user, group) = (option(Key::user), option(Key::group));
         let who = if self.uid.is_some() { user } else { group };
         if let Some((groups, count, stage)) = &self.groups {
             raw::set_groups(groups.get(..*count).unwrap_or(&[])).map_err(refused(*stage))?;
