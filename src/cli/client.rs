@@ -168,7 +168,7 @@ impl Connection {
     pub(crate) fn next(&mut self) -> Result<Option<Reply>, Failure> {
         loop {
             let body = self.inbox.next_frame(REPLY_BYTES_MAX);
-            if let Some(body) = body.map_err(|e| strange(&format!("{e:?}")))? {
+            if let Some(body) = body.map_err(|n| strange(&format!("{n} bytes")))? {
                 let reply = serde_json::from_slice(&body).map_err(|e| strange(&e.to_string()))?;
                 return Ok(Some(reply));
             }

@@ -171,8 +171,7 @@ pub(super) fn log_length(home: &Path) -> u64 {
 
 /// The last line that daemon.log got after its first `told` bytes.
 pub(super) fn last_line(home: &Path, told: u64) -> Option<String> {
-    let text = tail(&home.join("daemon.log"), told)?;
-    text.lines().rev().find(|line| !line.trim().is_empty()).map(str::to_owned)
+    lines_of(&home.join("daemon.log"), told).pop()
 }
 
 /// The end of a log, without its first `told` bytes. None: it can't be read.
@@ -188,9 +187,13 @@ fn tail(path: &Path, told: u64) -> Option<String> {
 
 /// The last lines of a log with something in them; none if it can't be read.
 pub(super) fn last_lines(path: &str, most: usize) -> Vec<String> {
-    let text = tail(Path::new(path), 0).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(most)..].iter().map(|line| (*line).to_owned()).collect()
+    let mut lines = lines_of(Path::new(path), 0);
+    lines.split_off(lines.len().saturating_sub(most))
+}
+
+fn lines_of(path: &Path, told: u64) -> Vec<String> {
+    let text = tail(path, told).unwrap_or_default();
+    text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect()
 }
 
 /// Exit code and reason of a daemon's last line, `TIME opm: exit CODE: REASON`; of any other

@@ -96,6 +96,12 @@ fn update_those_down(call: &Call, target: &str) -> Result<(), Failure> {
     })
 }
 
+/// What asks to make them up.
+fn made_up(call: &Call, target: &str) -> Request {
+    let (force, wait) = (call.flag("force"), call.flag("wait"));
+    Request::Start { target: target.to_owned(), force, wait }
+}
+
 /// Several words are services. Where none of them is, or with what only a new service can have
 /// (`shaped`), they were meant as a command.
 fn start_several(call: &Call, words: &[String], shaped: bool) -> Done {
@@ -103,11 +109,7 @@ fn start_several(call: &Call, words: &[String], shaped: bool) -> Done {
     if !shaped {
         update_those_down(call, &target)?;
     }
-    let request = Request::Start {
-        target: target.clone(),
-        force: call.flag("force"),
-        wait: call.flag("wait"),
-    };
+    let request = made_up(call, &target);
     let reply = if shaped { None } else { call.client.request(Need::Record, &request)? };
     match reply {
         Some(Reply::Outcomes { outcomes: found, .. })
@@ -129,10 +131,7 @@ fn start_existing(call: &Call, target: &str, stray: Option<&str>) -> Result<Opti
         None if call.client.is_pm2 && pm2::is_up(&call.client, target)? => {
             Request::Restart { target: target.to_owned() }
         }
-        None => {
-            let (force, wait) = (call.flag("force"), call.flag("wait"));
-            Request::Start { target: target.to_owned(), force, wait }
-        }
+        None => made_up(call, target),
     };
     // Without a record nothing can have that name: no daemon is started for the question.
     let unknown = match call.client.request(Need::Record, &request) {

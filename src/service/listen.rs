@@ -85,14 +85,9 @@ impl Address {
                 || format!("'{path}': want an absolute path of at most {PATH_BYTES_MAX} bytes");
             return is_path.then(|| Self::Unix(path.to_owned())).ok_or_else(reason);
         }
-        let port = text.parse().map(Self::Port);
-        let address = port.or_else(|_| text.parse().map(Self::Ip)).ok();
-        let has_port = |address: &Self| match address {
-            Self::Port(port) => *port != 0,
-            Self::Ip(address) => address.port() != 0,
-            Self::Unix(_) => true,
-        };
-        address.filter(has_port).ok_or_else(|| {
+        let port = text.parse().ok().filter(|port| *port != 0).map(Self::Port);
+        let ip = || text.parse().ok().filter(|address: &SocketAddr| address.port() != 0);
+        port.or_else(|| ip().map(Self::Ip)).ok_or_else(|| {
             format!("'{text}': want 3000, 127.0.0.1:3000, [::1]:3000 or unix:/PATH, by number")
         })
     }

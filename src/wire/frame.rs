@@ -7,13 +7,6 @@ pub const REQUEST_BYTES_MAX: usize = 16 << 20;
 /// Largest reply: 5,000 services with all that `info` says fit.
 pub const REPLY_BYTES_MAX: usize = 64 << 20;
 
-/// Why a stream can't go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FrameError {
-    /// The announced length, over the bound.
-    TooLong(usize),
-}
-
 /// Collects bytes until a frame is whole.
 #[derive(Debug, Default)]
 pub struct Inbox {
@@ -29,14 +22,14 @@ impl Inbox {
     /// Takes the next whole frame's body, if there is one of at most `max` bytes.
     ///
     /// # Errors
-    /// [`FrameError::TooLong`] as soon as the length says so.
-    pub fn next_frame(&mut self, max: usize) -> Result<Option<Vec<u8>>, FrameError> {
+    /// The announced length, as soon as it is over that: the stream can't go on.
+    pub fn next_frame(&mut self, max: usize) -> Result<Option<Vec<u8>>, usize> {
         let Some(head) = self.bytes.first_chunk::<4>() else {
             return Ok(None);
         };
         let length = u32::from_le_bytes(*head) as usize;
         if length > max {
-            return Err(FrameError::TooLong(length));
+            return Err(length);
         }
         if self.bytes.len() < 4 + length {
             return Ok(None);

@@ -219,29 +219,6 @@ impl Reply {
     }
 }
 
-/// What a request was made for, out of its reply; of another kind the reply itself.
-macro_rules! held {
-    ($($kind:ident: $what:ty,)*) => {$(
-        impl TryFrom<Reply> for $what {
-            type Error = Reply;
-
-            fn try_from(reply: Reply) -> Result<Self, Reply> {
-                if let Reply::$kind(what) = reply { Ok(what) } else { Err(reply) }
-            }
-        }
-    )*};
-}
-held! {
-    List: Vec<Row>,
-    Info: Vec<Info>,
-    Why: Vec<Why>,
-    Env: Vec<(String, Env)>,
-    Specs: Vec<Spec>,
-    Logs: Vec<LogFiles>,
-    Health: Health,
-    Doctor: Vec<Finding>,
-}
-
 /// What became of one target. `code` 0: `text` says what is true now (`web: online (pid 12)`),
 /// printed on stdout; else one error line without `opm: `, printed on stderr.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 //!
 //! It never holds more than a request and what the loop puts behind unsent replies.
 use crate::sys::heap;
-use crate::wire::frame::{FrameError, Inbox, REQUEST_BYTES_MAX};
+use crate::wire::frame::{Inbox, REQUEST_BYTES_MAX};
 use crate::wire::{Failure, Request};
 use mio::net::UnixStream;
 use std::io::{ErrorKind, Write};
@@ -44,11 +44,10 @@ impl Connection {
         if self.closing || self.asking {
             return Ok(None);
         }
-        let frame =
-            self.inbox.next_frame(REQUEST_BYTES_MAX).map_err(|FrameError::TooLong(n)| {
-                let most = REQUEST_BYTES_MAX >> 20;
-                Failure::usage(format!("request: {n} bytes are too many (at most {most} MB)"))
-            })?;
+        let frame = self.inbox.next_frame(REQUEST_BYTES_MAX).map_err(|n| {
+            let most = REQUEST_BYTES_MAX >> 20;
+            Failure::usage(format!("request: {n} bytes are too many (at most {most} MB)"))
+        })?;
         let request = frame.map(|frame| serde_json::from_slice(&frame)).transpose();
         request.map_err(|error| {
             let advice = "try 'opm daemon upgrade'";
