@@ -43,8 +43,8 @@ MINUTES ?= 5
 ROWS ?=
 FIGURES = $(TARGET_DIR)/bench/last.json
 
-.PHONY: all release check test needs model sim chaos real lint fmt doc man bench bench-restarts demo \
-	static install uninstall dist deb check-package picture clean golden
+.PHONY: all release check test needs model sim chaos real lint fmt doc man bench bench-restarts \
+	demo static install uninstall dist deb check-package picture clean golden
 
 all: release
 
