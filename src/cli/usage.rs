@@ -38,8 +38,12 @@ pub(crate) fn parse(entry: &Entry, words: Vec<OsString>) -> Result<ArgMatches, F
     let sub = words.iter().filter_map(|word| word.to_str()).find(|word| !word.starts_with('-'));
     let sub = sub.and_then(|word| command.find_subcommand(word)).map(Command::get_name);
     let about = [Some(entry.name), sub].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    // After a word that is wrong it is asked for all the more.
+    let asks_for_help = matches!(&words[..], [_, last] if last == "--help" || last == "-h");
     command.try_get_matches_from_mut(words).map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp => {
+        kind if kind == ErrorKind::DisplayHelp
+            || asks_for_help && kind == ErrorKind::ValueValidation =>
+        {
             // What clap calls the help of a command is that command's name: see [`super::args`].
             let sub = command.find_subcommand_mut(error.to_string().trim()).cloned();
             let help = super::help::of(&mut sub.unwrap_or(command));

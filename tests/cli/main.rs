@@ -41,8 +41,10 @@ fn help_is_as_written() {
 }
 
 #[test]
-fn help_explains_init_too() {
+fn help_explains_init_too_and_is_given_after_a_wrong_word() {
     let scratch = Scratch::new();
+    let (late, help) = (scratch.run(&["signal", "web", "--help"]), scratch.run(&["signal", "-h"]));
+    assert_eq!((late.out, late.code), (help.out, 0));
     let (asked, own) = (scratch.run(&["help", "init"]), scratch.run(&["init", "--help"]));
     assert_eq!((asked.code, asked.out, asked.err), (0, own.out, String::new()));
 }

@@ -337,6 +337,8 @@ fn a_damaged_journal_doubles_nothing() {
             let row = rig.row(&name);
             assert_eq!(row.status, "online", "{ran:?}");
             assert!(row.pid == Some(leader) || !proc::alive(leader), "{row:?}");
+            let log = std::fs::read_to_string(rig.home.join("daemon.log")).unwrap();
+            assert_eq!(log.matches("the journal was lost or is damaged").count(), n + 1, "{log}");
         }
     });
 }

@@ -97,6 +97,11 @@ pub(in crate::daemon) fn recorded(
     // Without its header a journal is lost: the definitions are all there is.
     let is_lost = found.header.is_none() && !loaded.services.is_empty();
     let slots = if is_lost { &[][..] } else { &found.slots[..] };
+    if is_lost {
+        let text = "the journal was lost or is damaged: what lives is found by its marks, and how \
+                    the others ended is not known";
+        log.push(text.to_owned());
+    }
     for (id, slot) in (0..).zip(slots) {
         let is_its = |line| loaded.services.get(&line).is_some_and(|(of, _)| *of == id);
         let line = slot.0.filter(|state| !state.removed).map_or(0, |state| state.definition);
