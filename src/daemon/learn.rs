@@ -377,7 +377,7 @@ impl<K: Kernel> Daemon<K> {
         let spec = &service.definition.spec;
         let logs = log_paths(spec).map(|path| in_home(&self.home, &path));
         // First: `carry` opens the log anew, and what it says of this start stays.
-        self.logs.before_start(id, &spec.log, &logs, self.kernel.wall());
+        self.logs.before_start(id, spec, &logs, self.kernel.wall());
         let known = self.launches.foreground.get(&spec.name).copied();
         let is_carried = known.is_none() && self.logs.carry(id, spec, &self.home);
         self.logs.pump.note_ended(&spec.name, false);

@@ -54,6 +54,13 @@ fn where_output_goes_is_said_by_options() {
         let path = rig.dir.join("new/m.log");
         assert_eq!(text(path.to_str().unwrap()), "out\nerr\n");
         assert_eq!(rig.info("merged")["log_error"].as_str(), path.to_str());
+        // What was cleaned away comes back with the next start, and a new place is made for it.
+        std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        rig.ok(&["restart", "merged"]);
+        assert_eq!(text(path.to_str().unwrap()), "out\nerr\n");
+        let moved = rig.dir.join("other/place/m.log");
+        rig.ok(&["adjust", "merged", "--log-out", moved.to_str().unwrap(), "--now"]);
+        assert_eq!(text(moved.to_str().unwrap()), "out\nerr\n");
         start("none", &["--no-logs"]);
         assert_eq!(rig.info("none")["log_out"], "/dev/null");
         rig.ok(&["flush", "none"]);

@@ -324,9 +324,19 @@ impl Logs {
         self.troubles.get(&id)
     }
 
-    /// Nothing of a service lives: logs that could not be rotated while it did become archives as
-    /// they are.
-    pub(crate) fn before_start(&mut self, id: Id, log: &Log, paths: &[String; 2], wall: u64) {
+    /// Nothing of a service lives: the directories of logs with names of their own are made anew
+    /// where somebody cleaned up, and logs that could not be rotated while it lived become archives
+    /// as they are.
+    pub(crate) fn before_start(&mut self, id: Id, spec: &Spec, paths: &[String; 2], wall: u64) {
+        let log = &spec.log;
+        let has_names = log.log_out.is_some() || log.log_error.is_some();
+        // Not below what may be another user's: a link there would lead root astray.
+        if self.watch.is_some() && has_names && spec.exec.user.is_none() {
+            for directory in paths.iter().filter_map(|path| Path::new(path).parent()) {
+                // `info` and `doctor` look for themselves whether a log can be written to.
+                std::fs::create_dir_all(directory).ok();
+            }
+        }
         if self.troubles.remove(&id).is_none() {
             return;
         }
