@@ -166,7 +166,8 @@ impl<K: Kernel> Daemon<K> {
         let spec = &service.definition.spec;
         if !self.launches.foreground.contains_key(&spec.name) {
             let paths = log_paths(spec).map(|path| in_home(&self.home, &path));
-            let next = self.logs.look(id, &spec.log, &paths, (self.now, self.kernel.wall()));
+            let times = (self.now, self.kernel.wall());
+            let next = self.logs.look(id, &spec.log, &paths, times, &self.home);
             self.timers.set(Timer::Log(id), next);
         }
     }

@@ -133,7 +133,7 @@ fn counted(text: &[u8], is_stamped: bool, mut may_begin_later: bool) -> Lines {
 }
 
 /// Takes all the room that there is.
-fn fill(ballast: &Path) {
+pub(crate) fn fill(ballast: &Path) {
     let file = File::create(ballast).unwrap();
     let (mut at, mut size) = (0, 256u64 << 20);
     while size >= 4096 {

@@ -1,5 +1,5 @@
 //! What services write has a bound, and goes where options say, in the form that they say.
-use crate::lines::{WRITERS, archives_of, log_of, mount, stream};
+use crate::lines::{WRITERS, archives_of, fill, log_of, mount, stream};
 use crate::namespace::isolated;
 use opm::sys::archives::{self, extent};
 use std::fs::File;
@@ -116,6 +116,43 @@ fn a_full_disk_costs_the_oldest_lines_and_nobody_its_life() {
                 .then_some(())
         });
         rig.ok(&["restart", "web"]);
+    });
+}
+
+#[test]
+fn a_disk_that_others_fill_is_said_until_there_is_room() {
+    isolated(here!(), |rig| {
+        std::fs::create_dir(&rig.home).unwrap();
+        mount(&rig.home, &["-t", "tmpfs", "-o", "size=3m", "none"]);
+        let script = "n=0; while :; do n=$((n + 1)); echo $n; sleep 0.01; done";
+        rig.ok(&["start", "--name", "web", "--", "bash", "-c", script]);
+        let (log, pid) = (log_of(rig, "web"), rig.row("web").pid);
+        let archive = archives::path_of(&log, 7);
+        std::fs::write(&archive, [b'\n'; 64 << 10]).unwrap();
+        fill(&rig.home.join("ballast"));
+        let why = || rig.json(&["ls"])[0]["why"].as_str().map(str::to_owned);
+        let is_full = |text: &str| text.contains("is full: its oldest lines go first");
+        // The archive goes first, and where none is left lines are lost.
+        rig.until("the archive to go", || {
+            fill(&rig.home.join("more"));
+            (!archive.exists()).then_some(())
+        });
+        rig.until("ls to say so", || why().filter(|why| is_full(why)));
+        let found = rig.json(&["doctor"]);
+        let says = |one: &serde_json::Value| is_full(&one.to_string());
+        assert!(found.as_array().unwrap().iter().any(says), "{found}");
+        let reasons = rig.events("web").into_iter().filter_map(|event| event.reason);
+        let reasons: Vec<_> = reasons.filter(|it| it.contains("the disk is full")).collect();
+        assert!(reasons[0].contains("1 archives") && !reasons.is_empty(), "{reasons:?}");
+        assert_eq!(rig.row("web").pid, pid);
+        for ballast in ["ballast", "more"] {
+            std::fs::remove_file(rig.home.join(ballast)).unwrap();
+        }
+        assert_eq!(why(), None);
+        let size = || std::fs::metadata(&log).unwrap().len();
+        let seen = size();
+        rig.until("lines again", || (size() > seen).then_some(()));
+        assert_eq!(rig.row("web").pid, pid);
     });
 }
 

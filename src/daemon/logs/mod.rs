@@ -32,7 +32,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{FileType, Stat};
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// From one look at a log that grows to the next.
@@ -74,6 +74,8 @@ pub(crate) struct Logs {
     active: Option<(Job, Rotation)>,
     /// Why a service's logs are not as they should be.
     troubles: VecMap<Id, String>,
+    /// Whose logs are, or were, on a disk without room: in which directory.
+    full: VecMap<Id, PathBuf>,
     /// What happened, and to whom it belongs.
     pub(crate) news: Vec<(Id, String)>,
     pub(crate) room: Room,
@@ -143,6 +145,7 @@ impl Logs {
         }
         self.jobs.retain(|job| job.id != id);
         self.troubles.remove(&id);
+        self.full.remove(&id);
         (0..2).for_each(|stream| self.pump.remove(SINKS + 2 * id + stream));
         timers.set(Timer::Log(id), None);
     }
@@ -176,12 +179,18 @@ impl Logs {
         log: &Log,
         paths: &[String; 2],
         (now, wall): (Time, u64),
+        home: &str,
     ) -> Option<Time> {
         let mut next: Option<Time> = None;
         for (stream, path) in
             paths.iter().enumerate().take(if paths[0] == paths[1] { 1 } else { 2 })
         {
             let at = self.look_at(id, stream, path, log, now);
+            let (directory, _) = archives::place(Path::new(path));
+            match room::is_full(directory) {
+                true => self.give_way(id, home, directory),
+                false => drop(self.full.remove(&id)),
+            }
             let expiry = self.expiry(path, log, wall).map(|left| now + left);
             next = next.into_iter().chain(at).chain(expiry).min();
         }
@@ -257,10 +266,9 @@ impl Logs {
     /// What is to be passed on now, and one step of one rotation.
     pub(crate) fn work(&mut self, home: &str, wall: u64) {
         self.pump.turn();
-        for number in std::mem::take(&mut self.pump.full) {
-            let gone = self.room.limit(home, &Path::new(home).join("logs"));
-            let gone = gone.unwrap_or_else(|| "the disk is full: lines are lost".to_owned());
-            self.news.push(((number - SINKS) / 2, gone));
+        for (number, log) in std::mem::take(&mut self.pump.full) {
+            self.full.remove(&((number - SINKS) / 2));
+            self.give_way((number - SINKS) / 2, home, archives::place(Path::new(&log)).0);
         }
         let Some((job, mut rotation)) = self.active.take().or_else(|| self.next()) else { return };
         match rotation.step() {
@@ -306,6 +314,7 @@ impl Logs {
                 }
             },
         };
+        self.full.insert(job.id, archives::place(&rotation.log).0.to_owned());
         self.news.push((job.id, format!("the disk is full: {text}")));
         self.active = Some((job, rotation));
     }
@@ -320,8 +329,22 @@ impl Logs {
     }
 
     /// Why the logs of a service have no bound, if so.
-    pub(crate) fn trouble(&self, id: Id) -> Option<&String> {
-        self.troubles.get(&id)
+    pub(crate) fn trouble(&self, id: Id) -> Option<String> {
+        self.full_disk(id).or_else(|| self.troubles.get(&id).cloned())
+    }
+
+    /// Where its logs find no room now.
+    pub(crate) fn full_disk(&self, id: Id) -> Option<String> {
+        let directory = self.full.get(&id).filter(|directory| room::is_full(directory))?;
+        Some(format!("the disk of {} is full: its oldest lines go first", directory.display()))
+    }
+
+    /// The disk of this directory is full: archives give way.
+    fn give_way(&mut self, id: Id, home: &str, directory: &Path) {
+        let gone = self.room.limit(home, directory);
+        let is_known = self.full.insert(id, directory.to_owned()).is_some() && gone.is_none();
+        let text = || "the disk is full, and no archive is left: lines are lost".to_owned();
+        self.news.extend((!is_known).then(|| (id, gone.unwrap_or_else(text))));
     }
 
     /// Nothing of a service lives: the directories of logs with names of their own are made anew

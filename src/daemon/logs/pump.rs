@@ -79,7 +79,7 @@ pub(crate) struct Pump {
     /// A batch that an earlier daemon has written and not taken out.
     left: Option<Note>,
     /// Logs that the disk has no room for, since they were last asked for.
-    pub(super) full: Vec<u32>,
+    pub(super) full: Vec<(u32, String)>,
 }
 
 impl Pump {
@@ -244,7 +244,7 @@ impl Pump {
         let had_room = sink.lost == 0;
         let written = sink.log(self.receipt.as_ref(), &mut self.buffer);
         if had_room && sink.lost > 0 {
-            self.full.push(number);
+            self.full.extend(sink.log.as_ref().map(|(path, _)| (number, path.clone())));
         }
         Some(written)
     }

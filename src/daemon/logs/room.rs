@@ -73,7 +73,7 @@ impl Room {
 }
 
 /// Whether less is free than archives leave to others.
-fn is_full(directory: &Path) -> bool {
+pub(super) fn is_full(directory: &Path) -> bool {
     rustix::fs::statvfs(directory).is_ok_and(|disk| {
         let least = (disk.f_blocks * disk.f_frsize / FREE_PART).min(FREE_BYTES_MAX);
         disk.f_bavail * disk.f_frsize < least

@@ -91,7 +91,7 @@ impl<K: Kernel> Daemon<K> {
             let path = in_home(&self.home, path);
             Some(format!("what it writes is lost, for {path} can't be opened: {why}"))
         });
-        lost.or_else(|| self.logs.trouble(service.id).cloned())
+        lost.or_else(|| self.logs.trouble(service.id))
     }
 
     fn row(&mut self, id: Id, used: Option<&Usage>) -> Option<Row> {
@@ -143,7 +143,10 @@ impl<K: Kernel> Daemon<K> {
             processes: used.and_then(|used| u32::try_from(used.pids.len()).ok()),
             generation: service.record.generation,
             adopted,
-            why: waits_for.or_else(|| service.why(now)).or_else(|| next.map(due)),
+            why: waits_for
+                .or_else(|| service.why(now))
+                .or_else(|| self.logs.full_disk(id))
+                .or_else(|| next.map(due)),
             ready: service.machine.is_ready(),
             next_at,
             command: service.definition.spec.command_line(),
