@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 
 sys.dont_write_bytecode = True
 
@@ -194,6 +195,8 @@ def child(args, scratch, work):
             say(leaving.code)
     except (processes.Failed, OSError) as error:
         say(f"bench: {error}")
+    except Exception:  # ours; nothing may be lost of it when the child leaves at once
+        traceback.print_exc()
     finally:
         for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(sig, signal.SIG_IGN)
