@@ -61,6 +61,11 @@ fn where_output_goes_is_said_by_options() {
         let moved = rig.dir.join("other/place/m.log");
         rig.ok(&["adjust", "merged", "--log-out", moved.to_str().unwrap(), "--now"]);
         assert_eq!(text(moved.to_str().unwrap()), "out\nerr\n");
+        let doctor = || rig.ok(&["doctor"]);
+        start("gone", &[]);
+        assert!(!doctor().contains("of services that are gone"), "{}", doctor());
+        rig.ok(&["remove", "gone"]);
+        assert!(doctor().contains("2 files (") && doctor().contains("of services that are gone"));
         start("none", &["--no-logs"]);
         assert_eq!(rig.info("none")["log_out"], "/dev/null");
         rig.ok(&["flush", "none"]);

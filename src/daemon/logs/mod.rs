@@ -7,7 +7,7 @@
 //! lives, is of no interest here. Without a watch (the simulator) nothing is looked at.
 pub mod form;
 pub(crate) mod pump;
-mod room;
+pub(crate) mod room;
 pub mod rotation;
 
 use super::timers::{Timer, Timers};

@@ -1,6 +1,7 @@
 //! The room that all logs of a home may take together: the oldest archives go first.
 use crate::service::units::{Bytes, human_bytes};
 use crate::sys::archives::{self, Archive};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// If nothing else is said.
@@ -51,6 +52,20 @@ impl Room {
         let bytes = human_bytes(gone.iter().map(|archive| archive.bytes).sum());
         let text = || format!("{why}: {} archives ({bytes}) went", gone.len());
         (!gone.is_empty()).then(text)
+    }
+
+    /// Logs in the home's directory that are of none of these, and the bytes that they take.
+    pub(crate) fn of_nobody(home: &str, known: &BTreeSet<String>) -> (usize, u64) {
+        let entries = std::fs::read_dir(logs(home)).into_iter().flatten().flatten();
+        let is_left = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            // An archive is called as its log is, and more.
+            let log = name.find(".log").and_then(|at| name.get(..at + ".log".len()));
+            log.is_some_and(|log| !known.contains(log))
+        };
+        let left = entries.map(|entry| entry.path()).filter(is_left);
+        let stats = left.filter_map(|path| rustix::fs::lstat(path).ok());
+        stats.fold((0, 0), |(n, bytes), stat| (n + 1, bytes + stat.st_blocks.unsigned_abs() * 512))
     }
 
     /// Something of the home could not be written: archives give way. What went.

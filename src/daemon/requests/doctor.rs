@@ -1,7 +1,10 @@
 //! `opm doctor`: what this kernel, this home and this daemon have that an operator should know.
 use super::lookalike::{Candidates, Likeness};
 use crate::daemon::Daemon;
+use crate::daemon::logs::room::Room;
 use crate::process::Pid;
+use crate::service::environment::log_paths;
+use crate::service::units::human_bytes;
 use crate::sys::{Kernel, limits};
 use crate::wire::Finding;
 
@@ -58,6 +61,7 @@ impl<K: Kernel> Daemon<K> {
                 findings.add("problem", "log", text, "see to that, then restart it");
             }
         }
+        self.abandoned_logs(&mut findings);
         if let Some(trouble) = self.logs.room.trouble.clone() {
             findings.add("problem", "log", trouble, "correct it: the usual bound counts meanwhile");
         }
@@ -66,6 +70,23 @@ impl<K: Kernel> Daemon<K> {
         }
         findings.0
     }
+
+    /// What services that were removed have left in the home.
+    fn abandoned_logs(&self, findings: &mut Findings) {
+        let specs = self.services.iter().map(|service| &service.definition.spec);
+        let known = specs
+            .flat_map(log_paths)
+            .filter_map(|path| path.rsplit_once('/').map(|(_, name)| name.to_owned()));
+        if let (files @ 1.., bytes) = Room::of_nobody(&self.home, &known.collect()) {
+            let text = format!(
+                "{files} files ({}) in {}/logs are of services that are gone",
+                human_bytes(bytes),
+                self.home
+            );
+            findings.add("note", "log", text, "remove those that nobody needs");
+        }
+    }
+
     /// Processes that keep services from starting, or bear marks that they can't have from us.
     fn strange_processes(&mut self, forged: Vec<Pid>, findings: &mut Findings) {
         for pid in self.trees.unknown_orphans() {
