@@ -14,7 +14,6 @@ use super::service::Service;
 use super::services::Services;
 use super::timers::Timers;
 use super::trees::{Departed, Loss, Lost, Marks, Tree, Trees};
-use super::vecmap::VecSet;
 use crate::mutant::mutant;
 use crate::process::journal_format::{DEPARTED_MAX, Header, Signature};
 use crate::process::mark::LimitMark;
@@ -24,6 +23,7 @@ use crate::service::machine::{Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Id, Spec};
 use crate::sys::{Errno, Kernel, describe};
 use crate::wire::{Failure, code};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// Where and as what this daemon begins.
@@ -226,7 +226,7 @@ impl<K: Kernel> Daemon<K> {
             mark,
             own_namespace: kernel.own_namespace(),
             has_strangers: header.daemon.pid == 1 || has_strangers(&mut kernel, mark),
-            forged: VecSet::default(),
+            forged: BTreeSet::default(),
             departed: Departed::of(&header.departed),
         };
         Self {
@@ -297,7 +297,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// `living`: generations of which a process was seen. Gives this one's.
-    fn take_in(&mut self, lost: Lost, living: &VecSet<u64>, loss: &Loss) -> Result<u64, Errno> {
+    fn take_in(&mut self, lost: Lost, living: &BTreeSet<u64>, loss: &Loss) -> Result<u64, Errno> {
         let generation = lost.generation;
         if loss.record && lost.mark.is_some() {
             // Of a lost record this is all that is left. What follows must be told from it.

@@ -1,12 +1,11 @@
 //! What is to be launched, and what all of it gets.
 use super::monitors::Question;
-use super::vecmap::{VecMap, VecSet};
 use crate::process::Pid;
 use crate::service::environment::NODE_PRELOAD;
 use crate::service::machine::Generation;
 use crate::service::spec::{Definition, Id, Spec};
 use crate::sys::{Kernel, Mode, Streams, write_all_at};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// What is to be launched, and what all of it gets.
 #[derive(Debug, Default)]
@@ -15,11 +14,11 @@ pub(crate) struct Launches {
     /// Marks that this daemon was itself started under, to hand on to its services.
     pub(crate) outer: Option<String>,
     /// What runs beside a service to answer a question, by its pid.
-    pub(crate) probes: VecMap<Pid, (Id, Generation, Question)>,
+    pub(crate) probes: BTreeMap<Pid, (Id, Generation, Question)>,
     /// Launches that wait for another service to be ready: for which, and whose.
-    pub(crate) held: VecSet<(Id, Id)>,
+    pub(crate) held: BTreeSet<(Id, Id)>,
     /// Stops that wait for those that depend on the service to go.
-    pub(crate) stops: VecMap<Id, VecSet<Id>>,
+    pub(crate) stops: BTreeMap<Id, BTreeSet<Id>>,
     /// Those that wait no more.
     pub(crate) stops_due: Vec<Id>,
     /// By name: whose output does not go to log files.
@@ -29,7 +28,7 @@ pub(crate) struct Launches {
     /// This daemon has written what node is to load.
     pub(crate) has_preload: bool,
     /// Of live incarnations that were started under another definition: that one.
-    pub(crate) former: VecMap<Id, Definition>,
+    pub(crate) former: BTreeMap<Id, Definition>,
 }
 
 impl Launches {

@@ -24,7 +24,6 @@ pub mod service;
 pub(crate) mod services;
 mod timers;
 pub(crate) mod trees;
-pub mod vecmap;
 
 pub use server::startup::{can_take_over, self_check, serve, serve_with};
 

@@ -1,9 +1,9 @@
 //! A home that was lost whole, its key too: what still bears the key tells it.
-use super::vecmap::{VecMap, VecSet};
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::stat::environ_value;
 use crate::service::environment::HOME_VARIABLE;
 use crate::sys::Kernel;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The key of the home that was at this path before, as its services have it: in full if one says
 /// in its environment that it is of a home here, else as far as their limits say.
@@ -13,7 +13,7 @@ use crate::sys::Kernel;
 /// Only processes of our own user are asked: nobody else can stop our services from starting.
 pub(crate) fn lost_key<K: Kernel>(kernel: &mut K, path: &str) -> Option<u64> {
     let mut pids = Vec::new();
-    let (mut lost, mut held) = (VecMap::default(), VecSet::default());
+    let (mut lost, mut held) = (BTreeMap::default(), BTreeSet::default());
     kernel.processes(0, &mut pids).ok()?;
     while let Some(last) = pids.last().copied() {
         for pid in pids.drain(..) {
@@ -46,7 +46,7 @@ pub(crate) fn lost_key<K: Kernel>(kernel: &mut K, path: &str) -> Option<u64> {
                 Some(key) if LimitMark::is_home(home, key) => drop(lost.insert(home, Some(key))),
                 Some(_) => {}
                 // It lost its environment.
-                None => drop(lost.entry_or_default(home)),
+                None => drop(lost.entry(home).or_default()),
             }
         }
         kernel.processes(last, &mut pids).ok()?;

@@ -1,20 +1,20 @@
 //! The table of services, by id and by name.
 use super::service::Service;
-use super::vecmap::VecSet;
 use crate::process::journal_format::checksum;
 use crate::service::spec::Id;
+use std::collections::BTreeSet;
 
 /// All services.
 #[derive(Debug)]
 pub(crate) struct Services {
     by_id: Vec<Option<Box<Service>>>,
     /// Checksums of the names: the names themselves would be kept twice.
-    by_name: VecSet<(u64, Id)>,
+    by_name: BTreeSet<(u64, Id)>,
 }
 
 impl Services {
     pub(crate) fn new() -> Self {
-        Self { by_id: Vec::new(), by_name: VecSet::default() }
+        Self { by_id: Vec::new(), by_name: BTreeSet::default() }
     }
 
     pub(crate) fn get(&self, id: Id) -> Option<&Service> {
@@ -47,8 +47,7 @@ impl Services {
     /// The service of this name.
     pub(crate) fn named(&self, name: &str) -> Option<&Service> {
         let sum = checksum(name.as_bytes());
-        let alike = &self.by_name[self.by_name.partition_point(|(other, _)| *other < sum)..];
-        let alike = alike.iter().take_while(|(other, _)| *other == sum);
+        let alike = self.by_name.range((sum, 0)..=(sum, Id::MAX));
         alike.filter_map(|(_, id)| self.get(*id)).find(|service| service.name() == name)
     }
 

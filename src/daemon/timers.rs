@@ -1,9 +1,9 @@
 //! What is due when: one table for all that waits for the clock.
 //!
 //! Times are those of `CLOCK_BOOTTIME`, which goes on through a suspend.
-use super::vecmap::{VecMap, VecSet};
 use crate::service::machine::Time;
 use crate::service::spec::Id;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What waits for the clock. Each waits for one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,8 +33,8 @@ pub(crate) enum Timer {
 /// The table.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    armed: VecMap<Timer, Time>,
-    due: VecSet<(Time, Timer)>,
+    armed: BTreeMap<Timer, Time>,
+    due: BTreeSet<(Time, Timer)>,
 }
 
 impl Timers {

@@ -10,7 +10,6 @@ const INNER: &[(&str, &[&str])] = &[
         "src/daemon/trees/",
         &[
             "daemon::trees",
-            "daemon::vecmap",
             "service::machine::Generation",
             "service::machine::Time",
             "service::spec::Id",
@@ -22,15 +21,7 @@ const INNER: &[(&str, &[&str])] = &[
     // A monitor advises: it can reach no tree, and so no process.
     (
         "src/daemon/monitors/",
-        &[
-            "daemon::monitors",
-            "daemon::service",
-            "daemon::timers",
-            "daemon::vecmap",
-            "process",
-            "service",
-            "sys",
-        ],
+        &["daemon::monitors", "daemon::service", "daemon::timers", "process", "service", "sys"],
     ),
 ];
 

@@ -7,7 +7,6 @@ mod daemon_adopt;
 mod daemon_ledger_load;
 mod daemon_logs;
 mod daemon_server_startup;
-mod daemon_vecmap;
 mod init_args;
 mod process_command;
 mod process_identity;

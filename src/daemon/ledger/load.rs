@@ -3,14 +3,13 @@ use super::definitions::Loaded;
 use super::journal::{Found, Slot, emptied, signed};
 use crate::daemon::Daemon;
 use crate::daemon::service::Service;
-use crate::daemon::vecmap::VecMap;
 use crate::process::journal_format::{Signature, State};
 use crate::service::machine::{Generation, Goal, Machine, Past};
 use crate::service::policy::restart_cooldown_delay_ms;
 use crate::service::probe::Sign;
 use crate::service::spec::{Definition, Escapees, Id};
 use crate::sys::{Errno, Kernel};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// A service as the records have it.
 #[derive(Debug)]
@@ -30,7 +29,7 @@ pub(in crate::daemon) struct Recorded {
 }
 
 /// By id: line and definition.
-pub type Newest = VecMap<Id, (u64, Definition)>;
+pub type Newest = BTreeMap<Id, (u64, Definition)>;
 
 /// The highest generation that a slot knows of.
 pub(super) fn highest(slot: &Slot) -> u64 {

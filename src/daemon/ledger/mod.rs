@@ -8,7 +8,6 @@ pub mod load;
 use super::service::Service;
 use super::services::Services;
 use super::trees::Kept;
-use super::vecmap::VecSet;
 use crate::mutant::mutant;
 use crate::process::journal_format::{
     Header, SIGNATURE_OFFSET, Signature, State, decode_number, encode_number, slot_offset,
@@ -18,6 +17,7 @@ use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, Mode, Result, describe, write_all_at};
 use definitions::{Definitions, Loaded};
 use journal::Found;
+use std::collections::BTreeSet;
 
 /// The file of the highest generation that was ever given: with it an older copy of the journal is
 /// told from the newest one, and a lost journal takes no number with it.
@@ -44,7 +44,7 @@ pub(crate) struct Ledger<F> {
     /// The highest generation given.
     pub(crate) sequence: Sequence,
     /// Slots that differ from their service.
-    pub(crate) dirty: VecSet<Id>,
+    pub(crate) dirty: BTreeSet<Id>,
     /// Slots of removed services whose removal could not be written yet.
     removed_slots: Vec<(Id, State)>,
     /// The newest write that failed, for `doctor`.
@@ -78,7 +78,7 @@ impl<F: std::fmt::Debug> Ledger<F> {
             generations,
             highest_written,
             sequence: Sequence(highest.max(highest_written)),
-            dirty: VecSet::default(),
+            dirty: BTreeSet::default(),
             removed_slots: Vec::new(),
             disk_error: None,
         };
@@ -187,7 +187,7 @@ impl<F: std::fmt::Debug> Ledger<F> {
         services: &Services,
     ) -> bool {
         if mutant("forget_state") {
-            self.dirty = VecSet::default();
+            self.dirty = BTreeSet::default();
         }
         for id in std::mem::take(&mut self.dirty) {
             if let Some(service) = services.get(id)

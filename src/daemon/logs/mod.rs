@@ -11,7 +11,6 @@ pub(crate) mod room;
 pub mod rotation;
 
 use super::timers::{Timer, Timers};
-use super::vecmap::{VecMap, VecSet};
 use crate::process::Pid;
 use crate::service::environment::{fifo_paths, in_home, is_piped, log_paths};
 use crate::service::machine::Time;
@@ -30,7 +29,7 @@ use rotation::Rotation;
 use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{FileType, Stat};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -68,14 +67,14 @@ struct Job {
 pub(crate) struct Logs {
     watch: Option<OwnedFd>,
     /// By the number of the watch: instances may share a log, and then that.
-    watched: VecSet<(i32, Id, Stream)>,
-    seen: VecMap<(Id, Stream), Seen>,
+    watched: BTreeSet<(i32, Id, Stream)>,
+    seen: BTreeMap<(Id, Stream), Seen>,
     jobs: VecDeque<Job>,
     active: Option<(Job, Rotation)>,
     /// Why a service's logs are not as they should be.
-    troubles: VecMap<Id, String>,
+    troubles: BTreeMap<Id, String>,
     /// Whose logs are, or were, on a disk without room: in which directory.
-    full: VecMap<Id, PathBuf>,
+    full: BTreeMap<Id, PathBuf>,
     /// What happened, and to whom it belongs.
     pub(crate) news: Vec<(Id, String)>,
     pub(crate) room: Room,
@@ -155,7 +154,7 @@ impl Logs {
         let Some(watch) = &self.watch else { return };
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(watch, &mut buffer);
-        let (mut woken, mut is_lost) = (VecSet::default(), false);
+        let (mut woken, mut is_lost) = (BTreeSet::default(), false);
         while let Ok(event) = events.next() {
             is_lost |= event.events().contains(ReadFlags::QUEUE_OVERFLOW);
             woken.insert(event.wd());
@@ -229,7 +228,7 @@ impl Logs {
         if stored >= log.log_max_size.0 && !self.is_rotated(path) {
             self.jobs.push_back(Job { id, path: path.to_owned(), log: log.clone() });
         }
-        let seen = self.seen.entry_or_default((id, stream));
+        let seen = self.seen.entry((id, stream)).or_default();
         let size = stat.st_size.unsigned_abs();
         let (grown, elapsed) = (size.abs_diff(seen.size), now.saturating_sub(seen.at).max(1));
         (seen.size, seen.at) = (size, now);

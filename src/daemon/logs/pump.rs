@@ -6,7 +6,6 @@
 //! each) and nobody else: nothing here ever waits for a writer or a reader. Of a log a receipt says
 //! what the next daemon is to cut off it, so that there each line is once.
 use super::form::{Form, Label, next_line, put_line};
-use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::sys::archives;
 use crate::sys::fifo::{self, Glass};
 use crate::sys::receipt::{Note, Receipt, identity};
@@ -18,7 +17,7 @@ use mio::{Interest, Registry};
 use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::time::{ClockId, clock_gettime};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 
 /// What is looked at at once.
@@ -70,11 +69,11 @@ struct Sink {
 #[derive(Debug, Default)]
 pub(crate) struct Pump {
     pub(super) registry: Option<Registry>,
-    sinks: VecMap<u32, Sink>,
+    sinks: BTreeMap<u32, Sink>,
     glass: Option<Glass>,
     buffer: Vec<u8>,
     /// Sinks for which there may be something that they take.
-    busy: VecSet<u32>,
+    busy: BTreeSet<u32>,
     receipt: Option<Receipt>,
     /// A batch that an earlier daemon has written and not taken out.
     left: Option<Note>,

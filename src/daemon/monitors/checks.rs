@@ -8,7 +8,6 @@ use super::attempt::{Answer, Attempt};
 use super::channel::Channel;
 use crate::daemon::service::Service;
 use crate::daemon::timers::Timer;
-use crate::daemon::vecmap::VecMap;
 use crate::process::Exit;
 use crate::service::machine::{Generation, Phase, Time};
 use crate::service::options::Checks;
@@ -16,6 +15,7 @@ use crate::service::probe::{Probe, Sign};
 use crate::service::signal::Signal;
 use crate::service::spec::Id;
 use crate::sys::token::Token;
+use std::collections::BTreeMap;
 
 /// From one question to the next, while a service is not ready: at first, and at most.
 const AGAIN_MS: (u64, u64) = (50, 1_000);
@@ -72,9 +72,9 @@ impl Question {
 /// All open questions.
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
-    open: VecMap<(Id, Question), Box<Check>>,
+    open: BTreeMap<(Id, Question), Box<Check>>,
     /// Of those that live.
-    channels: VecMap<Id, Channel>,
+    channels: BTreeMap<Id, Channel>,
 }
 
 impl Checker {

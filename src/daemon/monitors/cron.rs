@@ -3,11 +3,11 @@
 use super::advice::{Advice, Cx};
 use crate::daemon::service::Service;
 use crate::daemon::timers::Timer;
-use crate::daemon::vecmap::VecMap;
 use crate::service::cron::Cron;
 use crate::service::machine::{Generation, Phase};
 use crate::service::spec::{Id, Restart};
 use crate::sys::zone;
+use std::collections::BTreeMap;
 
 /// A clock that is put back by less does not repeat what was due.
 const PUT_BACK_MS_MAX: u64 = 3 * 3_600_000;
@@ -27,7 +27,7 @@ struct Armed {
 /// Every service that has a schedule.
 #[derive(Debug, Default)]
 pub(crate) struct Crons {
-    armed: VecMap<Id, Box<Armed>>,
+    armed: BTreeMap<Id, Box<Armed>>,
 }
 
 impl Armed {

@@ -2,10 +2,10 @@
 use super::advice::{Advice, Cx};
 use crate::daemon::service::Service;
 use crate::daemon::timers::Timer;
-use crate::daemon::vecmap::VecMap;
 use crate::service::machine::{Generation, Phase, Time};
 use crate::service::spec::Id;
 use crate::service::units::{Bytes, human_bytes};
+use std::collections::BTreeMap;
 
 /// From one look to the next: at least, and at most where it does not grow.
 const EVERY_MS: (u64, u64) = (1_000, 60_000);
@@ -26,7 +26,7 @@ struct Sample {
 /// Every service that runs and has a bound.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    samples: VecMap<Id, Sample>,
+    samples: BTreeMap<Id, Sample>,
 }
 
 impl Memory {

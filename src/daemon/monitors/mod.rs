@@ -16,12 +16,12 @@ pub(crate) use channel::Channel;
 pub(crate) use checks::Told;
 
 use super::service::Service;
-use super::vecmap::VecMap;
 use crate::service::spec::Id;
 use advice::Advised;
 use checks::Checker;
 use cron::Crons;
 use memory::Memory;
+use std::collections::BTreeMap;
 use watch::Watches;
 
 /// All monitors, and what they have said.
@@ -33,7 +33,7 @@ pub(crate) struct Monitors {
     pub(crate) watches: Watches,
     pub(crate) checks: Checker,
     /// What services said of themselves last, and which incarnation it was.
-    pub(crate) said: VecMap<Id, (u64, Box<str>)>,
+    pub(crate) said: BTreeMap<Id, (u64, Box<str>)>,
 }
 
 impl Monitors {

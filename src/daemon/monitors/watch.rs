@@ -6,7 +6,6 @@
 use super::advice::{Advice, Cx};
 use crate::daemon::service::Service;
 use crate::daemon::timers::Timer;
-use crate::daemon::vecmap::VecMap;
 use crate::service::environment::tidy;
 use crate::service::glob;
 use crate::service::machine::{Phase, Time};
@@ -17,6 +16,7 @@ use crate::sys::{Errno, describe};
 use mio::Registry;
 use mio::unix::SourceFd;
 use rustix::fd::AsRawFd;
+use std::collections::BTreeMap;
 
 /// The changes have ceased when there is none for so long; or they have lasted for so long.
 const QUIET_MS: u64 = 200;
@@ -42,7 +42,7 @@ struct Armed {
 /// Every service whose files are watched.
 #[derive(Debug, Default)]
 pub(crate) struct Watches {
-    armed: VecMap<Id, Box<Armed>>,
+    armed: BTreeMap<Id, Box<Armed>>,
 }
 
 impl Armed {

@@ -8,7 +8,6 @@ use super::wait::{Pending, failed};
 use crate::daemon::Daemon;
 use crate::daemon::launch::Launches;
 use crate::daemon::service::Service;
-use crate::daemon::vecmap::VecSet;
 use crate::service::machine::Input;
 use crate::service::order::circle;
 use crate::service::spec::{Id, Spec};
@@ -60,15 +59,13 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn held_under(&self, id: Id) -> Vec<Id> {
-        let held = &self.launches.held;
-        let from = held.partition_point(|(under, _)| *under < id);
-        let under = held[from..].iter().take_while(|(under, _)| *under == id);
+        let under = self.launches.held.range((id, 0)..=(id, Id::MAX));
         under.map(|(_, dependant)| *dependant).collect()
     }
 
     /// Whoever waits for this service, or for one that waits for it, may wait in vain now.
     pub(in crate::daemon) fn tell_held(&mut self, id: Id) {
-        let (mut queue, mut seen) = (vec![id], VecSet::default());
+        let (mut queue, mut seen) = (vec![id], BTreeSet::default());
         while let Some(id) = queue.pop() {
             if seen.insert(id) {
                 self.waiters.changed.insert(id);
@@ -134,7 +131,7 @@ impl<K: Kernel> Daemon<K> {
             false => self.dependants(ids.iter().copied().filter(runs)),
         };
         for id in ids {
-            let mut waits_for = VecSet::default();
+            let mut waits_for = BTreeSet::default();
             for dependant in blockers.get(id).into_iter().flatten() {
                 waits_for.insert(*dependant);
             }

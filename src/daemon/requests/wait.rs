@@ -2,7 +2,6 @@
 use super::query::unsure_of;
 use crate::daemon::service::Service;
 use crate::daemon::timers::Timer;
-use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::daemon::{ClientId, Daemon, Leave};
 use crate::mutant::mutant;
 use crate::process::Pid;
@@ -10,7 +9,7 @@ use crate::service::machine::{Generation, Goal, Phase, Time};
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, describe};
 use crate::wire::{Outcome, Reply, Status, Until, code};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What ends sooner after its exec was never up, to whoever started it.
 const SETTLE_MS: Time = 50;
@@ -52,11 +51,11 @@ pub(super) enum OnDone {
 /// The requests that wait.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
-    pending: VecMap<u64, Pending>,
+    pending: BTreeMap<u64, Pending>,
     /// The number that was given last.
     last: u64,
     /// Services that changed in this turn.
-    pub(crate) changed: VecSet<Id>,
+    pub(crate) changed: BTreeSet<Id>,
     /// Who is being rolled, and its generation before.
     pub(super) rolls: BTreeMap<Id, u64>,
     /// The pid of the command that sent the request at hand; 0: not known.
@@ -67,7 +66,7 @@ pub(crate) struct Waiters {
 #[derive(Debug)]
 pub(super) struct Pending {
     client: ClientId,
-    pub(super) conditions: VecMap<Id, Condition>,
+    pub(super) conditions: BTreeMap<Id, Condition>,
     /// Those whose turn is still to come.
     pub(super) roll: VecDeque<Id>,
     outcomes: Vec<(Id, Outcome)>,
@@ -100,7 +99,7 @@ impl Pending {
     pub(super) fn new(client: ClientId) -> Self {
         Self {
             client,
-            conditions: VecMap::default(),
+            conditions: BTreeMap::default(),
             roll: VecDeque::new(),
             outcomes: Vec::new(),
             deadline: None,
@@ -404,7 +403,7 @@ impl<K: Kernel> Daemon<K> {
 
     /// A stop that waits for dependants, one of which can't be ended.
     fn blocked_stop(&self, id: Id) -> Option<Outcome> {
-        let (mut queue, mut seen, mut who) = (vec![id], VecSet::default(), None);
+        let (mut queue, mut seen, mut who) = (vec![id], BTreeSet::default(), None);
         while let Some(stopped) = queue.pop().filter(|_| who.is_none()) {
             let fresh = |id: &&Id| seen.insert(**id);
             let blockers = self.launches.stops.get(&stopped).into_iter().flat_map(|of| of.iter());

@@ -7,7 +7,6 @@ use super::relocate::Removal;
 use super::role::{ROLE, Role};
 use crate::daemon::log::log;
 use crate::daemon::monitors::Question;
-use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::daemon::{ClientId, Daemon, Leave};
 use crate::sys::home::Home;
 use crate::sys::linux::{self, Linux};
@@ -19,6 +18,7 @@ use crate::wire::frame::{self, REQUEST_BYTES_MAX};
 use mio::net::UnixListener;
 use mio::{Events, Interest, Poll};
 use rustix::fd::OwnedFd;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
@@ -57,12 +57,12 @@ pub struct Server {
     notify: Vec<NotifySocket>,
     /// There may be more of that.
     told_more: bool,
-    connections: VecMap<ClientId, Connection>,
+    connections: BTreeMap<ClientId, Connection>,
     connections_max: usize,
     next_client: u32,
     accept_again: bool,
     /// Who may have sent another request behind the one that was answered.
-    unread: VecSet<ClientId>,
+    unread: BTreeSet<ClientId>,
     uid: u32,
 }
 
@@ -86,10 +86,10 @@ impl Server {
             listener,
             signalfd,
             _clock: clock,
-            connections: VecMap::default(),
+            connections: BTreeMap::default(),
             next_client: 1,
             accept_again: false,
-            unread: VecSet::default(),
+            unread: BTreeSet::default(),
             uid: rustix::process::geteuid().as_raw(),
         };
         server.bind_notify(home);

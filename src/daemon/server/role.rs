@@ -5,12 +5,12 @@
 use super::notify::{Watchdog, notify};
 use crate::daemon::log::log;
 use crate::daemon::service::Service;
-use crate::daemon::vecmap::VecMap;
 use crate::daemon::{ClientId, Daemon, Leave};
 use crate::service::machine::Time;
 use crate::sys::linux::Linux;
 use crate::sys::{Kernel, own_pid};
 use crate::wire::{Failure, Reply, Request, code};
+use std::collections::BTreeMap;
 
 /// The client that a role is; no connection gets this number.
 pub const ROLE: ClientId = 0;
@@ -102,7 +102,7 @@ impl<K: Kernel> Daemon<K> {
     /// SIGKILL for everything that is left.
     pub fn kill_all(&mut self) {
         self.launches.stops_due.extend(self.launches.stops.keys());
-        self.launches.stops = VecMap::default();
+        self.launches.stops = BTreeMap::default();
         for id in self.trees.iter().map(|(id, _)| id).collect::<Vec<_>>() {
             self.kill_tree(id);
         }

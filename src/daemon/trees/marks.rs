@@ -2,13 +2,13 @@
 //!
 //! The one place where marks are read, whoever asks: for an orphan, for a sweep, or for what no
 //! record names.
-use crate::daemon::vecmap::VecSet;
 use crate::mutant::mutant;
 use crate::process::journal_format::DEPARTED_MAX;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::stat::environ_value;
 use crate::process::{Identity, Pid};
 use crate::sys::{Errno, Kernel, identity};
+use std::collections::BTreeSet;
 
 /// Soft and hard RLIMIT_LOCKS.
 pub(super) type Limit = (u64, u64);
@@ -28,7 +28,7 @@ pub(crate) struct Marks {
     /// own became us by an exec.
     pub(crate) has_strangers: bool,
     /// Processes that bear a mark of this home and can't have it from us.
-    pub(crate) forged: VecSet<Pid>,
+    pub(crate) forged: BTreeSet<Pid>,
     pub(crate) departed: Departed,
 }
 

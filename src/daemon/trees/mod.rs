@@ -22,7 +22,6 @@ pub(crate) use marks::{Departed, Marks};
 pub(crate) use tree::{Cx, Fact, Kept, Kill, LOOK_AGAIN_MS, Tree, Trees};
 pub(crate) use unrecorded::{Loss, Lost};
 
-use super::vecmap::VecSet;
 use crate::mutant::mutant;
 use crate::process::journal_format::DEPARTED_MAX;
 use crate::process::{Exit, Identity, Namespace, Pid};
@@ -30,6 +29,7 @@ use crate::service::machine::{Generation, Time};
 use crate::service::spec::{Id, StopReach};
 use crate::sys::{Errno, Kernel, Reach, Wake, identity};
 use signal::Aim;
+use std::collections::BTreeSet;
 use tree::{Owner, Stop};
 
 impl<K: Kernel> Trees<K> {
@@ -42,7 +42,7 @@ impl<K: Kernel> Trees<K> {
         facts: &mut Vec<Fact>,
     ) {
         self.counted = false;
-        let mut leaders: VecSet<Id> = VecSet::default();
+        let mut leaders: BTreeSet<Id> = BTreeSet::default();
         let mut changed = child_signal;
         for wake in wakes {
             match *wake {
@@ -83,7 +83,7 @@ impl<K: Kernel> Trees<K> {
         // All of them before our children are counted: none is an orphan.
         let ours = self.live.iter().filter(|(_, tree)| tree.child);
         self.leaders = ours.map(|(id, tree)| (tree.leader.pid, *id)).collect();
-        let mut all = VecSet::default();
+        let mut all = BTreeSet::default();
         for id in self.live.keys().copied().collect::<Vec<_>>() {
             self.watch(cx, id);
             all.insert(id);
@@ -95,7 +95,7 @@ impl<K: Kernel> Trees<K> {
     fn look_at_leaders(
         &mut self,
         cx: &mut Cx<'_, K>,
-        ids: VecSet<Id>,
+        ids: BTreeSet<Id>,
         changed: bool,
         facts: &mut Vec<Fact>,
     ) {
@@ -162,7 +162,7 @@ impl<K: Kernel> Trees<K> {
         let now = cx.now;
         let Some(tree) = self.get_mut(id) else { return };
         let stop =
-            Stop { at: now, signal, reach, group: None, walk_at: None, seen: VecSet::default() };
+            Stop { at: now, signal, reach, group: None, walk_at: None, seen: BTreeSet::default() };
         tree.stop.get_or_insert(stop);
         if tree.exit.is_none() {
             self.signal_living(cx, id, signal, Aim::Stop);

@@ -7,7 +7,6 @@
 //! own it, or to nobody that can be named.
 use super::marks::{Limit, Memory, readable};
 use super::tree::{Cx, Kept, Owner, Trees};
-use crate::daemon::vecmap::VecMap;
 use crate::mutant::mutant;
 use crate::process::journal_format::{SIGNATURE_BYTES, SIGNATURE_OFFSET, Signature, slot_offset};
 use crate::process::mark::LimitMark;
@@ -17,6 +16,7 @@ use crate::process::{Namespace, Pid};
 use crate::service::machine::{Generation, Time};
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel};
+use std::collections::BTreeMap;
 
 /// What is known of an orphan.
 pub(super) struct Attribution {
@@ -180,8 +180,8 @@ impl<K: Kernel> Trees<K> {
 
     /// The generation that is in each time namespace. An inode whose namespace has ended is given
     /// again, so that the newest of its owners is the one.
-    pub(super) fn namespace_owners(&mut self, cx: &mut Cx<'_, K>) -> VecMap<u64, Occupant> {
-        let mut owners = VecMap::default();
+    pub(super) fn namespace_owners(&mut self, cx: &mut Cx<'_, K>) -> BTreeMap<u64, Occupant> {
+        let mut owners = BTreeMap::default();
         if self.marks.own_namespace == 0 {
             return owners;
         }

@@ -17,11 +17,11 @@
 //! during them than there are free pids, and one is if nothing was.
 use super::sweep::{Search, Sighting, Sweep};
 use super::tree::{Cx, Fact, LOOK_AGAIN_MS, Trees};
-use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::mutant::mutant;
 use crate::process::{Identity, Pid};
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, identity};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Sweeps of one turn. On a machine that forks all the time each may meet one that vanishes.
 const SWEEPS_MAX: u32 = 8;
@@ -118,9 +118,9 @@ impl<K: Kernel> Trees<K> {
 
     /// All that bears a mark of ours and lives, of sweeps until one is clean; whether one was; and
     /// what bears a mark that it can't have from us.
-    pub(super) fn search(&mut self, cx: &mut Cx<'_, K>) -> (Vec<Sighting>, bool, VecSet<Pid>) {
-        let mut found: VecMap<Pid, Sighting> = VecMap::default();
-        let (mut proof, mut whole, mut forged) = (Proof::default(), false, VecSet::default());
+    pub(super) fn search(&mut self, cx: &mut Cx<'_, K>) -> (Vec<Sighting>, bool, BTreeSet<Pid>) {
+        let mut found: BTreeMap<Pid, Sighting> = BTreeMap::default();
+        let (mut proof, mut whole, mut forged) = (Proof::default(), false, BTreeSet::default());
         for _ in 0..SWEEPS_MAX {
             let proved = self.prove(cx, &mut proof, Search::ALL, |_, _, sweep| {
                 for seen in &sweep.found {

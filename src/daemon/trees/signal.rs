@@ -9,12 +9,12 @@
 //! leaders end within milliseconds, and what they leave comes to us then: so the walk waits for
 //! [`WALK_MS`] where nothing can be lost by that, and is made only for those that still live.
 use super::tree::{Cx, Owner, Trees};
-use crate::daemon::vecmap::VecSet;
 use crate::mutant::mutant;
 use crate::process::Pid;
 use crate::process::stat::{Stat, TICK_MS};
 use crate::service::spec::{Id, StopReach};
 use crate::sys::{Kernel, Reach};
+use std::collections::BTreeSet;
 
 /// So long has a leader to end before its descendants are looked for.
 pub(super) const WALK_MS: u64 = 10;
@@ -90,7 +90,7 @@ impl<K: Kernel> Trees<K> {
 
     /// What lives of a tree that has a live leader, as far as it is seen.
     fn living(&self, cx: &mut Cx<'_, K>, id: Id) -> Vec<Seen<K>> {
-        let (mut all, mut known) = (Vec::new(), VecSet::default());
+        let (mut all, mut known) = (Vec::new(), BTreeSet::default());
         for root in self.pid(id).into_iter().chain(self.known(id, |_| true)) {
             all.append(&mut self.branch(cx, id, root, &mut known));
         }
@@ -149,7 +149,7 @@ impl<K: Kernel> Trees<K> {
         if stop.reach == StopReach::Leader && tree.exit.is_none() && !killing {
             return;
         }
-        let mut known = VecSet::default();
+        let mut known = BTreeSet::default();
         for root in self.known(id, |asked| !asked || killing) {
             let mut branch = self.branch(cx, id, root, &mut known);
             if killing {
@@ -210,7 +210,7 @@ impl<K: Kernel> Trees<K> {
                 cx.kernel.signal(pidfd, libc::SIGKILL, Reach::Process).ok();
             }
         }
-        let mut known = VecSet::default();
+        let mut known = BTreeSet::default();
         for root in tree.pid().into_iter().chain(roots) {
             for process in self.branch(cx, id, root, &mut known) {
                 self.send(cx, id, &process, libc::SIGKILL);
@@ -259,7 +259,7 @@ impl<K: Kernel> Trees<K> {
         cx: &mut Cx<'_, K>,
         id: Id,
         root: Pid,
-        known: &mut VecSet<Pid>,
+        known: &mut BTreeSet<Pid>,
     ) -> Vec<Seen<K>> {
         known.insert(self.marks.own.pid);
         if !known.insert(root) {

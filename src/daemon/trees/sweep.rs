@@ -3,11 +3,11 @@
 use super::marks::{Limit, Marks, Memory, readable};
 use super::owner::Occupant;
 use super::tree::{Cx, Trees};
-use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, LimitMark};
 use crate::process::{INITIAL_PID_NAMESPACE, Namespace, Pid};
 use crate::sys::{Errno, Kernel, describe};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The parent of all kernel threads, where they are seen: outside of PID namespaces.
 const KTHREADD: Pid = 2;
@@ -27,9 +27,9 @@ pub(crate) struct Sweep {
     /// Processes that were listed.
     pub(super) listed: usize,
     /// The generation that is in each time namespace.
-    owners: VecMap<u64, Occupant>,
+    owners: BTreeMap<u64, Occupant>,
     /// The time namespaces of another home's services.
-    others: VecSet<u64>,
+    others: BTreeSet<u64>,
 }
 
 /// A process that may be one of ours.
@@ -197,8 +197,8 @@ impl<K: Kernel> Trees<K> {
     }
 
     /// Generation and time namespace of each leader that lives, by the pidfds that we hold anyway.
-    pub(super) fn leaders_alive(&self, cx: &mut Cx<'_, K>) -> VecMap<Pid, (u64, u64)> {
-        let mut alive = VecMap::default();
+    pub(super) fn leaders_alive(&self, cx: &mut Cx<'_, K>) -> BTreeMap<Pid, (u64, u64)> {
+        let mut alive = BTreeMap::default();
         for (_, tree) in self.iter() {
             let lives = |pidfd| cx.kernel.is_dead(pidfd) == Ok(false);
             if tree.pidfd.as_ref().is_some_and(lives) {

@@ -1,13 +1,12 @@
 //! What is held of each incarnation that may live, and of the orphans that came to us.
 use super::marks::Marks;
-use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::process::stat::TICK_MS;
 use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::machine::{Generation, Time};
 use crate::service::spec::{Id, StopReach};
 use crate::sys::{Errno, Kernel, Stage, limits};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// When something could not be looked at (EMFILE, no /proc for a moment), look again then.
 pub(crate) const LOOK_AGAIN_MS: u64 = 200;
@@ -20,12 +19,12 @@ const ORPHANS_WATCHED_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Trees<K: Kernel> {
     /// By the id of their services.
-    pub(super) live: VecMap<Id, Box<Tree<K>>>,
+    pub(super) live: BTreeMap<Id, Box<Tree<K>>>,
     pub(crate) marks: Marks,
     /// Leaders that are our unreaped children, and no others: with `orphans` all our children.
     pub(super) leaders: HashMap<Pid, Id>,
     /// Our other children that live, as far as we have looked.
-    pub(super) orphans: VecMap<Pid, Orphan<K>>,
+    pub(super) orphans: BTreeMap<Pid, Orphan<K>>,
     /// Orphans that may have died.
     pub(super) dead_orphans: Vec<Pid>,
     /// Orphans beyond so many are held by number.
@@ -35,13 +34,13 @@ pub(crate) struct Trees<K: Kernel> {
     /// How processes beside a leader ended.
     pub(super) probed: Vec<(Pid, Exit)>,
     /// Services whose leader is dead and whose tree isn't confirmed empty.
-    pub(super) gates: VecSet<Id>,
+    pub(super) gates: BTreeSet<Id>,
     /// Leaders that are dead but whose status is not ours yet: traced.
-    pub(super) traced: VecSet<Id>,
+    pub(super) traced: BTreeSet<Id>,
     /// Trees that the loop had no room to watch: they are looked at by the clock.
-    pub(super) unwatched: VecSet<Id>,
+    pub(super) unwatched: BTreeSet<Id>,
     /// When the descendants of whose leader are looked for that is being stopped.
-    pub(super) unwalked: VecSet<(Time, Id)>,
+    pub(super) unwalked: BTreeSet<(Time, Id)>,
     pub(super) unrecorded: Vec<Unrecorded<K>>,
     /// Incarnations that have ended, and of which something was let go.
     pub(crate) kept: Vec<Kept>,
@@ -123,7 +122,7 @@ pub(crate) struct Tree<K: Kernel> {
     /// Why it was not exec'd.
     pub(crate) failure: Option<(Stage, Errno)>,
     /// Members beyond the leader and our own orphans: found by marks, in the drain only.
-    pub(crate) members: VecMap<Pid, Member<K>>,
+    pub(crate) members: BTreeMap<Pid, Member<K>>,
 }
 
 /// A stop of an incarnation: who of it has had the stop signal.
@@ -140,7 +139,7 @@ pub(crate) struct Stop {
     /// they come to us, and what is below them is looked at then.
     pub(crate) walk_at: Option<Time>,
     /// Who was seen then, or had it since: pid and start time.
-    pub(crate) seen: VecSet<(Pid, u64)>,
+    pub(crate) seen: BTreeSet<(Pid, u64)>,
 }
 
 /// A process of a tree that is not its leader.
@@ -206,7 +205,7 @@ pub(crate) struct Unrecorded<K: Kernel> {
     pub(super) tree: Tree<K>,
     pub(super) held: Vec<(Pid, Option<K::Pidfd>)>,
     /// The time namespaces that it was seen in.
-    pub(super) namespaces: VecSet<u64>,
+    pub(super) namespaces: BTreeSet<u64>,
 }
 
 impl<K: Kernel> Tree<K> {
@@ -233,7 +232,7 @@ impl<K: Kernel> Tree<K> {
             kills: 0,
             stop: None,
             failure: None,
-            members: VecMap::default(),
+            members: BTreeMap::default(),
         }
     }
 
@@ -277,18 +276,18 @@ impl Stop {
 impl<K: Kernel> Trees<K> {
     pub(crate) fn new(marks: Marks) -> Self {
         Self {
-            live: VecMap::default(),
+            live: BTreeMap::default(),
             marks,
             leaders: HashMap::new(),
-            orphans: VecMap::default(),
+            orphans: BTreeMap::default(),
             dead_orphans: Vec::new(),
             orphans_watched_max: limits::within_open_files(ORPHANS_WATCHED_MAX, 4),
             counted: false,
             probed: Vec::new(),
-            gates: VecSet::default(),
-            traced: VecSet::default(),
-            unwatched: VecSet::default(),
-            unwalked: VecSet::default(),
+            gates: BTreeSet::default(),
+            traced: BTreeSet::default(),
+            unwatched: BTreeSet::default(),
+            unwalked: BTreeSet::default(),
             unrecorded: Vec::new(),
             kept: Vec::new(),
             look_again_at: None,

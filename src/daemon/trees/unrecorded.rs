@@ -6,7 +6,6 @@ use super::marks::{Marks, env_marks, readable};
 use super::owner::Occupant;
 use super::sweep::{Search, Sighting};
 use super::tree::{Cx, Tree, Trees, Unrecorded};
-use crate::daemon::vecmap::{VecMap, VecSet};
 use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::stat::TICK_MS;
@@ -14,6 +13,7 @@ use crate::process::stat::environ_value;
 use crate::process::{Identity, Namespace, Pid};
 use crate::service::machine::Generation;
 use crate::sys::{Errno, Kernel};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What was found of an incarnation that no record names.
 #[derive(Debug, Default)]
@@ -21,8 +21,8 @@ pub(crate) struct Lost {
     pub(crate) generation: Generation,
     pub(crate) name: Option<String>,
     pub(crate) mark: Option<EnvMark>,
-    pids: VecSet<Pid>,
-    namespaces: VecSet<u64>,
+    pids: BTreeSet<Pid>,
+    namespaces: BTreeSet<u64>,
 }
 
 /// All that bears a mark of ours and lives.
@@ -30,7 +30,7 @@ pub(crate) struct Lost {
 pub(crate) struct Found {
     pub(crate) lost: Vec<Lost>,
     /// Generations on record of which a process was seen.
-    pub(crate) living: VecSet<u64>,
+    pub(crate) living: BTreeSet<u64>,
     /// /proc was read whole. Else some may have been missed.
     pub(crate) whole: bool,
 }
@@ -70,8 +70,8 @@ impl Loss {
 /// The generations on record, by what a process shows of its own.
 #[derive(Debug, Default)]
 struct Recorded {
-    owners: VecMap<u64, Occupant>,
-    by_part: VecMap<u64, Vec<u64>>,
+    owners: BTreeMap<u64, Occupant>,
+    by_part: BTreeMap<u64, Vec<u64>>,
 }
 
 impl Recorded {
@@ -108,8 +108,8 @@ impl<K: Kernel> Trees<K> {
         if !whole {
             cx.log.push("cannot read /proc whole: marked processes may be missed".to_owned());
         }
-        let mut living = VecSet::default();
-        let mut lost: VecMap<u64, Lost> = VecMap::default();
+        let mut living = BTreeSet::default();
+        let mut lost: BTreeMap<u64, Lost> = BTreeMap::default();
         let recorded = self.recorded(cx);
         let home_key = self.marks.home_key;
         for seen in found.into_iter().filter(|seen| !seen.is_others) {
@@ -139,7 +139,7 @@ impl<K: Kernel> Trees<K> {
                 // that is not ours: only a journal that is lost could have named it.
                 continue;
             }
-            let of = lost.entry_or_default(generation);
+            let of = lost.entry(generation).or_default();
             of.generation = Generation(generation);
             of.mark = of.mark.or(mark);
             of.name = of.name.take().or(name);
@@ -149,14 +149,14 @@ impl<K: Kernel> Trees<K> {
             }
         }
         self.warn_of_forged(cx);
-        Ok(Found { lost: lost.into_iter().map(|(_, lost)| lost).collect(), living, whole })
+        Ok(Found { lost: lost.into_values().collect(), living, whole })
     }
 
     fn recorded(&mut self, cx: &mut Cx<'_, K>) -> Recorded {
         let mut recorded = Recorded { owners: self.namespace_owners(cx), ..Recorded::default() };
         let kept = self.kept.iter().map(|kept| kept.generation);
         for generation in self.iter().map(|(_, tree)| tree.generation.0).chain(kept) {
-            recorded.by_part.entry_or_default(LimitMark::part_of(generation)).push(generation);
+            recorded.by_part.entry(LimitMark::part_of(generation)).or_default().push(generation);
         }
         recorded
     }
