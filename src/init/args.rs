@@ -1,16 +1,15 @@
-//! The flags of `opm init`: tini's and dumb-init's letters in one grammar, parsed by hand.
+//! The flags of `opm init`: tini's and dumb-init's letters in one grammar.
 //!
-//! By hand because a PID 1 must not pay for a parser that renders help in colour. Options end at
-//! the first word that isn't one, as in both of the others, so that the program's own flags are
+//! Not by clap, because a PID 1 must not pay for a parser that renders help in colour. Options end
+//! at the first word that isn't one, as in both of the others, so that the program's own flags are
 //! never ours.
-
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
-use std::time::Duration;
-
 use crate::service::signal::Signal;
 use crate::service::units::Span;
 use crate::sys::Reach;
+use lexopt::{Arg, Error, Parser};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::time::Duration;
 
 /// What the program leaves behind gets this long by default: with it a stop ends before the 10 s
 /// after which Docker kills.
@@ -64,64 +63,41 @@ impl Options {
         self.grace.is_some_and(|span| !span.is_zero())
     }
 
-    fn set(&mut self, flag: &Flag, value: &str) -> Outcome<()> {
-        let wrong = |what| {
-            let flag =
-                flag.letter.map_or(format!("--{}", flag.long), |letter| format!("-{letter}"));
-            wrong(format!("{flag}: {value}: {what}"))
-        };
-        match flag.long {
-            "help" => return Err(Answer::Help),
-            "version" => return Err(Answer::Version),
-            "single-child" => self.reach = Reach::Process,
-            "subreaper" => self.subreaper = true,
-            "warn-reap" => self.warn_reap = true,
-            "verbose" => self.verbosity = self.verbosity.saturating_add(1),
-            "pdeathsig" => match signal(value) {
-                None => return wrong("not a signal"),
-                known => self.parent_death_signal = known,
-            },
-            "remap-exit" => match value.parse::<u8>() {
-                Err(_) => return wrong("not an exit code (0 to 255)"),
-                Ok(code) => self.remapped.extend([code]),
-            },
-            "rewrite" => match rewrite(value) {
-                None => return wrong("not SIGNAL:SIGNAL (or SIGNAL:0 to drop it)"),
-                Some(pair) => self.rewrites.extend([pair]),
-            },
-            "grace" => match Span::parse(value).ok().filter(|span| span.ms <= GRACE_MS_MAX) {
-                None => return wrong("not a duration (0, 250ms, 8s, 2m)"),
-                Some(span) => self.grace = Some(Duration::from_millis(span.ms)),
-            },
-            // --group is how it is anyway.
-            _ => {}
+    fn set(&mut self, flag: &str, words: &mut Parser) -> Outcome<()> {
+        match flag {
+            "-h" | "--help" => return Err(Answer::Help),
+            "-V" | "--version" => return Err(Answer::Version),
+            "-c" | "--single-child" => self.reach = Reach::Process,
+            // It is how it is anyway.
+            "-g" | "--group" => {}
+            "-s" | "--subreaper" => self.subreaper = true,
+            "-w" | "--warn-reap" => self.warn_reap = true,
+            "-v" | "--verbose" => self.verbosity = self.verbosity.saturating_add(1),
+            "-p" | "--pdeathsig" => {
+                self.parent_death_signal = Some(value(flag, words, "not a signal", signal)?);
+            }
+            "-e" | "--remap-exit" => {
+                let code = |text: &str| text.parse().ok();
+                let what = "not an exit code (0 to 255)";
+                self.remapped.insert(value(flag, words, what, code)?);
+            }
+            "-r" | "--rewrite" => {
+                let what = "not SIGNAL:SIGNAL (or SIGNAL:0 to drop it)";
+                self.rewrites.extend([value(flag, words, what, rewrite)?]);
+            }
+            "--grace" => {
+                let span = |text: &str| Span::parse(text).ok().filter(|it| it.ms <= GRACE_MS_MAX);
+                let span = value(flag, words, "not a duration (0, 250ms, 8s, 2m)", span)?;
+                self.grace = Some(Duration::from_millis(span.ms));
+            }
+            _ => return wrong(format!("{flag}: no such option (see 'opm init -h')")),
         }
         Ok(())
     }
 }
 
-struct Flag {
-    letter: Option<char>,
-    long: &'static str,
-    takes_value: bool,
-}
-
-const FLAGS: [Flag; 11] = [
-    Flag { letter: Some('c'), long: "single-child", takes_value: false },
-    Flag { letter: Some('e'), long: "remap-exit", takes_value: true },
-    Flag { letter: Some('g'), long: "group", takes_value: false },
-    Flag { letter: None, long: "grace", takes_value: true },
-    Flag { letter: Some('h'), long: "help", takes_value: false },
-    Flag { letter: Some('p'), long: "pdeathsig", takes_value: true },
-    Flag { letter: Some('r'), long: "rewrite", takes_value: true },
-    Flag { letter: Some('s'), long: "subreaper", takes_value: false },
-    Flag { letter: Some('v'), long: "verbose", takes_value: false },
-    Flag { letter: Some('V'), long: "version", takes_value: false },
-    Flag { letter: Some('w'), long: "warn-reap", takes_value: false },
-];
-
 /// Reads the words after `init`: the options, then the program and its arguments.
-pub fn parse(mut words: &[OsString]) -> Outcome<(Options, &[OsString])> {
+pub fn parse(words: &[OsString]) -> Outcome<(Options, &[OsString])> {
     let mut options = Options {
         reach: Reach::Group,
         subreaper: false,
@@ -132,55 +108,35 @@ pub fn parse(mut words: &[OsString]) -> Outcome<(Options, &[OsString])> {
         rewrites: BTreeMap::new(),
         remapped: BTreeSet::new(),
     };
-    while let [word, rest @ ..] = words
-        && let Some(option) = word.to_str().and_then(|text| text.strip_prefix('-'))
-        && !option.is_empty()
-    {
-        words = rest;
-        match option.strip_prefix('-') {
-            Some("") => break,
-            Some(long) => take_long(&mut options, long, &mut words)?,
-            None => take_letters(&mut options, option, &mut words)?,
-        }
-    }
-    if words.is_empty() { Err(Answer::Nothing) } else { Ok((options, words)) }
-}
-
-fn take_long(options: &mut Options, text: &str, words: &mut &[OsString]) -> Outcome<()> {
-    let (name, given) = text.split_once('=').map_or((text, None), |(n, value)| (n, Some(value)));
-    let Some(flag) = FLAGS.iter().find(|flag| flag.long == name) else {
-        return wrong(format!("--{name}: no such option (see 'opm init -h')"));
-    };
-    match (flag.takes_value, given) {
-        (false, Some(_)) => wrong(format!("--{name}: takes no value")),
-        (false, None) => options.set(flag, ""),
-        (true, Some(value)) => options.set(flag, value),
-        (true, None) => options.set(flag, next_value(words, &format!("--{name}"))?),
-    }
-}
-
-fn take_letters(options: &mut Options, letters: &str, words: &mut &[OsString]) -> Outcome<()> {
-    for (at, letter) in letters.char_indices() {
-        let Some(flag) = FLAGS.iter().find(|flag| flag.letter == Some(letter)) else {
-            return wrong(format!("-{letter}: no such option (see 'opm init -h')"));
+    let mut parser = Parser::from_args(words);
+    loop {
+        let flag = match parser.next() {
+            Ok(Some(Arg::Short(letter))) => format!("-{letter}"),
+            Ok(Some(Arg::Long(name))) => format!("--{name}"),
+            Ok(Some(Arg::Value(_))) => {
+                let rest = parser.raw_args().map_or(0, |rest| rest.as_slice().len());
+                return Ok((options, &words[words.len() - rest - 1..]));
+            }
+            Ok(None) => return Err(Answer::Nothing),
+            Err(Error::UnexpectedValue { option, .. }) => {
+                return wrong(format!("{option}: takes no value"));
+            }
+            Err(error) => return wrong(error.to_string()),
         };
-        let rest = &letters[at + letter.len_utf8()..];
-        match (flag.takes_value, rest) {
-            (false, _) => options.set(flag, "")?,
-            (true, "") => return options.set(flag, next_value(words, &format!("-{letter}"))?),
-            (true, value) => return options.set(flag, value),
-        }
+        options.set(&flag, &mut parser)?;
     }
-    Ok(())
 }
 
-fn next_value<'a>(words: &mut &'a [OsString], flag: &str) -> Outcome<&'a str> {
-    let Some((word, rest)) = words.split_first() else {
-        return wrong(format!("{flag}: needs a value"));
-    };
-    *words = rest;
-    // No value that is not UTF-8 means anything.
-    Ok(word.to_str().unwrap_or("\u{fffd}"))
+/// The value of an option. `what`: of one that can't be read.
+fn value<T>(
+    flag: &str,
+    words: &mut Parser,
+    what: &str,
+    read: impl FnOnce(&str) -> Option<T>,
+) -> Outcome<T> {
+    let Ok(word) = words.value() else { return wrong(format!("{flag}: needs a value")) };
+    let text = word.to_string_lossy();
+    read(&text).map_or_else(|| wrong(format!("{flag}: {text}: {what}")), Ok)
 }
 
 fn wrong<T>(complaint: String) -> Outcome<T> {
