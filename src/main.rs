@@ -4,7 +4,6 @@
 //! There is no `main` of the standard library's kind, for the start-up in front of that comes too
 //! early for `opm init` ([`opm::sys::entry`]).
 #![no_main]
-
 use opm::sys::entry;
 use opm::sys::signals::{ALL, Mask, set_mask};
 use std::ffi::{OsString, c_char, c_int};

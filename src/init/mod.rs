@@ -9,7 +9,6 @@
 //!
 //! Several services under one PID 1 are `opm run` ([`crate::run`]), which stands on the daemon and
 //! shares nothing with this.
-
 pub mod args;
 mod processes;
 mod start;

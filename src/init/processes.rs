@@ -2,13 +2,11 @@
 //!
 //! Looked at only once a stop has begun. A /proc that isn't there, or that speaks of a PID
 //! namespace outside of ours, is `None`: it must never be taken for "nobody".
-
-use rustix::fd::OwnedFd;
-
 use crate::process::Pid;
 use crate::process::stat::{Stat, TICK_MS, status_field};
 use crate::sys::linux::milliseconds_of;
 use crate::sys::{Errno, Reach, kill, own_pid, pidfd, procfs};
+use rustix::fd::OwnedFd;
 
 /// Whether /proc is there and speaks of our PID namespace, not of one outside.
 fn proc_is_ours() -> bool {

@@ -1,10 +1,4 @@
 //! What happens once, before the loop: adopt the role, fork, let go of everything.
-
-use std::env;
-use std::ffi::OsString;
-
-use rustix::process::{child_subreaper, getpid, getppid, set_child_subreaper};
-
 use super::args::Options;
 use super::say;
 use super::survivors::{Scope, Survivors};
@@ -13,6 +7,9 @@ use crate::sys::entry::Inherited;
 use crate::sys::program::{self, Place, exit_code_of};
 use crate::sys::terminal::Terminal;
 use crate::sys::{Reach, Result, describe, fds, kill, own_pid};
+use rustix::process::{child_subreaper, getpid, getppid, set_child_subreaper};
+use std::env;
+use std::ffi::OsString;
 
 /// Starts the program, which is the first of the words.
 pub(super) fn start(options: Options, words: &[OsString], inherited: Inherited) -> Result<Watch> {

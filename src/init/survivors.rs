@@ -4,15 +4,12 @@
 //! in the program's group when a TERM was passed on to it has been, and to many a program a second
 //! TERM means "now, and never mind the data". It must never signal what isn't ours: without being
 //! PID 1 or a subreaper that is the program's group and nothing more.
-
-use std::collections::BTreeSet;
-
-use rustix::fd::OwnedFd;
-
 use super::processes::{Moment, Process, children, drops, everybody};
 use crate::process::Pid;
 use crate::process::stat::Stat;
 use crate::sys::{Errno, Reach, kill, kill_everybody, own_pid, pidfd};
+use rustix::fd::OwnedFd;
+use std::collections::BTreeSet;
 
 /// Whom we can reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

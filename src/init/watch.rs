@@ -2,9 +2,6 @@
 //!
 //! It must never forward what the kernel, rather than somebody, sent on account of a terminal
 //! that the program sees itself; and never let a storm of orphans keep it from signals.
-
-use std::time::{Duration, Instant};
-
 use super::args::Options;
 use super::processes::drops;
 use super::say;
@@ -14,6 +11,7 @@ use crate::sys::program::{Place, Reaped, reap};
 use crate::sys::signals::{Arrival, is_pending, take};
 use crate::sys::terminal::Terminal;
 use crate::sys::{Errno, Reach, kill, own_pid};
+use std::time::{Duration, Instant};
 
 /// Zombies taken before signals get their turn.
 const SWEEP_MAX: u32 = 1024;

@@ -11,7 +11,6 @@
 //! it, since an unprivileged process can lower its hard limit but never raise it. Generations
 //! beyond 25 bits repeat, so that nothing may start while another lives that looks like it
 //! ([`LimitMark::names`]).
-
 use super::journal_format::checksum;
 
 /// The environment variable that names the incarnation.

@@ -5,16 +5,13 @@
 //! was, aborts when descriptor 0, 1 or 2 is closed and there is no `/dev/null`, and reads
 //! /proc/self/maps. `opm init` can have none of these; every other command is given what it
 //! would have had ([`begin`]), but for the alternate stack of [`super::reexec`], which has its own.
-
+use super::Result;
+use super::signals::{Mask, set_mask};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::stdio::{stderr, stdin, stdout};
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-
-use rustix::fs::{Mode, OFlags, open};
-use rustix::stdio::{stderr, stdin, stdout};
-
-use super::Result;
-use super::signals::{Mask, set_mask};
 
 /// What `opm init` was started with, to be handed on to its program exactly.
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,4 @@
 //! Who is at the other end of a socket.
-
 use super::{Errno, Result};
 use std::os::fd::{AsFd, AsRawFd};
 

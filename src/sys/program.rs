@@ -7,20 +7,17 @@
 //!
 //! fork and not vfork: on idle cores vfork saves 0.07 ms, but on busy ones the program started
 //! 2 ms later, and no signal would be forwarded while an exec hangs.
-
+use super::entry::Inherited;
+use super::terminal::Terminal;
+use super::{Errno, Result, last_errno, own_pid, raw};
+use crate::process::{Exit, Pid};
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags};
 use std::env;
 use std::ffi::{CString, OsString, c_char};
 use std::mem;
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
-
-use rustix::fd::OwnedFd;
-use rustix::fs::{Mode, OFlags};
-
-use super::entry::Inherited;
-use super::terminal::Terminal;
-use super::{Errno, Result, last_errno, own_pid, raw};
-use crate::process::{Exit, Pid};
 
 /// Where the program stands towards the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -38,19 +38,13 @@ pub struct Note {
     pub taken: u64,
 }
 
-/// Device and inode of what is open.
-///
-/// # Errors
-/// What fstat(2) says.
+/// Device and inode of what is open. Errors: what fstat(2) says.
 pub fn identity(fd: impl AsFd) -> Result<(u64, u64)> {
     rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 impl Receipt {
-    /// Opens it, made if missing.
-    ///
-    /// # Errors
-    /// What open(2), write(2) and mmap(2) say.
+    /// Opens it, made if missing. Errors: what open(2), write(2) and mmap(2) say.
     pub fn open(path: &str) -> Result<Self> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?;
@@ -77,10 +71,8 @@ impl Receipt {
         (is_there && note.taken > 0).then_some(note)
     }
 
-    /// A batch that begins with this byte is about to be written to its log.
-    ///
-    /// # Errors
-    /// What write(2) says.
+    /// A batch that begins with this byte is about to be written to its log. Errors: what write(2)
+    /// says.
     pub fn note(&self, note: &Note, first: u8) -> Result<()> {
         let Note { log, fifo, end, bytes, taken } = note;
         let mut page = vec![!first, first];
@@ -91,9 +83,7 @@ impl Receipt {
     }
 
     /// Takes a batch out of its FIFO, in one step with the proof of it; `buffer` is written over.
-    ///
-    /// # Errors
-    /// What read(2) says. EFAULT: somebody has cut the page off, and nothing was taken.
+    /// Errors: what read(2) says. EFAULT: somebody has cut the page off, and nothing was taken.
     pub fn take(&self, fifo: &OwnedFd, taken: usize, buffer: &mut [u8]) -> Result<usize> {
         let rest = buffer.get_mut(..taken.saturating_sub(1)).unwrap_or_default();
         // SAFETY: one byte of the mapping, which is never taken back. Only the kernel accesses it,

@@ -2,13 +2,11 @@
 //!
 //! It must never take the foreground by itself. With TTOU blocked, which it always is here, a
 //! background process may change the foreground group and isn't stopped for it.
-
+use super::{Errno, own_pid};
+use crate::process::Pid;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
-
-use super::{Errno, own_pid};
-use crate::process::Pid;
 
 /// A way to the controlling terminal.
 #[derive(Debug)]

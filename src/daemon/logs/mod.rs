@@ -89,10 +89,7 @@ const RECEIPT: &str = "logs/.receipt";
 const SINKS: u32 = 2;
 
 impl Logs {
-    /// From here on logs are looked at.
-    ///
-    /// # Errors
-    /// What inotify_init(2) and epoll_ctl(2) say.
+    /// From here on logs are looked at. Errors: what inotify_init(2) and epoll_ctl(2) say.
     pub(crate) fn open(&mut self, registry: &Registry, home: &str) -> std::io::Result<()> {
         let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         Token::Logs.watch(registry, &watch)?;

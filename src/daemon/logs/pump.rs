@@ -88,10 +88,8 @@ impl Pump {
         self.left = self.receipt.as_ref().and_then(Receipt::left);
     }
 
-    /// Adds a sink, or gives it another descriptor.
-    ///
-    /// # Errors
-    /// What the kernel says of pipes, descriptors and the poll.
+    /// Adds a sink, or gives it another descriptor. Errors: what the kernel says of pipes,
+    /// descriptors and the poll.
     pub(crate) fn sink(&mut self, number: u32, to: BorrowedFd<'_>, form: &Form) -> Result<()> {
         if self.glass.is_none() {
             self.glass = Some(Glass::new()?);
@@ -113,9 +111,7 @@ impl Pump {
 
     /// Adds a FIFO, made if missing, to a sink; also beside earlier ones: when the home was made
     /// anew, what lives writes to those that it has, and what starts from then on opens others.
-    ///
-    /// # Errors
-    /// As [`Pump::sink`].
+    /// Errors: as [`Pump::sink`].
     pub(crate) fn stream(&mut self, number: u32, path: &str, label: Label) -> Result<()> {
         let Some(sink) = self.sinks.get(&number) else { return Err(Errno::INVAL) };
         let fifo = fifo::open(path)?;
@@ -152,10 +148,7 @@ impl Pump {
     }
 
     /// Sends lines to a log file; not through a link (`directly`), where somebody else may have put
-    /// that.
-    ///
-    /// # Errors
-    /// What open(2) says, and as [`Pump::sink`].
+    /// that. Errors: what open(2) says, and as [`Pump::sink`].
     pub(super) fn file(
         &mut self,
         number: u32,

@@ -43,10 +43,8 @@ pub struct Rotation {
 
 impl Rotation {
     /// What of a log is to become its next archive: whole blocks, about `size_max`, and not the
-    /// last byte. None: it is not that large.
-    ///
-    /// # Errors
-    /// What open(2) and fallocate(2) say of the log; ENOSPC, EDQUOT.
+    /// last byte. None: it is not that large. Errors: what open(2) and fallocate(2) say of the log;
+    /// ENOSPC, EDQUOT.
     pub fn begin(log: &Path, size_max: u64) -> Result<Option<Self>> {
         let text = log.to_str().ok_or(Errno::INVAL)?;
         let live = open_regular(CWD, text, OFlags::RDWR)?;
@@ -73,10 +71,8 @@ impl Rotation {
         Ok(Some(Self { log, live, archive, number, temporary, begin, length, copied, step }))
     }
 
-    /// Goes one step further. True: that was the last.
-    ///
-    /// # Errors
-    /// What copy_file_range(2), fallocate(2) and rename(2) say.
+    /// Goes one step further. True: that was the last. Errors: what copy_file_range(2),
+    /// fallocate(2) and rename(2) say.
     pub fn step(&mut self) -> Result<bool> {
         self.step = match self.step {
             Step::Copy => {
@@ -126,9 +122,7 @@ impl Rotation {
     }
 
     /// There is no room for the archive: the log loses these bytes, and the archive says so.
-    ///
-    /// # Errors
-    /// As [`Rotation::step`].
+    /// Errors: as [`Rotation::step`].
     pub fn drop_head(&mut self) -> Result<()> {
         rustix::fs::ftruncate(&self.archive, 0)?;
         archives::punch(&self.live, self.begin, self.length)?;
@@ -163,9 +157,7 @@ fn settle(log: &Path, live: &OwnedFd) -> Result<u64> {
 }
 
 /// A log that nobody writes to, and that can't be rotated in place: it becomes an archive as it is.
-///
-/// # Errors
-/// What rename(2) says.
+/// Errors: what rename(2) says.
 pub fn put_away(log: &Path) -> Result<()> {
     let last = archives::of(log).last().map_or(0, |archive| archive.number);
     rustix::fs::rename(log, path_of(log, last + 1))

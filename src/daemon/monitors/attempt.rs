@@ -34,10 +34,8 @@ fn connect(registry: &Registry, token: Token, to: SocketAddr) -> Result<TcpStrea
 }
 
 impl Attempt {
-    /// Begins. What becomes of it is seen when the token wakes the loop.
-    ///
-    /// # Errors
-    /// What becomes of it is known.
+    /// Begins. What becomes of it is seen when the token wakes the loop. Errors: what becomes of it
+    /// is known.
     pub(super) fn begin(registry: &Registry, token: Token, probe: &Probe) -> Result<Self, String> {
         let (Probe::Tcp(place) | Probe::Http(place, _)) = probe else {
             return Err("it is no socket".to_owned());

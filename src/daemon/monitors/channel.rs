@@ -32,10 +32,8 @@ pub(crate) struct Channel {
 type Opened = (Channel, OwnedFd, [(RawFd, i32); 2]);
 
 impl Channel {
-    /// Opens one, if it is by one that a service says that it is ready.
-    ///
-    /// # Errors
-    /// Too many descriptors are open.
+    /// Opens one, if it is by one that a service says that it is ready. Errors: too many
+    /// descriptors are open.
     pub(crate) fn open(sign: &Sign) -> Result<Option<Opened>, Errno> {
         let (number, is_json) = match sign {
             Sign::Fd(number) => (i32::from(*number), false),

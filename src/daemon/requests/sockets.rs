@@ -11,10 +11,7 @@ use crate::wire::Failure;
 /// So much of a stranger's command is told.
 const COMMAND_CHARS_MAX: usize = 80;
 
-/// Opens those of a service that are not open yet.
-///
-/// # Errors
-/// Which of them, and what the kernel says.
+/// Opens those of a service that are not open yet. Errors: which of them, and what the kernel says.
 pub(in crate::daemon) fn open<K: Kernel>(
     kernel: &mut K,
     services: &Services,
@@ -34,10 +31,8 @@ fn lives(services: &Services, group: &str) -> bool {
     services.iter().any(|service| service.is_live() && service.definition.spec.group() == group)
 }
 
-/// The descriptors for the next incarnation of a service, opened if they are not.
-///
-/// # Errors
-/// As [`open`].
+/// The descriptors for the next incarnation of a service, opened if they are not. Errors: As
+/// [`open`].
 pub(in crate::daemon) fn numbers<K: Kernel>(
     kernel: &mut K,
     services: &Services,
@@ -53,10 +48,7 @@ pub(in crate::daemon) fn numbers<K: Kernel>(
 }
 
 impl<K: Kernel> Daemon<K> {
-    /// The same, by the operator's wish.
-    ///
-    /// # Errors
-    /// Who has the address, or what the kernel says.
+    /// The same, by the operator's wish. Errors: who has the address, or what the kernel says.
     pub(super) fn claim_sockets(&mut self, spec: &Spec) -> Result<(), Failure> {
         let Err((at, errno)) = open(&mut self.kernel, &self.services, spec) else { return Ok(()) };
         let Some(Listen { address, .. }) = spec.held.listen.get(at) else { return Ok(()) };
