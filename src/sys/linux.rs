@@ -8,13 +8,11 @@ use super::procfs::{OwnChildren, ProcessList};
 use super::sockets::{self, Sockets};
 use super::token::Token;
 use super::{
-    Child, Errno, Features, Kernel, Launch, Mode, Orders, Plan, Reach, Result, Stage, Wake, Who,
-    guarded, memory, namespace, own_pid, pidfd, procfs, raw, spawn,
+    Child, Errno, Features, Kernel, Launch, Mode, Orders, Plan, Reach, Result, Stage, Wake, memory,
+    namespace, pidfd, procfs, raw, spawn,
 };
-use crate::process::stat::Stat;
-use crate::process::{Exit, Identity, Namespace, Pid};
+use crate::process::{Exit, Namespace, Pid};
 use crate::service::context::Attributes;
-use crate::service::options::Exec;
 use mio::Registry;
 use mio::unix::SourceFd;
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -98,14 +96,6 @@ impl Kernel for Linux {
     type Launch = ExecPipe;
     type File = OwnedFd;
 
-    fn now(&self) -> u64 {
-        milliseconds_of(ClockId::Boottime)
-    }
-
-    fn wall(&self) -> u64 {
-        milliseconds_of(ClockId::Realtime)
-    }
-
     fn random(&mut self) -> u64 {
         let mut bytes = [0u8; 8];
         match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
@@ -116,35 +106,6 @@ impl Kernel for Linux {
 
     fn features(&self) -> Features {
         self.features
-    }
-
-    fn own_identity(&mut self) -> Identity {
-        let pid = own_pid();
-        let start_time = procfs::stat(pid).map_or(0, |stat| stat.start_time);
-        let own = pidfd::open(pid).ok();
-        let inode = own
-            .filter(|_| self.features.pidfd_inode)
-            .and_then(|own| pidfd::inode(&own))
-            .unwrap_or(0);
-        Identity { pid, start_time, inode }
-    }
-
-    fn own_uid(&self) -> u32 {
-        rustix::process::geteuid().as_raw()
-    }
-
-    fn own_memory(&self) -> u64 {
-        procfs::own_memory()
-    }
-
-    fn own_program(&self) -> Result<String> {
-        let path = procfs::link("/proc/self/exe")?;
-        // The kernel's word for a file that has been replaced.
-        Ok(path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned())
-    }
-
-    fn is_alone_in_cgroup(&mut self) -> bool {
-        procfs::strangers_in_cgroup() == Some(false)
     }
 
     fn spawn(&mut self, plan: &Plan<'_>, journal: &OwnedFd) -> Result<Child<Held, ExecPipe>> {
@@ -167,10 +128,6 @@ impl Kernel for Linux {
         };
         let Child { pid, pidfd, launch } = spawned?;
         Ok(Child { pid, pidfd: Held::Pidfd(pidfd), launch })
-    }
-
-    fn who(&self, exec: &Exec) -> std::result::Result<Who, (Stage, Errno)> {
-        Who::of(exec)
     }
 
     fn try_out(&mut self, orders: &Orders) -> std::result::Result<(), (Stage, Errno)> {
@@ -246,10 +203,6 @@ impl Kernel for Linux {
         list.read(known, out)
     }
 
-    fn children(&mut self, pid: Pid, out: &mut Vec<Pid>) -> Result<()> {
-        procfs::children(pid, out)
-    }
-
     fn processes(&mut self, after: Pid, out: &mut Vec<Pid>) -> Result<()> {
         let list = match self.processes.take() {
             Some(list) => list,
@@ -258,44 +211,12 @@ impl Kernel for Linux {
         self.processes.insert(list).next(after, out)
     }
 
-    fn forks(&mut self) -> Option<u64> {
-        procfs::forks()
-    }
-
-    fn free_pids(&mut self) -> Option<u64> {
-        procfs::free_pids()
-    }
-
     fn last_pid(&mut self) -> Option<Pid> {
         procfs::last_pid(self.load.as_ref()?)
     }
 
-    fn stat(&mut self, pid: Pid) -> Result<Stat> {
-        procfs::stat(pid)
-    }
-
-    fn locks_limit(&mut self, pid: Pid) -> Result<(u64, u64)> {
-        procfs::locks_limit(pid)
-    }
-
-    fn environ(&mut self, pid: Pid) -> Result<Vec<u8>> {
-        procfs::environ(pid)
-    }
-
-    fn cmdline(&mut self, pid: Pid) -> Result<Vec<u8>> {
-        guarded::read(&format!("/proc/{pid}/cmdline"))
-    }
-
     fn own_namespace(&self) -> u64 {
         self.time_namespace
-    }
-
-    fn time_namespace(&mut self, pid: Pid) -> Result<u64> {
-        namespace::inode(pid)
-    }
-
-    fn pid_namespace(&mut self, pid: Pid) -> Result<u64> {
-        rustix::fs::stat(format!("/proc/{pid}/ns/pid")).map(|stat| stat.st_ino)
     }
 
     fn is_namespace_alive(&mut self, namespace: Namespace) -> Option<bool> {
@@ -309,33 +230,8 @@ impl Kernel for Linux {
         self.may_raise_limits
     }
 
-    fn cwd(&mut self, pid: Pid) -> Result<String> {
-        procfs::link(&format!("/proc/{pid}/cwd"))
-    }
-
-    fn cgroup(&mut self, pid: Pid) -> Option<String> {
-        procfs::cgroup(&pid.to_string())
-    }
-
-    fn real_path(&mut self, path: &str) -> Result<String> {
-        use rustix::fs::{CWD, OFlags, ResolveFlags};
-        // EAGAIN where a file system would have to be asked (openat2(2), 5.12; EINVAL before).
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let mode = rustix::fs::Mode::empty();
-        let fd = rustix::fs::openat2(CWD, path, flags, mode, ResolveFlags::CACHED)?;
-        procfs::link(&format!("/proc/self/fd/{}", fd.as_raw_fd()))
-    }
-
-    fn uids(&mut self, pid: Pid) -> Result<[u32; 3]> {
-        procfs::uids(pid)
-    }
-
     fn registry(&self) -> Option<&Registry> {
         Some(&self.registry)
-    }
-
-    fn proportional_memory(&mut self, pid: Pid) -> Option<u64> {
-        memory::proportional(pid)
     }
 
     fn was_out_of_memory(&mut self, pid: Pid) -> bool {

@@ -51,9 +51,11 @@ use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::context::Attributes;
 use crate::service::options::Exec;
 pub use features::Features;
+use linux::milliseconds_of;
 pub use orders::{Orders, Who};
-use rustix::fd::{OwnedFd, RawFd};
+use rustix::fd::{AsRawFd, OwnedFd, RawFd};
 pub use rustix::io::Errno;
+use rustix::time::ClockId;
 use sockets::Sockets;
 
 /// The kernel's word in an error of the standard library's.
@@ -223,7 +225,8 @@ pub enum Mode {
     Fresh,
 }
 
-/// The kernel as the daemon uses it.
+/// The kernel as the daemon uses it. What has a body here is read of the kernel itself, for which
+/// [`linux::Linux`] needs nothing of its own; the simulator tells it otherwise.
 ///
 /// Handles close when dropped. Nothing here blocks, but for disk access and for what `flock`
 /// is documented to wait for elsewhere.
@@ -236,27 +239,40 @@ pub trait Kernel {
     type File: std::fmt::Debug;
 
     /// Milliseconds of CLOCK_BOOTTIME.
-    fn now(&self) -> u64;
+    fn now(&self) -> u64 {
+        milliseconds_of(ClockId::Boottime)
+    }
     /// Unix milliseconds.
-    fn wall(&self) -> u64;
+    fn wall(&self) -> u64 {
+        milliseconds_of(ClockId::Realtime)
+    }
     /// Random bits.
     fn random(&mut self) -> u64;
     /// What this kernel has.
     fn features(&self) -> Features;
     /// This process.
-    fn own_identity(&mut self) -> Identity;
-    fn own_uid(&self) -> u32;
+    fn own_identity(&mut self) -> Identity {
+        let pid = own_pid();
+        let inode = self.pidfd_open(pid).ok().and_then(|own| self.inode(&own));
+        let start_time = self.stat(pid).map_or(0, |stat| stat.start_time);
+        Identity { pid, start_time, inode: inode.unwrap_or(0) }
+    }
+    fn own_uid(&self) -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
     /// Resident memory of this process in bytes.
     fn own_memory(&self) -> u64 {
-        0
+        procfs::own_memory()
     }
     /// The path of the program that this process runs, also if the file was replaced.
     fn own_program(&self) -> Result<String> {
-        Err(Errno::NOSYS)
+        let path = procfs::link("/proc/self/exe")?;
+        // The kernel's word for a file that has been replaced.
+        Ok(path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned())
     }
     /// Whether our cgroup is known to hold no process of another PID namespace.
     fn is_alone_in_cgroup(&mut self) -> bool {
-        false
+        procfs::strangers_in_cgroup() == Some(false)
     }
 
     /// Forks a child that signs in, sets itself up and execs. Never waits for it.
@@ -267,8 +283,8 @@ pub trait Kernel {
     ) -> Result<Child<Self::Pidfd, Self::Launch>>;
     /// What a child is to become that `exec` is asked for. Errors: ENOENT: there is no such user or
     /// group.
-    fn who(&self, _exec: &Exec) -> std::result::Result<Who, (Stage, Errno)> {
-        Ok(Who::default())
+    fn who(&self, exec: &Exec) -> std::result::Result<Who, (Stage, Errno)> {
+        Who::of(exec)
     }
     /// Whether a child could carry these out, by one that does nothing else. Errors: which of them
     /// the kernel refuses, and why.
@@ -314,45 +330,73 @@ pub trait Kernel {
     /// that is read; with 0 known all are.
     fn own_children(&mut self, known: usize, out: &mut Vec<Pid>) -> Result<usize>;
     /// The children of any process, of all its threads. May miss some while they change.
-    fn children(&mut self, pid: Pid, out: &mut Vec<Pid>) -> Result<()>;
+    fn children(&mut self, pid: Pid, out: &mut Vec<Pid>) -> Result<()> {
+        procfs::children(pid, out)
+    }
     /// Of the processes in /proc, in the order of their pids, the next few after `after`; none:
     /// that was all. Few, so that they are read before they are gone.
     fn processes(&mut self, after: Pid, out: &mut Vec<Pid>) -> Result<()>;
     /// How many processes and threads were ever forked on this machine.
-    fn forks(&mut self) -> Option<u64>;
+    fn forks(&mut self) -> Option<u64> {
+        procfs::forks()
+    }
     /// How many pids no process or thread has.
-    fn free_pids(&mut self) -> Option<u64>;
+    fn free_pids(&mut self) -> Option<u64> {
+        procfs::free_pids()
+    }
     /// The pid that was given out last.
     fn last_pid(&mut self) -> Option<Pid>;
-    fn stat(&mut self, pid: Pid) -> Result<Stat>;
+    fn stat(&mut self, pid: Pid) -> Result<Stat> {
+        procfs::stat(pid)
+    }
     /// Soft and hard RLIMIT_LOCKS.
-    fn locks_limit(&mut self, pid: Pid) -> Result<(u64, u64)>;
+    fn locks_limit(&mut self, pid: Pid) -> Result<(u64, u64)> {
+        procfs::locks_limit(pid)
+    }
     /// What its memory holds is read with a bound: ETIMEDOUT, it does not answer.
-    fn environ(&mut self, pid: Pid) -> Result<Vec<u8>>;
+    fn environ(&mut self, pid: Pid) -> Result<Vec<u8>> {
+        procfs::environ(pid)
+    }
     /// As [`Kernel::environ`].
-    fn cmdline(&mut self, pid: Pid) -> Result<Vec<u8>>;
+    fn cmdline(&mut self, pid: Pid) -> Result<Vec<u8>> {
+        guarded::read(&format!("/proc/{pid}/cmdline"))
+    }
     /// The inode of our own time namespace, if what we start gets others; else 0.
     fn own_namespace(&self) -> u64;
     /// The inode of its time namespace. ENOENT: it is gone, or exiting. EACCES.
-    fn time_namespace(&mut self, pid: Pid) -> Result<u64>;
+    fn time_namespace(&mut self, pid: Pid) -> Result<u64> {
+        namespace::inode(pid)
+    }
     /// The inode of its PID namespace.
-    fn pid_namespace(&mut self, pid: Pid) -> Result<u64>;
+    fn pid_namespace(&mut self, pid: Pid) -> Result<u64> {
+        rustix::fs::stat(format!("/proc/{pid}/ns/pid")).map(|stat| stat.st_ino)
+    }
     /// Whether anything is in a time namespace, or holds it open. None: it can't be asked.
     fn is_namespace_alive(&mut self, namespace: Namespace) -> Option<bool>;
     /// Whether what this daemon starts could raise a hard limit again.
     fn may_raise_limits(&mut self) -> bool {
         false
     }
-    fn cwd(&mut self, pid: Pid) -> Result<String>;
+    fn cwd(&mut self, pid: Pid) -> Result<String> {
+        procfs::link(&format!("/proc/{pid}/cwd"))
+    }
     /// Its cgroup v2, for people to see.
-    fn cgroup(&mut self, _pid: Pid) -> Option<String> {
-        None
+    fn cgroup(&mut self, pid: Pid) -> Option<String> {
+        procfs::cgroup(&pid.to_string())
     }
     /// A path without symbolic links, as far as the kernel has it in memory: a file system that
     /// doesn't answer is never asked.
-    fn real_path(&mut self, path: &str) -> Result<String>;
+    fn real_path(&mut self, path: &str) -> Result<String> {
+        use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+        // EAGAIN where a file system would have to be asked (openat2(2), 5.12; EINVAL before).
+        let (flags, mode) = (OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        let fd = rustix::fs::openat2(CWD, path, flags, mode, ResolveFlags::CACHED)?;
+        procfs::link(&format!("/proc/self/fd/{}", fd.as_raw_fd()))
+    }
     /// Real, effective and saved uid.
-    fn uids(&mut self, pid: Pid) -> Result<[u32; 3]>;
+    fn uids(&mut self, pid: Pid) -> Result<[u32; 3]> {
+        procfs::uids(pid)
+    }
     /// Wakes the loop when the process has exited, and again when it is reaped.
     fn watch(&mut self, pidfd: &Self::Pidfd, wake: Wake) -> Result<()>;
     fn unwatch(&mut self, pidfd: &Self::Pidfd);
@@ -361,8 +405,8 @@ pub trait Kernel {
         None
     }
     /// Bytes of its memory, what it shares by parts. None: that can't be read.
-    fn proportional_memory(&mut self, _pid: Pid) -> Option<u64> {
-        None
+    fn proportional_memory(&mut self, pid: Pid) -> Option<u64> {
+        memory::proportional(pid)
     }
     /// Whether the kernel has just killed it for want of memory, as far as that can be known.
     fn was_out_of_memory(&mut self, _pid: Pid) -> bool {

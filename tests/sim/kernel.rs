@@ -43,6 +43,26 @@ impl Kernel for Fake {
         1000
     }
 
+    fn own_memory(&self) -> u64 {
+        0
+    }
+
+    fn own_program(&self) -> Result<String> {
+        Err(Errno::NOSYS)
+    }
+
+    fn is_alone_in_cgroup(&mut self) -> bool {
+        false
+    }
+
+    fn cgroup(&mut self, _: Pid) -> Option<String> {
+        None
+    }
+
+    fn proportional_memory(&mut self, _: Pid) -> Option<u64> {
+        None
+    }
+
     fn spawn(&mut self, plan: &Plan<'_>, journal: &u64) -> Result<Child<Handle, u64>> {
         let mut world = self.enter();
         if world.fault(|f| f.spawn) {
