@@ -10,7 +10,6 @@ mod restore;
 pub(super) mod sockets;
 mod told;
 pub(crate) mod wait;
-mod why;
 
 use super::service::Service;
 use super::timers::Timer;
@@ -47,7 +46,11 @@ impl<K: Kernel> Daemon<K> {
     /// The reply, where it is known at once.
     fn handle(&mut self, client: ClientId, request: Request) -> Result<Option<Reply>, Failure> {
         let pending = match request {
-            Request::Start { target, force, wait } => self.start(client, &target, force, wait)?,
+            Request::Start { target, force, wait } => {
+                let mut pending = self.bring_up_all(client, &target, Input::Start, force)?;
+                pending.wait_ready(wait);
+                pending
+            }
             Request::Define { specs, base, force, existing, wait } => {
                 let mut pending = self.define_and_start(client, specs, *base, force, existing)?;
                 pending.wait_ready(wait);
@@ -61,10 +64,16 @@ impl<K: Kernel> Daemon<K> {
                 self.adjust(client, &target, &change, now)?
             }
             Request::Stop { target, dependants } => self.stop(client, &target, dependants)?,
-            Request::Restart { target } => self.restart(client, &target)?,
+            Request::Restart { target } => {
+                self.bring_up_all(client, &target, Input::Restart, false)?
+            }
             Request::Reload { target } => self.reload(client, &target)?,
             Request::Scale { group, to } => self.scale(client, &group, to)?,
-            Request::Remove { target } => self.remove(client, &target)?,
+            Request::Remove { target } => {
+                let (ids, mut pending) = self.pending(client, &target)?;
+                self.remove_all(&ids, &mut pending);
+                pending
+            }
             Request::Signal { target, signal, tree } => {
                 self.signal_services(client, &target, signal, tree)?
             }
@@ -98,11 +107,27 @@ impl<K: Kernel> Daemon<K> {
                 return Ok(Some(Reply::Events(self.events.past.iter().cloned().collect())));
             }
             Request::List { usage } => return Ok(Some(self.list(usage))),
-            Request::Info { target } => return self.infos(&target).map(Some),
-            Request::Why { target } => return self.whys(&target).map(Some),
-            Request::Env { target } => return self.envs(&target).map(Some),
-            Request::Export { target } => return self.specs(&target).map(Some),
-            Request::Logs { target } => return self.log_files(&target).map(Some),
+            Request::Info { target } => {
+                return self.of_each(&target, Self::info).map(|all| Some(Reply::Info(all)));
+            }
+            Request::Why { target } => {
+                return self.of_each(&target, Self::why).map(|all| Some(Reply::Why(all)));
+            }
+            Request::Env { target } => {
+                let of = |daemon: &mut Self, id| {
+                    let service = daemon.services.get(id)?;
+                    Some((service.name().to_owned(), daemon.env_of(service)))
+                };
+                return self.of_each(&target, of).map(|all| Some(Reply::Env(all)));
+            }
+            Request::Export { target } => {
+                let of =
+                    |daemon: &mut Self, id| Some(daemon.services.get(id)?.definition.spec.clone());
+                return self.of_each(&target, of).map(|all| Some(Reply::Specs(all)));
+            }
+            Request::Logs { target } => {
+                return self.of_each(&target, Self::log_files).map(|all| Some(Reply::Logs(all)));
+            }
             Request::Health => return Ok(Some(Reply::Health(self.health()))),
             Request::Doctor => return Ok(Some(Reply::Doctor(self.doctor()))),
         };
@@ -165,27 +190,17 @@ impl<K: Kernel> Daemon<K> {
         Ok(pending)
     }
 
-    fn start(
+    fn bring_up_all(
         &mut self,
         client: ClientId,
         target: &str,
+        input: Input,
         force: bool,
-        wait: bool,
     ) -> Result<Pending, Failure> {
         let (ids, mut pending) = self.pending(client, target)?;
         let mut candidates = Candidates::new(force);
         for id in ids {
-            self.bring_up(id, Input::Start, &mut candidates, &mut pending);
-        }
-        pending.wait_ready(wait);
-        Ok(pending)
-    }
-
-    fn restart(&mut self, client: ClientId, target: &str) -> Result<Pending, Failure> {
-        let (ids, mut pending) = self.pending(client, target)?;
-        let mut candidates = Candidates::new(false);
-        for id in ids {
-            self.bring_up(id, Input::Restart, &mut candidates, &mut pending);
+            self.bring_up(id, input, &mut candidates, &mut pending);
         }
         Ok(pending)
     }
@@ -286,12 +301,6 @@ impl<K: Kernel> Daemon<K> {
 
     fn condition_down(&self, id: Id) -> Condition {
         Condition::Down(Generation(self.services.get(id).map_or(0, |s| s.record.generation)))
-    }
-
-    fn remove(&mut self, client: ClientId, target: &str) -> Result<Pending, Failure> {
-        let (ids, mut pending) = self.pending(client, target)?;
-        self.remove_all(&ids, &mut pending);
-        Ok(pending)
     }
 
     fn remove_all(&mut self, ids: &[Id], pending: &mut Pending) {

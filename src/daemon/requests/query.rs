@@ -1,17 +1,19 @@
 //! What is true now, for those who ask. Nothing is sampled while nobody does.
 use crate::daemon::Daemon;
-use crate::daemon::service::Service;
+use crate::daemon::service::{Death, Service};
 use crate::process::Pid;
 use crate::process::command::pattern_of_argv;
 use crate::process::mark::EnvMark;
+use crate::process::stat::parse_cmdline;
 use crate::service::environment::{environment, in_home, log_paths};
 use crate::service::machine::Phase;
-use crate::service::spec::{Env, Id};
+use crate::service::spec::{Env, Id, join};
 use crate::service::time::rfc3339;
 use crate::service::units::human_uptime;
 use crate::sys::{Kernel, describe};
 use crate::wire::{
-    Failure, Health, Identity, Info, LastExit, LogFiles, PROTOCOL, Reply, Row, Status,
+    Asked, Dependency, Failure, Health, Identity, Info, LastExit, LogFiles, PROTOCOL, Process,
+    Reply, Row, Status, Why,
 };
 use std::collections::BTreeSet;
 
@@ -39,39 +41,28 @@ impl<K: Kernel> Daemon<K> {
         Reply::List(rows)
     }
 
-    pub(super) fn infos(&mut self, target: &str) -> Result<Reply, Failure> {
-        let ids = self.resolve_all(target)?;
-        Ok(Reply::Info(ids.into_iter().filter_map(|id| self.info(id)).collect()))
-    }
-
-    pub(super) fn envs(&self, target: &str) -> Result<Reply, Failure> {
-        let ids = self.resolve_all(target)?;
-        let services = ids.into_iter().filter_map(|id| self.services.get(id));
-        Ok(Reply::Env(services.map(|s| (s.name().to_owned(), self.env_of(s))).collect()))
-    }
-
-    pub(super) fn specs(&self, target: &str) -> Result<Reply, Failure> {
-        let ids = self.resolve_all(target)?;
-        let services = ids.into_iter().filter_map(|id| self.services.get(id));
-        Ok(Reply::Specs(services.map(|service| service.definition.spec.clone()).collect()))
-    }
-
-    pub(super) fn log_files(&self, target: &str) -> Result<Reply, Failure> {
-        let ids = self.resolve_all(target)?;
-        let files = ids.into_iter().filter_map(|id| self.services.get(id)).map(|service| {
-            let [out, error] = self.logs_of(service);
-            LogFiles { id: service.id, name: service.name().to_owned(), out, error }
-        });
-        Ok(Reply::Logs(files.collect()))
-    }
-
     /// As [`Daemon::resolve`]; a part of the target that names nothing is a refusal.
-    pub(super) fn resolve_all(&self, target: &str) -> Result<Vec<Id>, Failure> {
+    fn resolve_all(&self, target: &str) -> Result<Vec<Id>, Failure> {
         let (ids, missing) = self.resolve(target)?;
         match missing.into_iter().next() {
             Some(outcome) => Err(Failure::new(outcome.code, outcome.text)),
             None => Ok(ids),
         }
+    }
+
+    /// What there is to tell of each service of a target.
+    pub(super) fn of_each<T>(
+        &mut self,
+        target: &str,
+        tell: impl Fn(&mut Self, Id) -> Option<T>,
+    ) -> Result<Vec<T>, Failure> {
+        Ok(self.resolve_all(target)?.into_iter().filter_map(|id| tell(self, id)).collect())
+    }
+
+    pub(super) fn log_files(&mut self, id: Id) -> Option<LogFiles> {
+        let service = self.services.get(id)?;
+        let [out, error] = self.logs_of(service);
+        Some(LogFiles { id, name: service.name().to_owned(), out, error })
     }
 
     /// The paths of a service's log files; none where its output is that of a foreground run.
@@ -220,6 +211,56 @@ impl<K: Kernel> Daemon<K> {
         })
     }
 
+    /// `opm why`: where it stands, since when, and what is known of the reason. Facts alone: what
+    /// follows from them is said by the command.
+    pub(super) fn why(&mut self, id: Id) -> Option<Why> {
+        let info = self.info(id)?;
+        let by_cron = info.row.status != Status::Waiting;
+        let probe = self.monitors.checks.unanswered(id).map(|(question, probe, answer)| Asked {
+            question: format!("{question:?}").to_lowercase(),
+            probe: probe.to_string(),
+            answer: Some(answer.to_owned()).filter(|answer| !answer.is_empty()),
+        });
+        let is_stopping = info.row.status == Status::Stopping;
+        let (ours, unsure) = if is_stopping { self.trees.members(id) } else { Default::default() };
+        let of_it = ours.into_iter().map(|pid| (pid, true));
+        let all = of_it.chain(unsure.into_iter().map(|pid| (pid, false)));
+        let waits_for = all.map(|(pid, is_sure)| {
+            let words = self.kernel.cmdline(pid).map(|text| parse_cmdline(&text));
+            Process { pid, command: join(&words.unwrap_or_default()), is_sure }
+        });
+        let (waits_for, wall) = (waits_for.collect(), self.kernel.wall());
+        let service = self.services.get(id)?;
+        let port = self.env_of(service).into_iter().find(|(name, _)| name == "PORT");
+        let since = Some(since(service)).filter(|since| *since > 0);
+        // Of those before this daemon the newest alone is on record.
+        let last = service.last_death();
+        let deaths = if service.past.is_empty() { last.as_slice() } else { &service.past };
+        Some(Why {
+            info,
+            since: since.map(rfc3339),
+            for_ms: since.map(|since| wall.saturating_sub(since)),
+            halted: service.record.halted,
+            deaths: deaths.iter().map(Death::told).collect(),
+            waits_for,
+            dependency: self.dependency(service),
+            probe,
+            by_cron: by_cron && self.monitors.crons.next(id).is_some(),
+            port: port.and_then(|(_, value)| value.parse().ok()),
+        })
+    }
+
+    /// The service that one waits for before it is launched, and where that stands.
+    fn dependency(&self, service: &Service) -> Option<Dependency> {
+        let Some(it) = self.services.get(service.waits_for?) else {
+            let names = &service.definition.spec.checks.depends_on;
+            let name = names.iter().find(|name| self.services.called(name).is_empty())?.clone();
+            return Some(Dependency { name, status: None, why: None });
+        };
+        let why = self.waits_for(it.id).or_else(|| it.why(self.now));
+        Some(Dependency { name: it.name().to_owned(), status: Some(it.status()), why })
+    }
+
     /// What there is to say of where it stands, and of what it lacks.
     pub(super) fn note(&self, id: Id) -> Option<String> {
         let service = self.services.get(id)?;
@@ -312,4 +353,14 @@ fn uuid(bits: u128) -> String {
     let hex = format!("{bits:032x}");
     let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
     parts.join("-")
+}
+
+/// Since when it is where it is, as Unix milliseconds; 0: not known. Of what an earlier daemon saw
+/// there is on record when it was started, and when it ended.
+fn since(service: &Service) -> u64 {
+    match (service.announced.at, service.status()) {
+        (0, Status::Online | Status::Starting) => service.record.started_at,
+        (0, _) => service.record.exited_at,
+        (at, _) => at,
+    }
 }
