@@ -4,7 +4,7 @@ use super::holder::Holder;
 use super::output::{Failure, Progress, reason};
 use super::poll::is_readable;
 use super::{home, launch};
-use crate::sys::peer::peer;
+use crate::sys::sockets::peer;
 use crate::sys::{home as place, pidfd};
 use crate::wire::frame::{self, Inbox, REPLY_BYTES_MAX};
 use crate::wire::{Reply, Request};

@@ -10,7 +10,7 @@ use super::request::{Call, collect};
 use crate::service::options::text_of;
 use crate::service::spec::join;
 use crate::service::units::{Span, human_uptime};
-use crate::sys::listeners::listeners;
+use crate::sys::sockets::listeners;
 use crate::wire::{Asked, Dependency, Info, Process, Request, Row, Status, Why};
 use serde::Serialize;
 use std::collections::BTreeSet;

@@ -3,12 +3,10 @@
 use super::Daemon;
 use super::events::Events;
 use super::launch::Launches;
-use super::ledger::journal::{self, Found, Slot, emptied, signed};
-use super::ledger::load::recorded;
+use super::ledger::load::{Found, JOURNAL, Slot, emptied, load_journal, recorded, signed};
 use super::ledger::{KEPT, Ledger};
 use super::logs::Logs;
 use super::monitors::Monitors;
-use super::recovery;
 use super::requests::wait::Waiters;
 use super::service::Service;
 use super::services::Services;
@@ -16,14 +14,15 @@ use super::timers::Timers;
 use super::trees::{Departed, Loss, Lost, Marks, Tree, Trees};
 use crate::mutant::mutant;
 use crate::process::journal_format::{DEPARTED_MAX, Header, Signature};
-use crate::process::mark::LimitMark;
-use crate::process::stat::parse_cmdline;
+use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
+use crate::process::stat::{environ_value, parse_cmdline};
 use crate::process::{Identity, Pid};
+use crate::service::environment::HOME_VARIABLE;
 use crate::service::machine::{Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Id, Spec};
 use crate::sys::{Errno, Kernel, describe};
 use crate::wire::{Failure, code};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Where and as what this daemon begins.
@@ -141,14 +140,14 @@ impl<K: Kernel> Daemon<K> {
         let cannot = |what: &str, errno| {
             Failure::plain(format!("cannot use {}/{what}: {}", place.home, describe(errno)))
         };
-        let found = journal::load(&mut kernel).map_err(|errno| cannot(journal::FILE, errno))?;
+        let found = load_journal(&mut kernel).map_err(|errno| cannot(JOURNAL, errno))?;
         let valid = valid_slots(&found, &place)?;
         // Its key is the original's, whose services may run: in whatever boot it was copied.
         let copied = found.header.is_some_and(|h| h.home != place.device_inode);
         let known = found.header.map(|header| header.home_key).or(place.key);
         let known = known.filter(|_| !copied);
         let lost_key = match known {
-            None if !copied => recovery::lost_key(&mut kernel, &place.home),
+            None if !copied => lost_key(&mut kernel, &place.home),
             _ => None,
         };
         let home_key = known.or(lost_key);
@@ -212,7 +211,7 @@ impl<K: Kernel> Daemon<K> {
         self.ledger.header.incomplete = incomplete;
         self.ledger.claim(&mut self.kernel).map_err(|errno| {
             let reason = describe(errno);
-            Failure::plain(format!("cannot use {}/{}: {reason}", self.home, journal::FILE))
+            Failure::plain(format!("cannot use {}/{}: {reason}", self.home, JOURNAL))
         })
     }
 
@@ -383,4 +382,58 @@ impl<K: Kernel> Daemon<K> {
         }
         Some(id)
     }
+}
+
+/// The key of the home that was at this path before, as its services have it: in full if one says
+/// in its environment that it is of a home here, else as far as their limits say.
+///
+/// Nothing is lost whose daemon lives: it goes after its home, which was moved or removed.
+///
+/// Only processes of our own user are asked: nobody else can stop our services from starting.
+pub(crate) fn lost_key<K: Kernel>(kernel: &mut K, path: &str) -> Option<u64> {
+    let mut pids = Vec::new();
+    let (mut lost, mut held) = (BTreeMap::default(), BTreeSet::default());
+    kernel.processes(0, &mut pids).ok()?;
+    while let Some(last) = pids.last().copied() {
+        for pid in pids.drain(..) {
+            let Ok(limit) = kernel.locks_limit(pid) else { continue };
+            let (daemons, lost_home) =
+                (LimitMark::daemons_home(limit), LimitMark::lost_home(limit, path));
+            let Some(home) = daemons.or(lost_home) else { continue };
+            let own = kernel.own_uid();
+            if !kernel.uids(pid).is_ok_and(|uids| uids.contains(&own)) {
+                continue;
+            }
+            if daemons.is_some() {
+                let is_alive = kernel.stat(pid).is_ok_and(|stat| !stat.is_zombie());
+                if is_alive && pid != kernel.own_identity().pid {
+                    held.insert(home);
+                }
+                continue;
+            }
+            // A number that its parent has yet to wait for keeps nobody from anything.
+            if kernel.pidfd_open(pid).is_ok_and(|held| kernel.is_dead(&held) == Ok(true)) {
+                continue;
+            }
+            let environ = kernel.environ(pid).unwrap_or_default();
+            let said = environ_value(&environ, HOME_VARIABLE);
+            if said.is_some_and(|said| said != path.as_bytes()) {
+                continue;
+            }
+            let mark = said.and_then(|_| EnvMark::parse(environ_value(&environ, MARK_VARIABLE)?));
+            match mark.map(|mark| mark.home_key) {
+                Some(key) if LimitMark::is_home(home, key) => drop(lost.insert(home, Some(key))),
+                Some(_) => {}
+                // It lost its environment.
+                None => drop(lost.entry(home).or_default()),
+            }
+        }
+        kernel.processes(last, &mut pids).ok()?;
+    }
+    let free = || lost.iter().filter(|(home, _)| !held.contains(home));
+    let told = free().find_map(|(_, key)| *key);
+    told.or_else(|| {
+        let (home, _) = free().next()?;
+        Some(LimitMark::key_of_lost(kernel.random(), *home))
+    })
 }

@@ -11,7 +11,7 @@ use crate::process::Pid;
 use crate::process::stat::environ_value;
 use crate::service::environment::HOME_VARIABLE;
 use crate::sys::daemonize::DEPARTED_VARIABLE;
-use crate::sys::peer::peer;
+use crate::sys::sockets::peer;
 use crate::sys::{Kernel, home, procfs};
 use crate::wire::{Request, frame};
 use std::io::{Read, Write};

@@ -17,7 +17,6 @@ pub mod ledger;
 pub mod log;
 pub mod logs;
 pub mod monitors;
-mod recovery;
 pub mod requests;
 pub mod server;
 pub mod service;

@@ -1,4 +1,5 @@
-//! The daemon's own resource limits: what it raises for itself, and what it marks itself with.
+//! What the daemon has of its own: the limits that it raises for itself and marks itself with, and
+//! what its allocator keeps.
 use super::Result;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,4 +46,23 @@ pub fn lower_nofile() {
         // Failing leaves the raised one.
         setrlimit(Resource::Nofile, limit).ok();
     }
+}
+
+/// Keeps large requests and replies out of the heap: each is a mapping of its own, and gone when
+/// it is freed. (glibc raises the bound to the largest one that it has seen, unless it is set.)
+pub fn keep_small() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets a number of the allocator, before anything large was allocated.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 << 10)
+    };
+}
+
+/// Gives what the heap has free back to the kernel.
+pub fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: releases pages that hold nothing.
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }

@@ -2,8 +2,8 @@
 use super::attributes::Means;
 use super::block::Blocks;
 use super::exec_pipe::ExecPipe;
-use super::held::Held;
 use super::home::Home;
+use super::pidfd::Held;
 use super::procfs::{OwnChildren, ProcessList};
 use super::sockets::{self, Sockets};
 use super::token::Token;

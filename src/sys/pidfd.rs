@@ -1,10 +1,10 @@
 //! pidfd: a descriptor that pins one process, whatever becomes of its number.
 use super::writer::is_ready;
 use super::{Errno, Reach, Result, own_pid};
-use crate::process::Exit;
+use crate::process::{Exit, Pid};
 use rustix::event::PollFlags;
-use rustix::fd::{AsRawFd, OwnedFd};
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 /// From linux/pidfd.h (6.9).
 const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
@@ -31,7 +31,7 @@ struct PidfdInfo {
 /// pidfd_open(2). Close-on-exec by the kernel's own doing. Errors: ESRCH: no such process, or
 /// reaped already. EMFILE, ENFILE, ENOMEM.
 pub fn open(pid: i32) -> Result<OwnedFd> {
-    let pid = Pid::from_raw(pid.max(0)).ok_or(Errno::SRCH)?;
+    let pid = rustix::process::Pid::from_raw(pid.max(0)).ok_or(Errno::SRCH)?;
     match pidfd_open(pid, PidfdFlags::empty()) {
         // The number is a thread's, so no process has it: EINVAL, and ENOENT since 6.15.
         Err(Errno::INVAL | Errno::NOENT) => Err(Errno::SRCH),
@@ -111,3 +111,50 @@ pub fn exit_status(pidfd: &OwnedFd) -> Option<Exit> {
 }
 
 const _: () = assert!(size_of::<PidfdInfo>() == 64);
+
+/// What pins a process.
+#[derive(Debug)]
+pub enum Held {
+    /// Any process.
+    Pidfd(OwnedFd),
+    /// A child of ours that nobody has waited for: its number stays its own, and that of its group,
+    /// until we reap it (credentials(7)). For those that are more than there are descriptors.
+    Child(Pid),
+}
+
+impl Held {
+    pub fn pidfd(&self) -> Option<&OwnedFd> {
+        match self {
+            Self::Pidfd(pidfd) => Some(pidfd),
+            Self::Child(_) => None,
+        }
+    }
+
+    pub fn is_dead(&self) -> Result<bool> {
+        match self {
+            Self::Pidfd(pidfd) => is_dead(pidfd),
+            Self::Child(_) => match self.wait(false) {
+                Err(Errno::CHILD) => Ok(true),
+                found => found.map(|exit| exit.is_some()),
+            },
+        }
+    }
+
+    pub fn signal(&self, signal: i32, reach: Reach) -> Result<()> {
+        match self {
+            Self::Pidfd(pidfd) => self::signal(pidfd, signal, reach),
+            Self::Child(pid) => super::kill(*pid, signal, reach),
+        }
+    }
+
+    /// Errors: ECHILD: no child of ours.
+    pub fn wait(&self, reap: bool) -> Result<Option<Exit>> {
+        match self {
+            Self::Pidfd(pidfd) => wait(WaitId::PidFd(pidfd.as_fd()), reap),
+            Self::Child(pid) => {
+                let pid = rustix::process::Pid::from_raw(*pid).ok_or(Errno::CHILD)?;
+                wait(WaitId::Pid(pid), reap)
+            }
+        }
+    }
+}

@@ -1,12 +1,12 @@
-//! Listening sockets that are held for services: opened before the first incarnation, handed to
+//! Sockets. Those that listen are held for services: opened before the first incarnation, handed to
 //! each, closed when nobody is defined any more that wants them. So what waits in a backlog
 //! survives whoever should accept it.
 //!
 //! They are close-on-exec here, and known to later images of this process by what they are. The
 //! incarnation that has one holds it, too: the next daemon takes it back from there.
-use super::listeners::listening;
-use super::{Errno, Result, procfs, reexec};
+use super::{Errno, Result, guarded, procfs, reexec};
 use crate::process::Pid;
+use crate::process::stat::parse_cmdline;
 use crate::service::listen::{Address, Listen, MAKING};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -265,4 +265,46 @@ fn at_path(path: &str) -> Vec<String> {
     let lines = text.lines().filter(|line| ends.iter().any(|end| line.ends_with(end)));
     let inodes = lines.filter_map(|line| line.split_whitespace().nth(6));
     inodes.map(|inode| format!("socket:[{inode}]")).collect()
+}
+
+/// The state of a socket that listens, in the tables of proc_net(5).
+const LISTENS: &str = "0A";
+
+/// The sockets that listen on `port`, as links of descriptors name them.
+pub(super) fn listening(port: u16) -> Vec<String> {
+    let suffix = format!(":{port:04X}");
+    // sl local rem st tx:rx tr:tm retrnsmt uid timeout inode
+    let socket = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_it = fields.len() > 9 && fields[1].ends_with(&suffix) && fields[3] == LISTENS;
+        is_it.then(|| format!("socket:[{}]", fields[9]))
+    };
+    let table = |path| procfs::read(path).unwrap_or_default();
+    let both = [table("/proc/net/tcp"), table("/proc/net/tcp6")].concat();
+    String::from_utf8_lossy(&both).lines().filter_map(socket).collect()
+}
+
+/// Whether somebody listens on `port`; and who, as far as we may know: every process that holds
+/// such a socket, and its words.
+pub fn listeners(port: u16) -> Option<Vec<(Pid, Vec<String>)>> {
+    let sockets = listening(port);
+    let words = |(pid, _)| {
+        let text = guarded::read(&format!("/proc/{pid}/cmdline"));
+        (pid, text.map_or(Vec::new(), |text| parse_cmdline(&text)))
+    };
+    (!sockets.is_empty()).then(|| procfs::holders(&sockets).map(words).collect())
+}
+
+/// Who has connected, as it was then. The pid is 0 of one outside our PID namespace: rustix, whose
+/// pids are never 0, takes such an answer for an error.
+pub fn peer(stream: &impl AsFd) -> Result<libc::ucred> {
+    let mut found = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut size = libc::socklen_t::try_from(size_of::<libc::ucred>()).map_err(|_| Errno::INVAL)?;
+    let (fd, out) = (stream.as_fd().as_raw_fd(), (&raw mut found).cast());
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+    // SAFETY: a ucred is writable at `out`, and `size` says how large it is.
+    match unsafe { libc::getsockopt(fd, level, name, out, &raw mut size) } {
+        0 => Ok(found),
+        _ => Err(super::last_errno()),
+    }
 }

@@ -1,6 +1,6 @@
 //! What decides whose records count.
 use opm::daemon::adopt::{Place, is_incomplete, valid_slots};
-use opm::daemon::ledger::journal::Found;
+use opm::daemon::ledger::load::Found;
 use opm::process::Identity;
 use opm::process::journal_format::{Header, Signature, State};
 use opm::wire::Failure;

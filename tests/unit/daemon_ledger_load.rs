@@ -1,6 +1,6 @@
 //! Of `opm::daemon::ledger::load`.
 use opm::daemon::ledger::definitions::Loaded;
-use opm::daemon::ledger::journal::Slot;
+use opm::daemon::ledger::load::Slot;
 use opm::daemon::ledger::load::*;
 use opm::process::journal_format::{Signature, State};
 use opm::service::spec::Spec;

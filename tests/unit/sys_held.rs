@@ -1,6 +1,6 @@
-//! Of `opm::sys::held`.
+//! Of `opm::sys::pidfd`.
 use opm::process::Exit;
-use opm::sys::held::*;
+use opm::sys::pidfd::*;
 use opm::sys::{Errno, Reach};
 
 #[test]

@@ -1,5 +1,5 @@
 //! Who listens on a port.
-use opm::sys::listeners::*;
+use opm::sys::sockets::*;
 
 #[test]
 fn who_listens_is_found_and_nobody_else() {

@@ -1,14 +1,18 @@
 //! From records to services: what each was, and whether the recorded leader is still that one.
+//!
+//! The journal is one file of fixed slots, written in place, so that what lives is on record whatever
+//! dies, and a full disk can't stop a stop. It has to outlive the daemon, not the machine: nothing
+//! of it is synced. The daemon's half of a slot is written once at the end of a turn, however often
+//! it changed; the children write theirs.
 use super::definitions::Loaded;
-use super::journal::{Found, Slot, emptied, signed};
 use crate::daemon::Daemon;
 use crate::daemon::service::Service;
-use crate::process::journal_format::{Signature, State};
+use crate::process::journal_format::{HEADER_BYTES, Header, SLOT_BYTES, Signature, State};
 use crate::service::machine::{Generation, Goal, Machine, Past};
 use crate::service::policy::restart_cooldown_delay_ms;
 use crate::service::probe::Sign;
 use crate::service::spec::{Definition, Escapees, Id};
-use crate::sys::{Errno, Kernel};
+use crate::sys::{self, Errno, Kernel};
 use std::collections::{BTreeMap, HashMap};
 
 /// A service as the records have it.
@@ -190,4 +194,38 @@ impl<K: Kernel> Daemon<K> {
         }
         Ok(())
     }
+}
+
+/// The file's name in the home.
+pub const JOURNAL: &str = "journal";
+
+/// A slot's halves. One is none if it was never written or is torn.
+pub type Slot = (Option<State>, Option<Signature>);
+
+/// The generation that signed in a slot; 0: none.
+pub fn signed((_, signature): &Slot) -> u64 {
+    signature.map_or(0, |signature| signature.generation)
+}
+
+/// The highest generation of a slot that is confirmed gone; 0: none.
+pub fn emptied((state, _): &Slot) -> u64 {
+    state.map_or(0, |state| state.emptied)
+}
+
+/// What an earlier daemon and its children left behind.
+#[derive(Debug)]
+pub struct Found {
+    /// None: no journal, or a damaged header.
+    pub header: Option<Header>,
+    /// By id.
+    pub slots: Vec<Slot>,
+}
+
+/// Reads what is there, changing nothing.
+pub fn load_journal<K: Kernel>(kernel: &mut K) -> sys::Result<Found> {
+    let bytes = kernel.load(JOURNAL)?.unwrap_or_default();
+    let header = Header::decode(&bytes);
+    let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
+    let slots = body.chunks_exact(SLOT_BYTES).map(|s| (State::decode(s), Signature::in_slot(s)));
+    Ok(Found { header, slots: slots.collect() })
 }

@@ -2,7 +2,6 @@
 //! still to be written of them.
 pub mod definitions;
 pub(crate) mod dump;
-pub mod journal;
 pub mod load;
 
 use super::service::Service;
@@ -16,7 +15,7 @@ use crate::service::machine::Sequence;
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, Mode, Result, describe, write_all_at};
 use definitions::{Definitions, Loaded};
-use journal::Found;
+use load::{Found, JOURNAL};
 use std::collections::BTreeSet;
 
 /// The file of the highest generation that was ever given: with it an older copy of the journal is
@@ -63,7 +62,7 @@ impl<F: std::fmt::Debug> Ledger<F> {
         let (mut definitions, loaded) = Definitions::open(kernel).map_err(of(definitions::FILE))?;
         let lines = found.slots.iter().filter_map(|slot| Some(slot.0?.definition));
         definitions.begin_after(lines.max().unwrap_or(0));
-        let journal = kernel.open(journal::FILE, Mode::InPlace).map_err(of(journal::FILE))?;
+        let journal = kernel.open(JOURNAL, Mode::InPlace).map_err(of(JOURNAL))?;
         let number = kernel.load(GENERATIONS).map_err(of(GENERATIONS))?.unwrap_or_default();
         let generations = kernel.open(GENERATIONS, Mode::InPlace).map_err(of(GENERATIONS))?;
         let number = decode_number(&number).filter(|_| !mutant("forget_numbers"));
@@ -88,7 +87,7 @@ impl<F: std::fmt::Debug> Ledger<F> {
     /// The open files by their names in the home.
     pub(crate) fn files(&self) -> [(&'static str, &F); 3] {
         [
-            (journal::FILE, &self.journal),
+            (JOURNAL, &self.journal),
             (definitions::FILE, &self.definitions.file),
             (GENERATIONS, &self.generations),
         ]
@@ -107,7 +106,7 @@ impl<F: std::fmt::Debug> Ledger<F> {
         K: Kernel<File = F>,
     {
         let written = write_all_at(kernel, &self.journal, offset, bytes);
-        self.noted(journal::FILE, written)
+        self.noted(JOURNAL, written)
     }
 
     /// Writes the journal's header: from now on the slots are this boot's. Only once they are, for

@@ -1,12 +1,10 @@
 //! What each request does. A reply goes out when its effect is true ([`wait`]).
-mod adjust;
 mod define;
 mod doctor;
 mod instances;
 pub(crate) mod lookalike;
 mod order;
 mod query;
-mod restore;
 pub(super) mod sockets;
 mod told;
 pub(crate) mod wait;

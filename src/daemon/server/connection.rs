@@ -1,7 +1,7 @@
 //! One connection: what came of its request, and what is still to be sent to it.
 //!
 //! It never holds more than a request and what the loop puts behind unsent replies.
-use crate::sys::heap;
+use crate::sys::limits;
 use crate::wire::frame::{Inbox, REQUEST_BYTES_MAX};
 use crate::wire::{Failure, Request};
 use mio::net::UnixStream;
@@ -95,7 +95,7 @@ impl Connection {
         self.sent = 0;
         if large {
             // What a request of thousands of services took is not needed again soon.
-            heap::trim();
+            limits::trim();
         }
         !self.closing
     }

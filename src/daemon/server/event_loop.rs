@@ -11,7 +11,7 @@ use crate::daemon::{ClientId, Daemon, Leave};
 use crate::sys::home::Home;
 use crate::sys::linux::{self, Linux};
 use crate::sys::notify::NotifySocket;
-use crate::sys::peer::peer;
+use crate::sys::sockets::peer;
 use crate::sys::token::Token;
 use crate::sys::{Kernel, limits, signals};
 use crate::wire::frame::{self, REQUEST_BYTES_MAX};

@@ -4,9 +4,7 @@
 mod connection;
 pub mod event_loop;
 pub(crate) mod lock;
-mod notify;
 pub(crate) mod predecessor;
 mod relocate;
 pub mod role;
-pub(crate) mod socket;
 pub mod startup;

@@ -21,7 +21,7 @@
 //! say ESTALE of live ones too for want of privilege: no proof.)
 use crate::daemon::adopt::Place;
 use crate::daemon::launch::LIVING;
-use crate::daemon::ledger::journal;
+use crate::daemon::ledger::load::JOURNAL;
 use crate::daemon::log::log;
 use crate::process::INITIAL_PID_NAMESPACE;
 use crate::process::journal_format::{HEADER_BYTES, Header};
@@ -94,7 +94,7 @@ pub(crate) fn hold_alive(
 /// a daemon of this home, and we are the PID 1 of the next.
 pub(super) fn wait_for_namespace(home: &Home, place: &Place, alive: Option<&OwnedFd>) {
     let Some(alive) = alive else { return };
-    let bytes = home.load(journal::FILE).ok().flatten().unwrap_or_default();
+    let bytes = home.load(JOURNAL).ok().flatten().unwrap_or_default();
     let Some(header) = bytes.get(..HEADER_BYTES).and_then(Header::decode) else {
         return;
     };

@@ -5,12 +5,12 @@
 //! its home, or has made it anew and holds its locks, with all that is on record in it. Where
 //! neither can be, it never launches anything again: services live on, marked.
 use super::event_loop::Server;
-use super::lock::{LOCK, lock_home, write_key};
+use super::lock::{self, LOCK, SOCKET, lock_home, write_key};
 use super::predecessor;
 use super::role::Role;
-use super::socket::{self, SOCKET};
+
 use super::startup::write_pid;
-use crate::daemon::ledger::journal;
+use crate::daemon::ledger::load::JOURNAL;
 use crate::daemon::{Daemon, Leave};
 use crate::process::journal_format::{Header, Signature};
 use crate::service::machine::Time;
@@ -114,7 +114,7 @@ impl Server {
 
     /// The descriptor keeps its number, which a crash hands on.
     fn bind_again(&mut self, daemon: &mut Daemon<Linux>) {
-        let healed = socket::bind(&daemon.kernel.home).and_then(|fresh| {
+        let healed = lock::bind(&daemon.kernel.home).and_then(|fresh| {
             let registry = self.poll.registry();
             // Failing means that it was not registered.
             registry.deregister(&mut self.listener).ok();
@@ -170,7 +170,7 @@ fn renew_home(daemon: &mut Daemon<Linux>) -> Result<(), String> {
     write_key(&lock, header.home_key, header.home);
     let encoded = header.encode();
     let copies = records.iter().map(|(name, file)| {
-        let head = if *name == journal::FILE { &encoded[..] } else { &[] };
+        let head = if *name == JOURNAL { &encoded[..] } else { &[] };
         copy(file, &home, name, head)
     });
     let copies = copies.collect::<Result<Vec<OwnedFd>, Errno>>().map_err(|errno| {

@@ -2,7 +2,9 @@
 //!
 //! A role sees what the daemon knows and asks for what an operator could ask for. It never
 //! spawns, signals or reaps past the daemon.
-use super::notify::{Watchdog, notify};
+//!
+//! What a supervisor of ours is told goes by the protocol of sd_notify(3). Nobody may be listening,
+//! and nothing depends on it: what can't be sent is dropped.
 use crate::daemon::log::log;
 use crate::daemon::service::Service;
 use crate::daemon::{ClientId, Daemon, Leave};
@@ -11,6 +13,8 @@ use crate::sys::linux::Linux;
 use crate::sys::{Kernel, own_pid};
 use crate::wire::{Failure, Reply, Request, code};
 use std::collections::BTreeMap;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// The client that a role is; no connection gets this number.
 pub const ROLE: ClientId = 0;
@@ -124,5 +128,55 @@ impl<K: Kernel> Daemon<K> {
     /// Nothing lives: no service and no child.
     pub fn is_quiet(&self) -> bool {
         self.trees.count_orphans() == 0 && !self.services.iter().any(Service::is_live)
+    }
+}
+
+const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
+const WATCHDOG_VARIABLE: &str = "WATCHDOG_USEC";
+const WATCHDOG_PID_VARIABLE: &str = "WATCHDOG_PID";
+
+pub(super) fn notify(state: &str) {
+    let Some(path) = std::env::var_os(SOCKET_VARIABLE) else { return };
+    let bytes = path.as_encoded_bytes();
+    let address = match bytes.strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&path),
+    };
+    let socket = UnixDatagram::unbound();
+    if let (Ok(address), Ok(socket)) = (address, socket) {
+        // A listener that is stuck must not hold the daemon.
+        socket.set_nonblocking(true).ok();
+        socket.send_to_addr(state.as_bytes(), &address).ok();
+    }
+}
+
+/// Says at the distance that was asked for that the loop turns.
+#[derive(Debug, Default)]
+pub(super) struct Watchdog {
+    /// Milliseconds from one word to the next: half of what is allowed, as sd_watchdog_enabled(3)
+    /// advises. `None`: nobody asked.
+    distance: Option<u64>,
+    due: Time,
+}
+
+impl Watchdog {
+    pub(super) fn of_environment() -> Self {
+        let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+        let pid = number(WATCHDOG_PID_VARIABLE);
+        let is_ours = pid.is_none_or(|pid| i64::try_from(pid) == Ok(own_pid().into()));
+        let allowed = number(WATCHDOG_VARIABLE).filter(|_| is_ours);
+        Self { distance: allowed.map(|us| (us / 2000).max(1)), due: 0 }
+    }
+
+    /// When the next word is due.
+    pub(super) fn due(&self) -> Option<Time> {
+        self.distance.map(|_| self.due)
+    }
+
+    pub(super) fn turn(&mut self, now: Time) {
+        if let Some(distance) = self.distance.filter(|_| now >= self.due) {
+            notify("WATCHDOG=1");
+            self.due = now + distance;
+        }
     }
 }

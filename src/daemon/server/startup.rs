@@ -1,9 +1,8 @@
 //! From a bare process to a daemon with its home, and out again.
 use super::event_loop::Server;
-use super::lock::{LOCK, Waiter, read_key, wait_for_lock, write_key};
+use super::lock::{self, LOCK, SOCKET, Waiter, read_key, wait_for_lock, write_key};
 use super::predecessor;
 use super::role::{Background, Role};
-use super::socket::{self, SOCKET};
 use crate::daemon::adopt::Place;
 use crate::daemon::log::log;
 use crate::daemon::{Daemon, Leave, departure};
@@ -12,7 +11,7 @@ use crate::service::environment::OUTER_VARIABLE;
 use crate::sys::home::Home;
 use crate::sys::linux::{self, Linux};
 use crate::sys::{
-    Errno, Mode, attributes, describe, fds, heap, limits, own_pid, procfs, reexec, signals,
+    Errno, Mode, attributes, describe, fds, limits, own_pid, procfs, reexec, signals,
 };
 use crate::wire::{Failure, PROTOCOL, code};
 use mio::Poll;
@@ -111,8 +110,8 @@ pub fn serve_with(home: &Path, role: &mut dyn Role) -> Result<u8, Failure> {
     }
     write_pid(&daemon.kernel.home);
     let listener = match listener {
-        Some(listener) if socket::is_listened_by_us(&daemon.kernel.home) => listener,
-        _ => socket::bind(&daemon.kernel.home)?,
+        Some(listener) if lock::is_listened_by_us(&daemon.kernel.home) => listener,
+        _ => lock::bind(&daemon.kernel.home)?,
     };
     daemon.kernel.listener = listener.as_raw_fd();
     let mut server = Server::new(poll, listener, &daemon.kernel.home).map_err(cannot_poll)?;
@@ -162,7 +161,7 @@ fn prepare_process() -> Result<Inherited, Failure> {
     signals::hold(&linux::SIGNALS);
     signals::reset_dispositions();
     attributes::neutral();
-    heap::keep_small();
+    limits::keep_small();
     let inherited = [reexec::LISTENER_VARIABLE, reexec::ALIVE_VARIABLE].map(|name| {
         let fd = std::env::var(name).ok();
         fd.and_then(|fd| fd.parse::<u32>().ok()).filter(|fd| *fd >= 3)

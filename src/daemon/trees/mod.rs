@@ -4,12 +4,11 @@
 //! pids; it knows no request, no event, no policy and no monitor. Every wake-up is a hint: whoever
 //! handles it looks for itself.
 //!
-//! A file calls none but those that follow it here: drain, unrecorded, proof, members, sweep,
+//! A file calls none but those that follow it here: drain, unrecorded, proof, sweep,
 //! launch, reap, owner, signal, marks, tree.
 mod drain;
 mod launch;
 mod marks;
-mod members;
 mod owner;
 mod proof;
 mod reap;
