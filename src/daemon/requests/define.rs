@@ -2,10 +2,10 @@
 //! does. `adjust` is in effect from the next start on; `restore` brings back what `save` has kept.
 use super::lookalike::Candidates;
 use super::wait::{Condition, NO_SERVICE, OnDone, Pending, done};
+use crate::daemon::Daemon;
 use crate::daemon::learn::why_not;
 use crate::daemon::ledger::dump;
 use crate::daemon::service::Service;
-use crate::daemon::{ClientId, Daemon};
 use crate::service::context::Context;
 use crate::service::cron::Cron;
 use crate::service::machine::{Ending, Goal, Input, Machine, News, Past};
@@ -51,12 +51,12 @@ impl<K: Kernel> Daemon<K> {
 
     pub(super) fn define_and_start(
         &mut self,
-        client: ClientId,
         specs: Vec<Spec>,
         base: Context,
         force: bool,
         existing: Existing,
-    ) -> Result<Pending, Failure> {
+        pending: &mut Pending,
+    ) -> Result<(), Failure> {
         let keep = existing != Existing::Refused;
         let mut candidates = Candidates::new(force);
         self.check_all(&specs, &mut candidates)?;
@@ -82,7 +82,6 @@ impl<K: Kernel> Daemon<K> {
             // An import that is repeated starts what is there already.
             ids.push(service.id);
         }
-        let mut pending = Pending::new(client);
         let mut allowed = Vec::new();
         for spec in fresh {
             match self.check_spec(&spec, &mut candidates) {
@@ -105,18 +104,18 @@ impl<K: Kernel> Daemon<K> {
         }
         for id in ids {
             pending.wait(id, Condition::Up(self.before_start(id)));
-            self.wake_up(id, Input::Start, &mut pending);
+            self.wake_up(id, Input::Start, pending);
         }
         let replaced_ids: Vec<Id> = replaced.iter().map(|(_, id, _)| *id).collect();
         self.replace_definitions(replaced)?;
         if existing == Existing::Roll {
-            self.roll(replaced_ids, &mut pending);
-            return Ok(pending);
+            self.roll(replaced_ids, pending);
+            return Ok(());
         }
         for id in replaced_ids {
-            self.bring_up(id, Input::Restart, &mut candidates, &mut pending);
+            self.bring_up(id, Input::Restart, &mut candidates, pending);
         }
-        Ok(pending)
+        Ok(())
     }
 
     /// What the daemon can't give a new service; it is in its log, too.
@@ -257,12 +256,12 @@ impl<K: Kernel> Daemon<K> {
     /// Changes the definitions of services, all or none.
     pub(super) fn adjust(
         &mut self,
-        client: ClientId,
         target: &str,
         change: &Change,
         now: bool,
-    ) -> Result<Pending, Failure> {
-        let (ids, mut pending) = self.pending(client, target)?;
+        pending: &mut Pending,
+    ) -> Result<(), Failure> {
+        let ids = self.named(target, pending)?;
         let mut candidates = Candidates::new(true);
         let mut changed = Vec::new();
         for id in ids {
@@ -297,10 +296,10 @@ impl<K: Kernel> Daemon<K> {
         self.replace_definitions(changed)?;
         for id in ids {
             if now && self.services.get(id).is_some_and(|service| service.is_live()) {
-                self.bring_up(id, Input::Restart, &mut candidates, &mut pending);
+                self.bring_up(id, Input::Restart, &mut candidates, pending);
             }
         }
-        Ok(pending)
+        Ok(())
     }
 
     /// What lives is told from others by the name that it was started with.
@@ -369,21 +368,19 @@ impl<K: Kernel> Daemon<K> {
 }
 
 impl<K: Kernel> Daemon<K> {
-    pub(super) fn save(&mut self, client: ClientId) -> Result<Pending, Failure> {
+    pub(super) fn save(&mut self, pending: &mut Pending) -> Result<(), Failure> {
         let saved = dump::save(&mut self.kernel, &self.home, &self.services);
         saved.map_err(Failure::plain)?;
         let count = self.services.len();
         let services = if count == 1 { "service" } else { "services" };
-        let mut pending = Pending::new(client);
         let text = format!("saved {count} {services} to {}/{}", self.home, dump::FILE);
         pending.say(NO_SERVICE, done(text));
-        Ok(pending)
+        Ok(())
     }
 
-    pub(super) fn restore(&mut self, client: ClientId, force: bool) -> Result<Pending, Failure> {
+    pub(super) fn restore(&mut self, force: bool, pending: &mut Pending) -> Result<(), Failure> {
         let loaded = dump::load(&mut self.kernel, &self.home);
         let (dump, warnings) = loaded.map_err(Failure::plain)?;
-        let mut pending = Pending::new(client);
         pending.on_done = OnDone::Summarize { running: 0 };
         pending.warn(NO_SERVICE, warnings);
         let intern =
@@ -411,16 +408,13 @@ impl<K: Kernel> Daemon<K> {
         }
         for (id, (is_up, halted)) in self.define(fresh)?.into_iter().zip(fresh_up) {
             up.extend(is_up.then_some(id));
-            self.services
-                .get_mut(id)
-                .into_iter()
-                .for_each(|service| service.record.halted = halted);
+            self.services.get_mut(id).into_iter().for_each(|it| it.record.halted = halted);
             self.ask(id, |monitors, cx, of| monitors.follow(cx, of));
         }
         let mut candidates = Candidates::new(force);
         for id in up {
-            self.bring_up(id, Input::Start, &mut candidates, &mut pending);
+            self.bring_up(id, Input::Start, &mut candidates, pending);
         }
-        Ok(pending)
+        Ok(())
     }
 }

@@ -51,10 +51,10 @@ impl<K: Kernel> Daemon<K> {
     /// More or fewer instances; those with the highest numbers go.
     pub(super) fn scale(
         &mut self,
-        client: ClientId,
         group: &str,
         to: Scale,
-    ) -> Result<Pending, Failure> {
+        pending: &mut Pending,
+    ) -> Result<(), Failure> {
         let instances = self.instances(group);
         let Some((_, first)) = instances.first().copied() else {
             let text = format!("no such service: {group} (try 'opm ls')");
@@ -72,17 +72,15 @@ impl<K: Kernel> Daemon<K> {
                 "{group}: can have 1 to {INSTANCES_MAX} instances (it has {count})"
             ))
         })?;
-        let mut pending = Pending::new(client);
-        if wanted <= count {
-            let surplus = instances.into_iter().skip(wanted as usize).map(|(_, id)| id);
-            self.remove_all(&surplus.collect::<Vec<_>>(), &mut pending);
-            if wanted == count {
-                pending.say(NO_SERVICE, done(format!("{group}: has {count} instances already")));
-            }
-            return Ok(pending);
+        if wanted > count {
+            return self.add_instances(first, &instances, wanted, pending);
         }
-        self.add_instances(first, &instances, wanted, &mut pending)?;
-        Ok(pending)
+        let surplus = instances.into_iter().skip(wanted as usize).map(|(_, id)| id);
+        self.remove_all(&surplus.collect::<Vec<_>>(), pending);
+        if wanted == count {
+            pending.say(NO_SERVICE, done(format!("{group}: has {count} instances already")));
+        }
+        Ok(())
     }
 
     fn add_instances(
@@ -123,14 +121,8 @@ impl<K: Kernel> Daemon<K> {
         Ok(())
     }
 
-    /// Instances one after the other: each is ready before the next one is stopped.
-    pub(super) fn reload(&mut self, client: ClientId, target: &str) -> Result<Pending, Failure> {
-        let (ids, mut pending) = self.pending(client, target)?;
-        self.roll(ids, &mut pending);
-        Ok(pending)
-    }
-
-    /// These, one after the other, when nothing else is waited for.
+    /// These, one after the other, each ready before the next one is stopped, when nothing else is
+    /// waited for.
     pub(super) fn roll(&mut self, ids: Vec<Id>, pending: &mut Pending) {
         let generation = |id: &Id| Some((*id, self.services.get(*id)?.record.generation));
         self.waiters.rolls.extend(ids.iter().filter_map(generation));

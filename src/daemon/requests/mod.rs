@@ -43,94 +43,80 @@ impl<K: Kernel> Daemon<K> {
 
     /// The reply, where it is known at once.
     fn handle(&mut self, client: ClientId, request: Request) -> Result<Option<Reply>, Failure> {
-        let pending = match request {
+        let mut wanted = Pending::new(client);
+        let pending = &mut wanted;
+        match request {
             Request::Start { target, force, wait } => {
-                let mut pending = self.bring_up_all(client, &target, Input::Start, force)?;
+                self.bring_up_all(&target, Input::Start, force, pending)?;
                 pending.wait_ready(wait);
-                pending
             }
             Request::Define { specs, base, force, existing, wait } => {
-                let mut pending = self.define_and_start(client, specs, *base, force, existing)?;
+                self.define_and_start(specs, *base, force, existing, pending)?;
                 pending.wait_ready(wait);
-                pending
             }
-            Request::Update { services, env } => {
-                self.update(services, &env)?;
-                Pending::new(client)
-            }
+            Request::Update { services, env } => self.update(services, &env)?,
             Request::Adjust { target, change, now } => {
-                self.adjust(client, &target, &change, now)?
+                self.adjust(&target, &change, now, pending)?;
             }
-            Request::Stop { target, dependants } => self.stop(client, &target, dependants)?,
+            Request::Stop { target, dependants } => {
+                let ids = self.named(&target, pending)?;
+                let ids = self.with_dependants(ids, dependants, pending);
+                self.stop_all(&ids, &ids, pending);
+            }
             Request::Restart { target } => {
-                self.bring_up_all(client, &target, Input::Restart, false)?
+                self.bring_up_all(&target, Input::Restart, false, pending)?;
             }
-            Request::Reload { target } => self.reload(client, &target)?,
-            Request::Scale { group, to } => self.scale(client, &group, to)?,
+            Request::Reload { target } => {
+                let ids = self.named(&target, pending)?;
+                self.roll(ids, pending);
+            }
+            Request::Scale { group, to } => self.scale(&group, to, pending)?,
             Request::Remove { target } => {
-                let (ids, mut pending) = self.pending(client, &target)?;
-                self.remove_all(&ids, &mut pending);
-                pending
+                let ids = self.named(&target, pending)?;
+                self.remove_all(&ids, pending);
             }
             Request::Signal { target, signal, tree } => {
-                self.signal_services(client, &target, signal, tree)?
+                self.signal_services(&target, signal, tree, pending)?;
             }
-            Request::Reset { target } => self.each(client, &target, |daemon, id, name| {
+            Request::Reset { target } => self.each(&target, pending, |daemon, id, name| {
                 daemon.services.get_mut(id).into_iter().for_each(|s| s.machine.reset());
                 daemon.ledger.dirty.insert(id);
                 done(format!("{name}: counters are 0"))
             })?,
             Request::Wait { target, until, timeout_ms } => {
-                let (ids, mut pending) = self.pending(client, &target)?;
+                let ids = self.named(&target, pending)?;
                 ids.into_iter().for_each(|id| pending.wait(id, Condition::Status(until)));
                 pending.deadline = timeout_ms.map(|ms| self.now.saturating_add(ms));
-                pending
             }
-            Request::Flush { target } => self.each(client, &target, Self::flush)?,
-            Request::Save => self.save(client)?,
-            Request::Restore { force } => self.restore(client, force)?,
-            Request::Leave { services } => self.leave(client, services),
-            Request::Upgrade { binary } => self.upgrade(client, binary)?,
-            Request::Depart { home_key } => {
-                self.depart(home_key);
-                Pending::new(client)
-            }
-            Request::Events { follow: true } => {
-                self.events.followers.push(client);
-                let past = self.events.past.iter().cloned();
-                self.outbox.extend(past.map(|event| (client, Reply::Event(event))));
-                return Ok(None);
-            }
-            Request::Events { follow: false } => {
-                return Ok(Some(Reply::Events(self.events.past.iter().cloned().collect())));
-            }
+            Request::Flush { target } => self.each(&target, pending, Self::flush)?,
+            Request::Save => self.save(pending)?,
+            Request::Restore { force } => self.restore(force, pending)?,
+            Request::Leave { services } => self.leave(services, pending),
+            Request::Upgrade { binary } => self.upgrade(binary, pending)?,
+            Request::Depart { home_key } => self.depart(home_key),
+            Request::Events { follow } => return Ok(self.events(client, follow)),
             Request::List { usage } => return Ok(Some(self.list(usage))),
-            Request::Info { target } => {
-                return self.of_each(&target, Self::info).map(|all| Some(Reply::Info(all)));
-            }
-            Request::Why { target } => {
-                return self.of_each(&target, Self::why).map(|all| Some(Reply::Why(all)));
-            }
-            Request::Env { target } => {
-                let of = |daemon: &mut Self, id| {
-                    let service = daemon.services.get(id)?;
-                    Some((service.name().to_owned(), daemon.env_of(service)))
-                };
-                return self.of_each(&target, of).map(|all| Some(Reply::Env(all)));
-            }
-            Request::Export { target } => {
-                let of =
-                    |daemon: &mut Self, id| Some(daemon.services.get(id)?.definition.spec.clone());
-                return self.of_each(&target, of).map(|all| Some(Reply::Specs(all)));
-            }
-            Request::Logs { target } => {
-                return self.of_each(&target, Self::log_files).map(|all| Some(Reply::Logs(all)));
-            }
+            Request::Info { target } => return self.of_each(&target, Reply::Info, Self::info),
+            Request::Why { target } => return self.of_each(&target, Reply::Why, Self::why),
+            Request::Env { target } => return self.of_each(&target, Reply::Env, Self::named_env),
+            Request::Export { target } => return self.of_each(&target, Reply::Specs, Self::spec),
+            Request::Logs { target } => return self.of_each(&target, Reply::Logs, Self::log_files),
             Request::Health => return Ok(Some(Reply::Health(self.health()))),
             Request::Doctor => return Ok(Some(Reply::Doctor(self.doctor()))),
-        };
-        self.wait_for(pending);
+        }
+        self.wait_for(wanted);
         Ok(None)
+    }
+
+    /// What has happened; to one that follows also what will, piece by piece.
+    fn events(&mut self, client: ClientId, follow: bool) -> Option<Reply> {
+        let past = self.events.past.iter().cloned();
+        if !follow {
+            return Some(Reply::Events(past.collect()));
+        }
+        self.outbox.extend(past.map(|event| (client, Reply::Event(event))));
+        self.events.followers.push(client);
+        None
     }
 
     /// A client has gone: nobody waits any more. What it asked for goes on.
@@ -165,42 +151,39 @@ impl<K: Kernel> Daemon<K> {
         Ok((ids.into_iter().collect(), missing))
     }
 
-    /// The ids that a target names, and what waits for them, with what was named in vain.
-    fn pending(&self, client: ClientId, target: &str) -> Result<(Vec<Id>, Pending), Failure> {
+    /// The ids that a target names; what is named in vain is said.
+    fn named(&self, target: &str, pending: &mut Pending) -> Result<Vec<Id>, Failure> {
         let (ids, missing) = self.resolve(target)?;
-        let mut pending = Pending::new(client);
         missing.into_iter().for_each(|outcome| pending.say(NO_SERVICE, outcome));
-        Ok((ids, pending))
+        Ok(ids)
     }
 
     /// Does something to each service of a target that is done at once.
     fn each(
         &mut self,
-        client: ClientId,
         target: &str,
+        pending: &mut Pending,
         act: impl Fn(&mut Self, Id, &str) -> Outcome,
-    ) -> Result<Pending, Failure> {
-        let (ids, mut pending) = self.pending(client, target)?;
-        for id in ids {
+    ) -> Result<(), Failure> {
+        for id in self.named(target, pending)? {
             let name = self.services.get(id).map_or(String::new(), |s| s.name().to_owned());
             pending.say(id, act(self, id, &name));
         }
-        Ok(pending)
+        Ok(())
     }
 
     fn bring_up_all(
         &mut self,
-        client: ClientId,
         target: &str,
         input: Input,
         force: bool,
-    ) -> Result<Pending, Failure> {
-        let (ids, mut pending) = self.pending(client, target)?;
+        pending: &mut Pending,
+    ) -> Result<(), Failure> {
         let mut candidates = Candidates::new(force);
-        for id in ids {
-            self.bring_up(id, input, &mut candidates, &mut pending);
+        for id in self.named(target, pending)? {
+            self.bring_up(id, input, &mut candidates, pending);
         }
-        Ok(pending)
+        Ok(())
     }
 
     /// Starts or restarts a service by the operator's wish, unless something stands in its way.
@@ -282,23 +265,13 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
-    fn stop(
-        &mut self,
-        client: ClientId,
-        target: &str,
-        dependants: bool,
-    ) -> Result<Pending, Failure> {
-        let (ids, mut pending) = self.pending(client, target)?;
-        let ids = self.with_dependants(ids, dependants, &mut pending);
-        for id in &ids {
-            pending.wait(*id, self.condition_down(*id));
+    /// Stops `ids`, and waits for those of which `awaited` are.
+    fn stop_all(&mut self, awaited: &[Id], ids: &[Id], pending: &mut Pending) {
+        for id in awaited {
+            let newest = self.services.get(*id).map_or(0, |service| service.record.generation);
+            pending.wait(*id, Condition::Down(Generation(newest)));
         }
-        self.stop_in_order(&ids);
-        Ok(pending)
-    }
-
-    fn condition_down(&self, id: Id) -> Condition {
-        Condition::Down(Generation(self.services.get(id).map_or(0, |s| s.record.generation)))
+        self.stop_in_order(ids);
     }
 
     fn remove_all(&mut self, ids: &[Id], pending: &mut Pending) {
@@ -319,16 +292,16 @@ impl<K: Kernel> Daemon<K> {
 
     fn signal_services(
         &mut self,
-        client: ClientId,
         target: &str,
         signal: i32,
         tree: bool,
-    ) -> Result<Pending, Failure> {
+        pending: &mut Pending,
+    ) -> Result<(), Failure> {
         if !(1..=64).contains(&signal) {
             return Err(Failure::usage(format!("{signal}: no such signal")));
         }
         let word = Signal::from_number(signal).map_or(signal.to_string(), Signal::name);
-        self.each(client, target, |daemon, id, name| {
+        self.each(target, pending, |daemon, id, name| {
             let sent = daemon.with_trees(|trees, cx| trees.signal(cx, id, signal, tree));
             if sent == Err(Errno::SRCH) {
                 return failed(code::FAILED, format!("{name}: is not running"));
@@ -348,8 +321,7 @@ impl<K: Kernel> Daemon<K> {
         outcome_of(name, emptied, "logs are empty")
     }
 
-    fn leave(&mut self, client: ClientId, services: bool) -> Pending {
-        let mut pending = Pending::new(client);
+    fn leave(&mut self, services: bool, pending: &mut Pending) {
         let is_alive = |service: &&Service| service.is_live();
         let alive: Vec<Id> = self.services.iter().filter(is_alive).map(|s| s.id).collect();
         // Nothing survives PID 1, so that leaving without them would be a kill.
@@ -366,14 +338,10 @@ impl<K: Kernel> Daemon<K> {
             }
             pending.say(NO_SERVICE, done(text));
             self.leave = Some(Leave::Quit);
-            return pending;
+            return;
         }
-        for id in alive {
-            pending.wait(id, self.condition_down(id));
-        }
-        self.stop_in_order(&self.services.ids());
+        self.stop_all(&alive, &self.services.ids(), pending);
         pending.on_done = OnDone::Leave;
-        pending
     }
 
     /// Whether some child has not exec'd yet, or is about to be forked.
@@ -383,16 +351,15 @@ impl<K: Kernel> Daemon<K> {
 
     /// `daemon restart` and `daemon upgrade`: the daemon becomes another image, which adopts from
     /// the journal as after any death. There is no second hand-over format.
-    fn upgrade(&mut self, client: ClientId, binary: Option<String>) -> Result<Pending, Failure> {
+    fn upgrade(&mut self, binary: Option<String>, pending: &mut Pending) -> Result<(), Failure> {
         let cannot =
             |errno| Failure::plain(format!("cannot tell which program I am: {}", describe(errno)));
         let binary = binary.map_or_else(|| self.kernel.own_program(), Ok).map_err(cannot)?;
         if !binary.starts_with('/') {
             return Err(Failure::usage(format!("{binary}: is not an absolute path")));
         }
-        let mut pending = Pending::new(client);
         pending.say(NO_SERVICE, done(format!("replacing the daemon by {binary}")));
         self.leave = Some(Leave::Exec(binary));
-        Ok(pending)
+        Ok(())
     }
 }

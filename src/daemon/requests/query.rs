@@ -7,7 +7,7 @@ use crate::process::mark::EnvMark;
 use crate::process::stat::parse_cmdline;
 use crate::service::environment::{environment, in_home, log_paths};
 use crate::service::machine::Phase;
-use crate::service::spec::{Env, Id, join};
+use crate::service::spec::{Env, Id, Spec, join};
 use crate::service::time::rfc3339;
 use crate::service::units::human_uptime;
 use crate::sys::{Kernel, describe};
@@ -41,22 +41,28 @@ impl<K: Kernel> Daemon<K> {
         Reply::List(rows)
     }
 
-    /// As [`Daemon::resolve`]; a part of the target that names nothing is a refusal.
-    fn resolve_all(&self, target: &str) -> Result<Vec<Id>, Failure> {
-        let (ids, missing) = self.resolve(target)?;
-        match missing.into_iter().next() {
-            Some(outcome) => Err(Failure::new(outcome.code, outcome.text)),
-            None => Ok(ids),
-        }
-    }
-
     /// What there is to tell of each service of a target.
     pub(super) fn of_each<T>(
         &mut self,
         target: &str,
+        all: impl FnOnce(Vec<T>) -> Reply,
         tell: impl Fn(&mut Self, Id) -> Option<T>,
-    ) -> Result<Vec<T>, Failure> {
-        Ok(self.resolve_all(target)?.into_iter().filter_map(|id| tell(self, id)).collect())
+    ) -> Result<Option<Reply>, Failure> {
+        // A part of the target that names nothing is a refusal.
+        let (ids, missing) = self.resolve(target)?;
+        match missing.into_iter().next() {
+            Some(outcome) => Err(Failure::new(outcome.code, outcome.text)),
+            None => Ok(Some(all(ids.into_iter().filter_map(|id| tell(self, id)).collect()))),
+        }
+    }
+
+    pub(super) fn named_env(&mut self, id: Id) -> Option<(String, Env)> {
+        let service = self.services.get(id)?;
+        Some((service.name().to_owned(), self.env_of(service)))
+    }
+
+    pub(super) fn spec(&mut self, id: Id) -> Option<Spec> {
+        Some(self.services.get(id)?.definition.spec.clone())
     }
 
     pub(super) fn log_files(&mut self, id: Id) -> Option<LogFiles> {
