@@ -435,6 +435,26 @@ pub trait Kernel {
     fn sync_home(&mut self) -> Result<()>;
 }
 
+/// Every process in /proc, one after the other.
+#[derive(Debug, Default)]
+pub struct Processes {
+    last: Pid,
+    /// What was read and not given yet, the next one last.
+    batch: Vec<Pid>,
+}
+
+impl Processes {
+    /// None: that was all. Errors: /proc can't be read.
+    pub fn next<K: Kernel>(&mut self, kernel: &mut K) -> Result<Option<Pid>> {
+        if self.batch.is_empty() {
+            kernel.processes(self.last, &mut self.batch)?;
+            self.batch.reverse();
+        }
+        self.last = self.batch.last().copied().unwrap_or(0);
+        Ok(self.batch.pop())
+    }
+}
+
 /// Who a process is that is held; 0 for what can't be read of it.
 pub fn identity<K: Kernel>(kernel: &mut K, pid: Pid, pidfd: &K::Pidfd) -> Identity {
     let inode = kernel.inode(pidfd).unwrap_or(0);

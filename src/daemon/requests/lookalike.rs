@@ -13,7 +13,7 @@ use crate::service::machine::Generation;
 use crate::service::options::{Exec, LookAlike};
 use crate::service::shared::Shared;
 use crate::service::spec::{Id, Spec};
-use crate::sys::{self, Kernel};
+use crate::sys::{Kernel, Processes};
 use crate::wire::{Outcome, code};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -74,10 +74,9 @@ impl Candidates {
 
 impl<K: Kernel> Daemon<K> {
     fn candidates(&mut self, uid: u32) -> Vec<Candidate> {
-        let Ok(pids) = self.all_processes() else { return Vec::new() };
-        let askers = self.askers();
+        let (askers, mut all) = (self.askers(), Processes::default());
         let mut candidates = Vec::new();
-        for pid in pids {
+        while let Ok(Some(pid)) = all.next(&mut self.kernel) {
             if pid == self.ledger.header.daemon.pid
                 || self.trees.is_leader(pid)
                 || askers.contains(&pid)
@@ -97,18 +96,6 @@ impl<K: Kernel> Daemon<K> {
     fn is_of_lost_home(&mut self, pid: Pid) -> bool {
         let limit = self.kernel.locks_limit(pid).ok();
         limit.is_some_and(|limit| LimitMark::lost_home(limit, &self.home).is_some())
-    }
-
-    fn all_processes(&mut self) -> sys::Result<Vec<Pid>> {
-        let mut pids = Vec::new();
-        let mut last = 0;
-        loop {
-            self.kernel.processes(last, &mut pids)?;
-            match pids.last() {
-                Some(pid) if *pid != last => last = *pid,
-                _ => return Ok(pids),
-            }
-        }
     }
 
     /// None: it bears a mark of ours, or is gone.

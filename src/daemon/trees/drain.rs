@@ -12,7 +12,7 @@ use super::tree::{Cx, Fact, Kept, LOOK_AGAIN_MS, Owner, Trees};
 use crate::mutant::mutant;
 use crate::service::machine::Generation;
 use crate::service::spec::Id;
-use crate::sys::{Errno, Kernel, Reach};
+use crate::sys::{Errno, Kernel, Processes, Reach};
 
 /// Incarnations that are remembered for what was let go of them.
 const KEPT_MAX: usize = 256;
@@ -100,21 +100,20 @@ impl<K: Kernel> Trees<K> {
     /// Whether anything that we see is in a PID namespace below ours: without one nothing can be
     /// put into one. One that can't be looked at any more may have been.
     fn are_there_other_pid_namespaces(&self, cx: &mut Cx<'_, K>) -> bool {
-        let mut pids = Vec::new();
-        let mut any = cx.kernel.processes(0, &mut pids).is_err();
-        while let Some(last) = pids.last().copied().filter(|_| !any) {
-            any = pids.drain(..).any(|pid| {
-                let is_known = self.leaders.contains_key(&pid) || self.orphans.contains_key(&pid);
-                !is_known
-                    && match cx.kernel.pid_namespace(pid) {
-                        Ok(its) => its != self.marks.pid_namespace,
-                        // Of another user's, which can't be read, none of ours enters.
-                        Err(errno) => !matches!(errno, Errno::ACCESS | Errno::PERM),
-                    }
-            });
-            any |= cx.kernel.processes(last, &mut pids).is_err();
+        let mut all = Processes::default();
+        while let Ok(next) = all.next(cx.kernel) {
+            let Some(pid) = next else { return false };
+            if self.leaders.contains_key(&pid) || self.orphans.contains_key(&pid) {
+                continue;
+            }
+            match cx.kernel.pid_namespace(pid) {
+                Ok(its) if its == self.marks.pid_namespace => {}
+                // Of another user's, which can't be read, none of ours enters.
+                Err(Errno::ACCESS | Errno::PERM) => {}
+                Ok(_) | Err(_) => return true,
+            }
         }
-        any
+        true
     }
 
     /// The kernel's own word on the leader's process group, race-free: the pidfd names that very

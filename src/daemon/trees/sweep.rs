@@ -6,7 +6,7 @@ use super::tree::{Cx, Trees};
 use crate::mutant::mutant;
 use crate::process::mark::{EnvMark, LimitMark};
 use crate::process::{INITIAL_PID_NAMESPACE, Namespace, Pid};
-use crate::sys::{Errno, Kernel, describe};
+use crate::sys::{Errno, Kernel, Processes, describe};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The parent of all kernel threads, where they are seen: outside of PID namespaces.
@@ -161,35 +161,31 @@ impl<K: Kernel> Trees<K> {
     pub(super) fn sweep(&mut self, cx: &mut Cx<'_, K>, search: Search<'_>) -> Option<Sweep> {
         let leaders = self.leaders_alive(cx);
         let mut sweep = Sweep { owners: self.namespace_owners(cx), ..Sweep::default() };
-        let mut pids = Vec::new();
-        cx.kernel.processes(0, &mut pids).ok()?;
-        while let Some(last) = pids.last().copied() {
-            sweep.listed += pids.len();
-            for pid in pids.drain(..) {
-                if pid == self.marks.own.pid {
-                    continue;
-                }
-                if let Some((generation, namespace)) = leaders.get(&pid) {
-                    // It is held and lives, so that the number is its own: its marks are known.
-                    sweep.found.push(Sighting::of_leader(pid, *generation, *namespace));
-                    continue;
-                }
-                match self.sight(cx, pid, search) {
-                    Ok(Look::Nothing) => {}
-                    Ok(Look::Seen(sighting)) => sweep.found.push(sighting),
-                    Ok(Look::Zombie) => sweep.zombies.push(pid),
-                    Ok(Look::Forged) => sweep.forged.push(pid),
-                    // IO: what was read was cut off by its end.
-                    Err(Errno::SRCH | Errno::NOENT | Errno::IO) => sweep.vanished = true,
-                    // Neither seen nor known to be gone: then the sweep proves nothing.
-                    Err(errno) => {
-                        let why = describe(errno);
-                        *cx.trouble = Some(format!("cannot read /proc/{pid}: {why}"));
-                        return None;
-                    }
+        let mut all = Processes::default();
+        while let Some(pid) = all.next(cx.kernel).ok()? {
+            sweep.listed += 1;
+            if pid == self.marks.own.pid {
+                continue;
+            }
+            if let Some((generation, namespace)) = leaders.get(&pid) {
+                // It is held and lives, so that the number is its own: its marks are known.
+                sweep.found.push(Sighting::of_leader(pid, *generation, *namespace));
+                continue;
+            }
+            match self.sight(cx, pid, search) {
+                Ok(Look::Nothing) => {}
+                Ok(Look::Seen(sighting)) => sweep.found.push(sighting),
+                Ok(Look::Zombie) => sweep.zombies.push(pid),
+                Ok(Look::Forged) => sweep.forged.push(pid),
+                // IO: what was read was cut off by its end.
+                Err(Errno::SRCH | Errno::NOENT | Errno::IO) => sweep.vanished = true,
+                // Neither seen nor known to be gone: then the sweep proves nothing.
+                Err(errno) => {
+                    let why = describe(errno);
+                    *cx.trouble = Some(format!("cannot read /proc/{pid}: {why}"));
+                    return None;
                 }
             }
-            cx.kernel.processes(last, &mut pids).ok()?;
         }
         sweep.vanished |= sweep.found.iter().any(|seen| sweep.has_past_owner(cx, seen));
         sweep.tell_others();
