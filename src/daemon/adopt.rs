@@ -311,8 +311,12 @@ impl<K: Kernel> Daemon<K> {
             |tree: &Tree<K>| tree.generation < generation && !living.contains(&tree.generation.0);
         let id = match (known, lost.leader(), &lost.name, lost.mark) {
             (Some(id), ..) if self.trees.get(id).is_none_or(is_past) => Some(id),
+            // Where the key is its own word, too, it must be one of our user's: else anybody could
+            // have us run what they like.
             (None, Some(leader), Some(name), Some(mark))
-                if leads && self.may_define(leader, loss) =>
+                if leads
+                    && (!loss.key
+                        || self.kernel.uids(leader) == Ok([self.kernel.own_uid(); 3])) =>
             {
                 self.recover_definition(leader, name, mark.id)
             }
@@ -342,13 +346,6 @@ impl<K: Kernel> Daemon<K> {
         self.sign_for(id, &signature);
         self.after_step(id);
         Ok(generation.0)
-    }
-
-    /// Whether a process may say which program its service is. Where the key is its own word, too,
-    /// it must be one of our user's: else anybody could have us run what they like.
-    fn may_define(&mut self, leader: Pid, loss: &Loss) -> bool {
-        let own = self.kernel.own_uid();
-        !loss.key || self.kernel.uids(leader).is_ok_and(|uids| uids == [own; 3])
     }
 
     /// Puts an incarnation on record again that signed in a journal that is lost: the next daemon

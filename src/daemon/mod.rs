@@ -29,7 +29,7 @@ pub use server::startup::{can_take_over, self_check, serve, serve_with};
 use crate::process::Pid;
 use crate::process::stat::Stat;
 use crate::service::environment::{in_home, log_paths};
-use crate::service::machine::{Generation, Time};
+use crate::service::machine::{Generation, Input, Time};
 use crate::service::spec::Id;
 use crate::sys::{Kernel, Wake};
 use crate::wire::Reply;
@@ -109,7 +109,9 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         self.take_advice();
-        self.stop_due();
+        while let Some(id) = self.launches.stops_due.pop() {
+            self.feed(id, Input::Stop);
+        }
         let mut facts = Vec::new();
         self.with_trees(|trees, cx| trees.check_gates(cx, &mut facts));
         self.learn(facts);
@@ -152,11 +154,6 @@ impl<K: Kernel> Daemon<K> {
                 self.logs.carry(service.id, spec, &self.home);
             }
         }
-    }
-
-    /// Logs that were quiet were written to.
-    pub(crate) fn logs_written(&mut self) {
-        self.logs.woken(self.kernel.now(), &mut self.timers);
     }
 
     fn look_at_logs(&mut self, id: Id) {

@@ -9,7 +9,7 @@ use super::survivors::Survivors;
 use crate::process::Pid;
 use crate::sys::program::{Place, Reaped, reap};
 use crate::sys::signals::{Arrival, is_pending, take};
-use crate::sys::terminal::Terminal;
+use crate::sys::terminal::{Terminal, own_group};
 use crate::sys::{Errno, Reach, kill, own_pid};
 use std::time::{Duration, Instant};
 
@@ -259,7 +259,7 @@ impl Watch {
         if let Some(terminal) = Terminal::find()
             && terminal.foreground().is_some_and(is_stale)
         {
-            terminal.take_back();
+            terminal.give_to(own_group());
         }
     }
 
@@ -272,17 +272,15 @@ impl Watch {
             return;
         }
         self.kill_at = None;
-        if self.options.is_stop_bounded() || self.drops_term() {
+        let term = self.outgoing(libc::SIGTERM);
+        let is_dropped = || term.is_some_and(|sent| drops(self.child, sent) == Some(true));
+        if self.options.is_stop_bounded() || is_dropped() {
             say(format_args!("init: pid={} outlived TERM: killed", self.child));
             self.send(libc::SIGKILL);
         } else {
             // Another TERM starts another wait.
             self.asked_at = None;
         }
-    }
-
-    fn drops_term(&self) -> bool {
-        self.outgoing(libc::SIGTERM).is_some_and(|sent| drops(self.child, sent) == Some(true))
     }
 
     fn end_what_is_left(&mut self) {

@@ -28,7 +28,8 @@ const PATH_MASK: u64 = (1 << 12) - 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LimitMark {
     level: u64,
-    home: u64,
+    /// The home's bits of its key.
+    pub home: u64,
     generation: u64,
 }
 
@@ -79,11 +80,6 @@ impl LimitMark {
         home_key & HOME_MASK | 1 << HOME_BITS
     }
 
-    /// The same of any mark.
-    pub fn home_word_of(limit: (u64, u64)) -> Option<u64> {
-        Self::of_limit(limit).map(|mark| Self::home_word(mark.home))
-    }
-
     /// Whether these bits of a home are of this key.
     pub fn is_home(home: u64, home_key: u64) -> bool {
         home == home_key & HOME_MASK
@@ -123,7 +119,8 @@ impl LimitMark {
         }
     }
 
-    fn of_limit((soft, hard): (u64, u64)) -> Option<Self> {
+    /// The mark that a limit is, if it is one.
+    pub fn of_limit((soft, hard): (u64, u64)) -> Option<Self> {
         let mark = Self::read(hard);
         let is_level = mark.level <= LEVEL_TOP && mark.level > LEVEL_TOP / 2;
         (soft == hard && is_level).then_some(mark)

@@ -84,12 +84,6 @@ fn begin_again() {
     log(&format!("cannot execute myself: {errno}"));
 }
 
-/// Whether a home is ours and can be written to.
-fn try_home(path: &str) -> Result<(), Errno> {
-    let home = Home::open(path)?;
-    privately(|| home.open_file("lock", Mode::InPlace)).map(drop)
-}
-
 fn no_fifo(home: &Home, errno: Errno) -> String {
     format!("{}/logs: cannot use a FIFO: {}", home.path, describe(errno))
 }
@@ -131,7 +125,9 @@ impl Run {
         }
         let mut reasons = Vec::new();
         let usable = self.options.homes.iter().find(|home| {
-            let tried = try_home(home);
+            // Ours, and it can be written to.
+            let open = |home: Home| privately(|| home.open_file("lock", Mode::InPlace));
+            let tried = Home::open(home).and_then(open).map(drop);
             reasons.extend(tried.err().map(|errno| Home::refusal(home, errno)));
             tried.is_ok()
         });

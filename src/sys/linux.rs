@@ -31,7 +31,8 @@ pub struct Linux {
     /// The number of the socket that commands connect to, which children close; -1 is none.
     pub listener: i32,
     pub sockets: Sockets,
-    own_children: Option<OwnChildren>,
+    /// None: the kernel doesn't list them, and without that nothing can be promised.
+    pub own_children: Option<OwnChildren>,
     processes: Option<ProcessList>,
     load: Option<OwnedFd>,
     log: memory::KernelLog,
@@ -83,11 +84,6 @@ impl Linux {
             may_raise_limits: namespace::may_raise_limits(),
             time_namespace: if features.time_namespace { namespace::of_self().inode } else { 0 },
         }
-    }
-
-    /// Whether the kernel lists our children: without that nothing can be promised.
-    pub fn lists_children(&self) -> bool {
-        self.own_children.is_some()
     }
 }
 

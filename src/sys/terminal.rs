@@ -68,11 +68,6 @@ impl Terminal {
         }
     }
 
-    /// Puts this process's own group into the foreground.
-    pub fn take_back(&self) {
-        self.give_to(own_group());
-    }
-
     /// Whether a shell above may see us stopped, and resume us. Not if we lead the session, nor as
     /// a PID 1, which can't be stopped, nor if the shell is outside of our PID namespace and so
     /// our group has no number: it sees only who made the namespace.
@@ -92,8 +87,9 @@ impl AsFd for Terminal {
     }
 }
 
-/// 0 if it has no number in our PID namespace, which rustix's function can't say.
-fn own_group() -> Pid {
+/// This process's own group; 0 if it has no number in our PID namespace, which rustix's function
+/// can't say.
+pub fn own_group() -> Pid {
     // SAFETY: takes no pointers and cannot fail.
     unsafe { libc::getpgrp() }
 }

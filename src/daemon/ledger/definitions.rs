@@ -115,15 +115,17 @@ fn decode(line: &[u8]) -> Option<std::result::Result<Line, String>> {
 }
 
 impl<F: std::fmt::Debug> Definitions<F> {
-    /// Reads the file, made if missing.
-    pub fn open<K: Kernel<File = F>>(kernel: &mut K) -> Result<(Self, Loaded)> {
+    /// Reads the file, made if missing. `after`: no line up to this one is given, for a slot speaks
+    /// of it, and it may be lost.
+    pub fn open<K: Kernel<File = F>>(kernel: &mut K, after: u64) -> Result<(Self, Loaded)> {
         let bytes = kernel.load(FILE)?.unwrap_or_default();
         let file = kernel.open(FILE, Mode::InPlace)?;
         let mut contexts: HashMap<u64, Rc<Context>> = HashMap::new();
         let mut loaded = Loaded::default();
         // Beyond what an earlier file of this home ever had: a copy of that may be put back, and
         // its lines must not be taken for those that the journal speaks of.
-        let mut next_line = kernel.wall().saturating_mul(LINES_PER_MS).max(1);
+        let next_line = kernel.wall().saturating_mul(LINES_PER_MS);
+        let mut next_line = next_line.max(after.saturating_add(1));
         let mut lines = 0;
         for line in bytes.split_inclusive(|b| *b == b'\n') {
             lines += 1;
@@ -152,11 +154,6 @@ impl<F: std::fmt::Debug> Definitions<F> {
         let shared = known.values().filter(|context| context.strong_count() > 0).count();
         let live = length * (loaded.services.len() + shared) as u64 / lines.max(1);
         Ok((Self { file, length, live, next_line, known }, loaded))
-    }
-
-    /// Gives no line number up to this one: a slot speaks of it, and its line may be lost.
-    pub fn begin_after(&mut self, line: u64) {
-        self.next_line = self.next_line.max(line.saturating_add(1));
     }
 
     /// The shared form of what a definer had.
@@ -212,18 +209,17 @@ impl<F: std::fmt::Debug> Definitions<F> {
         Ok(())
     }
 
-    /// Whether the file has doubled since all of it counted.
-    pub fn wants_compaction(&self) -> bool {
-        self.length > COMPACT_BYTES_MIN.max(2 * self.live)
-    }
-
-    /// Writes the file anew with what still counts. The old one stays until the new one is whole.
+    /// Writes the file anew with what still counts, if it has doubled since all of it did. The old
+    /// one stays until the new one is whole.
     /// Errors: Any of open, write, fsync, rename: then the old file goes on.
     pub fn compact<'a, K: Kernel<File = F>>(
         &mut self,
         kernel: &mut K,
         services: impl Iterator<Item = (u64, Id, &'a Definition)>,
     ) -> Result<()> {
+        if self.length <= COMPACT_BYTES_MIN.max(2 * self.live) {
+            return Ok(());
+        }
         let (bytes, known) = encode_all(&Contexts::new(), services)?;
         let file = kernel.open(FRESH, Mode::Fresh)?;
         write_all_at(kernel, &file, 0, &bytes)?;

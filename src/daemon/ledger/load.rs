@@ -1,9 +1,9 @@
 //! From records to services: what each was, and whether the recorded leader is still that one.
 //!
-//! The journal is one file of fixed slots, written in place, so that what lives is on record whatever
-//! dies, and a full disk can't stop a stop. It has to outlive the daemon, not the machine: nothing
-//! of it is synced. The daemon's half of a slot is written once at the end of a turn, however often
-//! it changed; the children write theirs.
+//! The journal is one file of fixed slots, written in place, so that what lives is on record
+//! whatever dies, and a full disk can't stop a stop. It has to outlive the daemon, not the machine:
+//! nothing of it is synced. The daemon's half of a slot is written once at the end of a turn,
+//! however often it changed; the children write theirs.
 use super::definitions::Loaded;
 use crate::daemon::Daemon;
 use crate::daemon::service::Service;

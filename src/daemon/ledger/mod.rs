@@ -59,9 +59,9 @@ impl<F: std::fmt::Debug> Ledger<F> {
         header: Header,
     ) -> std::result::Result<(Self, Loaded), (&'static str, Errno)> {
         let of = |file: &'static str| move |errno| (file, errno);
-        let (mut definitions, loaded) = Definitions::open(kernel).map_err(of(definitions::FILE))?;
         let lines = found.slots.iter().filter_map(|slot| Some(slot.0?.definition));
-        definitions.begin_after(lines.max().unwrap_or(0));
+        let definitions = Definitions::open(kernel, lines.max().unwrap_or(0));
+        let (definitions, loaded) = definitions.map_err(of(definitions::FILE))?;
         let journal = kernel.open(JOURNAL, Mode::InPlace).map_err(of(JOURNAL))?;
         let number = kernel.load(GENERATIONS).map_err(of(GENERATIONS))?.unwrap_or_default();
         let generations = kernel.open(GENERATIONS, Mode::InPlace).map_err(of(GENERATIONS))?;
@@ -200,11 +200,9 @@ impl<F: std::fmt::Debug> Ledger<F> {
                 self.removed_slots.push((id, state));
             }
         }
-        if self.definitions.wants_compaction() {
-            let lines = services.iter().map(|s| (s.record.definition, s.id, &s.definition));
-            let compacted = self.definitions.compact(kernel, lines);
-            self.noted(definitions::FILE, compacted).ok();
-        }
+        let lines = services.iter().map(|s| (s.record.definition, s.id, &s.definition));
+        let compacted = self.definitions.compact(kernel, lines);
+        self.noted(definitions::FILE, compacted).ok();
         self.dirty.is_empty() && self.removed_slots.is_empty()
     }
 }

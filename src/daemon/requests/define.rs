@@ -1,6 +1,7 @@
 //! Services come, change and go: put on record before anything of them runs, forgotten when nothing
 //! does. `adjust` is in effect from the next start on; `restore` brings back what `save` has kept.
 use super::lookalike::Candidates;
+use super::order::NOBODY;
 use super::wait::{Condition, NO_SERVICE, OnDone, Pending, done};
 use crate::daemon::Daemon;
 use crate::daemon::learn::why_not;
@@ -225,7 +226,7 @@ impl<K: Kernel> Daemon<K> {
     pub(crate) fn insert(&mut self, service: Service) {
         self.ledger.dirty.insert(service.id);
         self.services.insert(service);
-        self.unhold_nameless();
+        self.unhold_dependants(NOBODY);
     }
 
     /// Forgets a service of which nothing lives.

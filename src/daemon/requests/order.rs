@@ -16,7 +16,7 @@ use crate::wire::{Failure, Status, code};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// In place of the id of a dependency that is no service.
-const NOBODY: Id = Id::MAX;
+pub(super) const NOBODY: Id = Id::MAX;
 
 impl<K: Kernel> Daemon<K> {
     /// The first dependency of a service that is not ready.
@@ -51,11 +51,6 @@ impl<K: Kernel> Daemon<K> {
         for dependant in self.held_under(id) {
             self.unhold(dependant);
         }
-    }
-
-    /// The same for those that wait for a name that nobody had.
-    pub(in crate::daemon) fn unhold_nameless(&mut self) {
-        self.unhold_dependants(NOBODY);
     }
 
     fn held_under(&self, id: Id) -> Vec<Id> {
@@ -126,9 +121,10 @@ impl<K: Kernel> Daemon<K> {
     /// Stops services, each when those of them that depend on it have gone.
     pub(super) fn stop_in_order(&mut self, ids: &[Id]) {
         let runs = |id: &Id| self.services.get(*id).is_some_and(Service::runs);
-        let blockers = match self.has_circle(ids) {
-            true => BTreeMap::new(),
-            false => self.dependants(ids.iter().copied().filter(runs)),
+        let names = ids.iter().filter_map(|id| Some(self.services.get(*id)?.name()));
+        let blockers = match circle(names, |name| self.services.dependencies(name)) {
+            Some(_) => BTreeMap::new(),
+            None => self.dependants(ids.iter().copied().filter(runs)),
         };
         for id in ids {
             let mut waits_for = BTreeSet::default();
@@ -141,11 +137,6 @@ impl<K: Kernel> Daemon<K> {
                 self.launches.stops.insert(*id, waits_for);
             }
         }
-    }
-
-    fn has_circle(&self, ids: &[Id]) -> bool {
-        let names = ids.iter().filter_map(|id| Some(self.services.get(*id)?.name()));
-        circle(names, |name| self.services.dependencies(name)).is_some()
     }
 
     /// Which of these depend on each service, by its id.
@@ -170,13 +161,6 @@ impl<K: Kernel> Daemon<K> {
             stops_due.extend(is_due.then_some(*stopped));
             !is_due
         });
-    }
-
-    /// Stops what waited for its dependants to go.
-    pub(in crate::daemon) fn stop_due(&mut self) {
-        while let Some(id) = self.launches.stops_due.pop() {
-            self.feed(id, Input::Stop);
-        }
     }
 
     /// All that run and depend on one of these, or on one that does; what is named is not among

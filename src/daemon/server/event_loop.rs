@@ -153,7 +153,7 @@ impl Server {
                     }),
                     Some(Token::Listener) => connecting = true,
                     Some(Token::Removals) => removed = true,
-                    Some(Token::Logs) => daemon.logs_written(),
+                    Some(Token::Logs) => daemon.logs.woken(daemon.now, &mut daemon.timers),
                     Some(Token::Notify) => self.told_more = true,
                     Some(Token::Ready(id)) => answers.push((Question::Ready, id)),
                     Some(Token::Health(id)) => answers.push((Question::Health, id)),

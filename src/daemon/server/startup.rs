@@ -95,7 +95,7 @@ pub fn serve_with(home: &Path, role: &mut dyn Role) -> Result<u8, Failure> {
     let mut kernel = Linux::new(registry, home, lock, nofile, &without);
     kernel.sockets.inherited = sockets;
     kernel.listener = listener.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-    if !kernel.lists_children() {
+    if kernel.own_children.is_none() {
         let text = "this kernel does not list children (CONFIG_PROC_CHILDREN): nothing could be \
                     confirmed to be gone";
         return Err(Failure::unreachable(text));

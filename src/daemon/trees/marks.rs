@@ -110,8 +110,9 @@ impl Marks {
         pid: Pid,
         limit: Option<Limit>,
     ) -> bool {
-        let home = limit.and_then(LimitMark::home_word_of);
-        if home.is_some_and(|home| self.departed.homes.contains(&home)) {
+        let mark = limit.and_then(LimitMark::of_limit);
+        let has_left = |mark: LimitMark| LimitMark::home_word(mark.home);
+        if mark.is_some_and(|mark| self.departed.homes.contains(&has_left(mark))) {
             return true;
         }
         let known = self.departed.daemons.iter().find(|known| known.pid == pid);

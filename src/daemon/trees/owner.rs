@@ -52,7 +52,10 @@ impl<K: Kernel> Trees<K> {
         }
         let mut mute = false;
         let marked = self.owner_by_marks(cx, pid, limit, &mut mute)?;
-        let namespace = self.namespace_if_told(cx, pid)?;
+        let namespace = match self.marks.own_namespace {
+            0 => None,
+            _ => readable(cx.kernel.time_namespace(pid))?,
+        };
         let owner = match namespace {
             Some(inode) if marked.is_none_or(|owner| !self.is_in(cx, owner, inode)) => {
                 self.owner_by_namespace(cx, inode).or(marked)
@@ -135,14 +138,6 @@ impl<K: Kernel> Trees<K> {
         let kept = self.kept.iter().find(|kept| is(kept.generation));
         let found = found.or(kept.map(|it| Owner::Kept(it.id, Generation(it.generation))));
         found.or_else(|| is_unrecorded().then_some(Owner::Foreign))
-    }
-
-    /// The inode of its time namespace, where that tells anything.
-    fn namespace_if_told(&self, cx: &mut Cx<'_, K>, pid: Pid) -> Result<Option<u64>, Errno> {
-        match self.marks.own_namespace {
-            0 => Ok(None),
-            _ => readable(cx.kernel.time_namespace(pid)),
-        }
     }
 
     fn is_in(&mut self, cx: &mut Cx<'_, K>, owner: Owner, inode: u64) -> bool {

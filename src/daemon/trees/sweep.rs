@@ -79,11 +79,6 @@ impl Search<'_> {
 }
 
 impl Sighting {
-    fn of_leader(pid: Pid, generation: u64, namespace: u64) -> Self {
-        let part = Some(LimitMark::part_of(generation));
-        Self { pid, part, namespace, ..Self::default() }
-    }
-
     /// What a limit says, or would say, of its generation.
     pub(super) fn part(&self) -> Option<u64> {
         let marked = self.mark.map(|mark| LimitMark::part_of(mark.generation));
@@ -169,7 +164,8 @@ impl<K: Kernel> Trees<K> {
             }
             if let Some((generation, namespace)) = leaders.get(&pid) {
                 // It is held and lives, so that the number is its own: its marks are known.
-                sweep.found.push(Sighting::of_leader(pid, *generation, *namespace));
+                let (part, namespace) = (Some(LimitMark::part_of(*generation)), *namespace);
+                sweep.found.push(Sighting { pid, part, namespace, ..Sighting::default() });
                 continue;
             }
             match self.sight(cx, pid, search) {
