@@ -1,19 +1,15 @@
 //! Services come, change and go: put on record before anything of them runs, forgotten when nothing
 //! does. `adjust` is in effect from the next start on; `restore` brings back what `save` has kept.
-use super::lookalike::Candidates;
 use super::order::NOBODY;
-use super::wait::{Condition, NO_SERVICE, OnDone, Pending, done};
-use crate::daemon::Daemon;
+use super::*;
 use crate::daemon::learn::why_not;
 use crate::daemon::ledger::dump;
-use crate::daemon::service::Service;
 use crate::service::context::Context;
 use crate::service::cron::Cron;
-use crate::service::machine::{Ending, Goal, Input, Machine, News, Past};
-use crate::service::spec::{Change, Definition, Env, Id, Spec};
-use crate::sys::{Errno, Kernel, describe, zone};
-use crate::wire::{Existing, Failure, code};
-use std::collections::BTreeSet;
+use crate::service::machine::{Ending, Goal, Machine, News, Past};
+use crate::service::spec::{Change, Definition, Env, Spec};
+use crate::sys::zone;
+use crate::wire::Existing;
 use std::rc::Rc;
 
 /// Most services of one daemon.

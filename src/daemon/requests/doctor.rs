@@ -1,11 +1,9 @@
 //! `opm doctor`: what this kernel, this home and this daemon have that an operator should know.
-use super::lookalike::{Candidates, Likeness};
-use crate::daemon::Daemon;
+use super::lookalike::Likeness;
+use super::*;
 use crate::daemon::logs::room::Room;
-use crate::process::Pid;
-use crate::service::environment::log_paths;
 use crate::service::units::human_bytes;
-use crate::sys::{Kernel, limits};
+use crate::sys::limits;
 use crate::wire::Finding;
 
 /// Descriptors of a daemon without services and orphans, about.

@@ -1,13 +1,10 @@
 //! Groups of instances: how many there are, and one after the other into a new incarnation.
-use super::lookalike::Candidates;
-use super::wait::{Condition, NO_SERVICE, OnDone, Pending, done, failed};
-use crate::daemon::{ClientId, Daemon};
+use super::*;
 use crate::service::instances::{INSTANCES_MAX, instance};
-use crate::service::machine::{Generation, Input};
-use crate::service::spec::{Definition, Id, Spec};
-use crate::sys::{Kernel, Mode, describe, write_all_at};
-use crate::wire::{Failure, Scale, code};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::service::spec::{Definition, Spec};
+use crate::sys::write_all_at;
+use crate::wire::Scale;
+use std::collections::BTreeMap;
 
 /// Who is to be reloaded, by id, and its generation before: for the next daemon, if this one dies.
 const ROLLS: &str = "rolls.json";

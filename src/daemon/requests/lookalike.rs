@@ -2,19 +2,15 @@
 //! directory that bears no mark of ours and runs the same command.
 //!
 //! It decides nothing about what is ours, and never kills: it refuses, or warns.
-use super::wait::failed;
-use crate::daemon::Daemon;
-use crate::process::Pid;
+use super::*;
 use crate::process::command::{mark_remover, pattern_of_argv};
 use crate::process::mark::LimitMark;
 use crate::process::stat::{environ_value, parse_cmdline};
 use crate::service::environment::{HOME_VARIABLE, NAME_VARIABLE};
-use crate::service::machine::Generation;
 use crate::service::options::{Exec, LookAlike};
 use crate::service::shared::Shared;
-use crate::service::spec::{Id, Spec};
-use crate::sys::{Kernel, Processes};
-use crate::wire::{Outcome, code};
+use crate::service::spec::Spec;
+use crate::sys::Processes;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! What each request does. A reply goes out when its effect is true ([`wait`]).
+//! What each request does. A reply goes out when its effect is true ([`wait`]). The files of this
+//! room import what this one does.
 mod define;
 mod doctor;
 mod instances;

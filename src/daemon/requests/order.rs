@@ -4,16 +4,11 @@
 //! ready; that one's word brings it back. So no start of whatever kind goes past it, and the work
 //! is proportional to what becomes ready. A stop is withheld while dependants that are stopped with
 //! it live.
-use super::wait::{Pending, failed};
-use crate::daemon::Daemon;
+use super::*;
 use crate::daemon::launch::Launches;
-use crate::daemon::service::Service;
-use crate::service::machine::Input;
 use crate::service::order::circle;
-use crate::service::spec::{Id, Spec};
-use crate::sys::Kernel;
-use crate::wire::{Failure, Status, code};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::service::spec::Spec;
+use std::collections::BTreeMap;
 
 /// In place of the id of a dependency that is no service.
 pub(super) const NOBODY: Id = Id::MAX;

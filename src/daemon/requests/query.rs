@@ -1,21 +1,17 @@
 //! What is true now, for those who ask. Nothing is sampled while nobody does.
-use crate::daemon::Daemon;
-use crate::daemon::service::{Death, Service};
-use crate::process::Pid;
+use super::*;
+use crate::daemon::service::Death;
 use crate::process::command::pattern_of_argv;
 use crate::process::mark::EnvMark;
 use crate::process::stat::parse_cmdline;
-use crate::service::environment::{environment, in_home, log_paths};
+use crate::service::environment::environment;
 use crate::service::machine::Phase;
-use crate::service::spec::{Env, Id, Spec, join};
+use crate::service::spec::{Env, Spec, join};
 use crate::service::time::rfc3339;
 use crate::service::units::human_uptime;
-use crate::sys::{Kernel, describe};
 use crate::wire::{
-    Asked, Dependency, Failure, Health, Identity, Info, LastExit, LogFiles, PROTOCOL, Process,
-    Reply, Row, Status, Why,
+    Asked, Dependency, Health, Identity, Info, LastExit, LogFiles, PROTOCOL, Process, Row, Why,
 };
-use std::collections::BTreeSet;
 
 /// Ticks a second of process times (USER_HZ).
 const TICKS: f64 = 100.0;

@@ -1,12 +1,11 @@
 //! The sockets of services: opened before anything of them runs, taken back from what lives,
 //! closed when no definition has them any more.
-use crate::daemon::Daemon;
+use super::*;
 use crate::daemon::services::Services;
 use crate::process::stat::parse_cmdline;
 use crate::service::listen::Listen;
-use crate::service::spec::{Id, Spec, join};
-use crate::sys::{Errno, Kernel, describe, own_pid, sockets};
-use crate::wire::Failure;
+use crate::service::spec::{Spec, join};
+use crate::sys::{own_pid, sockets};
 
 /// So much of a stranger's command is told.
 const COMMAND_CHARS_MAX: usize = 80;

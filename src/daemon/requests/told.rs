@@ -1,11 +1,10 @@
 //! What services say of themselves, by the protocol of sd_notify(3): lines of `NAME=VALUE`. And
 //! what is run beside them to ask.
-use crate::daemon::Daemon;
+use super::*;
 use crate::daemon::monitors::{Question, Told};
-use crate::process::{Exit, Pid};
-use crate::service::machine::{Generation, Phase};
-use crate::service::spec::Id;
-use crate::sys::{Kernel, Wake};
+use crate::process::Exit;
+use crate::service::machine::Phase;
+use crate::sys::Wake;
 
 /// So much of a status text is kept.
 const STATUS_CHARS_MAX: usize = 200;

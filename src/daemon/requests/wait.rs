@@ -1,15 +1,10 @@
 //! Requests that wait: a reply is sent when its effect is true.
 use super::query::unsure_of;
-use crate::daemon::service::Service;
-use crate::daemon::timers::Timer;
-use crate::daemon::{ClientId, Daemon, Leave};
+use super::*;
 use crate::mutant::mutant;
-use crate::process::Pid;
-use crate::service::machine::{Generation, Goal, Phase, Time};
-use crate::service::spec::Id;
-use crate::sys::{Errno, Kernel, describe};
-use crate::wire::{Outcome, Reply, Status, Until, code};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::service::machine::{Goal, Phase, Time};
+use crate::wire::Until;
+use std::collections::{BTreeMap, VecDeque};
 
 /// What ends sooner after its exec was never up, to whoever started it.
 const SETTLE_MS: Time = 50;
