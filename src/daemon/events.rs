@@ -12,7 +12,6 @@ use std::collections::VecDeque;
 /// Events remembered for `opm events`.
 const EVENTS_MAX: usize = 256;
 
-/// The memory and the listeners.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
     pub(crate) past: VecDeque<Event>,

@@ -43,7 +43,6 @@ impl Launches {
     }
 }
 
-/// What node is to load.
 const PRELOAD: &str = include_str!("node-preload.cjs");
 
 /// What every process that PID 1 starts holds open: see `predecessor`. No service's name begins so.

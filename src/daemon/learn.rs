@@ -248,7 +248,6 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
-    /// Takes up what monitors have said.
     pub(super) fn take_advice(&mut self) {
         // What is done about one may lead to the next.
         while !self.monitors.advice.is_empty() {
@@ -324,7 +323,6 @@ impl<K: Kernel> Daemon<K> {
         Some(generation)
     }
 
-    /// SIGKILL for all of a tree.
     pub(crate) fn kill_tree(&mut self, id: Id) {
         // A stop that waits for it may wait in vain now.
         for stopped in self.launches.stops.keys() {

@@ -4,7 +4,6 @@ use crate::process::journal_format::checksum;
 use crate::service::spec::Id;
 use std::collections::BTreeSet;
 
-/// All services.
 #[derive(Debug)]
 pub(crate) struct Services {
     by_id: Vec<Option<Box<Service>>>,
@@ -25,7 +24,6 @@ impl Services {
         self.by_id.get_mut(id as usize)?.as_deref_mut()
     }
 
-    /// Every service, by id.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Service> {
         self.by_id.iter().filter_map(Option::as_deref)
     }
@@ -39,12 +37,10 @@ impl Services {
         self.by_name.len()
     }
 
-    /// The id of the service of this name.
     pub(crate) fn id_of(&self, name: &str) -> Option<Id> {
         self.named(name).map(|service| service.id)
     }
 
-    /// The service of this name.
     pub(crate) fn named(&self, name: &str) -> Option<&Service> {
         let sum = checksum(name.as_bytes());
         let alike = self.by_name.range((sum, 0)..=(sum, Id::MAX));

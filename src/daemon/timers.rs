@@ -30,7 +30,6 @@ pub(crate) enum Timer {
     Ledger,
 }
 
-/// The table.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     armed: BTreeMap<Timer, Time>,
@@ -67,7 +66,6 @@ impl Timers {
         Some(timer)
     }
 
-    /// When the next one is due.
     pub(crate) fn next(&self) -> Option<Time> {
         self.due.first().map(|(at, _)| *at)
     }

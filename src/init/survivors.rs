@@ -36,7 +36,6 @@ pub(super) struct Survivors {
     pin: Option<OwnedFd>,
     /// When the group was last asked, and by which signal: TERM may have been rewritten.
     group_asked: Option<(Moment, i32)>,
-    /// When everybody had been asked.
     all_asked: Option<Moment>,
     /// Children whom there is nothing to say to any more.
     settled: BTreeSet<Pid>,

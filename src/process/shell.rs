@@ -23,7 +23,6 @@ pub const PREFIXES: &[&str] =
 /// Reserved words that make the words after them something else than a command.
 pub const HEADERS: &[&str] = &["for", "case", "select", "function", "[["];
 
-/// The other reserved words.
 const RESERVED: &[&str] = &["]]", "coproc", "in", "time"];
 
 /// One simple command of a line.

@@ -118,7 +118,6 @@ struct Run {
 }
 
 impl Run {
-    /// Finds a home and serves it.
     fn serve(&mut self, first: bool) -> Result<u8, Failure> {
         if let Some(failure) = self.options.declared.as_ref().err().filter(|_| first) {
             return Err(failure.clone());

@@ -8,7 +8,6 @@ use std::path::Path;
 /// Room for what one read brings.
 const EVENTS_BYTES: usize = 16 << 10;
 
-/// One watched directory.
 #[derive(Debug, Default)]
 struct Directory {
     path: String,

@@ -26,8 +26,15 @@ const CRASHED_VARIABLE: &str = "OPM_CRASHED_AT";
 const CRASH_LOOP_MS: u64 = 60_000;
 /// What PID 1 waits after a second crash.
 const CRASH_PAUSE: Duration = Duration::from_secs(1);
-const FATAL: [c_int; 6] =
-    [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGSYS];
+/// Each with what is said of it.
+const FATAL: [(c_int, &str); 6] = [
+    (libc::SIGSEGV, "opm: fatal signal SEGV\n"),
+    (libc::SIGBUS, "opm: fatal signal BUS\n"),
+    (libc::SIGILL, "opm: fatal signal ILL\n"),
+    (libc::SIGFPE, "opm: fatal signal FPE\n"),
+    (libc::SIGABRT, "opm: fatal signal ABRT\n"),
+    (libc::SIGSYS, "opm: fatal signal SYS\n"),
+];
 /// Ten times what the handler and the kernel's frame for a processor with wide registers need.
 const HANDLER_STACK_BYTES: usize = 128 << 10;
 /// More sockets than this do not outlive a daemon by an exec, but by those that have them.
@@ -200,7 +207,7 @@ pub fn arm(listener: &impl AsRawFd) {
     let stack = libc::stack_t { ss_sp, ss_flags: 0, ss_size };
     // SAFETY: the stack is as long as said, and stays for ever.
     unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) };
-    for signal in FATAL {
+    for (signal, _) in FATAL {
         // SAFETY: sigaction is a plain C struct, for which zero is valid.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = on_fatal as extern "C" fn(c_int) as libc::sighandler_t;
@@ -226,15 +233,7 @@ fn report(text: &str) {
 }
 
 extern "C" fn on_fatal(signal: c_int) {
-    let text = match signal {
-        libc::SIGSEGV => "opm: fatal signal SEGV\n",
-        libc::SIGBUS => "opm: fatal signal BUS\n",
-        libc::SIGILL => "opm: fatal signal ILL\n",
-        libc::SIGFPE => "opm: fatal signal FPE\n",
-        libc::SIGABRT => "opm: fatal signal ABRT\n",
-        _ => "opm: fatal signal SYS\n",
-    };
-    report(text);
+    FATAL.iter().filter(|(known, _)| *known == signal).for_each(|(_, text)| report(text));
     recover();
 }
 

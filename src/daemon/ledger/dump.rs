@@ -26,7 +26,6 @@ pub(crate) struct Dump {
     pub(crate) services: Vec<Saved>,
 }
 
-/// A service in the dump.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Saved {
     pub(crate) id: Id,

@@ -24,7 +24,6 @@ pub(in crate::daemon) struct Recorded {
     definition: Definition,
     /// What its slot says now; none if it can't be read, or was never written.
     written: Option<State>,
-    /// The slot can't be read.
     is_damaged: bool,
     /// What counts of the slot.
     state: State,

@@ -32,7 +32,6 @@ pub(crate) struct Ledger<F> {
     pub(crate) journal: F,
     /// Slots that the journal has room for.
     slots: u32,
-    /// Of the journal.
     pub(crate) header: Header,
     /// Nothing was on record when this daemon began.
     pub(crate) is_new: bool,

@@ -31,10 +31,8 @@ pub enum Question {
     Health,
 }
 
-/// Advice, and on whom.
 pub(crate) type Advised = (Id, Generation, Advice);
 
-/// What a monitor looks with.
 pub(crate) struct Cx<'a> {
     pub(crate) now: Time,
     /// Unix milliseconds.

@@ -11,7 +11,6 @@ use std::net::SocketAddr;
 /// What came of an attempt: the answer, or why there is none.
 pub(super) type Answer = Result<(), String>;
 
-/// An attempt over a socket.
 #[derive(Debug)]
 pub(super) struct Attempt {
     stream: TcpStream,

@@ -69,7 +69,6 @@ impl Question {
     }
 }
 
-/// All open questions.
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
     open: BTreeMap<(Id, Question), Box<Check>>,

@@ -24,7 +24,6 @@ struct Armed {
     next: u64,
 }
 
-/// Every service that has a schedule.
 #[derive(Debug, Default)]
 pub(crate) struct Crons {
     armed: BTreeMap<Id, Box<Armed>>,

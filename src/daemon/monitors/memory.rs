@@ -12,7 +12,6 @@ const EVERY_MS: (u64, u64) = (1_000, 60_000);
 /// What is younger is looked at as often as can be: most of what grows does so at first.
 const YOUNG_MS: u64 = 10_000;
 
-/// What was measured of one incarnation.
 #[derive(Debug)]
 struct Sample {
     generation: Generation,
@@ -52,7 +51,6 @@ impl Memory {
         self.samples.get(&id).map(|sample| sample.most)
     }
 
-    /// It has so much now.
     pub(crate) fn measured(&mut self, cx: &mut Cx<'_>, of: &Service, bytes: u64) {
         let Some(sample) = self.samples.get_mut(&of.id) else { return };
         if bytes > sample.most.0 {

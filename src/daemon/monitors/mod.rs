@@ -45,7 +45,6 @@ impl Monitors {
         self.watches.follow(cx, of);
     }
 
-    /// A service is no more.
     pub(crate) fn forget(&mut self, cx: &mut Cx<'_>, id: Id) {
         self.crons.forget(cx, id);
         self.memory.forget(cx, id);

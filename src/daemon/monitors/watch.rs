@@ -25,7 +25,6 @@ const BURST_MS_MAX: u64 = 2_000;
 /// what they edit.
 const IGNORED: [&str; 7] = ["node_modules", ".git", "__pycache__", "*.sw?", "*~", ".#*", "4913"];
 
-/// What is watched for one service.
 #[derive(Debug)]
 struct Armed {
     generation: u64,
@@ -39,7 +38,6 @@ struct Armed {
     trouble: Option<String>,
 }
 
-/// Every service whose files are watched.
 #[derive(Debug, Default)]
 pub(crate) struct Watches {
     armed: BTreeMap<Id, Box<Armed>>,
@@ -116,7 +114,6 @@ impl Watches {
         self.armed.insert(of.id, armed);
     }
 
-    /// Something may have changed.
     pub(crate) fn look(&mut self, cx: &mut Cx<'_>, id: Id) {
         let Some(armed) = self.armed.get_mut(&id) else { return };
         let Some(mut files) = armed.files.take() else { return };
@@ -164,7 +161,6 @@ impl Watches {
         cx.timers.set(Timer::Watch(id), None);
     }
 
-    /// Whether a service's files are watched.
     pub(crate) fn is_watching(&self, id: Id) -> bool {
         self.armed.get(&id).is_some_and(|armed| armed.files.is_some())
     }

@@ -12,7 +12,6 @@ use crate::sys::zone;
 use crate::wire::Existing;
 use std::rc::Rc;
 
-/// Most services of one daemon.
 const SERVICES_MAX: usize = 16_384;
 
 /// Most keys that are named in one line.

@@ -23,7 +23,6 @@ pub(super) enum Condition {
     Ready(Generation),
     /// Every incarnation up to this one is confirmed gone.
     Down(Generation),
-    /// Forgotten.
     Gone,
     /// A status, whoever brings it about.
     Status(Until),
@@ -43,7 +42,6 @@ pub(super) enum OnDone {
     Roll,
 }
 
-/// The requests that wait.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     pending: BTreeMap<u64, Pending>,

@@ -34,7 +34,6 @@ const FOLLOWED_BYTES_MAX: usize = 8 << 20;
 const UNREAD_BYTES_MAX: usize = 64 << 20;
 /// Less than this of one client is not counted.
 const UNREAD_BYTES_MIN: usize = 16 << 10;
-/// Events of one poll.
 const EVENTS_MAX: usize = 1_024;
 /// Messages of services in one turn.
 const MESSAGES_MAX: usize = 64;

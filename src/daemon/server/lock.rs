@@ -19,7 +19,6 @@ const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// When it takes longer, say who is in the way.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Who waits for the lock.
 #[derive(Clone, Copy)]
 pub(super) struct Waiter {
     /// An earlier image of this very process was the daemon: it has services, the socket is still
@@ -136,7 +135,6 @@ pub(crate) fn bind(home: &Home) -> Result<UnixListener, Failure> {
     listener.map_err(|error| cannot(errno_of(&error)))
 }
 
-/// Connects to whoever listens.
 pub(crate) fn connect(home: &Home) -> std::io::Result<UnixStream> {
     UnixStream::connect(home.path_by_descriptor(SOCKET))
 }

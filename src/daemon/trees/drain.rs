@@ -18,7 +18,6 @@ use crate::sys::{Errno, Kernel, Processes, Reach};
 const KEPT_MAX: usize = 256;
 
 impl<K: Kernel> Trees<K> {
-    /// Opens what gates can be opened.
     pub(crate) fn check_gates(&mut self, cx: &mut Cx<'_, K>, facts: &mut Vec<Fact>) {
         let (mut searched, mut childless) = (Vec::new(), Vec::new());
         for id in self.gates.iter().copied().collect::<Vec<_>>() {

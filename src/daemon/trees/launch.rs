@@ -80,7 +80,6 @@ impl<K: Kernel> Trees<K> {
         self.look_again(cx.now + LOOK_AGAIN_MS);
     }
 
-    /// Looks whether a launch is decided.
     pub(super) fn check_launch(&mut self, cx: &mut Cx<'_, K>, id: Id, facts: &mut Vec<Fact>) {
         let Some(tree) = self.live.get_mut(&id).filter(|tree| tree.exit.is_none()) else { return };
         let Some(pipe) = &tree.launch else { return };

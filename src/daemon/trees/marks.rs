@@ -41,7 +41,6 @@ pub(crate) struct Departed {
 }
 
 impl Departed {
-    /// Those on record.
     pub(crate) fn of(record: &[u64]) -> Self {
         let homes = record.iter().copied().filter(|home| *home != 0).collect();
         Self { daemons: Vec::new(), homes }
@@ -52,7 +51,6 @@ impl Departed {
 pub(super) enum Memory {
     /// The mark of ours that it bears, if it bears one that we may read.
     Read(Option<EnvMark>),
-    /// It does not answer.
     Mute,
     /// It has none.
     Gone,

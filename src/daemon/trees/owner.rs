@@ -23,7 +23,6 @@ pub(super) struct Attribution {
     pub(super) owner: Owner,
     /// When it was forked; 0 if not known.
     pub(super) born: Time,
-    /// Its memory did not answer.
     pub(super) mute: bool,
 }
 

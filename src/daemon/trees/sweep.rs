@@ -24,7 +24,6 @@ pub(crate) struct Sweep {
     pub(super) zombies: Vec<Pid>,
     /// What bears a mark of this home and can't have it from here.
     pub(super) forged: Vec<Pid>,
-    /// Processes that were listed.
     pub(super) listed: usize,
     /// The generation that is in each time namespace.
     owners: BTreeMap<u64, Occupant>,
@@ -52,7 +51,6 @@ pub(super) struct Sighting {
     pub(super) pgid: Pid,
 }
 
-/// What one process has shown.
 pub(super) enum Look {
     Nothing,
     Seen(Sighting),
@@ -62,7 +60,6 @@ pub(super) enum Look {
     Forged,
 }
 
-/// What a sweep looks for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Search<'a> {
     /// Numbers of dead leaders, whose group or session may live on.
@@ -99,7 +96,6 @@ impl Sighting {
         self.told && self.namespace == 0
     }
 
-    /// Whether its marks name this generation.
     pub(super) fn names(&self, generation: u64) -> bool {
         self.part.is_some_and(|part| LimitMark::names(part, generation))
             || self.mark.is_some_and(|mark| mark.generation == generation)
@@ -201,7 +197,6 @@ impl<K: Kernel> Trees<K> {
         alive
     }
 
-    /// What a process shows of itself.
     pub(super) fn sight(
         &self,
         cx: &mut Cx<'_, K>,

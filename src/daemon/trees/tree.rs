@@ -25,7 +25,6 @@ pub(crate) struct Trees<K: Kernel> {
     pub(super) leaders: HashMap<Pid, Id>,
     /// Our other children that live, as far as we have looked.
     pub(super) orphans: BTreeMap<Pid, Orphan<K>>,
-    /// Orphans that may have died.
     pub(super) dead_orphans: Vec<Pid>,
     /// Orphans beyond so many are held by number.
     pub(super) orphans_watched_max: usize,
@@ -56,7 +55,6 @@ pub(crate) struct Cx<'a, K: Kernel> {
     /// The journal, where leaders sign.
     pub(crate) journal: &'a K::File,
     pub(crate) now: Time,
-    /// For daemon.log.
     pub(crate) log: &'a mut Vec<String>,
     /// For `opm doctor`.
     pub(crate) trouble: &'a mut Option<String>,
@@ -105,7 +103,6 @@ pub(crate) struct Tree<K: Kernel> {
     pub(crate) child: bool,
     /// Every orphan of it came, or will come, to us.
     pub(crate) lineage: bool,
-    /// An earlier daemon started it.
     pub(crate) adopted: bool,
     /// When it exec'd, on the loop's clock.
     pub(crate) since: Time,
@@ -117,7 +114,6 @@ pub(crate) struct Tree<K: Kernel> {
     pub(crate) namespace: Option<Namespace>,
     /// SIGKILL rounds so far.
     pub(crate) kills: u32,
-    /// The stop that it is in.
     pub(crate) stop: Option<Stop>,
     /// Why it was not exec'd.
     pub(crate) failure: Option<(Stage, Errno)>,
@@ -128,7 +124,6 @@ pub(crate) struct Tree<K: Kernel> {
 /// A stop of an incarnation: who of it has had the stop signal.
 #[derive(Debug)]
 pub(crate) struct Stop {
-    /// When it began.
     pub(crate) at: Time,
     pub(crate) signal: i32,
     pub(crate) reach: StopReach,
@@ -168,7 +163,6 @@ pub(crate) struct Orphan<K: Kernel> {
     pub(crate) is_probe: bool,
 }
 
-/// Whose an orphan is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     Tree(Id, Generation),
@@ -295,7 +289,6 @@ impl<K: Kernel> Trees<K> {
         }
     }
 
-    /// What may live of this service.
     pub(crate) fn get(&self, id: Id) -> Option<&Tree<K>> {
         self.live.get(&id).map(Box::as_ref)
     }
@@ -309,7 +302,6 @@ impl<K: Kernel> Trees<K> {
         self.live.iter().map(|(id, tree)| (*id, tree.as_ref()))
     }
 
-    /// Takes a tree up.
     pub(crate) fn insert(&mut self, id: Id, tree: Tree<K>) {
         self.live.insert(id, Box::new(tree));
     }

@@ -3,7 +3,6 @@
 //! Data only. Lists are words with blanks between them. An option that is not listed takes no
 //! value, which is right for most of them.
 
-/// Whether `word` is one of `list`.
 pub(super) fn has(list: &str, word: &str) -> bool {
     !word.is_empty() && list.split(' ').any(|known| known == word)
 }
