@@ -215,7 +215,7 @@ impl<K: Kernel> Daemon<K> {
         })
     }
 
-    fn empty(mut kernel: K, place: &Place, ledger: Ledger<K::File>) -> Self {
+    fn empty(mut kernel: K, place: &Place, ledger: Ledger<K>) -> Self {
         let (now, header) = (kernel.now(), ledger.header);
         let mark = LimitMark::of_daemon(place.inherited_limit, header.home_key);
         let marks = Marks {

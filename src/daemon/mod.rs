@@ -70,7 +70,7 @@ pub struct Daemon<K: Kernel> {
     pub(crate) timers: Timers,
     monitors: Monitors,
     pub(crate) launches: Launches,
-    pub(crate) ledger: Ledger<K::File>,
+    pub(crate) ledger: Ledger<K>,
     pub(crate) events: Events,
     pub(crate) logs: Logs,
     pub(crate) waiters: Waiters,
@@ -269,7 +269,7 @@ impl<K: Kernel> Daemon<K> {
 /// What trees are looked at with, where only some of the daemon's fields are free.
 fn context<'a, K: Kernel>(
     kernel: &'a mut K,
-    ledger: &'a mut Ledger<K::File>,
+    ledger: &'a mut Ledger<K>,
     now: Time,
     log: &'a mut Vec<String>,
 ) -> Cx<'a, K> {

@@ -10,7 +10,7 @@ macro_rules! features {
         impl Features {
             pub const ALL: Self = Self { $($field: true,)* };
 
-            /// Those of `self` that the comma list `without` doesn't name. Unknown words do nothing.
+            /// Those that the comma list `without` doesn't name. Unknown words do nothing.
             pub fn without(mut self, without: &str) -> Self {
                 let stays = |name| without.split(',').all(|word| word.trim() != name);
                 $(self.$field &= stays($name);)*

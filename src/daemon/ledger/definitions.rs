@@ -51,8 +51,8 @@ type Contexts = HashMap<u64, Weak<Context>>;
 
 /// The open file of definitions.
 #[derive(Debug)]
-pub struct Definitions<F> {
-    pub(super) file: F,
+pub struct Definitions<K: Kernel> {
+    pub(super) file: K::File,
     length: u64,
     /// Bytes that still counted, about, when the file was opened or last rewritten.
     live: u64,
@@ -114,10 +114,10 @@ fn decode(line: &[u8]) -> Option<std::result::Result<Line, String>> {
     Some(serde_json::from_slice(json).map_err(|error| error.to_string()))
 }
 
-impl<F: std::fmt::Debug> Definitions<F> {
+impl<K: Kernel> Definitions<K> {
     /// Reads the file, made if missing. `after`: no line up to this one is given, for a slot speaks
     /// of it, and it may be lost.
-    pub fn open<K: Kernel<File = F>>(kernel: &mut K, after: u64) -> Result<(Self, Loaded)> {
+    pub fn open(kernel: &mut K, after: u64) -> Result<(Self, Loaded)> {
         let bytes = kernel.load(FILE)?.unwrap_or_default();
         let file = kernel.open(FILE, Mode::InPlace)?;
         let mut contexts: HashMap<u64, Rc<Context>> = HashMap::new();
@@ -163,7 +163,7 @@ impl<F: std::fmt::Debug> Definitions<F> {
     }
 
     /// Puts new services on record, all or none, and gives each its line.
-    pub fn append<'a, K: Kernel<File = F>>(
+    pub fn append<'a>(
         &mut self,
         kernel: &mut K,
         services: impl Iterator<Item = (Id, &'a Definition)>,
@@ -182,7 +182,7 @@ impl<F: std::fmt::Debug> Definitions<F> {
     /// Puts services on record under the lines that they have, all or none: whoever reads the file
     /// takes the last one of a line, and the journal's slots stay true. Errors: ENOSPC, EDQUOT,
     /// EIO: then the file is as it was.
-    pub fn put<'a, K: Kernel<File = F>>(
+    pub fn put<'a>(
         &mut self,
         kernel: &mut K,
         services: impl Iterator<Item = (u64, Id, &'a Definition)>,
@@ -195,13 +195,13 @@ impl<F: std::fmt::Debug> Definitions<F> {
 
     /// Puts on record that a service is gone. Errors: as [`Definitions::put`]; the journal has it
     /// already, so that it may be ignored.
-    pub fn remove<K: Kernel<File = F>>(&mut self, kernel: &mut K, line: u64) -> Result<()> {
+    pub fn remove(&mut self, kernel: &mut K, line: u64) -> Result<()> {
         let mut bytes = Vec::new();
         encode(&Line::Removed(line), &mut bytes)?;
         self.write(kernel, &bytes)
     }
 
-    fn write<K: Kernel<File = F>>(&mut self, kernel: &mut K, bytes: &[u8]) -> Result<()> {
+    fn write(&mut self, kernel: &mut K, bytes: &[u8]) -> Result<()> {
         if let Err(errno) = write_all_at(kernel, &self.file, self.length, bytes) {
             return kernel.set_len(&self.file, self.length).and(Err(errno));
         }
@@ -212,7 +212,7 @@ impl<F: std::fmt::Debug> Definitions<F> {
     /// Writes the file anew with what still counts, if it has doubled since all of it did. The old
     /// one stays until the new one is whole.
     /// Errors: Any of open, write, fsync, rename: then the old file goes on.
-    pub fn compact<'a, K: Kernel<File = F>>(
+    pub fn compact<'a>(
         &mut self,
         kernel: &mut K,
         services: impl Iterator<Item = (u64, Id, &'a Definition)>,

@@ -27,16 +27,16 @@ pub(crate) const KEPT: &str = "kept.json";
 
 /// The open files of record.
 #[derive(Debug)]
-pub(crate) struct Ledger<F> {
+pub(crate) struct Ledger<K: Kernel> {
     /// For the children to sign in, too.
-    pub(crate) journal: F,
+    pub(crate) journal: K::File,
     /// Slots that the journal has room for.
     slots: u32,
     pub(crate) header: Header,
     /// Nothing was on record when this daemon began.
     pub(crate) is_new: bool,
-    pub(crate) definitions: Definitions<F>,
-    generations: F,
+    pub(crate) definitions: Definitions<K>,
+    generations: K::File,
     /// What is in that file; 0 if it was new, lost or damaged.
     pub(crate) highest_written: u64,
     /// The highest generation given.
@@ -49,10 +49,10 @@ pub(crate) struct Ledger<F> {
     pub(crate) disk_error: Option<String>,
 }
 
-impl<F: std::fmt::Debug> Ledger<F> {
+impl<K: Kernel> Ledger<K> {
     /// Opens the files of a home whose journal was found so, and gives what the definitions are.
     /// The header stays whose it was until [`Ledger::claim`]. Errors: the file, and why.
-    pub(crate) fn open<K: Kernel<File = F>>(
+    pub(crate) fn open(
         kernel: &mut K,
         found: &Found,
         header: Header,
@@ -84,7 +84,7 @@ impl<F: std::fmt::Debug> Ledger<F> {
     }
 
     /// The open files by their names in the home.
-    pub(crate) fn files(&self) -> [(&'static str, &F); 3] {
+    pub(crate) fn files(&self) -> [(&'static str, &K::File); 3] {
         [
             (JOURNAL, &self.journal),
             (definitions::FILE, &self.definitions.file),
@@ -100,23 +100,20 @@ impl<F: std::fmt::Debug> Ledger<F> {
         })
     }
 
-    fn write_journal<K>(&mut self, kernel: &mut K, offset: u64, bytes: &[u8]) -> Result<()>
-    where
-        K: Kernel<File = F>,
-    {
+    fn write_journal(&mut self, kernel: &mut K, offset: u64, bytes: &[u8]) -> Result<()> {
         let written = write_all_at(kernel, &self.journal, offset, bytes);
         self.noted(JOURNAL, written)
     }
 
     /// Writes the journal's header: from now on the slots are this boot's. Only once they are, for
     /// a daemon that dies before must not make the next one believe what an earlier boot wrote.
-    pub(crate) fn claim<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> Result<()> {
+    pub(crate) fn claim(&mut self, kernel: &mut K) -> Result<()> {
         self.write_journal(kernel, 0, &self.header.encode())
     }
 
     /// Makes room up to slot `id`: writes it full of zeroes, so that writing it later takes no
     /// new disk block. Errors: ENOSPC, EDQUOT, EIO: then the file is as long as it was.
-    pub(crate) fn reserve<K: Kernel<File = F>>(&mut self, kernel: &mut K, id: Id) -> Result<()> {
+    pub(crate) fn reserve(&mut self, kernel: &mut K, id: Id) -> Result<()> {
         if self.slots <= id {
             let offset = slot_offset(self.slots);
             let room = slot_offset(id + 1) - offset;
@@ -130,16 +127,13 @@ impl<F: std::fmt::Debug> Ledger<F> {
     }
 
     /// Writes the child's half of a slot, for one that signed where it is lost.
-    pub(crate) fn sign<K>(&mut self, kernel: &mut K, id: Id, signature: &Signature) -> Result<()>
-    where
-        K: Kernel<File = F>,
-    {
+    pub(crate) fn sign(&mut self, kernel: &mut K, id: Id, signature: &Signature) -> Result<()> {
         let offset = slot_offset(id) + SIGNATURE_OFFSET as u64;
         self.write_journal(kernel, offset, &signature.encode())
     }
 
     /// Before anything is forked: its generation is on record as given.
-    pub(crate) fn note_sequence<K: Kernel<File = F>>(&mut self, kernel: &mut K) -> Result<()> {
+    pub(crate) fn note_sequence(&mut self, kernel: &mut K) -> Result<()> {
         let Sequence(highest) = self.sequence;
         if self.highest_written < highest {
             let written = write_all_at(kernel, &self.generations, 0, &encode_number(highest));
@@ -150,7 +144,7 @@ impl<F: std::fmt::Debug> Ledger<F> {
     }
 
     /// Incarnations that have ended and of which something was let go.
-    pub(crate) fn write_kept<K: Kernel<File = F>>(&mut self, kernel: &mut K, kept: &[Kept]) {
+    pub(crate) fn write_kept(&mut self, kernel: &mut K, kept: &[Kept]) {
         let bytes = serde_json::to_vec(kept).unwrap_or_default();
         let written = dump::replace(kernel, KEPT, &bytes);
         self.noted(KEPT, written).ok();
@@ -158,15 +152,12 @@ impl<F: std::fmt::Debug> Ledger<F> {
 
     /// Writes the daemon's half of a slot. Errors: EIO, and ENOSPC on file systems that write in
     /// place to a new place.
-    pub(crate) fn write_slot<K>(&mut self, kernel: &mut K, id: Id, state: &State) -> Result<()>
-    where
-        K: Kernel<File = F>,
-    {
+    pub(crate) fn write_slot(&mut self, kernel: &mut K, id: Id, state: &State) -> Result<()> {
         self.write_journal(kernel, slot_offset(id), &state.encode())
     }
 
     /// Puts on record that a service is gone. Its generation stays, for none is ever given twice.
-    pub(crate) fn remove<K: Kernel<File = F>>(&mut self, kernel: &mut K, service: &Service) {
+    pub(crate) fn remove(&mut self, kernel: &mut K, service: &Service) {
         let (id, state) = (service.id, State { removed: true, ..service.state() });
         self.dirty.remove(&id);
         if self.write_slot(kernel, id, &state).is_err() {
@@ -179,11 +170,7 @@ impl<F: std::fmt::Debug> Ledger<F> {
     }
 
     /// Writes down what changed. False: something could not be written, and is to be tried again.
-    pub(crate) fn write_changes<K: Kernel<File = F>>(
-        &mut self,
-        kernel: &mut K,
-        services: &Services,
-    ) -> bool {
+    pub(crate) fn write_changes(&mut self, kernel: &mut K, services: &Services) -> bool {
         if mutant("forget_state") {
             self.dirty = BTreeSet::default();
         }
