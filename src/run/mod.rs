@@ -22,6 +22,7 @@ use crate::daemon::logs::form::{Form, Label};
 use crate::daemon::server::role::{ROLE, Role};
 use crate::daemon::service::Service;
 use crate::daemon::{Daemon, Leave};
+use crate::service::context::Context;
 use crate::service::environment::{fifo_paths, has_own_logs};
 use crate::service::machine::Time;
 use crate::service::signal::Signal;
@@ -168,10 +169,7 @@ impl Run {
         if ready.is_empty() {
             return asked;
         }
-        let base = Box::new(base.clone());
-        let (force, existing, wait) = (false, Existing::Same, false);
-        let request = Request::Define { specs: ready, base, force, existing, wait };
-        daemon.request(ROLE, 0, request);
+        define(daemon, ready, base.clone(), Existing::Same);
         true
     }
 
@@ -204,9 +202,7 @@ impl Run {
             daemon.request(ROLE, 0, Request::Remove { target: id.to_string() });
         }
         if !specs.is_empty() {
-            let (base, force, existing, wait) = (Box::new(base), false, Existing::Replace, false);
-            let request = Request::Define { specs, base, force, existing, wait };
-            daemon.request(ROLE, 0, request);
+            define(daemon, specs, base, Existing::Replace);
         }
     }
 
@@ -306,6 +302,11 @@ impl Run {
             _ => {}
         }
     }
+}
+
+fn define(daemon: &mut Daemon<Linux>, specs: Vec<Spec>, base: Context, existing: Existing) {
+    let (base, force, wait) = (Box::new(base), false, false);
+    daemon.request(ROLE, 0, Request::Define { specs, base, force, existing, wait });
 }
 
 /// How lines are shown that bear this.

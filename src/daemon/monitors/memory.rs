@@ -13,7 +13,7 @@ const EVERY_MS: (u64, u64) = (1_000, 60_000);
 const YOUNG_MS: u64 = 10_000;
 
 #[derive(Debug)]
-struct Sample {
+pub(super) struct Sample {
     generation: Generation,
     most: Bytes,
     since: Time,
@@ -25,7 +25,7 @@ struct Sample {
 /// Every service that runs and has a bound.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    samples: BTreeMap<Id, Sample>,
+    pub(super) samples: BTreeMap<Id, Sample>,
 }
 
 impl Memory {
@@ -67,11 +67,5 @@ impl Memory {
         sample.pause = half.clamp(EVERY_MS.0, most);
         (sample.at, sample.bytes) = (cx.now, bytes);
         cx.timers.set(Timer::Memory(of.id), Some(cx.now + sample.pause));
-    }
-
-    pub(crate) fn forget(&mut self, cx: &mut Cx<'_>, id: Id) {
-        if self.samples.remove(&id).is_some() {
-            cx.timers.set(Timer::Memory(id), None);
-        }
     }
 }

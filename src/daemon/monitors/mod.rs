@@ -16,6 +16,7 @@ pub(crate) use channel::Channel;
 pub(crate) use checks::Told;
 
 use super::service::Service;
+use super::timers::Timer;
 use crate::service::spec::Id;
 use advice::Advised;
 use checks::Checker;
@@ -47,7 +48,8 @@ impl Monitors {
 
     pub(crate) fn forget(&mut self, cx: &mut Cx<'_>, id: Id) {
         self.crons.forget(cx, id);
-        self.memory.forget(cx, id);
+        self.memory.samples.remove(&id);
+        cx.timers.set(Timer::Memory(id), None);
         self.watches.forget(cx, id);
         self.said.remove(&id);
     }

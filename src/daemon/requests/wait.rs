@@ -29,13 +29,12 @@ pub(super) enum Condition {
 }
 
 /// What to do when every condition is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum OnDone {
+    #[default]
     Answer,
     /// Restore: report progress, and a summary with what was running already.
-    Summarize {
-        running: usize,
-    },
+    Summarize { running: usize },
     /// `daemon stop --services`.
     Leave,
     /// `reload`: the next of the roll, as long as each is ready.
@@ -56,7 +55,7 @@ pub(crate) struct Waiters {
 }
 
 /// A request that waits, and what is known already of its services.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Pending {
     client: ClientId,
     pub(super) conditions: BTreeMap<Id, Condition>,
@@ -90,16 +89,7 @@ pub(super) fn outcome_of(name: &str, result: Result<(), Errno>, text: &str) -> O
 
 impl Pending {
     pub(super) fn new(client: ClientId) -> Self {
-        Self {
-            client,
-            conditions: BTreeMap::default(),
-            roll: VecDeque::new(),
-            outcomes: Vec::new(),
-            deadline: None,
-            on_done: OnDone::Answer,
-            total: 0,
-            reported: 0,
-        }
+        Self { client, ..Self::default() }
     }
 
     /// What became of a service, behind what was said of it before.

@@ -5,6 +5,7 @@ use crate::sys::limits;
 use crate::wire::frame::{Inbox, REQUEST_BYTES_MAX};
 use crate::wire::{Failure, Request};
 use mio::net::UnixStream;
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Write};
 
 /// A reply of this size leaves much behind that is worth giving back.
@@ -14,8 +15,7 @@ pub(super) struct Connection {
     pub(super) stream: UnixStream,
     pub(super) pid: i32,
     pub(super) inbox: Inbox,
-    out: Vec<u8>,
-    sent: usize,
+    out: VecDeque<u8>,
     /// It was read until nothing more was there.
     pub(super) heard: bool,
     /// Its request has not been answered finally.
@@ -30,8 +30,7 @@ impl Connection {
             stream,
             pid,
             inbox: Inbox::default(),
-            out: Vec::new(),
-            sent: 0,
+            out: VecDeque::new(),
             heard: false,
             asking: false,
             closing: false,
@@ -62,38 +61,29 @@ impl Connection {
 
     /// Bytes of replies that are not sent yet.
     pub(super) fn backlog(&self) -> usize {
-        self.out.len() - self.sent
+        self.out.len()
     }
 
-    /// Puts a frame behind what is not sent yet. For a reader that is always a little late `out`
-    /// would never be empty: what is sent is dropped as soon as it is the larger part.
+    /// Puts a frame behind what is not sent yet.
     pub(super) fn queue(&mut self, frame: Vec<u8>) {
-        if self.out.is_empty() {
-            self.out = frame;
-            return;
+        match self.out.is_empty() {
+            true => self.out = frame.into(),
+            false => self.out.extend(frame),
         }
-        if self.sent > self.out.len() / 2 {
-            self.out.drain(..self.sent);
-            self.sent = 0;
-        }
-        self.out.extend_from_slice(&frame);
     }
 
     /// Writes what the socket takes. False: the client is gone or done with.
     pub(super) fn write_out(&mut self) -> bool {
-        while self.sent < self.out.len() {
-            match self.stream.write(&self.out[self.sent..]) {
+        while !self.out.is_empty() {
+            match self.stream.write(self.out.as_slices().0) {
                 Ok(0) => return false,
-                Ok(length) => self.sent += length,
+                Ok(length) => drop(self.out.drain(..length)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return false,
             }
         }
-        let large = self.out.len() >= LARGE_BYTES;
-        self.out = Vec::new();
-        self.sent = 0;
-        if large {
+        if std::mem::take(&mut self.out).capacity() >= LARGE_BYTES {
             // What a request of thousands of services took is not needed again soon.
             limits::trim();
         }
