@@ -39,7 +39,7 @@ impl<K: Kernel> Daemon<K> {
     fn check_all(&mut self, specs: &[Spec], candidates: &mut Candidates) -> Result<(), Failure> {
         for spec in specs {
             spec.check().map_err(Failure::usage)?;
-            self.check_granted(spec, candidates)?;
+            check_granted(&mut self.kernel, &self.home, spec, candidates)?;
         }
         self.check_order(&specs.iter().collect::<Vec<_>>())?;
         self.check_groups(specs)
@@ -278,7 +278,7 @@ impl<K: Kernel> Daemon<K> {
                 self.check_rename(name, &spec.name, lives)?;
             }
             let (keys, name, base) = (old.differences(&spec), name.clone(), base.clone());
-            self.check_granted(&spec, &mut candidates)?;
+            check_granted(&mut self.kernel, &self.home, &spec, &mut candidates)?;
             if keys.is_empty() {
                 pending.say(id, done(format!("{name}: nothing changes")));
                 continue;
@@ -330,35 +330,6 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         self.close_sockets();
-        Ok(())
-    }
-
-    /// Refuses what was asked for by name and the kernel would refuse a child of this daemon, while
-    /// what runs can still go on. Of those of a kind in one request one is tried out.
-    pub(super) fn check_granted(
-        &mut self,
-        spec: &Spec,
-        candidates: &mut Candidates,
-    ) -> Result<(), Failure> {
-        if let Some(zone) = spec.care.cron.as_ref().and_then(Cron::zone)
-            && !zone::is_known(zone)
-        {
-            let text = format!("{}: cron: {zone:?} is no time zone of this machine", spec.name);
-            return Err(Failure::usage(text));
-        }
-        if candidates.granted.as_ref() == Some(&spec.exec) {
-            return Ok(());
-        }
-        let who = self.kernel.who(&spec.exec);
-        who.and_then(|who| self.kernel.try_out(&who.orders)).map_err(|(stage, errno)| {
-            let text = why_not(spec, &self.home, stage, errno);
-            let advice = match errno {
-                Errno::PERM | Errno::ACCESS => " (start the daemon where it may do that)",
-                _ => "",
-            };
-            Failure::plain(format!("{}: {text}{advice}", spec.name))
-        })?;
-        candidates.granted = Some(spec.exec.clone());
         Ok(())
     }
 }
@@ -413,4 +384,34 @@ impl<K: Kernel> Daemon<K> {
         }
         Ok(())
     }
+}
+
+/// Refuses what was asked for by name and the kernel would refuse a child of this daemon, while
+/// what runs can still go on. Of those of a kind in one request one is tried out.
+pub(super) fn check_granted<K: Kernel>(
+    kernel: &mut K,
+    home: &str,
+    spec: &Spec,
+    candidates: &mut Candidates,
+) -> Result<(), Failure> {
+    if let Some(zone) = spec.care.cron.as_ref().and_then(Cron::zone)
+        && !zone::is_known(zone)
+    {
+        let text = format!("{}: cron: {zone:?} is no time zone of this machine", spec.name);
+        return Err(Failure::usage(text));
+    }
+    if candidates.granted.as_ref() == Some(&spec.exec) {
+        return Ok(());
+    }
+    let who = kernel.who(&spec.exec);
+    who.and_then(|who| kernel.try_out(&who.orders)).map_err(|(stage, errno)| {
+        let text = why_not(spec, home, stage, errno);
+        let advice = match errno {
+            Errno::PERM | Errno::ACCESS => " (start the daemon where it may do that)",
+            _ => "",
+        };
+        Failure::plain(format!("{}: {text}{advice}", spec.name))
+    })?;
+    candidates.granted = Some(spec.exec.clone());
+    Ok(())
 }

@@ -97,7 +97,7 @@ impl<K: Kernel> Daemon<K> {
         let mut candidates = Candidates::new(false);
         for spec in &fresh {
             spec.check().map_err(Failure::usage)?;
-            self.check_granted(spec, &mut candidates)?;
+            check_granted(&mut self.kernel, &self.home, spec, &mut candidates)?;
             self.claim_sockets(spec)?;
             if let Some(id) = self.services.id_of(&spec.name) {
                 let text = format!("{}: the name is taken by id {id}", spec.name);

@@ -21,6 +21,7 @@ use crate::service::signal::Signal;
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, Mode, describe};
 use crate::wire::{Failure, Outcome, Reply, Request, Status, code};
+use define::check_granted;
 use lookalike::Candidates;
 use std::collections::BTreeSet;
 use wait::{Condition, NO_SERVICE, OnDone, Pending, done, failed, outcome_of};
@@ -215,12 +216,12 @@ impl<K: Kernel> Daemon<K> {
             return self.feed(id, Input::Start);
         }
         if input == Input::Restart {
-            let spec = service.definition.spec.clone();
-            if let Err(refused) = self.check_granted(&spec, candidates) {
+            let spec = &service.definition.spec;
+            let granted = check_granted(&mut self.kernel, &self.home, spec, candidates);
+            if let Err(refused) = granted {
                 return pending.say(id, failed(refused.code, refused.text));
             }
         }
-        let Some(service) = self.services.get(id) else { return };
         // One that is starting is not stopped for a restart: its exec is the fresh one.
         let fresh = u64::from(status == Status::Starting);
         let after = match input {

@@ -13,7 +13,7 @@ use crate::sys::linux::{self, Linux};
 use crate::sys::notify::NotifySocket;
 use crate::sys::sockets::peer;
 use crate::sys::token::Token;
-use crate::sys::{Kernel, limits, signals};
+use crate::sys::{Kernel, describe, limits, signals};
 use crate::wire::frame::{self, REQUEST_BYTES_MAX};
 use mio::net::UnixListener;
 use mio::{Events, Interest, Poll};
@@ -103,6 +103,10 @@ impl Server {
         // Where the earlier one is open its name is taken.
         self.notify.clear();
         let others = (self.uid == 0).then(|| NotifySocket::bind_for_others(&home.path));
+        if let Some(Err(errno)) = &others {
+            let why = describe(*errno);
+            log(&format!("what services of other users tell of themselves is not heard: {why}"));
+        }
         let bound = [Some(NotifySocket::bind(home)), others].into_iter().flatten().flatten();
         self.notify = bound.filter(|it| Token::Notify.watch(registry, it).is_ok()).collect();
     }
