@@ -8,7 +8,7 @@ use crate::service::options::OPTIONS;
 use crate::service::selector::Selector;
 use crate::service::spec::Spec;
 use crate::wire::{Existing, Request, code};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -77,17 +77,13 @@ fn schema() -> String {
 }
 
 fn service(spec: &Spec) -> Value {
-    let env: Map<String, Value> =
-        spec.env.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
-    let mut map = Map::new();
-    map.insert("name".to_owned(), spec.name.clone().into());
-    map.insert("command".to_owned(), spec.command.clone().into());
-    map.insert("cwd".to_owned(), spec.cwd.clone().into());
+    let Spec { name, command, cwd, env, .. } = spec;
+    let mut service = json!({ "name": name, "command": command, "cwd": cwd });
     if !env.is_empty() {
-        map.insert("env".to_owned(), env.into());
+        service["env"] = env.iter().cloned().collect();
     }
     for opt in OPTIONS.iter().filter(|opt| opt.get(spec) != opt.default()) {
-        map.insert(opt.key.to_owned(), opt.get(spec));
+        service[opt.key] = opt.get(spec);
     }
-    map.into()
+    service
 }

@@ -3,12 +3,12 @@
 use super::client::{Client, Need};
 use super::file::{self, Choice};
 use super::output::{Done, Failure, print, warn};
-use super::request::{Call, instead, outcomes};
+use super::request::{Call, ask, outcomes};
 use super::services::rows;
 use super::{commands, daemon, start};
 use crate::service::selector::Selector;
 use crate::wire::file::pm2::in_milliseconds;
-use crate::wire::{Reply, Request, Row, Status, code};
+use crate::wire::{Info, Request, Row, Status, code};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -306,12 +306,11 @@ pub(super) fn is_up(client: &Client, target: &str) -> Result<bool, Failure> {
 
 fn chosen(client: &Client, target: &str) -> Result<Vec<Row>, Failure> {
     let request = Request::Info { target: target.to_owned() };
-    match client.request(Need::Record, &request) {
-        Ok(Some(Reply::Info(infos))) => Ok(infos.into_iter().map(|info| info.row).collect()),
-        Ok(Some(other)) => Err(instead(&other)),
-        Err(failure) if failure.code != code::NO_SUCH => Err(failure),
-        Ok(None) | Err(_) => Ok(Vec::new()),
-    }
+    let infos: Vec<Info> = match ask(client, Need::Record, &request) {
+        Err(failure) if failure.code == code::NO_SUCH => Vec::new(),
+        infos => infos?.unwrap_or_default(),
+    };
+    Ok(infos.into_iter().map(|info| info.row).collect())
 }
 
 /// Whether there is a daemon; it is started if not.

@@ -11,7 +11,7 @@ use crate::service::units::Span;
 use crate::wire::{
     Event, Existing, Info, LogFiles, Outcome, Reply, Request, Row, Scale, Status, Until, code,
 };
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
 pub(super) fn stop(call: &Call) -> Done {
     let dependants = call.flag("with-dependants");
@@ -154,10 +154,7 @@ pub(super) fn env(call: &Call) -> Done {
     if !call.json() {
         return write(render::env(&services).as_bytes()).map(|()| worst);
     }
-    let object = |(name, env): (String, Env)| {
-        let vars: Map<String, Value> = env.into_iter().map(|(k, v)| (k, v.into())).collect();
-        serde_json::json!({"name": name, "env": vars})
-    };
+    let object = |(name, env): (String, Env)| json!({"name": name, "env": Value::from_iter(env)});
     print_json(&services.into_iter().map(object).collect::<Vec<_>>()).map(|()| worst)
 }
 
