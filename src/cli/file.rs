@@ -265,7 +265,7 @@ pub(super) fn carry_out(call: &Call, declared: Declared, existing: Existing) -> 
         environment::update(call, &target_of(&specs), |_| true)?;
     }
     start::make_log_directories(&specs)?;
-    let (force, wait) = (call.has("force"), call.has("wait"));
+    let (force, wait) = (call.has("force"), start::waits(call, &specs));
     let request = Request::Define { specs, base, force, existing, wait };
     outcomes(&call.client.demand(&request)?)
 }

@@ -14,6 +14,7 @@ use crate::service::context::search_path;
 use crate::service::instances::{Instances, expand};
 use crate::service::name::check_name;
 use crate::service::options::{self, BETWEEN_WORDS, OPTIONS};
+use crate::service::probe::Sign;
 use crate::service::selector::Selector;
 use crate::service::spec::{Change, Env, Spec, is_variable_name, last_of_each};
 use crate::wire::file::pm2::defaults;
@@ -263,9 +264,15 @@ fn define(call: &Call, command: Command<'_>) -> Done {
     let specs = expand(spec, processors);
     specs.iter().try_for_each(Spec::check).map_err(Failure::usage)?;
     make_log_directories(&specs)?;
-    let (force, wait) = (call.flag("force"), call.flag("wait"));
+    let (force, wait) = (call.flag("force"), waits(call, &specs));
     let request = Request::Define { specs, base, force, existing: Existing::Refused, wait };
     outcomes(&call.client.demand(&request)?)
+}
+
+/// Whether the answer comes when they are ready: PM2 waits for those that will say so.
+pub(super) fn waits(call: &Call, specs: &[Spec]) -> bool {
+    let says_so = |spec: &Spec| spec.checks.ready.0 != Sign::Exec;
+    call.has("wait") || call.client.is_pm2 && specs.iter().any(says_so)
 }
 
 /// Makes the directories of log files that have a name of their own.

@@ -272,6 +272,9 @@ fn lines_that_people_type_define_what_they_mean() {
             assert_eq!(rig.info(name)["command"], command, "{line}");
         }
         assert_eq!(rig.info("b")["policy"]["restart"], "never");
+        // What is to say that it is ready is waited for.
+        run("start bash --name late --ready fd:3 -- -c 'sleep 0.3; echo >&3; exec sleep 1000'");
+        assert_eq!(rig.info("late")["ready"], true);
         let old = rig.row("api").pid;
         run("restart api --max-memory-restart 200M --node-args='-r dotenv/config'");
         assert_ne!(rig.row("api").pid, old);
