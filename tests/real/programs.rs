@@ -145,20 +145,84 @@ fn node_never_finds_its_port_in_use_over_fifty_restarts_under_load() {
     });
 }
 
+/// Two of it on a socket that is held for them: reloaded, restarted, and their daemon killed. Each
+/// request beside that is answered.
+fn nobody_notices(rig: &Rig, name: &str, port: u16, options: &[&str], command: &[&str]) {
+    let address = format!("127.0.0.1:{port}");
+    let words = ["start", "--name", name, "-i", "2", "--listen", &address, "--min-uptime", "0s"];
+    let words = [&words[..], &["--stop-timeout", "60s"], options, &["--"], command];
+    rig.ok(&words.concat());
+    rig.ok(&["wait", name, "--for", "ready"]);
+    let ask = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("refused");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("reset");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("reset, or not answered");
+        assert!(answer.contains("200 OK"), "{name}: {answer:?}");
+    };
+    let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    ask();
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let acted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            rig.ok(&["reload", name]);
+            rig.kill_daemon();
+            rig.ok(&["restart", name]);
+            rig.ok(&["wait", name, "--for", "ready"]);
+            rig.ok(&["daemon", "restart"]);
+            rig.ok(&["reload", name]);
+        }));
+        stop.store(true, Ordering::Relaxed);
+        acted.unwrap();
+    });
+    assert!(answered.into_inner() > 0);
+    rig.ok(&["remove", name]);
+}
+
+#[test]
+fn nobody_notices_that_node_and_nginx_are_restarted() {
+    isolated(here!(), |rig| {
+        program("nodejs", &["/usr/bin/node", "/usr/local/bin/node"]);
+        let nginx = program("nginx-light", &["/usr/sbin/nginx"]);
+        let (port, url) = (free_port(), |port: u16| format!("http://127.0.0.1:{port}/"));
+        let drains = "process.on('SIGTERM', () => server.close());\n";
+        write(rig, "server.js", &[SERVER_JS, drains].concat());
+        let variable = format!("PORT={port}");
+        let options = ["--ready", &url(port), "--env", &variable];
+        nobody_notices(rig, "node", port, &options, &["node", "server.js"]);
+        let port = free_port();
+        let conf = nginx_conf(rig, port);
+        let options = ["--ready", &url(port), "--env", "NGINX=3;", "--stop-signal", "QUIT"];
+        nobody_notices(rig, "nginx", port, &options, &[&nginx, "-c", conf.to_str().unwrap()]);
+    });
+}
+
+/// Of a server that answers each request itself.
+fn nginx_conf(rig: &Rig, port: u16) -> PathBuf {
+    let dir = rig.dir.display();
+    let text = format!(
+        "daemon off; worker_processes 3; pid {dir}/nginx.pid; error_log stderr; \
+         events {{ worker_connections 64; }} \
+         http {{ access_log off; client_body_temp_path {dir}/t1; proxy_temp_path {dir}/t2; \
+         fastcgi_temp_path {dir}/t3; uwsgi_temp_path {dir}/t4; scgi_temp_path {dir}/t5; \
+         server {{ listen 127.0.0.1:{port}; return 200 'hello'; }} }}"
+    );
+    write(rig, "nginx.conf", &text)
+}
+
 #[test]
 fn nginx_lives_with_its_workers() {
     isolated(here!(), |rig| {
         let nginx = program("nginx-light", &["/usr/sbin/nginx"]);
         let port = free_port();
-        let dir = rig.dir.display();
-        let text = format!(
-            "daemon off; worker_processes 3; pid {dir}/nginx.pid; error_log stderr; \
-             events {{ worker_connections 64; }} \
-             http {{ access_log off; client_body_temp_path {dir}/t1; proxy_temp_path {dir}/t2; \
-             fastcgi_temp_path {dir}/t3; uwsgi_temp_path {dir}/t4; scgi_temp_path {dir}/t5; \
-             server {{ listen 127.0.0.1:{port}; return 200 'hello'; }} }}"
-        );
-        let conf = write(rig, "nginx.conf", &text);
+        let conf = nginx_conf(rig, port);
         let command = [nginx.as_str(), "-c", conf.to_str().unwrap()];
         let url = format!("http:{port}/");
         live(rig, "nginx", &["--ready", &url, "--health", &url], &command, || {
