@@ -44,7 +44,7 @@ ROWS ?=
 FIGURES = $(TARGET_DIR)/bench/last.json
 
 .PHONY: all release check test needs model sim chaos real lint fmt doc man bench bench-restarts \
-	demo static install uninstall dist deb check-package picture clean golden
+	bench-logs demo static install uninstall dist deb check-package picture clean golden
 
 all: release
 
@@ -105,6 +105,10 @@ bench: $(BUILT)
 # What clients notice of restarts under load: some ten minutes, beside PM2 if it is in PATH.
 bench-restarts: $(BUILT)
 	$(PYTHON) tests/bench/restarts.py --opm "$(BIN)"
+
+# What it costs to have a service's output in a file.
+bench-logs: $(BUILT)
+	$(PYTHON) tests/bench/logs.py --opm "$(BIN)"
 
 demo: $(BUILT)
 	@sh tests/demo.sh "$(BIN)"

@@ -117,7 +117,8 @@ class Way:
         lines = [[float(word) for word in line.split()]
                  for line in processes.read(report).splitlines()]
         self.end()
-        return ended - min(line[0] for line in lines), cpu + sum(line[2] for line in lines), max(line[1] for line in lines)
+        first, longest, own = zip(*lines)
+        return ended - min(first), cpu + sum(own), max(longest)
 
 
 class Piped(Way):
@@ -335,11 +336,14 @@ def fairness(args, scratch):
     return [(" ".join(words), *found) for words, *found in zip(commands, quiet, loud, spun)]
 
 
-def table(samples, rounds):
+def table(samples):
     head = ("", "64 KB writes: MB/s", "CPU ms/MB", "longest write, ms", "lines: MB/s",
             "CPU ms/MB", "100 writers: MB/s", "to the file, to cat")
     lines = [head, ("---",) * len(head)]
-    median = lambda key: statistics.median(samples[key]) if samples.get(key) else None
+
+    def median(key):
+        return statistics.median(samples[key]) if samples.get(key) else None
+
     show = lambda value, form="{:,.0f}": form.format(value) if value is not None else "-"
     for way in WAYS:
         of = lambda kind, what: median((way.name, kind, what))
@@ -377,7 +381,6 @@ def measure(args, scratch):
                 for way in ways[turn % len(ways):] + ways[:turn % len(ways)]:
                     try:
                         took, cpu, longest = way.run(count, (each << 20) // LINE * LINE, size)
-                        bench.say(f"{kind}: {way.name}: {took:.0f} ms")
                     except (processes.Failed, subprocess.SubprocessError) as error:
                         print(f"failed: {kind}: {error}", flush=True)
                         continue
@@ -388,10 +391,11 @@ def measure(args, scratch):
                     add("longest", longest)
                     shutil.rmtree(way.dir, ignore_errors=True)
             bench.say(f"round {turn + 1} of {args.rounds}")
+        print(table(samples), flush=True)
         rows = fairness(args, scratch)
     except processes.OutOfTime:
+        bench.say("the time was up")
         rows = []
-    print(table(samples, args.rounds))
     for words, quiet, loud, spun in rows:
         print(f"\n{words}: {quiet:.1f} ms alone, {loud:.1f} ms while ten services shout through "
               f"the daemon (x{loud / quiet:.1f}), {spun:.1f} ms beside ten that only spin")

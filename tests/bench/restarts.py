@@ -60,7 +60,7 @@ while not over:
         continue
     client.setblocking(True)
     client.recv(4096)
-    client.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 3\\r\\nConnection: close\\r\\n\\r\\nhi\\n')
+    client.sendall(b'HTTP/1.1 200 OK\\r\\nConnection: close\\r\\n\\r\\nhi\\n')
     client.close()
 """
 
