@@ -14,8 +14,9 @@ impl World {
             return None;
         }
         let at = self.rng.below(self.procs.len());
-        self.mains.insert(self.procs[at].key);
-        Some(self.procs[at].pid)
+        let (tag, pid) = (self.procs[at].tag, self.procs[at].pid);
+        self.mains.extend(tag.map(|tag| (tag.service, pid)));
+        Some(pid)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What must be true of what the daemon says, by the world's truth.
 use crate::proc::Proc;
 use crate::run::{Sim, Want};
-use crate::world::{NAMES, World, note};
+use crate::world::{NAMES, note};
 use opm::daemon::ClientId;
 use opm::service::spec::Restart;
 use opm::wire::{Event, Outcome, Reply, Row, Status};
@@ -18,11 +18,6 @@ const DOWN: [&str; 2] = ["stopped", "removed"];
 
 fn index_of(name: &str) -> Option<usize> {
     NAMES.iter().position(|known| *known == name)
-}
-
-/// Whether somebody has said of this process of the service that it leads.
-fn is_named(world: &World, p: &Proc, service: usize) -> bool {
-    world.mains.contains(&p.key) && p.tag.is_some_and(|tag| tag.service == service)
 }
 
 impl Sim {
@@ -139,7 +134,7 @@ impl Sim {
         if let Some(pid) = pid.filter(|_| online)
             && !self.unsure[service]
             && !world.execs.contains(&(service, pid))
-            && !world.by_pid(pid).is_some_and(|p| is_named(&world, p, service))
+            && !world.mains.contains(&(service, pid))
         {
             return Err(format!("'{}' was said but pid {pid} never was it", outcome.text));
         }
@@ -248,8 +243,9 @@ impl Sim {
             };
         };
         let leads = |pid: i32| {
-            let leads = |p: &Proc| p.leader || is_named(&world, p, service);
-            world.by_pid(pid).is_some_and(|p| leads(p) && p.is_alive())
+            let is_its = |p: &Proc| p.tag.is_some_and(|tag| tag.service == service);
+            let is_named = |p| is_its(p) && world.mains.contains(&(service, pid));
+            world.by_pid(pid).is_some_and(|p| (p.leader || is_named(p)) && p.is_alive())
         };
         match row.status {
             Status::Online => {
