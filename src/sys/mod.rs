@@ -391,12 +391,7 @@ pub trait Kernel {
     }
     /// The pid that a PID file has; a FIFO in its place is empty.
     fn pid_in(&mut self, path: &str) -> Option<Pid> {
-        use rustix::fs::{Mode, OFlags};
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = rustix::fs::open(path, flags, Mode::empty()).ok()?;
-        let mut bytes = [0; 32];
-        let length = rustix::io::read(&file, &mut bytes).ok()?;
-        std::str::from_utf8(&bytes[..length]).ok()?.split_whitespace().next()?.parse().ok()
+        procfs::pid_in(path)
     }
     /// Real, effective and saved uid.
     fn uids(&mut self, pid: Pid) -> Result<[u32; 3]> {
