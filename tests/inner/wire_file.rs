@@ -289,11 +289,12 @@ fn pm2s_environments_are_laid_over_each_other() {
 #[test]
 fn what_pm2_takes_and_means_nothing_here_is_said_once() {
     let text = "[{name: 'a/b', script: 'a.js', pre_start: 'x', treekill: false, version: '1',
-        vizion: false, pmx: true, source_map_support: true, watch: false}]";
+        vizion: false, pmx: true, source_map_support: true, watch: false, pid_file: 'a.pid'}]";
     let file = read(text).unwrap();
     let warnings = [
         "f.json: a/b: is called a-b here",
         "f.json: a-b: treekill: what it started ends with it, always",
+        "f.json: a-b: 'pid_file' does nothing here",
         "f.json: a-b: 'pre_start' does nothing here",
     ];
     assert_eq!(file.warnings, warnings);

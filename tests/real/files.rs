@@ -347,6 +347,11 @@ fn what_pm2_saved_is_taken_over_and_nothing_that_it_still_runs() {
         let mut daemon = std::process::Command::new("sh");
         let daemon = daemon.args(["-c", "read x; : PM2"]).stdin(std::process::Stdio::piped());
         let mut daemon = daemon.spawn().unwrap();
+        // Whoever makes a process goes on a little before its words can be read.
+        let words = format!("/proc/{}/cmdline", daemon.id());
+        rig.until("its words", || {
+            std::fs::read_to_string(&words).ok()?.contains("PM2").then_some(())
+        });
         write(rig, ".pm2/pm2.pid", &daemon.id().to_string());
         let refused = migrate(&[]);
         assert_eq!(refused.code, Some(5), "{refused:?}");
