@@ -30,7 +30,6 @@ mod hostile;
 mod input;
 mod instances;
 mod law;
-mod lead;
 mod lines;
 mod listen;
 mod logs;

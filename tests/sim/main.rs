@@ -120,6 +120,4 @@ is_caught! {
     giving_a_number_again_is_caught: "forget_numbers";
     believing_every_number_is_caught: "believe_numbers";
     heeding_advice_before_the_operator_is_caught: "heed_advice";
-    believing_any_main_process_is_caught: "believe_main";
-    taking_the_main_process_for_all_is_caught: "main_is_all";
 }
