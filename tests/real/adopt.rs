@@ -363,6 +363,24 @@ fn an_old_copy_of_the_journal_doubles_nothing() {
     });
 }
 
+/// The copy is from before it was defined anew, and its incarnation went on.
+#[test]
+fn an_old_copy_of_the_journal_knows_who_was_defined_anew() {
+    isolated(here!(), |rig| {
+        let leader = rig.start("web", "sleep");
+        let journal = rig.home.join("journal");
+        let old = std::fs::read(&journal).unwrap();
+        rig.ok(&["adjust", "web", "--stop-timeout", "7s"]);
+        rig.kill_daemon();
+        std::fs::write(&journal, old).unwrap();
+        let row = rig.row("web");
+        assert_eq!((row.pid, row.status.as_str()), (Some(leader), "online"));
+        rig.ok(&["restart", "web"]);
+        assert!(!proc::alive(leader));
+        rig.assert_starts("web", 2);
+    });
+}
+
 /// Nothing in an old copy of the whole tells that it is one, and this service has no environment.
 #[test]
 fn an_old_copy_of_the_whole_home_doubles_nothing() {

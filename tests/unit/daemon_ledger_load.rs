@@ -61,3 +61,12 @@ fn only_what_signed_since_belongs_to_an_unrecorded_definition() {
     let (live, some) = unrecorded(state, signed(7), 7);
     assert_eq!((live.goal_up, live.emptied, some), (true, 4, signed(7)));
 }
+
+/// An old copy of the journal is from before the definition: what it knew to live may live.
+#[test]
+fn who_was_not_confirmed_gone_when_it_was_defined_anew_is_not_past() {
+    let signature = Some(Signature { generation: 4, ..Signature::default() });
+    let written = State { generation: 4, emptied: 3, goal_up: true, ..slot(5, false).0.unwrap() };
+    let (state, kept) = unrecorded(Some(written), signature, 4);
+    assert_eq!((state.goal_up, state.emptied, kept), (true, 3, signature));
+}

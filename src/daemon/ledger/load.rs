@@ -66,20 +66,22 @@ pub fn newest_of(slots: &[Slot], loaded: Loaded) -> Newest {
     newest
 }
 
-/// What a slot says of a service that it was not written for: only what was signed in since is
-/// its own. Whether that is to be up is known by its being so.
+/// What a slot says of a service that it was not written for: what was signed in since is its own,
+/// and is to be up. What was not confirmed gone may be, too: an old copy of the journal is from
+/// before the service was defined anew, whose incarnation went on. Who signed tells.
 pub fn unrecorded(
     written: Option<State>,
     signature: Option<Signature>,
     highest: u64,
 ) -> (State, Option<Signature>) {
-    let past = self::highest(&(written, None));
-    let signature = signature.filter(|signature| signature.generation > past);
+    let (past, gone) = (self::highest(&(written, None)), emptied(&(written, None)));
+    let signature = signature.filter(|signature| signature.generation > gone);
+    let was_up = written.is_some_and(|state| state.goal_up && !state.removed);
     let state = State {
-        goal_up: signature.is_some(),
+        goal_up: signature.is_some_and(|signature| signature.generation > past || was_up),
         // With a signature that is not ours to believe, that one is past.
         generation: signature.map_or(highest, |_| 0),
-        emptied: past,
+        emptied: if signature.is_some() { gone } else { past },
         ..State::default()
     };
     (state, signature)
