@@ -63,6 +63,7 @@ fn where_output_goes_is_said_by_options() {
         assert_eq!(text(moved.to_str().unwrap()), "out\nerr\n");
         let doctor = || rig.ok(&["doctor"]);
         start("gone", &[]);
+        start("a.log", &[]);
         assert!(!doctor().contains("of services that are gone"), "{}", doctor());
         rig.ok(&["remove", "gone"]);
         assert!(doctor().contains("2 files (") && doctor().contains("of services that are gone"));

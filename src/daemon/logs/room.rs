@@ -58,10 +58,9 @@ impl Room {
     pub(crate) fn of_nobody(home: &str, known: &BTreeSet<String>) -> (usize, u64) {
         let entries = std::fs::read_dir(logs(home)).into_iter().flatten().flatten();
         let is_left = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            // An archive is called as its log is, and more.
-            let log = name.find(".log").and_then(|at| name.get(..at + ".log".len()));
-            log.is_some_and(|log| !known.contains(log))
+            let name = || path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let log = Archive::parse(path.clone()).map_or_else(name, |archive| archive.log);
+            log.ends_with(".log") && !known.contains(&log)
         };
         let left = entries.map(|entry| entry.path()).filter(is_left);
         let stats = left.filter_map(|path| rustix::fs::lstat(path).ok());
