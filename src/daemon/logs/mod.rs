@@ -263,8 +263,9 @@ impl Logs {
     pub(crate) fn work(&mut self, home: &str, wall: u64) {
         self.pump.turn();
         for (number, log) in std::mem::take(&mut self.pump.full) {
-            self.full.remove(&((number - SINKS) / 2));
-            self.give_way((number - SINKS) / 2, home, archives::place(Path::new(&log)).0);
+            let id = (number - SINKS) / 2;
+            self.full.remove(&id);
+            self.give_way(id, home, archives::place(Path::new(&log)).0);
         }
         let Some((job, mut rotation)) = self.active.take().or_else(|| self.next()) else { return };
         match rotation.step() {

@@ -3,6 +3,7 @@
 //! The socket is reached by the directory that is held, never by the home's path, which may lead to
 //! another daemon's home by now.
 use crate::daemon::log::log;
+pub(crate) use crate::sys::home::SOCKET;
 use crate::sys::home::{Home, lock_sharers, try_lock};
 use crate::sys::sockets::peer;
 use crate::sys::{Errno, describe, errno_of, own_pid, signals};
@@ -112,12 +113,6 @@ fn key_of(text: &[u8], (device, inode): (u64, u64)) -> Option<u64> {
     is_here.then_some(key)
 }
 
-#[cfg(test)]
-#[path = "../../../tests/inner/daemon_server_lock.rs"]
-mod tests;
-
-pub(crate) use crate::sys::home::SOCKET;
-
 /// How long a daemon that seems to listen may take to turn out to be ending.
 const ENDING: Duration = Duration::from_secs(1);
 
@@ -172,3 +167,7 @@ pub(crate) fn is_ending(daemon: &UnixStream) -> bool {
         Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
     }
 }
+
+#[cfg(test)]
+#[path = "../../../tests/inner/daemon_server_lock.rs"]
+mod tests;

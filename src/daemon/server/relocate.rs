@@ -8,7 +8,6 @@ use super::event_loop::Server;
 use super::lock::{self, LOCK, SOCKET, lock_home, write_key};
 use super::predecessor;
 use super::role::Role;
-
 use super::startup::write_pid;
 use crate::daemon::ledger::load::JOURNAL;
 use crate::daemon::{Daemon, Leave};

@@ -17,7 +17,7 @@ use crate::sys::{Kernel, Reach};
 use std::collections::BTreeSet;
 
 /// So long has a leader to end before its descendants are looked for.
-pub(super) const WALK_MS: u64 = 50;
+const WALK_MS: u64 = 50;
 
 /// What a signal for a tree is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
