@@ -1,7 +1,7 @@
 //! What a seed found once, played again move by move: chance would need too many seeds for it.
 use crate::faults::Faults;
 use crate::run::Sim;
-use crate::world::Key;
+use crate::world::{Key, NAMES, UNLIMITED};
 use opm::process::Exit;
 use opm::sys::Features;
 use opm::wire::Request;
@@ -118,4 +118,52 @@ fn what_an_old_copy_of_the_journal_does_not_know_keeps_its_place() {
             assert_eq!(old_copy_is_put_back(fuses), Ok(()), "fuses {fuses:?}");
         }
     }
+}
+
+/// An old copy of the journal is put back in which alpha lives: of beta, which has the number of
+/// alpha's time namespace since, a process is left that has lost its marks.
+fn old_copy_has_the_number_of_a_namespace() -> Result<(), String> {
+    let ask = |sim: &mut Sim, service: usize, is_up: bool| {
+        let target = NAMES[service].to_owned();
+        sim.ask_now(match is_up {
+            true => Request::Start { target, force: true, wait: false },
+            false => Request::Stop { target, dependants: false },
+        })?;
+        sim.rest()
+    };
+    let mut sim = scene();
+    sim.world.borrow_mut().features.namespace_handle = false;
+    sim.begin()?;
+    launch(&mut sim, ALPHA)?;
+    launch(&mut sim, BETA)?;
+    sim.rest()?;
+    ask(&mut sim, BETA, false)?;
+    let copy = sim.world.borrow().files.read("journal");
+    ask(&mut sim, ALPHA, false)?;
+    ask(&mut sim, BETA, true)?;
+    sim.death();
+    {
+        let mut world = sim.world.borrow_mut();
+        let leader = world.live_of(BETA).next().map(|p| p.key).ok_or("beta does not live")?;
+        let left = world.fork(Some(leader), leader).and_then(|key| world.at(key));
+        let left = &mut world.procs[left.ok_or("it was not forked")?];
+        left.env = Default::default();
+        (left.limit, left.limit_lost, left.stuck) = (UNLIMITED, true, true);
+        world.die(leader, Exit::Code(0));
+        world.files.replace("journal", copy);
+        world.asked = [true; 3];
+    }
+    sim.unsure = [true; 3];
+    sim.wants = [crate::run::Want::Any; 3];
+    sim.begin()?;
+    sim.ask_now(Request::Start { target: NAMES[BETA].to_owned(), force: true, wait: false })?;
+    let child = sim.world.borrow().procs.iter().find(|p| p.pre.is_some()).map(|p| p.key);
+    child.into_iter().for_each(|child| exec(&sim, child));
+    sim.world.borrow_mut().procs.iter_mut().for_each(|p| p.stuck = false);
+    sim.rest()
+}
+
+#[test]
+fn the_number_of_a_namespace_in_an_old_copy_of_the_journal_tells_no_owner() {
+    assert_eq!(old_copy_has_the_number_of_a_namespace(), Ok(()));
 }

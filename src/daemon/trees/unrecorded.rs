@@ -72,6 +72,8 @@ impl Loss {
 struct Recorded {
     owners: BTreeMap<u64, Occupant>,
     by_part: BTreeMap<u64, Vec<u64>>,
+    /// Those whose leaders live.
+    led: BTreeSet<u64>,
 }
 
 impl Recorded {
@@ -83,6 +85,14 @@ impl Recorded {
         // A namespace's number is given again: where the marks name what is not on record, the
         // namespace is not that of its recorded owner any more.
         named.and(owner).or(named)
+    }
+
+    /// Whether more than a namespace's number says whose a process is: its marks, the kernel, or a
+    /// leader that is in that namespace now. Else the number may have been given again, to what a
+    /// newer journal had on record.
+    fn is_told(&self, seen: &Sighting) -> bool {
+        let is_sure = |owner: &Occupant| owner.certain || self.led.contains(&owner.generation);
+        seen.is_marked() || self.owners.get(&seen.namespace).is_some_and(is_sure)
     }
 }
 
@@ -115,7 +125,9 @@ impl<K: Kernel> Trees<K> {
         for seen in found.into_iter().filter(|seen| !seen.is_others) {
             if let Some(generation) = recorded.generation_of(&seen) {
                 living.insert(generation);
-                continue;
+                if !loss.record || recorded.is_told(&seen) {
+                    continue;
+                }
             }
             let (mut generation, mut mark, mut name) = (UNMARKED, None, None);
             if let Some(part) = seen.part() {
@@ -153,7 +165,9 @@ impl<K: Kernel> Trees<K> {
     }
 
     fn recorded(&mut self, cx: &mut Cx<'_, K>) -> Recorded {
-        let mut recorded = Recorded { owners: self.namespace_owners(cx), ..Recorded::default() };
+        let led = self.leaders_alive(cx).into_values().map(|(generation, _)| generation).collect();
+        let owners = self.namespace_owners(cx);
+        let mut recorded = Recorded { owners, led, ..Recorded::default() };
         let kept = self.kept.iter().map(|kept| kept.generation);
         for generation in self.iter().map(|(_, tree)| tree.generation.0).chain(kept) {
             recorded.by_part.entry(LimitMark::part_of(generation)).or_default().push(generation);
@@ -262,7 +276,8 @@ impl<K: Kernel> Trees<K> {
             // One that did not answer is none of ours once it has, and bears no mark of ours; what
             // it forked until then, which bears one, is.
             let is_open = |seen: &Sighting| {
-                !seen.is_others && seen.may_be_ours() && recorded.generation_of(seen).is_none()
+                let is_known = recorded.generation_of(seen).is_some() && recorded.is_told(seen);
+                !seen.is_others && seen.may_be_ours() && !is_known
             };
             let held = lost.held.iter().map(|(pid, _)| *pid);
             alive.extend(held.filter(|_| generation != UNMARKED));
