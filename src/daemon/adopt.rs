@@ -333,6 +333,7 @@ impl<K: Kernel> Daemon<K> {
         service.machine = Machine::resume(policy, goal, deaths, restarts, past, self.now);
         service.pid = tree.leader.pid;
         service.record.generation = service.record.generation.max(generation.0);
+        service.record.main = None;
         service.record.emptied = service.record.emptied.min(generation.0.saturating_sub(1));
         service.note_announced();
         let signature = Signature {

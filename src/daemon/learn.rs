@@ -3,7 +3,7 @@
 use super::launch::LIVING;
 use super::monitors::{Advice, Channel};
 use super::requests::sockets;
-use super::service::{Announced, Death};
+use super::service::{Announced, Death, ways};
 use super::timers::Timer;
 use super::trees::{Fact, Kill};
 use super::{Daemon, context};
@@ -71,6 +71,7 @@ impl<K: Kernel> Daemon<K> {
                     self.emit_drained(id, generation);
                     self.emptied(id, generation);
                 }
+                Fact::Led { id, who, is_leader } => self.led(id, who, is_leader),
                 Fact::Probed { pid, exit } => self.probed(pid, exit),
                 Fact::Waits { id, why } => {
                     if let Some(service) = self.services.get_mut(id) {
@@ -96,6 +97,15 @@ impl<K: Kernel> Daemon<K> {
         self.feed(id, Input::News(generation, News::Spawned));
         self.take_advice();
         self.await_settling(id);
+    }
+
+    /// Somebody else leads it from now on: that is on record for the next daemon.
+    pub(super) fn led(&mut self, id: Id, who: Identity, is_leader: bool) {
+        let Some(service) = self.services.get_mut(id) else { return };
+        service.pid = who.pid;
+        service.record.main = Some(who).filter(|_| !is_leader);
+        self.ledger.dirty.insert(id);
+        self.log.push(format!("{}: pid {} is its main process now", service.name(), who.pid));
     }
 
     fn exited(&mut self, id: Id, exit: Exit, by_opm: bool, lived: u64) {
@@ -192,7 +202,7 @@ impl<K: Kernel> Daemon<K> {
             match action {
                 Action::Spawn(generation) => {
                     if let Some(service) = self.services.get_mut(id) {
-                        service.record.generation = generation.0;
+                        (service.record.generation, service.record.main) = (generation.0, None);
                     }
                     self.launches.queue.push_back((id, generation));
                 }
@@ -477,8 +487,7 @@ impl<K: Kernel> Daemon<K> {
         let mut cx = context(&mut self.kernel, &mut self.ledger, self.now, &mut self.log);
         match probe {
             None => {
-                let keep = spec.policy.escapees == Escapees::Keep;
-                self.trees.launch(&mut cx, id, generation, &plan, keep).map_err(fork)?;
+                self.trees.launch(&mut cx, id, generation, &plan, ways(spec)).map_err(fork)?;
                 self.monitors.checks.listen_to(id, channel.map(|(ours, ..)| ours));
                 Ok(None)
             }

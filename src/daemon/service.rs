@@ -1,11 +1,11 @@
 //! A service as the daemon holds it: what was declared, its machine, and what of it may live.
-use super::trees::Kill;
+use super::trees::{Kill, Ways};
 use crate::process::journal_format::State;
 use crate::process::{Exit, Pid};
 use crate::service::machine::{Ending, Goal, Machine, Phase, Time};
 use crate::service::probe::Sign;
 use crate::service::signal::Signal;
-use crate::service::spec::{Definition, Id, Restart, Spec};
+use crate::service::spec::{Definition, Escapees, Id, Restart, Spec};
 use crate::service::time::rfc3339;
 use crate::service::units::{Span, human_left};
 use crate::sys::Errno;
@@ -23,6 +23,18 @@ pub(crate) fn exit_parts(exit: Option<Exit>) -> (Option<i32>, Option<String>) {
             (None, Some(name))
         }
         Some(Exit::Unknown) | None => (None, None),
+    }
+}
+
+/// What a service says of its tree.
+pub(crate) fn ways(spec: &Spec) -> Ways {
+    let absolute = |path: &String| {
+        let path = std::path::Path::new(&spec.cwd).join(path);
+        path.to_string_lossy().into_owned()
+    };
+    Ways {
+        keep: spec.policy.escapees == Escapees::Keep,
+        pid_file: spec.care.pid_file.as_ref().map(absolute),
     }
 }
 

@@ -77,6 +77,8 @@ pub struct State {
     pub by_opm: bool,
     /// The incarnation at hand does its work.
     pub ready: bool,
+    /// What leads the incarnation at hand in its leader's place.
+    pub main: Option<Identity>,
 }
 
 /// The child's half of a slot.
@@ -195,6 +197,7 @@ impl State {
             &[self.definition, flags | kind << 8, u64::from(value.cast_unsigned())],
             &[self.generation, self.emptied, self.restarts, u64::from(self.deaths)],
             &[self.started_at, self.exited_at, self.restarted_at],
+            &words_of(&self.main.unwrap_or_default()),
         ])
     }
 
@@ -224,6 +227,7 @@ impl State {
                 3 => Some(Exit::Unknown),
                 _ => None,
             },
+            main: Some(from.take_identity()).filter(|main| main.pid != 0),
         })
     }
 }

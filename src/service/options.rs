@@ -281,6 +281,8 @@ options! {
         Care watch: Vec<WatchPath> = Vec::new(), "PATH"
             "restart when something in it changes\n(repeatable; alone: the directory)";
         Care ignore_watch: Vec<String> = Vec::new(), "GLOB" "but not for this (repeatable)";
+        Care pid_file: Option<String> = None, "FILE"
+            "read when it ends: what this names of its tree\nleads it on";
     }
     /// What its processes are given before their exec.
     #[derive(Clone, Debug, PartialEq, Eq)]

@@ -389,6 +389,10 @@ pub trait Kernel {
         let fd = rustix::fs::openat2(CWD, path, flags, mode, ResolveFlags::CACHED)?;
         procfs::link(&format!("/proc/self/fd/{}", fd.as_raw_fd()))
     }
+    /// The pid that a PID file has; a FIFO in its place is empty.
+    fn pid_in(&mut self, path: &str) -> Option<Pid> {
+        procfs::pid_in(path)
+    }
     /// Real, effective and saved uid.
     fn uids(&mut self, pid: Pid) -> Result<[u32; 3]> {
         procfs::uids(pid)

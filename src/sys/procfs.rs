@@ -359,3 +359,13 @@ pub fn own_memory() -> u64 {
     let pages: Option<u64> = text.split(|b| *b == b' ').nth(1).and_then(number);
     pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
+
+/// The pid that a PID file has; a FIFO in its place is empty.
+pub fn pid_in(path: &str) -> Option<Pid> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+    let mut bytes = [0; 32];
+    let length = rustix::io::read(&file, &mut bytes).ok()?;
+    std::str::from_utf8(&bytes[..length]).ok()?.split_whitespace().next()?.parse().ok()
+}

@@ -30,6 +30,7 @@ mod hostile;
 mod input;
 mod instances;
 mod law;
+mod lead;
 mod lines;
 mod listen;
 mod logs;

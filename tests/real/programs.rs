@@ -15,20 +15,20 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The first of `paths` that is there, or a failure that names the package.
-fn program(package: &str, paths: &[&str]) -> String {
+pub(crate) fn program(package: &str, paths: &[&str]) -> String {
     let found = paths.iter().find(|path| Path::new(path).exists());
     (*found.unwrap_or_else(|| panic!("{package} is missing (apt-get install {package})")))
         .to_owned()
 }
 
 /// A port that nobody listens on, a moment ago.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
 /// One HTTP request; its whole answer if there was one.
-fn get(port: u16) -> Option<String> {
+pub(crate) fn get(port: u16) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     stream.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
@@ -38,7 +38,7 @@ fn get(port: u16) -> Option<String> {
 }
 
 /// Everything of this service's command that lives, by a word of its arguments.
-fn processes(word: &str) -> Vec<i32> {
+pub(crate) fn processes(word: &str) -> Vec<i32> {
     let mut pids = proc::pids();
     pids.retain(|pid| proc::alive(*pid) && proc::arguments(*pid).contains(word));
     pids.retain(|pid| *pid != std::process::id().cast_signed());
@@ -89,7 +89,7 @@ fn live(rig: &Rig, name: &str, options: &[&str], command: &[&str], serves: impl 
     assert!(!serves(), "{name} still serves");
 }
 
-fn write(rig: &Rig, name: &str, text: &str) -> PathBuf {
+pub(crate) fn write(rig: &Rig, name: &str, text: &str) -> PathBuf {
     let path = rig.dir.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, text).unwrap();

@@ -1,11 +1,24 @@
 //! A monitor that says anything of anybody at any time.
 use crate::fake::{Fake, Shared};
 use crate::run::{Sim, Want};
-use crate::world::{NAMES, note};
+use crate::world::{NAMES, World, note};
 use opm::daemon::Daemon;
 use opm::daemon::monitors::Advice;
 use opm::service::machine::Generation;
 use opm::service::spec::Id;
+
+impl World {
+    /// Somebody that is said to lead, if somebody is.
+    pub(crate) fn some_main(&mut self) -> Option<i32> {
+        if self.procs.is_empty() || !self.fault(|f| f.mains) {
+            return None;
+        }
+        let at = self.rng.below(self.procs.len());
+        let pid = self.procs[at].pid;
+        self.mains.insert(pid);
+        Some(pid)
+    }
+}
 
 impl Sim {
     /// Advice on an incarnation that lives, is past or never was.
@@ -34,6 +47,16 @@ impl Sim {
         };
         note!(world, "ADVICE {id} {generation} {advice:?}");
         Some((id, Generation(generation), advice))
+    }
+
+    /// What anybody may say of anybody: that this one leads.
+    pub(crate) fn some_word(&mut self) -> Option<(i32, String)> {
+        let mut world = self.world.borrow_mut();
+        let pid = world.some_main()?;
+        let senders: Vec<_> = world.procs.iter().map(|p| p.pid).collect();
+        let sender = world.rng.pick(&senders);
+        note!(world, "SAID by {sender}: MAINPID={pid}");
+        Some((sender, format!("READY=1\nMAINPID={pid}")))
     }
 
     /// What advice may lead to: a restart signals what runs when it is given, which may have been

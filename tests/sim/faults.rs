@@ -38,4 +38,6 @@ pub(crate) struct Faults {
     pub(crate) leaves: u32,
     /// A monitor says something.
     pub(crate) advice: u32,
+    /// A process says which one leads its tree, or a PID file does.
+    pub(crate) mains: u32,
 }

@@ -330,6 +330,12 @@ impl Kernel for Fake {
         })
     }
 
+    fn pid_in(&mut self, _path: &str) -> Option<Pid> {
+        let pid = self.enter().some_main();
+        note!(self.world.borrow(), "PID FILE: {pid:?}");
+        pid
+    }
+
     fn pid_namespace(&mut self, pid: Pid) -> Result<u64> {
         self.of(pid, |p| Ok(p.pid_namespace))
     }

@@ -56,7 +56,10 @@ fn the_law_holds_whatever_goes_wrong() {
                 execs += world.execs.len();
                 excused += world.excused;
             }
-            Err(text) => failures.push(text),
+            Err(text) => {
+                eprintln!("{text}");
+                failures.push(text);
+            }
         }
         if failures.len() >= 20 {
             break;
@@ -120,4 +123,6 @@ is_caught! {
     giving_a_number_again_is_caught: "forget_numbers";
     believing_every_number_is_caught: "believe_numbers";
     heeding_advice_before_the_operator_is_caught: "heed_advice";
+    believing_any_main_process_is_caught: "believe_main";
+    taking_the_main_process_for_all_is_caught: "main_is_all";
 }

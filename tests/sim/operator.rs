@@ -64,7 +64,8 @@ impl Sim {
             ..Policy::default()
         };
         let command = vec![format!("/bin/{name}"), "x".to_owned()];
-        let spec = Spec { policy, ..Spec::new(name, command, "/".to_owned()) };
+        let mut spec = Spec { policy, ..Spec::new(name, command, "/".to_owned()) };
+        spec.care.pid_file = (extra & 1 << 43 != 0).then(|| "pid".to_owned());
         let filler = if self.big_env { 20_000 } else { 1 };
         let base = vec![
             ("PATH".to_owned(), "/bin".to_owned()),

@@ -134,6 +134,7 @@ impl Sim {
         if let Some(pid) = pid.filter(|_| online)
             && !self.unsure[service]
             && !world.execs.contains(&(service, pid))
+            && !world.mains.contains(&pid)
         {
             return Err(format!("'{}' was said but pid {pid} never was it", outcome.text));
         }
@@ -241,7 +242,11 @@ impl Sim {
                 false => Err(format!("{name} is gone, wanted {want:?}, alive {live:?}")),
             };
         };
-        let leads = |pid: i32| world.by_pid(pid).is_some_and(|p| p.leader && p.is_alive());
+        let leads = |pid: i32| {
+            let is_its = |p: &Proc| p.tag.is_some_and(|tag| tag.service == service);
+            let is_named = |p| is_its(p) && world.mains.contains(&pid);
+            world.by_pid(pid).is_some_and(|p| (p.leader || is_named(p)) && p.is_alive())
+        };
         match row.status {
             Status::Online => {
                 let pid = row.pid.unwrap_or(0);

@@ -75,7 +75,7 @@ const FILES: [&str; 2] = ["journal", "services"];
 
 fn faults(rng: &mut Rng) -> Faults {
     let mut f = Faults::default();
-    let rates: [&mut u32; 30] = [
+    let rates: [&mut u32; 31] = [
         &mut f.descriptors,
         &mut f.spawn,
         &mut f.disk,
@@ -106,6 +106,7 @@ fn faults(rng: &mut Rng) -> Faults {
         &mut f.pinned,
         &mut f.leaves,
         &mut f.advice,
+        &mut f.mains,
     ];
     for rate in rates {
         *rate = rng.pick(&[0, 0, 10, 40, 120]);
@@ -433,7 +434,7 @@ impl Sim {
             note!(world, "TURN {wakes:?} signal {signal} due {due}");
             (wakes, signal)
         };
-        let advice = self.some_advice();
+        let (advice, word) = (self.some_advice(), self.some_word());
         let Some(daemon) = self.daemon.as_mut() else { return Ok(()) };
         let turned = catch_unwind(AssertUnwindSafe(|| {
             daemon.gather(&wakes, signal);
@@ -443,6 +444,9 @@ impl Sim {
             if let Some((id, generation, advice)) = advice {
                 Self::expect_heeded(&self.world, &mut self.wants, daemon, id, &advice);
                 daemon.advise(id, generation, advice);
+            }
+            if let Some((pid, text)) = word {
+                daemon.told(pid, &text);
             }
             daemon.tick();
         }));

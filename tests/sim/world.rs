@@ -62,6 +62,8 @@ pub(crate) struct World {
     pub(crate) turn_key: Key,
     /// Leaders that exec'd: service, pid.
     pub(crate) execs: Vec<(usize, Pid)>,
+    /// Numbers of which somebody has said that they lead. Who has one is told when it is heard.
+    pub(crate) mains: HashSet<Pid>,
     /// Whether the operator asked this service's incarnation to end since its exec.
     pub(crate) asked: [bool; 3],
     /// A signal for it was asked for in this turn.
@@ -116,6 +118,7 @@ impl World {
             used: HashSet::new(),
             turn_key: 0,
             execs: Vec::new(),
+            mains: HashSet::new(),
             asked: [true; 3],
             loose: [false; 3],
             downs: [false; 3],

@@ -36,6 +36,7 @@ fn both_halves_and_the_header_read_back() {
         exit: Some(Exit::Signal(9)),
         by_opm: true,
         ready: true,
+        main: Some(Identity { pid: 77, start_time: 8, inode: 9 }),
     };
     let slot = slot(&state, &signature(9).encode());
     assert_eq!(State::decode(&slot), Some(state));

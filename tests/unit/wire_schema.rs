@@ -54,6 +54,7 @@ increment_var    | "PORT" null           | 3 true ""                            
 namespace        | "blue" null           | 3 true ""                                 | "a/b"
 no_node_preload  | true false            | 1 null                                    |
 log_out          | "x.log" null          | 3 true ""                                 |
+pid_file         | "x.pid" null          | 3 true ""                                 |
 log_error        | "x.log" null          | 3 true ""                                 |
 merge_logs       | true false            | "true" null                               |
 no_logs          | true false            | "true" null                               |

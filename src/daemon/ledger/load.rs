@@ -6,12 +6,12 @@
 //! however often it changed; the children write theirs.
 use super::definitions::Loaded;
 use crate::daemon::Daemon;
-use crate::daemon::service::Service;
+use crate::daemon::service::{Service, ways};
 use crate::process::journal_format::{HEADER_BYTES, Header, SLOT_BYTES, Signature, State};
 use crate::service::machine::{Generation, Goal, Machine, Past};
 use crate::service::policy::restart_cooldown_delay_ms;
 use crate::service::probe::Sign;
-use crate::service::spec::{Definition, Escapees, Id};
+use crate::service::spec::{Definition, Id};
 use crate::sys::{self, Errno, Kernel};
 use std::collections::{BTreeMap, HashMap};
 
@@ -163,10 +163,13 @@ impl<K: Kernel> Daemon<K> {
             Some(signature) => {
                 let age = self.kernel.wall().saturating_sub(state.started_at);
                 let started = self.now.saturating_sub(age);
-                let keep = recorded.definition.spec.policy.escapees == Escapees::Keep;
-                self.with_trees(|trees, cx| trees.take_over(cx, id, &signature, started, keep))?;
+                let ways = ways(&recorded.definition.spec);
+                let main = state.main.filter(|_| state.generation == signature.generation);
+                self.with_trees(|trees, cx| {
+                    trees.take_over(cx, id, &signature, main, started, ways)
+                })?;
                 let tree = self.trees.get(id);
-                if recorded.is_damaged && tree.is_some_and(|tree| tree.pidfd.is_none()) {
+                if recorded.is_damaged && tree.is_some_and(|tree| tree.lead().1.is_none()) {
                     // Nobody knows whether an operator had stopped it: then nothing starts.
                     goal = Goal::Down;
                 }
@@ -183,7 +186,7 @@ impl<K: Kernel> Daemon<K> {
         let generation = state.generation.max(alive.map_or(0, |signed| signed.generation));
         let emptied = if alive.is_some() { state.emptied } else { generation.max(state.emptied) };
         let record = State { definition: line, removed: false, emptied, generation, ..state };
-        let pid = alive.map_or(0, |signature| signature.leader.pid);
+        let pid = self.trees.get(id).map_or(0, |tree| tree.lead().0.pid);
         let service = Service { pid, record, ..Service::new(id, definition, line, machine) };
         // A full disk is said by `doctor`, and keeps the service from starting.
         self.ledger.reserve(&mut self.kernel, id).ok();

@@ -92,10 +92,9 @@ impl<K: Kernel> Daemon<K> {
             sockets.claim(group, listen, &mut inherited);
             let tree = self.trees.get(service.id).filter(|tree| tree.exit.is_none());
             if sockets.lacks(group, listen)
-                && let Some(tree) = tree
-                && let Some(pidfd) = &tree.pidfd
+                && let Some((who, Some(pidfd))) = tree.map(|tree| tree.lead())
             {
-                let mut copies = self.kernel.sockets_of(tree.leader.pid, pidfd);
+                let mut copies = self.kernel.sockets_of(who.pid, pidfd);
                 let sockets = self.kernel.sockets().into_iter();
                 sockets.for_each(|sockets| sockets.claim(group, listen, &mut copies));
             }

@@ -49,7 +49,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Takes up what a process has said. Only a process of a service's tree is heard.
-    pub(crate) fn told(&mut self, pid: Pid, text: &str) {
+    pub fn told(&mut self, pid: Pid, text: &str) {
         let Some(id) = self.with_trees(|trees, cx| trees.service_of(cx, pid)) else {
             self.log.push(format!("notify: pid {pid} is no process of a service; not heard"));
             return;
@@ -76,6 +76,10 @@ impl<K: Kernel> Daemon<K> {
                     said.get_or_insert_with(|| key.to_lowercase());
                     continue;
                 }
+                ("MAINPID", pid) => {
+                    self.name_main(id, pid);
+                    continue;
+                }
                 ("FDSTORE", "1") => {
                     self.log.push(format!("{name}: FDSTORE: opm keeps no descriptors of services"));
                     continue;
@@ -89,6 +93,20 @@ impl<K: Kernel> Daemon<K> {
         }
         if let Some(said) = said {
             self.monitors.said.insert(id, (generation, said.into()));
+        }
+    }
+
+    fn name_main(&mut self, id: Id, text: &str) {
+        let pid: Pid = text.parse().unwrap_or(0);
+        if self.trees.pid(id) == Some(pid) {
+            return;
+        }
+        match self.with_trees(|trees, cx| trees.lead_by(cx, id, pid)) {
+            Ok(fact) => self.learn(vec![fact]),
+            Err(why) => {
+                let name = self.services.get(id).map_or("", |service| service.name());
+                self.log.push(format!("{name}: MAINPID={pid}: {why}; not heard"));
+            }
         }
     }
 }

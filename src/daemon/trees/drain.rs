@@ -8,7 +8,7 @@
 //! What was put into another PID namespace is not in that list, and of an adopted tree orphans
 //! went elsewhere: there [`super::proof`] asks the kernel whether the tree's time namespace is
 //! empty, or looks for it and for marks.
-use super::tree::{Cx, Fact, Kept, LOOK_AGAIN_MS, Owner, Trees};
+use super::tree::{Birth, Cx, Fact, Kept, LOOK_AGAIN_MS, Owner, Trees};
 use crate::mutant::mutant;
 use crate::service::machine::Generation;
 use crate::service::spec::Id;
@@ -26,7 +26,7 @@ impl<K: Kernel> Trees<K> {
                 self.gates.remove(&id);
                 continue;
             };
-            if let Some((stage, errno)) = tree.failure {
+            if let Birth::Failed(stage, errno) = tree.birth {
                 // A child that never exec'd has no tree: its own death is all to wait for.
                 let ended = self.end_tree(cx, id);
                 let failed = |generation| Fact::LaunchFailed { id, generation, stage, errno };
@@ -162,8 +162,9 @@ impl<K: Kernel> Trees<K> {
             }
             cx.kernel.unwatch(pidfd);
         }
-        for member in tree.members.values() {
-            cx.kernel.unwatch(&member.pidfd);
+        let members = tree.members.values().map(|member| &member.pidfd);
+        for pidfd in members.chain(tree.succession.main.as_ref().map(|main| &main.pidfd)) {
+            cx.kernel.unwatch(pidfd);
         }
         if self.leaders.get(&tree.leader.pid) == Some(&id) {
             self.leaders.remove(&tree.leader.pid);

@@ -1,5 +1,7 @@
 //! From a spawn to the kernel's word that the program runs; and what earlier daemons launched.
-use super::tree::{Cx, Fact, LOOK_AGAIN_MS, Orphan, Owner, Tree, Trees};
+use super::tree::{
+    Birth, Cx, Fact, LOOK_AGAIN_MS, Main, Orphan, Owner, Succession, Tree, Trees, Ways,
+};
 use crate::mutant::mutant;
 use crate::process::journal_format::Signature;
 use crate::process::stat::TICK_MS;
@@ -10,24 +12,28 @@ use crate::sys::{Errno, Kernel, Launch, Plan, Reach, Stage, Wake};
 
 impl<K: Kernel> Trees<K> {
     /// Forks the leader of an incarnation. What becomes of it is a [`Fact`] of a later turn.
-    /// `keep`: of its tree what leaves its session is let go. Errors: No child came to be.
+    /// Errors: No child came to be.
     pub(crate) fn launch(
         &mut self,
         cx: &mut Cx<'_, K>,
         id: Id,
         generation: Generation,
         plan: &Plan<'_>,
-        keep: bool,
+        ways: Ways,
     ) -> Result<(), Errno> {
         let child = cx.kernel.spawn(plan, cx.journal)?;
         self.leaders.insert(child.pid, id);
         let leader = Identity { pid: child.pid, ..Identity::default() };
         let tree = Tree::new(generation, leader, Some(child.pidfd), cx.now);
-        let keeps = keep.then_some(false);
-        self.insert(
-            id,
-            Tree { launch: Some(child.launch), child: true, lineage: true, keeps, ..tree },
-        );
+        let tree = Tree {
+            birth: Birth::Launched(child.launch),
+            child: true,
+            lineage: true,
+            keeps: ways.keep.then_some(false),
+            succession: Succession { pid_file: ways.pid_file, ..tree.succession },
+            ..tree
+        };
+        self.insert(id, tree);
         self.watch(cx, id);
         Ok(())
     }
@@ -67,22 +73,26 @@ impl<K: Kernel> Trees<K> {
         let Some(tree) = self.get(id).filter(|tree| tree.exit.is_none()) else { return };
         // What is watched already is watched.
         let is_watched = |watched| matches!(watched, Ok(()) | Err(Errno::EXIST));
-        let launch = tree.launch.as_ref().map(|it| cx.kernel.watch_launch(it, Wake::Launch(id)));
-        let leader = tree.pidfd.as_ref().map(|it| cx.kernel.watch(it, Wake::Leader(id)));
-        if !launch.into_iter().chain(leader).all(is_watched) {
+        let launch = match &tree.birth {
+            Birth::Launched(pipe) => Some(cx.kernel.watch_launch(pipe, Wake::Launch(id))),
+            Birth::Done | Birth::Failed(..) => None,
+        };
+        let main = tree.succession.main.as_ref().map(|main| &main.pidfd);
+        let leads = tree.pidfd.iter().chain(main).map(|it| cx.kernel.watch(it, Wake::Leader(id)));
+        if !launch.into_iter().chain(leads).all(is_watched) {
             self.look_later(cx, id);
         }
     }
 
     /// The loop does not wake for this one: it is looked at by the clock.
-    fn look_later(&mut self, cx: &mut Cx<'_, K>, id: Id) {
+    pub(super) fn look_later(&mut self, cx: &mut Cx<'_, K>, id: Id) {
         self.unwatched.insert(id);
         self.look_again(cx.now + LOOK_AGAIN_MS);
     }
 
     pub(super) fn check_launch(&mut self, cx: &mut Cx<'_, K>, id: Id, facts: &mut Vec<Fact>) {
         let Some(tree) = self.live.get_mut(&id).filter(|tree| tree.exit.is_none()) else { return };
-        let Some(pipe) = &tree.launch else { return };
+        let Birth::Launched(pipe) = &tree.birth else { return };
         let mut fate = cx.kernel.launch(pipe);
         if fate == Launch::Done {
             // The pipe ends with an exec and with a death.
@@ -92,41 +102,47 @@ impl<K: Kernel> Trees<K> {
                 Err(_) => return self.look_later(cx, id),
             };
         }
-        match fate {
+        let birth = match fate {
             Launch::Pending => return,
             Launch::Done => {
                 tree.since = cx.now;
                 let (generation, pid) = (tree.generation, tree.leader.pid);
                 facts.push(Fact::Execed { id, generation, pid });
+                Birth::Done
             }
             Launch::Failed(stage, errno) => {
                 // The child is about to exit: that is what is told, when it has.
-                tree.failure = Some((stage, errno));
                 self.look_again_at = Some(cx.now);
+                Birth::Failed(stage, errno)
             }
-        }
+        };
         cx.kernel.unwatch_launch(pipe);
-        tree.launch = None;
+        tree.birth = birth;
     }
 
     /// Whether some child has not exec'd yet.
     pub(crate) fn is_launching(&self) -> bool {
-        self.iter().any(|(_, tree)| tree.launch.is_some())
+        self.iter().any(|(_, tree)| matches!(tree.birth, Birth::Launched(_)))
     }
 
-    /// Takes over what an earlier daemon has on record. `started`: on the loop's clock, as far as
-    /// the record tells. Errors: its leader could not be looked at, so that nobody knows whether it
-    /// lives.
+    /// Takes over what an earlier daemon has on record. `main`: what led it in its leader's place.
+    /// `started`: on the loop's clock, as far as the record tells. Errors: one of them could not be
+    /// looked at, so that nobody knows whether it lives.
     pub(crate) fn take_over(
         &mut self,
         cx: &mut Cx<'_, K>,
         id: Id,
         signature: &Signature,
+        main: Option<Identity>,
         started: Time,
-        keep: bool,
+        ways: Ways,
     ) -> Result<(), Errno> {
         let leader = signature.leader;
         let pidfd = open_same(cx, leader)?;
+        let open_main = |who| Ok(open_same(cx, who)?.map(|pidfd| (who, pidfd)));
+        let main = main.map_or(Ok(None), open_main)?;
+        let is_alone = pidfd.is_none();
+        let main = main.map(|(who, pidfd)| Main { who, pidfd, exit: None, is_alone });
         let child = pidfd.as_ref().is_some_and(|pidfd| cx.kernel.wait(pidfd, false).is_ok());
         let born = leader.start_time.saturating_mul(TICK_MS);
         let since = if born > 0 { born } else { started };
@@ -134,7 +150,8 @@ impl<K: Kernel> Trees<K> {
             child,
             lineage: signature.parent.is_same(&self.marks.own),
             adopted: true,
-            keeps: keep.then_some(false),
+            succession: Succession { main, pid_file: ways.pid_file, left_at: None },
+            keeps: ways.keep.then_some(false),
             since: since.min(cx.now),
             born,
             namespace: Some(signature.namespace),

@@ -4,10 +4,11 @@
 //! pids; it knows no request, no event, no policy and no monitor. Every wake-up is a hint: whoever
 //! handles it looks for itself.
 //!
-//! A file calls none but those that follow it here: drain, unrecorded, proof, sweep,
+//! A file calls none but those that follow it here: drain, unrecorded, lead, proof, sweep,
 //! launch, reap, owner, signal, marks, tree.
 mod drain;
 mod launch;
+mod lead;
 mod marks;
 mod owner;
 mod proof;
@@ -18,7 +19,7 @@ mod tree;
 mod unrecorded;
 
 pub(crate) use marks::{Departed, Marks};
-pub(crate) use tree::{Cx, Fact, Kept, Kill, LOOK_AGAIN_MS, Tree, Trees};
+pub(crate) use tree::{Cx, Fact, Kept, Kill, LOOK_AGAIN_MS, Tree, Trees, Ways};
 pub(crate) use unrecorded::{Loss, Lost};
 
 use crate::mutant::mutant;
@@ -29,7 +30,7 @@ use crate::service::spec::{Id, StopReach};
 use crate::sys::{Errno, Kernel, Reach, Wake, identity};
 use signal::Aim;
 use std::collections::BTreeSet;
-use tree::{Owner, Stop};
+use tree::{Birth, Owner, Stop};
 
 impl<K: Kernel> Trees<K> {
     /// What the wake-ups hint at, looked at for ourselves. `child_signal`: SIGCHLD came.
@@ -100,7 +101,7 @@ impl<K: Kernel> Trees<K> {
     ) {
         let mut dead = Vec::new();
         for id in ids {
-            let exit = self.look_at_leader(cx, id);
+            let exit = self.look_at_lead(cx, id, facts);
             dead.extend(exit.map(|exit| (id, exit)));
         }
         if changed || !dead.is_empty() {
@@ -117,10 +118,10 @@ impl<K: Kernel> Trees<K> {
         let Some(tree) = self.get_mut(id).filter(|tree| tree.exit.is_none()) else { return };
         tree.exit = Some(exit);
         let walk_at = tree.stop.as_ref().and_then(|stop| stop.walk_at);
-        if tree.failure.is_none() {
+        if !matches!(tree.birth, Birth::Failed(..)) {
             let asked = tree.stop.as_ref().is_some_and(|stop| stop.signal == libc::SIGKILL);
             let by_opm = (tree.kills > 0 || asked) && exit == Exit::Signal(libc::SIGKILL);
-            let (generation, pid) = (tree.generation, tree.leader.pid);
+            let (generation, pid) = (tree.generation, tree.lead().0.pid);
             let lived = cx.now.saturating_sub(tree.since);
             facts.push(Fact::Exited { id, generation, pid, exit, by_opm, lived });
             // It was stopping already: what is left has not been asked yet.
@@ -187,7 +188,7 @@ impl<K: Kernel> Trees<K> {
         is_first.then_some(kill)
     }
 
-    /// A signal of an operator's for a live leader, or for all that is seen of its tree. Errors: it
+    /// A signal of an operator's for who leads it, or for all that is seen of its tree. Errors: it
     /// does not run (ESRCH), or what pidfd_send_signal(2) says.
     pub(crate) fn signal(
         &mut self,
@@ -196,8 +197,8 @@ impl<K: Kernel> Trees<K> {
         signal: i32,
         tree: bool,
     ) -> Result<(), Errno> {
-        let leader = self.get(id).filter(|tree| tree.exit.is_none());
-        let pidfd = leader.and_then(|tree| tree.pidfd.as_ref()).ok_or(Errno::SRCH)?;
+        let living = self.get(id).filter(|tree| tree.exit.is_none());
+        let pidfd = living.and_then(|tree| tree.lead().1).ok_or(Errno::SRCH)?;
         if !tree {
             return cx.kernel.signal(pidfd, signal, Reach::Process);
         }
@@ -269,9 +270,12 @@ impl<K: Kernel> Trees<K> {
         unknown.map(|(pid, _)| *pid)
     }
 
-    /// Who a live leader is, with what can still be read of it.
+    /// Who leads a tree that lives, with what can still be read of it.
     pub(crate) fn identity(&mut self, cx: &mut Cx<'_, K>, id: Id) -> Option<Identity> {
         let tree = self.get_mut(id).filter(|tree| tree.exit.is_none())?;
+        if let Some(main) = &tree.succession.main {
+            return Some(main.who);
+        }
         let pidfd = tree.pidfd.as_ref()?;
         let leader = tree.leader;
         let known = |number: u64| number != 0;
@@ -294,7 +298,7 @@ impl<K: Kernel> Trees<K> {
     ) -> Vec<(Id, Generation, Identity, Namespace)> {
         let own = self.marks.own_namespace;
         let mut found = Vec::new();
-        for (id, tree) in self.iter().filter(|(_, tree)| tree.launch.is_some()) {
+        for (id, tree) in self.iter().filter(|(_, tree)| matches!(tree.birth, Birth::Launched(_))) {
             let Some(pidfd) = &tree.pidfd else { continue };
             if cx.signature(id).is_some_and(|signed| signed.generation == tree.generation.0) {
                 continue;

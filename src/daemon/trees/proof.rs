@@ -350,7 +350,7 @@ impl<K: Kernel> Trees<K> {
     }
 
     /// Whether the process of this pid, which the caller holds, is of that tree.
-    fn is_member(
+    pub(super) fn is_member(
         &mut self,
         cx: &mut Cx<'_, K>,
         pid: Pid,

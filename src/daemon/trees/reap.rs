@@ -66,8 +66,16 @@ impl<K: Kernel> Trees<K> {
                     self.dead_orphans.push(pid);
                     continue;
                 }
+                let ended = ended.ok().flatten();
                 if orphan.is_probe {
-                    self.probed.push((pid, ended.ok().flatten().unwrap_or(Exit::Unknown)));
+                    self.probed.push((pid, ended.unwrap_or(Exit::Unknown)));
+                }
+                if let Owner::Tree(id, _) = orphan.owner
+                    && let Some(main) =
+                        self.live.get_mut(&id).and_then(|it| it.succession.main.as_mut())
+                    && main.who.pid == pid
+                {
+                    main.exit = ended;
                 }
                 cx.kernel.unwatch(&orphan.pidfd);
                 self.orphans.remove(&pid);

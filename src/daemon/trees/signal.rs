@@ -51,18 +51,19 @@ impl<K: Kernel> Seen<K> {
 }
 
 impl<K: Kernel> Trees<K> {
-    /// A signal for a live leader, its group and the rest of its tree.
+    /// A signal for who leads a tree, the leader's group and the rest of it.
     pub(super) fn signal_living(&mut self, cx: &mut Cx<'_, K>, id: Id, signal: i32, aim: Aim) {
         let Some(tree) = self.get(id) else { return };
-        let leader = tree.leader.pid;
+        let (leader, lead) = (tree.leader.pid, tree.lead().0.pid);
         let reach = tree.stop.as_ref().map(|stop| stop.reach);
         let alone = aim == Aim::Stop && reach == Some(StopReach::Leader);
         // Before the signal: whoever is born after it must not be taken for one that had it.
         let instant = (aim == Aim::Stop && !alone).then(|| cx.instant()).flatten();
-        let may_wait = instant.is_some() && tree.lineage && tree.keeps.is_none();
+        let leads = tree.succession.main.is_none();
+        let may_wait = instant.is_some() && tree.lineage && tree.keeps.is_none() && leads;
         let mut all = Vec::new();
         if alone {
-            all.extend(self.held_process(cx, id, leader));
+            all.extend(self.held_process(cx, id, lead));
         } else if !may_wait {
             all = self.living(cx, id);
         }
@@ -79,7 +80,11 @@ impl<K: Kernel> Trees<K> {
             stop.walk_at = walk_at;
         }
         for process in all {
-            if process.pid != leader && !(grouped && process.pgid == leader) {
+            let has_had = match grouped {
+                true => [process.pid, process.pgid].contains(&leader),
+                false => process.pid == lead,
+            };
+            if !has_had {
                 self.send(cx, id, &process, signal);
             }
             if aim == Aim::Stop {
@@ -88,10 +93,11 @@ impl<K: Kernel> Trees<K> {
         }
     }
 
-    /// What lives of a tree that has a live leader, as far as it is seen.
+    /// What lives of a tree that somebody leads, as far as it is seen.
     fn living(&self, cx: &mut Cx<'_, K>, id: Id) -> Vec<Seen<K>> {
         let (mut all, mut known) = (Vec::new(), BTreeSet::default());
-        for root in self.pid(id).into_iter().chain(self.known(id, |_| true)) {
+        let leads = self.get(id).into_iter().flat_map(|tree| tree.pids());
+        for root in leads.chain(self.known(id, |_| true)) {
             all.append(&mut self.branch(cx, id, root, &mut known));
         }
         all
@@ -123,19 +129,22 @@ impl<K: Kernel> Trees<K> {
         self.note_asked(cx, id, process);
     }
 
-    /// Signals a live leader, with its group if that is wanted and the kernel can: says whether.
+    /// Signals the leader's group, if that is wanted and the kernel can: says whether. Else who
+    /// leads.
     fn signal_leader(&self, cx: &mut Cx<'_, K>, id: Id, signal: i32, group: bool) -> bool {
         let Some(tree) = self.get(id) else { return false };
-        let Some(pidfd) = &tree.pidfd else { return false };
         if group
+            && let Some(pidfd) = &tree.pidfd
             && cx.kernel.features().pgroup_signal
             && cx.kernel.signal(pidfd, signal, Reach::Group).is_ok()
         {
             return true;
         }
+        let (who, pidfd) = tree.lead();
         // Not yet a group leader, between fork and setsid: then it is alone.
-        if let Err(errno) = cx.kernel.signal(pidfd, signal, Reach::Process) {
-            cx.log.push(format!("cannot signal pid {}: {errno}", tree.leader.pid));
+        let sent = pidfd.map_or(Ok(()), |it| cx.kernel.signal(it, signal, Reach::Process));
+        if let Err(errno) = sent {
+            cx.log.push(format!("cannot signal pid {}: {errno}", who.pid));
         }
         false
     }
@@ -211,7 +220,7 @@ impl<K: Kernel> Trees<K> {
             }
         }
         let mut known = BTreeSet::default();
-        for root in tree.pid().into_iter().chain(roots) {
+        for root in tree.pids().chain(roots) {
             for process in self.branch(cx, id, root, &mut known) {
                 self.send(cx, id, &process, libc::SIGKILL);
             }
@@ -307,9 +316,11 @@ impl<K: Kernel> Trees<K> {
         let tree = self.get(id);
         let member = || Some(&tree?.members.get(&process.pid)?.pidfd);
         let orphan = || Some(&self.orphans.get(&process.pid)?.pidfd);
+        let main =
+            || Some(&tree?.succession.main.as_ref().filter(|it| it.who.pid == process.pid)?.pidfd);
         // Last: the number of a leader that was reaped may be a member's now.
         let leader = || tree.filter(|tree| tree.leader.pid == process.pid)?.pidfd.as_ref();
-        process.pidfd.as_ref().or_else(member).or_else(orphan).or_else(leader)
+        process.pidfd.as_ref().or_else(member).or_else(orphan).or_else(main).or_else(leader)
     }
 }
 

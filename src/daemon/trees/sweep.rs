@@ -26,9 +26,9 @@ pub(crate) struct Sweep {
     pub(super) forged: Vec<Pid>,
     pub(super) listed: usize,
     /// The generation that is in each time namespace.
-    owners: BTreeMap<u64, Occupant>,
+    pub(super) owners: BTreeMap<u64, Occupant>,
     /// The time namespaces of another home's services.
-    others: BTreeSet<u64>,
+    pub(super) others: BTreeSet<u64>,
 }
 
 /// A process that may be one of ours.

@@ -69,6 +69,8 @@ pub(crate) enum Fact {
     LaunchFailed { id: Id, generation: Generation, stage: Stage, errno: Errno },
     /// The leader has exited. `by_opm`: by our SIGKILL. `lived`: how long it ran, in milliseconds.
     Exited { id: Id, generation: Generation, pid: Pid, exit: Exit, by_opm: bool, lived: u64 },
+    /// Somebody else of it leads it now.
+    Led { id: Id, who: Identity, is_leader: bool },
     /// Nothing of it lives. The last word on it.
     Emptied { id: Id, generation: Generation },
     /// Why a tree is not confirmed empty.
@@ -95,9 +97,9 @@ pub(crate) struct Tree<K: Kernel> {
     pub(crate) leader: Identity,
     /// None: the leader was gone before we could open it, so its number means nothing.
     pub(crate) pidfd: Option<K::Pidfd>,
-    /// Until the launch is decided.
-    pub(crate) launch: Option<K::Launch>,
-    /// How the leader ended, once it has.
+    pub(super) birth: Birth<K::Launch>,
+    pub(super) succession: Succession<K>,
+    /// How it ended, once neither leader nor main process lives.
     pub(crate) exit: Option<Exit>,
     /// The leader is our child and not yet reaped.
     pub(crate) child: bool,
@@ -115,10 +117,47 @@ pub(crate) struct Tree<K: Kernel> {
     /// SIGKILL rounds so far.
     pub(crate) kills: u32,
     pub(crate) stop: Option<Stop>,
-    /// Why it was not exec'd.
-    pub(crate) failure: Option<(Stage, Errno)>,
     /// Members beyond the leader and our own orphans: found by marks, in the drain only.
     pub(crate) members: BTreeMap<Pid, Member<K>>,
+}
+
+/// Whether a leader has exec'd.
+#[derive(Debug)]
+pub(super) enum Birth<L> {
+    /// Its launch is not decided yet.
+    Launched(L),
+    Done,
+    /// Nothing was exec'd, and why.
+    Failed(Stage, Errno),
+}
+
+/// Who leads a tree in its leader's place.
+#[derive(Debug)]
+pub(super) struct Succession<K: Kernel> {
+    pub(super) main: Option<Main<K>>,
+    /// Where it may say at its leader's end who leads now; and when that was looked for first.
+    pub(super) pid_file: Option<String>,
+    pub(super) left_at: Option<Time>,
+}
+
+/// A process of a tree that leads it in its leader's place, as a server's new master does: it said
+/// so itself. The proof of the tree's end is still about the leader's number and its tree.
+#[derive(Debug)]
+pub(super) struct Main<K: Kernel> {
+    pub(super) who: Identity,
+    pub(super) pidfd: K::Pidfd,
+    /// How it ended, if it was reaped with other orphans.
+    pub(super) exit: Option<Exit>,
+    /// The leader has ended.
+    pub(super) is_alone: bool,
+}
+
+/// What its service says of a tree.
+#[derive(Debug)]
+pub(crate) struct Ways {
+    /// What has left the leader's session is let go.
+    pub(crate) keep: bool,
+    pub(crate) pid_file: Option<String>,
 }
 
 /// A stop of an incarnation: who of it has had the stop signal.
@@ -214,7 +253,8 @@ impl<K: Kernel> Tree<K> {
             generation,
             leader,
             pidfd,
-            launch: None,
+            birth: Birth::Done,
+            succession: Succession { main: None, pid_file: None, left_at: None },
             exit: None,
             child: false,
             lineage: false,
@@ -225,7 +265,6 @@ impl<K: Kernel> Tree<K> {
             namespace: None,
             kills: 0,
             stop: None,
-            failure: None,
             members: BTreeMap::default(),
         }
     }
@@ -238,9 +277,24 @@ impl<K: Kernel> Tree<K> {
         }
     }
 
-    /// The leader's pid while it lives.
+    /// Who leads it, dead or alive, and its handle.
+    pub(crate) fn lead(&self) -> (Identity, Option<&K::Pidfd>) {
+        match &self.succession.main {
+            Some(main) => (main.who, Some(&main.pidfd)),
+            None => (self.leader, self.pidfd.as_ref()),
+        }
+    }
+
+    /// The pid of who leads it while it lives.
     pub(crate) fn pid(&self) -> Option<Pid> {
-        self.exit.is_none().then_some(self.leader.pid)
+        self.exit.is_none().then_some(self.lead().0.pid)
+    }
+
+    /// The same, and the leader's while it lives beside that.
+    pub(super) fn pids(&self) -> impl Iterator<Item = Pid> {
+        let main = self.succession.main.as_ref();
+        let beside = main.filter(|main| !main.is_alone).map(|_| self.leader.pid);
+        self.pid().into_iter().chain(beside.filter(|_| self.exit.is_none()))
     }
 
     /// Whether an orphan that was forked then (0: not known) may descend from the leader: if that
@@ -306,7 +360,7 @@ impl<K: Kernel> Trees<K> {
         self.live.insert(id, Box::new(tree));
     }
 
-    /// The leader's pid while it lives.
+    /// The pid of who leads it while it lives.
     pub(crate) fn pid(&self, id: Id) -> Option<Pid> {
         self.get(id)?.pid()
     }
@@ -347,7 +401,7 @@ impl<K: Kernel> Trees<K> {
     /// only may be, keep its gate closed, and are not signalled.
     pub(crate) fn members(&self, id: Id) -> (Vec<Pid>, Vec<Pid>) {
         let Some(tree) = self.get(id) else { return (Vec::new(), Vec::new()) };
-        let mut ours: Vec<Pid> = tree.pid().into_iter().chain(self.known(id, |_| true)).collect();
+        let mut ours: Vec<Pid> = tree.pids().chain(self.known(id, |_| true)).collect();
         let uncertain = tree.members.iter().filter(|(_, member)| !member.certain);
         let unknown = self.orphans.iter().filter(|(_, orphan)| orphan.owner == Owner::Unknown);
         let unknown = unknown.filter(|_| tree.exit.is_some());

@@ -46,6 +46,8 @@ const OPTION_KEYS: &[(&str, &str)] = &[
     ("log_date_format", "log_time"),
     ("max_memory_restart", "max_memory"),
     ("out_file", "log_out"),
+    // PM2 writes this file: ours is one that the program writes, and old numbers are in theirs.
+    ("pid_file", ""),
     ("time", "log_time"),
     ("uid", "user"),
     ("wait_ready", "ready"),
