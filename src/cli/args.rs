@@ -295,6 +295,7 @@ pub(super) fn run(command: Command) -> Command {
         option("prefix", "PREFIX", prefix).value_parser(Prefix::parse),
         option("stop-timeout", "TIME", timeout).value_parser(Span::parse),
         switch("quiet", "say nothing of exits and restarts").short('q'),
+        switch("watch-file", "read FILE anew when it changes, as at SIGHUP"),
     ])
 }
 

@@ -3,7 +3,7 @@ use super::environment::{absolute, captured, current_directory, dotenv_of};
 use super::file::{self, Choice};
 use super::output::Failure;
 use super::{commands, home, start, usage};
-use crate::run::options::{Options, Prefix, STOP_TIMEOUT_MS};
+use crate::run::options::{Options, Prefix, STOP_TIMEOUT_MS, Watched};
 use crate::service::name::check_name;
 use crate::service::spec::{Policy, Restart, Spec};
 use crate::service::units::Span;
@@ -16,6 +16,8 @@ use std::path::Path;
 const OF_COMMAND: [&str; 3] = ["name", "restart", "env"];
 /// All that have a value.
 const OPTIONS: [&str; 6] = ["name", "restart", "env", "only", "prefix", "stop-timeout"];
+const WATCH: &str = "watch-file";
+const SWITCHES: [&str; 2] = ["quiet", WATCH];
 
 /// Understands `words`, those after `run`.
 pub(super) fn options(words: &[OsString]) -> Result<Options, Failure> {
@@ -26,9 +28,12 @@ pub(super) fn options(words: &[OsString]) -> Result<Options, Failure> {
     let homes = homes.map_err(|_| Failure::usage("the home's path is not UTF-8"))?;
     let mut words = ["opm", "run"].map(str::to_owned).to_vec();
     words.extend(given(&matches));
+    let mut watched = None;
     let declared = match matches.get_one::<String>("file") {
         Some(file) => {
             let path = absolute(Path::new(file)).map_err(|e| Failure::plain(e.to_string()))?;
+            // Before it is read.
+            watched = matches.get_flag(WATCH).then(|| Watched::new(path.clone()));
             words.push(path.to_string_lossy().into_owned());
             let choice = Choice::of(&matches);
             file::declared_over(file, &choice, base.clone()).map(|declared| declared.specs)
@@ -48,7 +53,7 @@ pub(super) fn options(words: &[OsString]) -> Result<Options, Failure> {
     let stop_timeout = matches.get_one::<Span>("stop-timeout").map(|span| span.ms);
     let stop_timeout_ms = stop_timeout.unwrap_or(STOP_TIMEOUT_MS);
     let quiet = matches.get_flag("quiet");
-    Ok(Options { homes, declared, base, prefix, stop_timeout_ms, quiet, words })
+    Ok(Options { homes, declared, base, prefix, stop_timeout_ms, quiet, watched, words })
 }
 
 fn parse(words: &[OsString]) -> Result<ArgMatches, Failure> {
@@ -60,6 +65,9 @@ fn parse(words: &[OsString]) -> Result<ArgMatches, Failure> {
         (Some(_), true) => {
             let text = "FILE and -- COMMAND exclude each other (try 'opm run --help')";
             Err(Failure::usage(text))
+        }
+        (None, true) if matches.get_flag(WATCH) => {
+            Err(Failure::usage("--watch-file: only with a process file"))
         }
         (None, true) => Ok(matches),
         (Some(file), false) => {
@@ -77,8 +85,8 @@ fn parse(words: &[OsString]) -> Result<ArgMatches, Failure> {
 
 /// The options as they were given: later images of this process are asked with them.
 fn given(matches: &ArgMatches) -> impl Iterator<Item = String> {
-    let quiet = matches.get_flag("quiet").then(|| "--quiet".to_owned());
-    quiet.into_iter().chain(OPTIONS.into_iter().flat_map(|name| {
+    let switches = SWITCHES.into_iter().filter(|name| matches.get_flag(name));
+    switches.map(|name| format!("--{name}")).chain(OPTIONS.into_iter().flat_map(|name| {
         let values = matches.get_raw(name).into_iter().flatten();
         values.map(move |value| format!("--{name}={}", value.to_string_lossy()))
     }))

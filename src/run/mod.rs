@@ -11,11 +11,12 @@
 //! | every service has ended by itself | stop what else there is | the worst code |
 //! | TERM, INT, QUIT, `opm daemon stop` | stop all, KILL before the time is over | 0, or 137 if KILL was needed |
 //! | INT or QUIT once more | KILL at once | 137 |
-//! | HUP | reads the file anew, in the next image, and carries out what differs | |
+//! | HUP, or with `--watch-file` a change | reads the file anew, in the next image, and carries out what differs | |
 //! | an operator stopped a service | nothing: it is expected back | |
 mod end;
 mod messages;
 pub mod options;
+mod watch;
 
 use crate::daemon::log::{log, log_in_foreground};
 use crate::daemon::logs::form::{Form, Label};
@@ -38,6 +39,7 @@ use messages::Messages;
 use options::{Options, Prefix};
 use std::path::Path;
 use std::time::Duration;
+use watch::Watch;
 
 /// What a stop that needed SIGKILL exits with.
 const KILLED: u8 = 137;
@@ -63,6 +65,7 @@ pub fn run(options: Options) -> u8 {
         is_carrying: false,
         stop: None,
         is_reloading: false,
+        watch: None,
         messages: Messages::default(),
         is_over: false,
     };
@@ -113,6 +116,7 @@ struct Run {
     stop: Option<Stop>,
     /// A file that was read anew is carried out: what it can't have is said, and ends nothing.
     is_reloading: bool,
+    watch: Option<Watch>,
     messages: Messages,
     /// The daemon has left: this process is to end.
     is_over: bool,
@@ -203,6 +207,29 @@ impl Run {
         }
         if !specs.is_empty() {
             define(daemon, specs, base, Existing::Replace);
+        }
+    }
+
+    /// Watches the process file, if that is asked for. It can be done without.
+    fn watch(&mut self, daemon: &mut Daemon<Linux>) {
+        let Some(watched) = self.options.watched.take() else { return };
+        let path = watched.path.display().to_string();
+        match Watch::new(watched, daemon.kernel.registry(), daemon.kernel.now()) {
+            Ok(watch) => self.watch = Some(watch),
+            Err(errno) => log(&format!(
+                "{path}: can't be watched: {} (raise fs.inotify.max_user_watches and \
+                 max_user_instances by sysctl, or send SIGHUP)",
+                describe(errno)
+            )),
+        }
+    }
+
+    /// Has the next image of this process carry out what the file says by then.
+    fn read_anew(&self, daemon: &mut Daemon<Linux>, why: &str) {
+        if self.stop.is_none() && daemon.leave.is_none() {
+            self.say(&format!("{why}: reading the file anew"));
+            reexec::reload_next();
+            daemon.request(ROLE, 0, Request::Upgrade { binary: None });
         }
     }
 
@@ -382,9 +409,13 @@ impl Role for Run {
                 self.later = declared?;
                 self.declare(daemon);
             }
-            Ok(specs) if reexec::is_reload() => self.reload(daemon, specs),
+            // Between two images it may have changed, too.
+            Ok(specs) if reexec::is_reload() || self.options.watched.is_some() => {
+                self.reload(daemon, specs);
+            }
             _ => {}
         }
+        self.watch(daemon);
         Ok(())
     }
 
@@ -399,12 +430,7 @@ impl Role for Run {
 
     fn signal(&mut self, signal: i32, daemon: &mut Daemon<Linux>) {
         if signal == libc::SIGHUP {
-            if self.stop.is_none() && daemon.leave.is_none() {
-                self.say("signal HUP: reading the file anew");
-                reexec::reload_next();
-                daemon.request(ROLE, 0, Request::Upgrade { binary: None });
-            }
-            return;
+            return self.read_anew(daemon, "signal HUP");
         }
         let hasten = self.stop.is_some() && signal != libc::SIGTERM;
         if self.stop.is_none() {
@@ -420,6 +446,9 @@ impl Role for Run {
     fn turn(&mut self, daemon: &mut Daemon<Linux>, replies: Vec<Reply>) -> bool {
         for reply in replies {
             self.read(reply, daemon);
+        }
+        if self.watch.as_mut().is_some_and(|watch| watch.is_due(daemon.kernel.now())) {
+            self.read_anew(daemon, "it has changed");
         }
         let mut acted = self.declare(daemon);
         if self.stop.is_none()
@@ -437,7 +466,8 @@ impl Role for Run {
     }
 
     fn deadline(&self) -> Option<Time> {
-        self.stop.map(|stop| stop.kill_at.min(stop.end_at))
+        let end = self.stop.map(|stop| stop.kill_at.min(stop.end_at));
+        end.into_iter().chain(self.watch.as_ref().and_then(Watch::deadline)).min()
     }
 
     fn end(&mut self, daemon: &mut Daemon<Linux>) -> u8 {

@@ -2,6 +2,8 @@
 use crate::service::context::Context;
 use crate::service::spec::Spec;
 use crate::wire::Failure;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 /// The wait from a stop to the end of everything, if nothing else is said: below the ten
 /// seconds of `docker stop`.
@@ -33,6 +35,32 @@ impl Prefix {
     }
 }
 
+/// What tells a file from another in its place: device, inode, size, and when it was changed.
+pub type Stamp = (u64, u64, u64, i64, i64);
+
+/// A process file that is read anew when it changes.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    /// Absolute.
+    pub path: PathBuf,
+    /// The file that was read; none: it was not there.
+    pub read: Option<Stamp>,
+}
+
+impl Watched {
+    /// The file as it is before it is read.
+    pub fn new(path: PathBuf) -> Self {
+        let watched = Self { path, read: None };
+        Self { read: watched.found(), ..watched }
+    }
+
+    /// What is there now.
+    pub fn found(&self) -> Option<Stamp> {
+        let it = std::fs::metadata(&self.path).ok()?;
+        Some((it.dev(), it.ino(), it.size(), it.ctime(), it.ctime_nsec()))
+    }
+}
+
 /// A foreground run.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -48,6 +76,8 @@ pub struct Options {
     pub stop_timeout_ms: u64,
     /// Say nothing of what happens to services, but what is an error.
     pub quiet: bool,
+    /// None: the file is read anew when SIGHUP asks for it.
+    pub watched: Option<Watched>,
     /// The command's words, program first, that ask for the same from any directory.
     pub words: Vec<String>,
 }

@@ -7,3 +7,4 @@ mod ends;
 mod first;
 mod output;
 mod rig;
+mod watch;
