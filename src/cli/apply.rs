@@ -51,10 +51,17 @@ pub(super) fn apply(call: &Call) -> Done {
 
 /// What `import` reads: the services as they are now.
 pub(super) fn export(call: &Call) -> Done {
-    let services: Vec<Value> = specs(call, call.target())?.iter().map(service).collect();
+    let mut words: Vec<&str> =
+        call.matches.get_many::<String>("target").into_iter().flatten().map(|it| &**it).collect();
+    let given = call.matches.get_one::<String>("output").map(String::as_str);
+    // No service is called like a path, and hardly one like a file of JSON.
+    let is_file =
+        |word: &mut &str| !word.ends_with('/') && (word.contains('/') || word.ends_with(".json"));
+    let behind = if words.len() > 1 { words.pop_if(is_file) } else { None };
+    let services: Vec<Value> = specs(call, words.join(","))?.iter().map(service).collect();
     let document = json!({ "$schema": schema(), "services": services });
     let text = serde_json::to_string_pretty(&document).unwrap_or_default() + "\n";
-    match call.matches.get_one::<String>("output") {
+    match given.or(behind) {
         None => write(text.as_bytes())?,
         // It holds environments, which may be secrets.
         Some(path) => OpenOptions::new()

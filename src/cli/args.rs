@@ -222,7 +222,10 @@ pub(super) fn signal(command: Command) -> Command {
 }
 
 pub(super) fn logs(command: Command) -> Command {
-    let lines = |text: &str| if text == "all" { Ok(super::logs::ALL_LINES) } else { count(text) };
+    let lines = |text: &str| match text {
+        "all" => Ok(super::logs::ALL_LINES),
+        _ => count(text).map_err(|expected| expected + " or all"),
+    };
     let count = option("lines", "N", "how many of each log, or all of it").short('n');
     let filter = option("filter", "REGEX", "only lines in which this is found").alias("grep");
     let since = option("since", "TIME", "only of the last 10m, if the lines say when");
@@ -300,7 +303,12 @@ pub(super) fn run(command: Command) -> Command {
 }
 
 pub(super) fn export(command: Command) -> Command {
-    target(command).arg(option("output", "FILE", "write it there, not to stdout").short('o'))
+    let help = "id, name, list (1,web), all or glob (api-*);\n\
+                behind them a FILE to write, or with -o";
+    command.args([
+        target_arg().help(help).required(true),
+        option("output", "FILE", "write it there, not to stdout").short('o'),
+    ])
 }
 
 pub(super) fn completions(command: Command) -> Command {
@@ -337,6 +345,7 @@ pub(super) fn daemon(command: Command) -> Command {
         formatted(sub("health", "is it there? exit 4 if not [aliases: info, status]"))
             .aliases(["info", "status"]),
         sub("restart", "replace it in place; no service notices"),
+        sub("reset", "say which id is next: the lowest that is free"),
         sub("upgrade", "replace it by a new binary; no service notices").arg(word(
             "binary",
             "BINARY",

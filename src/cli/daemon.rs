@@ -5,6 +5,7 @@ use super::launch::{self, last_line, log_length, own_program};
 use super::output::{Done, Failure, print, print_outcomes, reason, show};
 use super::poll::is_readable;
 use super::request::{Call, ask, outcomes, strange, wants_json};
+use super::services::rows;
 use super::setup::setup;
 use super::{home, render};
 use crate::sys::{output_of::output_of, pidfd};
@@ -31,10 +32,18 @@ pub(super) fn daemon(call: &Call) -> Done {
         Some(("stop", options)) => stop(client, options.get_flag("services")),
         Some(("health", options)) => health(client, options),
         Some(("restart", _)) => restart(client),
+        Some(("reset", _)) => reset(client),
         Some(("setup", options)) => setup(client, options),
         Some(("upgrade", options)) => upgrade(client, options.get_one::<String>("binary")),
         _ => Err(Failure::usage("missing command (try 'opm daemon --help')")),
     }
+}
+
+/// There is no counter to reset: a new service gets the lowest id that is free.
+fn reset(client: &Client) -> Done {
+    let taken: Vec<u32> = rows(client, false)?.iter().map(|row| row.id).collect();
+    let next = (0..).find(|id| !taken.contains(id)).unwrap_or_default();
+    print(&format!("daemon: the next service gets id {next}")).map(|()| code::DONE)
 }
 
 fn start(client: &Client, options: &ArgMatches) -> Done {

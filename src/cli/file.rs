@@ -139,10 +139,14 @@ pub(super) struct Text {
 pub(super) fn complete(text: Text, choice: &Choice, base: Context) -> Result<Declared, Failure> {
     let Text { bytes, label, directory } = text;
     let caller = current_directory().unwrap_or_else(|_| "/".into());
-    let program = |script: &str, cwd: &Path, env: &Env| {
+    let program = |script: &str, interpreter: Option<&str>, cwd: &Path, env: &Env| {
         let path = search_path(&[env, &base.env]).to_owned();
         let place = Place { cwd: cwd.to_owned(), path };
-        place.script(script).map_err(|failure| failure.text)
+        let words = interpreter.map_or_else(
+            || place.script(script),
+            |interpreter| place.interpreted(script, interpreter),
+        );
+        words.map_err(|failure| failure.text)
     };
     let system = rustix::system::uname();
     let source = Source {
@@ -157,9 +161,6 @@ pub(super) fn complete(text: Text, choice: &Choice, base: Context) -> Result<Dec
     };
     let found = file::parse(&bytes, &source);
     let mut found = found.map_err(Failure::plain)?;
-    for warning in &found.warnings {
-        warn(warning);
-    }
     if let Some(only) = &choice.only {
         let names: Vec<&str> = only.split(',').map(str::trim).collect();
         let is_there = |name: &&str| found.specs.iter().any(|spec| spec.name == *name);
@@ -167,7 +168,15 @@ pub(super) fn complete(text: Text, choice: &Choice, base: Context) -> Result<Dec
             let text = format!("{label}: no service '{unknown}' in it (--only)");
             return Err(Failure::new(code::NO_SUCH, text));
         }
-        found.specs.retain(|spec| names.contains(&spec.name.as_str()));
+        found.specs.retain(|spec| {
+            let is_meant = names.contains(&spec.name.as_str());
+            let about = format!("{label}: {}: ", spec.name);
+            found.warnings.retain(|warning| is_meant || !warning.starts_with(&about));
+            is_meant
+        });
+    }
+    for warning in &found.warnings {
+        warn(warning);
     }
     let specs = found.specs.into_iter();
     found.specs = specs.flat_map(|spec| expand(spec, processors)).collect();
@@ -281,6 +290,12 @@ pub(super) fn import(call: &Call) -> Done {
     carry_out(call, declared, Existing::Same)
 }
 
+/// Refuses `--only` where no process file is.
+pub(super) fn only_of_file(call: &Call) -> Result<(), Failure> {
+    let is_stray = call.matches.contains_id("only") && !call.client.is_pm2;
+    if is_stray { Err(Failure::usage("--only: is for a process file")) } else { Ok(()) }
+}
+
 /// `start FILE`.
 pub(super) fn start(call: &Call, name: &str) -> Done {
     let declared = declared(name, &Choice::of(&call.matches))?;
@@ -291,7 +306,8 @@ pub(super) fn start(call: &Call, name: &str) -> Done {
 /// `restart FILE` and `reload FILE`, if the one target is a file.
 pub(super) fn anew(call: &Call, existing: Existing) -> Option<Done> {
     let mut words = call.matches.get_many::<String>("target").into_iter().flatten();
-    let file = words.next().filter(|word| words.next().is_none() && is_one(word))?;
+    let file = words.next().filter(|word| words.next().is_none() && is_one(word));
+    let Some(file) = file else { return only_of_file(call).err().map(Err) };
     let declared = declared(file, &Choice::of(&call.matches));
     Some(declared.and_then(|declared| carry_out(call, declared, existing)))
 }

@@ -73,6 +73,9 @@ fn section(text: &mut String, title: &str, rows: Vec<(String, String)>) {
         if left.len() > width {
             text.push_str(&format!("  {left}\n"));
             left = "";
+            if right.is_empty() {
+                continue;
+            }
         }
         for line in right.split('\n') {
             let row = format!("  {left:width$}  {line}");

@@ -127,7 +127,7 @@ fn others(info: &Info) -> Vec<Fact> {
     let options = options(info).filter(|(opt, _)| opt.group != Group::Policy);
     let mut others: Vec<Fact> = options.map(|(opt, value)| (opt.label, value)).collect();
     let (attributes, usual) = (&info.attributes, Attributes::default());
-    if attributes.umask != usual.umask {
+    if attributes.umask != usual.umask && !info.policy.contains_key("umask") {
         others.push(("umask", format_umask(attributes.umask)));
     }
     if attributes.nice != usual.nice && !info.policy.contains_key("nice") {

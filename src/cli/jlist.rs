@@ -7,7 +7,7 @@ use super::{logs, services};
 use crate::process::command::pattern_of_argv;
 use crate::service::spec::{Restart, Spec};
 use crate::service::units::{human_bytes, human_uptime};
-use crate::wire::file::tidy;
+use crate::wire::file::{pm2::is_node, tidy};
 use crate::wire::{Info, Request, Row, Status, code};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -69,9 +69,9 @@ fn parts(spec: &Spec) -> (&str, &[String], String, &[String]) {
 }
 
 /// What PM2 calls several instances of a program of node's, and all else.
-fn mode(spec: &Spec) -> &'static str {
-    let is_node = spec.command.first().is_some_and(|word| word.ends_with("node"));
-    if is_node && spec.held.instance_of.is_some() { "cluster_mode" } else { "fork_mode" }
+fn mode(row: &Row, group: Option<&String>) -> &'static str {
+    let is_node = row.command.split(' ').next().is_some_and(is_node);
+    if is_node && group.is_some() { "cluster_mode" } else { "fork_mode" }
 }
 
 fn process(info: &Info, spec: &Spec) -> Value {
@@ -91,7 +91,7 @@ fn process(info: &Info, spec: &Spec) -> Value {
         "restart_time": row.restarts, "unstable_restarts": info.failed_restarts,
         "pm_uptime": now.saturating_sub(row.uptime_ms.unwrap_or(0)),
         "pm_exec_path": script, "pm_cwd": row.cwd, "args": args, "node_args": options,
-        "exec_interpreter": interpreter, "exec_mode": mode(spec), "instances": 1,
+        "exec_interpreter": interpreter, "exec_mode": mode(row, spec.held.instance_of.as_ref()), "instances": 1,
         "pm_out_log_path": info.log_out, "pm_err_log_path": info.log_error,
         "autorestart": spec.policy.restart != Restart::Never, "watch": row.watching,
         "kill_timeout": spec.policy.stop_timeout.ms, "namespace": namespace, "version": "N/A",
@@ -152,7 +152,7 @@ pub(super) fn list(rows: &[Row]) -> Result<(), Failure> {
             row.instance_of.as_ref().unwrap_or(&row.name).clone(),
             "default".to_owned(),
             "N/A".to_owned(),
-            "fork".to_owned(),
+            mode(row, row.instance_of.as_ref()).trim_end_matches("_mode").to_owned(),
             row.pid.unwrap_or(0).to_string(),
             row.uptime_ms.map_or("0".to_owned(), human_uptime),
             row.restarts.to_string(),
@@ -186,7 +186,7 @@ pub(super) fn describe(infos: &[Info], specs: &[Spec]) -> Result<(), Failure> {
             ("interpreter args", crate::service::spec::join(options)),
             ("script id", row.id.to_string()),
             ("exec cwd", row.cwd.clone()),
-            ("exec mode", mode(spec).to_owned()),
+            ("exec mode", mode(row, spec.held.instance_of.as_ref()).to_owned()),
             ("watch & reload", if row.watching { "✔" } else { "✘" }.to_owned()),
             ("unstable restarts", info.failed_restarts.to_string()),
         ];

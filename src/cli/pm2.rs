@@ -60,7 +60,7 @@ const OPTIONS: &[(&[&str], Taken)] = &[
     (&["--time"], Taken::Words(&["--log-time"])),
     (&["-x", "-s", "--silent", "-m", "--mini-list", "--no-vizion"], Taken::Nothing(false)),
     (&["--no-automation", "--no-pmx", "--no-treekill", "--attach"], Taken::Nothing(false)),
-    (&["--shutdown-with-message", "--source-map-support"], Taken::Nothing(false)),
+    (&["--shutdown-with-message", "--source-map-support", "--merge-logs"], Taken::Nothing(false)),
     (&["-p", "--pid"], Taken::Nothing(true)),
 ];
 
@@ -104,7 +104,9 @@ pub(super) fn translated(is_pm2: bool, words: Vec<OsString>) -> Vec<OsString> {
     match (name, rest.len()) {
         ("sendSignal", 2) => rest.swap(0, 1),
         // Who it is for, and which init: we see for ourselves.
-        ("startup" | "unstartup", _) => rest.clear(),
+        ("startup" | "unstartup", _) => {
+            rest.retain(|word| ["--print", "--user", "-h", "--help"].iter().any(|it| word == it));
+        }
         _ => {}
     }
     let mut words: Vec<OsString> = ours.iter().map(OsString::from).chain(rest).collect();
@@ -153,6 +155,8 @@ fn options(is_pm2: bool, words: Vec<OsString>) -> Vec<OsString> {
             None => ours.push(word),
             // Ours by the same name, with a unit.
             Some(Taken::As(own)) if own[0] == option && !is_pm2 => ours.push(word),
+            // PM2 means the files of instances.
+            Some(Taken::Nothing(false)) if option == "--merge-logs" && !is_pm2 => ours.push(word),
             Some(Taken::Words(own)) => ours.extend(own.iter().map(OsString::from)),
             Some(Taken::Nothing(false)) => {}
             Some(Taken::Nothing(true)) => drop(value()),

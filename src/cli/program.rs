@@ -94,7 +94,13 @@ impl Place {
             let is_own = interpreter == "none";
             return Ok(vec![if is_own { as_path(target) } else { as_operand(target) }]);
         }
-        shell::argv(target).map_err(|e| Failure::usage(format!("{target}: {e}")))
+        let words = shell::argv(target).map_err(|e| Failure::usage(format!("{target}: {e}")))?;
+        match &words[..] {
+            [script] if script.contains('/') || interpreters(script).is_some() => {
+                Err(nothing(script))
+            }
+            _ => Ok(words),
+        }
     }
 
     /// Sees that the program of words that are exec'd as given is there, and what it says itself
@@ -148,9 +154,7 @@ impl Place {
         }
         refuse_foreign(word)?;
         let executable = is_executable(&path);
-        let extension = Path::new(word).extension().and_then(|e| e.to_str()).unwrap_or_default();
-        let known = INTERPRETERS.iter().find(|(known, _)| *known == extension);
-        let Some((_, interpreters)) = known else {
+        let Some((extension, interpreters)) = interpreters(word) else {
             return match executable {
                 true => Ok(Some(vec![as_path(word)])),
                 // `node` may be a data file here and a program in PATH.
@@ -165,7 +169,7 @@ impl Place {
             first_line(&path).map_err(|e| Failure::plain(format!("{word}: {}", reason(e))))?;
         match shebang {
             Some(_) if executable => return Ok(Some(vec![as_path(word)])),
-            Some(line) if extension == "sh" => {
+            Some(line) if *extension == "sh" => {
                 if line.ends_with('\r') {
                     // Its shell would be found, and then each of its lines would end in a CR.
                     self.check_interpreter(word, &line)?;
@@ -201,6 +205,12 @@ impl Place {
         let mut files = self.path.split(':').map(|dir| self.cwd.join(dir).join(word));
         files.find(|path| is_executable(path))
     }
+}
+
+/// What runs a script of that name, by its extension.
+fn interpreters(script: &str) -> Option<&'static (&'static str, &'static [&'static str])> {
+    let extension = Path::new(script).extension().and_then(|e| e.to_str()).unwrap_or_default();
+    INTERPRETERS.iter().find(|(known, _)| *known == extension)
 }
 
 /// `start nope`: all three things that it isn't.

@@ -10,14 +10,15 @@ use super::request::{Call, act, outcomes, strange};
 use super::{environment, file, jlist, pm2, services};
 use crate::process::command::{clean_name, default_name, pattern_of_argv};
 use crate::process::shell;
-use crate::service::context::search_path;
+use crate::service::context::{Context, search_path};
 use crate::service::instances::{Instances, expand};
+use crate::service::listen::Listen;
 use crate::service::name::check_name;
 use crate::service::options::{self, BETWEEN_WORDS, OPTIONS};
 use crate::service::probe::Sign;
 use crate::service::selector::Selector;
-use crate::service::spec::{Change, Env, Spec, is_variable_name, last_of_each};
-use crate::wire::file::pm2::defaults;
+use crate::service::spec::{Change, Env, Held, Spec, is_variable_name, last_of_each};
+use crate::wire::file::pm2::{SHARE, defaults, is_node};
 use crate::wire::{Existing, Info, Reply, Request, Scale, Status, code};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
@@ -29,6 +30,9 @@ pub(super) fn start(call: &Call) -> Done {
     let words: Vec<String> = words("words").collect();
     // What only a new service can have.
     let stray = shaping(call).or((!words.is_empty()).then(|| "--".to_owned()));
+    if !matches!(&targets[..], [file] if file::is_one(file)) {
+        file::only_of_file(call)?;
+    }
     match &targets[..] {
         [] if words.is_empty() => Err(Failure::usage("missing TARGET (try 'opm start --help')")),
         [] => define(call, Command::Given(words)),
@@ -260,13 +264,30 @@ fn define(call: &Call, command: Command<'_>) -> Done {
     if call.client.is_pm2 {
         defaults(&mut spec);
     }
-    let spec = change.apply(&spec).map_err(Failure::usage)?;
+    let mut spec = change.apply(&spec).map_err(Failure::usage)?;
+    if call.client.is_pm2 {
+        share_port(&mut spec, &base);
+    }
     let specs = expand(spec, processors);
     specs.iter().try_for_each(Spec::check).map_err(Failure::usage)?;
     make_log_directories(&specs)?;
     let (force, wait) = (call.flag("force"), waits(call, &specs));
     let request = Request::Define { specs, base, force, existing: Existing::Refused, wait };
     outcomes(&call.client.demand(&request)?)
+}
+
+/// What PM2's cluster is for: instances of a program of node's share the port that is named.
+fn share_port(spec: &mut Spec, base: &Context) {
+    let Held { instances, listen, port_range, increment_var, .. } = &*spec.held;
+    let is_apart = !listen.is_empty() || port_range.is_some() || increment_var.is_some();
+    if is_apart || !is_node(&spec.command[0]) || !instances.is_some_and(Instances::is_several) {
+        return;
+    }
+    let mut all = [&base.env, &spec.dotenv, &spec.env].into_iter().flatten();
+    match all.rfind(|(name, _)| name == "PORT").and_then(|(_, it)| Listen::parse(it).ok()) {
+        Some(port) => spec.held.listen = vec![port],
+        None => warn(&format!("{}: {SHARE}", spec.name)),
+    }
 }
 
 /// Whether the answer comes when they are ready: PM2 waits for those that will say so.
@@ -304,6 +325,9 @@ fn interpreted(call: &Call, words: Vec<String>) -> Result<Vec<String>, Failure> 
     match call.matches.get_one::<String>("interpreter") {
         None if more.is_some() => {
             Err(Failure::usage("--interpreter-args: only with --interpreter"))
+        }
+        Some(interpreter) if interpreter.is_empty() => {
+            Err(Failure::usage("--interpreter: expected a program, or none"))
         }
         Some(interpreter) if interpreter != "none" => {
             let more = more.map_or(Ok(Vec::new()), |line| shell::argv(line));

@@ -19,6 +19,11 @@ impl Instances {
         number.filter(fits).map(Self).ok_or_else(reason)
     }
 
+    /// Whether it is more than one, where a machine has processors enough.
+    pub fn is_several(self) -> bool {
+        self.0 != 1
+    }
+
     /// So many on a machine of so many processors; at least one.
     pub fn count(self, processors: u32) -> u32 {
         match self.0 {

@@ -93,7 +93,7 @@ pub fn find(key: &str) -> Option<&'static Opt> {
 
 /// Enums whose values are words.
 macro_rules! words {
-    ($($(#[$meta:meta])* $name:ident, $what:literal {
+    ($($(#[$meta:meta])* $name:ident {
         $($(#[$doc:meta])* $variant:ident = $word:literal,)*
     })*) => {$(
         $(#[$meta])*
@@ -103,11 +103,11 @@ macro_rules! words {
         }
 
         impl $name {
-            /// Reads its word. Errors: one line that lists the valid words.
+            /// Reads its word. Errors: one line: what was expected.
             pub fn parse(word: &str) -> Result<Self, String> {
                 match word {
                     $($word => Ok(Self::$variant),)*
-                    _ => Err(format!("'{word}' is not {} ({})", $what, choice(&[$($word),*]))),
+                    _ => Err(format!("expected {}", choice(&[$($word),*]))),
                 }
             }
         }
@@ -136,7 +136,7 @@ fn choice(words: &[&str]) -> String {
 
 words! {
     /// When a service that ended by itself comes back.
-    Restart, "a restart policy" {
+    Restart {
         /// After every death, exit 0 too.
         Always = "always",
         /// After a signal or an exit code other than 0.
@@ -145,7 +145,7 @@ words! {
         Never = "never",
     }
     /// What a process that runs the same command, and is none of ours, does to a start.
-    LookAlike, "what to do" {
+    LookAlike {
         /// The start is refused.
         Refuse = "refuse",
         /// A warning.
@@ -154,26 +154,26 @@ words! {
         Ignore = "ignore",
     }
     /// What makes archives smaller.
-    Compress, "a program that compresses" {
+    Compress {
         Zstd = "zstd",
         Gzip = "gzip",
     }
     /// What becomes of each line.
-    LogFormat, "a log format" {
+    LogFormat {
         /// It stays.
         Text = "text",
         /// It is part of an object.
         Json = "json",
     }
     /// What becomes at a stop of what has left the leader's session.
-    Escapees, "what becomes of them" {
+    Escapees {
         /// It is of the service, and ends with it.
         Kill = "kill",
         /// It lives on: the service is its leader's session and group.
         Keep = "keep",
     }
     /// Whom the stop signal is for.
-    StopReach, "whom to ask" {
+    StopReach {
         /// Every process of it.
         Tree = "tree",
         /// The leader; the rest when the leader has gone.

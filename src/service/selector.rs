@@ -1,4 +1,5 @@
-//! What people write to mean some services: an id, a name, a glob, `all`, or a list.
+//! What people write to mean some services: an id, a name, a glob, `all`, the pid of a process of
+//! theirs, or a list.
 //!
 //! Pure text: which services exist is the caller's to know.
 use regex_lite::Regex;
@@ -105,6 +106,11 @@ impl Part {
     /// What was written.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The process that `pid:4242` means, if no service is called so.
+    pub fn pid(&self) -> Option<i32> {
+        self.text.strip_prefix("pid:")?.parse().ok()
     }
 
     /// Whether it is `all`, which is no mistake even if there is no service.

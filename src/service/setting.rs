@@ -45,11 +45,16 @@ pub(super) trait Setting: Sized {
 
     fn read(value: &Value) -> Result<Self, String> {
         match value {
-            Value::String(text) => Self::parse(text),
+            Value::String(text) => Self::parse(text).map_err(|reason| found(reason, text)),
             Value::Number(number) => Self::of_number(number),
             other => Err(format!("expected a string, found {}", kind(other))),
         }
     }
+}
+
+/// What was expected and, where that is all, what there was: a file has no other place for it.
+fn found(reason: String, text: &str) -> String {
+    if reason.starts_with("expected ") { format!("{reason}, found {text:?}") } else { reason }
 }
 
 impl Setting for bool {
@@ -184,7 +189,7 @@ impl Setting for Names {
 impl Setting for String {
     fn parse(text: &str) -> Result<Self, String> {
         let is_text = !text.is_empty() && !text.contains('\0');
-        is_text.then(|| text.to_owned()).ok_or_else(|| "expected a path".to_owned())
+        is_text.then(|| text.to_owned()).ok_or_else(|| "expected some text".to_owned())
     }
 
     fn write(&self) -> Value {
@@ -260,7 +265,7 @@ impl<T: super::resources::Value> Setting for Written<T> {
     }
 
     fn read(value: &Value) -> Result<Self, String> {
-        Self::parse(&match value {
+        let text = match value {
             Value::Object(map) if T::IS_LIST => {
                 let pairs = map.iter().map(|(name, it)| format!("{name}={}", text_of(it)));
                 pairs.collect::<Vec<_>>().join(",")
@@ -268,7 +273,8 @@ impl<T: super::resources::Value> Setting for Written<T> {
             Value::Array(_) if T::IS_LIST => text_of(value),
             Value::String(_) | Value::Number(_) => text_of(value),
             other => return Err(format!("expected a string, found {}", kind(other))),
-        })
+        };
+        Self::parse(&text).map_err(|reason| found(reason, &text))
     }
 }
 

@@ -34,8 +34,9 @@ const PROMISED: &str = "cpu_max force memory_max no_autorestart pids_max wait";
 /// What names a service that has no name: its words, and the directory that it runs in.
 pub type Naming<'a> = &'a dyn Fn(&[String], &Path) -> String;
 
-/// What finds the words that run a script, in its directory and with its variables.
-pub type Program<'a> = &'a dyn Fn(&str, &Path, &Env) -> Result<Vec<String>, String>;
+/// What finds the words that run a script, or that stand behind the interpreter that is to run it,
+/// in its directory and with its variables.
+pub type Program<'a> = &'a dyn Fn(&str, Option<&str>, &Path, &Env) -> Result<Vec<String>, String>;
 
 /// Where a process file comes from, and what its reader knows besides.
 #[derive(Clone, Copy)]

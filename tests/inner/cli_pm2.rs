@@ -17,6 +17,8 @@ fn options_of_pm2s_are_ours_until_the_programs_own() {
         ("start a --exp-backoff-restart-delay=100ms", "start a --exp-backoff=100ms"),
         ("sendSignal SIGHUP api", "signal api SIGHUP"),
         ("startup systemd -u x --hp /home/x", "daemon setup"),
+        ("startup systemd --print", "daemon setup --print"),
+        ("start a.js --merge-logs -i 2", "start a.js -i 2"),
         ("logs api --nostream --lines 5", "logs api --nostream --lines 5"),
         ("log api", "logs api --follow"),
         ("logs -h", "logs -h"),

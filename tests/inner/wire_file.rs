@@ -8,10 +8,13 @@ use crate::service::units::{Delay, Span};
 
 /// As `label`, in a directory that is not there, where every script is node's.
 fn read_as(label: &str, text: &[u8], env: Option<&str>) -> Result<ProcessFile, String> {
-    let program: Program<'_> = &|script, _, _| match script {
+    let program: Program<'_> = &|script, interpreter, _, _| match script {
         "gone.js" => Err("no such file".to_owned()),
         line if line.contains('|') => Ok(["/bin/sh", "-c", line].map(str::to_owned).into()),
-        script => Ok(vec!["node".to_owned(), script.to_owned()]),
+        script => {
+            let node = interpreter.is_none().then_some("node");
+            Ok(node.into_iter().chain([script]).map(str::to_owned).collect())
+        }
     };
     let source = Source {
         label,
@@ -262,10 +265,32 @@ fn pm2s_command_is_interpreter_options_script_and_args() {
     ] {
         assert_eq!(app(fields).command_line(), words);
     }
+    for gone in ["", ", interpreter: 'python3'"] {
+        let error = read(&format!("[{{name: 'web', script: 'gone.js'{gone}}}]")).unwrap_err();
+        assert_eq!(error, "f.json: web: script: no such file");
+    }
     let line = apps("[{script: 'a | b', args: 'c d'}]").remove(0);
     assert_eq!(line.command, ["/bin/sh", "-c", "a | b c d"]);
-    let error = read("[{name: 'web', script: 'gone.js'}]").unwrap_err();
-    assert_eq!(error, "f.json: web: script: no such file");
+}
+
+#[test]
+fn pm2s_cluster_shares_the_port_that_is_named_also_where_only_instances_say_so() {
+    for (fields, port) in [
+        ("instances: 'max', exec_mode: 'cluster', env: {PORT: 80}", Some("80")),
+        ("instances: 2, env: {PORT: 80}, merge_logs: true", Some("80")),
+        ("instances: 2, env: {PORT: 80}, exec_mode: 'fork'", None),
+        ("instances: 2, env: {PORT: 80}, interpreter: 'python3'", None),
+        ("instances: 1, exec_mode: 'cluster'", None),
+        ("instances: 1, env: {PORT: 80}", None),
+    ] {
+        let spec = app(fields);
+        let held = spec.held.listen.first().map(ToString::to_string);
+        assert_eq!((held.as_deref(), spec.log.merge_logs), (port, false), "{fields}");
+    }
+    for fields in ["instances: -1, exec_mode: 'cluster_mode'", "instances: '2'"] {
+        let file = read(&format!("[{{name: 'web', script: 'a.js', {fields}}}]")).unwrap();
+        assert_eq!(file.warnings, [format!("f.json: web: exec_mode: {}", pm2::SHARE)]);
+    }
 }
 
 #[test]
@@ -279,6 +304,8 @@ fn pm2s_environments_are_laid_over_each_other() {
     let plain = read(text).unwrap();
     assert_eq!(named(&plain.specs[0].env), "PORT=80 B=true BOTH=env L=[1] N=1 S=");
     assert_eq!(plain.warnings, ["f.json: web: env.GONE is null, and left out"]);
+    let only = read("[{name: 'web', script: 'a.js', env_dev: {A: 1}}]").unwrap();
+    assert_eq!(only.warnings, ["f.json: web: env_dev is left out (--env dev takes it)"]);
     let production = read_as("f.json", text.as_bytes(), Some("production")).unwrap();
     assert_eq!(production.specs[0].name, "web-production");
     assert!(named(&production.specs[0].env).ends_with("BOTH=production"));
@@ -326,7 +353,7 @@ fn supervisords_programs_are_services_in_the_order_of_their_priority() {
         [unix_http_server]\nfile=/x\n\
         [program: late]\ncommand = run --host %(host_node_name)s 100%%\n\
         environment=\n    TWICE='inner',\n    HERE=%(here)s/%(ENV_HOME)s\n\
-        stdout_logfile=/dev/stdout\n\
+        stdout_logfile=/dev/stdout\nredirect_stderr=True\nstderr_logfile=/x\n\
         [program:early]\ncommand=sh -c \"a && b\" $X\npriority=5\ndirectory=sub\n\
         autorestart=false\n\
         startsecs=0\nstopwaitsecs=60\nstopsignal=QUIT\nunmask=022\n[eventlistener:x]\ncommand=y\n";
@@ -337,6 +364,7 @@ fn supervisords_programs_are_services_in_the_order_of_their_priority() {
     assert_eq!((early.policy.restart, late.policy.restart), (Restart::Never, Restart::OnFailure));
     assert_eq!((early.policy.min_uptime.ms, early.policy.stop_timeout.ms), (0, 60_000));
     assert_eq!(late.command, ["run", "--host", "box", "100%"]);
+    assert_eq!((late.log.merge_logs, &late.log.log_error), (true, &None));
     let env = [("ALL", "a, b"), ("TWICE", "inner"), ("HERE", "/srv/app//root")];
     assert_eq!(late.env, env.map(|(k, v)| (k.to_owned(), v.to_owned())));
     let said = ["early: 'unmask' does nothing here", "eventlistener:x: is left out"];

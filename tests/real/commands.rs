@@ -25,6 +25,27 @@ fn what_is_exactly_a_name_means_that_service_alone() {
 }
 
 #[test]
+fn a_process_means_the_service_that_it_is_of() {
+    isolated(here!(), |rig| {
+        rig.ok(&["start", "--name", "other", "--", "sleep", "1000"]);
+        let tree = "setsid sleep 2000 & echo $! > kept; exec sleep 3000";
+        rig.ok(&["start", "--name", "web", "--", "sh", "-c", tree]);
+        let escaped = || std::fs::read_to_string(rig.dir.join("kept")).ok()?.trim().parse().ok();
+        let escaped: i32 = rig.until("its child", escaped);
+        let session = || rustix::process::getsid(rustix::process::Pid::from_raw(escaped)).ok();
+        rig.until("its session", || (session()?.as_raw_nonzero().get() == escaped).then_some(()));
+        for pid in [rig.row("web").pid.unwrap(), escaped] {
+            let ran = rig.ok(&["get-command", &format!("pid:{pid}")]);
+            assert!(ran.starts_with("sh -c 'setsid"), "{ran}");
+        }
+        let stranger = rig.opm(&["info", &format!("pid:{}", std::process::id())]);
+        let line = format!("opm: no such service: pid:{} (try 'opm ls')\n", std::process::id());
+        assert_eq!((stranger.code, stranger.err), (Some(3), line));
+        assert_eq!(rig.ok(&["daemon", "reset"]), "daemon: the next service gets id 2\n");
+    });
+}
+
+#[test]
 fn a_service_comes_back_though_its_logs_were_removed() {
     isolated(here!(), |rig| {
         let old = rig.start("web", "sleep");

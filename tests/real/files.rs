@@ -203,7 +203,7 @@ fn what_is_exported_is_imported_and_apply_touches_what_differs() {
         rig.ok(&["start", "--name", "b", "--restart", "never", "--", "sleep", "1000"]);
         rig.ok(&["adjust", "a", "--command", "sleep 1000"]);
         rig.ok(&["restart", "a"]);
-        rig.ok(&["export", "all", "-o", "x.json"]);
+        rig.ok(&["export", "a", "b", "x.json"]);
         let text = std::fs::read_to_string(rig.dir.join("x.json")).unwrap();
         assert_eq!(rig.ok(&["apply", "--dry-run", "x.json"]), "", "{text}");
         assert_eq!(rig.ok(&["apply", "x.json", "--prune"]), "");

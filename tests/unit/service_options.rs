@@ -57,8 +57,8 @@ fn a_path_may_have_commas_and_a_watch_without_one_is_the_directory() {
 fn what_is_expected_is_said() {
     for (key, value, reason) in [
         ("restart", true.into(), "expected a string, found a boolean"),
-        ("restart", "x".into(), "'x' is not a restart policy (always, on-failure or never)"),
-        ("stop_reach", "all".into(), "'all' is not whom to ask (tree or leader)"),
+        ("restart", "x".into(), "expected always, on-failure or never, found \"x\""),
+        ("stop_reach", "all".into(), "expected tree or leader, found \"all\""),
         (
             "max_restarts",
             (-1).into(),

@@ -47,6 +47,13 @@ fn all_matches_everything() {
 }
 
 #[test]
+fn a_pid_is_one_unless_a_service_is_called_so() {
+    let pids = |text| selector(text).parts().iter().map(Part::pid).collect::<Vec<_>>();
+    assert_eq!(pids("web,pid:42,pid:x,pid:"), [None, Some(42), None, None]);
+    assert!(means("pid:42", 0, "pid:42") && !means("pid:42", 42, "web"));
+}
+
+#[test]
 fn empty_targets_and_items_are_refused() {
     for text in ["", " ", ",", "a,", ",a", "a,,b"] {
         assert!(Selector::parse(text).is_err(), "{text:?}");

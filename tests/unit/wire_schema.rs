@@ -91,8 +91,8 @@ fn rows() -> impl Iterator<Item = (&'static str, [Vec<Value>; 3])> {
 /// What a text has to look like, by what stands for it in the help.
 fn text(opt: &Opt) -> Value {
     let refusal = opt.parse(&mut spec(), "?").err().unwrap_or_default();
-    if let Some((_, words)) = refusal.split_once(" (") {
-        let words = words.trim_end_matches(')').replace(" or ", ", ");
+    if let Some(words) = refusal.strip_prefix("expected ") {
+        let words = words.replace(" or ", ", ");
         let words: Vec<&str> = words.split(", ").collect();
         if words.len() > 1 && words.iter().all(|word| opt.parse(&mut spec(), word).is_ok()) {
             return json!({ "enum": words });
@@ -203,7 +203,7 @@ fn takes(document: &Value) -> bool {
         directory: Path::new("/srv"),
         caller: Path::new("/srv"),
         naming: &|words, _| default_name(words),
-        program: &|_, _, _| Err("none".to_owned()),
+        program: &|_, _, _, _| Err("none".to_owned()),
         variable: &|_| None,
         host: "box",
         env: None,

@@ -9,6 +9,7 @@ use super::output::{Done, Failure, error, print, print_json, reason, warn, write
 use super::poll;
 use super::request::{Call, Found, collect};
 use super::services::look;
+use crate::service::environment::NULL;
 use crate::service::name::file_name_of;
 use crate::service::selector::Selector;
 use crate::service::time::rfc3339;
@@ -262,7 +263,12 @@ impl Tail {
         let was_odd = self.stream.is_odd;
         self.stream.open_first().map_err(|error| self.wrong(error))?;
         if self.stream.is_odd && !was_odd {
-            warn(&format!("{}: it is no regular file", self.stream.path.display()));
+            let path = self.stream.path.display();
+            warn(&if self.stream.path == Path::new(NULL) {
+                format!("{} {}: is not kept ({path})", self.label.service, self.label.stream)
+            } else {
+                format!("{path}: it is no regular file")
+            });
         }
         self.watch(watch);
         Ok(())

@@ -37,7 +37,7 @@ impl Memory {
             return;
         }
         self.samples.remove(&of.id);
-        let most = of.definition.spec.care.max_memory;
+        let most = of.definition.spec.care.max_memory.filter(|most| most.0 > 0);
         if let Some((generation, most)) = generation.zip(most) {
             let (since, at, pause) = (cx.now, cx.now, EVERY_MS.0);
             self.samples.insert(of.id, Sample { generation, most, since, at, bytes: 0, pause });

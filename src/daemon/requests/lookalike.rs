@@ -14,9 +14,6 @@ use crate::sys::Processes;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
-/// Ancestors of a command that are looked at.
-const ANCESTORS_MAX: usize = 64;
-
 /// A process of a service's user that is no leader of ours.
 #[derive(Debug)]
 struct Candidate {
@@ -70,7 +67,9 @@ impl Candidates {
 
 impl<K: Kernel> Daemon<K> {
     fn candidates(&mut self, uid: u32) -> Vec<Candidate> {
-        let (askers, mut all) = (self.askers(), Processes::default());
+        // The command that asks, and those that it was called from: a deploy script that is named
+        // after what it starts is no second one of it.
+        let (askers, mut all) = (self.ancestors(self.waiters.asker), Processes::default());
         let mut candidates = Vec::new();
         while let Ok(Some(pid)) = all.next(&mut self.kernel) {
             if pid == self.ledger.header.daemon.pid
@@ -111,18 +110,6 @@ impl<K: Kernel> Daemon<K> {
             name = value.map(|value| String::from_utf8_lossy(value).into_owned());
         }
         Some(Looks { argv: parse_cmdline(&cmdline), name })
-    }
-
-    /// The command that asks, and those that it was called from: a deploy script that is named
-    /// after what it starts is no second one of it.
-    fn askers(&mut self) -> Vec<Pid> {
-        let mut askers = Vec::new();
-        let mut pid = self.waiters.asker;
-        while pid > 1 && askers.len() < ANCESTORS_MAX && !askers.contains(&pid) {
-            askers.push(pid);
-            pid = self.kernel.stat(pid).map_or(0, |stat| stat.ppid);
-        }
-        askers
     }
 
     /// The look-alike of a spec, the same argv before the same pattern.

@@ -26,6 +26,9 @@ use lookalike::Candidates;
 use std::collections::BTreeSet;
 use wait::{Condition, NO_SERVICE, OnDone, Pending, done, failed, outcome_of};
 
+/// Ancestors of a process that are looked at.
+const ANCESTORS_MAX: usize = 64;
+
 impl<K: Kernel> Daemon<K> {
     /// Takes up a request; its replies appear in the outbox, now or in a later turn.
     ///
@@ -130,17 +133,20 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// The ids that a target names, and an error outcome for each part of it that names none.
-    fn resolve(&self, target: &str) -> Result<(Vec<Id>, Vec<Outcome>), Failure> {
+    fn resolve(&mut self, target: &str) -> Result<(Vec<Id>, Vec<Outcome>), Failure> {
         let target = Selector::parse(target).map_err(Failure::usage)?;
         let mut ids = BTreeSet::new();
         let mut missing = Vec::new();
         for part in target.parts() {
-            let chosen = part.choose(self.services.iter().map(|s| {
+            let mut chosen = part.choose(self.services.iter().map(|s| {
                 let (spec, held) = (&s.definition.spec, &s.definition.spec.held);
                 let [group, namespace] = [&held.instance_of, &held.namespace]
                     .map(|name| name.as_deref().unwrap_or_default());
                 (s.id, spec.name.as_str(), group, namespace)
             }));
+            if let (true, Some(pid)) = (chosen.is_empty(), part.pid()) {
+                chosen.extend(self.service_of(pid));
+            }
             if chosen.is_empty() && !part.is_all() {
                 let text = format!("no such service: {} (try 'opm ls')", part.text());
                 missing.push(failed(code::NO_SUCH, text));
@@ -153,8 +159,24 @@ impl<K: Kernel> Daemon<K> {
         Ok((ids.into_iter().collect(), missing))
     }
 
+    /// Whose a process is: its own witnesses say so, or those of what it descends from.
+    fn service_of(&mut self, pid: Pid) -> Option<Id> {
+        let line = self.ancestors(pid);
+        line.into_iter().find_map(|pid| self.with_trees(|trees, cx| trees.service_of(cx, pid)))
+    }
+
+    /// A process, its parent and so on, as far as PID 1.
+    fn ancestors(&mut self, mut pid: Pid) -> Vec<Pid> {
+        let mut line = Vec::new();
+        while pid > 1 && line.len() < ANCESTORS_MAX && !line.contains(&pid) {
+            line.push(pid);
+            pid = self.kernel.stat(pid).map_or(0, |stat| stat.ppid);
+        }
+        line
+    }
+
     /// The ids that a target names; what is named in vain is said.
-    fn named(&self, target: &str, pending: &mut Pending) -> Result<Vec<Id>, Failure> {
+    fn named(&mut self, target: &str, pending: &mut Pending) -> Result<Vec<Id>, Failure> {
         let (ids, missing) = self.resolve(target)?;
         missing.into_iter().for_each(|outcome| pending.say(NO_SERVICE, outcome));
         Ok(ids)

@@ -322,9 +322,7 @@ impl<K: Kernel> Daemon<K> {
             (Condition::Status(Until::Online), Status::Online)
             | (Condition::Status(Until::Stopped), Status::Stopped)
             | (Condition::Status(Until::Errored), Status::Errored) => say(status.word()),
-            (Condition::Status(Until::Ready), _) if service.machine.is_ready() => {
-                say(status.word())
-            }
+            (Condition::Status(Until::Ready), _) if service.machine.is_ready() => say("ready"),
             (
                 Condition::Ready(_) | Condition::Down(_) | Condition::Gone | Condition::Status(_),
                 _,

@@ -5,6 +5,7 @@
 //! what it doesn't know.
 use super::{ProcessFile, Reader, Source, directory_of};
 use crate::process::shell;
+use crate::service::instances::Instances;
 use crate::service::listen::Listen;
 use crate::service::name::check_name;
 use crate::service::options::{self, Opt};
@@ -56,6 +57,14 @@ const OPTION_KEYS: &[(&str, &str)] = &[
 /// Keys of PM2's that change nothing here, and need no word.
 const SILENT: &str = "automation autostart deploy disable_logs disable_source_map_support \
     force log_type pmx post_update source_map_support version vizion vizion_running";
+
+/// What PM2's cluster can do without being told, and nobody else.
+pub const SHARE: &str = "instances share a port that is named (listen, or PORT in env)";
+
+/// Whether PM2 would make a cluster of several that this runs.
+pub fn is_node(program: &str) -> bool {
+    program.ends_with("node")
+}
 
 /// What is set for every app, whatever it says.
 pub fn defaults(spec: &mut Spec) {
@@ -202,10 +211,16 @@ impl App<'_, '_> {
             env.push(("PORT".to_owned(), text_of(&port)));
         }
         let chosen = source.env.map(|set| format!("env_{set}"));
-        if let Some(set) = &chosen
-            && !self.app.contains_key(set)
-        {
-            self.reader.warn(&format!("has no {set}"));
+        let is_set = |key: &&String| key.starts_with("env_") && option(key).is_none();
+        match (&chosen, self.app.keys().find(is_set)) {
+            (Some(set), _) if !self.app.contains_key(set) => {
+                self.reader.warn(&format!("has no {set}"));
+            }
+            (None, Some(set)) if !self.app.contains_key("env") => {
+                let text = format!("{set} is left out (--env {} takes it)", &set["env_".len()..]);
+                self.reader.warn(&text);
+            }
+            _ => {}
         }
         for key in ["env"].into_iter().chain(chosen.as_deref()) {
             let vars = match self.app.remove(key) {
@@ -254,20 +269,13 @@ impl App<'_, '_> {
         let interpreter = self.reader.text(&mut self.app, "interpreter")?;
         let options = self.words("interpreter_args")?;
         let mut args = self.words("args")?;
-        let found = |reader: &Reader<'_>| {
-            let found = (reader.source.program)(&script, cwd.as_ref(), env);
-            found.map_err(|reason| reader.wrong("script", &reason))
-        };
-        let mut command = match interpreter.as_deref() {
-            Some("none") => vec![script],
-            Some(interpreter) => {
-                let mut words = vec![interpreter.to_owned()];
-                words.extend(options);
-                words.push(script);
-                words
-            }
+        let interpreter = interpreter.as_deref();
+        let words = (self.reader.source.program)(&script, interpreter, cwd.as_ref(), env);
+        let mut words = words.map_err(|reason| self.reader.wrong("script", &reason))?;
+        let mut command = match interpreter {
+            Some("none") => words,
+            Some(interpreter) => [vec![interpreter.to_owned()], options, words].concat(),
             None => {
-                let mut words = found(self.reader)?;
                 if !options.is_empty() && words[0] != "node" {
                     self.reader.warn("interpreter_args are for an interpreter, and left out");
                 } else {
@@ -328,6 +336,8 @@ impl App<'_, '_> {
             self.reader.warn("treekill: what it started ends with it, always");
         }
         self.app.remove("treekill");
+        // Those of instances: stderr has a file of its own.
+        self.app.remove("merge_logs");
         self.cluster(spec);
         if let Some(both) = self.app.remove("log_file") {
             self.app.entry("out_file").or_insert(both.clone());
@@ -346,17 +356,19 @@ impl App<'_, '_> {
     /// Several on one port, as in node's own cluster: opm holds it.
     fn cluster(&mut self, spec: &mut Spec) {
         let mode = self.app.remove("exec_mode").map_or(String::new(), |mode| text_of(&mode));
-        if !mode.starts_with("cluster") || self.app.contains_key("listen") {
+        let count = self.app.get("instances").map(text_of).unwrap_or_default();
+        let is_several = Instances::parse(&count).is_ok_and(Instances::is_several);
+        // To say how many is enough for a program of node's.
+        let is_implied = mode.is_empty() && is_several && is_node(&spec.command[0]);
+        if !(is_implied || mode.starts_with("cluster")) || self.app.contains_key("listen") {
             return;
         }
         let mut port = spec.env.iter().filter(|(name, _)| name == "PORT");
         let port = port.next().filter(|_| !self.app.contains_key("increment_var"));
         match port.and_then(|(_, port)| Listen::parse(port).ok()) {
             Some(port) => spec.held.listen = vec![port],
-            None if !self.app.contains_key("instances") => {}
-            None => self.reader.warn(
-                "exec_mode: instances share a port that the file names (listen, or PORT in env)",
-            ),
+            None if is_several => self.reader.warn(&format!("exec_mode: {SHARE}")),
+            None => {}
         }
     }
 

@@ -7,14 +7,15 @@ use crate::service::units::Span;
 
 /// Keys that change nothing here, or that are read apart.
 const SILENT: &str = "autostart command directory environment killasgroup priority process_name \
-    redirect_stderr stderr_capture_maxbytes stderr_events_enabled stderr_logfile_backups \
-    stderr_logfile_maxbytes stderr_syslog stdout_capture_maxbytes stdout_events_enabled \
-    stdout_logfile_backups stdout_logfile_maxbytes stdout_syslog stopasgroup";
+    stderr_capture_maxbytes stderr_events_enabled stderr_logfile_backups stderr_logfile_maxbytes \
+    stderr_syslog stdout_capture_maxbytes stdout_events_enabled stdout_logfile_backups \
+    stdout_logfile_maxbytes stdout_syslog stopasgroup";
 
 /// Keys that are options under other names: seconds where the last is true.
 const OPTION_KEYS: &[(&str, &str, bool)] = &[
     ("exitcodes", "stop_exit_codes", false),
     ("numprocs", "instances", false),
+    ("redirect_stderr", "merge_logs", false),
     ("startretries", "max_restarts", false),
     ("startsecs", "min_uptime", true),
     ("stderr_logfile", "log_error", false),
@@ -100,6 +101,15 @@ fn variables(text: &str) -> Result<Env, &'static str> {
     Ok(env)
 }
 
+/// Its words for yes and no, in ours.
+fn truth(text: &str) -> &str {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => "true",
+        "false" | "no" | "off" | "0" => "false",
+        _ => text,
+    }
+}
+
 pub(super) fn read(text: &str, source: &Source<'_>, found: &mut ProcessFile) -> Result<(), String> {
     let sections = sections(text);
     let value_of = |pairs: &[(String, String)], wanted: &str| {
@@ -158,7 +168,7 @@ fn program(
     let mut spec = Spec { env: last_of_each(env), ..Spec::new(name.clone(), command, cwd) };
     (spec.policy.max_restarts, spec.policy.min_uptime) = (Forgiven(3), Span::secs(1));
     spec.policy.stop_timeout = Span::secs(10);
-    spec.policy.restart = match get(reader, "autorestart")?.as_deref() {
+    spec.policy.restart = match get(reader, "autorestart")?.as_deref().map(truth) {
         None | Some("unexpected") => Restart::OnFailure,
         Some("true") => Restart::Always,
         Some("false") => Restart::Never,
@@ -167,7 +177,7 @@ fn program(
             return Err(reader.wrong("autorestart", &reason));
         }
     };
-    if get(reader, "autostart")?.as_deref() == Some("false") {
+    if get(reader, "autostart")?.as_deref().map(truth) == Some("false") {
         reader.warn("autostart=false: all of a file is started");
     }
     for (key, _) in pairs.iter().filter(|(key, _)| key != "autorestart") {
@@ -183,10 +193,14 @@ fn program(
         match options::find(own) {
             Some(opt) => {
                 let text = if seconds { format!("{text}s") } else { text };
-                opt.parse(&mut spec, &text).map_err(|reason| reader.wrong(key, &reason))?;
+                let text = if key == "redirect_stderr" { truth(&text) } else { &text };
+                opt.parse(&mut spec, text).map_err(|reason| reader.wrong(key, &reason))?;
             }
             None => reader.warn(&format!("'{}' does nothing here", key.escape_debug())),
         }
+    }
+    if spec.log.merge_logs {
+        spec.log.log_error = None;
     }
     spec.check().map_err(|reason| format!("{}: {reason}", source.label))?;
     Ok(spec)
