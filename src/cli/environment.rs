@@ -156,7 +156,7 @@ pub(super) fn reset(call: &Call, target: &str) -> Result<(), Failure> {
 
 /// The files that a service has variables of, besides its `.env`.
 pub(super) fn env_files(info: &Info) -> Vec<String> {
-    let files = info.policy.get("env_file").and_then(Value::as_array).into_iter().flatten();
+    let files = info.options.policy.get("env_file").and_then(Value::as_array).into_iter().flatten();
     files.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 

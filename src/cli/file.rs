@@ -12,6 +12,7 @@ use crate::service::json;
 use crate::service::selector::Selector;
 use crate::service::spec::{Env, Spec};
 use crate::sys::pidfd;
+use crate::wire::file::pm2::PM2S;
 pub(super) use crate::wire::file::tidy;
 use crate::wire::file::{self, BOM, Source};
 use crate::wire::{Existing, Request, code};
@@ -25,6 +26,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+/// What a process file is called that has no name.
+const STDIN: &str = "stdin";
+/// Where options come from that no file has.
+pub(super) const COMMAND_LINE: &str = "command line";
 /// How long a process file may run.
 const EVALUATION_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -180,9 +185,11 @@ pub(super) fn complete(text: Text, choice: &Choice, base: Context) -> Result<Dec
     }
     let specs = found.specs.into_iter();
     found.specs = specs.flat_map(|spec| expand(spec, processors)).collect();
+    let origin = origin(&label, &directory, found.is_pm2);
     // Most services of a file share a directory: it is looked into once.
     let mut known: BTreeMap<(String, Vec<String>), Env> = BTreeMap::new();
     for spec in &mut found.specs {
+        spec.origin.of.clone_from(&origin);
         for file in &mut spec.exec.env_file {
             *file = text_of(tidy(&directory.join(&file)))?;
         }
@@ -203,6 +210,13 @@ pub(super) fn complete(text: Text, choice: &Choice, base: Context) -> Result<Dec
         warn(&format!("{label}: no services in it"));
     }
     Ok(Declared { specs: found.specs, label, is_pm2: found.is_pm2, base: Box::new(base) })
+}
+
+/// Where the options of a file's services come from.
+fn origin(label: &str, directory: &Path, is_pm2: bool) -> String {
+    let name = Path::new(label).file_name().filter(|_| label != STDIN);
+    let path = name.map_or_else(|| STDIN.into(), |name| directory.join(name));
+    format!("{}{}", if is_pm2 { PM2S } else { "" }, path.display())
 }
 
 /// Whether it may be an expression in JavaScript, of PM2's: what is opm's own is never run.
@@ -320,7 +334,7 @@ fn read(name: &str) -> Result<Text, Failure> {
         let mut bytes = Vec::new();
         std::io::stdin().lock().take(most).read_to_end(&mut bytes).map_err(wrong)?;
         let directory = current_directory().map_err(wrong)?;
-        return Ok(Text { bytes, label: "stdin".to_owned(), directory });
+        return Ok(Text { bytes, label: STDIN.to_owned(), directory });
     }
     let path = absolute(Path::new(name)).map_err(wrong)?;
     if path.is_file() {

@@ -9,6 +9,7 @@ use crate::service::options::{Group, OPTIONS, Opt, text_of};
 use crate::service::spec::join;
 use crate::service::units::{human_bytes, human_uptime};
 use crate::wire::{Info, LastExit, Status};
+use std::collections::BTreeMap;
 
 /// How many lines of each log are shown.
 const TAIL_LINES: usize = 3;
@@ -68,7 +69,7 @@ fn facts(info: &Info, others: Vec<Fact>, column: usize, look: Look) -> Vec<Fact>
         row.memory_bytes.map(|bytes| format!("memory {}", human_bytes(bytes))),
         info.memory_by.as_ref().map(|by| format!("memory by {by}")),
     ];
-    let forgiven = info.policy.get("max_restarts").map_or(String::new(), text_of);
+    let forgiven = info.options.policy.get("max_restarts").map_or(String::new(), text_of);
     let restarts = [
         Some(row.restarts.to_string()),
         Some(format!("{} of {forgiven} quick deaths in a row", info.failed_restarts)),
@@ -95,6 +96,7 @@ fn facts(info: &Info, others: Vec<Fact>, column: usize, look: Look) -> Vec<Fact>
         ("policy", Some(wrapped(&policy(info), column, look))),
     ];
     let last = [
+        ("set by", Some(origins(info, column, look)).filter(|text| !text.is_empty())),
         ("environment", Some(escape(&variables))),
         ("cgroup", info.cgroup.as_deref().map(escape)),
         ("log out", log(&info.log_out)),
@@ -111,8 +113,20 @@ fn listed<'a>(pids: impl IntoIterator<Item = &'a i32>) -> String {
 
 /// The options that have a value.
 fn options(info: &Info) -> impl Iterator<Item = (&'static Opt, String)> {
-    let value = |key| info.policy.get(key).filter(|value| !value.is_null());
+    let value = |key| info.options.policy.get(key).filter(|value| !value.is_null());
     OPTIONS.iter().filter_map(move |opt| Some((opt, escape(&text_of(value(opt.key)?)))))
+}
+
+/// Who set what is not the default, a line each.
+fn origins(info: &Info, column: usize, look: Look) -> String {
+    let mut keys: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for opt in OPTIONS {
+        let Some(of) = info.options.origins.get(opt.key) else { continue };
+        let first = if keys.contains_key(&**of) { String::new() } else { escape(of) + ": " };
+        keys.entry(of).or_default().push(first + opt.label);
+    }
+    let lines = keys.values().map(|keys| wrapped(keys, column, look));
+    lines.collect::<Vec<_>>().join(&format!("\n{:column$}", ""))
 }
 
 /// When it comes back, and how it is stopped. What is forgiven is in the line of the restarts.
@@ -127,10 +141,10 @@ fn others(info: &Info) -> Vec<Fact> {
     let options = options(info).filter(|(opt, _)| opt.group != Group::Policy);
     let mut others: Vec<Fact> = options.map(|(opt, value)| (opt.label, value)).collect();
     let (attributes, usual) = (&info.attributes, Attributes::default());
-    if attributes.umask != usual.umask && !info.policy.contains_key("umask") {
+    if attributes.umask != usual.umask && !info.options.policy.contains_key("umask") {
         others.push(("umask", format_umask(attributes.umask)));
     }
-    if attributes.nice != usual.nice && !info.policy.contains_key("nice") {
+    if attributes.nice != usual.nice && !info.options.policy.contains_key("nice") {
         others.push(("nice", attributes.nice.to_string()));
     }
     if attributes.limits != usual.limits {

@@ -106,7 +106,8 @@ fn single(matches: &ArgMatches, command: Vec<String>) -> Result<Spec, Failure> {
     let restart = matches.get_one::<Restart>("restart").copied();
     let restart = restart.unwrap_or(Policy::default().restart);
     let policy = Policy { restart, ..Policy::default() };
-    let spec = Spec { env, dotenv, policy, ..Spec::new(name, command, cwd) };
+    let mut spec = Spec { env, dotenv, policy, ..Spec::new(name, command, cwd) };
+    spec.origin.of = file::COMMAND_LINE.to_owned();
     spec.check().map_err(Failure::usage)?;
     Ok(spec)
 }

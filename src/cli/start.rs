@@ -18,7 +18,7 @@ use crate::service::options::{self, BETWEEN_WORDS, OPTIONS};
 use crate::service::probe::Sign;
 use crate::service::selector::Selector;
 use crate::service::spec::{Change, Env, Held, Spec, is_variable_name, last_of_each};
-use crate::wire::file::pm2::{SHARE, defaults, is_node};
+use crate::wire::file::pm2::{PM2S, SHARE, defaults, is_node};
 use crate::wire::{Existing, Info, Reply, Request, Scale, Status, code};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
@@ -261,7 +261,9 @@ fn define(call: &Call, command: Command<'_>) -> Done {
     let cwd = text_of(place.cwd)?;
     let mut spec = Spec { env, dotenv, ..Spec::new(name, words, cwd) };
     let change = Change { options: given_options(call)?, ..Change::default() };
+    spec.origin.of = file::COMMAND_LINE.to_owned();
     if call.client.is_pm2 {
+        spec.origin.of.insert_str(0, PM2S);
         defaults(&mut spec);
     }
     let mut spec = change.apply(&spec).map_err(Failure::usage)?;

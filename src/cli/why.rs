@@ -127,7 +127,7 @@ fn advice(told: &Told) -> Vec<String> {
 fn screen(told: &Told) -> String {
     let Why { info, since, for_ms, halted, deaths, waits_for, dependency, probe, by_cron, .. } =
         &told.why;
-    let Info { row, done, note, failed_restarts, policy, .. } = info;
+    let Info { row, done, note, failed_restarts, options, .. } = info;
     let mut head = format!("{}: {}", row.name, row.status.word());
     if row.status == Status::Online {
         head.push_str(if row.ready { ", ready" } else { ", not ready" });
@@ -160,7 +160,7 @@ fn screen(told: &Told) -> String {
         format!("waits for pid {pid}{sure}: {command}")
     }));
     if !deaths.is_empty() {
-        let forgiven = policy.get("max_restarts").map_or(String::new(), text_of);
+        let forgiven = options.policy.get("max_restarts").map_or(String::new(), text_of);
         let count = format!("{failed_restarts} quick in a row, {forgiven} forgiven");
         lines.push(format!("last deaths ({count}):"));
     }

@@ -42,6 +42,7 @@ pub struct Spec {
     pub env: Env,
     /// What the `.env` of its directory said, over the definer's environment.
     pub dotenv: Env,
+    pub origin: Shared<Origin>,
     pub policy: Policy,
     pub care: Shared<Care>,
     pub exec: Shared<Exec>,
@@ -50,9 +51,21 @@ pub struct Spec {
     pub checks: Shared<Checks>,
 }
 
+/// Where the values of options come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    /// Of all that `adjusted` does not have; empty: it is not on record.
+    pub of: String,
+    /// The keys of those that an `adjust` changed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub adjusted: Vec<String>,
+}
+
 impl Spec {
     /// Keeps what it has like the other only once for both.
     pub fn share(&mut self, other: &Self) {
+        self.origin.share(&other.origin);
         self.care.share(&other.care);
         self.exec.share(&other.exec);
         self.held.share(&other.held);
@@ -189,6 +202,9 @@ impl Serialize for Spec {
         if !self.dotenv.is_empty() {
             map.serialize_entry("dotenv", &self.dotenv)?;
         }
+        if *self.origin != Origin::default() {
+            map.serialize_entry("origin", &*self.origin)?;
+        }
         for opt in OPTIONS {
             let value = opt.get(self);
             if value != opt.default() {
@@ -222,6 +238,7 @@ impl<'de> Deserialize<'de> for Spec {
                         "cwd" => spec.cwd = map.next_value()?,
                         "env" => spec.env = map.next_value::<List<_>>()?.0,
                         "dotenv" => spec.dotenv = map.next_value::<List<_>>()?.0,
+                        "origin" => *spec.origin = map.next_value()?,
                         key => {
                             let opt = options::find(key);
                             let opt = opt.ok_or_else(|| A::Error::custom(unknown(key)))?;

@@ -19,10 +19,11 @@ use crate::service::json;
 use crate::service::spec::{Change, Env, Id, Spec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 /// What goes over the socket and into the home's files. Rises with each key that is added: a
 /// side that knows less refuses what it does not know.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// What becomes of a service that is defined anew under its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -295,8 +296,8 @@ pub struct Info {
     pub started_at: Option<String>,
     pub last_exit: Option<LastExit>,
     pub pattern: String,
-    /// As [`Spec::options`] gives them.
-    pub policy: Map<String, Value>,
+    #[serde(flatten)]
+    pub options: Options,
     /// Of the definer's limits those that are not the daemon's own.
     #[serde(flatten)]
     pub attributes: Attributes,
@@ -319,6 +320,16 @@ pub struct Info {
     pub status_text: Option<String>,
     /// What else an operator should know of it.
     pub note: Option<String>,
+}
+
+/// The options of a service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Options {
+    /// As [`Spec::options`] gives them.
+    pub policy: Map<String, Value>,
+    /// Where the value of each comes from that is not the default.
+    #[serde(default)]
+    pub origins: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -2,9 +2,10 @@
 use opm::service::context::Attributes;
 use opm::service::spec::Spec;
 use opm::wire::{
-    Event, Finding, Health, Identity, Info, LastExit, LogFiles, Outcome, Reply, Request, Row,
-    Status, Until,
+    Event, Finding, Health, Identity, Info, LastExit, LogFiles, Options, Outcome, Reply, Request,
+    Row, Status, Until,
 };
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Another one after each upgrade.
@@ -61,7 +62,10 @@ pub(crate) fn info(row: Row) -> Info {
             lived_ms: None,
         }),
         pattern: "server.js".into(),
-        policy: Spec::new("web".into(), vec!["x".into()], "/".into()).options(),
+        options: Options {
+            policy: Spec::new("web".into(), vec!["x".into()], "/".into()).options(),
+            origins: BTreeMap::new(),
+        },
         attributes: attributes(up),
         log_out: Some("/home/u/.opm/logs/web-out.log".into()),
         log_error: Some("/home/u/.opm/logs/web-error.log".into()),

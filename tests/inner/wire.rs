@@ -92,7 +92,10 @@ fn info() -> Info {
             lived_ms: None,
         }),
         pattern: "a".into(),
-        policy: spec().options(),
+        options: Options {
+            policy: spec().options(),
+            origins: [("cron".to_owned(), "adjust".to_owned())].into(),
+        },
         attributes: Attributes { umask: 0o77, nice: -1, ..Attributes::default() },
         log_out: Some("o".into()),
         log_error: None,

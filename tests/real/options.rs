@@ -1,6 +1,7 @@
 //! The options of services: one row each, changed by `adjust`, and what the kernel refuses.
 use crate::namespace::{Setting, User, isolated, isolated_in};
 use crate::rig::Rig;
+use serde_json::json;
 use std::process::Command;
 
 /// A row of the table that only debug builds have: nothing else in the sources knows of it.
@@ -260,5 +261,52 @@ fn a_look_alike_does_what_was_said_that_it_does() {
         assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
         other.kill().unwrap();
         other.wait().unwrap();
+    });
+}
+
+#[test]
+fn info_says_of_each_option_that_is_not_the_default_where_it_comes_from() {
+    isolated(here!(), |rig| {
+        let path = |name: &str| rig.dir.join(name).to_str().unwrap().to_owned();
+        let (own, pm2s) = (path("own.json"), path("pm2s.json"));
+        let services = r#"{"services": [{"name": "a", "command": "sleep 1001", "nice": 3}]}"#;
+        std::fs::write(&own, services).unwrap();
+        let apps = r#"{"apps": [{"name": "b", "script": "/bin/sleep", "args": "1002",
+            "interpreter": "none", "max_restarts": 3}]}"#;
+        std::fs::write(&pm2s, apps).unwrap();
+        rig.ok(&["import", &own]);
+        rig.ok(&["import", &pm2s]);
+        let command = ["start", "--name", "c", "--nice", "4", "--max-restarts", "10"];
+        rig.ok(&[&command[..], &["--", "sleep", "1003"]].concat());
+        rig.ok(&["adjust", "c", "--stop-timeout", "7s", "--nice", "5"]);
+        rig.ok(&["adjust", "c", "--stop-timeout", "8s"]);
+        let is = |name: &str, expected: serde_json::Value| {
+            assert_eq!(rig.info(name)["origins"], expected, "{name}");
+        };
+        let all = || {
+            is("a", json!({"nice": own}));
+            let (default, file) = ("PM2's default", format!("PM2's {pm2s}"));
+            is(
+                "b",
+                json!({"max_restarts": file, "min_uptime": default, "restart_delay": default,
+                    "stop_signal": default, "stop_timeout": default}),
+            );
+            is("c", json!({"nice": "adjust", "stop_timeout": "adjust"}));
+        };
+        all();
+        rig.kill_daemon();
+        all();
+        rig.ok(&["save"]);
+        rig.ok(&["remove", "all"]);
+        rig.ok(&["restore"]);
+        all();
+        let text = rig.ok(&["info", "b"]);
+        let line = "PM2's default: min uptime, restart delay, stop signal, stop timeout\n";
+        assert!(text.contains(line) && text.contains(&format!("{pm2s}: max restarts\n")), "{text}");
+        assert!(!rig.ok(&["info", "a"]).contains("adjust"));
+        // The file's word is the last again.
+        std::fs::write(&own, services.replace("3}", "2}").replace("\"a\"", "\"c\"")).unwrap();
+        rig.ok(&["apply", &own]);
+        is("c", json!({"nice": own}));
     });
 }

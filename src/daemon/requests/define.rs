@@ -7,6 +7,7 @@ use crate::daemon::ledger::dump;
 use crate::service::context::Context;
 use crate::service::cron::Cron;
 use crate::service::machine::{Ending, Goal, Machine, News, Past};
+use crate::service::options::find;
 use crate::service::spec::{Change, Definition, Env, Spec};
 use crate::sys::zone;
 use crate::wire::Existing;
@@ -269,7 +270,7 @@ impl<K: Kernel> Daemon<K> {
             if service.removing {
                 return Err(Failure::plain(format!("{name}: is being removed")));
             }
-            let spec = change.apply(old).map_err(at)?;
+            let mut spec = change.apply(old).map_err(at)?;
             spec.check().map_err(Failure::usage)?;
             if spec.held.instances.is_some() {
                 return Err(at("another number of instances: opm scale".to_owned()));
@@ -285,6 +286,10 @@ impl<K: Kernel> Daemon<K> {
             }
             let when = if lives && !now { " (from its next start on)" } else { "" };
             pending.say(id, done(format!("{name}: changed {}{when}", keys.join(", "))));
+            let adjusted = &mut spec.origin.adjusted;
+            let is_new = |key: &String| find(key).is_some() && !adjusted.contains(key);
+            let new: Vec<String> = keys.into_iter().filter(is_new).collect();
+            adjusted.extend(new);
             changed.push((line, id, Definition { spec, base }));
         }
         self.check_order(&changed.iter().map(|(_, _, it)| &it.spec).collect::<Vec<_>>())?;

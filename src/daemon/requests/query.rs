@@ -6,12 +6,16 @@ use crate::process::mark::EnvMark;
 use crate::process::stat::parse_cmdline;
 use crate::service::environment::environment;
 use crate::service::machine::Phase;
+use crate::service::options::{OPTIONS, Opt};
 use crate::service::spec::{Env, Spec, join};
 use crate::service::time::rfc3339;
 use crate::service::units::human_uptime;
+use crate::wire::file::pm2::{self, PM2S};
 use crate::wire::{
-    Asked, Dependency, Health, Identity, Info, LastExit, LogFiles, PROTOCOL, Process, Row, Why,
+    Asked, Dependency, Health, Identity, Info, LastExit, LogFiles, Options, PROTOCOL, Process, Row,
+    Why,
 };
+use serde_json::Value;
 
 /// Ticks a second of process times (USER_HZ).
 const TICKS: f64 = 100.0;
@@ -24,6 +28,26 @@ pub(crate) struct Usage {
     pub(crate) pids: BTreeSet<Pid>,
     ticks: u64,
     pub(crate) pages: u64,
+}
+
+/// What the options of a service are, and who set them.
+fn options(spec: &Spec) -> Options {
+    let mut pm2 = Spec::default();
+    if spec.origin.of.starts_with(PM2S) {
+        pm2::defaults(&mut pm2);
+    }
+    let said = OPTIONS.iter().map(|opt| (opt, opt.get(spec), opt.default()));
+    let said = said.filter(|(_, value, default)| value != default);
+    let of = |(opt, value, _): (&Opt, Value, Value)| {
+        let from = match &*spec.origin.of {
+            _ if spec.origin.adjusted.iter().any(|key| key == opt.key) => "adjust",
+            _ if value == opt.get(&pm2) => "PM2's default",
+            "" => "not on record",
+            of => of,
+        };
+        (opt.key.to_owned(), from.to_owned())
+    };
+    Options { policy: spec.options(), origins: said.map(of).collect() }
 }
 
 impl<K: Kernel> Daemon<K> {
@@ -196,7 +220,7 @@ impl<K: Kernel> Daemon<K> {
                 .last_death()
                 .map(|death| LastExit { lived_ms: None, ..death.told() }),
             pattern: pattern_of_argv(&service.definition.spec.command),
-            policy: service.definition.spec.options(),
+            options: options(&service.definition.spec),
             attributes: self.kernel.unusual(attributes),
             log_out,
             log_error,

@@ -66,6 +66,9 @@ pub fn is_node(program: &str) -> bool {
     program.ends_with("node")
 }
 
+/// What the origin begins with of that for which [`defaults`] counted.
+pub const PM2S: &str = "PM2's ";
+
 /// What is set for every app, whatever it says.
 pub fn defaults(spec: &mut Spec) {
     spec.policy.stop_signal = Signal::INT;
