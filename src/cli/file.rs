@@ -284,7 +284,7 @@ pub(super) fn carry_out(call: &Call, declared: Declared, existing: Existing) -> 
     if specs.is_empty() {
         return Ok(code::DONE);
     }
-    if existing != Existing::Same {
+    if matches!(existing, Existing::Replace | Existing::Roll) {
         environment::update(call, &target_of(&specs), |_| true)?;
     }
     start::make_log_directories(&specs)?;

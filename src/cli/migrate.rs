@@ -26,6 +26,12 @@ const SAME: &str = "args node_args exec_mode autorestart max_restarts min_uptime
     wait_ready listen_timeout log_date_format merge_logs watch ignore_watch increment_var \
     instance_var uid gid treekill filter_env namespace";
 
+/// What a process file would say of an app.
+type App = Map<String, Value>;
+
+/// A key that process files know, and that means nothing there: false is that it is not started.
+const STARTED: &str = "autostart";
+
 /// Variables that PM2 gives to each program.
 const OWN_VARIABLES: [&str; 4] = ["pm_id", "unique_id", "NODE_APP_INSTANCE", "name"];
 
@@ -36,13 +42,27 @@ pub(super) fn migrate(call: &Call) -> Done {
     let wrong = |reason: String| Failure::plain(format!("{label}: {reason}"));
     let read = super::environment::read_up_to(&path, FILE_BYTES_MAX as u64 + 1);
     let bytes = read.map_err(|e| wrong(format!("{} (try 'pm2 save')", reason(e))))?;
-    let list: Vec<Map<String, Value>> = serde_json::from_slice(&bytes)
+    let list: Vec<App> = serde_json::from_slice(&bytes)
         .map_err(|e| wrong(format!("is no list that PM2 saved ({e})")))?;
-    let text = json!({ "apps": apps(list, &home) }).to_string().into_bytes();
-    let text = Text { bytes: text, label, directory: home.clone() };
-    let declared = file::complete(text, &Choice::default(), super::environment::captured())?;
-    for Spec { name, command, .. } in &declared.specs {
-        print(&format!("{name}: {}", crate::service::spec::join(command)))?;
+    if list.is_empty() {
+        warn(&format!("{label}: no services in it"));
+    }
+    let (stopped, up): (Vec<App>, Vec<App>) =
+        apps(list, &home).into_iter().partition(|app| app.contains_key(STARTED));
+    let mut all = Vec::new();
+    for (apps, existing, is) in
+        [(up, Existing::Same, ""), (stopped, Existing::Stopped, " (stopped)")]
+    {
+        if apps.is_empty() {
+            continue;
+        }
+        let bytes = json!({ "apps": apps }).to_string().into_bytes();
+        let text = Text { bytes, label: label.clone(), directory: home.clone() };
+        let declared = file::complete(text, &Choice::default(), super::environment::captured())?;
+        for Spec { name, command, .. } in &declared.specs {
+            print(&format!("{name}: {}{is}", crate::service::spec::join(command)))?;
+        }
+        all.push((declared, existing));
     }
     if call.flag("dry-run") {
         return Ok(code::DONE);
@@ -52,7 +72,10 @@ pub(super) fn migrate(call: &Call) -> Done {
         let text = format!("migrate: PM2 runs them still, as pid {pid} ({advice})");
         return Err(Failure::new(code::REFUSED, text));
     }
-    file::carry_out(call, declared, Existing::Same)
+    all.iter().try_for_each(|(declared, _)| declared.check())?;
+    all.into_iter().try_fold(code::DONE, |worst, (declared, existing)| {
+        Ok(worst.max(file::carry_out(call, declared, existing)?))
+    })
 }
 
 /// The pid of the PM2 whose home that is, if it lives.
@@ -63,22 +86,25 @@ fn daemon(home: &Path) -> Option<u32> {
 }
 
 /// What a process file would say of the list. Those of one name are instances.
-fn apps(list: Vec<Map<String, Value>>, home: &Path) -> Vec<Value> {
-    let mut apps: Vec<Map<String, Value>> = Vec::new();
+fn apps(list: Vec<App>, home: &Path) -> Vec<App> {
+    let mut apps: Vec<App> = Vec::new();
     for mut entry in list {
         let name = entry.remove("name").unwrap_or_default();
+        let is_stopped = entry.get("status").is_some_and(|status| status == "stopped");
         if let Some(first) = apps.iter_mut().find(|app| app["name"] == name) {
+            if !is_stopped {
+                first.remove(STARTED);
+            }
             let count = first.get("instances").and_then(Value::as_u64).unwrap_or(1);
             first.insert("instances".to_owned(), (count + 1).into());
             // Each had a file of its own.
             first.retain(|key, _| !["out_file", "error_file"].contains(&key.as_str()));
             continue;
         }
-        if entry.get("status").is_some_and(|status| status == "stopped") {
-            warn(&format!("{}: is stopped in PM2, and left out", name.as_str().unwrap_or("?")));
-            continue;
+        let mut app = App::new();
+        if is_stopped {
+            app.insert(STARTED.to_owned(), false.into());
         }
-        let mut app = Map::new();
         let own_logs = home.join("logs");
         let is_own =
             |value: &Value| value.as_str().is_some_and(|it| Path::new(it).starts_with(&own_logs));
@@ -100,5 +126,5 @@ fn apps(list: Vec<Map<String, Value>>, home: &Path) -> Vec<Value> {
         app.insert("name".to_owned(), name);
         apps.push(app);
     }
-    apps.into_iter().map(Value::Object).collect()
+    apps
 }

@@ -33,6 +33,8 @@ pub enum Existing {
     Refused,
     /// It is started, if nothing differs; else the request fails.
     Same,
+    /// It stays as it is, if nothing differs; else the request fails. What is new is not started.
+    Stopped,
     /// It gets the definition, and is restarted.
     Replace,
     /// The same, one after the other, as by `Reload`.

@@ -341,8 +341,8 @@ fn what_pm2_saved_is_taken_over_and_nothing_that_it_still_runs() {
         assert!(migrate(&[]).err.contains("is no list that PM2 saved"));
         write(rig, ".pm2/dump.pm2", &serde_json::to_string(&list).unwrap());
         let shown = migrate(&["--dry-run"]);
-        assert_eq!((shown.code, shown.out.lines().count()), (Some(0), 3), "{shown:?}");
-        assert!(shown.err.contains("off: is stopped in PM2, and left out"), "{shown:?}");
+        assert_eq!((shown.code, shown.out.lines().count()), (Some(0), 4), "{shown:?}");
+        assert!(shown.err.is_empty() && shown.out.ends_with(" (stopped)\n"), "{shown:?}");
         // What PM2 itself is called by.
         let mut daemon = std::process::Command::new("sh");
         let daemon = daemon.args(["-c", "read x; : PM2"]).stdin(std::process::Stdio::piped());
@@ -361,7 +361,19 @@ fn what_pm2_saved_is_taken_over_and_nothing_that_it_still_runs() {
         let done = migrate(&[]);
         assert_eq!(done.code, Some(0), "{done:?}");
         let names: Vec<String> = rig.rows().into_iter().map(|row| row.name).collect();
-        assert_eq!(names, ["web", "many-0", "many-1"]);
+        assert_eq!(names, ["web", "many-0", "many-1", "off"]);
+        assert!(done.out.ends_with("off: stopped\n"), "{done:?}");
+        assert_eq!((rig.row("off").status, rig.row("off").generation), ("stopped".to_owned(), 0));
+        // Nor does it come up with the next daemon; and it may be asked for again.
+        rig.kill_daemon();
+        assert_eq!(rig.row("off").status, "stopped");
+        let again = migrate(&[]);
+        assert!(
+            again.code == Some(0) && again.out.ends_with("off: is there already\n"),
+            "{again:?}"
+        );
+        rig.ok(&["start", "off"]);
+        rig.row("off").pid.unwrap();
         assert_eq!(said(rig, "web"), format!(r#"[["a b"],"{}","prod","1"]"#, app.display()));
         assert_eq!(rig.info("web")["policy"]["stop_timeout"], "900ms");
         assert!(!rig.ok(&["env", "web"]).contains("PM2_USAGE"));

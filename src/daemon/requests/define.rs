@@ -76,6 +76,10 @@ impl<K: Kernel> Daemon<K> {
             if !keep || !differ.is_empty() {
                 return Err(taken(&spec.name, service.id, keep, &differ));
             }
+            if existing == Existing::Stopped {
+                pending.say(service.id, done(format!("{}: is there already", spec.name)));
+                continue;
+            }
             // An import that is repeated starts what is there already.
             ids.push(service.id);
         }
@@ -98,6 +102,10 @@ impl<K: Kernel> Daemon<K> {
             self.services.get_mut(id).into_iter().for_each(|s| s.provisional = !keep);
             warnings.extend(self.lacking(id));
             pending.warn(id, warnings);
+        }
+        if existing == Existing::Stopped {
+            self.stop_all(&ids, &ids, pending);
+            return Ok(());
         }
         for id in ids {
             pending.wait(id, Condition::Up(self.before_start(id)));
