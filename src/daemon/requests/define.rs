@@ -83,15 +83,7 @@ impl<K: Kernel> Daemon<K> {
             // An import that is repeated starts what is there already.
             ids.push(service.id);
         }
-        let mut allowed = Vec::new();
-        for spec in fresh {
-            match self.check_spec(&spec, &mut candidates) {
-                Err(outcome) if keep => pending.say(NO_SERVICE, outcome),
-                Err(outcome) => return Err(Failure::new(outcome.code, outcome.text)),
-                Ok(warnings) => allowed.push((spec, warnings)),
-            }
-        }
-        allowed.iter().try_for_each(|(spec, _)| self.claim_sockets(spec))?;
+        let allowed = self.allowed(fresh, keep, &mut candidates, pending)?;
         let base = self.ledger.definitions.intern(base);
         let (wanted, warnings): (Vec<_>, Vec<_>) = allowed
             .into_iter()
@@ -121,6 +113,26 @@ impl<K: Kernel> Daemon<K> {
             self.bring_up(id, Input::Restart, &mut candidates, pending);
         }
         Ok(())
+    }
+
+    /// Those that no look-alike stands in the way of, with warnings; they get their sockets.
+    fn allowed(
+        &mut self,
+        fresh: Vec<Spec>,
+        keep: bool,
+        candidates: &mut Candidates,
+        pending: &mut Pending,
+    ) -> Result<Vec<(Spec, Vec<String>)>, Failure> {
+        let mut allowed = Vec::new();
+        for spec in fresh {
+            match self.check_spec(&spec, candidates) {
+                Err(outcome) if keep => pending.say(NO_SERVICE, outcome),
+                Err(outcome) => return Err(Failure::new(outcome.code, outcome.text)),
+                Ok(warnings) => allowed.push((spec, warnings)),
+            }
+        }
+        allowed.iter().try_for_each(|(spec, _)| self.claim_sockets(spec))?;
+        Ok(allowed)
     }
 
     /// What the daemon can't give a new service; it is in its log, too.
