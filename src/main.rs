@@ -34,7 +34,7 @@ fn enter(program: &str, words: Vec<OsString>, mask: Mask) -> u8 {
     };
     let first: Vec<Option<&str>> = words.iter().take(4).map(|word| word.to_str()).collect();
     match first.as_slice() {
-        _ if opm::cli::is_runtime(program) => run(true, &words),
+        _ if opm::cli::is_runtime(program, &words) => run(true, &words),
         [Some("daemon"), Some("start"), Some("--foreground")] => match opm::cli::home() {
             Ok(home) => opm::daemon::serve(&home, false),
             Err(code) => code,

@@ -6,7 +6,7 @@ use super::output::{Failure, reason, warn};
 use super::request::{Call, gather, strange};
 use crate::service::context::Context;
 use crate::service::spec::{Change, Env, last_of_each};
-use crate::sys::attributes;
+use crate::sys::{attributes, reexec::DIRECTORY_VARIABLE};
 use crate::wire::file::tidy;
 use crate::wire::{Info, Reply, Request, Row, code};
 use serde_json::Value;
@@ -22,6 +22,9 @@ const PACKAGE_BYTES_MAX: u64 = 1 << 20;
 /// The current directory as `pwd -L` names it: where a shell came here through a link to the
 /// release of the day, the service is to follow that link, too.
 pub(super) fn current_directory() -> std::io::Result<PathBuf> {
+    if let Some(first) = std::env::var_os(DIRECTORY_VARIABLE) {
+        return Ok(first.into());
+    }
     let real = std::env::current_dir()?;
     let logical = std::env::var_os("PWD").map(PathBuf::from).filter(|path| path.is_absolute());
     let place = |path: &Path| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));

@@ -53,9 +53,9 @@ pub fn main(program: &str, words: Vec<OsString>) -> u8 {
     if is_pm2 { pm2::exit_code(code) } else { code }
 }
 
-/// Whether a program that is called so is `opm run`.
-pub fn is_runtime(program: &str) -> bool {
-    pm2::is_runtime(program)
+/// Whether a program that is called so, with these words, is `opm run`.
+pub fn is_runtime(program: &str, words: &[OsString]) -> bool {
+    pm2::is_runtime(program, words)
 }
 
 fn run(is_pm2: bool, words: Vec<OsString>) -> Done {
@@ -178,7 +178,7 @@ fn unknown(name: &str) -> Failure {
 /// The exit code, once help or the reason has been given.
 pub fn run_options(is_pm2: bool, words: &[OsString]) -> Result<crate::run::options::Options, u8> {
     let words = if is_pm2 { pm2::runtime(words) } else { Ok(words.to_vec()) };
-    words.and_then(|words| run::options(&words)).map_err(|failure| report(&failure))
+    words.and_then(|words| run::options(is_pm2, &words)).map_err(|failure| report(&failure))
 }
 
 /// The home directory of opm, for a daemon.

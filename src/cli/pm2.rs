@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 /// The names under which `opm run` is meant.
-const RUNTIMES: [&str; 2] = ["pm2-runtime", "pm2-docker"];
+pub(super) const RUNTIMES: [&str; 2] = ["pm2-runtime", "pm2-docker"];
 
 /// Commands of PM2's, and what they are here.
 const COMMANDS: &[(&str, &[&str])] = &[
@@ -74,8 +74,11 @@ pub(super) fn is_called(program: &str) -> bool {
 }
 
 /// Whether it is meant as `opm run`.
-pub(super) fn is_runtime(program: &str) -> bool {
+pub(super) fn is_runtime(program: &str, words: &[OsString]) -> bool {
+    let own = || words.iter().take_while(|word| *word != "--");
+    let stays = || words.first().is_some_and(|word| word == "start");
     RUNTIMES.contains(&base(program))
+        || is_called(program) && stays() && own().any(|word| word == "--no-daemon")
 }
 
 fn base(program: &str) -> &str {
@@ -201,7 +204,8 @@ pub(super) fn runtime(words: &[OsString]) -> Result<Vec<OsString>, Failure> {
             ours.push("--".into());
             ours.extend(command.into_iter().map(OsString::from).chain(behind));
         }
-        None => {}
+        None if behind.is_empty() => {}
+        None => ours.extend(std::iter::once("--".into()).chain(behind)),
     }
     Ok(ours)
 }

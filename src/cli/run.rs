@@ -2,12 +2,13 @@
 use super::environment::{absolute, captured, current_directory, dotenv_of};
 use super::file::{self, Choice};
 use super::output::Failure;
-use super::{commands, home, start, usage};
+use super::{commands, home, pm2, start, usage};
 use crate::run::options::{Options, Prefix, STOP_TIMEOUT_MS, Watched};
 use crate::service::name::check_name;
-use crate::service::spec::{Policy, Restart, Spec};
+use crate::service::spec::{Restart, Spec};
 use crate::service::units::Span;
 use crate::wire::code;
+use crate::wire::file::pm2::defaults;
 use clap::ArgMatches;
 use std::ffi::OsString;
 use std::path::Path;
@@ -19,8 +20,8 @@ const OPTIONS: [&str; 6] = ["name", "restart", "env", "only", "prefix", "stop-ti
 const WATCH: &str = "watch-file";
 const SWITCHES: [&str; 2] = ["quiet", WATCH];
 
-/// Understands `words`, those after `run`.
-pub(super) fn options(words: &[OsString]) -> Result<Options, Failure> {
+/// Understands `words`, those after `run`. `is_pm2`: a command gets what PM2 would give it.
+pub(super) fn options(is_pm2: bool, words: &[OsString]) -> Result<Options, Failure> {
     let matches = parse(words)?;
     let base = captured();
     let homes = home::for_run()?.into_iter();
@@ -41,9 +42,13 @@ pub(super) fn options(words: &[OsString]) -> Result<Options, Failure> {
         None => {
             let command = matches.get_many::<String>("words").into_iter().flatten();
             let command: Vec<String> = command.cloned().collect();
+            if is_pm2 {
+                words = vec![pm2::RUNTIMES[0].to_owned()];
+                words.extend(given(&matches));
+            }
             words.push("--".to_owned());
             words.extend(command.iter().cloned());
-            single(&matches, command).map(|spec| vec![spec])
+            single(&matches, command, is_pm2).map(|spec| vec![spec])
         }
     };
     if declared.as_ref().is_ok_and(Vec::is_empty) {
@@ -53,7 +58,8 @@ pub(super) fn options(words: &[OsString]) -> Result<Options, Failure> {
     let stop_timeout = matches.get_one::<Span>("stop-timeout").map(|span| span.ms);
     let stop_timeout_ms = stop_timeout.unwrap_or(STOP_TIMEOUT_MS);
     let quiet = matches.get_flag("quiet");
-    Ok(Options { homes, declared, base, prefix, stop_timeout_ms, quiet, watched, words })
+    let directory = current_directory().ok().and_then(|it| it.into_os_string().into_string().ok());
+    Ok(Options { homes, declared, base, prefix, stop_timeout_ms, quiet, watched, words, directory })
 }
 
 fn parse(words: &[OsString]) -> Result<ArgMatches, Failure> {
@@ -93,7 +99,7 @@ fn given(matches: &ArgMatches) -> impl Iterator<Item = String> {
 }
 
 /// The one service of `opm run -- COMMAND`.
-fn single(matches: &ArgMatches, command: Vec<String>) -> Result<Spec, Failure> {
+fn single(matches: &ArgMatches, command: Vec<String>, is_pm2: bool) -> Result<Spec, Failure> {
     if command[0].is_empty() {
         return Err(Failure::usage("the command is empty"));
     }
@@ -103,10 +109,13 @@ fn single(matches: &ArgMatches, command: Vec<String>) -> Result<Spec, Failure> {
     check_name(&name).map_err(|e| Failure::usage(format!("{e} (try --name)")))?;
     let (dotenv, env) = (dotenv_of(&cwd, &[])?, start::given_env(matches)?);
     let cwd = start::text_of(cwd)?;
-    let restart = matches.get_one::<Restart>("restart").copied();
-    let restart = restart.unwrap_or(Policy::default().restart);
-    let policy = Policy { restart, ..Policy::default() };
-    let mut spec = Spec { env, dotenv, policy, ..Spec::new(name, command, cwd) };
+    let mut spec = Spec { env, dotenv, ..Spec::new(name, command, cwd) };
+    if is_pm2 {
+        defaults(&mut spec);
+    }
+    if let Some(restart) = matches.get_one::<Restart>("restart") {
+        spec.policy.restart = *restart;
+    }
     spec.origin.of = file::COMMAND_LINE.to_owned();
     spec.check().map_err(Failure::usage)?;
     Ok(spec)

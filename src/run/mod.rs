@@ -139,7 +139,8 @@ impl Run {
             let text = format!("no home: {} (set OPM_HOME)", reasons.join("; "));
             return Err(Failure::unreachable(text));
         };
-        reexec::call_by(&self.options.words, &home);
+        let directory = self.options.directory.as_deref();
+        reexec::call_by(&self.options.words, &home, directory);
         crate::daemon::serve_with(Path::new(&home), self)
     }
 

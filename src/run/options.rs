@@ -78,6 +78,7 @@ pub struct Options {
     pub quiet: bool,
     /// None: the file is read anew when SIGHUP asks for it.
     pub watched: Option<Watched>,
-    /// The command's words, program first, that ask for the same from any directory.
+    /// The command's words, program first, and where it was called.
     pub words: Vec<String>,
+    pub directory: Option<String>,
 }

@@ -17,6 +17,8 @@ use std::time::Duration;
 pub const LISTENER_VARIABLE: &str = "OPM_LISTENER";
 /// Tells the new image which descriptor holds the lock that says that PID 1 lives.
 pub const ALIVE_VARIABLE: &str = "OPM_ALIVE";
+/// Tells the new image where the first one was called, for the daemon itself is at the root.
+pub const DIRECTORY_VARIABLE: &str = "OPM_CALLED_IN";
 /// Tells the new image to carry out what its process file says now.
 const RELOAD_VARIABLE: &str = "OPM_RELOAD";
 /// Tells the new image when the one before crashed: milliseconds of CLOCK_BOOTTIME.
@@ -55,6 +57,7 @@ static RELOAD: AtomicBool = AtomicBool::new(false);
 /// Sockets that are held for services: later images find them by what they are.
 static SOCKETS: [AtomicI32; SOCKETS_MAX] = [const { AtomicI32::new(-1) }; SOCKETS_MAX];
 static HOME: Mutex<Option<String>> = Mutex::new(None);
+static DIRECTORY: OnceLock<String> = OnceLock::new();
 static WORDS: OnceLock<Vec<CString>> = OnceLock::new();
 static IMAGE: AtomicPtr<Image> = AtomicPtr::new(std::ptr::null_mut());
 static CRASHED_AT: AtomicU64 = AtomicU64::new(0);
@@ -66,6 +69,7 @@ impl Image {
         let own = [
             (LISTENER_VARIABLE, Some(listener.to_string())),
             (HOME_VARIABLE, home.or_else(|| std::env::var(HOME_VARIABLE).ok())),
+            (DIRECTORY_VARIABLE, DIRECTORY.get().cloned()),
             (ALIVE_VARIABLE, (alive != -1).then(|| alive.to_string())),
             (RELOAD_VARIABLE, RELOAD.load(Ordering::Relaxed).then(|| "1".to_owned())),
             (CRASHED_VARIABLE, Some(format!("{:0DIGITS$}", 0))),
@@ -124,9 +128,13 @@ impl Image {
     }
 }
 
-/// Later images get these words, program first, instead of the daemon's own, and this home.
-pub fn call_by(words: &[String], home: &str) {
+/// Later images get these words, program first, instead of the daemon's own, and this home; for
+/// them they are called in this directory.
+pub fn call_by(words: &[String], home: &str, directory: Option<&str>) {
     *HOME.lock().unwrap_or_else(PoisonError::into_inner) = Some(home.to_owned());
+    if let Some(directory) = directory {
+        DIRECTORY.set(directory.to_owned()).ok();
+    }
     let words: Option<Vec<CString>> = words.iter().map(|w| CString::new(w.as_str()).ok()).collect();
     if let Some(words) = words {
         WORDS.set(words).ok();

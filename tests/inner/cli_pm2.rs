@@ -27,3 +27,19 @@ fn options_of_pm2s_are_ours_until_the_programs_own() {
         assert_eq!(line(theirs), ours);
     }
 }
+
+#[test]
+fn what_stays_in_the_foreground_is_run() {
+    for (line, stays) in [
+        ("pm2-runtime a.js", true),
+        ("/usr/bin/pm2-docker a.js", true),
+        ("pm2 start a.js --no-daemon", true),
+        ("pm2 start a.js -- --no-daemon", false),
+        ("pm2 restart a.js --no-daemon", false),
+        ("opm start a.js --no-daemon", false),
+    ] {
+        let (program, words) = line.split_once(' ').unwrap();
+        let words: Vec<OsString> = words.split(' ').map(OsString::from).collect();
+        assert_eq!(is_runtime(program, &words), stays, "{line}");
+    }
+}

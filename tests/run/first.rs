@@ -102,6 +102,33 @@ fn a_hang_up_carries_out_what_differs_in_the_file() {
 }
 
 #[test]
+fn a_hang_up_is_about_the_directory_that_the_run_was_called_in() {
+    let scratch = Scratch::new();
+    // Of supervisord's files relative paths begin there.
+    let write = |time: &str| {
+        let text = format!("[program:a]\ncommand=sleep 91\n[program:b]\ncommand=sleep {time}\n");
+        std::fs::write(scratch.path("s.conf"), text).unwrap();
+    };
+    write("92");
+    let mut run = scratch.run(As::Plain, &["s.conf"]);
+    let of = |list: &[serde_json::Value], name: &str, key: &str| {
+        list.iter().find(|row| row["name"] == name).map(|row| row[key].clone())
+    };
+    let before = run.online(2);
+    for time in ["93", "94"] {
+        write(time);
+        run.signal(libc::SIGHUP);
+        let line: serde_json::Value = format!("sleep {time}").into();
+        let after = run.when("b is another", |it| of(it, "b", "command") == Some(line.clone()));
+        assert_eq!(of(&after, "b", "cwd"), Some(scratch.dir.to_str().unwrap().into()));
+        assert_eq!(of(&after, "a", "pid"), of(&before, "a", "pid"));
+        run.online(2);
+    }
+    run.signal(libc::SIGTERM);
+    assert_eq!(run.end(), 0);
+}
+
+#[test]
 fn a_process_file_that_has_gone_does_not_end_a_run_that_crashes() {
     let scratch = Scratch::new();
     let file = scratch.file(THREE);
