@@ -97,11 +97,9 @@ fn one_line(about: &str, command: &Command, error: &clap::Error) -> Failure {
         }
         _ => None,
     };
-    let known = OPTIONS_ELSEWHERE.iter().find(|(option, _)| *option == arg);
-    Failure::usage(match (known, near) {
-        (Some((_, advice)), _) => format!("{reason} ({advice})"),
-        (None, Some(near)) => format!("{reason} (did you mean '{near}'?)"),
-        (None, None) => format!("{reason} (try 'opm {about} --help')"),
+    Failure::usage(match near {
+        Some(near) => format!("{reason} (did you mean '{near}'?)"),
+        None => format!("{reason} (try 'opm {about} --help')"),
     })
 }
 
@@ -111,13 +109,6 @@ fn near_option(about: &str, command: &Command, arg: &str) -> Option<String> {
     let names = options.filter_map(clap::Arg::get_long);
     near(arg.strip_prefix("--")?, names).map(|name| format!("--{name}"))
 }
-
-/// Options of other supervisors, and what is nearest here. opm gives no service a cgroup.
-const OPTIONS_ELSEWHERE: &[(&str, &str)] = &[
-    ("--memory-max", "try --max-memory, or start the daemon in a systemd scope with MemoryMax="),
-    ("--cpu-max", "try --nice or --cpu-affinity, or a systemd scope with CPUQuota="),
-    ("--pids-max", "try --limit nproc=N with --user, or a systemd scope with TasksMax="),
-];
 
 /// Commands of other supervisors, and what does the same here.
 const ELSEWHERE: &[(&[&str], &str)] = &[

@@ -20,6 +20,7 @@ use crate::process::{Identity, Pid};
 use crate::service::environment::HOME_VARIABLE;
 use crate::service::machine::{Goal, Input, Machine, Past};
 use crate::service::spec::{Definition, Id, Spec};
+use crate::sys::cgroup::has_limits;
 use crate::sys::{Errno, Kernel, Processes, describe};
 use crate::wire::{Failure, code};
 use std::collections::{BTreeMap, BTreeSet};
@@ -261,6 +262,9 @@ impl<K: Kernel> Daemon<K> {
     /// Takes up what lives, and lets the dead be dead: their trees must drain like any other.
     fn adopt(&mut self) {
         self.take_back_sockets();
+        if self.services.iter().any(|service| has_limits(&service.definition.spec.exec)) {
+            self.kernel.find_leaves();
+        }
         let mut facts = Vec::new();
         self.with_trees(|trees, cx| trees.adopt(cx, &mut facts));
         let alive =

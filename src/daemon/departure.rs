@@ -12,7 +12,7 @@ use crate::process::stat::environ_value;
 use crate::service::environment::HOME_VARIABLE;
 use crate::sys::daemonize::DEPARTED_VARIABLE;
 use crate::sys::sockets::peer;
-use crate::sys::{Kernel, home, procfs};
+use crate::sys::{Kernel, cgroup, home, procfs};
 use crate::wire::{Request, frame};
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -26,6 +26,7 @@ pub(super) fn announce(home_key: Option<u64>) {
     if std::env::var_os(DEPARTED_VARIABLE).is_none() {
         return;
     }
+    cgroup::leave_leaf();
     for pid in procfs::ancestors() {
         homes_of(pid).iter().find(|home| tell(home, pid, home_key).is_some());
     }

@@ -11,7 +11,7 @@ use crate::mutant::mutant;
 use crate::process::journal_format::{SIGNATURE_OFFSET, Signature, State, slot_offset};
 use crate::process::mark::{EnvMark, LimitMark};
 use crate::process::stat::parse_cmdline;
-use crate::process::{Exit, INITIAL_PID_NAMESPACE, Identity, Namespace, Pid};
+use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::context::search_path;
 use crate::service::environment::{carried_paths, environment, in_home, log_paths};
 use crate::service::machine::{Action, Ending, Fault, Generation, Input, News, Phase};
@@ -20,6 +20,7 @@ use crate::service::probe::Sign;
 use crate::service::spec::{Definition, Escapees, Id, Spec, join};
 use crate::sys::{Errno, Kernel, Plan, Stage, Streams, Strings, describe};
 use crate::wire::Status;
+use rustix::fd::AsRawFd;
 
 /// So much of a command is told where it is not asked for.
 const COMMAND_CHARS_MAX: usize = 80;
@@ -34,6 +35,7 @@ pub(super) fn why_not(spec: &Spec, home: &str, stage: Stage, errno: Errno) -> St
         Stage::Fork => "cannot create a process".to_owned(),
         Stage::Sign => format!("cannot sign {home}/journal"),
         Stage::Setup => "cannot set up the process".to_owned(),
+        Stage::Cgroup => "cannot enter its cgroup".to_owned(),
         Stage::Option(at) => {
             let opt = OPTIONS.get(usize::from(at));
             let value = |opt: &Opt| format!("cannot set {} {}", opt.label, text_of(&opt.get(spec)));
@@ -62,7 +64,7 @@ impl<K: Kernel> Daemon<K> {
                     self.launch_failed(id, generation, stage, errno);
                 }
                 Fact::Exited { id, generation, pid, exit, by_opm, lived } => {
-                    self.exited(id, exit, by_opm, lived);
+                    self.exited(id, generation, exit, by_opm, lived);
                     self.emit_exit(id, generation, pid, exit);
                     let ending = self.services.get(id).map_or(Ending::Failure, |s| s.ending(exit));
                     self.feed(id, Input::News(generation, News::LeaderExited(ending)));
@@ -108,13 +110,12 @@ impl<K: Kernel> Daemon<K> {
         self.log.push(format!("{}: pid {} is its main process now", service.name(), who.pid));
     }
 
-    fn exited(&mut self, id: Id, exit: Exit, by_opm: bool, lived: u64) {
+    fn exited(&mut self, id: Id, generation: Generation, exit: Exit, by_opm: bool, lived: u64) {
         self.keep_sockets(id);
         let at = self.kernel.wall();
         let Some(service) = self.services.get_mut(id) else { return };
         let is_killed = exit == Exit::Signal(libc::SIGKILL) && !by_opm;
-        let is_known = self.ledger.header.pid_namespace == INITIAL_PID_NAMESPACE;
-        let oom = is_killed && is_known && self.kernel.was_out_of_memory(service.pid);
+        let oom = is_killed && self.kernel.was_out_of_memory(service.pid, (id, generation.0));
         service.died(Death { at, exit, by_opm, oom, lived: Some(lived) });
         // Why it had to go is what there is to be said of its end.
         if oom || !matches!(service.machine.phase(), Phase::Stopping { .. }) {
@@ -132,7 +133,7 @@ impl<K: Kernel> Daemon<K> {
                 self.ledger.write_kept(&mut self.kernel, &self.trees.kept);
             }
         }
-        self.note_gone(id);
+        self.note_gone(id, generation);
         self.feed(id, Input::News(generation, News::Emptied));
     }
 
@@ -146,7 +147,7 @@ impl<K: Kernel> Daemon<K> {
             Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC | Errno::DQUOT
         );
         let fault = if crowded || stage == Stage::Killed { Fault::Machine } else { Fault::Program };
-        self.note_gone(id);
+        self.note_gone(id, generation);
         self.feed(id, Input::News(generation, News::SpawnFailed(fault)));
         if self.services.get(id).is_some_and(|service| service.provisional) {
             // Its very first exec: whoever asked is told why, and nothing of it is kept.
@@ -441,7 +442,9 @@ impl<K: Kernel> Daemon<K> {
         };
         let Some(service) = self.services.get(id) else { return Ok(None) };
         let Definition { spec, base } = &service.definition;
-        let who = self.kernel.who(&spec.exec)?;
+        let mut who = self.kernel.who(&spec.exec)?;
+        let leaf = self.kernel.leaf((id, generation.0), probe.is_none().then_some(&*spec.exec))?;
+        who.orders.leaf = leaf.as_ref().map(AsRawFd::as_raw_fd);
         let (mut given, mut channel) = (Vec::new(), None);
         if probe.is_none() {
             let sockets = sockets::numbers(&mut self.kernel, &self.services, id, spec);

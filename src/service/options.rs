@@ -8,7 +8,7 @@ use super::instances::{Instances, PortRange};
 use super::listen::Listen;
 use super::probe::{Health, Ready, Sign};
 use super::resources::{
-    Account, Capabilities, Cpus, IoClass, Nice, OomScore, ResourceLimits, Umask, Written,
+    Account, Capabilities, CpuShare, Cpus, IoClass, Nice, OomScore, ResourceLimits, Umask, Written,
 };
 pub use super::setting::{BETWEEN_WORDS, Forgiven, WatchPath, text_of};
 use super::setting::{Names, Setting};
@@ -312,6 +312,11 @@ options! {
         Process cpu_affinity: Option<Written<Cpus>> = None, "CPU,..."
             "CPUs that it may run on: 0-3,6";
         Process nice: Option<Nice> = None, "N" "priority from -20 (first) to 19 (last)";
+        Process memory_max: Option<Bytes> = None, "SIZE"
+            "of its whole tree, which is killed at more than\nthat (cgroup v2, as the next two)";
+        Process cpu_max: Option<Written<CpuShare>> = None, "N%"
+            "of one CPU's time: 50%, or 200% for two CPUs";
+        Process pids_max: Option<u32> = None, "N" "processes and threads that it may have";
         #[cfg(debug_assertions)]
         Hidden made_up: u32 = 0, "N" "what only tests have";
     }

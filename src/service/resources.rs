@@ -130,6 +130,19 @@ impl Value for IoClass {
     }
 }
 
+/// A share of the time of one CPU, in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuShare(pub u32);
+
+impl Value for CpuShare {
+    fn parse(text: &str) -> Result<Self, String> {
+        let digits = text.strip_suffix('%').filter(|it| it.bytes().all(|b| b.is_ascii_digit()));
+        let share = digits.and_then(|digits| digits.parse().ok()).filter(|share| *share > 0);
+        let share = share.filter(|share| *share <= 100 * CPUS_MAX as u32).map(Self);
+        share.ok_or_else(|| "expected a share of one CPU, such as 50% or 200%".to_owned())
+    }
+}
+
 /// CPUs, a bit each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cpus(pub Box<CpuSet>);

@@ -9,7 +9,7 @@
 //! ```text
 //! guard | stack, downwards | word, arguments, environment, plan
 //! ```
-use super::{Errno, Result, Strings};
+use super::{Errno, Result};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use std::ffi::{CStr, c_char};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -36,6 +36,30 @@ pub struct Block {
 /// The blocks of the launches in flight, and one for the next.
 #[derive(Debug, Default)]
 pub struct Blocks(Vec<Block>);
+
+/// Strings in one block, each ended by NUL: one allocation for a whole environment.
+#[derive(Clone, Debug, Default)]
+pub struct Strings {
+    pub(super) bytes: Vec<u8>,
+    starts: Vec<usize>,
+}
+
+impl Strings {
+    /// Adds `pieces`, joined. NUL bytes end a string early: callers have refused them.
+    pub fn push(&mut self, pieces: &[&str]) {
+        self.starts.push(self.bytes.len());
+        for piece in pieces {
+            self.bytes.extend_from_slice(piece.as_bytes());
+        }
+        self.bytes.push(0);
+    }
+
+    /// Each string without its NUL.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let ends = self.starts.iter().skip(1).copied().chain([self.bytes.len()]);
+        self.starts.iter().zip(ends).map(|(start, end)| &self.bytes[*start..end - 1])
+    }
+}
 
 /// Strings in a block, each ended by NUL, as a NULL-terminated array of pointers.
 #[derive(Clone, Copy, Debug)]

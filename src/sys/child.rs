@@ -63,8 +63,8 @@ pub(super) enum NewNamespace {
 pub(super) type Ranges = [[u32; 2]; RANGES_MAX];
 
 /// What it needs until its exec is between them: the home and its lock, the journal, its end of
-/// the launch pipe, and what its program gets.
-pub(super) const RANGES_MAX: usize = 4 + GIVEN_MAX + 1;
+/// the launch pipe, its cgroup, and what its program gets.
+pub(super) const RANGES_MAX: usize = 5 + GIVEN_MAX + 1;
 /// Its sockets, and the two ends of what it says over that it is ready.
 pub(super) const GIVEN_MAX: usize = SOCKETS_MAX + 2;
 
@@ -106,6 +106,9 @@ fn prepare_and_exec(p: &mut Prepared) -> Step<Never> {
     close_unneeded(p);
     raw::numbers(libc::SYS_setsid, [0; 3]).map_err(at(Stage::Setup))?;
     sign_in(p)?;
+    if let Some(leaf) = p.orders.leaf {
+        raw::write(leaf, b"0").map_err(at(Stage::Cgroup))?;
+    }
     if let Some(value) = p.limit_mark {
         raw::limit(Resource::Locks as u32, Some(&[value; 2])).map_err(at(Stage::Setup))?;
     }

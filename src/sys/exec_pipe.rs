@@ -56,5 +56,12 @@ pub fn report(report: RawFd, stage: Stage, errno: c_int) {
 }
 
 /// Stages by their number on the pipe; behind them come the options of the table.
-const STAGES: [Stage; 6] =
-    [Stage::Exec, Stage::Sign, Stage::Setup, Stage::Directory, Stage::Log, Stage::Interpreter];
+const STAGES: [Stage; 7] = [
+    Stage::Exec,
+    Stage::Sign,
+    Stage::Setup,
+    Stage::Cgroup,
+    Stage::Directory,
+    Stage::Log,
+    Stage::Interpreter,
+];

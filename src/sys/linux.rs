@@ -1,6 +1,7 @@
 //! [`Kernel`] on Linux.
 use super::attributes::Means;
 use super::block::Blocks;
+use super::cgroup::{self, Cgroups, Leaf, TRIAL};
 use super::exec_pipe::ExecPipe;
 use super::home::Home;
 use super::pidfd::Held;
@@ -8,11 +9,12 @@ use super::procfs::{OwnChildren, ProcessList};
 use super::sockets::{self, Sockets};
 use super::token::Token;
 use super::{
-    Child, Errno, Features, Kernel, Launch, Mode, Orders, Plan, Reach, Result, Stage, Wake, memory,
-    namespace, pidfd, procfs, raw, spawn,
+    Child, Errno, Features, Granted, Kernel, Launch, Mode, Orders, Plan, Reach, Result, Stage,
+    Wake, memory, namespace, pidfd, procfs, raw, spawn,
 };
-use crate::process::{Exit, Namespace, Pid};
+use crate::process::{Exit, INITIAL_PID_NAMESPACE, Namespace, Pid};
 use crate::service::context::Attributes;
+use crate::service::options::Exec;
 use mio::Registry;
 use mio::unix::SourceFd;
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -36,6 +38,8 @@ pub struct Linux {
     processes: Option<ProcessList>,
     load: Option<OwnedFd>,
     log: memory::KernelLog,
+    /// None: no service has had a limit, or none can have any.
+    cgroups: Option<Cgroups>,
     means: Means,
     blocks: Blocks,
     features: Features,
@@ -78,6 +82,7 @@ impl Linux {
             processes: None,
             load: procfs::open_load().ok(),
             log: memory::KernelLog::default(),
+            cgroups: None,
             means: Means::read(nofile),
             blocks: Blocks::default(),
             features,
@@ -126,8 +131,38 @@ impl Kernel for Linux {
         Ok(Child { pid, pidfd: Held::Pidfd(pidfd), launch })
     }
 
-    fn try_out(&mut self, orders: &Orders) -> std::result::Result<(), (Stage, Errno)> {
-        orders.try_out(&mut self.blocks)
+    fn try_out(&mut self, orders: &Orders, exec: &Exec) -> Granted<()> {
+        orders.try_out(&mut self.blocks)?;
+        let made = self.leaf(TRIAL, Some(exec));
+        self.remove_leaf(TRIAL);
+        made.map(drop)
+    }
+
+    fn leaf(&mut self, leaf: Leaf, exec: Option<&Exec>) -> Granted<Option<OwnedFd>> {
+        let Some(exec) = exec else {
+            let entry = self.cgroups.as_ref().map_or(Ok(None), |cgroups| cgroups.enter(leaf));
+            return entry.map_err(|errno| (Stage::Cgroup, errno));
+        };
+        if !cgroup::has_limits(exec) {
+            return Ok(None);
+        }
+        self.find_leaves();
+        let cgroups = self.cgroups.as_mut().ok_or_else(|| cgroup::no_limits(exec))?;
+        cgroups.make(leaf, exec).map(Some)
+    }
+
+    fn leaf_pids(&mut self, leaf: Leaf) -> Vec<Pid> {
+        self.cgroups.as_ref().map_or(Vec::new(), |cgroups| cgroups.pids(leaf))
+    }
+
+    fn remove_leaf(&mut self, leaf: Leaf) {
+        self.cgroups.iter_mut().for_each(|cgroups| cgroups.remove(leaf));
+    }
+
+    fn find_leaves(&mut self) {
+        if self.cgroups.is_none() {
+            self.cgroups = Cgroups::open(self.home.place);
+        }
     }
 
     fn lacking(&self, wanted: &Attributes) -> Option<String> {
@@ -230,8 +265,9 @@ impl Kernel for Linux {
         Some(&self.registry)
     }
 
-    fn was_out_of_memory(&mut self, pid: Pid) -> bool {
-        self.log.tells_death(pid)
+    fn was_out_of_memory(&mut self, pid: Pid, leaf: Leaf) -> bool {
+        self.cgroups.as_ref().is_some_and(|cgroups| cgroups.was_out_of_memory(leaf))
+            || procfs::pid_namespace() == INITIAL_PID_NAMESPACE && self.log.tells_death(pid)
     }
 
     fn watch(&mut self, held: &Held, wake: Wake) -> Result<()> {

@@ -9,6 +9,7 @@ compile_error!("opm runs on 64-bit Linux alone: pidfds, inodes of 64 bits, the p
 pub mod archives;
 pub mod attributes;
 pub mod block;
+pub mod cgroup;
 mod child;
 pub mod daemonize;
 pub mod entry;
@@ -46,6 +47,8 @@ use crate::process::stat::Stat;
 use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::context::Attributes;
 use crate::service::options::Exec;
+pub use block::Strings;
+use cgroup::Leaf;
 pub use features::Features;
 use linux::milliseconds_of;
 pub use orders::{Orders, Who};
@@ -86,6 +89,9 @@ pub fn kill_everybody(signal: i32) {
 
 /// What a system call gives.
 pub type Result<T> = std::result::Result<T, Errno>;
+
+/// What of a launch can be refused by the kernel, and where it fails then.
+pub type Granted<T> = std::result::Result<T, (Stage, Errno)>;
 
 /// Whom a signal is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,30 +143,6 @@ pub enum Streams {
     Inherited,
 }
 
-/// Strings in one block, each ended by NUL: one allocation for a whole environment.
-#[derive(Clone, Debug, Default)]
-pub struct Strings {
-    bytes: Vec<u8>,
-    starts: Vec<usize>,
-}
-
-impl Strings {
-    /// Adds `pieces`, joined. NUL bytes end a string early: callers have refused them.
-    pub fn push(&mut self, pieces: &[&str]) {
-        self.starts.push(self.bytes.len());
-        for piece in pieces {
-            self.bytes.extend_from_slice(piece.as_bytes());
-        }
-        self.bytes.push(0);
-    }
-
-    /// Each string without its NUL.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let ends = self.starts.iter().skip(1).copied().chain([self.bytes.len()]);
-        self.starts.iter().zip(ends).map(|(start, end)| &self.bytes[*start..end - 1])
-    }
-}
-
 /// How far the child got, as its errno pipe tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Launch {
@@ -181,6 +163,8 @@ pub enum Stage {
     Sign,
     /// Session, limits, descriptors.
     Setup,
+    /// It could not enter its cgroup.
+    Cgroup,
     /// What was asked for by an option, by its place in the table.
     Option(u8),
     Directory,
@@ -279,13 +263,30 @@ pub trait Kernel {
     ) -> Result<Child<Self::Pidfd, Self::Launch>>;
     /// What a child is to become that `exec` is asked for. Errors: ENOENT: there is no such user or
     /// group.
-    fn who(&self, exec: &Exec) -> std::result::Result<Who, (Stage, Errno)> {
+    fn who(&self, exec: &Exec) -> Granted<Who> {
         Who::of(exec)
     }
     /// Whether a child could carry these out, by one that does nothing else. Errors: which of them
     /// the kernel refuses, and why.
-    fn try_out(&mut self, _orders: &Orders) -> std::result::Result<(), (Stage, Errno)> {
+    fn try_out(&mut self, _: &Orders, _: &Exec) -> Granted<()> {
         Ok(())
+    }
+    /// What a child writes to in order to be in the cgroup of an incarnation, which is made with
+    /// the limits of `exec` if it is given; none if it has none. Errors: which limit can't be had.
+    fn leaf(&mut self, _: Leaf, _exec: Option<&Exec>) -> Granted<Option<OwnedFd>> {
+        Ok(None)
+    }
+    /// Who is in the cgroup of an incarnation, if it has one: 0 for what can't be seen.
+    fn leaf_pids(&mut self, _: Leaf) -> Vec<Pid> {
+        Vec::new()
+    }
+    /// Removes the cgroup of an incarnation that has ended, if it had one.
+    fn remove_leaf(&mut self, _: Leaf) {}
+    /// Takes up the cgroups of incarnations that an earlier daemon started.
+    fn find_leaves(&mut self) {}
+    /// What limits services can have. Errors: why none, in words.
+    fn limits_offered(&self) -> std::result::Result<String, &'static str> {
+        cgroup::offer()
     }
     /// What of these attributes a child can't be given, in words.
     fn lacking(&self, _wanted: &Attributes) -> Option<String> {
@@ -408,8 +409,9 @@ pub trait Kernel {
     fn proportional_memory(&mut self, pid: Pid) -> Option<u64> {
         memory::proportional(pid)
     }
-    /// Whether the kernel has just killed it for want of memory, as far as that can be known.
-    fn was_out_of_memory(&mut self, _pid: Pid) -> bool {
+    /// Whether the kernel has just killed this leader for want of memory, as far as that can be
+    /// known.
+    fn was_out_of_memory(&mut self, _pid: Pid, _: Leaf) -> bool {
         false
     }
     fn watch_launch(&mut self, launch: &Self::Launch, wake: Wake) -> Result<()>;

@@ -30,6 +30,8 @@ pub(super) const fn option(key: Key) -> Stage {
 /// Numbers for the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Orders {
+    /// What it writes to in order to be in its cgroup.
+    pub leaf: Option<c_int>,
     nice: Option<i32>,
     /// A decimal number, and blanks.
     oom_score: Option<[u8; 5]>,

@@ -289,15 +289,20 @@ pub fn cgroup(pid: &str) -> Option<String> {
     Some(String::from_utf8_lossy(path).into_owned())
 }
 
-/// Whether our own cgroup holds processes of PID namespaces that we don't see: the kernel lists
-/// them as 0. None where it can't be read.
-pub fn strangers_in_cgroup() -> Option<bool> {
+/// The directory of our own cgroup, of version 2 alone.
+pub fn own_cgroup() -> Option<String> {
     let path = cgroup("self")?;
     // In a cgroup namespace, as containers have it, the path is `/`.
     let path = path.trim_end_matches('/');
-    let list = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
-        .iter()
-        .find_map(|root| read(&format!("{root}{path}/cgroup.procs")).ok())?;
+    let places = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|root| format!("{root}{path}"));
+    let is_it = |place: &String| std::fs::exists(format!("{place}/cgroup.controllers"));
+    places.into_iter().find(|place| is_it(place).is_ok_and(|is_it| is_it))
+}
+
+/// Whether our own cgroup holds processes of PID namespaces that we don't see: the kernel lists
+/// them as 0. None where it can't be read.
+pub fn strangers_in_cgroup() -> Option<bool> {
+    let list = read(&format!("{}/cgroup.procs", own_cgroup()?)).ok()?;
     Some(list.split(|b| *b == b'\n').any(|pid| pid == b"0"))
 }
 

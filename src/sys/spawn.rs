@@ -44,9 +44,9 @@ pub struct Parent<'a> {
 
 impl Parent<'_> {
     /// Ranges of descriptors beside those that a child needs.
-    fn unneeded(&self, report: RawFd, given: &[(RawFd, i32)]) -> Ranges {
+    fn unneeded(&self, report: RawFd, leaf: Option<RawFd>, given: &[(RawFd, i32)]) -> Ranges {
         let [home, lock] = self.held;
-        let kept = [home, lock, self.journal.as_raw_fd(), report].into_iter();
+        let kept = [home, lock, self.journal.as_raw_fd(), report].into_iter().chain(leaf);
         let mut kept: Vec<u32> =
             kept.chain(given.iter().map(|(fd, _)| *fd)).map(i32::cast_unsigned).collect();
         kept.sort_unstable();
@@ -104,7 +104,7 @@ pub fn spawn(
         signature: plan.signature,
         journal: (parent.journal.as_raw_fd(), plan.signature_offset),
         report: report.as_raw_fd(),
-        unneeded: parent.unneeded(report.as_raw_fd(), plan.descriptors),
+        unneeded: parent.unneeded(report.as_raw_fd(), plan.orders.leaf, plan.descriptors),
         listener: parent.listener,
         limit_mark: plan.limit_mark,
         given: parent.means.given(plan.attributes),

@@ -29,7 +29,7 @@ pub const OWN_KEYS: [&str; 6] =
 
 /// Options of `opm start` that are to be keys one day. Whoever writes one of them relies on what
 /// it does (a user to be, a limit): passing it over would run the service without.
-const PROMISED: &str = "cpu_max force memory_max no_autorestart pids_max wait";
+const PROMISED: &str = "force no_autorestart wait";
 
 /// What names a service that has no name: its words, and the directory that it runs in.
 pub type Naming<'a> = &'a dyn Fn(&[String], &Path) -> String;

@@ -231,7 +231,7 @@ fn a_process_file_with_an_error_reaches_no_daemon() {
         .write("work/gone.json", r#"{"services": [{"name": "a", "command": "x", "cwd": "no"}]}"#);
     let twice = r#"{"services": [{"command": "true", "cwd": ".", "cwd": "/"}]}"#;
     scratch.write("work/twice.json", twice);
-    let safe = r#"{"services": [{"name": "a", "command": "true", "memory_max": "1G"}]}"#;
+    let safe = r#"{"services": [{"name": "a", "command": "true", "cpu_max": 50}]}"#;
     scratch.write("work/safe.json", safe);
     let program = r#"{"services": [{"command": "true"}, {"name": "b", "command": "nope"}]}"#;
     scratch.write("work/program.json", program);

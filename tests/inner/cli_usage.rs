@@ -12,12 +12,6 @@ fn a_slip_of_the_finger_finds_the_command() {
 #[test]
 fn a_slip_in_an_option_or_below_a_command_is_seen_too() {
     for (name, words, meant) in [
-        (
-            "start",
-            ["start", "--memory-max", "1G"],
-            "unknown option '--memory-max' (try --max-memory, or start the daemon in a systemd \
-             scope with MemoryMax=)",
-        ),
         ("start", ["start", "--nmae", "x"], "unknown option '--nmae' (did you mean '--name'?)"),
         (
             "daemon",

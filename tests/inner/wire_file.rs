@@ -110,7 +110,7 @@ fn an_unknown_key_is_a_warning_and_nothing_else() {
 
 #[test]
 fn what_would_have_kept_it_safe_is_no_warning() {
-    for key in ["memory-max", "force"] {
+    for key in ["no-autorestart", "force"] {
         let error = one(&format!(r#""{key}": "x""#)).unwrap_err();
         assert_eq!(error, format!("f.json: web: {key}: not supported yet (take it out)"));
     }

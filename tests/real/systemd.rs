@@ -78,7 +78,10 @@ fn setup_writes_units_that_systemd_takes() {
             assert!(text.contains(env!("CARGO_BIN_EXE_opm")), "{text}");
         }
         let verify = Command::new("systemd-analyze").arg("verify").args(&units).output().unwrap();
-        assert!(verify.status.success() && verify.stderr.is_empty(), "{verify:?}");
+        let said = String::from_utf8(verify.stderr).unwrap();
+        // A key that is younger than the systemd of some distributions.
+        let mut odd = said.lines().filter(|line| !line.contains("'DelegateSubgroup'"));
+        assert!(verify.status.success() && odd.next().is_none(), "{said}");
         setup(&["--remove"]);
         assert!(units.iter().all(|unit| !unit.exists()));
     });

@@ -204,6 +204,9 @@ fn a_bad_value_names_option_value_and_form() {
             ("cap-keep", "", "a capability such as"),
             ("io-class", "fast", "idle, best-effort[:0-7] or realtime[:0-7]"),
             ("cpu-affinity", "2-1", "a CPU or a range, as in 0-3,6"),
+            ("cpu-max", "50", "a share of one CPU, such as 50% or 200%"),
+            ("cpu-max", "0%", "a share of one CPU, such as 50% or 200%"),
+            ("pids-max", "-1", "a whole number up to 4294967295"),
         ] {
             let said =
                 rig.refused(2, &["start", &format!("--{option}={value}"), "--", "sleep", "1"]);

@@ -46,6 +46,9 @@ cap_keep         | "CHOWN" ["CHOWN"] null | true                                
 io_class         | "idle" "best-effort:3" null | true []                             | "x"
 cpu_affinity     | "0-3,6" [0, 1] 0 null | true                                      | "x"
 nice             | -20 19 null           | 20 -21 "5" true 0.5                       |
+memory_max       | "500M" 1000 null      | "lots" true []                            |
+cpu_max          | "50%" "200%" null     | 50 "50" true []                           | "0%"
+pids_max         | 100 null              | "100" -1 1.5 true                         |
 listen           | "3000" 3000 ["web=127.0.0.1:80", "unix:/x"] | true {} [true]       | "x"
 instances        | 4 "4" "max" -1 0 null | true [] 1.5 5000                          | "many"
 port_range       | "3000-3003" null      | 3000 true []                              | "3-1"
@@ -104,6 +107,7 @@ fn text(opt: &Opt) -> Value {
         ("restart_delay", _) => format!("{TIME}(\\.\\.{TIME})?"),
         ("stop_exit_codes", _) => "([0-9]+(, *[0-9]+)*)?".to_owned(),
         (_, "TIME") => TIME.to_owned(),
+        ("cpu_max", _) => "[0-9]+%".to_owned(),
         (_, "SIZE") => "[0-9]+[KMGT]?".to_owned(),
         _ if opt.read(&mut spec(), &"".into()).is_ok() => return json!({ "type": "string" }),
         _ => return json!({ "type": "string", "minLength": 1 }),

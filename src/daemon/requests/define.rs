@@ -429,11 +429,16 @@ pub(super) fn check_granted<K: Kernel>(
         return Ok(());
     }
     let who = kernel.who(&spec.exec);
-    who.and_then(|who| kernel.try_out(&who.orders)).map_err(|(stage, errno)| {
+    who.and_then(|who| kernel.try_out(&who.orders, &spec.exec)).map_err(|(stage, errno)| {
         let text = why_not(spec, home, stage, errno);
         let advice = match errno {
-            Errno::PERM | Errno::ACCESS => " (start the daemon where it may do that)",
-            _ => "",
+            Errno::PERM | Errno::ACCESS => " (start the daemon where it may do that)".to_owned(),
+            // No cgroup of ours has such a limit.
+            Errno::OPNOTSUPP => format!(
+                " ({}; run the daemon from the unit of 'opm daemon setup')",
+                kernel.limits_offered().err().unwrap_or("its controller is not on")
+            ),
+            _ => String::new(),
         };
         Failure::plain(format!("{}: {text}{advice}", spec.name))
     })?;

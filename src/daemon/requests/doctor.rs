@@ -31,6 +31,18 @@ impl<K: Kernel> Daemon<K> {
             let advice = "services of this daemon bear one mark only";
             findings.add("note", "marks", "nested too deep".to_owned(), advice);
         }
+        match self.kernel.limits_offered() {
+            Ok(text) => findings.add("ok", "cgroup", text, ""),
+            Err(reason) => {
+                let text = format!("no --memory-max, --cpu-max or --pids-max: {reason}");
+                findings.add(
+                    "note",
+                    "cgroup",
+                    text,
+                    "run the daemon from the unit of 'opm daemon setup'",
+                );
+            }
+        }
         let room = limits::open_files();
         let used = (self.services.len() + self.trees.count_orphans()) as u64 + OWN_FILES;
         let (level, advice) = match used * 2 > room {

@@ -149,7 +149,8 @@ impl<K: Kernel> Daemon<K> {
 
     /// An incarnation of a service has ended: what was to be stopped after it is stopped now, and
     /// so is the service itself if its stop waits, before it is started again.
-    pub(in crate::daemon) fn note_gone(&mut self, id: Id) {
+    pub(in crate::daemon) fn note_gone(&mut self, id: Id, generation: Generation) {
+        self.kernel.remove_leaf((id, generation.0));
         let Launches { stops, stops_due, .. } = &mut self.launches;
         stops.retain(|stopped, blockers| {
             let is_due = *stopped == id || blockers.remove(&id) && blockers.is_empty();

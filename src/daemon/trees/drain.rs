@@ -49,6 +49,9 @@ impl<K: Kernel> Trees<K> {
             empty.append(&mut self.confirm_by_search(cx, searched, facts));
         }
         for id in empty {
+            if self.lives_in_leaf(cx, id, facts) {
+                continue;
+            }
             let ended = self.end_tree(cx, id);
             facts.extend(ended.map(|generation| Fact::Emptied { id, generation }));
         }

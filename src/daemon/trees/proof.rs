@@ -263,6 +263,53 @@ impl<K: Kernel> Trees<K> {
         tree.members.is_empty() && !self.orphans.values().any(|orphan| orphan.owner == mine)
     }
 
+    /// Whether something is left in the cgroup of an incarnation, if it has one, that no other
+    /// witness has shown. It is of the tree, and a member from now on.
+    pub(super) fn lives_in_leaf(
+        &mut self,
+        cx: &mut Cx<'_, K>,
+        id: Id,
+        facts: &mut Vec<Fact>,
+    ) -> bool {
+        let Some(tree) = self.get(id).filter(|tree| tree.keeps.is_none()) else { return false };
+        let leaf = (id, tree.generation.0);
+        let seen = cx.kernel.leaf_pids(leaf);
+        if seen.is_empty() || seen.contains(&self.marks.own.pid) {
+            return false;
+        }
+        let held = seen.into_iter().map(|pid| (pid, cx.kernel.pidfd_open(pid)));
+        let mut held: BTreeMap<Pid, _> = held.collect();
+        // What is there once more was there when it was held.
+        let mut there = cx.kernel.leaf_pids(leaf);
+        there.retain(|pid| {
+            let limit = cx.kernel.locks_limit(*pid).ok();
+            !self.marks.is_departed(cx.kernel, *pid, limit)
+        });
+        let Some(first) = there.first() else { return false };
+        facts.push(Fact::Waits { id, why: format!("process {first} is in its cgroup still") });
+        for pid in there {
+            let Some(tree) = self.live.get_mut(&id) else { return false };
+            let known = tree.members.get(&pid).map(|member| cx.kernel.is_dead(&member.pidfd));
+            if known == Some(Ok(false)) {
+                continue;
+            }
+            let mut is_watched = false;
+            // Not held: of another PID namespace, or there since.
+            if let Some(Ok(pidfd)) = held.remove(&pid) {
+                is_watched = cx.kernel.watch(&pidfd, Wake::Member(pid)).is_ok();
+                let member = Member { pidfd, certain: true, asked: false };
+                if let Some(dead) = tree.members.insert(pid, member) {
+                    cx.kernel.unwatch(&dead.pidfd);
+                }
+            }
+            if !is_watched {
+                self.look_again(cx.now + LOOK_AGAIN_MS);
+            }
+        }
+        self.signal_rest(cx, id);
+        true
+    }
+
     /// Makes members of what a sweep has seen of this tree. Says whether it has seen any.
     pub(super) fn take_in_sightings(
         &mut self,
