@@ -204,6 +204,20 @@ fn nobody_notices_that_node_and_nginx_are_restarted() {
     });
 }
 
+const HELLO_PY: &str = "def app(environ, start):\n    start('200 OK', [])\n    return [b'hello']\n";
+
+/// Its READY comes before its workers hear TERM; the example makes up for that.
+#[test]
+fn nobody_notices_that_gunicorn_with_two_workers_is_restarted() {
+    isolated(here!(), |rig| {
+        let gunicorn = program("gunicorn", &["/usr/bin/gunicorn"]);
+        write(rig, "hello.py", HELLO_PY);
+        let conf = concat!(env!("CARGO_MANIFEST_DIR"), "/man/examples/gunicorn.conf.py");
+        let command = [&gunicorn, "-w", "2", "-c", conf, "hello:app"];
+        nobody_notices(rig, "gunicorn", free_port(), &["--ready", "notify"], &command);
+    });
+}
+
 /// Of a server that answers each request itself.
 fn nginx_conf(rig: &Rig, port: u16) -> PathBuf {
     let dir = rig.dir.display();
@@ -299,8 +313,7 @@ fn a_postgres_cluster_is_never_opened_twice() {
 fn gunicorn_lives_with_its_workers() {
     isolated(here!(), |rig| {
         let gunicorn = program("gunicorn", &["/usr/bin/gunicorn"]);
-        let text = "def app(environ, start):\n    start('200 OK', [])\n    return [b'hello']\n";
-        write(rig, "hello.py", text);
+        write(rig, "hello.py", HELLO_PY);
         let port = free_port();
         let address = format!("127.0.0.1:{port}");
         let command = [&gunicorn, "--workers", "2", "--bind", &address, "hello:app"];
