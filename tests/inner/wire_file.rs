@@ -274,6 +274,15 @@ fn pm2s_command_is_interpreter_options_script_and_args() {
 }
 
 #[test]
+fn a_word_is_a_boolean_also_where_it_could_be_a_path() {
+    for (word, watched) in [("'true'", "[.]"), ("'false'", "[]"), ("'src'", "[src]")] {
+        let spec = app(&format!("watch: {word}"));
+        let paths: Vec<&str> = spec.care.watch.iter().map(|path| &*path.0).collect();
+        assert_eq!(format!("[{}]", paths.join(",")), watched);
+    }
+}
+
+#[test]
 fn pm2s_cluster_shares_the_port_that_is_named_also_where_only_instances_say_so() {
     for (fields, port) in [
         ("instances: 'max', exec_mode: 'cluster', env: {PORT: 80}", Some("80")),

@@ -335,6 +335,11 @@ impl App<'_, '_> {
                 other => other.clone(),
             };
         }
+        if let Some(word) = self.app.get_mut("watch")
+            && let Some(is) = word.as_str().and_then(|word| word.parse::<bool>().ok())
+        {
+            *word = is.into();
+        }
         if self.app.get("treekill").is_some_and(|is| *is == false) {
             self.reader.warn("treekill: what it started ends with it, always");
         }
