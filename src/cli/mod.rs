@@ -38,6 +38,8 @@ mod top;
 mod usage;
 mod why;
 
+pub use pm2::is_runtime;
+
 use crate::sys::Features;
 use crate::wire::{Finding, PROTOCOL, Request, code};
 use client::{Client, Need};
@@ -51,11 +53,6 @@ pub fn main(program: &str, words: Vec<OsString>) -> u8 {
     let is_pm2 = pm2::is_called(program);
     let code = run(is_pm2, words).unwrap_or_else(|failure| report(&failure));
     if is_pm2 { pm2::exit_code(code) } else { code }
-}
-
-/// Whether a program that is called so, with these words, is `opm run`.
-pub fn is_runtime(program: &str, words: &[OsString]) -> bool {
-    pm2::is_runtime(program, words)
 }
 
 fn run(is_pm2: bool, words: Vec<OsString>) -> Done {

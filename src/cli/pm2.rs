@@ -73,8 +73,8 @@ pub(super) fn is_called(program: &str) -> bool {
     base(program) == "pm2"
 }
 
-/// Whether it is meant as `opm run`.
-pub(super) fn is_runtime(program: &str, words: &[OsString]) -> bool {
+/// Whether a program that is called so, with these words, is `opm run`.
+pub fn is_runtime(program: &str, words: &[OsString]) -> bool {
     let own = || words.iter().take_while(|word| *word != "--");
     let stays = || words.first().is_some_and(|word| word == "start");
     RUNTIMES.contains(&base(program))

@@ -125,7 +125,7 @@ impl<K: Kernel> Daemon<K> {
             self.timers.set(Timer::Ledger, None);
         } else if !self.timers.is_set(Timer::Ledger) {
             // Not in each turn: it looks at every log.
-            self.log.extend(self.logs.room.give_way(&self.home));
+            self.log.extend(logs::room::give_way(&self.home));
             self.timers.set(Timer::Ledger, Some(self.now + trees::LOOK_AGAIN_MS));
         }
     }

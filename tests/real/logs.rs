@@ -29,6 +29,8 @@ fn old_archives_go_by_number_by_age_and_by_the_room_of_all() {
         rig.ok(&["restart", "old"]);
         rig.until("the archives to be too old", || (archives_of(&log) == 0).then_some(()));
         start("many", &["--log-keep", "99"], 10..99);
+        std::fs::write(rig.home.join("config.json"), r#"{"log_max_total": 1}"#).unwrap();
+        assert!(rig.ok(&["doctor"]).contains("config.json: log_max_total: expected a size"));
         std::fs::write(rig.home.join("config.json"), r#"{"log_max_total": "1M"}"#).unwrap();
         start("room", &["--log-keep", "99"], 1..4);
         let said = rig.events("room").into_iter().filter_map(|event| event.reason);

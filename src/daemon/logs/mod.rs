@@ -24,7 +24,6 @@ use crate::sys::{Errno, describe};
 use form::{Form, Label};
 use mio::Registry;
 use pump::Pump;
-use room::Room;
 use rotation::Rotation;
 use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
@@ -77,7 +76,6 @@ pub(crate) struct Logs {
     full: BTreeMap<Id, PathBuf>,
     /// What happened, and to whom it belongs.
     pub(crate) news: Vec<(Id, String)>,
-    pub(crate) room: Room,
     pub(crate) pump: Pump,
     /// Processes that compress archives: children of the daemon's that are nobody's.
     pub(crate) compressing: Vec<Pid>,
@@ -275,7 +273,7 @@ impl Logs {
                 trim(&job.path, &job.log, wall);
                 self.compressing.extend(compress(&job));
                 let directory = archives::place(Path::new(&job.path)).0;
-                let gone = self.room.limit(home, directory);
+                let gone = room::limit(home, directory);
                 self.news.extend(gone.map(|text| (job.id, text)));
                 // There may be more of it.
                 self.jobs.push_back(job);
@@ -338,7 +336,7 @@ impl Logs {
 
     /// The disk of this directory is full: archives give way.
     fn give_way(&mut self, id: Id, home: &str, directory: &Path) {
-        let gone = self.room.limit(home, directory);
+        let gone = room::limit(home, directory);
         let is_known = self.full.insert(id, directory.to_owned()).is_some() && gone.is_none();
         let text = || "the disk is full, and no archive is left: lines are lost".to_owned();
         self.news.extend((!is_known).then(|| (id, gone.unwrap_or_else(text))));

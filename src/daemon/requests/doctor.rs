@@ -1,7 +1,7 @@
 //! `opm doctor`: what this kernel, this home and this daemon have that an operator should know.
 use super::lookalike::Likeness;
 use super::*;
-use crate::daemon::logs::room::Room;
+use crate::daemon::logs::room;
 use crate::service::units::human_bytes;
 use crate::sys::limits;
 use crate::wire::Finding;
@@ -43,13 +43,13 @@ impl<K: Kernel> Daemon<K> {
                 );
             }
         }
-        let room = limits::open_files();
+        let most = limits::open_files();
         let used = (self.services.len() + self.trees.count_orphans()) as u64 + OWN_FILES;
-        let (level, advice) = match used * 2 > room {
+        let (level, advice) = match used * 2 > most {
             true => ("note", "raise the hard limit of open files (one for each service)"),
             false => ("ok", ""),
         };
-        findings.add(level, "open files", format!("limit {room}"), advice);
+        findings.add(level, "open files", format!("limit {most}"), advice);
         let mut candidates = Candidates::new(false);
         for id in self.services.ids() {
             let Some(service) = self.services.get(id) else { continue };
@@ -72,7 +72,7 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         self.abandoned_logs(&mut findings);
-        if let Some(trouble) = self.logs.room.trouble.clone() {
+        if let Err(trouble) = room::said(&self.home) {
             findings.add("problem", "log", trouble, "correct it: the usual bound counts meanwhile");
         }
         if let Some(error) = self.ledger.disk_error.clone() {
@@ -87,7 +87,7 @@ impl<K: Kernel> Daemon<K> {
         let known = specs
             .flat_map(log_paths)
             .filter_map(|path| path.rsplit_once('/').map(|(_, name)| name.to_owned()));
-        if let (files @ 1.., bytes) = Room::of_nobody(&self.home, &known.collect()) {
+        if let (files @ 1.., bytes) = room::of_nobody(&self.home, &known.collect()) {
             let text = format!(
                 "{files} files ({}) in {}/logs are of services that are gone",
                 human_bytes(bytes),
