@@ -37,7 +37,8 @@ pub struct Linux {
     pub own_children: Option<OwnChildren>,
     processes: Option<ProcessList>,
     load: Option<OwnedFd>,
-    log: memory::KernelLog,
+    /// None: it has other numbers for processes than we do.
+    log: Option<memory::KernelLog>,
     /// None: no service has had a limit, or none can have any.
     cgroups: Option<Cgroups>,
     means: Means,
@@ -72,6 +73,7 @@ impl Linux {
         features.shared_memory &= features.clone3;
         features.shared_memory &= !features.time_namespace || namespace::exec_enters();
         let own_children = OwnChildren::open().ok();
+        let is_initial = procfs::pid_namespace() == INITIAL_PID_NAMESPACE;
         Self {
             registry,
             home,
@@ -81,7 +83,7 @@ impl Linux {
             own_children,
             processes: None,
             load: procfs::open_load().ok(),
-            log: memory::KernelLog::default(),
+            log: is_initial.then(memory::KernelLog::default),
             cgroups: None,
             means: Means::read(nofile),
             blocks: Blocks::default(),
@@ -267,7 +269,7 @@ impl Kernel for Linux {
 
     fn was_out_of_memory(&mut self, pid: Pid, leaf: Leaf) -> bool {
         self.cgroups.as_ref().is_some_and(|cgroups| cgroups.was_out_of_memory(leaf))
-            || procfs::pid_namespace() == INITIAL_PID_NAMESPACE && self.log.tells_death(pid)
+            || self.log.as_mut().is_some_and(|log| log.tells_death(pid))
     }
 
     fn watch(&mut self, held: &Held, wake: Wake) -> Result<()> {

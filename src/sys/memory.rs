@@ -35,8 +35,8 @@ pub struct KernelLog {
 }
 
 impl KernelLog {
-    /// Whether it says that the kernel has just killed this process for want of memory. For the
-    /// initial PID namespace alone: by their numbers there the log knows processes.
+    /// Whether it says that the kernel has just killed this process, by its number in the initial
+    /// PID namespace, for want of memory.
     pub fn tells_death(&mut self, pid: Pid) -> bool {
         if self.file.is_none() {
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;

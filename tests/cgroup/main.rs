@@ -12,7 +12,7 @@ fn said() -> &'static str {
     static SAID: OnceLock<String> = OnceLock::new();
     SAID.get_or_init(|| {
         let mut guest = Command::new("timeout");
-        guest.args(["180", "linux.uml", "mem=256M", "rootfstype=hostfs", "ro"]);
+        guest.args(["600", "linux.uml", "mem=256M", "rootfstype=hostfs", "ro"]);
         guest.args([
             &format!("init={GUEST}"),
             "con=null",
