@@ -1,6 +1,7 @@
 //! Several of one service: each has its own, all have one name and one socket; and reloads.
 use crate::namespace::{fixture, isolated};
 use crate::rig::{Rig, finish};
+use rustix::process::Signal;
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -259,6 +260,22 @@ fn a_reload_stops_at_the_first_that_does_not_become_ready() {
         assert_eq!(rig.ok(&["get-command", "web-0"]).trim(), line);
         assert!(rig.ok(&["get-command", "web-1"]).contains("serve"));
         assert_ne!(rig.ask(), 0);
+        // That is what is on record, too: for the next daemon, and for a service that dies.
+        rig.kill_daemon();
+        let old = after[1].pid.unwrap();
+        rig.kill(old, Signal::KILL);
+        let new = rig.until_replaced("web-1", old);
+        assert!(rig.ok(&["get-command", "web-1"]).contains("serve"));
+        assert_eq!(rig.row("web-1").status, "online", "{new:?}");
+        rig.kill(after[2].pid.unwrap(), Signal::KILL);
+        rig.ok(&["stop", "web-2"]);
+        assert_eq!(Some(rig.ask()), new.pid);
+        rig.ok(&["save"]);
+        rig.ok(&["remove", "web"]);
+        // The first of them can't be started.
+        rig.opm(&["restore"]);
+        assert!(rig.ok(&["get-command", "web-2"]).contains("serve"));
+        assert_eq!(rig.ok(&["get-command", "web-0"]).trim(), line);
     });
 }
 
