@@ -134,6 +134,14 @@ impl<K: Kernel> Daemon<K> {
         valid && (0..).zip(&found.slots).any(may_live)
     }
 
+    fn lost_slots(&self, found: &Found) -> BTreeMap<Id, u64> {
+        let is_lost = |(id, slot): &(Id, &Slot)| {
+            signed(slot) > emptied(slot) && self.services.get(*id).is_none()
+        };
+        let lost = (0..).zip(&found.slots).filter(is_lost);
+        lost.map(|(id, slot)| (id, signed(slot))).collect()
+    }
+
     /// Begins on a home whose lock we hold. Nothing is launched before the first tick: till then
     /// it can be said where output goes. Errors: exit code and line: the home is another machine's
     /// or namespace's, or can't be written.
@@ -179,6 +187,7 @@ impl<K: Kernel> Daemon<K> {
         daemon.log.append(&mut log);
         let mut services = services.into_iter();
         services.try_for_each(|service| daemon.load_service(service)).map_err(cannot_adopt)?;
+        daemon.ledger.lost = daemon.lost_slots(&found);
         loss.record |= daemon.has_lost_definitions(&found, valid);
         let must_know = loss.record;
         // Of another boot: an old copy, if anything lives.
@@ -322,6 +331,9 @@ impl<K: Kernel> Daemon<K> {
                     && (!loss.key
                         || self.kernel.uids(leader) == Ok([self.kernel.own_uid(); 3])) =>
             {
+                if self.ledger.lost.get(&mark.id) == Some(&generation.0) {
+                    self.ledger.lost.remove(&mark.id);
+                }
                 self.recover_definition(leader, name, mark.id)
             }
             _ => None,

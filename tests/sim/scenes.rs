@@ -167,3 +167,50 @@ fn old_copy_has_the_number_of_a_namespace() -> Result<(), String> {
 fn the_number_of_a_namespace_in_an_old_copy_of_the_journal_tells_no_owner() {
     assert_eq!(old_copy_has_the_number_of_a_namespace(), Ok(()));
 }
+
+/// The definitions are lost while something is left of beta and of alpha, which began later and has
+/// the first slot; beta is defined anew, and the daemon dies.
+fn a_slot_changes_hands() -> Result<(), String> {
+    let mut sim = scene();
+    sim.begin()?;
+    for service in [ALPHA, BETA] {
+        launch(&mut sim, service)?;
+        sim.rest()?;
+    }
+    sim.ask_now(Request::Restart { target: NAMES[ALPHA].to_owned() })?;
+    sim.rest()?;
+    sim.death();
+    for service in [ALPHA, BETA] {
+        let mut world = sim.world.borrow_mut();
+        let leader = world.live_of(service).next().map(|p| p.key).ok_or("it does not live")?;
+        let left = world.fork(Some(leader), leader).and_then(|key| world.at(key));
+        world.procs[left.ok_or("it was not forked")?].stuck = true;
+        world.die(leader, Exit::Code(0));
+    }
+    sim.world.borrow_mut().files.replace("services", None);
+    (sim.ids, sim.known) = ([None; 3], [false; 3]);
+    sim.unsure = [true; 3];
+    sim.wants = [crate::run::Want::Any; 3];
+    sim.begin()?;
+    for service in [BETA, ALPHA] {
+        sim.world.borrow_mut().asked = [true; 3];
+        let request = sim.definition(service, RESTARTED);
+        sim.ask_now(request)?;
+        let children = |sim: &Sim| {
+            let world = sim.world.borrow();
+            world.procs.iter().filter(|p| p.pre.is_some()).map(|p| p.key).collect::<Vec<_>>()
+        };
+        children(&sim).into_iter().for_each(|child| exec(&sim, child));
+        let broken = sim.world.borrow().broken.clone();
+        broken.map_or(Ok(()), Err)?;
+        sim.death();
+        sim.begin()?;
+    }
+    sim.world.borrow_mut().procs.iter_mut().for_each(|p| p.stuck = false);
+    sim.rest()
+}
+
+#[test]
+fn a_slot_that_may_be_in_use_is_not_given_to_another_service() {
+    assert_eq!(a_slot_changes_hands(), Ok(()));
+}

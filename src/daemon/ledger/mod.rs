@@ -16,7 +16,7 @@ use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, Mode, Result, describe, write_all_at};
 use definitions::{Definitions, Loaded};
 use load::{Found, JOURNAL};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The file of the highest generation that was ever given: with it an older copy of the journal is
 /// told from the newest one, and a lost journal takes no number with it.
@@ -43,6 +43,9 @@ pub(crate) struct Ledger<K: Kernel> {
     pub(crate) sequence: Sequence,
     /// Slots that differ from their service.
     pub(crate) dirty: BTreeSet<Id>,
+    /// Slots whose definition is lost, and who signed there last and may live. Another service in
+    /// such a slot would be taken for it by the next daemon.
+    pub(crate) lost: BTreeMap<Id, u64>,
     /// Slots of removed services whose removal could not be written yet.
     removed_slots: Vec<(Id, State)>,
     /// The newest write that failed, for `doctor`.
@@ -77,6 +80,7 @@ impl<K: Kernel> Ledger<K> {
             highest_written,
             sequence: Sequence(highest.max(highest_written)),
             dirty: BTreeSet::default(),
+            lost: BTreeMap::default(),
             removed_slots: Vec::new(),
             disk_error: None,
         };

@@ -161,7 +161,9 @@ impl<K: Kernel> Daemon<K> {
         }
         let (mut ids, mut given, mut lowest) = (Vec::new(), BTreeSet::new(), 0);
         for (wish, _) in &wanted {
-            let is_free = |id: Id| self.services.get(id).is_none() && !given.contains(&id);
+            let is_lost = |id: Id| self.ledger.lost.contains_key(&id);
+            let is_free =
+                |id: Id| self.services.get(id).is_none() && !given.contains(&id) && !is_lost(id);
             let wish = wish.filter(|id| (*id as usize) < SERVICES_MAX && is_free(*id));
             let id = wish.unwrap_or_else(|| {
                 while !is_free(lowest) {
