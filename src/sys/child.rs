@@ -27,11 +27,7 @@ pub(super) struct Prepared {
     pub(super) signature: Signature,
     /// And where in it the signature goes; none: it does not sign.
     pub(super) journal: (c_int, Option<u64>),
-    /// Its end of the launch pipe.
-    pub(super) report: c_int,
-    pub(super) unneeded: Ranges,
-    /// -1: there is none yet.
-    pub(super) listener: c_int,
+    pub(super) open: Open,
     pub(super) limit_mark: Option<u64>,
     pub(super) given: Given,
     pub(super) orders: Orders,
@@ -49,6 +45,18 @@ pub(super) struct Prepared {
     pub(super) namespace: NewNamespace,
 }
 
+/// What is open in it.
+#[derive(Clone, Copy)]
+pub(super) struct Open {
+    /// Its end of the launch pipe.
+    pub(super) report: c_int,
+    pub(super) unneeded: Ranges,
+    /// It shares the daemon's table of descriptors.
+    pub(super) shares_table: bool,
+    /// -1: there is none yet.
+    pub(super) listener: c_int,
+}
+
 /// Whether a child gets a time namespace.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum NewNamespace {
@@ -59,7 +67,8 @@ pub(super) enum NewNamespace {
     AtExec,
 }
 
-/// Ranges of descriptors that a child doesn't need; the first above the last is none.
+/// Ranges of descriptors that a child doesn't need, the largest first; the first above the last is
+/// none.
 pub(super) type Ranges = [[u32; 2]; RANGES_MAX];
 
 /// What it needs until its exec is between them: the home and its lock, the journal, its end of
@@ -95,7 +104,7 @@ pub(super) extern "C" fn run(prepared: *mut Prepared) -> ! {
     // SAFETY: it lies in the block, which is the child's alone until its exec or end.
     let p = unsafe { &mut *prepared };
     match prepare_and_exec(p) {
-        Err((stage, errno)) => exec_pipe::report(p.report, stage, errno),
+        Err((stage, errno)) => exec_pipe::report(p.open.report, stage, errno, p.open.shares_table),
         Ok(never) => match never {},
     }
     raw::exit(127)
@@ -103,6 +112,7 @@ pub(super) extern "C" fn run(prepared: *mut Prepared) -> ! {
 
 fn prepare_and_exec(p: &mut Prepared) -> Step<Never> {
     let at = |stage| move |errno| (stage, errno);
+    leave_table(p).map_err(at(Stage::Setup))?;
     close_unneeded(p);
     raw::numbers(libc::SYS_setsid, [0; 3]).map_err(at(Stage::Setup))?;
     sign_in(p)?;
@@ -126,14 +136,27 @@ fn path(p: &Prepared, place: usize) -> &CStr {
     unsafe { p.paths.get(place) }.unwrap_or(c"")
 }
 
+/// From the daemon's table of descriptors to an own one, without what is in the largest range. What
+/// is left is close-on-exec: the daemon may have been about to hand it on to its next image.
+fn leave_table(p: &mut Prepared) -> raw::Result<()> {
+    if p.open.shares_table {
+        let [range, ..] = &mut p.open.unneeded;
+        let [first, last] = std::mem::replace(range, [1, 0]);
+        raw::close_range(first, last, libc::CLOSE_RANGE_UNSHARE)?;
+        p.open.shares_table = false;
+        exec_pipe::leave_table(p.open.report);
+        raw::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)?;
+    }
+    Ok(())
+}
+
 /// Before anything that may hang (a log on a FIFO, a directory on a dead file system): commands
 /// that connected to a listener whose daemon is dead would wait for its answer.
 fn close_unneeded(p: &Prepared) {
-    for [first, last] in p.unneeded {
-        let range = [first as usize, last as usize, 0];
-        if first <= last && raw::numbers(libc::SYS_close_range, range).is_err() {
+    for [first, last] in p.open.unneeded {
+        if first <= last && raw::close_range(first, last, 0).is_err() {
             // A seccomp filter that doesn't know it.
-            raw::close(p.listener);
+            raw::close(p.open.listener);
         }
     }
 }
@@ -196,7 +219,7 @@ fn hand_over(p: &mut Prepared) -> raw::Result<()> {
     for fd in held {
         raw::dup_above(fd, least)?;
     }
-    p.report = raw::dup_above(p.report, least)?;
+    p.open.report = raw::dup_above(p.open.report, least)?;
     let mut copies = given;
     for (copy, _) in copies.iter_mut().take(count) {
         *copy = raw::dup_above(*copy, least)?;

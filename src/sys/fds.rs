@@ -11,7 +11,7 @@ pub fn close_inherited(kept: &[u32]) {
         let last = next.map_or(u32::MAX, |fd| fd - 1);
         if first <= last {
             // Nothing in this process owns a descriptor yet.
-            raw::numbers(libc::SYS_close_range, [first as usize, last as usize, 0]).ok();
+            raw::close_range(first, last, 0).ok();
         }
         match next {
             Some(fd) => first = fd + 1,

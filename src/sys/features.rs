@@ -35,6 +35,8 @@ features! {
     /// A child that shares our memory until its exec, where [`super::raw`] knows the architecture;
     /// with `time_namespace` since 6.3. Else: a copy.
     shared_memory: "shared-memory",
+    /// And our table of descriptors, which it leaves without a copy of it (close_range(2), 5.11).
+    shared_table: "shared-table",
     /// clone3 with CLONE_CLEAR_SIGHAND (5.5). Else: fork, and each disposition reset.
     clone3: "clone3",
     /// A time namespace for each incarnation, which takes CAP_SYS_ADMIN (5.6). Else: marks alone.

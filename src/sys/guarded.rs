@@ -34,7 +34,7 @@ pub fn read(path: &str) -> Result<Vec<u8>> {
     let order = Order { path: block.strings(&paths)?, pipe: writer.as_raw_fd() };
     let order = block.put(order)?;
     // SAFETY: `copy` keeps the rules of `raw`, and the order lies in the block.
-    let (_, child) = unsafe { spawn::clone_or_fork(&block, copy, order, true) }?;
+    let (_, child) = unsafe { spawn::clone_or_fork(&block, copy, order, spawn::Shares::Memory) }?;
     drop(writer);
     let mut bytes = Vec::new();
     let ended = drain(&reader, &mut bytes);

@@ -7,6 +7,7 @@ use super::home::Home;
 use super::pidfd::Held;
 use super::procfs::{OwnChildren, ProcessList};
 use super::sockets::{self, Sockets};
+use super::table::Table;
 use super::token::Token;
 use super::{
     Child, Errno, Features, Granted, Kernel, Launch, Mode, Orders, Plan, Reach, Result, Stage,
@@ -32,6 +33,7 @@ pub struct Linux {
     pub lock: OwnedFd,
     /// The number of the socket that commands connect to, which children close; -1 is none.
     pub listener: i32,
+    table: Table,
     pub sockets: Sockets,
     /// None: the kernel doesn't list them, and without that nothing can be promised.
     pub own_children: Option<OwnChildren>,
@@ -59,11 +61,14 @@ impl Linux {
         nofile: Option<u64>,
         without: &str,
     ) -> Self {
+        // Before others take the low numbers.
+        let table = Table::new();
         let has = Features {
             pidfd_inode: pidfd::has_pidfs(),
             pgroup_signal: pidfd::has_group_signal(),
             get_info: pidfd::has_get_info(),
             shared_memory: true,
+            shared_table: table.count() > 0 && Table::can_be_left(),
             clone3: true,
             time_namespace: namespace::can_make(),
             namespace_handle: namespace::has_handles(),
@@ -72,6 +77,7 @@ impl Linux {
         features.clone3 &= raw::HAS_CLONE;
         features.shared_memory &= features.clone3;
         features.shared_memory &= !features.time_namespace || namespace::exec_enters();
+        features.shared_table &= features.shared_memory;
         let own_children = OwnChildren::open().ok();
         let is_initial = procfs::pid_namespace() == INITIAL_PID_NAMESPACE;
         Self {
@@ -79,6 +85,7 @@ impl Linux {
             home,
             lock,
             listener: -1,
+            table,
             sockets: Sockets::default(),
             own_children,
             processes: None,
@@ -119,13 +126,13 @@ impl Kernel for Linux {
             means: &self.means,
             features: self.features,
         };
-        let spawned = match spawn::spawn(plan, &mut self.blocks, parent) {
+        let spawned = match spawn::spawn(plan, &mut self.blocks, &mut self.table, parent) {
             // Seccomp filters of older container runtimes.
             Err(Errno::NOSYS | Errno::PERM) if self.features.clone3 => {
                 self.features.clone3 = false;
-                self.features.shared_memory = false;
+                (self.features.shared_memory, self.features.shared_table) = (false, false);
                 parent.features = self.features;
-                spawn::spawn(plan, &mut self.blocks, parent)
+                spawn::spawn(plan, &mut self.blocks, &mut self.table, parent)
             }
             other => other,
         };
@@ -175,8 +182,8 @@ impl Kernel for Linux {
         self.means.unusual(wanted)
     }
 
-    fn launch(&mut self, launch: &ExecPipe) -> Launch {
-        launch.look()
+    fn launch(&mut self, launch: &mut ExecPipe) -> Launch {
+        launch.look(&mut self.table)
     }
 
     fn sockets(&mut self) -> Option<&mut Sockets> {
@@ -287,7 +294,8 @@ impl Kernel for Linux {
         Token::Wake(wake).watch(&self.registry, launch)
     }
 
-    fn unwatch_launch(&mut self, launch: &ExecPipe) {
+    fn unwatch_launch(&mut self, launch: &mut ExecPipe) {
+        launch.take().into_iter().for_each(|report| self.table.take_back(report));
         drop(self.registry.deregister(&mut SourceFd(&launch.as_raw_fd())));
         self.blocks.give_back();
     }

@@ -36,6 +36,7 @@ pub mod reexec;
 pub mod signals;
 pub mod sockets;
 pub mod spawn;
+pub mod table;
 pub mod terminal;
 pub mod token;
 pub mod user;
@@ -208,8 +209,7 @@ pub enum Mode {
 /// The kernel as the daemon uses it. What has a body here is read of the kernel itself, for which
 /// [`linux::Linux`] needs nothing of its own; the simulator tells it otherwise.
 ///
-/// Handles close when dropped. Nothing here blocks, but for disk access and for what `flock`
-/// is documented to wait for elsewhere.
+/// Handles close when dropped. Nothing here blocks, but for disk access.
 pub trait Kernel {
     /// A pidfd, which pins one process whatever becomes of the number; or an unreaped child.
     type Pidfd: std::fmt::Debug;
@@ -296,8 +296,8 @@ pub trait Kernel {
     fn unusual(&self, wanted: &Attributes) -> Attributes {
         *wanted
     }
-    /// Looks at a launch pipe without waiting.
-    fn launch(&mut self, pipe: &Self::Launch) -> Launch;
+    /// Looks at a launch pipe without waiting; an early death is not said.
+    fn launch(&mut self, pipe: &mut Self::Launch) -> Launch;
     /// What is held for services that listen.
     fn sockets(&mut self) -> Option<&mut Sockets> {
         None
@@ -415,7 +415,7 @@ pub trait Kernel {
         false
     }
     fn watch_launch(&mut self, launch: &Self::Launch, wake: Wake) -> Result<()>;
-    fn unwatch_launch(&mut self, launch: &Self::Launch);
+    fn unwatch_launch(&mut self, launch: &mut Self::Launch);
 
     /// Whether the home's path still leads to the directory that we hold: asked before anything is
     /// launched, for a daemon that begins there else knows nothing of us.

@@ -6,7 +6,8 @@ use super::attributes::{RESOURCES, set_nice};
 use super::block::Blocks;
 use super::exec_pipe::{self, ExecPipe};
 use super::raw::{self, numbers, prctl};
-use super::spawn::clone_or_fork;
+use super::spawn::{Shares, clone_or_fork};
+use super::table::Table;
 use super::user::{self, User};
 use super::{Errno, Launch, Stage};
 use crate::service::options::{Exec, Key};
@@ -158,16 +159,16 @@ impl Orders {
             return Ok(());
         }
         let fork_failed = |errno| (Stage::Fork, errno);
-        let (pipe, report) = ExecPipe::new().map_err(fork_failed)?;
+        let (mut pipe, report) = ExecPipe::new().map_err(fork_failed)?;
         let block = blocks.take(size_of::<Trial>() * 2).map_err(fork_failed)?;
         let trial = block.put(Trial { orders: *self, report: report.as_raw_fd() });
         let trial = trial.map_err(fork_failed)?;
         // SAFETY: `try_alone` keeps the rules of `raw`; its child has a copy of the block.
-        let child = unsafe { clone_or_fork(block, try_alone, trial, false) };
+        let child = unsafe { clone_or_fork(block, try_alone, trial, Shares::Nothing) };
         let (pid, _pidfd) = child.map_err(fork_failed)?;
         // It does a few calls that don't wait for anything.
         waitpid(rustix::process::Pid::from_raw(pid), WaitOptions::empty()).map_err(fork_failed)?;
-        match pipe.look() {
+        match pipe.look(&mut Table::default()) {
             Launch::Failed(stage, errno) => Err((stage, errno)),
             Launch::Pending | Launch::Done => Ok(()),
         }
@@ -247,7 +248,7 @@ extern "C" fn try_alone(trial: *mut Trial) -> ! {
     // SAFETY: it lies in the child's own copy of the block.
     let trial = unsafe { &*trial };
     if let Err((stage, errno)) = trial.orders.carry_out() {
-        exec_pipe::report(trial.report, stage, errno);
+        exec_pipe::report(trial.report, stage, errno, false);
     }
     raw::exit(0)
 }

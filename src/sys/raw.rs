@@ -211,6 +211,11 @@ pub fn dup_above(fd: c_int, least: usize) -> Result<c_int> {
     numbers(libc::SYS_fcntl, args).map(|fd| fd as c_int)
 }
 
+/// close_range(2).
+pub fn close_range(first: u32, last: u32, flags: c_uint) -> Result<usize> {
+    numbers(libc::SYS_close_range, [first as usize, last as usize, flags as usize])
+}
+
 /// close(2).
 pub fn close(fd: c_int) {
     let _closed = numbers(libc::SYS_close, [fd as usize, 0, 0]);
@@ -319,6 +324,15 @@ pub fn default_disposition(signal: c_int) {
     let args = [signal as usize, default.as_ptr() as usize, 0, SET_BYTES, 0, 0];
     // SAFETY: reads the struct. EINVAL for KILL and STOP does no harm.
     let _set = unsafe { call(libc::SYS_rt_sigaction, args) };
+}
+
+/// Takes a signal away that is blocked and pending.
+pub fn take_signal(signal: c_int) {
+    let set = 1u64.wrapping_shl(signal.wrapping_sub(1).unsigned_abs());
+    let at_once = [0u64; 2];
+    let (set, time) = ((&raw const set) as usize, at_once.as_ptr() as usize);
+    // SAFETY: reads the set and a struct timespec, which is two words at most.
+    let _taken = unsafe { call(libc::SYS_rt_sigtimedwait, [set, 0, time, SET_BYTES, 0, 0]) };
 }
 
 /// Blocks no signal any more.

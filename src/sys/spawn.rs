@@ -12,8 +12,9 @@
 //! is on record or dead.
 use super::attributes::Means;
 use super::block::{Block, Blocks};
-use super::child::{self, GIVEN_MAX, Handover, NewNamespace, Prepared, RANGES_MAX, Ranges};
+use super::child::{self, GIVEN_MAX, Handover, NewNamespace, Open, Prepared, RANGES_MAX, Ranges};
 use super::exec_pipe::ExecPipe;
+use super::table::Table;
 use super::{Child, Errno, Features, Plan, Result, Strings, last_errno, pidfd, raw};
 use crate::process::mark::{MARK_VARIABLE, PID_DIGITS};
 use crate::service::environment::LISTEN_PID;
@@ -23,6 +24,7 @@ use std::sync::atomic::Ordering;
 
 /// From linux/sched.h; libc's constants are `c_int` and overflow to 0.
 const CLONE_VM: u64 = 0x100;
+const CLONE_FILES: u64 = 0x400;
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_CHILD_CLEARTID: u64 = 0x20_0000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
@@ -43,19 +45,38 @@ pub struct Parent<'a> {
 }
 
 impl Parent<'_> {
-    /// Ranges of descriptors beside those that a child needs.
+    /// Ranges of descriptors beside those that a child needs, from the highest downwards.
     fn unneeded(&self, report: RawFd, leaf: Option<RawFd>, given: &[(RawFd, i32)]) -> Ranges {
         let [home, lock] = self.held;
         let kept = [home, lock, self.journal.as_raw_fd(), report].into_iter().chain(leaf);
         let mut kept: Vec<u32> =
             kept.chain(given.iter().map(|(fd, _)| *fd)).map(i32::cast_unsigned).collect();
-        kept.sort_unstable();
-        let (mut ranges, mut first) = ([[1, 0]; RANGES_MAX], 3);
-        for (range, kept) in ranges.iter_mut().zip(kept.into_iter().chain([u32::MAX])) {
-            *range = [first, kept - 1];
-            first = kept.saturating_add(1);
+        kept.sort_unstable_by_key(|fd| std::cmp::Reverse(*fd));
+        let (mut ranges, mut last) = ([[1, 0]; RANGES_MAX], u32::MAX);
+        for (range, kept) in ranges.iter_mut().zip(kept.into_iter().chain([2])) {
+            *range = [kept + 1, last];
+            last = kept - 1;
         }
         ranges
+    }
+}
+
+/// What a child has in common with us, until its exec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shares {
+    Nothing,
+    Memory,
+    /// And the table of descriptors, which it leaves first of all.
+    MemoryAndTable,
+}
+
+impl Shares {
+    fn of(memory: bool, table: bool) -> Self {
+        match (memory, table) {
+            (false, _) => Self::Nothing,
+            (true, false) => Self::Memory,
+            (true, true) => Self::MemoryAndTable,
+        }
     }
 }
 
@@ -77,19 +98,14 @@ fn candidates(program: &str, path: &str) -> Strings {
 pub fn spawn(
     plan: &Plan<'_>,
     blocks: &mut Blocks,
+    table: &mut Table,
     parent: Parent<'_>,
 ) -> Result<Child<OwnedFd, ExecPipe>> {
     let Features { clone3, pidfd_inode, time_namespace, .. } = parent.features;
     let shared_memory = parent.features.shared_memory && !plan.orders.needs_own_memory();
     let programs = candidates(plan.argv.first().ok_or(Errno::INVAL)?, plan.path);
-    let (mut words, mut paths) = (Strings::default(), Strings::default());
-    words.push(&[SHELL]);
-    plan.argv.iter().for_each(|word| words.push(&[word]));
-    let log_dir = plan.log_out.rsplit_once('/').map_or("", |(dir, _)| dir);
-    // In the order of the places in `child`.
-    let all = [plan.cwd, log_dir, plan.log_out, plan.log_error];
-    all.into_iter().chain(plan.living).for_each(|path| paths.push(&[path]));
-    let (launch, report) = ExecPipe::new()?;
+    let (words, paths) = (words_of(plan), paths_of(plan));
+    let (mut launch, mut report) = ExecPipe::new()?;
     let block = blocks.take(Block::room_for(&[&programs, &words, &plan.env, &paths]))?;
     let env = block.strings(&plan.env)?;
     let signs = plan.signature_offset.is_some();
@@ -100,17 +116,24 @@ pub fn spawn(
     let count = plan.descriptors.len();
     let mut given = [(-1, -1); GIVEN_MAX];
     given.get_mut(..count).ok_or(Errno::TOOBIG)?.copy_from_slice(plan.descriptors);
+    let [programs, words, paths] = [programs, words, paths].map(|all| block.strings(&all));
+    let (programs, words, paths) = (programs?, words?, paths?);
+    let may_share = shared_memory && parent.features.shared_table && is_plain(plan);
+    let shares = Shares::of(shared_memory, may_share && table.lower(&mut report));
     let prepared = Prepared {
         signature: plan.signature,
         journal: (parent.journal.as_raw_fd(), plan.signature_offset),
-        report: report.as_raw_fd(),
-        unneeded: parent.unneeded(report.as_raw_fd(), plan.orders.leaf, plan.descriptors),
-        listener: parent.listener,
+        open: Open {
+            report: report.as_raw_fd(),
+            unneeded: parent.unneeded(report.as_raw_fd(), plan.orders.leaf, plan.descriptors),
+            shares_table: shares == Shares::MemoryAndTable,
+            listener: parent.listener,
+        },
         limit_mark: plan.limit_mark,
         given: parent.means.given(plan.attributes),
         orders: *plan.orders,
-        programs: block.strings(&programs)?,
-        words: block.strings(&words)?,
+        programs,
+        words,
         pid_digits: pid_of(MARK_VARIABLE),
         handover: Handover {
             held: parent.held,
@@ -119,7 +142,7 @@ pub fn spawn(
             pid_digits: if count > 0 { pid_of(LISTEN_PID) } else { std::ptr::null_mut() },
         },
         env,
-        paths: block.strings(&paths)?,
+        paths,
         streams: plan.streams,
         with_inode: pidfd_inode,
         clear_handlers: !clone3,
@@ -129,13 +152,44 @@ pub fn spawn(
             (true, true) => NewNamespace::AtExec,
         },
     };
-    let prepared = block.put(prepared)?;
-    let (pid, pidfd) = match clone3 {
+    let child = block.put(prepared).and_then(|prepared| match clone3 {
         // SAFETY: such an entry, and what it is given lies in the block.
-        true => unsafe { clone(block, child::run, prepared, shared_memory) }?,
-        false => fork(child::run, prepared)?,
-    };
+        true => unsafe { clone(block, child::run, prepared, shares) },
+        false => fork(child::run, prepared),
+    });
+    if shares == Shares::MemoryAndTable {
+        match child {
+            Ok(_) => launch.share(report),
+            Err(_) => table.take_back(report),
+        }
+    }
+    let (pid, pidfd) = child?;
     Ok(Child { pid, pidfd, launch })
+}
+
+/// Its words, and a shell's path before them.
+fn words_of(plan: &Plan<'_>) -> Strings {
+    let mut words = Strings::default();
+    words.push(&[SHELL]);
+    plan.argv.iter().for_each(|word| words.push(&[word]));
+    words
+}
+
+/// In the order of the places in [`child`].
+fn paths_of(plan: &Plan<'_>) -> Strings {
+    let mut paths = Strings::default();
+    let log_dir = plan.log_out.rsplit_once('/').map_or("", |(dir, _)| dir);
+    let all = [plan.cwd, log_dir, plan.log_out, plan.log_error];
+    all.into_iter().chain(plan.living).for_each(|path| paths.push(&[path]));
+    paths
+}
+
+/// Whether a child needs no descriptor that was opened for it, which we may close before it has
+/// looked at it; and somebody looks at its pipe, as nobody does for what is started beside a
+/// leader, and does not sign.
+fn is_plain(plan: &Plan<'_>) -> bool {
+    let has_own = !plan.descriptors.is_empty() || plan.orders.leaf.is_some();
+    !has_own && plan.signature_offset.is_some()
 }
 
 /// Where a variable ends in digits for the pid, which the child writes; null: there is none of
@@ -163,13 +217,16 @@ pub unsafe fn clone<T>(
     block: &Block,
     entry: raw::Entry<T>,
     argument: *mut T,
-    shares: bool,
+    shares: Shares,
 ) -> Result<(c_int, OwnedFd)> {
     let mut pidfd: c_int = -1;
     // SAFETY: clone_args is a plain C struct of integers, for which zero is valid.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND;
-    if shares {
+    if shares == Shares::MemoryAndTable {
+        args.flags |= CLONE_FILES;
+    }
+    if shares != Shares::Nothing {
         args.flags |= CLONE_VM | CLONE_CHILD_CLEARTID;
         args.child_tid = block.word().as_ptr().expose_provenance() as u64;
         block.word().store(1, Ordering::Release);
@@ -197,7 +254,7 @@ pub(super) unsafe fn clone_or_fork<T>(
     block: &Block,
     entry: raw::Entry<T>,
     argument: *mut T,
-    shares: bool,
+    shares: Shares,
 ) -> Result<(c_int, OwnedFd)> {
     // SAFETY: the caller answers for it.
     match unsafe { clone(block, entry, argument, shares) } {

@@ -44,6 +44,8 @@ const DEATH: &[Cost] = &[
     ("epoll_ctl", 4..=4),
     ("epoll_pwait", 2..=9),
     ("lseek", 0..=1),
+    // The child's end of the launch pipe to a low number, and away again.
+    ("dup3", 2..=2),
     // Whether the home is still ours, before the launch.
     ("newfstatat", 1..=1),
     // Whether anything is in the time namespace.
@@ -57,8 +59,9 @@ const DEATH: &[Cost] = &[
     ("pread64", 1..=1),
     // The generation before the fork, the state after it.
     ("pwrite64", 2..=2),
-    // The signal, the children, the launch pipe, stat.
-    ("read", 4..=6),
+    // The signal, the children, the launch pipe (that the child has left our table, and its end),
+    // stat.
+    ("read", 5..=8),
     // How it ended, and later the reap.
     ("waitid", 2..=2),
 ];
@@ -106,6 +109,7 @@ const START: &[Cost] = &[
     ("accept4", 2..=2),
     ("clone3", 1..=1),
     ("close", 8..=8),
+    ("dup3", 2..=2),
     ("epoll_ctl", 5..=5),
     ("epoll_pwait", 3..=9),
     // By the length of the list: the next few are read when these were looked at.
@@ -122,7 +126,7 @@ const START: &[Cost] = &[
     ("pipe2", 1..=1),
     // The generation before the fork, the state after it.
     ("pwrite64", 2..=2),
-    ("read", 5..=5),
+    ("read", 6..=7),
     // Where strace is, and what the service's directory really is.
     ("readlinkat", 2..=2),
     ("recvfrom", 2..=4),
@@ -131,7 +135,9 @@ const START: &[Cost] = &[
 
 /// What a child does between its fork and its program, in order.
 const CHILD: &[&str] = &[
-    // It keeps what it needs of the daemon's descriptors.
+    // It leaves the daemon's table of descriptors, says so, and keeps what it needs.
+    "close_range",
+    "write",
     "close_range",
     "close_range",
     "close_range",

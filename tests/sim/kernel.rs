@@ -115,7 +115,7 @@ impl Kernel for Fake {
         Ok(Child { pid, pidfd, launch })
     }
 
-    fn launch(&mut self, pipe: &u64) -> Launch {
+    fn launch(&mut self, pipe: &mut u64) -> Launch {
         let world = self.enter();
         world.launches.get(pipe).map_or(Launch::Done, |l| l.0)
     }
@@ -386,7 +386,7 @@ impl Kernel for Fake {
         Ok(())
     }
 
-    fn unwatch_launch(&mut self, launch: &u64) {
+    fn unwatch_launch(&mut self, launch: &mut u64) {
         if let Some(entry) = self.enter().launches.get_mut(launch) {
             entry.1 = None;
         }

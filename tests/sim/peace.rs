@@ -48,7 +48,7 @@ impl Sim {
         Err(format!("does not come to rest: deadline {deadline:?}, {states:?}"))
     }
 
-    fn rows(&mut self) -> Vec<opm::wire::Row> {
+    pub(crate) fn rows(&mut self) -> Vec<opm::wire::Row> {
         let Some(daemon) = self.daemon.as_mut() else {
             return Vec::new();
         };

@@ -214,3 +214,21 @@ fn a_slot_changes_hands() -> Result<(), String> {
 fn a_slot_that_may_be_in_use_is_not_given_to_another_service() {
     assert_eq!(a_slot_changes_hands(), Ok(()));
 }
+
+/// A child is killed while it still shares the daemon's table: its end of the launch pipe is open
+/// in the daemon, so that nothing is said there. Gives what the daemon has then.
+fn killed_at_once() -> Result<Vec<opm::wire::Row>, String> {
+    let mut sim = scene();
+    sim.begin()?;
+    let child = launch(&mut sim, ALPHA)?;
+    sim.world.borrow_mut().die(child, Exit::Signal(libc::SIGKILL));
+    sim.turn(Vec::new(), true)?;
+    sim.turn(Vec::new(), true)?;
+    Ok(sim.rows())
+}
+
+#[test]
+fn a_child_that_is_killed_before_anything_else_has_not_run_its_program() {
+    let rows = killed_at_once().unwrap();
+    assert!(rows.is_empty(), "what never ran is forgotten: {rows:?}");
+}

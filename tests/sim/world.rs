@@ -70,6 +70,8 @@ pub(crate) struct World {
     pub(crate) loose: [bool; 3],
     /// Whether it is to be down, whenever it should exec.
     pub(crate) downs: [bool; 3],
+    /// A child ended before it had signed.
+    pub(crate) unsigned: bool,
     /// A write of the journal failed since this daemon began.
     pub(crate) journal_failed: bool,
     pub(crate) excused: u64,
@@ -122,6 +124,7 @@ impl World {
             asked: [true; 3],
             loose: [false; 3],
             downs: [false; 3],
+            unsigned: false,
             journal_failed: false,
             excused: 0,
             heir: None,
@@ -283,8 +286,11 @@ impl World {
         self.procs[at].env = Rc::new(Vec::new());
         self.procs[at].cmdline = Rc::new(Vec::new());
         if let Some(pre) = self.procs[at].pre.take() {
-            // The pipe's only writer is gone. End of file, unless it reported before.
-            if self.launches.get(&pre.launch).is_some_and(|l| l.0 == Launch::Pending) {
+            self.unsigned |= pre.stage <= 1;
+            // The pipe's only writer is gone. End of file, unless it reported before; or unless it
+            // has not even left the daemon's table of descriptors, where its end is still open.
+            let is_pending = |l: &(Launch, Option<Wake>)| l.0 == Launch::Pending;
+            if pre.stage > 0 && self.launches.get(&pre.launch).is_some_and(is_pending) {
                 self.decide_launch(pre.launch, Launch::Done);
             }
         }

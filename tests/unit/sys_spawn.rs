@@ -5,6 +5,7 @@ use opm::sys::attributes::{Means, own};
 use opm::sys::block::{Block, Blocks};
 use opm::sys::exec_pipe::ExecPipe;
 use opm::sys::spawn::*;
+use opm::sys::table::Table;
 use opm::sys::{
     Child, Errno, Features, Launch, Orders, Plan, Reach, Result, Stage, Streams, Strings, limits,
     pidfd, raw,
@@ -41,7 +42,7 @@ fn waiting(block: &mut Block) -> OwnedFd {
     // The child has copies of both ends.
     let argument = block.put(reader.as_raw_fd()).unwrap();
     // SAFETY: the entry keeps the rules of `raw`, and its argument lies in the block.
-    unsafe { clone(block, wait_for_nothing, argument, true) }.unwrap().1
+    unsafe { clone(block, wait_for_nothing, argument, Shares::Memory) }.unwrap().1
 }
 
 #[test]
@@ -89,7 +90,7 @@ fn a_stack_that_overflows_ends_its_child_alone() {
     let mut block = block();
     let depth = block.put(0u64).unwrap();
     // SAFETY: the entry makes no call, and its argument lies in the block.
-    let (_, pidfd) = unsafe { clone(&block, overflow, depth, true) }.unwrap();
+    let (_, pidfd) = unsafe { clone(&block, overflow, depth, Shares::Memory) }.unwrap();
     assert_eq!(wait(&pidfd), Exit::Signal(libc::SIGSEGV));
     // SAFETY: the child is gone.
     assert!((20..70).contains(&unsafe { *depth }));
@@ -103,6 +104,7 @@ struct Rig {
     lock: OwnedFd,
     means: Means,
     blocks: Blocks,
+    table: Table,
 }
 
 impl Rig {
@@ -111,7 +113,14 @@ impl Rig {
         std::fs::create_dir_all(&dir).unwrap();
         let file = |name| OwnedFd::from(std::fs::File::create(dir.join(name)).unwrap());
         let (journal, lock) = (file("journal"), file("lock"));
-        Self { dir, journal, lock, means: Means::read(None), blocks: Blocks::default() }
+        Self {
+            dir,
+            journal,
+            lock,
+            means: Means::read(None),
+            blocks: Blocks::default(),
+            table: Table::new(),
+        }
     }
 
     fn spawn(
@@ -154,7 +163,7 @@ impl Rig {
             means: &self.means,
             features,
         };
-        spawn(&plan, &mut self.blocks, parent)
+        spawn(&plan, &mut self.blocks, &mut self.table, parent)
     }
 
     fn signature(&self) -> Option<Signature> {
@@ -175,16 +184,22 @@ impl Drop for Rig {
     }
 }
 
-fn decided(launch: &ExecPipe) -> Launch {
-    loop {
-        match launch.look() {
-            Launch::Pending => std::thread::yield_now(),
-            decided => return decided,
+impl Rig {
+    fn look(&mut self, launch: &mut ExecPipe) -> Launch {
+        launch.look(&mut self.table)
+    }
+
+    fn decided(&mut self, launch: &mut ExecPipe) -> Launch {
+        loop {
+            match self.look(launch) {
+                Launch::Pending => std::thread::yield_now(),
+                decided => return decided,
+            }
         }
     }
 }
 
-const TIERS: [&str; 3] = ["", "shared-memory", "shared-memory,clone3"];
+const TIERS: [&str; 4] = ["", "shared-table", "shared-memory", "shared-memory,clone3"];
 
 #[test]
 fn an_environment_of_one_byte_to_two_megabytes_arrives_whole() {
@@ -195,16 +210,17 @@ fn an_environment_of_one_byte_to_two_megabytes_arrives_whole() {
             let variables: Vec<&str> = variables.iter().map(String::as_str).collect();
             std::fs::write(rig.dir.join("out"), "").unwrap();
             let command = ["cat", "/proc/self/environ"];
-            let child = rig.spawn(&command, &variables, without).unwrap();
-            assert_eq!((decided(&child.launch), wait(&child.pidfd)), (Launch::Done, Exit::Code(0)));
+            let mut child = rig.spawn(&command, &variables, without).unwrap();
+            let fate = rig.decided(&mut child.launch);
+            assert_eq!((fate, wait(&child.pidfd)), (Launch::Done, Exit::Code(0)));
             let said = std::fs::read(rig.dir.join("out")).unwrap();
             assert_eq!(said, (variables.join("\0") + "\0").as_bytes());
             assert_eq!(rig.signature().unwrap().leader.pid, child.pid);
         }
         let (large, much) = ("x".repeat(200_000), "x".repeat(100_000));
         for variables in [vec![large.as_str()], vec![much.as_str(); 60]] {
-            let child = rig.spawn(&["true"], &variables, without).unwrap();
-            assert_eq!(decided(&child.launch), Launch::Failed(Stage::Exec, Errno::TOOBIG));
+            let mut child = rig.spawn(&["true"], &variables, without).unwrap();
+            assert_eq!(rig.decided(&mut child.launch), Launch::Failed(Stage::Exec, Errno::TOOBIG));
             assert_eq!(wait(&child.pidfd), Exit::Code(127));
         }
         assert_eq!(
@@ -232,14 +248,98 @@ fn a_thousand_launches_hang_at_once_and_each_gets_its_own() {
     .unwrap();
     let names: Vec<String> = (0..COUNT).map(|number| format!("N={number}")).collect();
     let mut spawn = |name: &String| rig.spawn(&["sh", "-c", "exit $((N % 100))"], &[name], "");
-    let children: Vec<_> = names.iter().map(|name| spawn(name).unwrap()).collect();
-    assert!(children.iter().all(|child| child.launch.look() == Launch::Pending));
+    let mut children: Vec<_> = names.iter().map(|name| spawn(name).unwrap()).collect();
+    let is_pending = |child: &mut Child<_, _>| rig.look(&mut child.launch) == Launch::Pending;
+    assert!(children.iter_mut().all(is_pending));
     assert_eq!(rig.blocks.count(), COUNT);
     let _reader = std::fs::File::open(&fifo).unwrap();
-    for (number, child) in children.iter().enumerate() {
-        assert_eq!(decided(&child.launch), Launch::Done);
+    for (number, child) in children.iter_mut().enumerate() {
+        assert_eq!(rig.decided(&mut child.launch), Launch::Done);
         assert_eq!(wait(&child.pidfd), Exit::Code(number as i32 % 100));
     }
     rig.blocks.give_back();
     assert_eq!(rig.blocks.count(), 1);
+}
+
+/// What the program of a child finds open, and the number of its end of the launch pipe here.
+fn found_open(rig: &mut Rig, without: &str) -> String {
+    std::fs::write(rig.dir.join("out"), "").unwrap();
+    // The shell itself opens the directory to list it.
+    let command = ["sh", "-c", "cd /proc/self/fd && for fd in *; do readlink $fd; done; exit 0"];
+    let mut child = rig.spawn(&command, &["PATH=/bin:/usr/bin"], without).unwrap();
+    assert_eq!(rig.decided(&mut child.launch), Launch::Done);
+    assert_eq!(wait(&child.pidfd), Exit::Code(0));
+    std::fs::read_to_string(rig.dir.join("out")).unwrap()
+}
+
+#[test]
+fn a_child_takes_nothing_of_our_table_along_and_leaves_it_as_it_was() {
+    let mut rig = Rig::new("table");
+    limits::raise_nofile();
+    // Not close-on-exec, as what is about to be handed on to the next image.
+    let pinned = rustix::io::dup(&rig.lock).unwrap();
+    let many: Vec<_> = (0..500).map(|_| rustix::io::dup(&rig.lock).unwrap()).collect();
+    let lock = rig.dir.join("lock");
+    for without in TIERS {
+        for _ in 0..12 {
+            let open = found_open(&mut rig, without);
+            assert!(open.contains("/dev/null") && open.contains("/out"), "{open}");
+            assert!(!open.contains(lock.to_str().unwrap()), "{without}: {open}");
+        }
+        let is_lock = |fd: &OwnedFd| {
+            let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            std::fs::read_link(path).is_ok_and(|file| file == lock)
+        };
+        assert!(many.iter().chain([&pinned, &rig.lock]).all(is_lock), "{without}");
+    }
+}
+
+#[test]
+fn a_child_that_is_killed_before_it_has_left_our_table_says_nothing() {
+    let mut rig = Rig::new("killed");
+    limits::raise_nofile();
+    let mut unsaid = 0;
+    for round in 0u32..300 {
+        let mut child = rig.spawn(&["true"], &["A=1"], "").unwrap();
+        for _ in 0..round % 60 {
+            std::thread::yield_now();
+        }
+        pidfd::signal(&child.pidfd, libc::SIGKILL, Reach::Process).ok();
+        wait(&child.pidfd);
+        let fate = rig.look(&mut child.launch);
+        match child.launch.take() {
+            Some(report) => {
+                assert_eq!(fate, Launch::Pending);
+                unsaid += 1;
+                rig.table.take_back(report);
+            }
+            // Children of other tests may hold copies of it for a moment.
+            None => assert_eq!(rig.decided(&mut child.launch), Launch::Done),
+        }
+    }
+    assert!(unsaid > 0, "each had left it");
+    assert_eq!(rig.table.count(), 32);
+}
+
+#[test]
+fn nothing_gets_the_word_of_a_child_whose_launch_is_not_looked_at() {
+    use rustix::pipe::{PipeFlags, pipe_with};
+    let mut rig = Rig::new("dropped");
+    limits::raise_nofile();
+    // As in the daemon: it takes them from a signalfd.
+    // SAFETY: a plain C struct, which sigfillset(3) fills; of this thread alone.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, std::ptr::null_mut());
+    }
+    let mut spawn = |_| rig.spawn(&["true"], &["A=1"], "").unwrap();
+    let children: Vec<_> = (0..30).map(&mut spawn).collect();
+    let pidfds: Vec<_> = children.into_iter().map(|child| child.pidfd).collect();
+    let others: Vec<_> = (0..60).map(|_| pipe_with(PipeFlags::NONBLOCK).unwrap()).collect();
+    // Nor does the word of a closed pipe end it.
+    assert!(pidfds.iter().all(|pidfd| wait(pidfd) == Exit::Code(0)));
+    for (reader, _writer) in &others {
+        assert_eq!(rustix::io::read(reader, &mut [0; 1]), Err(Errno::AGAIN));
+    }
 }

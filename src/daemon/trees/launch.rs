@@ -90,14 +90,21 @@ impl<K: Kernel> Trees<K> {
         self.look_again(cx.now + LOOK_AGAIN_MS);
     }
 
-    pub(super) fn check_launch(&mut self, cx: &mut Cx<'_, K>, id: Id, facts: &mut Vec<Fact>) {
+    /// `is_dead`: so says the leader's handle.
+    pub(super) fn check_launch(
+        &mut self,
+        cx: &mut Cx<'_, K>,
+        id: Id,
+        is_dead: bool,
+        facts: &mut Vec<Fact>,
+    ) {
         let Some(tree) = self.live.get_mut(&id).filter(|tree| tree.exit.is_none()) else { return };
-        let Birth::Launched(pipe) = &tree.birth else { return };
+        let Birth::Launched(pipe) = &mut tree.birth else { return };
         let mut fate = cx.kernel.launch(pipe);
-        if fate == Launch::Done {
+        if fate == Launch::Done || fate == Launch::Pending && is_dead {
             // The pipe ends with an exec and with a death.
             fate = match cx.kernel.stat(tree.leader.pid) {
-                Ok(stat) if stat.execed => fate,
+                Ok(stat) if stat.execed => Launch::Done,
                 Ok(_) => Launch::Failed(Stage::Killed, Errno::INTR),
                 Err(_) => return self.look_later(cx, id),
             };

@@ -23,6 +23,7 @@ impl<K: Kernel> Trees<K> {
         facts: &mut Vec<Fact>,
     ) -> Option<Exit> {
         let leader = self.look_at_leader(cx, id);
+        let is_dead = leader.is_some();
         let main = self.get(id)?.succession.main.is_some().then(|| self.look_at_main(cx, id));
         match (leader, main) {
             (None, None | Some(None)) => None,
@@ -37,7 +38,7 @@ impl<K: Kernel> Trees<K> {
                 None
             }
             (exit, None) | (_, Some(exit)) => {
-                self.check_launch(cx, id, facts);
+                self.check_launch(cx, id, is_dead, facts);
                 exit.filter(|exit| !self.has_successor(cx, id, *exit, facts))
             }
         }

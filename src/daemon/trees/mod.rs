@@ -46,7 +46,7 @@ impl<K: Kernel> Trees<K> {
         let mut changed = child_signal;
         for wake in wakes {
             match *wake {
-                Wake::Launch(id) => self.check_launch(cx, id, facts),
+                Wake::Launch(id) => self.check_launch(cx, id, false, facts),
                 Wake::Leader(_) if mutant("drop_wake") => {}
                 Wake::Leader(id) => drop(leaders.insert(id)),
                 Wake::Member(pid) => {
@@ -66,7 +66,7 @@ impl<K: Kernel> Trees<K> {
             leaders.append(&mut self.traced);
             for id in std::mem::take(&mut self.unwatched) {
                 self.watch(cx, id);
-                self.check_launch(cx, id, facts);
+                self.check_launch(cx, id, false, facts);
                 leaders.insert(id);
             }
             changed = true;
@@ -114,7 +114,7 @@ impl<K: Kernel> Trees<K> {
     }
 
     fn leader_exited(&mut self, cx: &mut Cx<'_, K>, id: Id, exit: Exit, facts: &mut Vec<Fact>) {
-        self.check_launch(cx, id, facts);
+        self.check_launch(cx, id, true, facts);
         let Some(tree) = self.get_mut(id).filter(|tree| tree.exit.is_none()) else { return };
         tree.exit = Some(exit);
         let walk_at = tree.stop.as_ref().and_then(|stop| stop.walk_at);
