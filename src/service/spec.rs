@@ -109,6 +109,7 @@ impl Spec {
         let has_nul = |word: &String| word.contains('\0');
         let wrong = [
             (self.command.first().is_none_or(String::is_empty), "the command is empty"),
+            (self.checks.health_interval.ms == 0, "health_interval is a time above 0, as 1s"),
             (!self.cwd.starts_with('/'), "cwd is not an absolute path"),
             (self.command.len().max(variables().count()) > WORDS_MAX, "too many words"),
             (

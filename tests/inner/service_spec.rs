@@ -63,3 +63,11 @@ fn of_the_layers_of_an_environment_the_later_one_counts() {
     let variables: Vec<_> = definition.variables(&account).map(|(_, value)| value).collect();
     assert_eq!(variables, ["user", "user", "file", "hand", "hand"]);
 }
+
+#[test]
+fn a_service_is_not_asked_all_the_time_whether_it_is_well() {
+    let mut spec = Spec { env: Env::default(), dotenv: Env::default(), ..spec() };
+    assert_eq!(spec.check(), Ok(()));
+    spec.checks.health_interval.ms = 0;
+    assert_eq!(spec.check(), Err("web: health_interval is a time above 0, as 1s".to_owned()));
+}
