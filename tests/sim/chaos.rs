@@ -264,12 +264,17 @@ impl World {
     /// Notes that this daemon has sent it the stop signal; whether it had before. Where something
     /// could not be read, it is asked again rather than not at all; and what was born while the
     /// daemon looked around may have been in the group already, or not. So may what was born in the
-    /// same tick, before the pids wrapped around: a stated limit.
+    /// same tick, before the pids wrapped around: a stated limit. What has left its time namespace
+    /// may be in two trees, where nobody tells whose the number of the other was.
     pub(crate) fn has_had_term(&mut self, at: usize) -> bool {
         let (tick, wraps) = (self.now / TICK_MS, self.wraps);
         let p = &mut self.procs[at];
         let is_told = p.start < tick || p.wraps == wraps;
-        let exact = is_told && self.faults.descriptors == 0 && self.faults.children_missing == 0;
+        let is_in_one = p.namespace.id == p.given;
+        let exact = is_told
+            && is_in_one
+            && self.faults.descriptors == 0
+            && self.faults.children_missing == 0;
         let daemon = self.daemon.filter(|_| exact && self.wild && p.key < self.turn_key);
         daemon.is_some() && std::mem::replace(&mut p.termed_by, daemon) == daemon
     }
