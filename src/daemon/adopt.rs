@@ -3,7 +3,9 @@
 use super::Daemon;
 use super::events::Events;
 use super::launch::Launches;
-use super::ledger::load::{Found, JOURNAL, Slot, emptied, load_journal, recorded, signed};
+use super::ledger::load::{
+    Found, JOURNAL, Slot, emptied, load_journal, may_live, recorded, signed,
+};
 use super::ledger::{KEPT, Ledger};
 use super::logs::Logs;
 use super::monitors::Monitors;
@@ -53,7 +55,7 @@ pub fn valid_slots(found: &Found, place: &Place) -> Result<bool, Failure> {
     let Some(header) = &found.header else {
         return Ok(false);
     };
-    let any_live = found.slots.iter().any(|slot| signed(slot) > emptied(slot));
+    let any_live = found.slots.iter().any(may_live);
     let refuse = |whose: &str| {
         if place.forgets_elsewhere {
             return Ok(false);
@@ -125,20 +127,19 @@ fn has_strangers<K: Kernel>(kernel: &mut K, mark: Option<LimitMark>) -> bool {
 }
 
 impl<K: Kernel> Daemon<K> {
-    /// Whether the journal has what may live of services whose definition is lost.
+    /// Whether the journal has services whose definition is lost.
     fn has_lost_definitions(&self, found: &Found, valid: bool) -> bool {
-        let may_live = |(id, slot): (Id, &Slot)| {
+        let is_lost = |(id, slot): (Id, &Slot)| {
             let is_used = slot.0.is_some_and(|state| state.definition != 0 && !state.removed);
-            (is_used || signed(slot) > emptied(slot)) && self.services.get(id).is_none()
+            is_used && self.services.get(id).is_none()
         };
-        valid && (0..).zip(&found.slots).any(may_live)
+        valid && (!self.ledger.lost.is_empty() || (0..).zip(&found.slots).any(is_lost))
     }
 
+    /// Slots of which something may live and the definition is lost, with who signed there.
     fn lost_slots(&self, found: &Found) -> BTreeMap<Id, u64> {
-        let is_lost = |(id, slot): &(Id, &Slot)| {
-            signed(slot) > emptied(slot) && self.services.get(*id).is_none()
-        };
-        let lost = (0..).zip(&found.slots).filter(is_lost);
+        let all = (0..).zip(&found.slots).filter(|(_, slot)| may_live(slot));
+        let lost = all.filter(|(id, _)| self.services.get(*id).is_none());
         lost.map(|(id, slot)| (id, signed(slot))).collect()
     }
 

@@ -72,6 +72,14 @@ fn read(path: &str) -> Result<String> {
     procfs::read(path).map(|text| String::from_utf8_lossy(&text).into_owned())
 }
 
+/// Makes a cgroup that may be there already.
+fn create(path: &str) -> Result<()> {
+    match fs::create_dir(path).map_err(|error| errno_of(&error)) {
+        Err(Errno::EXIST) => Ok(()),
+        other => other,
+    }
+}
+
 /// The cgroup below which leaves are made. Errors: why none can be, in words.
 fn base() -> std::result::Result<String, &'static str> {
     let own = procfs::own_cgroup().ok_or("no cgroup v2 is mounted at /sys/fs/cgroup")?;
@@ -120,7 +128,7 @@ pub fn leave_leaf() {
         && name != REST
     {
         // Where that can't be, what is in that leaf proves nothing.
-        fs::create_dir(format!("{base}/{REST}")).ok();
+        create(&format!("{base}/{REST}")).ok();
         write(&format!("{base}/{REST}/cgroup.procs"), "0").ok();
     }
 }
@@ -184,9 +192,7 @@ impl Cgroups {
             let refused = |errno| (option(key), errno);
             self.turn_on(controller).map_err(refused)?;
             if !is_made {
-                let made = fs::create_dir(&path).map_err(|error| errno_of(&error));
-                made.or_else(|errno| if errno == Errno::EXIST { Ok(()) } else { Err(errno) })
-                    .map_err(refused)?;
+                create(&path).map_err(refused)?;
                 self.leaves.insert(leaf);
                 is_made = true;
             }
@@ -233,10 +239,7 @@ impl Cgroups {
     /// What is in the base goes to a leaf of its own.
     fn move_out(&self) -> Result<()> {
         let rest = format!("{}/{REST}", self.base);
-        match fs::create_dir(&rest).map_err(|error| errno_of(&error)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno),
-        }
+        create(&rest)?;
         for pid in read(&format!("{}/cgroup.procs", self.base))?.lines() {
             match write(&format!("{rest}/cgroup.procs"), pid) {
                 // It is gone; or of a PID namespace that we don't see.

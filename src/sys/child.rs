@@ -67,8 +67,8 @@ pub(super) enum NewNamespace {
     AtExec,
 }
 
-/// Ranges of descriptors that a child doesn't need, the largest first; the first above the last is
-/// none.
+/// Ranges of descriptors that a child doesn't need, from the highest downwards: the first reaches
+/// to the end of the table. One whose first is above its last is none.
 pub(super) type Ranges = [[u32; 2]; RANGES_MAX];
 
 /// What it needs until its exec is between them: the home and its lock, the journal, its end of
@@ -136,8 +136,8 @@ fn path(p: &Prepared, place: usize) -> &CStr {
     unsafe { p.paths.get(place) }.unwrap_or(c"")
 }
 
-/// From the daemon's table of descriptors to an own one, without what is in the largest range. What
-/// is left is close-on-exec: the daemon may have been about to hand it on to its next image.
+/// From the daemon's table of descriptors to an own one, without what is above all that is needed.
+/// What is left is close-on-exec: the daemon may have been about to hand it on to its next image.
 fn leave_table(p: &mut Prepared) -> raw::Result<()> {
     if p.open.shares_table {
         let [range, ..] = &mut p.open.unneeded;

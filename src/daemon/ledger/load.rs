@@ -216,6 +216,11 @@ pub fn emptied((state, _): &Slot) -> u64 {
     state.map_or(0, |state| state.emptied)
 }
 
+/// Whether who signed in a slot is not confirmed gone.
+pub fn may_live(slot: &Slot) -> bool {
+    signed(slot) > emptied(slot)
+}
+
 /// What an earlier daemon and its children left behind.
 #[derive(Debug)]
 pub struct Found {
