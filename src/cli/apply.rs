@@ -1,7 +1,8 @@
 //! What is, and what a file says that should be: `apply` carries out the difference, `export`
 //! writes the one as the other.
+use super::environment::captured;
 use super::file::{self, Choice};
-use super::output::{Done, Failure, print, reason, write};
+use super::output::{Done, failed, print, write};
 use super::request::{Call, act_on};
 use super::services::specs;
 use crate::service::options::OPTIONS;
@@ -16,7 +17,8 @@ use std::path::Path;
 
 /// With `--dry-run` the exit code says whether something differs.
 pub(super) fn apply(call: &Call) -> Done {
-    let mut declared = file::declared(call.text("file"), &Choice::of(&call.matches))?;
+    let choice = Choice::of(&call.matches);
+    let mut declared = file::declared(call.text("file"), &choice, captured())?;
     let there = specs(call, "all".to_owned())?;
     let names: Vec<String> = declared.specs.iter().map(|spec| spec.name.clone()).collect();
     let mut is_same = true;
@@ -71,7 +73,7 @@ pub(super) fn export(call: &Call) -> Done {
             .mode(0o600)
             .open(path)
             .and_then(|mut file| file.write_all(text.as_bytes()))
-            .map_err(|e| Failure::plain(format!("{path}: {}", reason(e))))?,
+            .map_err(failed(path))?,
     }
     Ok(code::DONE)
 }

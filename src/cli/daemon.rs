@@ -74,12 +74,7 @@ fn launch(client: &Client, more: &[&str]) -> Result<Health, Failure> {
 /// None: it ended before it answered.
 fn word_of(mut connection: Connection) -> Result<Option<Health>, Failure> {
     connection.send(&Request::Health)?;
-    match connection.next()? {
-        Some(Reply::Health(health)) => Ok(Some(health)),
-        Some(Reply::Failed { code, text }) => Err(Failure::new(code, text)),
-        Some(_) => Err(strange()),
-        None => Ok(None),
-    }
+    connection.last()?.map(Health::try_from).transpose().map_err(|_| strange())
 }
 
 /// Stopping what doesn't run is done at once; but services that outlived their daemon can

@@ -1,7 +1,7 @@
 //! Process files as commands take them: found, evaluated if they are programs, and carried out.
 //! Nothing of a file is kept or started while something in it is wrong.
 use super::environment::{absolute, captured, current_directory, dotenv_of, read_up_to};
-use super::output::{Done, Failure, reason, warn};
+use super::output::{Done, Failure, failed, reason, warn};
 use super::program::{Place, refuse_foreign};
 use super::request::{Call, outcomes};
 use super::start::{name_of, processors, text_of};
@@ -18,7 +18,6 @@ use crate::wire::file::{self, BOM, Source};
 use crate::wire::{Existing, Request, code};
 use clap::ArgMatches;
 use rustix::fs::{MemfdFlags, memfd_create};
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -114,17 +113,8 @@ fn module(name: &str) -> Option<&str> {
     [".js", ".cjs", ".mjs"].into_iter().find_map(|end| name.strip_suffix(end))
 }
 
-/// What the file `name` declares, complete.
-pub(super) fn declared(name: &str, choice: &Choice) -> Result<Declared, Failure> {
-    declared_over(name, choice, captured())
-}
-
-/// The same over what was captured already.
-pub(super) fn declared_over(
-    name: &str,
-    choice: &Choice,
-    base: Context,
-) -> Result<Declared, Failure> {
+/// What the file `name` declares, complete; over what this command has, or had.
+pub(super) fn declared(name: &str, choice: &Choice, base: Context) -> Result<Declared, Failure> {
     let mut text = read(name)?;
     let label = text.label.to_ascii_lowercase();
     if module(&label).is_some() || label.ends_with("json") && is_expression(&text.bytes) {
@@ -193,17 +183,16 @@ pub(super) fn complete(text: Text, choice: &Choice, base: Context) -> Result<Dec
         for file in &mut spec.exec.env_file {
             *file = text_of(tidy(&directory.join(&file)))?;
         }
-        spec.dotenv = match known.entry((spec.cwd.clone(), spec.exec.env_file.clone())) {
-            Entry::Occupied(env) => env.get().clone(),
-            Entry::Vacant(_) if !Path::new(&spec.cwd).is_dir() => {
+        let place = (spec.cwd.clone(), spec.exec.env_file.clone());
+        if !known.contains_key(&place) {
+            let cwd = Path::new(&spec.cwd);
+            if !cwd.is_dir() {
                 let text = format!("{label}: {}: cwd: no such directory: {}", spec.name, spec.cwd);
                 return Err(Failure::plain(text));
             }
-            Entry::Vacant(env) => {
-                let read = dotenv_of(Path::new(&spec.cwd), &spec.exec.env_file)?;
-                env.insert(read).clone()
-            }
-        };
+            known.insert(place.clone(), dotenv_of(cwd, &spec.exec.env_file)?);
+        }
+        spec.dotenv.clone_from(&known[&place]);
         spec.check().map_err(|reason| Failure::plain(format!("{label}: {reason}")))?;
     }
     if found.specs.is_empty() {
@@ -300,7 +289,7 @@ pub(super) fn target_of(specs: &[Spec]) -> String {
 }
 
 pub(super) fn import(call: &Call) -> Done {
-    let declared = declared(call.text("file"), &Choice::of(&call.matches))?;
+    let declared = declared(call.text("file"), &Choice::of(&call.matches), captured())?;
     carry_out(call, declared, Existing::Same)
 }
 
@@ -312,7 +301,7 @@ pub(super) fn only_of_file(call: &Call) -> Result<(), Failure> {
 
 /// `start FILE`.
 pub(super) fn start(call: &Call, name: &str) -> Done {
-    let declared = declared(name, &Choice::of(&call.matches))?;
+    let declared = declared(name, &Choice::of(&call.matches), captured())?;
     let existing = if declared.is_pm2 { Existing::Replace } else { Existing::Same };
     carry_out(call, declared, existing)
 }
@@ -322,21 +311,21 @@ pub(super) fn anew(call: &Call, existing: Existing) -> Option<Done> {
     let mut words = call.matches.get_many::<String>("target").into_iter().flatten();
     let file = words.next().filter(|word| words.next().is_none() && is_one(word));
     let Some(file) = file else { return only_of_file(call).err().map(Err) };
-    let declared = declared(file, &Choice::of(&call.matches));
+    let declared = declared(file, &Choice::of(&call.matches), captured());
     Some(declared.and_then(|declared| carry_out(call, declared, existing)))
 }
 
 /// The file's text, what to call it, and the directory that it lies in.
 fn read(name: &str) -> Result<Text, Failure> {
-    let wrong = |e: std::io::Error| Failure::plain(format!("{name}: {}", reason(e)));
+    let wrong = failed(name);
     let most = file::FILE_BYTES_MAX as u64 + 1;
     if name == "-" {
         let mut bytes = Vec::new();
-        std::io::stdin().lock().take(most).read_to_end(&mut bytes).map_err(wrong)?;
-        let directory = current_directory().map_err(wrong)?;
+        std::io::stdin().lock().take(most).read_to_end(&mut bytes).map_err(&wrong)?;
+        let directory = current_directory().map_err(&wrong)?;
         return Ok(Text { bytes, label: STDIN.to_owned(), directory });
     }
-    let path = absolute(Path::new(name)).map_err(wrong)?;
+    let path = absolute(Path::new(name)).map_err(&wrong)?;
     if path.is_file() {
         refuse_foreign(name)?;
     }

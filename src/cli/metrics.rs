@@ -2,7 +2,7 @@
 //!
 //! Asks a daemon that is there and starts none; that there is none is a number, too.
 use super::client::Need;
-use super::output::{Done, Failure, print, reason, warn, write};
+use super::output::{Done, failed, print, reason, warn, write};
 use super::request::{Call, ask};
 use crate::wire::{Health, Request, Row, Status, code};
 use std::io::{Read, Write};
@@ -34,12 +34,12 @@ pub(super) fn metrics(call: &Call) -> Done {
     let Some(address) = call.matches.get_one::<String>("listen") else {
         return write(text(call, true).as_bytes()).map(|()| code::DONE);
     };
-    let wrong = |e| Failure::plain(format!("metrics: {address}: {}", reason(e)));
-    let listener = TcpListener::bind(address).map_err(wrong)?;
-    let at = listener.local_addr().map_err(wrong)?;
+    let wrong = failed(format!("metrics: {address}"));
+    let listener = TcpListener::bind(address).map_err(&wrong)?;
+    let at = listener.local_addr().map_err(&wrong)?;
     print(&format!("metrics: listening on {at}"))?;
     loop {
-        let (stream, _) = listener.accept().map_err(wrong)?;
+        let (stream, _) = listener.accept().map_err(&wrong)?;
         // Whoever asks badly hurts nobody else.
         answer(call, stream).unwrap_or_else(|e| warn(&format!("metrics: {}", reason(e))));
     }

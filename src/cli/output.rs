@@ -7,6 +7,7 @@ pub(crate) use crate::wire::Failure;
 use crate::wire::{Outcome, code};
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
+use std::fmt::Display;
 
 /// What a command comes to: its exit code.
 pub(crate) type Done = Result<u8, Failure>;
@@ -140,6 +141,11 @@ pub(crate) fn escape(text: &str) -> String {
         }
     }
     shown
+}
+
+/// That something failed, and why in the kernel's words.
+pub(crate) fn failed<E: Into<std::io::Error>>(what: impl Display) -> impl Fn(E) -> Failure {
+    move |error| Failure::plain(format!("{what}: {}", reason(error)))
 }
 
 /// The kernel's words for an error, without the number.

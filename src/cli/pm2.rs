@@ -236,7 +236,8 @@ pub(super) fn of_files(name: &str, words: Vec<OsString>) -> Result<Vec<OsString>
         };
         *field = value.map(str::to_owned).or_else(|| next(&mut given));
     }
-    let declared = file::declared(&words[at].to_string_lossy(), &choice)?;
+    let base = super::environment::captured();
+    let declared = file::declared(&words[at].to_string_lossy(), &choice, base)?;
     if !declared.specs.is_empty() {
         rest.insert(0, file::target_of(&declared.specs).into());
     }

@@ -1,6 +1,7 @@
 //! Waiting for something to read.
-use super::output::{Failure, reason};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use super::output::{Failure, failed};
+use crate::sys::writer;
+use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify;
 use rustix::io::Errno;
@@ -14,7 +15,7 @@ pub(super) fn is_readable(source: impl AsFd, most: Duration) -> bool {
 
 /// The same of several.
 pub(super) fn is_any_readable(sources: &[BorrowedFd<'_>], most: Duration) -> bool {
-    ready(&mut polled(sources), Some(most)) != Ok(0)
+    writer::poll(&mut polled(sources), Some(most)) != Ok(0)
 }
 
 /// Waits until one of `sources` can be read or the time is over (true), or until nobody reads our
@@ -24,25 +25,14 @@ pub(super) fn wait(sources: &[BorrowedFd<'_>], most: Option<Duration>) -> Result
     let mut fds = polled(sources);
     // No events asked for: ERR (a pipe without readers) and HUP are always reported.
     fds.push(PollFd::from_borrowed_fd(out, PollFlags::empty()));
-    match ready(&mut fds, most) {
+    match writer::poll(&mut fds, most) {
         Ok(_) => Ok(fds.last().is_none_or(|out| out.revents().is_empty())),
-        Err(errno) => Err(Failure::plain(format!("poll: {}", reason(errno)))),
+        Err(errno) => Err(failed("poll")(errno)),
     }
 }
 
 fn polled<'a>(sources: &[BorrowedFd<'a>]) -> Vec<PollFd<'a>> {
     sources.iter().map(|source| PollFd::from_borrowed_fd(*source, PollFlags::IN)).collect()
-}
-
-/// How many are ready, or say that they never will be.
-fn ready(fds: &mut [PollFd<'_>], most: Option<Duration>) -> Result<usize, Errno> {
-    let most = most.and_then(|most| Timespec::try_from(most).ok());
-    loop {
-        match poll(fds, most.as_ref()) {
-            Err(Errno::INTR) => {}
-            ready => return ready,
-        }
-    }
 }
 
 /// Takes the events off the queue of an inotify descriptor: they only say that something happened.
@@ -53,7 +43,7 @@ pub(super) fn drain(watch: &OwnedFd) -> Result<(), Failure> {
         match events.next() {
             Ok(_) | Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return Ok(()),
-            Err(e) => return Err(Failure::plain(format!("inotify: {}", reason(e)))),
+            Err(e) => return Err(failed("inotify")(e)),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! or a command line. Looks at files and never runs one, and refuses those that declare services
 //! for others.
 use super::environment::read_up_to;
-use super::output::{Failure, reason};
+use super::output::{Failure, failed};
 use crate::process::shell;
 use crate::service::context::DEFAULT_PATH;
 use std::path::{Path, PathBuf};
@@ -165,9 +165,7 @@ impl Place {
                 }
             };
         };
-        let shebang =
-            first_line(&path).map_err(|e| Failure::plain(format!("{word}: {}", reason(e))))?;
-        match shebang {
+        match first_line(&path).map_err(failed(word))? {
             Some(_) if executable => return Ok(Some(vec![as_path(word)])),
             Some(line) if *extension == "sh" => {
                 if line.ends_with('\r') {

@@ -37,7 +37,7 @@ pub(super) fn options(is_pm2: bool, words: &[OsString]) -> Result<Options, Failu
             watched = matches.get_flag(WATCH).then(|| Watched::new(path.clone()));
             words.push(path.to_string_lossy().into_owned());
             let choice = Choice::of(&matches);
-            file::declared_over(file, &choice, base.clone()).map(|declared| declared.specs)
+            file::declared(file, &choice, base.clone()).map(|declared| declared.specs)
         }
         None => {
             let command = matches.get_many::<String>("words").into_iter().flatten();

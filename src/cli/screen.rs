@@ -2,7 +2,7 @@
 //!
 //! Whatever ends it, but a SIGKILL, the terminal is as it was before: [`Screen`] restores it when
 //! it is dropped, and the signals that would end the command come out of [`Screen::wait`].
-use super::output::{Failure, write};
+use super::output::{Failure, failed, write};
 use super::poll::{self, is_readable};
 use super::table::Look;
 use crate::sys::signals;
@@ -44,10 +44,10 @@ impl Screen {
         if !isatty(stdin()) || look.width.is_none() {
             return Err(Failure::plain("this needs a terminal (try 'opm ls')"));
         }
-        let wrong = |e| Failure::plain(format!("the terminal: {}", super::output::reason(e)));
+        let wrong = failed("the terminal");
         let ends = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGWINCH];
-        let signals = signals::signalfd(&ends).map_err(wrong)?;
-        let before = tcgetattr(stdin()).map_err(wrong)?;
+        let signals = signals::signalfd(&ends).map_err(&wrong)?;
+        let before = tcgetattr(stdin()).map_err(&wrong)?;
         let mut raw = before.clone();
         raw.make_raw();
         tcsetattr(stdin(), OptionalActions::Now, &raw).map_err(wrong)?;

@@ -3,7 +3,7 @@
 //! home in them.
 use super::client::Client;
 use super::launch::own_program;
-use super::output::{Done, Failure, print, reason};
+use super::output::{Done, Failure, failed, print};
 use crate::wire::code;
 use clap::ArgMatches;
 use std::path::{Path, PathBuf};
@@ -33,19 +33,20 @@ pub(super) fn setup(client: &Client, options: &ArgMatches) -> Done {
     if options.get_flag("remove") {
         systemctl(scope, &["disable", UNITS[0].0, UNITS[1].0]);
         for (name, _) in UNITS {
-            match std::fs::remove_file(directory.join(name)) {
-                Ok(()) => print(&format!("{}: removed", directory.join(name).display()))?,
+            let path = directory.join(name);
+            match std::fs::remove_file(&path) {
+                Ok(()) => print(&format!("{}: removed", path.display()))?,
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(refused(&directory.join(name), e)),
+                Err(e) => return Err(failed(path.display())(e)),
             }
         }
         systemctl(scope, &["daemon-reload"]);
         return Ok(code::DONE);
     }
-    std::fs::create_dir_all(&directory).map_err(|e| refused(&directory, e))?;
+    std::fs::create_dir_all(&directory).map_err(failed(directory.display()))?;
     for (name, text) in UNITS {
         let path = directory.join(name);
-        std::fs::write(&path, unit(text)?).map_err(|e| refused(&path, e))?;
+        std::fs::write(&path, unit(text)?).map_err(failed(path.display()))?;
         print(&format!("{}: written", path.display()))?;
     }
     let [daemon, services] = UNITS.map(|(name, _)| name.trim_end_matches(".service"));
@@ -81,10 +82,6 @@ fn path(path: &Path) -> Result<String, Failure> {
     text.map(str::to_owned).ok_or_else(|| {
         Failure::plain(format!("{}: no path for a unit (take a plainer one)", path.display()))
     })
-}
-
-fn refused(path: &Path, error: std::io::Error) -> Failure {
-    Failure::plain(format!("{}: {}", path.display(), reason(error)))
 }
 
 /// Whether systemd is there and did it.

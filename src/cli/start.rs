@@ -4,7 +4,7 @@
 //! among files and programs.
 use super::client::Need;
 use super::environment::{absolute, captured, current_directory, dotenv_of, package_name};
-use super::output::{Done, Failure, no_such, reason, report, warn};
+use super::output::{Done, Failure, failed, no_such, report, warn};
 use super::program::Place;
 use super::request::{Call, act, outcomes, strange};
 use super::{environment, file, jlist, pm2, services};
@@ -22,6 +22,7 @@ use crate::wire::file::pm2::{PM2S, SHARE, defaults, is_node};
 use crate::wire::{Existing, Info, Reply, Request, Scale, Status, code};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
+use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 
 pub(super) fn start(call: &Call) -> Done {
@@ -212,7 +213,7 @@ fn is_command(call: &Call, target: &str) -> bool {
 
 /// Where this command finds what it is to run itself.
 pub(super) fn place() -> Result<Place, Failure> {
-    current_directory().map(Place::own).map_err(|e| Failure::plain(reason(e)))
+    current_directory().map(Place::own).map_err(failed("the current directory"))
 }
 
 fn define(call: &Call, command: Command<'_>) -> Done {
@@ -304,10 +305,8 @@ pub(super) fn make_log_directories(specs: &[Spec]) -> Result<(), Failure> {
         for file in [&spec.log.log_out, &spec.log.log_error].into_iter().flatten() {
             let file = Path::new(&spec.cwd).join(file);
             let Some(directory) = file.parent() else { continue };
-            std::fs::create_dir_all(directory).map_err(|e| {
-                let text = format!("{}: {}: {}", spec.name, directory.display(), reason(e));
-                Failure::plain(text)
-            })?;
+            let what = format!("{}: {}", spec.name, directory.display());
+            std::fs::create_dir_all(directory).map_err(failed(what))?;
         }
     }
     Ok(())
@@ -354,19 +353,16 @@ pub(super) fn text_of(cwd: PathBuf) -> Result<String, Failure> {
 /// The working directory of the new service.
 fn directory(call: &Call) -> Result<PathBuf, Failure> {
     let Some(cwd) = call.matches.get_one::<String>("cwd") else {
-        return current_directory()
-            .map_err(|e| Failure::plain(format!("the current directory: {}", reason(e))));
+        return current_directory().map_err(failed("the current directory"));
     };
-    let wrong = |reason: String| Failure::plain(format!("{cwd}: {reason}"));
     if cwd.is_empty() {
         return Err(Failure::usage("--cwd: the directory's name is empty"));
     }
-    let path = absolute(Path::new(cwd)).map_err(|e| wrong(reason(e)))?;
-    let found = std::fs::metadata(&path).map_err(|e| wrong(reason(e)))?;
-    if !found.is_dir() {
-        return Err(wrong("Not a directory".to_owned()));
+    let path = absolute(Path::new(cwd)).map_err(failed(cwd))?;
+    if !std::fs::metadata(&path).map_err(failed(cwd))?.is_dir() {
+        return Err(failed(cwd)(Errno::NOTDIR));
     }
-    rustix::fs::access(&path, rustix::fs::Access::EXEC_OK).map_err(|e| wrong(reason(e)))?;
+    rustix::fs::access(&path, rustix::fs::Access::EXEC_OK).map_err(failed(cwd))?;
     Ok(path)
 }
 
@@ -395,11 +391,7 @@ fn given_options(call: &Call) -> Result<Vec<(String, String)>, Failure> {
 /// The paths of the files that variables are to be read from, as they are kept.
 fn given_env_files(call: &Call) -> Result<Vec<String>, Failure> {
     let files = call.matches.get_many::<String>("env_file").into_iter().flatten();
-    let path = |file: &String| {
-        let path = absolute(Path::new(file));
-        text_of(path.map_err(|e| Failure::plain(format!("{file}: {}", reason(e))))?)
-    };
-    files.map(path).collect()
+    files.map(|file| text_of(absolute(Path::new(file)).map_err(failed(file))?)).collect()
 }
 
 /// What was set by hand.

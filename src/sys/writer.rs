@@ -1,10 +1,11 @@
 //! Writing to a descriptor that others share (a terminal, a container's log) without ever
 //! waiting, and without changing it for the others.
 use super::{Errno, Result};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::net::SendFlags;
+use std::time::Duration;
 
 /// What a pipe that says POLLOUT takes without waiting.
 const PIPE_BUF: usize = 4096;
@@ -103,15 +104,18 @@ pub fn is_writable(fd: impl AsFd, ms: u64) -> bool {
 
 /// poll(2) of one descriptor, for that long at most.
 pub(super) fn is_ready(fd: impl AsFd, what: PollFlags, ms: u64) -> Result<bool> {
-    let mut fds = [PollFd::new(&fd, what)];
-    let timeout = Timespec {
-        tv_sec: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
-        tv_nsec: i64::try_from(ms % 1000 * 1_000_000).unwrap_or(0),
-    };
+    let most = Some(Duration::from_millis(ms));
+    poll(&mut [PollFd::new(&fd, what)], most).map(|count| count > 0)
+}
+
+/// poll(2), until something is ready or the time is over: how many are.
+pub fn poll(fds: &mut [PollFd<'_>], most: Option<Duration>) -> Result<usize> {
+    // What is too long for the kernel's clock is for ever.
+    let most = most.and_then(|most| Timespec::try_from(most).ok());
     loop {
-        match poll(&mut fds, Some(&timeout)) {
+        match rustix::event::poll(fds, most.as_ref()) {
             Err(Errno::INTR) => {}
-            ready => return ready.map(|count| count > 0),
+            ready => return ready,
         }
     }
 }

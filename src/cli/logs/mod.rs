@@ -5,7 +5,7 @@ mod stream;
 
 use super::client::{Connection, Need};
 use super::follow::Removal;
-use super::output::{Done, Failure, error, print, print_json, reason, warn, write};
+use super::output::{Done, Failure, error, failed, print, print_json, reason, warn, write};
 use super::poll;
 use super::request::{Call, Found, collect};
 use super::services::look;
@@ -243,7 +243,7 @@ fn by_name(directory: &Path, name: &str) -> Option<LogFiles> {
 
 impl Tail {
     fn wrong(&self, error: std::io::Error) -> Failure {
-        Failure::plain(format!("{}: {}", self.stream.path.display(), reason(error)))
+        failed(self.stream.path.display())(error)
     }
 
     /// What came since it was last read, and what there is on disk.
@@ -342,7 +342,7 @@ impl Tail {
 /// written, one by one: a busy neighbour in the same directory wakes nobody.
 fn watch_directories(tails: &[Tail]) -> Result<OwnedFd, Failure> {
     let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
-    let watch = watch.map_err(|e| Failure::plain(format!("inotify: {}", reason(e))))?;
+    let watch = watch.map_err(failed("inotify"))?;
     let comes = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
     for directory in tails.iter().filter_map(|tail| tail.stream.path.parent()) {
         add_watch(&watch, directory, comes);
