@@ -75,12 +75,10 @@ pub(super) fn start(command: Command) -> Command {
     options(shape(command, name, cwd), true).args(more)
 }
 
-/// Of a process file.
 fn only() -> Arg {
     option("only", "A,B", "of a process file only these services")
 }
 
-/// Of a process file of PM2's.
 fn env_set() -> Arg {
     option("env", "NAME", "of a file of PM2's: take env_NAME over env")
 }

@@ -82,7 +82,6 @@ impl Client {
         self.request(Need::Daemon, request)?.ok_or_else(|| self.away())
     }
 
-    /// The contract's exit code 4.
     pub(crate) fn away(&self) -> Failure {
         let home = self.home.display();
         Failure::unreachable(format!("daemon: not running in {home} (try 'opm daemon start')"))
@@ -232,7 +231,6 @@ impl Connection {
         self.inbox.pending() > 0
     }
 
-    /// What to poll while waiting for the next reply.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }

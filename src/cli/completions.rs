@@ -8,7 +8,6 @@ use super::{commands, usage};
 use crate::wire::{Request, Row, code};
 use clap::{Arg, Command};
 
-/// The script of each shell.
 pub(super) const SCRIPTS: [(&str, &str); 3] = [
     ("bash", include_str!("completions/opm.bash")),
     ("fish", include_str!("completions/opm.fish")),

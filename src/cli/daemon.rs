@@ -14,9 +14,7 @@ use clap::ArgMatches;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long a daemon that replaces itself may be away.
 const UPGRADE_TIME_MAX: Duration = Duration::from_secs(60);
-/// How long another binary's self-check may take.
 const CHECK_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a daemon that has said that it leaves may take to be gone.
 const EXIT_TIME_MAX: Duration = Duration::from_secs(10);
@@ -63,7 +61,6 @@ fn present(client: &Client) -> Result<Option<Health>, Failure> {
     Connection::open(&client.home)?.map_or(Ok(None), word_of)
 }
 
-/// A daemon that is started now.
 fn launch(client: &Client, more: &[&str]) -> Result<Health, Failure> {
     if !client.may_start {
         return Err(client.away());

@@ -16,7 +16,6 @@ use std::path::{Component, Path, PathBuf};
 
 /// Largest `.env`: what it holds has to fit beside the words of a command.
 const DOTENV_BYTES_MAX: u64 = 1 << 20;
-/// Largest `package.json` that is read for a name.
 const PACKAGE_BYTES_MAX: u64 = 1 << 20;
 
 /// The current directory as `pwd -L` names it: where a shell came here through a link to the
@@ -63,7 +62,6 @@ pub(super) fn captured() -> Context {
     Context { env, attributes: attributes::own() }
 }
 
-/// At most so much of a file.
 pub(super) fn read_up_to(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(most).read_to_end(&mut bytes)?;

@@ -29,7 +29,6 @@ use std::time::Duration;
 const STDIN: &str = "stdin";
 /// Where options come from that no file has.
 pub(super) const COMMAND_LINE: &str = "command line";
-/// How long a process file may run.
 const EVALUATION_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Says what the module exports, by its default or by names; a JSON file may be an expression.
@@ -59,10 +58,8 @@ impl Choice {
     }
 }
 
-/// What a process file declares.
 pub(super) struct Declared {
     pub(super) specs: Vec<Spec>,
-    /// What the file is called.
     pub(super) label: String,
     /// It is one of PM2's: to start it is to restart what of it runs.
     pub(super) is_pm2: bool,
@@ -123,14 +120,12 @@ pub(super) fn declared(name: &str, choice: &Choice, base: Context) -> Result<Dec
     complete(text, choice, base)
 }
 
-/// A process file's text, what it is called, and the directory that it lies in.
 pub(super) struct Text {
     pub(super) bytes: Vec<u8>,
     pub(super) label: String,
     pub(super) directory: PathBuf,
 }
 
-/// What `text` declares, complete.
 pub(super) fn complete(text: Text, choice: &Choice, base: Context) -> Result<Declared, Failure> {
     let Text { bytes, label, directory } = text;
     let caller = current_directory().unwrap_or_else(|_| "/".into());
@@ -299,7 +294,6 @@ pub(super) fn only_of_file(call: &Call) -> Result<(), Failure> {
     if is_stray { Err(Failure::usage("--only: is for a process file")) } else { Ok(()) }
 }
 
-/// `start FILE`.
 pub(super) fn start(call: &Call, name: &str) -> Done {
     let declared = declared(name, &Choice::of(&call.matches), captured())?;
     let existing = if declared.is_pm2 { Existing::Replace } else { Existing::Same };
@@ -315,7 +309,6 @@ pub(super) fn anew(call: &Call, existing: Existing) -> Option<Done> {
     Some(declared.and_then(|declared| carry_out(call, declared, existing)))
 }
 
-/// The file's text, what to call it, and the directory that it lies in.
 fn read(name: &str) -> Result<Text, Failure> {
     let wrong = failed(name);
     let most = file::FILE_BYTES_MAX as u64 + 1;

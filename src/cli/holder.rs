@@ -100,7 +100,6 @@ fn comm(pid: i32) -> Option<String> {
     Some(text.trim_end().to_owned())
 }
 
-/// What a process is doing, in words.
 fn state(pid: i32) -> &'static str {
     match procfs::stat(pid).map_or(0, |stat| stat.state) {
         b'T' | b't' => "stopped by a signal or a debugger",

@@ -11,7 +11,6 @@ use crate::service::units::{human_bytes, human_uptime};
 use crate::wire::{Info, LastExit, Status};
 use std::collections::BTreeMap;
 
-/// How many lines of each log are shown.
 const TAIL_LINES: usize = 3;
 /// Where the values stand, unless a label is long.
 const VALUE_COLUMN: usize = 13;

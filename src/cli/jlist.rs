@@ -167,7 +167,6 @@ pub(super) fn list(rows: &[Row]) -> Result<(), Failure> {
     table(&lines)
 }
 
-/// `pm2 describe`.
 pub(super) fn describe(infos: &[Info], specs: &[Spec]) -> Result<(), Failure> {
     for info in infos {
         let row = &info.row;

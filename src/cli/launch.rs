@@ -164,7 +164,6 @@ pub(super) fn own_program() -> PathBuf {
     }
 }
 
-/// How much was said in daemon.log, in bytes.
 pub(super) fn log_length(home: &Path) -> u64 {
     std::fs::metadata(home.join("daemon.log")).map_or(0, |log| log.len())
 }

@@ -127,7 +127,6 @@ fn overview() -> Done {
     write(usage::overview().as_bytes()).map(|()| 0)
 }
 
-/// What a newcomer types next.
 const FIRST_STEPS: &str = "\
 opm start 'node server.js' --name web    run it, and keep it running
 opm ls                                   how everything does

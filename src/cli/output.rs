@@ -48,12 +48,10 @@ pub(crate) fn write(bytes: &[u8]) -> Result<(), Failure> {
     })
 }
 
-/// Writes `text` and a newline to stdout.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     write(format!("{text}\n").as_bytes())
 }
 
-/// One JSON document and a newline.
 pub(crate) fn print_json(value: &(impl serde::Serialize + ?Sized)) -> Result<(), Failure> {
     let text = serde_json::to_string(value).map_err(|e| Failure::plain(e.to_string()))?;
     print(&text)
@@ -68,7 +66,6 @@ pub(crate) fn show<T: serde::Serialize + ?Sized>(
     if json { print_json(value) } else { write(render(value).as_bytes()) }
 }
 
-/// One line on stderr.
 pub(crate) fn error(text: &str) {
     write_error(format!("opm: {}\n", escape(text)).as_bytes());
 }

@@ -12,10 +12,8 @@ use crate::wire::{Info, Request, Row, Status, code};
 use std::ffi::OsString;
 use std::path::Path;
 
-/// The names under which `opm run` is meant.
 pub(super) const RUNTIMES: [&str; 2] = ["pm2-runtime", "pm2-docker"];
 
-/// Commands of PM2's, and what they are here.
 const COMMANDS: &[(&str, &[&str])] = &[
     ("startOrRestart", &["restart"]),
     ("startOrReload", &["reload"]),
@@ -137,7 +135,6 @@ fn split(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The word behind an option.
 fn next(words: &mut impl Iterator<Item = OsString>) -> Option<String> {
     Some(words.next()?.to_string_lossy().into_owned())
 }
@@ -298,7 +295,6 @@ pub(super) fn pid(call: &Call) -> Done {
     }
 }
 
-/// The ids of services, as a list.
 pub(super) fn id(call: &Call) -> Done {
     let ids = chosen(&call.client, &call.target())?;
     let ids: Vec<String> = ids.iter().map(|row| row.id.to_string()).collect();

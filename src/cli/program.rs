@@ -31,7 +31,6 @@ const FIRST_LINE_BYTES: u64 = 256;
 pub(super) struct Place {
     /// Relative paths begin here.
     pub(super) cwd: PathBuf,
-    /// The value of PATH.
     pub(super) path: String,
 }
 

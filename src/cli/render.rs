@@ -30,7 +30,6 @@ const COLUMNS: [Field; 10] = [
 /// What stands where there is nothing to say.
 const NOTHING: &str = "-";
 
-/// A table.
 pub(crate) fn list(rows: &[Row], look: Look) -> String {
     table(rows.iter().map(|row| (row.id.to_string(), Cow::Borrowed(row))).collect(), look)
 }

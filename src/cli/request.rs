@@ -14,7 +14,6 @@ pub(super) const NO_SERVICES: &str = "no services (try 'opm start COMMAND')";
 /// What was found, and the worst exit code.
 pub(super) type Found<T> = (Vec<T>, u8);
 
-/// A command that was parsed, about to be done.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(super) matches: ArgMatches,
@@ -22,7 +21,6 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// A positional word or the value of an option.
     pub(super) fn text(&self, name: &str) -> &str {
         self.matches.get_one::<String>(name).map_or("", String::as_str)
     }
@@ -140,7 +138,6 @@ where
     Ok((found, worst))
 }
 
-/// Says the outcomes and the summary of `reply`.
 pub(super) fn outcomes(reply: &Reply) -> Done {
     let Reply::Outcomes { outcomes, summary } = reply else {
         return Err(strange());

@@ -28,7 +28,6 @@ pub(super) enum Key {
     Quit,
 }
 
-/// The screen, until it is dropped.
 pub(super) struct Screen {
     before: Termios,
     signals: OwnedFd,

@@ -87,7 +87,6 @@ pub(super) fn list(call: &Call) -> Done {
     show(call.json(), &rows, |rows| table(rows, look())).map(|()| worst)
 }
 
-/// The rows that are asked for, in their order.
 fn chosen(call: &Call) -> Result<Found<Row>, Failure> {
     let mut rows = rows(&call.client, !call.flag("no-usage"))?;
     let mut worst = code::DONE;
@@ -136,7 +135,6 @@ pub(super) fn info(call: &Call) -> Done {
     show(call.json(), &infos, |infos| info::info(infos, look())).map(|()| worst)
 }
 
-/// The definitions of the services that the target means.
 pub(super) fn specs(call: &Call, target: String) -> Result<Vec<Spec>, Failure> {
     Ok(ask(&call.client, Need::Record, &Request::Export { target })?.unwrap_or_default())
 }

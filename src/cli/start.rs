@@ -350,7 +350,6 @@ pub(super) fn text_of(cwd: PathBuf) -> Result<String, Failure> {
     text.map_err(|_| Failure::plain("the working directory's path is not UTF-8"))
 }
 
-/// The working directory of the new service.
 fn directory(call: &Call) -> Result<PathBuf, Failure> {
     let Some(cwd) = call.matches.get_one::<String>("cwd") else {
         return current_directory().map_err(failed("the current directory"));
@@ -394,7 +393,6 @@ fn given_env_files(call: &Call) -> Result<Vec<String>, Failure> {
     files.map(|file| text_of(absolute(Path::new(file)).map_err(failed(file))?)).collect()
 }
 
-/// What was set by hand.
 pub(super) fn given_env(matches: &ArgMatches) -> Result<Env, Failure> {
     let given = matches.get_many::<String>("env").into_iter().flatten();
     let env = given.map(|text| {

@@ -31,7 +31,6 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// `text` in a colour, where there is any.
     pub(crate) fn paint(self, hue: Hue, text: &str) -> String {
         if self.colour { hue.paint(text) } else { text.to_owned() }
     }
@@ -51,7 +50,6 @@ pub(crate) enum Hue {
 }
 
 impl Hue {
-    /// `text` in this colour.
     pub(crate) fn paint(self, text: &str) -> String {
         let code = self as u8;
         if code == 0 { text.to_owned() } else { format!("\x1b[{code}m{text}\x1b[0m") }

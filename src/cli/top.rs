@@ -84,7 +84,6 @@ struct Top<'a> {
 }
 
 impl Top<'_> {
-    /// What is true now.
     fn ask(&mut self) {
         match services::rows(&self.call.client, true) {
             Ok(rows) => self.all = rows,

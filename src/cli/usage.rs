@@ -7,7 +7,6 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Command};
 use std::ffi::OsString;
 
-/// What `opm --help` prints.
 pub(crate) fn overview() -> String {
     let mut text = String::from(
         "A process supervisor: at most one live incarnation of a service, ever.\n\n\
@@ -25,7 +24,6 @@ pub(crate) fn overview() -> String {
     text
 }
 
-/// Every command and what it is about.
 pub(crate) fn commands() -> impl Iterator<Item = (&'static str, &'static str)> {
     let init = ("init", "run one program as PID 1 of a container");
     ENTRIES.iter().map(|entry| (entry.name, entry.about)).chain([init])

@@ -16,22 +16,17 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// So many lines of a log are shown.
 const LINES_MAX: usize = 10;
-/// So much of a line is shown.
 const LINE_CHARS_MAX: usize = 200;
-/// Ports that are looked up.
 const PORTS_MAX: usize = 4;
 
 /// How programs say that somebody else has their port.
 const IN_USE: [&str; 3] = ["eaddrinuse", "address already in use", "connection in use"];
 
-/// All that is known of one service.
 #[derive(Serialize)]
 struct Told {
     #[serde(flatten)]
     why: Why,
-    /// The last lines of stderr.
     stderr: Vec<String>,
     /// Who has the ports that it asked for in vain.
     listeners: Vec<Listener>,
@@ -102,7 +97,6 @@ fn is_host(text: &str) -> bool {
     is_v6 || !text.contains(':') && text.contains(['.', '*']) || text == "localhost"
 }
 
-/// What to do next.
 fn advice(told: &Told) -> Vec<String> {
     let Info { row: Row { name, status, ready, .. }, done, note, .. } = &told.why.info;
     let taken = told.listeners.iter().map(|Listener { port, processes }| match &processes[..] {

@@ -5,7 +5,6 @@ use regex_lite::Regex;
 /// A line that is longer gets its prefix again in the middle.
 const LINE_BYTES_MAX: usize = 64 << 10;
 
-/// What was asked for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Wish {
     pub(super) filter: Option<Regex>,
@@ -17,7 +16,6 @@ pub(super) struct Wish {
     pub(super) colour: bool,
 }
 
-/// Whose lines these are.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Label {
     pub(super) service: String,

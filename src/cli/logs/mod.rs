@@ -30,7 +30,6 @@ const COUNT_TIME: Duration = Duration::from_secs(1);
 /// `--lines all`.
 pub(super) const ALL_LINES: u32 = u32::MAX;
 
-/// One stream of one service.
 struct Tail {
     label: Label,
     stream: Stream,
@@ -315,7 +314,6 @@ impl Tail {
         Ok(())
     }
 
-    /// The last lines of those that are wished for.
     fn last(&mut self, count: usize, wish: &Wish) -> Result<VecDeque<Vec<u8>>, Failure> {
         let mut found = VecDeque::new();
         let mut bytes = vec![0; READ_BYTES];

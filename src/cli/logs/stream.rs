@@ -13,7 +13,6 @@ use std::process::{Command, Stdio};
 
 /// How far back from the end of a file its last lines are looked for.
 const TAIL_BYTES_MAX: u64 = 64 << 20;
-/// What is read at once.
 pub(super) const READ_BYTES: usize = 64 << 10;
 /// A log that is rotated faster than it is looked at: what was found is taken then.
 const LOOKS_MAX: u32 = 100;
@@ -28,7 +27,6 @@ struct Rest {
     source: Option<Box<dyn Read>>,
 }
 
-/// What is on disk.
 struct Picture {
     archives: Vec<Archive>,
     begin: u64,
