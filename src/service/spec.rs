@@ -63,7 +63,7 @@ pub struct Origin {
 }
 
 impl Spec {
-    /// Keeps what it has like the other only once for both.
+    /// Keeps what it has like the other only once for both, and no room for more.
     pub fn share(&mut self, other: &Self) {
         self.origin.share(&other.origin);
         self.care.share(&other.care);
@@ -71,6 +71,8 @@ impl Spec {
         self.held.share(&other.held);
         self.log.share(&other.log);
         self.checks.share(&other.checks);
+        // Made with room for four.
+        self.command.shrink_to_fit();
     }
 
     /// A service for which nothing else was said.

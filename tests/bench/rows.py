@@ -10,7 +10,8 @@ from processes import Failed, OutOfTime, memory, now, usage
 
 ONE_LIFE = ("boot", "memory", "ls", "mass", "stop")
 ROWS = ("boot", "respawn", "beside", "mass", "memory", "idle", "ls", "stop", "adopt")
-REST = 0.3
+# opm lets go of its code a second after its last client.
+REST = 1.5
 
 
 class Bench:

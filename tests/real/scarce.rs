@@ -6,12 +6,42 @@ use rustix::process::Signal;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::time::Duration;
 
 /// A daemon that can have so many descriptors and no more.
 pub(crate) fn start_with_descriptors(rig: &Rig, most: u32) -> Ran {
     let mut limited = Command::new("prlimit");
     limited.arg(format!("--nofile={most}"));
     rig.behind(limited, &["daemon", "start"])
+}
+
+/// Kilobytes of the daemon's program that are mapped.
+fn code_of(rig: &Rig) -> u64 {
+    let pid = rig.daemon();
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
+    let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+    let program = program.to_str().unwrap();
+    let mappings = maps.split_inclusive("VmFlags:");
+    let code = mappings
+        .filter(|it| it.lines().any(|line| line.contains(" r-xp ") && line.ends_with(program)));
+    let rss = code.filter_map(|it| it.lines().find_map(|line| line.strip_prefix("Rss:")));
+    rss.map(|rss| rss.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn a_daemon_at_rest_lets_go_of_its_code() {
+    isolated(here!(), |rig| {
+        let pid = rig.start("web", "sleep");
+        rig.until("its code is let go of", || {
+            rig.row("web");
+            let busy = code_of(rig);
+            // What is held to is what comes after a second.
+            std::thread::sleep(Duration::from_millis(1_500));
+            (code_of(rig) < busy).then_some(())
+        });
+        rig.kill(pid, Signal::KILL);
+        rig.until_replaced("web", pid);
+    });
 }
 
 #[test]

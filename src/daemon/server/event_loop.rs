@@ -8,6 +8,7 @@ use super::role::{ROLE, Role};
 use crate::daemon::log::log;
 use crate::daemon::monitors::Question;
 use crate::daemon::{ClientId, Daemon, Leave};
+use crate::service::machine::Time;
 use crate::sys::home::Home;
 use crate::sys::linux::{self, Linux};
 use crate::sys::notify::NotifySocket;
@@ -39,6 +40,8 @@ const EVENTS_MAX: usize = 1_024;
 const MESSAGES_MAX: usize = 64;
 /// When accept(2) had no descriptor left, try again then.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// After the last client, how long until our code is let go of: commands come in bursts.
+const REST_MS: u64 = 1_000;
 /// At the end, how long replies may take to leave.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -63,6 +66,8 @@ pub struct Server {
     /// Who may have sent another request behind the one that was answered.
     unread: BTreeSet<ClientId>,
     uid: u32,
+    /// When our code is let go of, if no client comes before.
+    rest_at: Option<Time>,
 }
 
 impl Server {
@@ -90,6 +95,7 @@ impl Server {
             accept_again: false,
             unread: BTreeSet::default(),
             uid: rustix::process::geteuid().as_raw(),
+            rest_at: None,
         };
         server.bind_notify(home);
         Ok(server)
@@ -195,10 +201,15 @@ impl Server {
         }
     }
 
-    fn timeout(&self, daemon: &Daemon<Linux>, role: &dyn Role) -> Option<Duration> {
+    /// How long nothing is due. For a long rest, lets go of what the loop does without.
+    fn timeout(&mut self, daemon: &Daemon<Linux>, role: &dyn Role) -> Option<Duration> {
+        if self.rest_at.take_if(|at| *at <= daemon.kernel.now()).is_some() {
+            limits::unmap_code();
+        }
         let lost = daemon.launches.home_lost.then_some(0);
         let look = self.removal.map(|removal| removal.next).or(lost);
-        let due = daemon.deadline().into_iter().chain(role.deadline()).chain(look).min();
+        let due = daemon.deadline().into_iter().chain(role.deadline()).chain(look);
+        let due = due.chain(self.rest_at).min();
         let due = due.map(|at| Duration::from_millis(at.saturating_sub(daemon.kernel.now())));
         let accept = self.accept_again.then_some(ACCEPT_AGAIN);
         let answered = |id| self.connections.get(id).is_none_or(|client| client.backlog() == 0);
@@ -240,6 +251,7 @@ impl Server {
             let (token, both) = (Token::Client(id), Interest::READABLE | Interest::WRITABLE);
             if self.poll.registry().register(&mut stream, token.into(), both).is_ok() {
                 self.connections.insert(id.into(), Connection::new(stream, pid));
+                self.rest_at = None;
                 ready.push(id.into());
             }
         }
@@ -325,6 +337,8 @@ impl Server {
             // Failing means that it was not registered.
             drop(self.poll.registry().deregister(&mut client.stream));
             daemon.forget_client(id);
+            let is_last = self.connections.is_empty();
+            self.rest_at = is_last.then(|| daemon.kernel.now().saturating_add(REST_MS));
         }
     }
 
