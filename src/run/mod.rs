@@ -404,7 +404,9 @@ impl Role for Run {
         let ours = names.iter().filter(|name| !own.contains(name));
         daemon.launches.foreground.extend(ours.map(|name| (name.clone(), streams)));
         daemon.request(ROLE, 0, Request::Events { follow: true });
-        self.services = names.into_iter().map(|name| (name, None)).collect();
+        // What had ended before the image that this one follows has said.
+        let said = |name: &str| daemon.services.named(name).filter(|_| again).and_then(End::of);
+        self.services = names.into_iter().map(|name| (name.clone(), said(&name))).collect();
         match declared {
             _ if !again => {
                 self.later = declared?;

@@ -102,6 +102,31 @@ fn a_hang_up_carries_out_what_differs_in_the_file() {
 }
 
 #[test]
+fn a_hang_up_says_nothing_again_of_what_has_ended() {
+    let scratch = Scratch::new();
+    let file = |time: &str| {
+        let a = format!(r#"{{"name": "a", "command": ["sleep", "{time}"]}}"#);
+        let once = r#"{"name": "once", "command": ["true"], "restart": "never"}"#;
+        scratch.file(&format!("{a}, {once}"))
+    };
+    let path = file("91");
+    let mut run = scratch.run(As::Plain, &[&path]);
+    scratch.expect("err", "once: ended for good");
+    for time in ["92", "93"] {
+        file(time);
+        run.signal(libc::SIGHUP);
+        let line = format!("sleep {time}");
+        run.when("a is another", |list| {
+            list.iter().any(|it| it["command"] == line && it["status"] == "online")
+        });
+    }
+    run.signal(libc::SIGTERM);
+    assert_eq!(run.end(), 0);
+    let said = scratch.read("err");
+    assert_eq!(said.matches("once: ended for good").count(), 1, "{said}");
+}
+
+#[test]
 fn a_hang_up_is_about_the_directory_that_the_run_was_called_in() {
     let scratch = Scratch::new();
     // Of supervisord's files relative paths begin there.
