@@ -79,7 +79,11 @@ pub fn mark_remover(argv: &[impl AsRef<str>]) -> Option<&'static str> {
 
 /// A valid name for a service that runs `argv`: the pattern without its extension.
 pub fn default_name(argv: &[impl AsRef<str>]) -> String {
-    let pattern = pattern_of_argv(argv);
+    let words: Vec<&str> = argv.iter().map(AsRef::as_ref).collect();
+    let subject = Walk::default().words(&words);
+    // What a shell does to itself names nothing, so the shell does.
+    let is_silent = subject.is_some_and(|subject| subject.rank == Rank::Silent);
+    let pattern = if is_silent { base_name(words[0]).to_owned() } else { pattern_of_argv(argv) };
     let stem = match pattern.rsplit_once('.') {
         Some((stem, _)) if is_script(&pattern) || is_file_of_program(&pattern) => stem,
         _ => &pattern,
