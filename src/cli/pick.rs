@@ -1,12 +1,14 @@
 //! Which rows `ls` and `top` show, and in what order: by the keys of their JSON. Pure.
 use crate::service::options::text_of;
-use crate::wire::Row;
+use crate::wire::{Row, Status};
 use serde_json::Value;
 use std::cmp::Ordering;
 
 /// The keys of a row; those behind a slash are called by what stands before it, too.
 const KEYS: &str = "id name pid uptime/uptime_ms restarts status cpu/cpu_percent mem/memory_bytes \
     watching processes generation adopted why ready next/next_at command cwd";
+
+const STATUSES: &str = "online, starting, stopping, waiting, stopped, errored";
 
 fn key(word: &str) -> Result<&'static str, String> {
     let known = KEYS.split(' ').map(|key| key.split_once('/').unwrap_or((key, key)));
@@ -66,8 +68,13 @@ impl Filter {
     /// Reads `status=errored,waiting`.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (word, values) = text.split_once('=').ok_or("expected KEY=VALUE")?;
-        let values = values.split(',').map(ToOwned::to_owned).collect();
-        Ok(Self { key: key(word)?, values })
+        let key = key(word)?;
+        let values: Vec<String> = values.split(',').map(ToOwned::to_owned).collect();
+        let is_status = |word: &String| serde_json::from_value::<Status>((**word).into()).is_ok();
+        match values.iter().find(|word| key == "status" && !is_status(word)) {
+            Some(word) => Err(format!("'{word}' is no status (one of {STATUSES})")),
+            None => Ok(Self { key, values }),
+        }
     }
 
     pub(super) fn shows(&self, row: &Row) -> bool {

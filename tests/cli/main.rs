@@ -166,6 +166,7 @@ fn what_the_daemon_answers_is_said_as_written() {
         &["ls", "--sort", "cpu:desc"],
         &["ls", "--filter", "ready=true"],
         &["ls", "--filter", "name=nope"],
+        &["ls", "--filter", "status=online,nope"],
         &["ls", "--watch"],
         &["top"],
         &["metrics"],
