@@ -208,7 +208,15 @@ impl<'a> Reader<'a> {
             None => command,
             Some(program) => {
                 let more = self.words(&mut map, "interpreter_args")?.unwrap_or_default();
-                [vec![program], more, command].concat()
+                let script = match &command[..] {
+                    [script] if !script.contains(char::is_whitespace) => {
+                        let env = Env::new();
+                        (source.program)(script, Some(&program), Path::new(&cwd), &env)
+                            .map_err(|reason| self.wrong("command", &reason))?
+                    }
+                    _ => command,
+                };
+                [vec![program], more, script].concat()
             }
         };
         let env = self.env(&mut map)?;

@@ -274,6 +274,38 @@ fn pm2s_command_is_interpreter_options_script_and_args() {
 }
 
 #[test]
+fn a_script_behind_an_interpreter_is_looked_for() {
+    let own = |rest: &str| read(&format!("{{services: [{{name: 'web', {rest}}}]}}"));
+    for gone in ["'gone.js'", "['gone.js']"] {
+        let error = own(&format!("command: {gone}, interpreter: 'python3'")).unwrap_err();
+        assert_eq!(error, "f.json: web: command: no such file");
+    }
+    // What has arguments is exec'd as given.
+    let given =
+        own("command: 'gone.js x', interpreter: 'python3', interpreter_args: '-u'").unwrap();
+    assert_eq!(given.specs[0].command_line(), "python3 -u gone.js x");
+}
+
+#[test]
+fn of_pm2s_logs_the_third_has_what_the_others_leave() {
+    let logs = |fields: &str| {
+        let log = app(fields).log;
+        [&log.log_out, &log.log_error].map(|it| it.clone().unwrap_or_default()).join(" ")
+    };
+    for (fields, files) in [
+        ("log_file: 'all'", "all all"),
+        ("log_file: 'all', out_file: 'out'", "out all"),
+        ("log_file: 'all', out_file: 'NULL', error_file: '/dev/null'", "all all"),
+        ("out_file: 'NULL'", "/dev/null "),
+    ] {
+        assert_eq!(logs(fields), files, "{fields}");
+    }
+    let log = app("disable_logs: true, log_type: 'json'").log;
+    assert!(log.no_logs);
+    assert_eq!(log.log_format, options::LogFormat::Json);
+}
+
+#[test]
 fn a_word_is_a_boolean_also_where_it_could_be_a_path() {
     for (word, watched) in [("'true'", "[.]"), ("'false'", "[]"), ("'src'", "[src]")] {
         let spec = app(&format!("watch: {word}"));

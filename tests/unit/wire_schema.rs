@@ -207,7 +207,7 @@ fn takes(document: &Value) -> bool {
         directory: Path::new("/srv"),
         caller: Path::new("/srv"),
         naming: &|words, _| default_name(words),
-        program: &|_, _, _, _| Err("none".to_owned()),
+        program: &|script, _, _, _| Ok(vec![script.to_owned()]),
         variable: &|_| None,
         host: "box",
         env: None,

@@ -44,7 +44,9 @@ const OPTION_KEYS: &[(&str, &str)] = &[
     ("gid", "group"),
     ("kill_timeout", "stop_timeout"),
     ("listen_timeout", "ready_timeout"),
+    ("disable_logs", "no_logs"),
     ("log_date_format", "log_time"),
+    ("log_type", "log_format"),
     ("max_memory_restart", "max_memory"),
     ("out_file", "log_out"),
     // PM2 writes this file: ours is one that the program writes, and old numbers are in theirs.
@@ -55,8 +57,8 @@ const OPTION_KEYS: &[(&str, &str)] = &[
 ];
 
 /// Keys of PM2's that change nothing here, and need no word.
-const SILENT: &str = "automation autostart deploy disable_logs disable_source_map_support \
-    force log_type pmx post_update source_map_support version vizion vizion_running";
+const SILENT: &str = "automation autostart deploy disable_source_map_support \
+    force pmx post_update source_map_support version vizion vizion_running";
 
 /// What PM2's cluster can do without being told, and nobody else.
 pub const SHARE: &str = "instances share a port that is named (listen, or PORT in env)";
@@ -347,14 +349,21 @@ impl App<'_, '_> {
         // Those of instances: stderr has a file of its own.
         self.app.remove("merge_logs");
         self.cluster(spec);
+        const FILES: [&str; 2] = ["out_file", "error_file"];
+        let is_none = |it: &Value| {
+            it.as_str().is_some_and(|it| it.eq_ignore_ascii_case("null") || it == "/dev/null")
+        };
         if let Some(both) = self.app.remove("log_file") {
-            self.app.entry("out_file").or_insert(both.clone());
-            self.app.entry("error_file").or_insert(both);
+            // What goes nowhere else is in this one, and what goes elsewhere is not kept twice.
+            if FILES.iter().all(|key| self.app.get(*key).is_none_or(is_none)) {
+                FILES.iter().for_each(|key| drop(self.app.remove(*key)));
+            }
+            for key in FILES {
+                self.app.entry(key).or_insert(both.clone());
+            }
         }
-        for key in ["out_file", "error_file"] {
-            if let Some(file) = self.app.get_mut(key)
-                && file.as_str().is_some_and(|file| file.eq_ignore_ascii_case("null"))
-            {
+        for key in FILES {
+            if let Some(file) = self.app.get_mut(key).filter(|file| is_none(file)) {
                 *file = "/dev/null".into();
             }
         }
