@@ -271,10 +271,34 @@ pub(super) fn carry_out(call: &Call, declared: Declared, existing: Existing) -> 
     if matches!(existing, Existing::Replace | Existing::Roll) {
         environment::update(call, &target_of(&specs), |_| true)?;
     }
-    start::make_log_directories(&specs)?;
+    see_to_paths(&specs)?;
     let (force, wait) = (call.has("force"), start::waits(call, &specs));
     let request = Request::Define { specs, base, force, existing, wait };
-    outcomes(&call.client.demand(&request)?)
+    // What is wrong in a file is no usage of ours, whoever finds it.
+    let plain = |it: Failure| if it.code == code::USAGE { Failure::plain(it.text) } else { it };
+    outcomes(&call.client.demand(&request).map_err(plain)?)
+}
+
+/// Makes the directories of log files that have a name of their own, and says which of the paths
+/// to watch are not there: they may be meant for later.
+pub(super) fn see_to_paths(specs: &[Spec]) -> Result<(), Failure> {
+    let mut missing = BTreeSet::new();
+    for spec in specs {
+        let cwd = Path::new(&spec.cwd);
+        for file in [&spec.log.log_out, &spec.log.log_error].into_iter().flatten() {
+            let file = cwd.join(file);
+            let Some(directory) = file.parent() else { continue };
+            let what = format!("{}: {}", spec.name, directory.display());
+            std::fs::create_dir_all(directory).map_err(failed(what))?;
+        }
+        for path in spec.care.watch.iter().map(|path| cwd.join(&path.0)) {
+            if !path.exists() && missing.insert(path.clone()) {
+                let path = path.display();
+                warn(&format!("{}: watch: {path}: not there yet (watched for)", spec.name));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The target that means those services and no others.

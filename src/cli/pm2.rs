@@ -6,6 +6,7 @@ use super::output::{Done, Failure, print, warn};
 use super::request::{Call, ask, outcomes};
 use super::services::rows;
 use super::{commands, daemon, start};
+use crate::process::command::pattern_of_argv;
 use crate::service::selector::Selector;
 use crate::wire::file::pm2::in_milliseconds;
 use crate::wire::{Info, Request, Row, Status, code};
@@ -44,7 +45,8 @@ const OPTIONS: &[(&[&str], Taken)] = &[
     (&["-o", "--output"], Taken::As(&["--log-out"])),
     (&["-e", "--error"], Taken::As(&["--log-error"])),
     (&["-l", "--log"], Taken::As(&["--log-out", "--log-error"])),
-    (&["--kill-timeout"], Taken::As(&["--stop-timeout"])),
+    (&["--log-type"], Taken::As(&["--log-format"])),
+    (&["-k", "--kill-timeout"], Taken::As(&["--stop-timeout"])),
     (&["--restart-delay"], Taken::As(&["--restart-delay"])),
     (&["--exp-backoff-restart-delay"], Taken::As(&["--exp-backoff"])),
     (&["--min-uptime"], Taken::As(&["--min-uptime"])),
@@ -54,12 +56,17 @@ const OPTIONS: &[(&[&str], Taken)] = &[
     (&["-u", "--uid"], Taken::As(&["--user"])),
     (&["--gid"], Taken::As(&["--group"])),
     (&["-f"], Taken::Words(&["--force"])),
+    (&["-a"], Taken::Words(&["--update-env"])),
+    (&["--disable-logs"], Taken::Words(&["--no-logs"])),
     (&["--wait-ready"], Taken::Words(&["--ready", "ipc"])),
     (&["--time"], Taken::Words(&["--log-time"])),
     (&["-x", "-s", "--silent", "-m", "--mini-list", "--no-vizion"], Taken::Nothing(false)),
     (&["--no-automation", "--no-pmx", "--no-treekill", "--attach"], Taken::Nothing(false)),
     (&["--shutdown-with-message", "--source-map-support", "--merge-logs"], Taken::Nothing(false)),
-    (&["-p", "--pid"], Taken::Nothing(true)),
+    (&["--disable-source-map-support", "--trace", "--disable-trace"], Taken::Nothing(false)),
+    (&["--v8", "--event-loop-inspector", "--deep-monitoring"], Taken::Nothing(false)),
+    (&["-w", "--write", "--wait-ip", "--no-color"], Taken::Nothing(false)),
+    (&["-p", "--pid", "--parallel", "--ext", "--hp", "--watch-delay"], Taken::Nothing(true)),
 ];
 
 /// Of ours those that are times.
@@ -142,6 +149,11 @@ fn next(words: &mut impl Iterator<Item = OsString>) -> Option<String> {
 /// Options until `--`, in ours.
 fn options(is_pm2: bool, words: Vec<OsString>) -> Vec<OsString> {
     let mut ours = Vec::with_capacity(words.len());
+    // Of one file for both streams, and one for each, the latter are meant: nothing is kept twice.
+    let is_split = |word: &OsString| {
+        ["-o", "--output", "-e", "--error"].contains(&split(&word.to_string_lossy()).0)
+    };
+    let is_split = words.iter().take_while(|word| *word != "--").any(is_split);
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
         if word == "--" {
@@ -160,6 +172,10 @@ fn options(is_pm2: bool, words: Vec<OsString>) -> Vec<OsString> {
             Some(Taken::Words(own)) => ours.extend(own.iter().map(OsString::from)),
             Some(Taken::Nothing(false)) => {}
             Some(Taken::Nothing(true)) => drop(value()),
+            Some(Taken::As(own)) if own.len() > 1 && is_split => {
+                let file = value().unwrap_or_default();
+                warn(&format!("{option} {file}: left out beside --output and --error"));
+            }
             Some(Taken::As(own)) => {
                 let value = value().unwrap_or_default();
                 let is_time = TIMES.contains(&own[0]);
@@ -305,11 +321,24 @@ pub(super) fn id(call: &Call) -> Done {
 /// Whether something of the target runs, or nothing is known of it.
 pub(super) fn is_up(client: &Client, target: &str) -> Result<bool, Failure> {
     let Ok(rows) = chosen(client, target) else { return Ok(true) };
-    let is_down = |row: &Row| matches!(row.status, Status::Stopped | Status::Errored);
     Ok(rows.is_empty() || !rows.iter().all(is_down))
 }
 
-fn chosen(client: &Client, target: &str) -> Result<Vec<Row>, Failure> {
+/// Whether all of these are down, and run what `words` are about where `cwd` is: to start that
+/// again is to start them.
+pub(super) fn are_down(rows: &[Row], words: &[String], cwd: &Path) -> bool {
+    let runs = |row: &Row| {
+        let own = crate::process::shell::split(&row.command).unwrap_or_default();
+        Path::new(&row.cwd) == cwd && pattern_of_argv(&own) == pattern_of_argv(words)
+    };
+    !rows.is_empty() && rows.iter().all(|row| is_down(row) && runs(row))
+}
+
+fn is_down(row: &Row) -> bool {
+    matches!(row.status, Status::Stopped | Status::Errored)
+}
+
+pub(super) fn chosen(client: &Client, target: &str) -> Result<Vec<Row>, Failure> {
     let request = Request::Info { target: target.to_owned() };
     let infos: Vec<Info> = match ask(client, Need::Record, &request) {
         Err(failure) if failure.code == code::NO_SUCH => Vec::new(),

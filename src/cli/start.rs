@@ -247,8 +247,12 @@ fn define(call: &Call, command: Command<'_>) -> Done {
         Some(name) => name.clone(),
         None => name_of(&script, &place.cwd),
     };
-    if call.client.is_pm2 && call.flag("force") {
-        let target = Selector::exactly(&name);
+    let (target, force) = (Selector::exactly(&name), call.flag("force"));
+    if call.client.is_pm2 && !force {
+        if pm2::are_down(&pm2::chosen(&call.client, &target)?, &words, &place.cwd) {
+            return start_anew(call, target, env);
+        }
+    } else if call.client.is_pm2 {
         let there = services::specs(call, target).unwrap_or_default();
         if there.first().is_some_and(|spec| spec.command == words) {
             let count = call.matches.get_one::<String>("instances");
@@ -273,10 +277,22 @@ fn define(call: &Call, command: Command<'_>) -> Done {
     }
     let specs = expand(spec, processors);
     specs.iter().try_for_each(Spec::check).map_err(Failure::usage)?;
-    make_log_directories(&specs)?;
-    let (force, wait) = (call.flag("force"), waits(call, &specs));
+    file::see_to_paths(&specs)?;
+    let wait = waits(call, &specs);
     let request = Request::Define { specs, base, force, existing: Existing::Refused, wait };
     outcomes(&call.client.demand(&request)?)
+}
+
+/// Starts services that are down, with what else is said of them.
+fn start_anew(call: &Call, target: String, env: Env) -> Done {
+    let mut options = given_options(call)?;
+    options.retain(|(key, _)| key != "instances");
+    let change = Box::new(Change { options, env, ..Change::default() });
+    if *change != Change::default() {
+        let adjust = Request::Adjust { target: target.clone(), change, now: false };
+        services::asked(call, adjust)?;
+    }
+    outcomes(&call.client.demand(&made_up(call, &target))?)
 }
 
 /// What PM2's cluster is for: instances of a program of node's share the port that is named.
@@ -297,19 +313,6 @@ fn share_port(spec: &mut Spec, base: &Context) {
 pub(super) fn waits(call: &Call, specs: &[Spec]) -> bool {
     let says_so = |spec: &Spec| spec.checks.ready.0 != Sign::Exec;
     call.has("wait") || call.client.is_pm2 && specs.iter().any(says_so)
-}
-
-/// Makes the directories of log files that have a name of their own.
-pub(super) fn make_log_directories(specs: &[Spec]) -> Result<(), Failure> {
-    for spec in specs {
-        for file in [&spec.log.log_out, &spec.log.log_error].into_iter().flatten() {
-            let file = Path::new(&spec.cwd).join(file);
-            let Some(directory) = file.parent() else { continue };
-            let what = format!("{}: {}", spec.name, directory.display());
-            std::fs::create_dir_all(directory).map_err(failed(what))?;
-        }
-    }
-    Ok(())
 }
 
 /// The words of `target`, which an interpreter that was given may stand before.

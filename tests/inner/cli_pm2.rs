@@ -11,6 +11,11 @@ fn options_of_pm2s_are_ours_until_the_programs_own() {
     for (theirs, ours) in [
         ("start a.js -x --kill-timeout 3000 -- -f", "start a.js --stop-timeout=3000ms -- -f"),
         ("start a.js --min-uptime=5s -p x.pid", "start a.js --min-uptime=5s"),
+        ("start a -l all -o out -e=x --error err", "start a --log-out=out -e=x --log-error=err"),
+        (
+            "start a -k 9 -a --disable-logs --log-type json --parallel 2",
+            concat!("start a --stop-timeout=9ms --update-env --no-logs --log-format=json"),
+        ),
         ("start a -l o.log -f", "start a --log-out=o.log --log-error=o.log --force"),
         ("startOrReload eco.json --env x", "reload eco.json --env x"),
         ("restart a --exp-backoff-restart-delay 100", "restart a --exp-backoff=100ms"),

@@ -193,6 +193,15 @@ fn called_pm2_it_means_what_pm2_means() {
         say(rig, &format!("start {script}"), 1, "the name is taken");
         say(rig, &format!("start {script} -f"), 0, "once-1: online");
         say(rig, "stop once.sh", 0, "once-1: stopped");
+        // What is down is started, and takes what is new.
+        say(rig, &format!("start {script} --max-memory-restart 90M"), 0, "once: online");
+        assert_eq!(rig.info("once")["policy"]["max_memory"], "90M");
+        let many = format!("start {script} --name many -i 2");
+        for _ in 0..2 {
+            say(rig, &many, 0, "many-1: online");
+            say(rig, &many, 1, "the name is taken");
+            say(rig, "stop many", 0, "many-1: stopped");
+        }
     });
 }
 

@@ -172,7 +172,8 @@ fn what_has_failed_is_started_when_its_files_change() {
         let file = rig.dir.join("code");
         std::fs::write(&file, "exit 1").unwrap();
         let words = ["--max-restarts", "0", "--watch", "code", "--", "sh", "-c", ". ./code"];
-        rig.opm(&[&["start", "--name", "web"], &words[..]].concat());
+        let ran = rig.opm(&[&["start", "--name", "web"], &words[..]].concat());
+        assert!(!ran.err.contains("watch:"), "{ran:?}");
         rig.until_status("web", "errored");
         // The daemon that takes over goes on watching.
         rig.kill_daemon();
@@ -180,6 +181,23 @@ fn what_has_failed_is_started_when_its_files_change() {
         std::fs::write(&file, "exec sleep 1000").unwrap();
         rig.until_status("web", "online");
         assert_eq!(reasons(rig, "web", "spawned")[0].as_deref(), Some("watch"));
+    });
+}
+
+#[test]
+fn a_path_that_is_not_there_is_said_and_watched_for() {
+    isolated(here!(), |rig| {
+        let words = ["start", "--name", "web", "--min-uptime", "0s", "--watch", "later", "-i", "2"];
+        let ran = rig.opm(&[&words[..], &["--", "sleep", "1000"]].concat());
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        let later = rig.dir.join("later");
+        let said = format!("web-0: watch: {}: not there yet", later.display());
+        assert_eq!(ran.err.matches("watch:").count(), 1, "once for both: {ran:?}");
+        assert!(ran.err.contains(&said), "{ran:?}");
+        std::fs::create_dir(later).unwrap();
+        for name in ["web-0", "web-1"] {
+            rig.until("its restart", || (rig.row(name).restarts > 0).then_some(()));
+        }
     });
 }
 
