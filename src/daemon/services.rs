@@ -57,11 +57,10 @@ impl Services {
         }
     }
 
-    /// On whom a service of this name depends, or one of the group.
-    pub(crate) fn dependencies(&self, name: &str) -> &[String] {
-        let found = self.called(name);
-        let found = found.first().map(|it| &it.definition.spec.checks.depends_on[..]);
-        found.unwrap_or_default()
+    /// On whom a service of this name depends, or any of the group.
+    pub(crate) fn dependencies(&self, name: &str) -> Vec<&str> {
+        let all = self.called(name).into_iter();
+        all.flat_map(|it| &it.definition.spec.checks.depends_on[..]).map(String::as_str).collect()
     }
 
     pub(crate) fn insert(&mut self, mut service: Service) {

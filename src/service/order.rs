@@ -5,12 +5,12 @@ use std::collections::HashMap;
 /// at its end. `of`: whom a service of this name depends on.
 pub fn circle<'a>(
     starts: impl Iterator<Item = &'a str>,
-    of: impl Fn(&str) -> &'a [String],
+    of: impl Fn(&str) -> Vec<&'a str>,
 ) -> Option<Vec<&'a str>> {
     // Whether all behind a name has been seen; it is on the way until then.
     let mut seen: HashMap<&str, bool> = HashMap::new();
     for start in starts {
-        let mut way: Vec<(&str, std::slice::Iter<'a, String>)> = Vec::new();
+        let mut way: Vec<(&str, std::vec::IntoIter<&'a str>)> = Vec::new();
         let mut next = Some(start);
         loop {
             if let Some(name) = next.take() {
@@ -23,12 +23,12 @@ pub fn circle<'a>(
                     }
                     None => {
                         seen.insert(name, false);
-                        way.push((name, of(name).iter()));
+                        way.push((name, of(name).into_iter()));
                     }
                 }
             }
             let Some((name, rest)) = way.last_mut() else { break };
-            next = rest.next().map(String::as_str);
+            next = rest.next();
             if next.is_none() {
                 seen.insert(*name, true);
                 way.pop();

@@ -117,6 +117,10 @@ fn a_circle_and_a_name_that_nobody_has_are_refused_by_name() {
         let line = rig.refused(1, &["restart", "web"]);
         assert!(line.contains("web: waits for db, which is errored"), "{line}");
         assert_eq!(rig.info("web")["why"], "waits for db, which is errored");
+        // What no longer depends on it no longer waits for it.
+        rig.start("other", "sleep");
+        rig.ok(&["adjust", "web", "--depends-on", "other"]);
+        rig.until_status("web", "online");
     });
 }
 
@@ -157,6 +161,12 @@ fn what_depends_on_a_group_waits_for_all_of_it() {
         assert_eq!(happened(rig, "drained")[0], "web");
         let line = rig.refused(2, &["adjust", "api-0", "--depends-on", "web"]);
         assert!(line.contains("a circle"), "{line}");
+        // One instance may have a definition of its own.
+        rig.start("db", "sleep");
+        rig.ok(&["adjust", "web", "--depends-on", "db"]);
+        rig.ok(&["adjust", "api-1", "--depends-on", "web"]);
+        let line = rig.refused(2, &["adjust", "web", "--depends-on", "api"]);
+        assert!(line.contains("a circle: web -> api -> web"), "{line}");
     });
 }
 

@@ -354,8 +354,11 @@ impl<K: Kernel> Daemon<K> {
                 }
                 self.services.insert(*service);
                 self.ask(id, |monitors, cx, of| monitors.follow(cx, of));
+                self.unhold(id);
+                self.unhold_dependants(id);
             }
         }
+        self.unhold_dependants(NOBODY);
         self.close_sockets();
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! it live.
 use super::*;
 use crate::daemon::launch::Launches;
+use crate::mutant::mutant;
 use crate::service::order::circle;
 use crate::service::spec::Spec;
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ impl<K: Kernel> Daemon<K> {
     /// The first dependency of a service that is not ready.
     pub(in crate::daemon) fn unready(&self, id: Id) -> Option<Id> {
         let names = &self.services.get(id)?.definition.spec.checks.depends_on;
+        let names = if mutant("unordered") { &[] } else { &names[..] };
         names.iter().find_map(|name| match &self.services.called(name)[..] {
             [] => Some(NOBODY),
             all => all.iter().find_map(|one| one.unless_ready_for_others()),
@@ -43,6 +45,9 @@ impl<K: Kernel> Daemon<K> {
 
     /// The same for all that wait for this one: it is ready now, or gone.
     pub(in crate::daemon) fn unhold_dependants(&mut self, id: Id) {
+        if mutant("forget_held") {
+            return;
+        }
         for dependant in self.held_under(id) {
             self.unhold(dependant);
         }
@@ -70,7 +75,7 @@ impl<K: Kernel> Daemon<K> {
         let mut first = None;
         for _ in 0..self.services.len() {
             let service = self.services.get(at)?;
-            let Some(dependency) = service.waits_for else { break };
+            let Some(dependency) = service.waits_for else { return Some((first?, false)) };
             let Some(it) = self.services.get(dependency) else {
                 let names = &service.definition.spec.checks.depends_on;
                 let missing = names.iter().find(|name| self.services.called(name).is_empty())?;
@@ -83,14 +88,17 @@ impl<K: Kernel> Daemon<K> {
             first.get_or_insert(text);
             at = dependency;
         }
-        Some((first?, false))
+        // What a dump brings back may be one.
+        Some((format!("{}, in a circle", first?), true))
     }
 
     /// Refuses services that depend on what is not there, or on themselves.
     pub(super) fn check_order(&self, specs: &[&Spec]) -> Result<(), Failure> {
-        let groups = specs.iter().map(|spec| (spec.group(), *spec));
-        let fresh = groups.chain(specs.iter().map(|spec| (spec.name.as_str(), *spec)));
-        let fresh: BTreeMap<&str, &Spec> = fresh.collect();
+        let mut fresh: BTreeMap<&str, Vec<&Spec>> = BTreeMap::new();
+        for spec in specs {
+            let names = BTreeSet::from([spec.group(), &spec.name]);
+            names.into_iter().for_each(|name| fresh.entry(name).or_default().push(spec));
+        }
         for spec in specs {
             let is_there =
                 |name: &str| fresh.contains_key(name) || !self.services.called(name).is_empty();
@@ -100,9 +108,12 @@ impl<K: Kernel> Daemon<K> {
                 return Err(Failure::usage(format!("{text} (start that one first)")));
             }
         }
-        let of = |name: &str| match fresh.get(name) {
-            Some(spec) => &spec.checks.depends_on[..],
-            None => self.services.dependencies(name),
+        let of = |name: &str| {
+            let is_old = |it: &&Service| !fresh.contains_key(it.name());
+            let old = self.services.called(name).into_iter().filter(is_old);
+            let old = old.map(|service| &service.definition.spec);
+            let all = fresh.get(name).into_iter().flatten().copied().chain(old);
+            all.flat_map(|spec| spec.checks.depends_on.iter()).map(String::as_str).collect()
         };
         match circle(specs.iter().map(|spec| spec.name.as_str()), of) {
             Some(around) => {
@@ -122,11 +133,9 @@ impl<K: Kernel> Daemon<K> {
             None => self.dependants(ids.iter().copied().filter(runs)),
         };
         for id in ids {
-            let mut waits_for = BTreeSet::default();
-            for dependant in blockers.get(id).into_iter().flatten() {
-                waits_for.insert(*dependant);
-            }
-            if waits_for.is_empty() || !self.services.get(*id).is_some_and(Service::is_live) {
+            let waits_for: BTreeSet<Id> = blockers.get(id).into_iter().flatten().copied().collect();
+            let is_free = waits_for.is_empty() || mutant("stop_at_once");
+            if is_free || !self.services.get(*id).is_some_and(Service::is_live) {
                 self.feed(*id, Input::Stop);
             } else {
                 self.launches.stops.insert(*id, waits_for);
