@@ -71,7 +71,11 @@ impl Sim {
         let name = daemon.all_services().find(|s| s.id == id).map(|s| s.name());
         let Some(service) = NAMES.iter().position(|known| Some(*known) == name) else { return };
         match advice {
-            Advice::Restart(_) => world.borrow_mut().asked[service] = true,
+            Advice::Restart(_) => {
+                world.borrow_mut().asked[service] = true;
+                world.borrow_mut().order.forget(service);
+            }
+            Advice::Ready => world.borrow_mut().note_ready(service),
             Advice::Start(_) if wants[service] == Want::Rebooted => wants[service] = Want::Any,
             _ => {}
         }

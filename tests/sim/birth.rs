@@ -1,9 +1,16 @@
 //! A child's life between fork and exec, in pieces, as the real one lives it.
 use crate::proc::{Pre, Proc};
 use crate::world::{Key, NAMES, World, note};
+use opm::process::stat::environ_value;
 use opm::process::{Exit, Identity, Namespace};
 use opm::sys::{Errno, Launch, Stage};
 use std::rc::Rc;
+
+/// The value of a variable; empty: there is none.
+pub(crate) fn environ_text(env: &[u8], name: &str) -> String {
+    let value = environ_value(env, name).unwrap_or_default();
+    String::from_utf8_lossy(value).into_owned()
+}
 
 impl World {
     /// The next piece of a child's life before its program.
@@ -95,6 +102,7 @@ impl World {
         note!(self, "exec {pid} of {} generation {}", NAMES[tag.service], tag.generation);
         self.execs.push((tag.service, pid));
         self.asked[tag.service] = self.downs[tag.service] || ended;
+        self.note_life(at);
         let others = |p: &&Proc| {
             let older = p.tag.is_some_and(|t| t.service == tag.service && t != tag);
             older && p.is_alive() && p.key != key

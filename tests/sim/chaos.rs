@@ -243,6 +243,7 @@ impl World {
     /// Everything that is under way gets done. Says whether anything happened.
     pub(crate) fn settle(&mut self) -> bool {
         let mut any = false;
+        self.end_jobs();
         let keys: Vec<Key> = self.procs.iter().map(|p| p.key).collect();
         for key in keys {
             let Some(at) = self.at(key) else { continue };

@@ -74,6 +74,7 @@ impl Kernel for Fake {
         let name = environ_value(&env, "OPM_NAME").unwrap_or_default();
         let service = NAMES.iter().position(|n| n.as_bytes() == name).unwrap_or(0);
         let key = world.fork(Some(daemon), daemon).ok_or(Errno::AGAIN)?;
+        world.check_fork(service, &env);
         let fails = world.fault(|f| f.exec).then(|| {
             let stages = [Stage::Sign, Stage::Setup, Stage::Directory, Stage::Log, Stage::Exec];
             let stage = world.rng.pick(&stages);
@@ -175,6 +176,7 @@ impl Kernel for Fake {
         }
         match p.state {
             State::Zombie(exit) if !p.traced => {
+                world.note_end_known(pidfd.key);
                 if reap {
                     world.reap(pidfd.key);
                 }
@@ -185,7 +187,8 @@ impl Kernel for Fake {
     }
 
     fn exit_of_stranger(&mut self, pidfd: &Handle, pid: Pid) -> Exit {
-        let world = self.enter();
+        let mut world = self.enter();
+        world.note_end_known(pidfd.key);
         let reaped = world.exits.get(&pidfd.key).copied();
         if let Some(exit) = reaped.filter(|_| world.features.get_info) {
             return exit;

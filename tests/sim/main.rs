@@ -14,6 +14,7 @@ mod handle;
 mod kernel;
 mod operator;
 mod oracle;
+mod order;
 mod peace;
 mod proc;
 mod rng;
@@ -125,4 +126,7 @@ is_caught! {
     heeding_advice_before_the_operator_is_caught: "heed_advice";
     believing_any_main_process_is_caught: "believe_main";
     taking_the_main_process_for_all_is_caught: "main_is_all";
+    starting_before_others_are_ready_is_caught: "unordered";
+    forgetting_who_is_held_back_is_caught: "forget_held";
+    stopping_what_others_need_is_caught: "stop_at_once";
 }

@@ -9,9 +9,10 @@ use opm::wire::{Existing, Request, Until};
 
 impl Sim {
     pub(crate) fn some_request(&mut self) -> (ClientId, Request) {
-        let (service, kind, extra) = {
-            let rng = &mut self.world.borrow_mut().rng;
-            (rng.below(NAMES.len()), rng.below(40), rng.next())
+        let (service, kind, extra, is_ordered) = {
+            let world = &mut self.world.borrow_mut();
+            let rng = &mut world.rng;
+            (rng.below(NAMES.len()), rng.below(40), rng.next(), world.order.is_on)
         };
         let target = match extra % 12 {
             0 => "all".to_owned(),
@@ -22,7 +23,7 @@ impl Sim {
         let request = match kind {
             0..=7 => self.definition(service, extra),
             8..=12 => Request::Start { target, force: extra & 64 != 0, wait: extra & 32 != 0 },
-            13..=17 => Request::Stop { target, dependants: false },
+            13..=17 => Request::Stop { target, dependants: is_ordered && extra & 64 != 0 },
             18..=22 => Request::Restart { target },
             23 | 24 => Request::Remove { target },
             25 => Request::Signal {
@@ -65,7 +66,9 @@ impl Sim {
         };
         let command = vec![format!("/bin/{name}"), "x".to_owned()];
         let mut spec = Spec { policy, ..Spec::new(name, command, "/".to_owned()) };
-        spec.care.pid_file = (extra & 1 << 43 != 0).then(|| "pid".to_owned());
+        self.put_in_order(&mut spec, service, extra);
+        spec.care.pid_file =
+            (extra & 1 << 43 != 0 && !self.world.borrow().order.is_on).then(|| "pid".to_owned());
         let filler = if self.big_env { 20_000 } else { 1 };
         let base = vec![
             ("PATH".to_owned(), "/bin".to_owned()),
@@ -90,6 +93,7 @@ impl Sim {
         let client = self.next_client;
         self.next_client += 1;
         note!(self.world.borrow(), "ASK {client}: {request:?}");
+        self.world.borrow_mut().order.note_asked(&request);
         let all = [0, 1, 2];
         let named = |target: &str| -> Vec<usize> {
             // Ids and patterns may name any.
@@ -100,6 +104,7 @@ impl Sim {
             }
         };
         let exact = |target: &str| target == "all" || NAMES.contains(&target);
+        let untouched = [0, 1, 2].map(|service| !self.touched.contains(&service));
         let mut raises = None;
         match &request {
             Request::Define { specs, .. } => {
@@ -128,7 +133,13 @@ impl Sim {
                     }
                 }
             }
-            Request::Stop { target, .. } => {
+            Request::Stop { target, dependants } => {
+                if *dependants {
+                    for service in all {
+                        self.wish(service, Want::Any, client);
+                        self.world.borrow_mut().ask_end(service);
+                    }
+                }
                 for service in named(target) {
                     let kept = matches!(self.wants[service], Want::Gone);
                     let want = if exact(target) && !kept { Want::Down } else { Want::Any };
@@ -137,6 +148,9 @@ impl Sim {
                     self.wish(service, want, client);
                     self.world.borrow_mut().downs[service] = true;
                     self.world.borrow_mut().ask_end(service);
+                }
+                if target.split(',').all(&exact) {
+                    self.expect_order(&named(target), false, &untouched);
                 }
             }
             Request::Remove { target } => {
@@ -148,6 +162,9 @@ impl Sim {
                     self.wish(service, Want::Any, client);
                     self.world.borrow_mut().downs[service] = true;
                     self.world.borrow_mut().ask_end(service);
+                }
+                if target.split(',').all(&exact) {
+                    self.expect_order(&named(target), true, &untouched);
                 }
             }
             Request::Signal { target, .. } => {
@@ -180,6 +197,7 @@ impl Sim {
         self.wants[service] = want;
         self.raised[service] = number;
         self.touched.push(service);
+        self.world.borrow_mut().order.forget(service);
     }
 
     /// Some clients do not wait for their answer.

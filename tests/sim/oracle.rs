@@ -69,6 +69,7 @@ impl Sim {
         if let Reply::Outcomes { outcomes, .. } = reply {
             // Of several, one may have changed again while the others were waited for.
             let alone = outcomes.len() == 1;
+            outcomes.iter().for_each(|outcome| self.stop_refused(&outcome.text));
             for outcome in outcomes.iter().filter(|outcome| outcome.code == 0) {
                 self.check_outcome(client, outcome, alone)?;
             }
@@ -210,6 +211,7 @@ impl Sim {
                 return Err(format!("zombie {} is left", p.pid));
             }
         }
+        self.check_order(rows)?;
         for (service, name) in NAMES.iter().enumerate() {
             let row = rows.iter().find(|row| row.name == *name);
             self.check_row(service, row, strays)?;
@@ -259,13 +261,17 @@ impl Sim {
                     return Err(format!("{name} is {:?}, but {live:?} live", row.status));
                 }
             }
+            // For whom it waits is looked at for itself.
+            Status::Starting if world.order.is_on && live.is_empty() => {}
             Status::Starting | Status::Stopping | Status::Waiting => {
                 return Err(format!("{name} rests {:?}, alive {live:?}", row.status));
             }
         }
         let ends = self.policies[service] != Restart::Always;
         let right = match (want, row.status) {
-            (Want::Any, _) | (Want::Up, Status::Online | Status::Errored) => true,
+            (Want::Any, _) | (Want::Up, Status::Online | Status::Errored | Status::Starting) => {
+                true
+            }
             (Want::Up, Status::Stopped) => ends,
             (Want::Down | Want::Rebooted, Status::Stopped | Status::Errored) => true,
             _ => false,

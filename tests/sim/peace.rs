@@ -27,7 +27,7 @@ impl Sim {
             let due = self.daemon.as_ref().and_then(Daemon::deadline);
             let (woken, now) = {
                 let world = self.world.borrow();
-                (world.sigchld || !world.wakes.is_empty(), world.now)
+                (world.sigchld || !world.wakes.is_empty() || world.has_word(), world.now)
             };
             if woken || due.is_some_and(|due| due <= now) {
                 self.turn(Vec::new(), false)?;

@@ -3,6 +3,7 @@
 use crate::fake::{Fake, Killed, Shared};
 use crate::faults::Faults;
 use crate::oracle::Followed;
+use crate::order::Order;
 use crate::rng::Rng;
 use crate::world::{INIT, NAMES, PID_NAMESPACES, World, note};
 use opm::daemon::adopt::Place;
@@ -73,57 +74,6 @@ pub(crate) struct Sim {
 /// What may be lost.
 const FILES: [&str; 2] = ["journal", "services"];
 
-fn faults(rng: &mut Rng) -> Faults {
-    let mut f = Faults::default();
-    let rates: [&mut u32; 31] = [
-        &mut f.descriptors,
-        &mut f.spawn,
-        &mut f.disk,
-        &mut f.short,
-        &mut f.exec,
-        &mut f.watch,
-        &mut f.children_missing,
-        &mut f.late_wakes,
-        &mut f.exits,
-        &mut f.forks,
-        &mut f.escapes,
-        &mut f.comets,
-        &mut f.clone_parent,
-        &mut f.stubborn,
-        &mut f.stops,
-        &mut f.stuck,
-        &mut f.env_lost,
-        &mut f.limit_lost,
-        &mut f.traced,
-        &mut f.nested,
-        &mut f.strangers,
-        &mut f.half_dead,
-        &mut f.oom,
-        &mut f.pam,
-        &mut f.enters,
-        &mut f.forged,
-        &mut f.mute,
-        &mut f.pinned,
-        &mut f.leaves,
-        &mut f.advice,
-        &mut f.mains,
-    ];
-    for rate in rates {
-        *rate = rng.pick(&[0, 0, 10, 40, 120]);
-    }
-    f.descriptors /= 4;
-    f.disk /= 2;
-    f.late_wakes *= 4;
-    f.stubborn *= 3;
-    f.traced *= 3;
-    f.comets *= 3;
-    f.strangers *= 2;
-    f.forged *= 3;
-    f.pam = rng.pick(&[0, 0, 0, 20]);
-    f.limit_lost = rng.pick(&[0, 0, 0, 20]);
-    f
-}
-
 impl Sim {
     pub(crate) fn new(seed: u64, trace: bool) -> Self {
         let mut rng = Rng::new(seed);
@@ -133,13 +83,15 @@ impl Sim {
         features.get_info = !rng.odds(250);
         features.time_namespace = !rng.odds(500);
         features.namespace_handle = !rng.odds(400);
-        let faults = faults(&mut rng);
+        let mut faults = Faults::some(&mut rng);
+        let order = Order::some(seed, &mut faults);
         let pids = 4 + rng.below(5) as i32;
         let counts_forks = !rng.odds(200);
         let (kill_rate, ask_rate) = (rng.pick(&[0, 10, 40, 100]), rng.pick(&[60, 150, 400]));
         let (big_env, loses_files) = (rng.odds(100), rng.odds(250));
         let mut world = World::new(rng, features, faults, trace);
-        world.pids = pids;
+        world.pids = pids + 2 * i32::from(order.is_on);
+        world.order = order;
         world.counts_forks = counts_forks;
         world.may_raise = world.faults.pam > 0;
         note!(world, "{features:?} {:?} pids {pids} kills {kill_rate}", world.faults);
@@ -253,6 +205,7 @@ impl Sim {
         world.wall_offset = wall + 4_000 - world.now;
         world.next_key = 100;
         world.asked = [true; 3];
+        world.note_reboot();
         for want in &mut self.wants {
             if *want == Want::Up {
                 *want = Want::Rebooted;
@@ -278,6 +231,7 @@ impl Sim {
         self.wants = [Want::Any; 3];
         self.known = [false; 3];
         self.unsure = [true; 3];
+        world.order.is_unsure = true;
         world.used.clear();
         self.lost = true;
     }
@@ -309,6 +263,7 @@ impl Sim {
                 world.procs[at].cmdline = Rc::new(b"opm\0".to_vec());
             }
             world.journal_failed = false;
+            world.note_begin();
             note!(world, "BEGIN {:?} fuse {:?}", world.daemon, world.fuse);
             Place {
                 home: "/home/.opm".to_owned(),
@@ -347,6 +302,7 @@ impl Sim {
                 }
                 daemon.request(FOLLOWER, 0, Request::Events { follow: true });
                 self.daemon = Some(daemon);
+                self.note_defined();
                 self.hear()
             }
         }
@@ -370,6 +326,7 @@ impl Sim {
         let mut world = self.world.borrow_mut();
         note!(world, "DEATH of the daemon");
         world.fuse = None;
+        world.order.after = Default::default();
         if let Some(own) = world.daemon.take() {
             world.die(own, opm::process::Exit::Signal(libc::SIGKILL));
             world.reap(own);
@@ -381,6 +338,7 @@ impl Sim {
     }
 
     fn forget_clients(&mut self) {
+        self.forget_stops();
         self.clients.clear();
         let failed = self.world.borrow().journal_failed;
         if failed {
@@ -409,6 +367,7 @@ impl Sim {
             return Ok(());
         };
         let due = daemon.deadline();
+        let ready = self.some_ready();
         let (wakes, signal) = {
             let mut world = self.world.borrow_mut();
             let late = world.fault(|f| f.late_wakes);
@@ -427,14 +386,15 @@ impl Sim {
             let signal = !late && std::mem::take(&mut world.sigchld);
             let due = due.is_some_and(|due| due <= world.now);
             let odd = world.wild && world.rng.odds(50);
-            if !(spurious || odd || due || signal || !wakes.is_empty() || !asked.is_empty()) {
+            let is_said = ready.is_some() || !asked.is_empty();
+            if !(spurious || odd || due || signal || is_said || !wakes.is_empty()) {
                 return Ok(());
             }
             world.turn_key = world.next_key;
             note!(world, "TURN {wakes:?} signal {signal} due {due}");
             (wakes, signal)
         };
-        let (advice, word) = (self.some_advice(), self.some_word());
+        let (advice, word) = (self.some_advice(), self.some_word().or(ready));
         let Some(daemon) = self.daemon.as_mut() else { return Ok(()) };
         let turned = catch_unwind(AssertUnwindSafe(|| {
             daemon.gather(&wakes, signal);
@@ -455,6 +415,7 @@ impl Sim {
             return broken.map_or_else(|| self.killed(payload), Err);
         }
         self.touched.clear();
+        self.note_defined();
         self.hear()?;
         match self.daemon.as_ref().and_then(|daemon| daemon.leave.clone()) {
             None => Ok(()),

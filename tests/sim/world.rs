@@ -1,6 +1,7 @@
 //! The truth: processes, files and time as a kernel has them, and what nobody may ever see.
 use crate::faults::Faults;
 use crate::files::Files;
+use crate::order::Order;
 use crate::proc::{Proc, State};
 use crate::rng::Rng;
 use opm::process::mark::LimitMark;
@@ -21,7 +22,7 @@ pub(crate) const OUTSIDE: Namespace = Namespace { id: 1, inode: 1 };
 /// The PID namespaces of the daemon, and of containers.
 pub(crate) const PID_NAMESPACES: [u64; 2] = [9, 10];
 /// Names of the services; the truth counts incarnations by name.
-pub(crate) const NAMES: [&str; 3] = ["alpha", "beta", "gamma"];
+pub(crate) const NAMES: [&str; 3] = ["alpha", "beta-0", "beta-1"];
 
 #[derive(Debug)]
 pub(crate) struct World {
@@ -78,6 +79,7 @@ pub(crate) struct World {
     /// At the next look at the first one's time namespace, the second has just died and left the
     /// number of its own to the first.
     pub(crate) heir: Option<(Key, Key)>,
+    pub(crate) order: Order,
 }
 
 macro_rules! note {
@@ -128,6 +130,7 @@ impl World {
             journal_failed: false,
             excused: 0,
             heir: None,
+            order: Order::default(),
         }
     }
 
@@ -282,6 +285,7 @@ impl World {
         note!(self, "die {} key {key} {exit:?}", self.procs[at].pid);
         let reaper = self.reaper_of(key);
         self.procs[at].state = State::Zombie(exit);
+        self.note_exit(key, exit);
         self.procs[at].doom = None;
         self.procs[at].env = Rc::new(Vec::new());
         self.procs[at].cmdline = Rc::new(Vec::new());
@@ -371,6 +375,10 @@ impl World {
                 self.violate(format!("signal {signal} to the leader of {name} unasked"));
             }
             Some(_) => {}
+        }
+        let is_end = matches!(signal, libc::SIGTERM | libc::SIGKILL);
+        if let Some(tag) = self.procs[at].tag.filter(|_| is_end && self.procs[at].leader) {
+            self.note_ended(tag.service, key);
         }
         if signal == libc::SIGTERM && self.has_had_term(at) {
             let text = format!("pid {} has had the stop signal twice", self.procs[at].pid);
