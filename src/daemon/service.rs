@@ -64,10 +64,27 @@ pub struct Service {
     pub note: Option<Box<str>>,
     /// When usage was last asked for, and the tree's ticks then.
     pub sample: Option<(Time, u64)>,
+    /// What it used then.
+    pub(crate) used: Option<Box<Usage>>,
     /// What was last announced of it.
     pub announced: Announced,
     /// It is launched when this one is ready.
     pub(crate) waits_for: Option<Id>,
+}
+
+/// What the processes of a tree use.
+#[derive(Clone, Debug, Default)]
+pub struct Usage {
+    pub(crate) pids: Vec<Pid>,
+    /// Of processor time, at `USER_HZ`.
+    pub(crate) ticks: u64,
+    /// Resident.
+    pub(crate) pages: u64,
+    /// When it was read.
+    pub(crate) at: Time,
+    /// Nanoseconds that all had run before: who has run no more has neither other memory nor other
+    /// children. None: not every one's is known.
+    pub(crate) ran: Option<u64>,
 }
 
 /// What was announced of a service.
@@ -130,6 +147,7 @@ impl Service {
             launch_error: None,
             note: None,
             sample: None,
+            used: None,
             announced: Announced { status: Status::Stopped, is_ready: false, at: 0 },
             waits_for: None,
         };

@@ -330,10 +330,9 @@ pub trait Kernel {
     fn children(&mut self, pid: Pid, out: &mut Vec<Pid>) -> Result<()> {
         procfs::children(pid, out)
     }
-    /// Of the processes in /proc, in the order of their pids, the next few after `after`; none:
-    /// that was all. Few, so that they are read before they are gone.
+    /// The next few of all processes, by pid; none: that was all. Few: they are soon gone.
     fn processes(&mut self, after: Pid, out: &mut Vec<Pid>) -> Result<()>;
-    /// How many processes and threads were ever forked on this machine.
+    /// How many processes and threads were ever forked.
     fn forks(&mut self) -> Option<u64> {
         procfs::forks()
     }
@@ -343,6 +342,8 @@ pub trait Kernel {
     }
     /// The pid that was given out last.
     fn last_pid(&mut self) -> Option<Pid>;
+    /// Nanoseconds that the threads of a process have run, as far as that is known.
+    fn ran(&mut self, pid: Pid) -> Option<u64>;
     fn stat(&mut self, pid: Pid) -> Result<Stat> {
         procfs::stat(pid)
     }
@@ -468,8 +469,7 @@ pub fn identity<K: Kernel>(kernel: &mut K, pid: Pid, pidfd: &K::Pidfd) -> Identi
     Identity { pid, start_time, inode }
 }
 
-/// Writes all of `bytes` at `offset`. Errors: what the kernel says; a write that makes no progress
-/// is ENOSPC.
+/// Writes all of `bytes` at `offset`. Errors: the kernel's; ENOSPC: it takes nothing.
 pub fn write_all_at<K: Kernel>(
     kernel: &mut K,
     file: &K::File,

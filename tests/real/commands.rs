@@ -1,9 +1,11 @@
 //! What commands say and mean, where it takes a real daemon to show it.
 use crate::namespace::{Setting, User, isolated, isolated_in};
+use crate::proc;
 use crate::rig::{Rig, finish};
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::{Command, Stdio};
 
 #[test]
 fn what_is_exactly_a_name_means_that_service_alone() {
@@ -338,5 +340,40 @@ fn a_start_that_takes_marks_off_is_not_warned_of_where_there_is_more() {
     isolated(here!(), |rig| {
         let said = warning_of_marks(rig);
         assert!(!said.contains("marks"), "{said}");
+    });
+}
+
+#[test]
+fn usage_is_read_of_those_alone_who_have_run_since() {
+    isolated(here!(), |rig| {
+        let at = |name| rig.dir.join(name).to_str().unwrap().to_owned();
+        let (gate, trace) = (at("gate"), at("trace"));
+        assert!(Command::new("mkfifo").arg(&gate).status().unwrap().success());
+        let script = format!("read go < {gate}; sleep 1000 & read go < {gate}");
+        let ran = rig.ok(&["start", "--name", "web", "--", "sh", "-c", &script]);
+        let pid = rig.row("web").pid.unwrap_or_else(|| panic!("{ran}"));
+        let processes = || rig.json(&["ls"])[0]["processes"].as_u64();
+        let daemon = rig.daemon();
+        let mut tracer = Command::new("strace")
+            .args(["-q", "-e", "trace=openat,open", "-o", &trace, "-p", &daemon.to_string()])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        rig.until_traced(daemon, &tracer);
+        let reads =
+            || std::fs::read_to_string(&trace).unwrap().matches(&format!("/proc/{pid}/")).count();
+        rig.until("nothing to be read of one that sleeps", || {
+            let before = reads();
+            assert_eq!(processes(), Some(1));
+            (reads() == before).then_some(())
+        });
+        std::fs::write(&gate, "go\n").unwrap();
+        // What a process has run is known to the kernel's tick, or when it sleeps.
+        let sleeps = || proc::process(pid).is_some_and(|it| it.state == 'S');
+        let has_child = || proc::all().iter().any(|it| it.parent == pid);
+        rig.until("its child", || (has_child() && sleeps()).then_some(()));
+        assert_eq!(processes(), Some(2));
+        tracer.kill().unwrap();
+        tracer.wait().unwrap();
     });
 }

@@ -258,6 +258,10 @@ impl Kernel for Fake {
         Some(self.enter().last_pid)
     }
 
+    fn ran(&mut self, _: Pid) -> Option<u64> {
+        None
+    }
+
     fn stat(&mut self, pid: Pid) -> Result<Stat> {
         let mut world = self.enter();
         if let Some(errno) = world.shortage() {

@@ -8,6 +8,7 @@ mod order;
 mod query;
 pub(super) mod sockets;
 mod told;
+mod usage;
 pub(crate) mod wait;
 
 use super::service::Service;

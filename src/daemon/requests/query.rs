@@ -1,6 +1,6 @@
 //! What is true now, for those who ask. Nothing is sampled while nobody does.
 use super::*;
-use crate::daemon::service::Death;
+use crate::daemon::service::{Death, Usage};
 use crate::process::command::pattern_of_argv;
 use crate::process::mark::EnvMark;
 use crate::process::stat::parse_cmdline;
@@ -21,14 +21,6 @@ use serde_json::Value;
 const TICKS: f64 = 100.0;
 /// A shorter sample says more about the clock than about the process.
 const SAMPLE_MS_MIN: u64 = 1_000;
-
-/// What the processes of a tree use.
-#[derive(Default)]
-pub(crate) struct Usage {
-    pub(crate) pids: BTreeSet<Pid>,
-    ticks: u64,
-    pub(crate) pages: u64,
-}
 
 /// What the options of a service are, and who set them.
 fn options(spec: &Spec) -> Options {
@@ -172,29 +164,6 @@ impl<K: Kernel> Daemon<K> {
         })
     }
 
-    pub(crate) fn usage(&mut self, id: Id) -> Option<Usage> {
-        let (mut queue, mut unsure) = self.trees.members(id);
-        queue.append(&mut unsure);
-        if queue.is_empty() {
-            return None;
-        }
-        let mut usage = Usage::default();
-        let mut seen: BTreeSet<Pid> = queue.iter().copied().collect();
-        while let Some(pid) = queue.pop() {
-            let Ok(stat) = self.kernel.stat(pid) else {
-                continue;
-            };
-            usage.pids.insert(pid);
-            usage.ticks += stat.utime + stat.stime;
-            usage.pages += stat.rss_pages;
-            let mut children = Vec::new();
-            if self.kernel.children(pid, &mut children).is_ok() {
-                queue.extend(children.into_iter().filter(|pid| seen.insert(*pid)));
-            }
-        }
-        Some(usage)
-    }
-
     pub(super) fn info(&mut self, id: Id) -> Option<Info> {
         let used = self.usage(id);
         let row = self.row(id, used.as_ref())?;
@@ -213,7 +182,7 @@ impl<K: Kernel> Daemon<K> {
             self.env_of(service).into_iter().map(|(key, _)| key).collect();
         env_keys.sort_unstable();
         Some(Info {
-            pids: used.map_or_else(Vec::new, |used| used.pids.into_iter().collect()),
+            pids: used.map_or_else(Vec::new, |used| used.pids),
             kept: self.trees.kept_of(id),
             started_at: row.pid.and_then(|_| at(service.record.started_at)),
             last_exit: service
