@@ -66,8 +66,7 @@ impl Client {
                 return Ok(Some(reply));
             }
             // A daemon that left with requests unread: nobody did it, so the next one may. One that
-            // replaced itself knows nothing of who waited: they ask the new one, if asking twice
-            // does no more than asking once.
+            // replaced itself lost those that wait: they ask anew, if twice does no more than once.
             if !connection.unread && !request.may_be_repeated() {
                 break;
             }
@@ -211,8 +210,7 @@ impl Connection {
         Err(holder.in_the_way(home))
     }
 
-    /// Waits until the daemon has closed the connection, as an exec does, or for `most`. Whether
-    /// it has.
+    /// Whether the daemon has closed the connection, as an exec does, within `most`.
     pub(crate) fn wait_for_close(mut self, most: Duration) -> bool {
         // Where it can't be set nothing is waited for.
         if self.stream.set_read_timeout(Some(most)).is_err() {

@@ -1,6 +1,5 @@
 //! `completions SHELL`: a short script for the shell, which asks the same command, with the words
-//! so far, for what may come next. So a shell knows the options of this very opm, and the services
-//! of its daemon; none is started for it.
+//! so far, what may come next: options of this very opm, services of its daemon if one is there.
 use super::client::Need;
 use super::output::{Done, write};
 use super::request::{Call, ask};

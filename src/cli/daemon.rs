@@ -74,8 +74,7 @@ fn word_of(mut connection: Connection) -> Result<Option<Health>, Failure> {
     connection.last()?.map(Health::try_from).transpose().map_err(|_| strange())
 }
 
-/// Stopping what doesn't run is done at once; but services that outlived their daemon can
-/// only be stopped by one.
+/// What doesn't run is stopped; but services that outlived their daemon only stop by one.
 pub(super) fn stop(client: &Client, services: bool) -> Done {
     let need = if services { Need::Record } else { Need::Running };
     let daemon = lock_holder(&client.home).and_then(|pid| pidfd::open(pid).ok());

@@ -104,9 +104,8 @@ fn variables_of(path: &Path, is_optional: bool) -> Result<Env, Failure> {
     Ok(env)
 }
 
-/// With `--update-env`: gives the services of `target` that `are_meant` the environment of now,
-/// for their next start. What was given by hand stays, and so do umask, nice value and limits.
-/// What names no service is left to whoever starts it.
+/// With `--update-env`: gives the services of `target` that `are_meant` the environment of now for
+/// their next start, but for what was given by hand, umask, nice value and limits.
 pub(super) fn update(
     call: &Call,
     target: &str,

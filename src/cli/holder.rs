@@ -71,9 +71,8 @@ impl Holder {
     }
 }
 
-/// Who holds the home's lock: the pid that took it, which may be gone while a child that has
-/// not exec'd yet still holds it. Read from /proc/locks, because trying the lock would make a
-/// daemon that tries it at this very moment believe that another one lives.
+/// The pid that took the home's lock; a child that has not exec'd yet may hold it for one that is
+/// gone. Read from /proc/locks: a try of the lock would look like another daemon to a daemon.
 pub(super) fn lock_holder(home: &Path) -> Option<i32> {
     let lock = std::fs::metadata(home.join("lock")).ok()?;
     holder_in(&std::fs::read_to_string("/proc/locks").ok()?, lock.ino())

@@ -19,9 +19,8 @@ const S_ISVTX: u32 = 0o1000;
 /// The home of PID 1, and of root where nobody said what HOME is.
 const SYSTEM_HOME: &str = "/run/opm";
 
-/// The home directory of opm, absolute: `$OPM_HOME`, else `$HOME/.opm`, else `/run/opm` for
-/// PID 1 or a root without HOME. Beside an `opm run` as PID 1: where that one is. Root becomes
-/// whoever it belongs to.
+/// The home directory of opm, absolute: `$OPM_HOME`, else `$HOME/.opm`, else `/run/opm` for PID 1
+/// or a root without HOME; beside an `opm run` as PID 1 its. Root becomes whoever it belongs to.
 pub(crate) fn find() -> Result<PathBuf, Failure> {
     let home = behind_own_link(chosen()?);
     yield_to_owner(&home)?;
@@ -119,8 +118,7 @@ fn yield_to_owner(home: &Path) -> Result<(), Failure> {
     })
 }
 
-/// `sudo opm` has a home of its own: whoever looks there for the services of the user that called
-/// sudo is told.
+/// Tells whoever looks in sudo's home for the services of the user that called it.
 pub(crate) fn point_to_callers(home: &Path) {
     let caller = variable("SUDO_USER").filter(|_| is_root() && variable(HOME_VARIABLE).is_none());
     let Some(caller) = caller else { return };
@@ -141,8 +139,7 @@ fn candidates() -> Vec<PathBuf> {
     home.into_iter().chain([SYSTEM_HOME.into(), format!("/tmp/opm-{user}").into()]).collect()
 }
 
-/// Whether a socket is there in a directory that is ours, or root's; or this user's, if we are
-/// root.
+/// Whether a socket is there in a directory of ours, of root, or of this user if we are root.
 fn is_served(home: &Path, theirs: u32) -> bool {
     let user = rustix::process::geteuid().as_raw();
     let trusted = std::fs::symlink_metadata(home).is_ok_and(|meta| {
@@ -151,8 +148,7 @@ fn is_served(home: &Path, theirs: u32) -> bool {
     trusted && home.join("opm.sock").exists()
 }
 
-/// The program of a process that may be an `opm run`, whatever it is called: `uv run` is one as
-/// well, and has no socket.
+/// The program of what may be an `opm run`, by any name: `uv run` is none, and has no socket.
 fn run_of(pid: i32) -> Option<PathBuf> {
     let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let mut words = words.split(|byte| *byte == 0);

@@ -33,8 +33,7 @@ const RETRY_MAX: Duration = Duration::from_millis(100);
 /// The end of a log that is looked at for its last line.
 const TAIL_BYTES_MAX: u64 = 4096;
 
-/// Starts a daemon, with `more` options of `daemon start`, and waits until it, or another one that
-/// was faster, answers.
+/// Starts a daemon, with `more` options, and waits until it, or one that was faster, answers.
 pub(super) fn start(home: &Path, more: &[&str]) -> Result<Connection, Failure> {
     // A umask such as 277 would make a home that its own daemon can't use.
     attributes::privately(|| start_privately(home, more))
@@ -100,8 +99,7 @@ fn wait_for(
             None => ANSWER_TIME_MAX,
         };
         if waited > bound {
-            // Else each command would leave one more behind that waits for the lock. A daemon
-            // that serves by now leaves its services.
+            // Else each command would leave one more that waits for the lock.
             if let Some(daemon) = daemon
                 && pidfd::signal(daemon, libc::SIGTERM, Reach::Process).is_ok()
             {
@@ -127,9 +125,8 @@ fn wait_for(
 }
 
 /// Becomes readable when something is made or closed in the home: a socket is bound, the lock is
-/// let go of. That is an instant before what is waited for (listen(2) comes after bind(2), and a
-/// lock is free after its file was closed), so there are pauses all the same; and a kernel that
-/// has no watch left leaves nothing else.
+/// let go of. What is waited for comes an instant later, and the kernel may have no watch left: so
+/// there are pauses all the same.
 fn watch(home: &Path) -> Option<OwnedFd> {
     use inotify::{CreateFlags, WatchFlags};
     let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
@@ -195,8 +192,7 @@ fn lines_of(path: &Path, told: u64) -> Vec<String> {
     text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect()
 }
 
-/// Exit code and reason of a daemon's last line, `TIME opm: exit CODE: REASON`; of any other
-/// line just the line.
+/// Exit code and reason of a daemon's last line, `TIME opm: exit CODE: REASON`; else the line.
 fn parting_word(line: &str) -> (Option<u8>, &str) {
     let Some((_, said)) = line.split_once("opm: ") else {
         return (None, line);

@@ -45,8 +45,7 @@ pub(super) fn metrics(call: &Call) -> Done {
     }
 }
 
-/// All of it. `open`: in OpenMetrics, else in the older format, in which a counter's family has
-/// its whole name, and which has no end.
+/// `open`: in OpenMetrics, else as before it: a counter's family has its whole name, and no end.
 fn text(call: &Call, open: bool) -> String {
     let health: Option<Health> = ask(&call.client, Need::Running, &Request::Health).ok().flatten();
     let list = Request::List { usage: true };

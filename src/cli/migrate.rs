@@ -19,8 +19,7 @@ const KEYS: [(&str, &str); 5] = [
     ("pm_err_log_path", "error_file"),
 ];
 
-/// What means the same in both. All else is PM2's own book-keeping, or the program's variables
-/// once more.
+/// What means the same in both. All else is PM2's book-keeping, or the variables once more.
 const SAME: &str = "args node_args exec_mode autorestart max_restarts min_uptime restart_delay \
     exp_backoff_restart_delay stop_exit_codes cron_restart max_memory_restart kill_timeout \
     wait_ready listen_timeout log_date_format merge_logs watch ignore_watch increment_var \

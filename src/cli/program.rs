@@ -69,8 +69,7 @@ impl Place {
         Ok(words)
     }
 
-    /// The words that run `script` of a PM2 file: what has no extension and is no program is for
-    /// node.
+    /// The words that run `script` of a PM2 file: without an extension it is a program, or node's.
     pub(super) fn script(&self, script: &str) -> Result<Vec<String>, Failure> {
         let found = self.command(script);
         if found.is_err()
@@ -82,8 +81,7 @@ impl Place {
         found
     }
 
-    /// The words by which an interpreter, or nothing (`none`), is to run `target`: a file that need
-    /// not be executable, or a line.
+    /// The words by which an interpreter (`none`: nothing) runs `target`: any file, or a line.
     pub(super) fn interpreted(
         &self,
         target: &str,

@@ -51,8 +51,7 @@ pub(super) fn wants_json(matches: &ArgMatches) -> bool {
     matches.get_flag("json") || format.is_some_and(|format| format == "json")
 }
 
-/// A request about the target that ends with outcomes. Without a record every name is unknown,
-/// and `all` is none.
+/// A request that ends with outcomes. Without a record every name is unknown, and `all` is none.
 pub(super) fn act(call: &Call, request: impl FnOnce(String) -> Request) -> Done {
     act_on(call, call.target(), request)
 }

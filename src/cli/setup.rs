@@ -1,6 +1,5 @@
-//! `daemon setup`: the units with which systemd starts the daemon at boot, brings the services
-//! back, and stops them at shutdown. They are the installed examples, with this program and this
-//! home in them.
+//! `daemon setup`: the installed examples of units, with this program and home in them: systemd
+//! starts the daemon at boot, which brings the services back, and stops them at shutdown.
 use super::client::Client;
 use super::launch::own_program;
 use super::output::{Done, Failure, failed, print};

@@ -108,8 +108,7 @@ fn made_up(call: &Call, target: &str) -> Request {
     Request::Start { target: target.to_owned(), force, wait }
 }
 
-/// Several words are services. Where none of them is, or with what only a new service can have
-/// (`shaped`), they were meant as a command.
+/// Several services; a command, if none of the words is one or with what is only of a new service.
 fn start_several(call: &Call, words: &[String], shaped: bool) -> Done {
     let target = words.join(",");
     if !shaped {

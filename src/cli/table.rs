@@ -68,8 +68,7 @@ impl From<String> for Cell {
     }
 }
 
-/// Lays out `rows` under `head`. Where the width is too small columns that yield are cut, then
-/// columns are left out from the right.
+/// Where the width is too small columns that yield are cut, then those on the right left out.
 pub(crate) fn lay_out(head: &[Column], rows: &[Vec<Cell>], look: Look) -> String {
     let mut widths: Vec<usize> = head.iter().map(|column| width_of(column.0)).collect();
     for row in rows {

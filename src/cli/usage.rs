@@ -29,8 +29,7 @@ pub(crate) fn commands() -> impl Iterator<Item = (&'static str, &'static str)> {
     ENTRIES.iter().map(|entry| (entry.name, entry.about)).chain([init])
 }
 
-/// Parses what follows the command's name. Help that was asked for is printed, and ends the
-/// command quietly.
+/// Parses what follows the command's name. Help that was asked for ends the command quietly.
 pub(crate) fn parse(entry: &Entry, words: Vec<OsString>) -> Result<ArgMatches, Failure> {
     let mut command = entry.command();
     let sub = words.iter().filter_map(|word| word.to_str()).find(|word| !word.starts_with('-'));

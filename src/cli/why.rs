@@ -1,7 +1,6 @@
-//! `why`: one screen on where a service stands, since when, for which reason, and what to do.
-//!
-//! The daemon says what it knows; the last lines of stderr and who listens on a port are looked up
-//! here. What is said is a fact, or it says whose opinion it is.
+//! `why`: one screen on where a service stands, since when, for which reason, and what to do. The
+//! last lines of stderr and who listens on a port are looked up here, all else the daemon says.
+//! What is said is a fact, or it says whose opinion it is.
 use super::client::Need;
 use super::info::last_exit;
 use super::launch;

@@ -98,8 +98,7 @@ impl Wish {
     }
 }
 
-/// When a line says that it was written, in Unix milliseconds: at its beginning, or as `time` of
-/// an object.
+/// When a line was written, in Unix milliseconds: at its beginning, or as an object's `time`.
 pub(super) fn time_of(line: &[u8]) -> Option<u64> {
     parse_rfc3339(line.strip_prefix(b"{\"time\":\"").unwrap_or(line))
 }

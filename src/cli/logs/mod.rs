@@ -1,5 +1,4 @@
-//! `logs`: what services wrote, read from the files themselves, so that it works while the daemon
-//! is away. Bytes pass as they are.
+//! `logs`: what services wrote, byte by byte, from the files themselves: no daemon is needed.
 mod lines;
 mod stream;
 

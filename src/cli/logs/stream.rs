@@ -77,8 +77,8 @@ impl Stream {
         }
         let file = match open(&self.path) {
             Ok(file) => file,
-            // A FIFO would keep us waiting, a device may have no end: what it is now, it was at
-            // the start.
+            // A FIFO would keep us waiting, a device may have no end: it is what it was at the
+            // start.
             Err(error) if error.kind() == ErrorKind::InvalidInput => {
                 self.is_odd = true;
                 return Ok(false);
@@ -93,8 +93,7 @@ impl Stream {
         Ok(true)
     }
 
-    /// What is on disk at one instant: no archive got its name while it was looked where the log
-    /// begins, and none grew.
+    /// What is on disk at one instant: meanwhile no archive got its name, and none grew.
     fn picture(&self) -> Result<Picture> {
         let mut archives = archives::of(&self.path);
         for _ in 0..LOOKS_MAX {
@@ -264,8 +263,7 @@ impl Rest {
     }
 
     fn open(&self) -> Result<Box<dyn Read>> {
-        // It may be named, and compressed, after it was listed: each of its names that is gone
-        // says that it has the next one.
+        // Named, and compressed, after it was listed: each name that is gone has a next one.
         let listed = self.path.to_string_lossy();
         let named = listed.split(".at-").next().unwrap_or_default();
         let is_packed = |name: &str| archives::COMPRESSED.iter().any(|end| name.ends_with(end));
@@ -355,8 +353,7 @@ impl Search {
     }
 }
 
-/// Opens a log without waiting for anybody. A link is followed: it is our own, as all that is in
-/// the home.
+/// Opens a log without waiting for anybody. A link is followed: the home is our own.
 fn open(path: &Path) -> Result<File> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
