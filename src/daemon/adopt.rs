@@ -296,9 +296,8 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Marked processes of incarnations that no record names become their service again, or drain
-    /// before one of their name starts. False: /proc could not be read whole, and some may have
-    /// been missed. Errors: one that was found could not be looked at for want of descriptors or
-    /// memory.
+    /// before one of their name starts. False: /proc could not be read whole, some may be missed.
+    /// Errors: one could not be looked at for want of descriptors or memory.
     fn find_unrecorded(&mut self, loss: &Loss) -> Result<bool, Errno> {
         let given = self.ledger.sequence.0;
         let found = self.with_trees(|trees, cx| trees.find_unrecorded(cx, loss, given))?;
@@ -366,8 +365,7 @@ impl<K: Kernel> Daemon<K> {
         Ok(generation.0)
     }
 
-    /// Puts an incarnation on record again that signed in a journal that is lost: the next daemon
-    /// may be unable to search for marks.
+    /// Puts on record again who signed in a lost journal: the next daemon may not find marks.
     fn sign_for(&mut self, id: Id, signature: &Signature) {
         if self.ledger.sign(&mut self.kernel, id, signature).is_ok()
             && let Some(service) = self.services.get(id)

@@ -194,8 +194,7 @@ impl<K: Kernel> Daemon<K> {
         let by_exec = service.definition.spec.checks.ready.0 == Sign::Exec;
         let policy = service.machine.policy();
         let (signal, reach) = (policy.stop_signal.number(), policy.stop_reach);
-        // The operator's word is on record before the signal goes out: whoever kills us in
-        // between, the next daemon goes on stopping.
+        // On record before the signal goes out: whoever kills us, the next daemon goes on.
         let is_written = input == Input::Stop
             && !actions.is_empty()
             && self.ledger.write_slot(&mut self.kernel, id, &service.state()).is_ok();

@@ -11,8 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::time::Duration;
 
-/// What the program leaves behind gets this long by default: with it a stop ends before the 10 s
-/// after which Docker kills.
+/// What the program leaves behind gets this long by default: Docker kills after 10 s.
 const GRACE_DEFAULT: Duration = Duration::from_secs(8);
 /// A century: what is added to a clock must not overflow it.
 const GRACE_MS_MAX: u64 = 100 * 366 * 86_400_000;

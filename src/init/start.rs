@@ -24,8 +24,7 @@ pub(super) fn start(options: Options, words: &[OsString], inherited: Inherited) 
         say(format_args!("cannot start {name}: {}", describe(errno)));
         exit_code_of(errno)
     })?;
-    // The program has them, and a copy here would keep pipes from ending and file systems from
-    // being unmounted.
+    // The program's; a copy here would keep pipes open and file systems mounted.
     fds::close_inherited(&[]);
     let scope = match (options.reach, is_first) {
         (Reach::Process, _) => Scope::Nobody,

@@ -16,8 +16,7 @@ use std::collections::BTreeSet;
 pub(super) enum Scope {
     /// We are PID 1: all that the namespace holds.
     Everybody,
-    /// We are a subreaper: the program's group, and our children, whom every death among them
-    /// adds to.
+    /// We are a subreaper: the program's group, and our children, of whom deaths bring more.
     Children,
     /// Neither: the program's group.
     Group,
@@ -187,8 +186,7 @@ impl Survivors {
         let pinned = self.pin.as_ref().map(|pin| pidfd::signal(pin, signal, Reach::Group));
         let sent = match pinned {
             Some(sent @ (Ok(()) | Err(Errno::SRCH | Errno::PERM))) => sent,
-            // EINVAL: before Linux 6.9; ENOSYS: a filter. Its number is its own while it has
-            // members.
+            // EINVAL: before Linux 6.9; ENOSYS: a filter. A group with members keeps its number.
             _ => kill(self.leader, signal, Reach::Group),
         };
         matches!(sent, Ok(()) | Err(Errno::PERM))

@@ -236,8 +236,7 @@ impl Watch {
         if self.place == Place::Session { None } else { Terminal::find() }
     }
 
-    /// After `fg` the shell has put our group into the foreground; the program is to have it.
-    /// Whether it got it.
+    /// After `fg` the shell gave our group the foreground. Whether the program got it.
     fn hand_terminal_on(&mut self) -> bool {
         let Some(terminal) = self.shared_terminal().filter(Terminal::is_ours) else {
             return false;
@@ -336,8 +335,7 @@ fn is_terminal_stop(signal: i32) -> bool {
     matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU)
 }
 
-/// What is neither forwarded nor acted on: SIGPIPE that our own writing caused, and a terminal's
-/// complaint about another member of our group.
+/// Neither forwarded nor acted on: our own SIGPIPE, or a terminal's complaint about another of us.
 fn is_our_own_affair(arrival: Arrival) -> bool {
     match arrival.signal {
         libc::SIGPIPE => arrival.sender == own_pid(),

@@ -8,15 +8,13 @@ mod tables;
 
 use super::shell::{HEADERS, PREFIXES, is_assignment, simple_commands};
 
-/// Lines within lines (`sh -c "sh -c …"`) are followed this deep: the text is a stranger's, and
-/// the stack is ours.
+/// So deep lines within lines (`sh -c "sh -c …"`) are followed: a stranger's text, and our stack.
 const DEPTH_MAX: usize = 8;
 
 /// The longest name that [`default_name`] makes, in characters.
 const NAME_CHARS_MAX: usize = 64;
 
-/// What a command is about, and how well that names it. The ranks are the order of preference
-/// between the commands of one line.
+/// What a command is about. Its rank is the order of preference between those of one line.
 struct Subject {
     rank: Rank,
     text: String,

@@ -224,8 +224,7 @@ impl<'a> Lexer<'a> {
         self.unclosed = Some("the command has an unclosed \"");
     }
 
-    /// Takes `$(…)`, `${…}` and backticks whole, so that what is inside does not look like words
-    /// of this command.
+    /// Takes `$(…)`, `${…}` and backticks whole: what is inside are no words of this command.
     fn expansion(&mut self, first: char) {
         self.nests = true;
         self.push(first);

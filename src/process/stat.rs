@@ -51,8 +51,7 @@ impl Stat {
 
     /// Reads the whole of `/proc/PID/stat`; one that was cut before its last field is `None`.
     pub fn parse(text: &[u8]) -> Option<Stat> {
-        // The name in parentheses may hold anything, `) R 1` and newlines too, but what follows
-        // it never holds a parenthesis.
+        // The name may hold anything, `) R 1` and newlines too; what follows it no parenthesis.
         let open = text.iter().position(|&b| b == b'(')?;
         let close = text.iter().rposition(|&b| b == b')')?;
         if close < open {

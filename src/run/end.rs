@@ -46,8 +46,7 @@ fn exit_code(service: &Service) -> u8 {
     }
 }
 
-/// Whether the end of this service is the end of all: not if it had only one thing to do and has
-/// done it.
+/// Whether its end is the end of all: not if it had only one thing to do and has done it.
 pub(super) fn is_fatal(service: &Service) -> bool {
     let policy = service.machine.policy();
     policy.critical && !(policy.restart == Restart::Never && service.is_done())

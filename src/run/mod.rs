@@ -108,8 +108,7 @@ struct Run {
     options: Options,
     /// The services that are declared here, and the end of each that was said.
     services: Vec<(String, Option<End>)>,
-    /// Declared here, and not asked for yet: the old incarnation is defined otherwise, and has to
-    /// drain first.
+    /// Declared here, and not asked for yet: the old incarnation has to drain first.
     later: Vec<Spec>,
     /// What services write is passed on line by line.
     is_carrying: bool,
@@ -178,8 +177,7 @@ impl Run {
         true
     }
 
-    /// Asks for what differs from a file that was read anew: all of it, or nothing. What was in
-    /// the file and is not any more goes.
+    /// Asks for what differs from a file that was read anew, removals too: all of it, or nothing.
     fn reload(&mut self, daemon: &mut Daemon<Linux>, mut specs: Vec<Spec>) {
         self.is_reloading = true;
         let names: Vec<&String> = self.services.iter().map(|(name, _)| name).collect();

@@ -71,8 +71,7 @@ impl Default for Attributes {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Context {
-    /// Read piece by piece: it may be megabytes, and what a tree of values leaves behind in the
-    /// daemon's heap would stay there.
+    /// Read piece by piece: of a tree of values megabytes would stay in the daemon's heap.
     #[serde(deserialize_with = "json::list")]
     pub env: Env,
     #[serde(default)]

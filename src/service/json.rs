@@ -142,8 +142,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
     }
 }
 
-/// A [`Value`] to be, and how many more values may come. Of a key that is there twice one value
-/// would be dropped in silence: that is an error.
+/// A [`Value`] to be, and how many more may come. Of a key that is there twice one would be lost.
 pub(super) struct Tree<'a>(pub(super) &'a mut usize);
 
 impl Tree<'_> {

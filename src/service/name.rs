@@ -66,9 +66,8 @@ pub fn file_name_of(name: &str) -> String {
     }
 }
 
-/// Two code points are 42 bits, which are 7 digits of 6: 64 characters make 226 bytes. A last
-/// odd one takes 4 digits, so the length says how many there were. Never a valid escape, as `u`
-/// is no hexadecimal digit.
+/// Two code points are 42 bits, 7 digits: 64 characters make 226 bytes. A last odd one takes 4, so
+/// the length says how many there were. No escape begins so: `u` is no hexadecimal digit.
 fn packed(name: &str) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
     let mut out = String::from("%u");

@@ -52,8 +52,7 @@ pub const IPC_FD: u8 = 99;
 pub const ANSWER_BYTES_MAX: usize = 256;
 
 impl Place {
-    /// Reads `PORT` or `ADDRESS:PORT`, or for HTTP an address alone. Names are not looked up:
-    /// nobody says how long that takes.
+    /// Reads `PORT`, `ADDRESS:PORT` or for HTTP an address. Names aren't looked up: that may last.
     fn parse(text: &str, usual: Option<u16>) -> Option<Self> {
         let local = |port: u16| Self { ip: None, port };
         let port = |text: &str| text.parse().ok().filter(|port| *port > 0);

@@ -6,9 +6,8 @@ use std::fmt;
 /// The last signal that Linux has.
 const SIGNAL_MAX: i32 = 64;
 
-/// The first real-time signal that a program may use, as `kill -l` counts. The kernel begins at
-/// 32, but C libraries keep two for themselves; asking ours would let a stored `RTMIN+1` mean
-/// another number after a change of library.
+/// The first real-time signal for programs, as `kill -l` counts. The kernel begins at 32, but C
+/// libraries keep some: asked for ours, a stored `RTMIN+1` could mean another after a change.
 const RTMIN: i32 = 34;
 
 /// Names beyond those that signal-hook knows: what it leaves out, and aliases.

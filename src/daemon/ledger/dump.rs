@@ -79,8 +79,7 @@ pub(super) fn replace<K: Kernel>(kernel: &mut K, name: &str, bytes: &[u8]) -> Re
     kernel.sync_home()
 }
 
-/// Writes the dump. The one before becomes the backup, but only if it is whole. Errors: one line
-/// for the operator.
+/// Writes the dump; the one before, if whole, becomes the backup. Errors: one line.
 pub(crate) fn save<K: Kernel>(
     kernel: &mut K,
     home: &str,
@@ -97,8 +96,7 @@ pub(crate) fn save<K: Kernel>(
     })
 }
 
-/// Reads the dump, or the one before it, and gives warnings with it. Errors: one line for the
-/// operator.
+/// Reads the dump, or the one before it, with warnings. Errors: one line for the operator.
 pub(crate) fn load<K: Kernel>(
     kernel: &mut K,
     home: &str,

@@ -87,8 +87,7 @@ pub fn unrecorded(
     (state, signature)
 }
 
-/// The services on record, and what a log is to be told. `valid`: the slots still say something
-/// about the processes that we see.
+/// The services on record, and what to log. `valid`: the slots speak of processes that we see.
 pub(in crate::daemon) fn recorded(
     found: &Found,
     loaded: Loaded,

@@ -1,5 +1,4 @@
-//! What is on record: the journal, the definitions, the highest generation given; and what is
-//! still to be written of them.
+//! What is on record: journal, definitions, the highest generation; and what is to be written.
 pub mod definitions;
 pub(crate) mod dump;
 pub mod load;
@@ -154,8 +153,7 @@ impl<K: Kernel> Ledger<K> {
         self.noted(KEPT, written).ok();
     }
 
-    /// Writes the daemon's half of a slot. Errors: EIO, and ENOSPC on file systems that write in
-    /// place to a new place.
+    /// Writes the daemon's half of a slot. Errors: EIO, ENOSPC (copy on write).
     pub(crate) fn write_slot(&mut self, kernel: &mut K, id: Id, state: &State) -> Result<()> {
         self.write_journal(kernel, slot_offset(id), &state.encode())
     }

@@ -97,8 +97,7 @@ impl Logs {
         Ok(())
     }
 
-    /// A service is about to start, or was adopted: its lines go from its FIFOs to its logs. False:
-    /// it has to write to these itself.
+    /// The lines of one that starts or was adopted go from FIFOs to logs. False: it writes itself.
     pub(crate) fn carry(&mut self, id: Id, spec: &Spec, home: &str) -> bool {
         if self.watch.is_none() || !is_piped(&spec.log) {
             return false;
@@ -342,9 +341,8 @@ impl Logs {
         self.news.extend((!is_known).then(|| (id, gone.unwrap_or_else(text))));
     }
 
-    /// Nothing of a service lives: the directories of logs with names of their own are made anew
-    /// where somebody cleaned up, and logs that could not be rotated while it lived become archives
-    /// as they are.
+    /// Nothing of a service lives: directories of its own log paths are made where somebody cleaned
+    /// up, and logs that could not be rotated while it lived become archives as they are.
     pub(crate) fn before_start(&mut self, id: Id, spec: &Spec, paths: &[String; 2], wall: u64) {
         let log = &spec.log;
         let has_names = log.log_out.is_some() || log.log_error.is_some();
@@ -389,8 +387,7 @@ fn stored(stat: &Stat) -> u64 {
     stat.st_size.min(stat.st_blocks.saturating_mul(512)).unsigned_abs()
 }
 
-/// Compresses the last archive but one of a log; the last is for whoever follows. The process
-/// that does it.
+/// The process that compresses a log's last archive but one; the last is for whoever follows.
 fn compress(job: &Job) -> Option<Pid> {
     let words: &[&str] = match job.log.log_compress? {
         Compress::Zstd => &["-n", "19", "zstd", "-q", "-f", "--rm"],
@@ -404,8 +401,7 @@ fn compress(job: &Job) -> Option<Pid> {
     command.spawn().ok().map(|child| child.id().cast_signed())
 }
 
-/// Removes the archives of a log that are too many or too old. When the oldest of the rest was
-/// written.
+/// Removes archives that are too many or too old. When the oldest of the rest was written.
 fn trim(path: &str, log: &Log, wall: u64) -> Option<u64> {
     let mut all = archives::of(Path::new(path));
     let surplus = all.len().saturating_sub(log.log_keep as usize);

@@ -88,8 +88,7 @@ impl Pump {
         self.left = self.receipt.as_ref().and_then(Receipt::left);
     }
 
-    /// Adds a sink, or gives it another descriptor. Errors: what the kernel says of pipes,
-    /// descriptors and the poll.
+    /// Adds a sink, or gives it another descriptor. Errors: of pipes, descriptors and the poll.
     pub(crate) fn sink(&mut self, number: u32, to: BorrowedFd<'_>, form: &Form) -> Result<()> {
         if self.glass.is_none() {
             self.glass = Some(Glass::new()?);
@@ -109,9 +108,8 @@ impl Pump {
         Ok(())
     }
 
-    /// Adds a FIFO, made if missing, to a sink; also beside earlier ones: when the home was made
-    /// anew, what lives writes to those that it has, and what starts from then on opens others.
-    /// Errors: as [`Pump::sink`].
+    /// Adds a FIFO, made if missing, to a sink; also beside earlier ones: in a home made anew what
+    /// lives writes to those that it has, what starts to others. Errors: as [`Pump::sink`].
     pub(crate) fn stream(&mut self, number: u32, path: &str, label: Label) -> Result<()> {
         let Some(sink) = self.sinks.get(&number) else { return Err(Errno::INVAL) };
         let fifo = fifo::open(path)?;
@@ -346,8 +344,7 @@ impl Sink {
         Some(written)
     }
 
-    /// A whole batch to a log, of which what the disk has no room for is dropped and counted. How
-    /// many bytes were written.
+    /// A batch to a log; what the disk has no room for is dropped and counted. Gives the bytes.
     fn log(&mut self, receipt: Option<&Receipt>, buffer: &mut [u8]) -> usize {
         self.follow_name();
         let fifo = &self.streams[self.from].fifo;

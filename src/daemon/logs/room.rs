@@ -21,8 +21,7 @@ fn logs(home: &str) -> PathBuf {
     Path::new(home).join("logs")
 }
 
-/// Keeps all logs of a home within their bound, and something of the disk that `directory` is
-/// on free. What went for that.
+/// Keeps a home's logs within their bound, and some of `directory`'s disk free. What went for that.
 pub(super) fn limit(home: &str, directory: &Path) -> Option<String> {
     let total = said(home).ok().flatten().unwrap_or(TOTAL);
     let entries = std::fs::read_dir(logs(home)).into_iter().flatten().flatten();

@@ -133,8 +133,7 @@ impl Rotation {
     }
 }
 
-/// Finishes what an earlier rotation of this log has left, or forgets it. The number of the last
-/// archive; 0: there is none.
+/// Finishes or forgets what an earlier rotation has left. The number of the last archive, or 0.
 fn settle(log: &Path, live: &OwnedFd) -> Result<u64> {
     let mut last = 0;
     for archive in archives::of(log) {

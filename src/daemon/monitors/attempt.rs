@@ -33,8 +33,7 @@ fn connect(registry: &Registry, token: Token, to: SocketAddr) -> Result<TcpStrea
 }
 
 impl Attempt {
-    /// Begins. What becomes of it is seen when the token wakes the loop. Errors: what becomes of it
-    /// is known.
+    /// Begins; the token wakes the loop for what becomes of it. Errors: that is known already.
     pub(super) fn begin(registry: &Registry, token: Token, probe: &Probe) -> Result<Self, String> {
         let (Probe::Tcp(place) | Probe::Http(place, _)) = probe else {
             return Err("it is no socket".to_owned());

@@ -32,8 +32,7 @@ pub(crate) struct Channel {
 type Opened = (Channel, OwnedFd, [(RawFd, i32); 2]);
 
 impl Channel {
-    /// Opens one, if it is by one that a service says that it is ready. Errors: too many
-    /// descriptors are open.
+    /// Opens one, if a service says by one that it is ready. Errors: too many descriptors.
     pub(crate) fn open(sign: &Sign) -> Result<Option<Opened>, Errno> {
         let (number, is_json) = match sign {
             Sign::Fd(number) => (i32::from(*number), false),
@@ -51,8 +50,7 @@ impl Channel {
         Ok(Some((Self { fd, is_json, line: Vec::new(), watched: false }, theirs, given)))
     }
 
-    /// Watches it, and hears what was said so far: whether that is that it is ready, and whether
-    /// there may be more.
+    /// Watches it, and hears whether it said that it is ready, and whether there may be more.
     pub(super) fn hear(&mut self, cx: &Cx<'_>, token: Token) -> (bool, bool) {
         if let Some(registry) = cx.registry.filter(|_| !self.watched) {
             self.watched = token.watch(registry, &self.fd).is_ok();

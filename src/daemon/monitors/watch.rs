@@ -21,8 +21,7 @@ use std::collections::BTreeMap;
 /// The changes have ceased when there is none for so long; or they have lasted for so long.
 const QUIET_MS: u64 = 200;
 const BURST_MS_MAX: u64 = 2_000;
-/// What is no source of anything, whatever else is ignored: what tools make, and editors beside
-/// what they edit.
+/// Never a source of anything: what tools make, and editors beside what they edit.
 const IGNORED: [&str; 7] = ["node_modules", ".git", "__pycache__", "*.sw?", "*~", ".#*", "4913"];
 
 #[derive(Debug)]

@@ -145,8 +145,7 @@ impl<K: Kernel> Daemon<K> {
         Some(text)
     }
 
-    /// Puts services on record, all or none; an id that is wished for and taken gives the lowest
-    /// free one.
+    /// Puts services on record, all or none; for a wished id that is taken, the lowest free one.
     pub(crate) fn define(
         &mut self,
         wanted: Vec<(Option<Id>, Definition)>,
@@ -189,8 +188,7 @@ impl<K: Kernel> Daemon<K> {
         Ok(ids)
     }
 
-    /// Changes the environment that services get from their next start on, all or none. What was
-    /// given by hand stays.
+    /// Changes the environment from the next start on, all or none; what was given by hand stays.
     pub(super) fn update(
         &mut self,
         services: Vec<(String, Env)>,

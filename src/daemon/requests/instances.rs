@@ -118,8 +118,7 @@ impl<K: Kernel> Daemon<K> {
         Ok(())
     }
 
-    /// These, one after the other, each ready before the next one is stopped, when nothing else is
-    /// waited for.
+    /// One after the other, each ready before the next is stopped, when nothing else is waited for.
     pub(super) fn roll(&mut self, ids: Vec<Id>, pending: &mut Pending) {
         let generation = |id: &Id| Some((*id, self.services.get(*id)?.record.generation));
         self.waiters.rolls.extend(ids.iter().filter_map(generation));

@@ -21,9 +21,8 @@ struct Candidate {
     cwd: String,
     /// It bears a mark of a home that was here before this one.
     is_of_lost: bool,
-    /// Read when a service in the same directory is to start: that takes several times the
-    /// calls of the rest, and most processes of a machine are elsewhere. None: it is one of
-    /// ours, or gone.
+    /// Read when a service in its directory is to start, for it costs several times the calls of
+    /// the rest. None: it is one of ours, or gone.
     looks: OnceCell<Option<Looks>>,
 }
 
@@ -31,13 +30,11 @@ struct Candidate {
 #[derive(Debug)]
 struct Looks {
     argv: Vec<String>,
-    /// It bears the mark of a service of this name, of a home where ours is: of this one, before
-    /// all that was in it was lost.
+    /// By its mark a service of this home's path, before all that was in it was lost.
     name: Option<String>,
 }
 
-/// The processes of one look at /proc, for all services of a request. The look is taken when it
-/// is first needed.
+/// One look at /proc for all services of a request, taken when it is first needed.
 #[derive(Debug)]
 pub(super) struct Candidates {
     /// The operator's `--force`: the same command is a warning only.
@@ -201,8 +198,7 @@ impl<K: Kernel> Daemon<K> {
         Ok(warnings)
     }
 
-    /// That both marks of a service will be lost, where there is no other witness. Of PID 1 no
-    /// service outlives its daemon.
+    /// That both marks of a service will be lost without another witness. PID 1 takes all with it.
     fn warning_of_marks(&self, spec: &Spec) -> Option<String> {
         if self.trees.marks.own_namespace != 0 || self.ledger.header.daemon.pid == 1 {
             return None;

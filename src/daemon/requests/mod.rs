@@ -277,8 +277,7 @@ impl<K: Kernel> Daemon<K> {
         Generation(self.services.get(id).map_or(0, of))
     }
 
-    /// Starts or restarts by the operator's wish: a note of the past is past. Says if its files
-    /// were to be watched and can't be.
+    /// By the operator's wish: a note of the past is past. Says if its files can't be watched.
     fn wake_up(&mut self, id: Id, input: Input, pending: &mut Pending) {
         if let Some(service) = self.services.get_mut(id) {
             service.note = None;

@@ -206,8 +206,7 @@ impl<K: Kernel> Daemon<K> {
         })
     }
 
-    /// `opm why`: where it stands, since when, and what is known of the reason. Facts alone: what
-    /// follows from them is said by the command.
+    /// `opm why`: facts alone: what follows from them is said by the command.
     pub(super) fn why(&mut self, id: Id) -> Option<Why> {
         let info = self.info(id)?;
         let by_cron = info.row.status != Status::Waiting;
@@ -267,8 +266,7 @@ impl<K: Kernel> Daemon<K> {
         note.or_else(|| self.kernel.lacking(&service.definition.attributes()))
     }
 
-    /// What the running incarnation of a service has in its environment, or the next one will,
-    /// whose pid is not known yet.
+    /// The environment of the running incarnation, or the next, whose pid is not known yet.
     pub(super) fn env_of(&self, service: &Service) -> Env {
         let next = (self.ledger.sequence.0 + 1, 0);
         let tree = self.trees.get(service.id).map(|tree| (tree.generation.0, tree.leader.pid));
@@ -288,8 +286,7 @@ impl<K: Kernel> Daemon<K> {
         said.map(|(_, text)| text.to_string()).filter(|text| !text.is_empty())
     }
 
-    /// What keeps the next incarnation of a service waiting: the old one drains, or a dependency
-    /// is not ready.
+    /// What the next incarnation waits for: the old one drains, or a dependency is not ready.
     pub(super) fn waits_for(&self, id: Id) -> Option<String> {
         self.drains(id).or_else(|| self.waits(id).map(|(why, _)| why))
     }

@@ -30,8 +30,7 @@ fn lives(services: &Services, group: &str) -> bool {
     services.iter().any(|service| service.is_live() && service.definition.spec.group() == group)
 }
 
-/// The descriptors for the next incarnation of a service, opened if they are not. Errors: As
-/// [`open`].
+/// Those for the next incarnation of a service, opened if they are not. Errors: As [`open`].
 pub(in crate::daemon) fn numbers<K: Kernel>(
     kernel: &mut K,
     services: &Services,

@@ -135,8 +135,7 @@ impl Waiters {
         pending.filter_map(|(number, p)| Some((*number, *p.conditions.get(&id)?))).collect()
     }
 
-    /// A client has gone: nobody waits any more. What it asked for goes on. Gives the numbers of
-    /// its requests.
+    /// A client has gone; what it asked for goes on. Gives the numbers of its requests.
     pub(super) fn forget_client(&mut self, client: ClientId) -> Vec<u64> {
         let mut gone = Vec::new();
         self.pending.retain(|number, p| {

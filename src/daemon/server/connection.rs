@@ -37,8 +37,7 @@ impl Connection {
         }
     }
 
-    /// The next request, if one is whole and may be taken up now: one at a time. Errors: it is too
-    /// long, or cannot be read.
+    /// The next request, if it is whole and its turn. Errors: it is too long, or can't be read.
     pub(super) fn next_request(&mut self) -> Result<Option<Request>, Failure> {
         if self.closing || self.asking {
             return Ok(None);

@@ -30,8 +30,7 @@ const CONNECTIONS_MAX: usize = 4_096;
 const BACKLOG_BYTES_MAX: usize = 80 << 20;
 /// The same for a follower, whose answer has no end.
 const FOLLOWED_BYTES_MAX: usize = 8 << 20;
-/// What all clients together may have sent of requests that are not taken up yet. Beyond it, the
-/// one that has been silent for longest is closed.
+/// What clients may have sent that is not taken up; beyond it the longest silent is closed.
 const UNREAD_BYTES_MAX: usize = 64 << 20;
 /// Less than this of one client is not counted.
 const UNREAD_BYTES_MIN: usize = 16 << 10;

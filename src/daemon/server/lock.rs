@@ -116,8 +116,7 @@ fn key_of(text: &[u8], (device, inode): (u64, u64)) -> Option<u64> {
 /// How long a daemon that seems to listen may take to turn out to be ending.
 const ENDING: Duration = Duration::from_secs(1);
 
-/// Binds it anew, by a relative name: there may be no /proc/self yet that can be relied on, and a
-/// socket's path has room for 107 bytes only.
+/// Binds it anew by a relative name: /proc may be missing, and a path has 107 bytes at most.
 pub(crate) fn bind(home: &Home) -> Result<UnixListener, Failure> {
     let cannot =
         |errno: Errno| Failure::unreachable(format!("{}/{SOCKET}: {}", home.path, describe(errno)));
@@ -156,8 +155,7 @@ pub(crate) fn is_listened_by_us(home: &Home) -> bool {
     }
 }
 
-/// Whether a daemon hangs up without being asked anything: it was killed, and its end takes a
-/// moment in which it seems to listen.
+/// Whether a daemon hangs up unasked: it was killed, and seems to listen for a moment yet.
 pub(crate) fn is_ending(daemon: &UnixStream) -> bool {
     // Setting a timeout fails for zero only.
     daemon.set_read_timeout(Some(ENDING)).ok();

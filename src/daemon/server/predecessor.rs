@@ -42,8 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The PID namespace that is proven gone; 0 is none.
 static GONE: AtomicU64 = AtomicU64::new(0);
 
-/// Whether a namespace has ended: one that was waited for, or one that no process is in, as seen
-/// from the initial one, which sees all.
+/// Whether a namespace ended: it was waited for, or seen from the initial one it has nobody.
 pub(super) fn is_gone(namespace: u64) -> bool {
     if namespace != 0 && GONE.load(Ordering::Relaxed) == namespace {
         return true;

@@ -55,9 +55,8 @@ impl Server {
         self.removal = Some(Removal { next: now, pause: LOOK_FIRST_MS, until, most });
     }
 
-    /// Goes after the home. A daemon without its socket is out of reach, and somebody cleans up
-    /// everywhere: it is bound again, but not at once, lest a home is never empty while somebody
-    /// removes it.
+    /// Goes after the home. A socket that somebody cleaned up is bound again, but not at once, lest
+    /// a home is never empty while somebody removes it.
     pub(super) fn look_after_home(&mut self, daemon: &mut Daemon<Linux>, role: &mut dyn Role) {
         let now = daemon.kernel.now();
         let due = self.removal.filter(|removal| removal.next <= now);
@@ -149,8 +148,7 @@ fn find_home(daemon: &mut Daemon<Linux>) -> Result<bool, String> {
     Ok(is_new)
 }
 
-/// Makes the home again, and everything that is on record, from the files that are still open,
-/// whether or not they have a name.
+/// Makes the home again, with all that is on record, from the files that are still open.
 fn renew_home(daemon: &mut Daemon<Linux>) -> Result<(), String> {
     let why = |errno: Errno| describe(errno);
     let home = Home::open(&daemon.home).map_err(why)?;
@@ -231,8 +229,7 @@ fn try_restore(daemon: &Daemon<Linux>) -> Result<bool, Errno> {
     Ok(any)
 }
 
-/// A child that has not exec'd yet signs where the journal was when it was forked, if it has not
-/// done so already.
+/// A child that has not exec'd yet signs where the journal was when it was forked.
 fn sign_for_launching(daemon: &mut Daemon<Linux>) {
     let parent = daemon.ledger.header.daemon;
     for (id, generation, leader, namespace) in daemon.with_trees(|trees, cx| trees.launching(cx)) {

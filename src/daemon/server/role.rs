@@ -27,8 +27,7 @@ pub trait Role {
     fn forgets_elsewhere(&self) -> bool {
         false
     }
-    /// Adoption is complete. `again`: an earlier image of this process began already. Errors: why
-    /// it can't.
+    /// Adoption is complete; `again`: in an earlier image already. Errors: why it can't begin.
     fn begin(&mut self, daemon: &mut Daemon<Linux>, again: bool) -> Result<(), Failure>;
     /// The home was removed, and made anew: there is nothing in it that the daemon doesn't know.
     fn home_is_new(&mut self, _daemon: &mut Daemon<Linux>) {}
@@ -153,8 +152,7 @@ pub(super) fn notify(state: &str) {
 /// Says at the distance that was asked for that the loop turns.
 #[derive(Debug, Default)]
 pub(super) struct Watchdog {
-    /// Milliseconds from one word to the next: half of what is allowed, as sd_watchdog_enabled(3)
-    /// advises. `None`: nobody asked.
+    /// Milliseconds between words: half of what is allowed, as sd_watchdog_enabled(3) has it.
     distance: Option<u64>,
     due: Time,
 }

@@ -151,8 +151,7 @@ fn turn(server: &mut Server, daemon: &mut Daemon<Linux>, role: &mut dyn Role) {
     }
 }
 
-/// The listener that an earlier image of this very process left us, what says that PID 1 lives,
-/// and the sockets that are held for services.
+/// Of an earlier image: the listener, what says that PID 1 lives, and the services' sockets.
 type Inherited = (Option<UnixListener>, Option<OwnedFd>, Vec<OwnedFd>);
 
 /// Signals, descriptors, directory, subreaper.

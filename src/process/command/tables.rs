@@ -102,8 +102,7 @@ const ANY: Interpreter = Interpreter {
     by_extension: false,
 };
 
-/// Interpreters that are not here are programs like any other: the first word with a script's
-/// extension is what they run.
+/// Any other is a program like all: the first word with a script's extension is what it runs.
 pub(super) const INTERPRETERS: &[Interpreter] = &[
     Interpreter {
         names: "node nodejs tsx ts-node",

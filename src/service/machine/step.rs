@@ -56,8 +56,7 @@ impl Step<'_> {
     pub(super) fn starting(&mut self, run: Incarnation, asked: bool, input: Input) -> Phase {
         let news = match input {
             Input::Start | Input::Restart => return Phase::Starting { run, asked: true },
-            // A launch can hang (a log on a FIFO, a directory of a dead server): it is stopped
-            // and killed like anything that runs.
+            // A launch can hang (a log on a FIFO, a dead server): it is ended like what runs.
             Input::Stop if !mutant("forget_stop") => return self.stop(run, Cause::Asked),
             Input::Stop | Input::Tick => return Phase::Starting { run, asked },
             Input::News(_, news) => news,

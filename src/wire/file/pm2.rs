@@ -14,8 +14,7 @@ use crate::service::spec::{Env, Forgiven, Restart, Spec, last_of_each};
 use crate::service::units::{Delay, Span};
 use serde_json::{Map, Value};
 
-/// Other words for the same key, behind which stands the one that is read. Some are PM2's own,
-/// some are what an option is called here.
+/// Other words, PM2's own or what an option is called here, each with the key that is read.
 const KEYS: &[(&str, &str)] = &[
     ("cmd", "script"),
     ("command", "script"),
