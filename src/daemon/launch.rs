@@ -19,7 +19,6 @@ pub(crate) struct Launches {
     pub(crate) held: BTreeSet<(Id, Id)>,
     /// Stops that wait for those that depend on the service to go.
     pub(crate) stops: BTreeMap<Id, BTreeSet<Id>>,
-    /// Those that wait no more.
     pub(crate) stops_due: Vec<Id>,
     /// By name: whose output does not go to log files.
     pub(crate) foreground: HashMap<String, Streams>,

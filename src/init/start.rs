@@ -11,7 +11,6 @@ use rustix::process::{child_subreaper, getpid, getppid, set_child_subreaper};
 use std::env;
 use std::ffi::OsString;
 
-/// Starts the program, which is the first of the words.
 pub(super) fn start(options: Options, words: &[OsString], inherited: Inherited) -> Result<Watch> {
     let is_first = own_pid() == 1;
     let reaps = is_first || adopt_orphans(&options);

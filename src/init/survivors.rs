@@ -11,7 +11,6 @@ use crate::sys::{Errno, Reach, kill, kill_everybody, own_pid, pidfd};
 use rustix::fd::OwnedFd;
 use std::collections::BTreeSet;
 
-/// Whom we can reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
     /// We are PID 1: all that the namespace holds.

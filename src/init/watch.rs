@@ -31,7 +31,6 @@ pub(super) struct Watch {
     /// Where the program stands; the foreground comes and goes.
     place: Place,
     survivors: Survivors,
-    /// The program's end, once it has come.
     code: Option<u8>,
     /// A sweep ended for its length, not for want of zombies.
     is_sweep_unfinished: bool,
@@ -163,7 +162,6 @@ impl Watch {
         }
     }
 
-    /// Takes what zombies there are.
     fn sweep(&mut self) {
         let mut stopped_by = None;
         self.is_sweep_unfinished = true;

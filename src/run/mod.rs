@@ -92,7 +92,6 @@ fn no_fifo(home: &Home, errno: Errno) -> String {
     format!("{}/logs: cannot use a FIFO: {}", home.path, describe(errno))
 }
 
-/// How it ends.
 #[derive(Clone, Copy, Debug)]
 struct Stop {
     /// The exit code, if it needs no SIGKILL.

@@ -9,7 +9,6 @@ use std::path::{Component, Path, PathBuf};
 
 /// Where the child writes its pid.
 const PID_DIGITS: &str = "0000000000";
-/// A process, as in `process`.
 type Pid = i32;
 
 /// The home of the daemon that runs a service.

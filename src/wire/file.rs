@@ -159,7 +159,6 @@ fn directory_of(directory: &Path, cwd: &str) -> Option<String> {
     tidy(&directory.join(cwd)).into_os_string().into_string().ok()
 }
 
-/// Reads one service.
 struct Reader<'a> {
     source: &'a Source<'a>,
     /// What errors call the service: its place in the list until its name is known.

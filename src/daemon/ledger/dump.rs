@@ -30,7 +30,6 @@ pub(crate) struct Dump {
 pub(crate) struct Saved {
     pub(crate) id: Id,
     pub(crate) up: bool,
-    /// By an operator's stop.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) halted: bool,
     /// Its place in the dump's environments.

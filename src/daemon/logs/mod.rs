@@ -42,12 +42,10 @@ const GRAIN_MS: u64 = 100;
 /// stdout and stderr.
 type Stream = usize;
 
-/// What is known of one log.
 #[derive(Debug, Default)]
 struct Seen {
     size: u64,
     at: Time,
-    /// From the last look to the next.
     wait_ms: u64,
     /// The next write wakes us.
     watched: bool,
@@ -61,7 +59,6 @@ struct Job {
     log: Log,
 }
 
-/// All logs.
 #[derive(Debug, Default)]
 pub(crate) struct Logs {
     watch: Option<OwnedFd>,
@@ -251,7 +248,6 @@ impl Logs {
         (size_of(path)?.st_size.unsigned_abs() != size).then_some(now + LOOK_MS.0)
     }
 
-    /// Whether there is something to do at once.
     pub(crate) fn is_busy(&self) -> bool {
         self.active.is_some() || !self.jobs.is_empty() || self.pump.is_busy()
     }

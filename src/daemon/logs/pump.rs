@@ -31,7 +31,6 @@ const FINISH_MS_MIN: u64 = 100;
 /// Most streams of one sink.
 const STREAMS_MAX: u32 = 1 << 16;
 
-/// One FIFO.
 #[derive(Debug)]
 struct Stream {
     fifo: OwnedFd,
@@ -55,13 +54,11 @@ struct Sink {
     writable: bool,
     form: Form,
     streams: Vec<Stream>,
-    /// Lines of one stream.
     batch: Vec<u8>,
     sent: usize,
     from: usize,
     /// For each line not yet taken out: where it ends in the batch, and its length in the FIFO.
     cuts: VecDeque<(usize, usize)>,
-    /// Whose turn it is.
     next: usize,
 }
 
@@ -203,7 +200,6 @@ impl Pump {
         }
     }
 
-    /// Whether there is more to pass on at once.
     pub(crate) fn is_busy(&self) -> bool {
         !self.busy.is_empty()
     }
@@ -389,7 +385,6 @@ impl Sink {
         sent
     }
 
-    /// Where the log ends.
     fn end(&self) -> u64 {
         let stat = self.writer.file().and_then(|file| rustix::fs::fstat(file).ok());
         stat.map_or(0, |stat| stat.st_size.unsigned_abs())

@@ -44,7 +44,6 @@ pub(super) enum OnDone {
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     pending: BTreeMap<u64, Pending>,
-    /// The number that was given last.
     last: u64,
     /// Services that changed in this turn.
     pub(crate) changed: BTreeSet<Id>,
@@ -69,12 +68,10 @@ pub(super) struct Pending {
     reported: usize,
 }
 
-/// A target that is as it was asked to be.
 pub(super) fn done(text: String) -> Outcome {
     Outcome { code: code::DONE, text, warnings: Vec::new() }
 }
 
-/// A target that is not.
 pub(super) fn failed(code: u8, text: String) -> Outcome {
     Outcome { code, text, warnings: Vec::new() }
 }
@@ -191,7 +188,6 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
-    /// Answers a request that has waited long enough.
     pub(in crate::daemon) fn expire(&mut self, number: u64) {
         let pending = self.waiters.pending.get(&number);
         let ids = pending.map_or(vec![], |p| p.conditions.keys().copied().collect());

@@ -58,12 +58,10 @@ impl Connection {
         self.heard && !self.asking && self.backlog() == 0
     }
 
-    /// Bytes of replies that are not sent yet.
     pub(super) fn backlog(&self) -> usize {
         self.out.len()
     }
 
-    /// Puts a frame behind what is not sent yet.
     pub(super) fn queue(&mut self, frame: Vec<u8>) {
         match self.out.is_empty() {
             true => self.out = frame.into(),

@@ -3,7 +3,6 @@ use super::tables::{self, Interpreter, Wrapper, has};
 use super::*;
 use crate::process::shell::BUILTINS;
 
-/// Where the command inside of a wrapper is.
 pub(super) enum Inner {
     At(usize),
     /// It was in a line of its own.
