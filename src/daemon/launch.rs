@@ -1,8 +1,8 @@
 //! What is to be launched, and what all of it gets.
-use super::monitors::Question;
 use crate::process::Pid;
 use crate::service::environment::NODE_PRELOAD;
 use crate::service::machine::Generation;
+use crate::service::probe::Question;
 use crate::service::spec::{Definition, Id, Spec};
 use crate::sys::{Kernel, Mode, Streams, write_all_at};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};

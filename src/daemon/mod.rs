@@ -30,6 +30,7 @@ use crate::process::Pid;
 use crate::process::stat::Stat;
 use crate::service::environment::{in_home, log_paths};
 use crate::service::machine::{Generation, Input, Time};
+use crate::service::probe::Question;
 use crate::service::spec::Id;
 use crate::sys::{Kernel, Wake};
 use crate::wire::Reply;
@@ -37,7 +38,7 @@ use events::Events;
 use launch::Launches;
 use ledger::Ledger;
 use logs::Logs;
-use monitors::{Monitors, Question};
+use monitors::Monitors;
 use requests::wait::Waiters;
 use service::Service;
 use services::Services;
@@ -99,8 +100,7 @@ impl<K: Kernel> Daemon<K> {
                 Timer::Cron(id) => self.ask(id, |monitors, cx, of| monitors.crons.due(cx, of)),
                 Timer::Watch(id) => self.ask(id, |monitors, cx, of| monitors.watches.due(cx, of)),
                 Timer::Memory(id) => self.measure(id),
-                Timer::Ready(id) => self.question(Question::Ready, id),
-                Timer::Health(id) => self.question(Question::Health, id),
+                Timer::Check(question, id) => self.question(question, id),
                 Timer::Request(number) => late.push(number),
                 Timer::Log(id) => self.look_at_logs(id),
                 Timer::Settling(id) => drop(self.waiters.changed.insert(id)),

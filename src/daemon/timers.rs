@@ -2,6 +2,7 @@
 //!
 //! Times are those of `CLOCK_BOOTTIME`, which goes on through a suspend.
 use crate::service::machine::Time;
+use crate::service::probe::Question;
 use crate::service::spec::Id;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,10 +17,8 @@ pub(crate) enum Timer {
     Memory(Id),
     /// Its files have ceased to change.
     Watch(Id),
-    /// A service is asked whether it is ready, or has had its time.
-    Ready(Id),
-    /// The same, whether it is well.
-    Health(Id),
+    /// A service is asked, or has had its time.
+    Check(Question, Id),
     /// A request that is answered by then.
     Request(u64),
     /// A look at the logs of a service.

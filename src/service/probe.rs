@@ -29,6 +29,13 @@ pub enum Probe {
     Command(String),
 }
 
+/// What a service is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Question {
+    Ready,
+    Health,
+}
+
 /// A port, of this machine if no address is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {

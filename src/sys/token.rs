@@ -1,6 +1,7 @@
 //! What wakes the loop, and the number that the poll carries for it: the kind above, an id or pid
 //! below.
 use super::{Result, Wake, errno_of};
+use crate::service::probe::Question;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token as Number};
 use rustix::fd::AsRawFd;
@@ -24,10 +25,8 @@ pub enum Token {
     Client(u32),
     /// The socket that services tell of themselves over.
     Notify,
-    /// What tells whether this service is ready.
-    Ready(u32),
-    /// What tells whether it is well.
-    Health(u32),
+    /// What tells whether this service is ready, or well.
+    Check(Question, u32),
     /// A FIFO that a service writes to, or what its lines go to.
     Pump(u32),
     /// The files of this service that are watched.
@@ -45,8 +44,8 @@ const KINDS: [fn(u32) -> Token; 14] = [
     |_| Token::Logs,
     |_| Token::Notify,
     Token::Client,
-    Token::Ready,
-    Token::Health,
+    |id| Token::Check(Question::Ready, id),
+    |id| Token::Check(Question::Health, id),
     Token::Pump,
     Token::Files,
     |id| Token::Wake(Wake::Leader(id)),
@@ -59,8 +58,7 @@ impl From<Token> for Number {
         let value = match token {
             Token::Signals | Token::Listener | Token::Removals => 0,
             Token::Clock | Token::Logs | Token::Notify => 0,
-            Token::Client(id) | Token::Ready(id) | Token::Health(id) => id,
-            Token::Pump(id) | Token::Files(id) => id,
+            Token::Client(id) | Token::Check(_, id) | Token::Pump(id) | Token::Files(id) => id,
             Token::Wake(Wake::Leader(id) | Wake::Launch(id)) => id,
             Token::Wake(Wake::Member(pid)) => pid.cast_unsigned(),
         };

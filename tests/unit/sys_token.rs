@@ -1,5 +1,6 @@
 //! Of `opm::sys::token`.
 use mio::Token as Number;
+use opm::service::probe::Question;
 use opm::sys::Wake;
 use opm::sys::token::Token;
 
@@ -13,8 +14,8 @@ fn each_token_is_read_back_from_its_number() {
         Token::Logs,
         Token::Notify,
         Token::Client(u32::MAX),
-        Token::Ready(1),
-        Token::Health(2),
+        Token::Check(Question::Ready, 1),
+        Token::Check(Question::Health, 2),
         Token::Pump(3),
         Token::Files(0),
         Token::Wake(Wake::Leader(4)),

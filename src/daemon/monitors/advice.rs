@@ -2,6 +2,7 @@
 use crate::daemon::service::Service;
 use crate::daemon::timers::Timers;
 use crate::service::machine::{Generation, Time};
+use crate::service::probe::Question;
 use crate::service::spec::Id;
 use mio::Registry;
 
@@ -22,13 +23,6 @@ pub enum Advice {
     Probe(Question, String),
     /// That takes too long.
     EndProbe(Question),
-}
-
-/// What a service is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Question {
-    Ready,
-    Health,
 }
 
 pub(crate) type Advised = (Id, Generation, Advice);

@@ -3,7 +3,7 @@
 //!
 //! A check lives as long as its question is open for one incarnation. Nothing is asked of a
 //! service whose options ask for nothing.
-use super::advice::{Advice, Cx, Question};
+use super::advice::{Advice, Cx};
 use super::attempt::{Answer, Attempt};
 use super::channel::Channel;
 use crate::daemon::service::Service;
@@ -11,7 +11,7 @@ use crate::daemon::timers::Timer;
 use crate::process::Exit;
 use crate::service::machine::{Generation, Phase, Time};
 use crate::service::options::Checks;
-use crate::service::probe::{Probe, Sign};
+use crate::service::probe::{Probe, Question, Sign};
 use crate::service::signal::Signal;
 use crate::service::spec::Id;
 use crate::sys::token::Token;
@@ -51,22 +51,6 @@ struct Check {
     failures: u32,
     was_well: bool,
     last: String,
-}
-
-impl Question {
-    fn timer(self, id: Id) -> Timer {
-        match self {
-            Self::Ready => Timer::Ready(id),
-            Self::Health => Timer::Health(id),
-        }
-    }
-
-    fn token(self, id: Id) -> Token {
-        match self {
-            Self::Ready => Token::Ready(id),
-            Self::Health => Token::Health(id),
-        }
-    }
 }
 
 #[derive(Debug, Default)]
@@ -129,7 +113,7 @@ impl Checker {
 
     fn close(&mut self, cx: &mut Cx<'_>, (id, question): (Id, Question)) {
         let Some(check) = self.open.remove(&(id, question)) else { return };
-        cx.timers.set(question.timer(id), None);
+        cx.timers.set(Timer::Check(question, id), None);
         if check.asking && check.attempt.is_none() {
             cx.advice.push((id, check.generation, Advice::EndProbe(question)));
         }
@@ -139,10 +123,11 @@ impl Checker {
     pub(crate) fn look(&mut self, cx: &mut Cx<'_>, question: Question, id: Id) {
         let channel = self.channels.get_mut(&id).filter(|_| question == Question::Ready);
         // Whoever goes on talking is heard, and nothing comes of it.
-        let heard = channel.map(|channel| channel.hear(cx, question.token(id)));
+        let heard = channel.map(|channel| channel.hear(cx, Token::Check(question, id)));
         let (is_told, is_more) = heard.unwrap_or_default();
+        let timer = Timer::Check(question, id);
         if is_more {
-            cx.timers.set(question.timer(id), Some(cx.now + 1));
+            cx.timers.set(timer, Some(cx.now + 1));
         }
         let Some(check) = self.open.get_mut(&(id, question)) else { return };
         if is_told {
@@ -150,7 +135,7 @@ impl Checker {
         }
         check.look(cx, question, id);
         let at = if is_more { cx.now + 1 } else { check.deadline.min(check.next) };
-        cx.timers.set(question.timer(id), (at != Time::MAX).then_some(at));
+        cx.timers.set(timer, (at != Time::MAX).then_some(at));
     }
 
     /// What became of a line that was run for a question.
@@ -236,7 +221,7 @@ impl Check {
     }
 
     fn look(&mut self, cx: &mut Cx<'_>, question: Question, id: Id) {
-        let token = question.token(id);
+        let token = Token::Check(question, id);
         if let (Some(attempt), Some(registry)) = (&mut self.attempt, cx.registry)
             && let Some(answer) = attempt.look(registry, token)
         {

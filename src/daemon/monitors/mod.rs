@@ -10,8 +10,8 @@ mod cron;
 mod memory;
 mod watch;
 
+pub use advice::Advice;
 pub(crate) use advice::Cx;
-pub use advice::{Advice, Question};
 pub(crate) use channel::Channel;
 pub(crate) use checks::Told;
 

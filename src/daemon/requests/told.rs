@@ -1,9 +1,10 @@
 //! What services say of themselves, by the protocol of sd_notify(3): lines of `NAME=VALUE`. And
 //! what is run beside them to ask.
 use super::*;
-use crate::daemon::monitors::{Question, Told};
+use crate::daemon::monitors::Told;
 use crate::process::Exit;
 use crate::service::machine::Phase;
+use crate::service::probe::Question;
 use crate::sys::Wake;
 
 /// So much of a status text is kept.

@@ -6,9 +6,9 @@ use super::connection::Connection;
 use super::relocate::Removal;
 use super::role::{ROLE, Role};
 use crate::daemon::log::log;
-use crate::daemon::monitors::Question;
 use crate::daemon::{ClientId, Daemon, Leave};
 use crate::service::machine::Time;
+use crate::service::probe::Question;
 use crate::sys::home::Home;
 use crate::sys::linux::{self, Linux};
 use crate::sys::notify::NotifySocket;
@@ -163,8 +163,7 @@ impl Server {
                     Some(Token::Removals) => removed = true,
                     Some(Token::Logs) => daemon.logs.woken(daemon.now, &mut daemon.timers),
                     Some(Token::Notify) => self.told_more = true,
-                    Some(Token::Ready(id)) => answers.push((Question::Ready, id)),
-                    Some(Token::Health(id)) => answers.push((Question::Health, id)),
+                    Some(Token::Check(question, id)) => answers.push((question, id)),
                     Some(Token::Pump(number)) => daemon.logs.pump.woken(number),
                     Some(Token::Clock) => clock = true,
                     Some(Token::Files(id)) => changed.push(id),
