@@ -159,8 +159,9 @@ fn version(verbose: bool) -> Done {
 }
 
 fn unknown(name: &str) -> Failure {
-    let advice = match (usage::same_elsewhere(name), usage::nearest(name)) {
-        (Some(same), _) => same.to_owned(),
+    let same = usage::ELSEWHERE.iter().find(|(words, _)| words.contains(&name));
+    let advice = match (same, usage::nearest(name)) {
+        (Some((_, same)), _) => (*same).to_owned(),
         (None, Some(near)) => format!("did you mean '{near}'?"),
         (None, None) => "try 'opm --help'".to_owned(),
     };
@@ -168,19 +169,13 @@ fn unknown(name: &str) -> Failure {
 }
 
 /// What `opm run` is asked to do. `words` are those after `run`, or after the name `pm2-runtime`
-/// (`is_pm2`).
-///
-/// # Errors
-/// The exit code, once help or the reason has been given.
+/// (`is_pm2`). Errors: the exit code, once help or the reason has been given.
 pub fn run_options(is_pm2: bool, words: &[OsString]) -> Result<crate::run::options::Options, u8> {
     let words = if is_pm2 { pm2::runtime(words) } else { Ok(words.to_vec()) };
     words.and_then(|words| run::options(is_pm2, &words)).map_err(|failure| report(&failure))
 }
 
-/// The home directory of opm, for a daemon.
-///
-/// # Errors
-/// The exit code, once the reason has been said.
+/// The home directory of opm, for a daemon. Errors: the exit code, once the reason was said.
 pub fn home() -> Result<PathBuf, u8> {
     home::find().map_err(|failure| report(&failure))
 }

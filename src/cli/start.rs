@@ -64,7 +64,8 @@ fn start_one(call: &Call, target: &str, words: Vec<String>, stray: Option<&str>)
     let exact = is_plainly_a_line(target).then(|| Selector::exactly(target));
     let named = exact.as_deref().unwrap_or(target);
     // What has a name of its own is to be a new service: npm may be one already.
-    let is_new = call.matches.contains_id("name") && is_command(call, target);
+    let can_run = |cwd| Place::own(cwd).command(target).is_ok();
+    let is_new = call.matches.contains_id("name") && directory(call).is_ok_and(can_run);
     if !(is_new || exact.is_some() && target.contains(',')) {
         if stray.is_none() {
             update_those_down(call, named)?;
@@ -203,11 +204,6 @@ enum Command<'a> {
     Given(Vec<String>),
     /// Something to look for, and arguments for it.
     Target(&'a str, Vec<String>),
-}
-
-/// Whether `target` can be run in the directory of the new service.
-fn is_command(call: &Call, target: &str) -> bool {
-    directory(call).is_ok_and(|cwd| Place::own(cwd).command(target).is_ok())
 }
 
 /// Where this command finds what it is to run itself.

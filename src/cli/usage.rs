@@ -108,7 +108,7 @@ fn near_option(about: &str, command: &Command, arg: &str) -> Option<String> {
 }
 
 /// Commands of other supervisors, and what does the same here.
-const ELSEWHERE: &[(&[&str], &str)] = &[
+pub(crate) const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["monitor", "dash"], "try 'opm top'"),
     (&["enable", "setup"], "try 'opm daemon setup'"),
     (&["disable"], "try 'opm daemon setup --remove'"),
@@ -125,11 +125,6 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     (&["cluster"], "try 'opm start -i N'"),
     (&["reloadlogs", "reloadLogs"], "services open their logs themselves: 'opm restart TARGET'"),
 ];
-
-/// What to do instead of a command that others have.
-pub(crate) fn same_elsewhere(word: &str) -> Option<&'static str> {
-    ELSEWHERE.iter().find(|(words, _)| words.contains(&word)).map(|(_, advice)| *advice)
-}
 
 /// The command or alias that is written most like `word`, if one is near.
 pub(crate) fn nearest(word: &str) -> Option<&'static str> {

@@ -262,11 +262,9 @@ impl Service {
             Phase::Up { .. } => return self.reason().or_else(|| Some("not ready".to_owned())),
             Phase::Down(_) if self.record.halted => return None,
             Phase::Down(_) if self.is_done() => return Some("has done its work".to_owned()),
-            Phase::Cooldown { .. } | Phase::Failed(_) => self.note.is_none(),
-            Phase::Down(_)
-            | Phase::Starting { .. }
-            | Phase::Lingering { .. }
-            | Phase::Stopping { .. } => false,
+            phase => {
+                matches!(phase, Phase::Cooldown { .. } | Phase::Failed(_)) && self.note.is_none()
+            }
         };
         let exit = self.record.exit.filter(|_| is_down).map(|exit| match exit_parts(Some(exit)) {
             (Some(code), _) => format!("exit {code}, "),
@@ -289,11 +287,7 @@ impl Service {
                 1 => Some("1 quick death".to_owned()),
                 deaths => Some(format!("{deaths} quick deaths")),
             }),
-            Phase::Down(_)
-            | Phase::Starting { .. }
-            | Phase::Up { .. }
-            | Phase::Lingering { .. }
-            | Phase::Stopping { .. } => self.reason(),
+            _ => self.reason(),
         }
     }
 

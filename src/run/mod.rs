@@ -334,13 +334,6 @@ fn define(daemon: &mut Daemon<Linux>, specs: Vec<Spec>, base: Context, existing:
     daemon.request(ROLE, 0, Request::Define { specs, base, force, existing, wait });
 }
 
-/// How lines are shown that bear this.
-fn form_of(prefix: Prefix) -> Form {
-    let json = prefix == Prefix::Json;
-    let time = (json || prefix == Prefix::Time).then(TimeFormat::default);
-    Form { time, named: prefix != Prefix::None, json }
-}
-
 /// Has the FIFOs of these services read, made if missing.
 fn carry(daemon: &mut Daemon<Linux>, names: &[String]) -> Result<(), Errno> {
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
@@ -380,15 +373,14 @@ impl Role for Run {
         let own = declared.iter().flatten().filter(|spec| has_own_logs(&spec.log));
         let own: Vec<String> = own.map(|spec| spec.name.clone()).collect();
         // One service without a prefix has our own stdin, stdout and stderr.
-        let prefix = match (self.options.prefix, names.len()) {
-            (None, 1) => Prefix::None,
-            (None, _) => Prefix::Name,
-            (Some(prefix), _) => prefix,
-        };
+        let usual = if names.len() == 1 { Prefix::None } else { Prefix::Name };
+        let prefix = self.options.prefix.unwrap_or(usual);
         let streams = if names.len() == 1 && prefix == Prefix::None {
             Streams::Inherited
         } else {
-            let form = form_of(prefix);
+            let json = prefix == Prefix::Json;
+            let time = (json || prefix == Prefix::Time).then(TimeFormat::default);
+            let form = Form { time, named: prefix != Prefix::None, json };
             let sinks = [rustix::stdio::stdout(), rustix::stdio::stderr()];
             let pump = &mut daemon.logs.pump;
             let made = (0..).zip(sinks).try_for_each(|(number, to)| pump.sink(number, to, &form));

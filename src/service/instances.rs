@@ -49,10 +49,7 @@ pub enum Scale {
 }
 
 impl Scale {
-    /// Reads `4`, `+2` or `-1`.
-    ///
-    /// # Errors
-    /// One line: what was expected.
+    /// Reads `4`, `+2` or `-1`. Errors: one line: what was expected.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (to, digits): (fn(u32) -> Self, &str) = match text.split_at_checked(1) {
             Some(("+", digits)) => (Self::More, digits),

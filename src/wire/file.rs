@@ -67,13 +67,15 @@ pub struct ProcessFile {
     pub is_pm2: bool,
 }
 
-/// Reads the process file `text`.
-///
-/// # Errors
-/// One line that names the file and, where there is one, the service and the key.
+/// Reads the process file `text`. Errors: one line that names the file and, where there is one, the
+/// service and the key.
 pub fn parse(text: &[u8], source: &Source<'_>) -> Result<ProcessFile, String> {
     let wrong = |reason: String| format!("{}: {reason}", source.label);
-    let text = decoded(text).map_err(wrong)?;
+    if text.len() > FILE_BYTES_MAX {
+        return Err(wrong(format!("over {} MB", FILE_BYTES_MAX >> 20)));
+    }
+    let text = std::str::from_utf8(text).map_err(|_| wrong("not UTF-8 text".to_owned()))?;
+    let text = text.strip_prefix(BOM).unwrap_or(text);
     let mut found = ProcessFile::default();
     match form(source.label, text) {
         Form::Procfile => procfile::read(text, source, &mut found)?,
@@ -109,14 +111,6 @@ fn form(label: &str, text: &str) -> Form {
 /// Whether a file of that name, in lower case, is a Procfile.
 pub fn is_procfile(name: &str) -> bool {
     name == "procfile" || name.starts_with("procfile.")
-}
-
-fn decoded(text: &[u8]) -> Result<&str, String> {
-    if text.len() > FILE_BYTES_MAX {
-        return Err(format!("over {} MB", FILE_BYTES_MAX >> 20));
-    }
-    let text = std::str::from_utf8(text).map_err(|_| "not UTF-8 text".to_owned())?;
-    Ok(text.strip_prefix(BOM).unwrap_or(text))
 }
 
 fn read_json(top: Value, source: &Source<'_>, found: &mut ProcessFile) -> Result<(), String> {

@@ -19,10 +19,8 @@ impl Inbox {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Takes the next whole frame's body, if there is one of at most `max` bytes.
-    ///
-    /// # Errors
-    /// The announced length, as soon as it is over that: the stream can't go on.
+    /// Takes the next whole frame's body, if there is one of at most `max` bytes. Errors: the
+    /// announced length, as soon as it is over that: the stream can't go on.
     pub fn next_frame(&mut self, max: usize) -> Result<Option<Vec<u8>>, usize> {
         let Some(head) = self.bytes.first_chunk::<4>() else {
             return Ok(None);
@@ -46,10 +44,8 @@ impl Inbox {
     }
 }
 
-/// A whole frame around what `value` serializes to.
-///
-/// # Errors
-/// What serde_json says; bodies over `u32::MAX` bytes are refused too.
+/// A whole frame around what `value` serializes to. Errors: what serde_json says; a body over
+/// `u32::MAX` bytes.
 pub fn encode(value: &impl serde::Serialize) -> Result<Vec<u8>, String> {
     let mut frame = vec![0; 4];
     serde_json::to_writer(&mut frame, value).map_err(|e| e.to_string())?;

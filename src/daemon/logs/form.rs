@@ -33,16 +33,13 @@ pub fn next_line(bytes: &[u8], last: bool) -> Option<(usize, &[u8])> {
         return Some((end + 1, &bytes[..end]));
     }
     if bytes.len() > LINE_BYTES_MAX {
-        let cut = character_boundary(bytes, LINE_BYTES_MAX);
+        // Not within a character of UTF-8, if it is UTF-8.
+        let begins = |place: &usize| bytes[*place] & 0xc0 != 0x80;
+        let cut = (LINE_BYTES_MAX - 3..=LINE_BYTES_MAX).rev().find(begins);
+        let cut = cut.unwrap_or(LINE_BYTES_MAX);
         return Some((cut, &bytes[..cut]));
     }
     (last && !bytes.is_empty()).then_some((bytes.len(), bytes))
-}
-
-/// Not within a character of UTF-8, if it is UTF-8.
-fn character_boundary(bytes: &[u8], at: usize) -> usize {
-    let begins = |place: &usize| bytes[*place] & 0xc0 != 0x80;
-    (at - 3..=at).rev().find(begins).unwrap_or(at)
 }
 
 /// Adds a line as it is to be shown. `at` is the time in words.

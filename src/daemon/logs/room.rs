@@ -64,11 +64,8 @@ pub(crate) fn give_way(home: &str) -> Option<String> {
     limit(home, &logs(home))
 }
 
-/// What [`CONFIG`] says. Read each time: it is needed seldom, and nobody has to say that it has
-/// changed.
-///
-/// # Errors
-/// What is wrong with it.
+/// What [`CONFIG`] says, read each time: it is needed seldom, and may change. Errors: what is wrong
+/// with it.
 pub(crate) fn said(home: &str) -> Result<Option<Bytes>, String> {
     let path = Path::new(home).join(CONFIG);
     let (mut text, mut options) = (String::new(), File::options());
@@ -99,30 +96,14 @@ fn of_config(text: &str) -> Result<Option<Bytes>, String> {
     }
 }
 
-/// The archives in a directory, oldest first.
-fn by_age(directory: &Path) -> Vec<Archive> {
+/// Removes the oldest archive in a directory.
+pub(super) fn drop_oldest(directory: &Path) -> Option<Archive> {
     let mut all = archives::list(directory, None);
     all.retain(|archive| archive.begin.is_none());
     all.sort_by_key(|archive| archive.modified);
-    all
-}
-
-/// Removes the oldest archive in a directory.
-pub(super) fn drop_oldest(directory: &Path) -> Option<Archive> {
-    let mut all = by_age(directory).into_iter();
-    all.find(|archive| rustix::fs::unlink(&archive.path).is_ok())
+    all.into_iter().find(|archive| rustix::fs::unlink(&archive.path).is_ok())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_config_says_what_is_wrong_with_it() {
-        assert_eq!(of_config("{}"), Ok(None));
-        assert_eq!(of_config(r#"{"log_max_total": "5M"}"#), Ok(Some(Bytes::mebi(5))));
-        assert!(of_config(r#"{"log_max_total": 5}"#).unwrap_err().contains("500M"));
-        assert!(of_config(r#"{"log_max_total": "x"}"#).unwrap_err().contains("bad size"));
-        assert!(of_config("{").is_err());
-    }
-}
+#[path = "../../../tests/inner/daemon_logs_room.rs"]
+mod tests;

@@ -67,7 +67,7 @@ impl<K: Kernel> Daemon<K> {
         // The command that asks, and those that it was called from: a deploy script that is named
         // after what it starts is no second one of it.
         let (askers, mut all) = (self.ancestors(self.waiters.asker), Processes::default());
-        let mut candidates = Vec::new();
+        let (mut candidates, is_new) = (Vec::new(), self.ledger.is_new);
         while let Ok(Some(pid)) = all.next(&mut self.kernel) {
             if pid == self.ledger.header.daemon.pid
                 || self.trees.is_leader(pid)
@@ -77,17 +77,14 @@ impl<K: Kernel> Daemon<K> {
                 continue;
             }
             if let Ok(cwd) = self.kernel.cwd(pid) {
-                let is_of_lost = self.ledger.is_new && self.is_of_lost_home(pid);
-                candidates.push(Candidate { pid, cwd, is_of_lost, looks: OnceCell::new() });
+                // The daemon of a home that was removed may still live for a moment.
+                let limit = if is_new { self.kernel.locks_limit(pid).ok() } else { None };
+                let lost = limit.and_then(|limit| LimitMark::lost_home(limit, &self.home));
+                let (is_of_lost, looks) = (lost.is_some(), OnceCell::new());
+                candidates.push(Candidate { pid, cwd, is_of_lost, looks });
             }
         }
         candidates
-    }
-
-    /// The daemon of a home that was removed may still live for a moment, and start its own again.
-    fn is_of_lost_home(&mut self, pid: Pid) -> bool {
-        let limit = self.kernel.locks_limit(pid).ok();
-        limit.is_some_and(|limit| LimitMark::lost_home(limit, &self.home).is_some())
     }
 
     /// None: it bears a mark of ours, or is gone.

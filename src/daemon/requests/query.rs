@@ -111,17 +111,11 @@ impl<K: Kernel> Daemon<K> {
         let phase = service.machine.phase();
         let up = matches!(phase, Phase::Up { .. } | Phase::Stopping { .. });
         let next = self.monitors.crons.next(id);
-        let next_at = match phase {
-            Phase::Cooldown { since, delay, .. } => {
-                let left = since.saturating_add(*delay).saturating_sub(now);
-                Some(rfc3339(wall.saturating_add(left)))
-            }
-            Phase::Down(_)
-            | Phase::Failed(_)
-            | Phase::Starting { .. }
-            | Phase::Up { .. }
-            | Phase::Lingering { .. }
-            | Phase::Stopping { .. } => next.map(rfc3339),
+        let next_at = if let Phase::Cooldown { since, delay, .. } = phase {
+            let left = since.saturating_add(*delay).saturating_sub(now);
+            Some(rfc3339(wall.saturating_add(left)))
+        } else {
+            next.map(rfc3339)
         };
         let due = |at: u64| format!("next in {}", human_uptime(at.saturating_sub(wall)));
         let tree = self.trees.get(id);

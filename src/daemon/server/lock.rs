@@ -33,7 +33,7 @@ impl Waiter {
     /// Whether another daemon serves the home, so that waiting is in vain.
     fn is_served(self, home: &Home) -> bool {
         match (self.follows, self.yields) {
-            (true, true) => is_listened_by_another(home),
+            (true, true) => listener_of(home).is_ok_and(|pid| pid != own_pid()),
             (true, false) => false,
             (false, true) => connect(home).is_ok(),
             // One that is just ending makes room.
@@ -140,10 +140,6 @@ fn listener_of(home: &Home) -> Result<i32, Errno> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::connect(&socket, &address)?;
     peer(&socket).map(|peer| peer.pid)
-}
-
-pub(crate) fn is_listened_by_another(home: &Home) -> bool {
-    listener_of(home).is_ok_and(|pid| pid != own_pid())
 }
 
 /// The file of the socket that we inherited may be gone, or another daemon's by now.

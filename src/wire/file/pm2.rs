@@ -96,10 +96,7 @@ pub fn in_milliseconds(text: String) -> String {
 }
 
 /// Sets an option from what PM2 takes for it: a number may stand in quotes, and where there is a
-/// unit it is milliseconds.
-///
-/// # Errors
-/// What was expected, and what was found.
+/// unit it is milliseconds. Errors: what was expected, and what was found.
 fn set(opt: &Opt, spec: &mut Spec, value: &Value) -> Result<(), String> {
     let mut readings = Vec::new();
     match value {
