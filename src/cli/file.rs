@@ -5,13 +5,13 @@ use super::output::{Done, Failure, failed, reason, warn};
 use super::program::{Place, refuse_foreign};
 use super::request::{Call, outcomes};
 use super::start::{name_of, processors, text_of};
-use super::{environment, poll, start};
+use super::{environment, start};
 use crate::service::context::{Context, search_path};
 use crate::service::instances::expand;
 use crate::service::json;
 use crate::service::selector::Selector;
 use crate::service::spec::{Env, Spec};
-use crate::sys::pidfd;
+use crate::sys::output_of::end_of;
 use crate::wire::file::pm2::PM2S;
 pub(super) use crate::wire::file::tidy;
 use crate::wire::file::{self, BOM, Source};
@@ -215,9 +215,9 @@ fn evaluated(directory: &Path, name: &str) -> Result<Vec<u8>, Failure> {
     let wrong = |text: String| Failure::plain(format!("{name}: {text}"));
     let io = |e: std::io::Error| wrong(reason(e));
     let path = absolute(Path::new(name)).map_err(io)?;
-    let memory = || memfd_create("opm", MemfdFlags::CLOEXEC).map(File::from);
-    let (mut out, mut said) =
-        (memory().map_err(|e| io(e.into()))?, memory().map_err(|e| io(e.into()))?);
+    let memory =
+        || memfd_create("opm", MemfdFlags::CLOEXEC).map(File::from).map_err(std::io::Error::from);
+    let (mut out, mut said) = (memory().map_err(io)?, memory().map_err(io)?);
     let mut command = Command::new("node");
     command.args(["-e", EVALUATE]).arg(&path).current_dir(directory).env("PWD", directory);
     command.stdin(Stdio::null()).stdout(out.try_clone().map_err(io)?);
@@ -228,18 +228,12 @@ fn evaluated(directory: &Path, name: &str) -> Result<Vec<u8>, Failure> {
         }
         _ => wrong(format!("node: {}", reason(e))),
     })?;
-    let pid = i32::try_from(child.id()).unwrap_or_default();
-    let ended = pidfd::open(pid).is_ok_and(|fd| poll::is_readable(&fd, EVALUATION_TIME_MAX));
-    if !ended {
-        child.kill().map_err(io)?;
-    }
-    let status = child.wait().map_err(io)?;
-    let mut text = String::new();
-    said.rewind().and_then(|()| said.read_to_string(&mut text)).map_err(io)?;
-    if !ended {
+    let Some(status) = end_of(&mut child, EVALUATION_TIME_MAX) else {
         let most = EVALUATION_TIME_MAX.as_secs();
         return Err(wrong(format!("did not end within {most}s, and was killed")));
-    }
+    };
+    let mut text = String::new();
+    said.rewind().and_then(|()| said.read_to_string(&mut text)).map_err(io)?;
     if !status.success() {
         return Err(wrong(blamed(&text, &path)));
     }

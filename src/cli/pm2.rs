@@ -93,45 +93,35 @@ fn base(program: &str) -> &str {
 /// The words of a command line without the program's name, in ours.
 pub(super) fn translated(is_pm2: bool, words: Vec<OsString>) -> Vec<OsString> {
     let name = words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
-    if commands::find(&name).is_some() && !(is_pm2 && name == "update") {
-        let is_start = ["start", "restart", "reload"].contains(&name.as_str());
-        let mut words = words;
-        if is_start {
-            return options(is_pm2, words);
-        }
-        if is_pm2 && name == "logs" {
-            follow(&mut words);
-        }
-        return words;
-    }
     let name = if is_pm2 && name == "update" { "updatePM2" } else { &name };
-    let Some((_, ours)) = COMMANDS.iter().find(|(theirs, _)| *theirs == name) else {
-        return words;
-    };
-    let mut rest: Vec<OsString> = words.into_iter().skip(1).collect();
-    match (name, rest.len()) {
-        ("sendSignal", 2) => rest.swap(0, 1),
-        // Who it is for, and which init: we see for ourselves.
-        ("startup" | "unstartup", _) => {
-            rest.retain(|word| ["--print", "--user", "-h", "--help"].iter().any(|it| word == it));
+    let mut words = words;
+    if commands::find(name).is_none() {
+        let Some((_, ours)) = COMMANDS.iter().find(|(theirs, _)| *theirs == name) else {
+            return words;
+        };
+        let mut rest: Vec<OsString> = words.into_iter().skip(1).collect();
+        match (name, rest.len()) {
+            ("sendSignal", 2) => rest.swap(0, 1),
+            // Who it is for, and which init: we see for ourselves.
+            ("startup" | "unstartup", _) => {
+                let kept = ["--print", "--user", "-h", "--help"];
+                rest.retain(|word| kept.iter().any(|it| word == it));
+            }
+            _ => {}
+        }
+        words = ours.iter().map(OsString::from).chain(rest).collect();
+    }
+    match words[0].to_str() {
+        Some("start" | "restart" | "reload") => return options(is_pm2, words),
+        // PM2's go on, unless they are told not to.
+        Some("logs") if is_pm2 => {
+            let told = ["-f", "--follow", "--nostream", "--stats", "-h", "--help"];
+            let is_told = words.iter().any(|word| told.iter().any(|it| word == it));
+            words.extend((!is_told).then(|| "--follow".into()));
         }
         _ => {}
     }
-    let mut words: Vec<OsString> = ours.iter().map(OsString::from).chain(rest).collect();
-    if is_pm2 && ours[0] == "logs" {
-        follow(&mut words);
-    }
-    if ours[0] == "restart" { options(is_pm2, words) } else { words }
-}
-
-/// PM2's logs go on, unless they are told not to.
-fn follow(words: &mut Vec<OsString>) {
-    if !["-f", "--follow", "--nostream", "--stats", "-h", "--help"]
-        .iter()
-        .any(|it| words.iter().any(|word| word == it))
-    {
-        words.push("--follow".into());
-    }
+    words
 }
 
 /// An option, and its value if that is in the same word.

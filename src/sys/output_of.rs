@@ -1,11 +1,10 @@
-//! Asking another program for one line, as a command does before an upgrade. Never leaves the
-//! child behind.
+//! Asking another program for something, as before an upgrade. Never leaves the child behind.
 use super::writer::is_ready;
 use super::{Result, errno_of, pidfd};
 use rustix::event::PollFlags;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// What an answer may be long. More of it is not read.
@@ -20,7 +19,7 @@ pub fn output_of(program: &str, words: &[&str], most: Duration) -> Result<Option
     command.arg0(words.first().unwrap_or(&program)).args(words.iter().skip(1));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|error| errno_of(&error))?;
-    let ends_well = ends_well(&mut child, most);
+    let ends_well = end_of(&mut child, most).is_some_and(|status| status.success());
     let Some(mut stdout) = child.stdout.take().filter(|_| ends_well) else { return Ok(None) };
     // It has ended: what it wrote is in the pipe. Something that it left behind may hold the
     // other end, so there is one read and none for the end.
@@ -29,13 +28,13 @@ pub fn output_of(program: &str, words: &[&str], most: Duration) -> Result<Option
     Ok(Some(String::from_utf8_lossy(&bytes[..length]).into_owned()))
 }
 
-/// Whether `child` ends with exit code 0 within `most`. It is reaped either way.
-fn ends_well(child: &mut Child, most: Duration) -> bool {
+/// How `child` ends within `most`; else it is killed. It is reaped either way.
+pub fn end_of(child: &mut Child, most: Duration) -> Option<ExitStatus> {
     let most = most.as_millis() as u64;
     let pidfd = pidfd::open(child.id().cast_signed());
     if pidfd.and_then(|pidfd| is_ready(&pidfd, PollFlags::IN, most)) == Ok(true) {
-        return child.wait().is_ok_and(|status| status.success());
+        return child.wait().ok();
     }
     child.kill().and_then(|()| child.wait()).ok();
-    false
+    None
 }
