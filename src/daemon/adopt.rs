@@ -242,7 +242,7 @@ impl<K: Kernel> Daemon<K> {
         Self {
             kernel,
             home: place.home.clone(),
-            services: Services::new(),
+            services: Services::default(),
             now,
             began: now,
             timers: Timers::default(),

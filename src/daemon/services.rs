@@ -4,7 +4,7 @@ use crate::process::journal_format::checksum;
 use crate::service::spec::Id;
 use std::collections::BTreeSet;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Services {
     by_id: Vec<Option<Box<Service>>>,
     /// Checksums of the names: the names themselves would be kept twice.
@@ -12,10 +12,6 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    pub(crate) fn new() -> Self {
-        Self { by_id: Vec::new(), by_name: BTreeSet::default() }
-    }
-
     pub(crate) fn get(&self, id: Id) -> Option<&Service> {
         self.by_id.get(id as usize)?.as_deref()
     }

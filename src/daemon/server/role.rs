@@ -49,14 +49,8 @@ pub trait Role {
 /// A daemon in the background: signals make it leave, services stay.
 #[derive(Debug)]
 pub struct Background {
-    forgets_elsewhere: bool,
-    watchdog: Watchdog,
-}
-
-impl Background {
-    pub(super) fn new(forgets_elsewhere: bool) -> Self {
-        Self { forgets_elsewhere, watchdog: Watchdog::of_environment() }
-    }
+    pub(super) forgets_elsewhere: bool,
+    pub(super) watchdog: Watchdog,
 }
 
 impl Role for Background {

@@ -2,7 +2,7 @@
 use super::event_loop::Server;
 use super::lock::{self, LOCK, SOCKET, Waiter, read_key, wait_for_lock, write_key};
 use super::predecessor;
-use super::role::{Background, Role};
+use super::role::{Background, Role, Watchdog};
 use crate::daemon::adopt::Place;
 use crate::daemon::log::log;
 use crate::daemon::{Daemon, Leave, departure};
@@ -30,8 +30,8 @@ const PROTOCOL_WORD: &str = "protocol";
 /// Runs the daemon of `home` as one of the background. The exit code of the command.
 /// `forgets_elsewhere`: see [`Place`].
 pub fn serve(home: &Path, forgets_elsewhere: bool) -> u8 {
-    let code = serve_with(home, &mut Background::new(forgets_elsewhere));
-    code.unwrap_or_else(|Failure { code, text }| {
+    let mut role = Background { forgets_elsewhere, watchdog: Watchdog::of_environment() };
+    serve_with(home, &mut role).unwrap_or_else(|Failure { code, text }| {
         // Whoever launched us reads the code and the reason from here.
         log(&format!("opm: exit {code}: {text}"));
         code
