@@ -110,9 +110,17 @@ impl<K: Kernel> Daemon<K> {
             return Ok(());
         }
         for id in replaced_ids {
-            self.bring_up(id, Input::Restart, &mut candidates, pending);
+            self.bring_up(id, self.up_again(id), &mut candidates, pending);
         }
         Ok(())
+    }
+
+    /// How a service is to run anew: to bring up what is down is no restart.
+    fn up_again(&self, id: Id) -> Input {
+        match self.services.get(id).map(|service| service.status()) {
+            Some(Status::Stopped | Status::Errored) => Input::Start,
+            _ => Input::Restart,
+        }
     }
 
     /// Those that no look-alike stands in the way of, with warnings; they get their sockets.
