@@ -101,4 +101,25 @@ fn the_examples_image_is_built_runs_is_healthy_and_stops_in_time() {
     assert!(engine.podman(&["stop", "shop"]).1);
     assert_eq!(live.end().code, Some(0));
     assert!(began.elapsed() < Duration::from_secs(9));
+    // The same image as the Quadlet unit has it run.
+    engine.podman(&["rm", "shop"]);
+    let unit = std::fs::read_to_string(format!("{examples}/opm.container")).unwrap();
+    let values = |key: &str| {
+        let values = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        values.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut words: Vec<String> =
+        ["run", "--detach", "--name=shop", "--no-healthcheck"].map(str::to_owned).into();
+    assert_eq!(values("ReadOnly"), ["true"]);
+    words.push("--read-only".to_owned());
+    for key in ["Entrypoint", "User", "Tmpfs", "Environment"] {
+        let option = if key == "Environment" { "env".to_owned() } else { key.to_lowercase() };
+        words.extend(values(key).iter().map(|value| format!("--{option}={value}")));
+    }
+    words.push("shop".to_owned());
+    words.extend(values("Exec")[0].split(' ').map(str::to_owned));
+    assert!(engine.podman(&words.iter().map(String::as_str).collect::<Vec<_>>()).1);
+    let health = values("HealthCmd")[0].clone();
+    let health: Vec<&str> = ["exec", "shop"].into_iter().chain(health.split(' ')).collect();
+    eventually("health under the unit", || engine.podman(&health).1.then_some(()));
 }
