@@ -71,7 +71,7 @@ fn facts(info: &Info, others: Vec<Fact>, column: usize, look: Look) -> Vec<Fact>
     let forgiven = info.options.policy.get("max_restarts").map_or(String::new(), text_of);
     let restarts = [
         Some(row.restarts.to_string()),
-        Some(format!("{} of {forgiven} quick deaths in a row", info.failed_restarts)),
+        Some(format!("{} quick deaths in a row ({forgiven} forgiven)", info.failed_restarts)),
         info.last_restart_at.as_ref().map(|at| format!("last at {at}")),
         Some(format!("generation {}", row.generation)),
     ];
