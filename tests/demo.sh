@@ -62,7 +62,8 @@ web=$(pid_of web)
 say "web's leader is killed: kill -9 $web"
 kill -9 "$web"
 until_true 'tail -n +$((seen + 1)) events.txt | grep -q "spawned.*web"'
-say "its child is ended too, and only when the tree is confirmed gone comes the next:"
+say "its child is ended too, and only when the tree is confirmed gone comes the next"
+echo "# (worker's is generation 2: each number is given once, whatever the service):"
 tail -n +$((seen + 1)) events.txt
 order=$(tail -n +$((seen + 1)) events.txt | awk '$3 == "web" { print $2 }' | head -3 | tr '\n' ' ')
 [ "$order" = "exited drained spawned " ] || fail "the order of events was: $order"
