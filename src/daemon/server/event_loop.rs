@@ -39,7 +39,7 @@ const EVENTS_MAX: usize = 1_024;
 const MESSAGES_MAX: usize = 64;
 /// When accept(2) had no descriptor left, try again then.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-/// After the last client, how long until our code is let go of: commands come in bursts.
+/// How long nothing has happened when our code is let go of: commands and deaths come in bursts.
 const REST_MS: u64 = 1_000;
 /// At the end, how long replies may take to leave.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -65,7 +65,7 @@ pub struct Server {
     /// Who may have sent another request behind the one that was answered.
     unread: BTreeSet<ClientId>,
     uid: u32,
-    /// When our code is let go of, if no client comes before.
+    /// When our code is let go of, if nothing happens before.
     rest_at: Option<Time>,
 }
 
@@ -149,6 +149,7 @@ impl Server {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => daemon.log.push(format!("poll: {error}")),
             }
+            self.put_off_rest(daemon.kernel.now(), !events.is_empty());
             wakes.clear();
             let (mut asked, mut answers, mut changed) = (Vec::new(), Vec::new(), Vec::new());
             let (mut child_signal, mut removed, mut clock) = (false, false, false);
@@ -196,6 +197,13 @@ impl Server {
             }
             asked.into_iter().for_each(|signal| role.signal(signal, daemon));
             settle(daemon, role);
+        }
+    }
+
+    /// A turn that was not for the rest alone.
+    fn put_off_rest(&mut self, now: Time, woken: bool) {
+        if woken || self.rest_at.is_none_or(|at| now < at) {
+            self.rest_at = Some(now.saturating_add(REST_MS));
         }
     }
 
@@ -249,7 +257,6 @@ impl Server {
             let (token, both) = (Token::Client(id), Interest::READABLE | Interest::WRITABLE);
             if self.poll.registry().register(&mut stream, token.into(), both).is_ok() {
                 self.connections.insert(id.into(), Connection::new(stream, pid));
-                self.rest_at = None;
                 ready.push(id.into());
             }
         }
@@ -335,8 +342,6 @@ impl Server {
             // Failing means that it was not registered.
             drop(self.poll.registry().deregister(&mut client.stream));
             daemon.forget_client(id);
-            let is_last = self.connections.is_empty();
-            self.rest_at = is_last.then(|| daemon.kernel.now().saturating_add(REST_MS));
         }
     }
 
