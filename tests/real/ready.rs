@@ -263,3 +263,22 @@ fn a_value_that_says_nothing_is_refused_by_name() {
         assert!(rig.rows().is_empty());
     });
 }
+
+#[test]
+fn what_ends_at_once_was_never_ready() {
+    isolated(here!(), |rig| {
+        let words = ["start", "--name", "bad", "--wait", "--", "sh", "-c", "exit 3"];
+        let said = rig.refused(1, &words);
+        assert!(said.contains("bad: exit 3"), "{said}");
+        // So a broken release stops a reload at the first.
+        let program = rig.dir.join("program");
+        std::fs::write(&program, "exec sleep 1000").unwrap();
+        rig.ok(&["start", "--name", "web", "-i", "2", "--", "sh", "./program"]);
+        let before = rig.row("web-1").pid;
+        std::fs::write(&program, "exit 4").unwrap();
+        let ran = rig.opm(&["reload", "web"]);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.err.contains("web-1: not reloaded"), "{ran:?}");
+        assert_eq!(rig.row("web-1").pid, before);
+    });
+}

@@ -3,6 +3,7 @@ use super::query::unsure_of;
 use super::*;
 use crate::mutant::mutant;
 use crate::service::machine::{Goal, Phase, Time};
+use crate::service::probe::Sign;
 use crate::wire::Until;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -287,7 +288,9 @@ impl<K: Kernel> Daemon<K> {
         match (condition, status) {
             (Condition::Up(after), _) => self.verdict_up(service, after),
             (Condition::Ready(after), _)
-                if service.machine.is_ready() && service.record.generation > after.0 =>
+                if service.machine.is_ready()
+                    && service.record.generation > after.0
+                    && self.has_settled(service) =>
             {
                 say(&format!("ready (id {id}, pid {})", service.pid))
             }
@@ -356,10 +359,19 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
+    /// Whether one that is ready may be said to be: by its exec alone nobody is yet.
+    fn has_settled(&self, service: &Service) -> bool {
+        let Phase::Up { since, .. } = service.machine.phase() else { return true };
+        service.definition.spec.checks.ready.0 != Sign::Exec
+            || self.now >= since.saturating_add(SETTLE_MS)
+    }
+
     /// Sees to it that whoever waits for a start is answered when it has settled.
     pub(in crate::daemon) fn await_settling(&mut self, id: Id) {
         let is_up = self.services.get(id).is_some_and(|s| s.status() == Status::Online);
-        let is_start = |(_, condition): &(u64, Condition)| matches!(condition, Condition::Up(_));
+        let is_start = |(_, condition): &(u64, Condition)| {
+            matches!(condition, Condition::Up(_) | Condition::Ready(_))
+        };
         if is_up && self.waiters.of(id).iter().any(is_start) {
             self.timers.set(Timer::Settling(id), Some(self.now + SETTLE_MS));
         }
