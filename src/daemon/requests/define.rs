@@ -270,14 +270,7 @@ impl<K: Kernel> Daemon<K> {
             self.close_sockets();
         }
     }
-}
 
-pub(super) fn cannot_write(home: &str, file: &str, errno: Errno) -> Failure {
-    let reason = describe(errno);
-    Failure::plain(format!("cannot write {home}/{file}: {reason} (nothing was changed)"))
-}
-
-impl<K: Kernel> Daemon<K> {
     /// Changes the definitions of services, all or none.
     pub(super) fn adjust(
         &mut self,
@@ -368,9 +361,7 @@ impl<K: Kernel> Daemon<K> {
         self.close_sockets();
         Ok(())
     }
-}
 
-impl<K: Kernel> Daemon<K> {
     pub(super) fn save(&mut self, pending: &mut Pending) -> Result<(), Failure> {
         let saved = dump::save(&mut self.kernel, &self.home, &self.services);
         saved.map_err(Failure::plain)?;
@@ -420,6 +411,11 @@ impl<K: Kernel> Daemon<K> {
         }
         Ok(())
     }
+}
+
+pub(super) fn cannot_write(home: &str, file: &str, errno: Errno) -> Failure {
+    let reason = describe(errno);
+    Failure::plain(format!("cannot write {home}/{file}: {reason} (nothing was changed)"))
 }
 
 /// Refuses what was asked for by name and the kernel would refuse a child of this daemon, while
