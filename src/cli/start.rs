@@ -306,7 +306,7 @@ fn share_port(spec: &mut Spec, base: &Context) {
 
 /// Whether the answer comes when they are ready: PM2 waits for those that will say so.
 pub(super) fn waits(call: &Call, specs: &[Spec]) -> bool {
-    let says_so = |spec: &Spec| spec.checks.ready.0 != Sign::Exec;
+    let says_so = |spec: &Spec| spec.checks.ready != Sign::Exec;
     call.has("wait") || call.client.is_pm2 && specs.iter().any(says_so)
 }
 

@@ -191,7 +191,7 @@ impl<K: Kernel> Daemon<K> {
         if service.machine.restarts() > restarts {
             service.record.restarted_at = self.kernel.wall();
         }
-        let by_exec = service.definition.spec.checks.ready.0 == Sign::Exec;
+        let by_exec = service.definition.spec.checks.ready == Sign::Exec;
         let policy = service.machine.policy();
         let (signal, reach) = (policy.stop_signal.number(), policy.stop_reach);
         // On record before the signal goes out: whoever kills us, the next daemon goes on.
@@ -449,7 +449,7 @@ impl<K: Kernel> Daemon<K> {
             let sockets = sockets::numbers(&mut self.kernel, &self.services, id, spec);
             let sockets = sockets.map_err(|errno| (Stage::Option(Key::listen as u8), errno))?;
             given.extend(sockets.into_iter().zip(3..));
-            channel = Channel::open(&spec.checks.ready.0).map_err(fork)?;
+            channel = Channel::open(&spec.checks.ready).map_err(fork)?;
             given.extend(channel.iter().flat_map(|(_, _, given)| *given));
         }
         let marks = &self.trees.marks;

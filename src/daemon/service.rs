@@ -238,7 +238,7 @@ impl Service {
     /// and that is done.
     pub(crate) fn unless_ready_for_others(&self) -> Option<Id> {
         let Spec { policy, checks, .. } = &self.definition.spec;
-        let is_job = policy.restart == Restart::Never && checks.ready.0 == Sign::Exec;
+        let is_job = policy.restart == Restart::Never && checks.ready == Sign::Exec;
         let is_done = self.is_done() && policy.restart != Restart::Always;
         let is_ready = is_done || self.machine.is_ready() && !is_job;
         (!is_ready).then_some(self.id)

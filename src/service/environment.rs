@@ -113,14 +113,14 @@ fn made<'a>(definition: &'a Definition, home: &str, pid: Pid) -> Vec<(&'a str, S
     }
     // How it may speak of itself.
     let is_watched = spec.checks.health == Some(Health(Sign::Notify));
-    if is_watched || spec.checks.ready.0 == Sign::Notify {
+    if is_watched || spec.checks.ready == Sign::Notify {
         let socket = match &spec.exec.user {
             Some(_) => format!("@{}", notify_name(home)),
             None => format!("{home}/{NOTIFY_FILE}"),
         };
         set(&mut made, "NOTIFY_SOCKET", socket);
     }
-    if spec.checks.ready.0 == Sign::Ipc {
+    if spec.checks.ready == Sign::Ipc {
         set(&mut made, "NODE_CHANNEL_FD", IPC_FD.to_string());
         set(&mut made, "NODE_CHANNEL_SERIALIZATION_MODE", "json".to_owned());
     }

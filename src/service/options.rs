@@ -6,7 +6,7 @@
 use super::cron::Cron;
 use super::instances::{Instances, PortRange};
 use super::listen::Listen;
-use super::probe::{Health, Ready, Sign};
+use super::probe::{Health, Sign};
 use super::resources::{
     Account, Capabilities, CpuShare, Cpus, IoClass, Nice, OomScore, ResourceLimits, Umask, Written,
 };
@@ -355,7 +355,7 @@ options! {
     /// By what it is told that it is ready and well.
     #[derive(Clone, Debug, PartialEq, Eq)]
     checks: Checks {
-        Check ready: Ready = Ready(Sign::Exec), "HOW"
+        Check ready: Sign = Sign::Exec, "HOW"
             "what makes it ready: exec, notify, ipc, fd:N,\ntcp:PORT, http:URL or cmd:LINE";
         Check ready_timeout: Span = Span::secs(30), "TIME" "not ready after this, it has failed";
         Check health: Option<Health> = None, "HOW"

@@ -43,11 +43,7 @@ pub struct Place {
     port: u16,
 }
 
-/// By what it is told that it has begun to do its work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ready(pub Sign);
-
-/// By what it is told that it still does.
+/// By what it is told that a service still does its work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health(pub Sign);
 
@@ -139,8 +135,9 @@ pub fn read_answer(answer: &[u8], is_all: bool) -> Option<Result<(), String>> {
 }
 
 impl Sign {
-    fn parse(text: &str) -> Option<Self> {
-        match text.split_once(':') {
+    /// Reads what stands behind `--ready`. Errors: one line: what was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let sign = match text.split_once(':') {
             Some(("fd", fd)) => fd.parse().ok().filter(|fd| FDS.contains(fd)).map(Self::Fd),
             Some((kind, rest)) => Probe::parse(kind, rest).map(Self::Probe),
             None => match text {
@@ -149,23 +146,19 @@ impl Sign {
                 "ipc" => Some(Self::Ipc),
                 _ => None,
             },
-        }
-    }
-}
-
-impl Ready {
-    /// Reads what stands behind `--ready`. Errors: one line: what was expected.
-    pub fn parse(text: &str) -> Result<Self, String> {
+        };
         let expected = "expected exec, notify, ipc, fd:N (3 to 97), tcp:PORT, http:URL or cmd:LINE";
-        Sign::parse(text).map(Self).ok_or_else(|| expected.to_owned())
+        sign.ok_or_else(|| expected.to_owned())
     }
 }
 
 impl Health {
     /// Reads what stands behind `--health`. Errors: one line: what was expected.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let told = Sign::parse(text).filter(|sign| matches!(sign, Sign::Notify | Sign::Probe(_)));
-        told.map(Self).ok_or_else(|| "expected tcp:PORT, http:URL, cmd:LINE or notify".to_owned())
+        match Sign::parse(text) {
+            Ok(sign @ (Sign::Notify | Sign::Probe(_))) => Ok(Self(sign)),
+            _ => Err("expected tcp:PORT, http:URL, cmd:LINE or notify".to_owned()),
+        }
     }
 }
 
@@ -180,12 +173,6 @@ impl fmt::Display for Sign {
             Self::Probe(Probe::Http(place, path)) => write!(to, "http://{place}{path}"),
             Self::Probe(Probe::Command(line)) => write!(to, "cmd:{line}"),
         }
-    }
-}
-
-impl fmt::Display for Ready {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(to)
     }
 }
 

@@ -4,7 +4,7 @@ use super::cron::Cron;
 use super::instances::{Instances, PortRange};
 use super::json::kind;
 use super::listen::Listen;
-use super::probe::{Health, Ready};
+use super::probe::{Health, Sign};
 use super::resources::{Nice, OomScore, Written};
 use super::signal::Signal;
 use super::time::TimeFormat;
@@ -238,7 +238,7 @@ macro_rules! by_text {
 by_text! {
     // A number is a port; a comma goes before what else is said of the same socket.
     Listen: |number: &Number| Self::parse(&number.to_string()),
-    Ready: |_: &Number| Self::parse(""),
+    Sign: |_: &Number| Self::parse(""),
     Health: |_: &Number| Self::parse(""),
     Span: no_unit,
     Delay: no_unit,

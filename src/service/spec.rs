@@ -95,7 +95,7 @@ impl Spec {
     pub fn check(&self) -> Result<(), String> {
         super::name::check_name(&self.name)?;
         let at = |reason: &str| Err(format!("{}: {reason}", self.name));
-        if let Sign::Fd(number) = self.checks.ready.0
+        if let Sign::Fd(number) = self.checks.ready
             && usize::from(number) < 3 + self.held.listen.len()
         {
             return at(&format!("ready: descriptor {number} is that of a socket (listen)"));

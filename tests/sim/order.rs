@@ -8,7 +8,7 @@ use crate::world::{Key, NAMES, World, note};
 use opm::daemon::service::Service;
 use opm::process::Exit;
 use opm::service::order::circle;
-use opm::service::probe::{Ready, Sign};
+use opm::service::probe::Sign;
 use opm::service::spec::{Change, Restart, Spec};
 use opm::service::units::Span;
 use opm::wire::{Request, Row, Status};
@@ -324,7 +324,7 @@ impl Sim {
         spec.env.push((AFTER.to_owned(), names.clone()));
         spec.env.push((WAY.to_owned(), format!("{ready} {restart} {timeout}")));
         if ready != "exec" {
-            spec.checks.ready = Ready(Sign::Notify);
+            spec.checks.ready = Sign::Notify;
         }
         spec.checks.ready_timeout = Span { ms: timeout };
         if !names.is_empty() {
@@ -358,7 +358,7 @@ impl Sim {
         world.order.defined = NAMES.map(|name| {
             let spec = all().find(|it| it.name() == name).map(|it| &it.definition.spec);
             let way = |spec: &Spec| {
-                let way = if spec.checks.ready.0 == Sign::Exec { Way::Exec } else { Way::Word };
+                let way = if spec.checks.ready == Sign::Exec { Way::Exec } else { Way::Word };
                 (way, spec.policy.restart, spec.checks.ready_timeout.ms)
             };
             let is_leaving = all().any(|it| it.name() == name && it.removing);
@@ -459,7 +459,7 @@ impl Sim {
 /// Whether others that depend on it may start.
 fn may_be_depended_on(service: &Service) -> bool {
     let (spec, status) = (&service.definition.spec, service.status());
-    let is_job = spec.policy.restart == Restart::Never && spec.checks.ready.0 == Sign::Exec;
+    let is_job = spec.policy.restart == Restart::Never && spec.checks.ready == Sign::Exec;
     let is_over = status == Status::Stopped && service.record.exit == Some(Exit::Code(0));
     is_over && !service.record.halted && spec.policy.restart != Restart::Always
         || status == Status::Online && service.machine.is_ready() && !is_job

@@ -13,8 +13,8 @@ fn signs_are_read_as_they_are_written_and_in_the_forms_that_people_use() {
         ("http:http://[::1]/x", "http://[::1]:80/x"),
         ("cmd:curl -f x:1", "cmd:curl -f x:1"),
     ] {
-        assert_eq!(Ready::parse(text).expect(text).to_string(), shown);
-        assert_eq!(Ready::parse(shown), Ready::parse(text));
+        assert_eq!(Sign::parse(text).expect(text).to_string(), shown);
+        assert_eq!(Sign::parse(shown), Sign::parse(text));
     }
     for text in [
         "",
@@ -31,7 +31,7 @@ fn signs_are_read_as_they_are_written_and_in_the_forms_that_people_use() {
         "tcp:localhost",
         "tcp:+80",
     ] {
-        assert!(Ready::parse(text).is_err(), "{text}");
+        assert!(Sign::parse(text).is_err(), "{text}");
     }
     assert!(Health::parse("exec").is_err() && Health::parse("notify").is_ok());
 }

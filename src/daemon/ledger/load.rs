@@ -173,7 +173,7 @@ impl<K: Kernel> Daemon<K> {
                     goal = Goal::Down;
                 }
                 let since = tree.map_or(started, |tree| tree.since);
-                let is_told = recorded.definition.spec.checks.ready.0 != Sign::Exec;
+                let is_told = recorded.definition.spec.checks.ready != Sign::Exec;
                 let ready = state.ready || !is_told;
                 Past::Alive { generation: Generation(signature.generation), since, ready }
             }

@@ -72,7 +72,7 @@ impl Checker {
         };
         for question in [Question::Ready, Question::Health] {
             let sign = match (question, phase) {
-                (Question::Ready, Some((false, _))) => Some(&options.ready.0),
+                (Question::Ready, Some((false, _))) => Some(&options.ready),
                 (Question::Health, Some((true, _))) => options.health.as_ref().map(|it| &it.0),
                 _ => None,
             };

@@ -362,7 +362,7 @@ impl<K: Kernel> Daemon<K> {
     /// Whether one that is ready may be said to be: by its exec alone nobody is yet.
     fn has_settled(&self, service: &Service) -> bool {
         let Phase::Up { since, .. } = service.machine.phase() else { return true };
-        service.definition.spec.checks.ready.0 != Sign::Exec
+        service.definition.spec.checks.ready != Sign::Exec
             || self.now >= since.saturating_add(SETTLE_MS)
     }
 
