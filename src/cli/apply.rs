@@ -21,28 +21,29 @@ pub(super) fn apply(call: &Call) -> Done {
     let mut declared = file::declared(call.text("file"), &choice, captured())?;
     let there = specs(call, "all".to_owned())?;
     let names: Vec<String> = declared.specs.iter().map(|spec| spec.name.clone()).collect();
-    let mut is_same = true;
+    let mut lines = Vec::new();
     declared.specs.retain(|spec| {
         let old = there.iter().find(|old| old.name == spec.name);
         let keys = old.map_or_else(Vec::new, |old| old.differences(spec));
         let differs = old.is_none() || !keys.is_empty();
-        is_same &= !differs;
         let line = if old.is_none() { "new".to_owned() } else { keys.join(", ") };
-        // A reader that has gone does not stop what was asked for.
-        let _gone = differs.then(|| print(&format!("{}: {line}", spec.name)));
+        lines.extend(differs.then(|| format!("{}: {line}", spec.name)));
         differs
     });
     let is_pruned = |old: &&Spec| call.flag("prune") && !names.contains(&old.name);
     let pruned: Vec<&Spec> = there.iter().filter(is_pruned).collect();
-    for old in &pruned {
-        let _gone = print(&format!("{}: not in the file", old.name));
+    lines.extend(pruned.iter().map(|old| format!("{}: not in the file", old.name)));
+    let is_same = lines.is_empty();
+    // Before anything is said or goes: a file with an error changes nothing.
+    declared.check()?;
+    declared.check_with(&call.client)?;
+    for line in lines {
+        // A reader that has gone does not stop what was asked for.
+        let _gone = print(&line);
     }
-    is_same &= pruned.is_empty();
     if is_same || call.flag("dry-run") {
         return Ok(if is_same { code::DONE } else { code::FAILED });
     }
-    // Before anything goes: a file with an error changes nothing.
-    declared.check()?;
     let mut worst = code::DONE;
     if !pruned.is_empty() {
         let names: Vec<String> = pruned.iter().map(|old| Selector::exactly(&old.name)).collect();

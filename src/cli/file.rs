@@ -1,5 +1,6 @@
 //! Process files as commands take them: found, evaluated if they are programs, and carried out.
 //! Nothing of a file is kept or started while something in it is wrong.
+use super::client::{Client, Need};
 use super::environment::{absolute, captured, current_directory, dotenv_of, read_up_to};
 use super::output::{Done, Failure, failed, reason, warn};
 use super::program::{Place, refuse_foreign};
@@ -84,6 +85,19 @@ impl Declared {
         }
         Ok(())
     }
+
+    /// Whether the daemon would refuse it, if there is one.
+    pub(super) fn check_with(&self, client: &Client) -> Result<(), Failure> {
+        let (specs, base, existing) = (self.specs.clone(), self.base.clone(), Existing::Checked);
+        let request = Request::Define { specs, base, force: false, existing, wait: false };
+        client.request(Need::Record, &request).map(drop).map_err(|it| in_file(&self.label, it))
+    }
+}
+
+/// What is wrong in a file is no usage of ours, whoever finds it.
+fn in_file(label: &str, it: Failure) -> Failure {
+    let is_wrong = it.code == code::USAGE;
+    if is_wrong { Failure::plain(format!("{label}: {}", it.text)) } else { it }
 }
 
 /// Whether `word` is the name of a process file that is there, or stdin.
@@ -258,7 +272,7 @@ fn blamed(text: &str, path: &Path) -> String {
 /// Defines and starts all, or nothing: what can't be executed is found out before.
 pub(super) fn carry_out(call: &Call, declared: Declared, existing: Existing) -> Done {
     declared.check()?;
-    let Declared { specs, base, .. } = declared;
+    let Declared { specs, base, label, .. } = declared;
     if specs.is_empty() {
         return Ok(code::DONE);
     }
@@ -268,9 +282,7 @@ pub(super) fn carry_out(call: &Call, declared: Declared, existing: Existing) -> 
     see_to_paths(&specs)?;
     let (force, wait) = (call.has("force"), start::waits(call, &specs));
     let request = Request::Define { specs, base, force, existing, wait };
-    // What is wrong in a file is no usage of ours, whoever finds it.
-    let plain = |it: Failure| if it.code == code::USAGE { Failure::plain(it.text) } else { it };
-    outcomes(&call.client.demand(&request).map_err(plain)?)
+    outcomes(&call.client.demand(&request).map_err(|it| in_file(&label, it))?)
 }
 
 /// Makes the directories of log files that have a name of their own, and says which of the paths

@@ -39,6 +39,8 @@ pub enum Existing {
     Replace,
     /// The same, one after the other, as by `Reload`.
     Roll,
+    /// Nothing is defined: what would be refused fails.
+    Checked,
 }
 
 /// What a command asks of the daemon. A `target` is text as the operator wrote it.

@@ -228,6 +228,18 @@ fn what_is_exported_is_imported_and_apply_touches_what_differs() {
         rig.ok(&["apply", "x.json"]);
         assert_eq!(rig.row("a").pid, old.0);
         assert_ne!(rig.row("b").pid, old.1);
+        // What is wrong is found before anything is said or goes.
+        for (fields, reason) in [
+            ("command: 'sleep 1', depends_on: 'nope'", "no such service: nope"),
+            ("command: '/nope'", "no such program"),
+        ] {
+            write(rig, "y.json", &format!("{{services: [{{name: 'c', {fields}}}]}}"));
+            for more in ["--prune", "--dry-run"] {
+                let line = rig.refused(1, &["apply", "y.json", more]);
+                assert!(line.contains("y.json: c: ") && line.contains(reason), "{line}");
+            }
+        }
+        assert_eq!(rig.rows().len(), 2);
         write(rig, "y.json", "{services: [{name: 'c', command: 'sleep 1'}]}");
         rig.ok(&["start", "--name", "d", "--", "sleep", "1000"]);
         let said = rig.ok(&["apply", "y.json", "--prune"]);

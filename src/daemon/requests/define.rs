@@ -10,7 +10,6 @@ use crate::service::machine::{Ending, Goal, Machine, News, Past};
 use crate::service::options::find;
 use crate::service::spec::{Change, Definition, Env, Spec};
 use crate::sys::zone;
-use crate::wire::Existing;
 use std::rc::Rc;
 
 const SERVICES_MAX: usize = 16_384;
@@ -37,7 +36,11 @@ fn taken(name: &str, id: Id, keep: bool, differ: &[String]) -> Failure {
 }
 
 impl<K: Kernel> Daemon<K> {
-    fn check_all(&mut self, specs: &[Spec], candidates: &mut Candidates) -> Result<(), Failure> {
+    pub(super) fn check_all(
+        &mut self,
+        specs: &[Spec],
+        candidates: &mut Candidates,
+    ) -> Result<(), Failure> {
         for spec in specs {
             spec.check().map_err(Failure::usage)?;
             check_granted(&mut self.kernel, &self.home, spec, candidates)?;

@@ -21,7 +21,7 @@ use crate::service::selector::Selector;
 use crate::service::signal::Signal;
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel, Mode, describe};
-use crate::wire::{Failure, Outcome, Reply, Request, Status, code};
+use crate::wire::{Existing, Failure, Outcome, Reply, Request, Status, code};
 use define::check_granted;
 use lookalike::Candidates;
 use std::collections::BTreeSet;
@@ -55,6 +55,9 @@ impl<K: Kernel> Daemon<K> {
             Request::Start { target, force, wait } => {
                 self.bring_up_all(&target, Input::Start, force, pending)?;
                 pending.wait_ready(wait);
+            }
+            Request::Define { specs, force, existing: Existing::Checked, .. } => {
+                self.check_all(&specs, &mut Candidates::new(force))?;
             }
             Request::Define { specs, base, force, existing, wait } => {
                 self.define_and_start(specs, *base, force, existing, pending)?;
