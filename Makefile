@@ -44,7 +44,7 @@ ROWS ?=
 FIGURES = $(TARGET_DIR)/bench/last.json
 
 .PHONY: all release check test needs model sim chaos real lint fmt doc man bench bench-restarts \
-	bench-logs demo static install uninstall dist deb check-package picture clean golden
+	bench-logs demo static install uninstall dist deb check-package check-arch picture clean golden
 
 all: release
 
@@ -192,6 +192,12 @@ check-package: $(BUILT)
 		two=$$(REVISION=2 sh tests/package/deb.sh "$(TARGET_DIR)" BIN="$(abspath $(BIN))") && \
 		tarball=$$(sh tests/package/dist.sh opm-$(VERSION) "$(TARGET_DIR)") && \
 		sh tests/package/check.sh "$$one" "$$two" "$$tarball"
+
+# On other architectures: unit tests by qemu-user, and a machine of each that qemu-system boots.
+# Four minutes each. ARCHES=riscv64 KERNEL=PATH BUSYBOX=PATH: with these.
+check-arch:
+	@for arch in $(or $(ARCHES),aarch64 riscv64); do \
+		sh tests/arch/check.sh "$(abspath $(TARGET_DIR))" $$arch || exit; done
 
 clean:
 	$(CARGO) clean

@@ -284,7 +284,7 @@ fn a_machine_that_is_gone_for_good_is_forgotten_when_the_operator_says_so() {
                 boot.display(),
                 env!("CARGO_BIN_EXE_opm")
             );
-            let mut command = std::process::Command::new("unshare");
+            let mut command = Command::new("unshare");
             command.args(["-mu", "sh", "-c", &script]).current_dir(&rig.dir);
             let output = command.env("OPM_HOME", &rig.home).output().unwrap();
             let text = [output.stdout, output.stderr].concat();
