@@ -91,9 +91,6 @@ impl<K: Kernel> Daemon<K> {
         service.launch_error = None;
         service.provisional = false;
         let why = service.advised.take().map(Into::into);
-        if self.launches.former.remove(&id).is_some_and(|it| !it.spec.held.listen.is_empty()) {
-            self.close_sockets();
-        }
         self.logs.follow(id, self.now, &mut self.timers);
         self.emit(id, generation, "spawned", |event| (event.pid, event.reason) = (Some(pid), why));
         self.feed(id, Input::News(generation, News::Spawned));
@@ -420,6 +417,9 @@ impl<K: Kernel> Daemon<K> {
             self.launches.write_preload(&mut self.kernel, &service.definition.spec);
         }
         self.spawn(id, generation, None)?;
+        if self.launches.former.remove(&id).is_some_and(|it| !it.spec.held.listen.is_empty()) {
+            self.close_sockets();
+        }
         if let Some(service) = self.services.get_mut(id) {
             service.record.started_at = state.started_at;
         }

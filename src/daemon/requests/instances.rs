@@ -1,6 +1,9 @@
 //! Groups of instances: how many there are, and one after the other into a new incarnation.
 use super::*;
+use crate::mutant::mutant;
+use crate::process::journal_format::State;
 use crate::service::instances::{INSTANCES_MAX, instance};
+use crate::service::machine::Goal;
 use crate::service::spec::{Definition, Spec};
 use crate::sys::write_all_at;
 use crate::wire::Scale;
@@ -8,6 +11,7 @@ use std::collections::BTreeMap;
 
 /// Who is to be reloaded, by id, and its generation before: for the next daemon, if this one dies.
 const ROLLS: &str = "rolls.json";
+const FRESH: &str = "rolls.new";
 /// No client has this number.
 const NOBODY: ClientId = ClientId::MAX;
 
@@ -120,8 +124,9 @@ impl<K: Kernel> Daemon<K> {
 
     /// One after the other, each ready before the next is stopped, when nothing else is waited for.
     pub(super) fn roll(&mut self, ids: Vec<Id>, pending: &mut Pending) {
-        let generation = |id: &Id| Some((*id, self.services.get(*id)?.record.generation));
-        self.waiters.rolls.extend(ids.iter().filter_map(generation));
+        let all = ids.iter().filter_map(|id| self.services.get(*id));
+        let all = all.filter(|it| !it.record.halted).map(|it| (it.id, it.record.generation));
+        self.waiters.rolls.extend(all.collect::<Vec<_>>());
         self.note_rolls();
         pending.on_done = OnDone::Roll;
         pending.roll = ids.into();
@@ -130,9 +135,9 @@ impl<K: Kernel> Daemon<K> {
 
     fn note_rolls(&mut self) {
         let text = serde_json::to_vec(&self.waiters.rolls).unwrap_or_default();
-        let file = self.kernel.open(ROLLS, Mode::Fresh);
+        let file = self.kernel.open(FRESH, Mode::Fresh);
         let written = file.and_then(|file| write_all_at(&mut self.kernel, &file, 0, &text));
-        if let Err(errno) = written {
+        if let Err(errno) = written.and_then(|()| self.kernel.rename(FRESH, ROLLS)) {
             self.log.push(format!("{ROLLS}: {}: a reload ends with this daemon", describe(errno)));
         }
     }
@@ -148,19 +153,31 @@ impl<K: Kernel> Daemon<K> {
     /// Goes on with what an earlier daemon has left. Who has a later generation is rolled.
     pub(in crate::daemon) fn resume_rolls(&mut self) {
         let text = self.kernel.load(ROLLS).ok().flatten().unwrap_or_default();
-        let rolls: BTreeMap<Id, u64> = serde_json::from_slice(&text).unwrap_or_default();
+        let mut rolls: BTreeMap<Id, u64> = serde_json::from_slice(&text).unwrap_or_default();
         let (mut left, mut pending) = (Vec::new(), Pending::new(NOBODY));
-        for (id, before) in rolls {
-            let Some(service) = self.services.get(id).filter(|it| it.is_live()) else { continue };
-            if service.record.generation == before {
-                left.push(id);
+        let is_noted = !rolls.is_empty();
+        rolls.retain(|id, before| {
+            // Not what was stopped meanwhile, or ended with the machine.
+            let is_wanted = |it: &&Service| it.machine.goal() == Goal::Up;
+            let Some(service) = self.services.get(*id).filter(is_wanted) else { return false };
+            let State { generation, emptied, .. } = service.record;
+            if generation == *before {
+                left.push(*id);
             } else {
-                pending.wait(id, Condition::Ready(Generation(before)));
+                // What is to be launched again was on its way already.
+                let after = if service.is_live() { *before } else { emptied.max(*before) };
+                pending.wait(*id, Condition::Ready(Generation(after)));
             }
-        }
+            true
+        });
         if left.is_empty() {
+            // An entry could be true again of a later incarnation.
+            if is_noted {
+                self.note_rolls();
+            }
             return;
         }
+        self.waiters.rolls = rolls;
         let name = |id: &Id| self.services.get(*id).map(|service| service.name());
         let names: Vec<&str> = left.iter().filter_map(name).collect();
         self.log.push(format!("a reload goes on with {}", names.join(", ")));
@@ -170,8 +187,14 @@ impl<K: Kernel> Daemon<K> {
 
     /// Begins with the next ones of a roll, until one is to be waited for.
     pub(super) fn roll_on(&mut self, pending: &mut Pending) {
-        while pending.conditions.is_empty() {
+        while pending.conditions.is_empty() || mutant("roll_at_once") {
             let Some(id) = pending.roll.pop_front() else { return };
+            let halted = self.services.get(id).filter(|it| it.record.halted);
+            if let Some(it) = halted.filter(|it| self.waiters.rolls.contains_key(&it.id)) {
+                let text = format!("{}: not reloaded, for it was stopped meanwhile", it.name());
+                pending.say(id, failed(code::FAILED, text));
+                continue;
+            }
             self.bring_up(id, Input::Restart, &mut Candidates::new(false), pending);
             pending.wait_ready(true);
             if pending.conditions.is_empty() {
@@ -199,7 +222,11 @@ impl<K: Kernel> Daemon<K> {
             let former = self.launches.former.get(&id).cloned();
             let line = self.services.get(id).map(|service| service.record.definition);
             let back = former.zip(line).map(|(former, line)| (line, id, former));
-            let says = match back.map(|back| self.replace_definitions(vec![back])) {
+            let back = back.map(|back| match mutant("keep_new") {
+                true => Ok(()),
+                false => self.replace_definitions(vec![back]),
+            });
+            let says = match back {
                 None => "it goes on as it is".to_owned(),
                 Some(Ok(())) => {
                     self.launches.former.remove(&id);

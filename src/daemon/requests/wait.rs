@@ -162,9 +162,9 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
-    /// Answers what the services that changed in this turn have made true.
+    /// Answers what the services that changed in this turn have made true; what that changes, too.
     pub(crate) fn answer_changed(&mut self) {
-        for id in std::mem::take(&mut self.waiters.changed) {
+        while let Some(id) = self.waiters.changed.pop_first() {
             for (number, condition) in self.waiters.of(id) {
                 if let Some(outcome) = self.verdict(id, condition) {
                     self.settle(number, id, outcome);
@@ -209,7 +209,7 @@ impl<K: Kernel> Daemon<K> {
         if pending.on_done == OnDone::Roll {
             let pending = self.waiters.pending.remove(&number);
             return pending.into_iter().for_each(|mut pending| {
-                if !is_good {
+                if !is_good && !mutant("roll_on") {
                     self.stop_roll(id, &mut pending);
                 }
                 self.roll_on(&mut pending);
