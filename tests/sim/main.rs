@@ -18,6 +18,7 @@ mod order;
 mod peace;
 mod proc;
 mod rng;
+mod rolls;
 mod run;
 mod scenes;
 mod world;
@@ -129,4 +130,7 @@ is_caught! {
     starting_before_others_are_ready_is_caught: "unordered";
     forgetting_who_is_held_back_is_caught: "forget_held";
     stopping_what_others_need_is_caught: "stop_at_once";
+    reloading_all_at_once_is_caught: "roll_at_once";
+    keeping_the_new_definition_is_caught: "keep_new";
+    going_on_after_a_failure_is_caught: "roll_on";
 }

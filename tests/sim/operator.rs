@@ -1,4 +1,5 @@
 //! Operators: what they ask for, often at once, often gone before the answer.
+use crate::order::GROUP;
 use crate::run::{Open, Sim, Want};
 use crate::world::{NAMES, note};
 use opm::daemon::ClientId;
@@ -14,9 +15,11 @@ impl Sim {
             let rng = &mut world.rng;
             (rng.below(NAMES.len()), rng.below(40), rng.next(), world.order.is_on)
         };
+        let is_grouped = self.world.borrow().order.is_grouped;
         let target = match extra % 12 {
             0 => "all".to_owned(),
             1 => format!("{}", extra / 16 % 3),
+            3 if is_grouped => GROUP.to_owned(),
             2 => format!("{},{}", NAMES[service], NAMES[(service + 1) % 3]),
             _ => NAMES[service].to_owned(),
         };
@@ -24,6 +27,7 @@ impl Sim {
             0..=7 => self.definition(service, extra),
             8..=12 => Request::Start { target, force: extra & 64 != 0, wait: extra & 32 != 0 },
             13..=17 => Request::Stop { target, dependants: is_ordered && extra & 64 != 0 },
+            18..=22 if is_ordered && extra & 64 != 0 => Request::Reload { target },
             18..=22 => Request::Restart { target },
             23 | 24 => Request::Remove { target },
             25 => Request::Signal {
@@ -51,7 +55,7 @@ impl Sim {
         self.open(request)
     }
 
-    pub(crate) fn definition(&mut self, service: usize, extra: u64) -> Request {
+    fn spec(&self, service: usize, extra: u64) -> Spec {
         let name = NAMES[service].to_owned();
         let policy = Policy {
             restart: [Restart::Always, Restart::Always, Restart::OnFailure, Restart::Never]
@@ -69,6 +73,15 @@ impl Sim {
         self.put_in_order(&mut spec, service, extra);
         spec.care.pid_file =
             (extra & 1 << 43 != 0 && !self.world.borrow().order.is_on).then(|| "pid".to_owned());
+        spec
+    }
+
+    pub(crate) fn definition(&mut self, service: usize, extra: u64) -> Request {
+        let is_ordered = self.world.borrow().order.is_on;
+        let mut specs = vec![self.spec(service, extra)];
+        if is_ordered && extra & 1 << 58 != 0 {
+            specs = vec![self.spec(1, extra), self.spec(2, extra)];
+        }
         let filler = if self.big_env { 20_000 } else { 1 };
         let base = vec![
             ("PATH".to_owned(), "/bin".to_owned()),
@@ -77,10 +90,11 @@ impl Sim {
         let existing = match (extra & 1 << 40 != 0, extra & 1 << 41 != 0) {
             (false, _) => Existing::Refused,
             (true, false) => Existing::Same,
+            (true, true) if is_ordered && extra & 1 << 57 != 0 => Existing::Roll,
             (true, true) => Existing::Replace,
         };
         Request::Define {
-            specs: vec![spec],
+            specs,
             base: Box::new(base.into()),
             force: extra & 1 << 41 != 0,
             existing,
@@ -119,8 +133,10 @@ impl Sim {
                     self.world.borrow_mut().ask_end(service);
                 }
             }
-            Request::Start { target, .. } | Request::Restart { target } => {
-                let restarts = matches!(request, Request::Restart { .. });
+            Request::Start { target, .. }
+            | Request::Restart { target }
+            | Request::Reload { target } => {
+                let restarts = !matches!(request, Request::Start { .. });
                 raises = Some(client);
                 for service in named(target) {
                     self.wish(service, Want::Any, client);
@@ -187,6 +203,7 @@ impl Sim {
             }
             _ => {}
         }
+        self.expect_roll(&request, &untouched);
         let what = format!("{request:?}");
         let what = what.chars().take(120).collect();
         self.clients.insert(client, Open { what, finals: 0, raises });

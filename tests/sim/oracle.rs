@@ -69,7 +69,10 @@ impl Sim {
         if let Reply::Outcomes { outcomes, .. } = reply {
             // Of several, one may have changed again while the others were waited for.
             let alone = outcomes.len() == 1;
-            outcomes.iter().for_each(|outcome| self.stop_refused(&outcome.text));
+            for outcome in outcomes {
+                self.stop_refused(&outcome.text);
+                self.check_not_reloaded(&outcome.text)?;
+            }
             for outcome in outcomes.iter().filter(|outcome| outcome.code == 0) {
                 self.check_outcome(client, outcome, alone)?;
             }
@@ -212,6 +215,7 @@ impl Sim {
             }
         }
         self.check_order(rows)?;
+        self.check_no_roll()?;
         for (service, name) in NAMES.iter().enumerate() {
             let row = rows.iter().find(|row| row.name == *name);
             self.check_row(service, row, strays)?;

@@ -3,6 +3,7 @@
 use crate::birth::environ_text;
 use crate::faults::Faults;
 use crate::rng::Rng;
+use crate::rolls::{DEFINED, Roll};
 use crate::run::{Sim, Want};
 use crate::world::{Key, NAMES, World, note};
 use opm::daemon::service::Service;
@@ -14,7 +15,7 @@ use opm::service::units::Span;
 use opm::wire::{Request, Row, Status};
 
 /// The second and the third service are instances of this one, where there is a group.
-const GROUP: &str = "beta";
+pub(crate) const GROUP: &str = "beta";
 /// What a definition says to its processes, for the truth to know it: whom it depends on, what
 /// makes it ready, whether it is to run again, and when it is late.
 const AFTER: &str = "SIM_AFTER";
@@ -22,7 +23,7 @@ const WAY: &str = "SIM_WAY";
 
 /// What makes a service ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     Exec,
     Word,
     /// Its word, which never comes.
@@ -35,18 +36,20 @@ type Said = (Way, Restart, u64);
 /// An incarnation that exec'd.
 #[derive(Clone, Debug)]
 pub(crate) struct Life {
-    leader: Key,
+    pub(crate) leader: Key,
     /// The daemon that forked it, as an image.
-    born: u64,
-    way: Way,
-    restart: Restart,
-    timeout: u64,
-    said: bool,
+    pub(crate) born: u64,
+    pub(crate) since: u64,
+    pub(crate) way: Way,
+    pub(crate) restart: Restart,
+    pub(crate) timeout: u64,
+    pub(crate) defined: String,
+    pub(crate) said: bool,
     /// That was in peace, where everybody is heard.
     heard: bool,
-    exit: Option<Exit>,
+    pub(crate) exit: Option<Exit>,
     /// A daemon was told of its end.
-    is_end_known: bool,
+    pub(crate) is_end_known: bool,
     /// The last daemon that has sent its leader a signal to end.
     ended_by: u64,
     /// The machine has ended since.
@@ -59,19 +62,22 @@ pub(crate) struct Order {
     /// Definitions of this run name others.
     pub(crate) is_on: bool,
     pub(crate) is_grouped: bool,
+    pub(crate) roll: Option<Roll>,
+    /// Who may be reloaded still.
+    pub(crate) rolling: [bool; 3],
     /// Records were lost: nobody knows what is defined.
     pub(crate) is_unsure: bool,
     /// What was saved once came back: what goes in a circle, too.
     is_restored: bool,
     /// The newest incarnation of each.
-    newest: [Option<Life>; 3],
+    pub(crate) newest: [Option<Life>; 3],
     /// Who is there, and how it becomes ready, where that is known.
     defined: [Option<Option<Said>>; 3],
     /// Which of the others have to be gone before one's leader is signalled.
     pub(crate) after: [[bool; 3]; 3],
     /// When the daemon at hand began, and which it is; each image is one of its own.
     began: u64,
-    image: u64,
+    pub(crate) image: u64,
     /// Which one has forked the last child of each service.
     forked_by: [u64; 3],
     /// Which have ever ended well. It is what is on record of one that ended with the machine.
@@ -107,6 +113,7 @@ impl Order {
 
     /// Something was asked of a service: what was to come before its stop is past.
     pub(crate) fn forget(&mut self, service: usize) {
+        self.roll.take_if(|roll| roll.has(service));
         self.after[service] = [false; 3];
         self.after.iter_mut().for_each(|after| after[service] = false);
     }
@@ -135,23 +142,24 @@ impl World {
             _ => Restart::Always,
         };
         let timeout = words.next().and_then(|ms| ms.parse().ok()).unwrap_or(0);
-        // Too late, or not heard: it is ended.
-        self.asked[tag.service] |= way != Way::Exec;
-        let (leader, born) = (p.key, self.order.forked_by[tag.service]);
-        let (said, heard, exit, is_end_known, ended_by) = (false, false, None, false, 0);
-        self.order.newest[tag.service] = Some(Life {
-            leader,
-            born,
+        let life = Life {
+            leader: p.key,
+            born: self.order.forked_by[tag.service],
+            since: self.now,
             way,
             restart,
             timeout,
-            said,
-            heard,
-            exit,
-            is_end_known,
-            ended_by,
+            defined: environ_text(&p.env, DEFINED),
+            said: false,
+            heard: false,
+            exit: None,
+            is_end_known: false,
+            ended_by: 0,
             is_rebooted: false,
-        });
+        };
+        // Too late, or not heard: it is ended.
+        self.asked[tag.service] |= way != Way::Exec || self.order.rolling[tag.service];
+        self.order.newest[tag.service] = Some(life);
     }
 
     fn life_of(&mut self, leader: Key) -> Option<&mut Life> {
@@ -179,6 +187,7 @@ impl World {
     pub(crate) fn note_ended(&mut self, service: usize, key: Key) {
         let image = self.order.image;
         self.life_of(key).into_iter().for_each(|life| life.ended_by = image);
+        self.check_roll(service, key);
         for other in 0..NAMES.len() {
             let lives = |world: &Self| world.live_of(other).any(|p| !world.is_excused(p));
             if self.order.after[service][other] && lives(self) {
@@ -190,8 +199,10 @@ impl World {
 
     /// The machine ends, and all that runs on it.
     pub(crate) fn note_reboot(&mut self) {
+        self.order.roll = None;
         for life in self.order.newest.iter_mut().flatten() {
-            life.is_rebooted = true;
+            // Keys are given anew.
+            (life.is_rebooted, life.leader) = (true, 0);
             life.exit.get_or_insert(Exit::Unknown);
             life.is_end_known = true;
         }
@@ -222,18 +233,14 @@ impl World {
     /// Whether what depends on a service may start, as far as the daemon can know. It has not heard
     /// yet of an end of which it was not told.
     fn is_ready(&self, service: usize) -> bool {
-        let is_born = |p: &crate::proc::Proc| {
-            p.pre.is_some() && p.is_alive() && p.tag.is_some_and(|tag| tag.service == service)
-        };
         let Some(defined) = self.order.defined[service] else { return true };
-        let (Some(life), Some((way, restart, timeout))) = (&self.order.newest[service], defined)
-        else {
+        let (Some(life), Some((way, restart, _))) = (&self.order.newest[service], defined) else {
             return false;
         };
         // What it was started as, or is by now.
         let ways = [(life.way, life.restart), (way, restart)];
         let always = |restart| restart == Restart::Always;
-        if self.procs.iter().any(is_born) {
+        if self.is_born(service) {
             return false;
         }
         if let Some(exit) = life.exit.filter(|_| life.is_end_known) {
@@ -243,12 +250,22 @@ impl World {
             return is_gone && is_well && !(always(life.restart) && always(restart));
         }
         let is_job = ways.into_iter().all(|way| way == (Way::Exec, Restart::Never));
+        self.may_be_ready(service, life) && !is_job && life.ended_by != self.order.image
+    }
+
+    /// A child of it has not exec'd yet.
+    pub(crate) fn is_born(&self, service: usize) -> bool {
+        let mut all = self.procs.iter().filter(|p| p.pre.is_some() && p.is_alive());
+        all.any(|p| p.tag.is_some_and(|tag| tag.service == service))
+    }
+
+    /// Whether an incarnation that lives may be ready, as far as the daemon can know.
+    pub(crate) fn may_be_ready(&self, service: usize, life: &Life) -> bool {
+        let Some((way, _, timeout)) = self.order.defined[service].flatten() else { return true };
         // What an earlier daemon may have heard counts when its time is over.
         let is_old = life.born != self.order.image;
         let is_over = is_old && self.now >= self.order.began + life.timeout.min(timeout);
-        let is_exec = ways.into_iter().any(|(way, _)| way == Way::Exec);
-        let is_said = is_exec || life.said || is_over;
-        is_said && !is_job && life.ended_by != self.order.image
+        life.way == Way::Exec || way == Way::Exec || life.said || is_over
     }
 
     /// Who is to say now that it is ready.
@@ -322,6 +339,7 @@ impl Sim {
             Restart::Never => "never",
         };
         spec.env.push((AFTER.to_owned(), names.clone()));
+        spec.env.push((DEFINED.to_owned(), extra.to_string()));
         spec.env.push((WAY.to_owned(), format!("{ready} {restart} {timeout}")));
         if ready != "exec" {
             spec.checks.ready = Sign::Notify;
@@ -376,7 +394,9 @@ impl Sim {
             let life = world.order.newest[at].as_ref();
             let is_quiet =
                 |life: &&Life| life.ended_by != world.order.image && life.way == Way::Exec;
-            if self.has_circle() || life.filter(is_quiet).is_none() {
+            // A reload may signal it all the same.
+            let is_rolling = world.order.rolling[at];
+            if is_rolling || self.has_circle() || life.filter(is_quiet).is_none() {
                 continue;
             }
             for other in (0..NAMES.len()).filter(|other| *other != at && untouched[*other]) {

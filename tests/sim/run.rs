@@ -416,6 +416,7 @@ impl Sim {
         }
         self.touched.clear();
         self.note_defined();
+        self.note_rolls();
         self.hear()?;
         match self.daemon.as_ref().and_then(|daemon| daemon.leave.clone()) {
             None => Ok(()),
