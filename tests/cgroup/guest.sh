@@ -139,6 +139,28 @@ a_user_has_limits_where_it_is_delegated() {
     is_in 0::/user/opm- "$(cat /tmp/user/said)" && [ "$(ls -d $cgroups/user/*/)" = $cgroups/user/opm-daemon/ ]
 }
 
+# As engines make one: PID, mount and cgroup namespaces of its own, in which opm is the first.
+the_first_process_of_a_container_limits_its_services() {
+    box=$cgroups/box
+    mkdir $box
+    cat >/tmp/box.json <<'IN'
+{"services": [{"name": "web", "memory_max": "50M", "pids_max": 9,
+    "command": ["sh", "-c", "cat /proc/self/cgroup >/tmp/boxed; exec sleep 1000"]}]}
+IN
+    cat >/tmp/box.sh <<'IN'
+mount -t proc none /proc && umount /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup &&
+    OPM_HOME=/tmp/box exec opm run /tmp/box.json
+IN
+    unshare --pid --fork sh -c "echo 0 >$box/cgroup.procs
+        exec unshare --mount --cgroup sh /tmp/box.sh" >/tmp/box.said 2>&1 &
+    becomes '[ -s /tmp/boxed ]' || { cat /tmp/box.said; return 1; }
+    leaf=$box$(sed -n 's/^0:://p' /tmp/boxed)
+    is_in $box/opm- "$leaf" && is_in 9 "$(cat "$leaf/pids.max")" &&
+        is_in 52428800 "$(cat "$leaf/memory.max")" || return 1
+    kill -TERM "$(cat $box/opm-daemon/cgroup.procs)"
+    wait $! && [ "$(ls -d $box/*/)" = $box/opm-daemon/ ] && rmdir $box/opm-daemon $box
+}
+
 nothing_is_left() {
     opm daemon stop --services
     [ "$(ls -d $unit/*/)" = $unit/opm-daemon/ ]
@@ -155,7 +177,8 @@ for name in limits_are_in_force_before_the_exec an_incarnation_has_a_leaf_of_its
     too_much_memory_is_named_as_the_reason more_processes_are_refused cpu_time_is_bounded \
     what_the_kernel_refuses_touches_nothing a_leaf_that_a_dead_daemon_left_is_removed \
     what_lost_every_mark_is_of_its_leaf a_daemon_that_a_service_starts_leaves_its_leaf \
-    a_user_has_limits_where_it_is_delegated nothing_is_left; do
+    a_user_has_limits_where_it_is_delegated \
+    the_first_process_of_a_container_limits_its_services nothing_is_left; do
     claim $name
 done
 cat /proc/uptime

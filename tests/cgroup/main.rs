@@ -50,5 +50,6 @@ claims! {
     what_lost_every_mark_is_of_its_leaf
     a_daemon_that_a_service_starts_leaves_its_leaf
     a_user_has_limits_where_it_is_delegated
+    the_first_process_of_a_container_limits_its_services
     nothing_is_left
 }
