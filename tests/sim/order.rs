@@ -218,7 +218,8 @@ impl World {
         let after = environ_text(env, AFTER);
         for name in after.split(',').filter(|name| !name.is_empty()) {
             let is_meant = |at: &usize| match name == GROUP {
-                true => *at > 0 && self.order.defined[*at].flatten().is_some(),
+                // What has never exec'd may be forgotten in this turn.
+                true => *at > 0 && self.order.newest[*at].is_some() && self.is_defined(*at),
                 false => NAMES[*at] == name,
             };
             let all = (0..NAMES.len()).filter(is_meant);
@@ -228,6 +229,10 @@ impl World {
                 return self.violate(text);
             }
         }
+    }
+
+    fn is_defined(&self, service: usize) -> bool {
+        self.order.defined[service].flatten().is_some()
     }
 
     /// Whether what depends on a service may start, as far as the daemon can know. It has not heard
