@@ -199,6 +199,10 @@ impl Run {
             }
             !keys.is_empty()
         });
+        define(daemon, specs.clone(), base.clone(), Existing::Checked);
+        if matches!(daemon.outbox.last(), Some((ROLE, Reply::Failed { .. }))) {
+            return;
+        }
         for (id, name) in gone {
             self.say(&format!("{name}: not in the file"));
             daemon.request(ROLE, 0, Request::Remove { target: id.to_string() });

@@ -83,6 +83,12 @@ fn a_hang_up_carries_out_what_differs_in_the_file() {
         run.signal(libc::SIGHUP);
         scratch.expect("err", "going on with what is known");
         assert_eq!(pids(&run.online(2)), pids(&before));
+        // Nor does what is refused, of what else has changed.
+        let nobodys = r#"{"name": "c", "command": "sleep 94", "user": "no-such-user"}"#;
+        scratch.file(&[&service("a", "95"), nobodys].join(","));
+        run.signal(libc::SIGHUP);
+        scratch.expect("err", "c: cannot set user no-such-user: no such name");
+        assert_eq!(pids(&run.online(2)), pids(&before));
         scratch.file(&[service("a", "91"), service("b", "93"), service("c", "94")].join(","));
         run.signal(libc::SIGHUP);
         let is = |list: &[serde_json::Value], name: &str, command: &str| {
