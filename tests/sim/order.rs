@@ -52,8 +52,6 @@ pub(crate) struct Life {
     pub(crate) is_end_known: bool,
     /// The last daemon that has sent its leader a signal to end.
     ended_by: u64,
-    /// The machine has ended since.
-    is_rebooted: bool,
 }
 
 /// What is true of the order of things.
@@ -80,8 +78,6 @@ pub(crate) struct Order {
     pub(crate) image: u64,
     /// Which one has forked the last child of each service.
     forked_by: [u64; 3],
-    /// Which have ever ended well. It is what is on record of one that ended with the machine.
-    were_over: [bool; 3],
 }
 
 impl Order {
@@ -155,7 +151,6 @@ impl World {
             exit: None,
             is_end_known: false,
             ended_by: 0,
-            is_rebooted: false,
         };
         // Too late, or not heard: it is ended.
         self.asked[tag.service] |= way != Way::Exec || self.order.rolling[tag.service];
@@ -168,13 +163,7 @@ impl World {
 
     /// The process has ended.
     pub(crate) fn note_exit(&mut self, key: Key, exit: Exit) {
-        let newest = self.order.newest.iter_mut().zip(&mut self.order.were_over);
-        for (life, was_over) in newest {
-            if let Some(life) = life.as_mut().filter(|life| life.leader == key) {
-                life.exit = Some(exit);
-                *was_over |= exit == Exit::Code(0);
-            }
-        }
+        self.life_of(key).into_iter().for_each(|life| life.exit = Some(exit));
     }
 
     /// The daemon is told of its end.
@@ -202,7 +191,7 @@ impl World {
         self.order.roll = None;
         for life in self.order.newest.iter_mut().flatten() {
             // Keys are given anew.
-            (life.is_rebooted, life.leader) = (true, 0);
+            life.leader = 0;
             life.exit.get_or_insert(Exit::Unknown);
             life.is_end_known = true;
         }
@@ -250,9 +239,7 @@ impl World {
         }
         if let Some(exit) = life.exit.filter(|_| life.is_end_known) {
             let is_gone = !self.live_of(service).any(|p| !self.is_excused(p));
-            let was_over = life.is_rebooted && self.order.were_over[service];
-            let is_well = exit == Exit::Code(0) || was_over;
-            return is_gone && is_well && !(always(life.restart) && always(restart));
+            return is_gone && exit == Exit::Code(0) && !(always(life.restart) && always(restart));
         }
         let is_job = ways.into_iter().all(|way| way == (Way::Exec, Restart::Never));
         self.may_be_ready(service, life) && !is_job && life.ended_by != self.order.image

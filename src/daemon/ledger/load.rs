@@ -119,7 +119,9 @@ pub(in crate::daemon) fn recorded(
         let (state, signature) = match written {
             Some(state) if state.definition == line && valid => (state, signature),
             Some(state) if state.definition == line => {
-                (State { goal_up: false, generation: highest, ..state }, None)
+                // What was up was cut off: how it ended before says nothing of that.
+                let exit = state.exit.filter(|_| !state.goal_up);
+                (State { goal_up: false, generation: highest, exit, ..state }, None)
             }
             written => unrecorded(written, signature.filter(|_| valid), highest),
         };
