@@ -27,7 +27,7 @@ impl Scratch {
 
     /// All that counts, end to end.
     fn stream(&self) -> Vec<u8> {
-        let live = std::fs::File::open(self.log()).unwrap();
+        let Ok(live) = std::fs::File::open(self.log()) else { return Vec::new() };
         let mut all = Vec::new();
         for archive in archives::list(&self.0, Some("web-out.log")) {
             let (begin, end) = extent(&live).unwrap();
@@ -38,6 +38,15 @@ impl Scratch {
         let (begin, _) = extent(&live).unwrap();
         all.extend(&std::fs::read(self.log()).unwrap()[usize::try_from(begin).unwrap()..]);
         all
+    }
+}
+
+impl Scratch {
+    /// Bytes that are the log's no more.
+    fn rotated(&self) -> usize {
+        let log = std::fs::File::open(self.log());
+        let left = log.map_or(0, |log| extent(&log).map_or(0, |(begin, end)| end - begin));
+        self.stream().len() - usize::try_from(left).unwrap()
     }
 }
 
@@ -78,6 +87,56 @@ fn whoever_dies_between_two_steps_loses_and_doubles_nothing() {
             let archives = archives::list(&scratch.0, None);
             assert!(archives.len() > 2 && archives.iter().all(|one| one.begin.is_none()));
         }
+    }
+}
+
+/// In the environment of a process that rotates this log, and is killed over it.
+const VICTIM: &str = "OPM_TEST_ROTATES";
+/// What a rotation calls, and what takes up what one has left.
+const CALLS: [&str; 6] =
+    ["copy_file_range", "fallocate", "/^rename", "/^unlink", "getdents64", "lseek"];
+/// Of each call so many times at most.
+const TIMES_MAX: u32 = 9;
+
+/// In a process of its own that is killed as it makes this call for the nth time. False: it came
+/// to the end.
+fn is_killed_at(log: &Path, call: &str, nth: u32) -> bool {
+    let mut victim = std::process::Command::new("strace");
+    victim.args(["-f", "-qqq", "-o", "/dev/null", "-e"]);
+    victim.arg(format!("inject={call}:signal=KILL:when={nth}"));
+    victim.arg(std::env::current_exe().unwrap());
+    victim.args(["--exact", "daemon_logs::whoever_dies_at_any_call_loses_and_doubles_nothing"]);
+    let output = victim.env(VICTIM, log).output().expect("strace is there");
+    !output.status.success()
+}
+
+#[test]
+fn whoever_dies_at_any_call_loses_and_doubles_nothing() {
+    if let Some(log) = std::env::var_os(VICTIM) {
+        let rotation = Rotation::begin(Path::new(&log), 1 << 20).unwrap();
+        let mut rotation = rotation.expect("it is large enough");
+        while !rotation.step().unwrap() {}
+        return;
+    }
+    for place in PLACES {
+        let scratch = Scratch::new(place, "calls");
+        let (mut expected, mut line, mut kills) = (String::new(), 0, 0);
+        for call in CALLS {
+            for nth in 1..=TIMES_MAX {
+                while expected.len() < scratch.rotated() + (5 << 18) {
+                    let more: String = (line..line + 10_000).map(|n| format!("{n}\n")).collect();
+                    scratch.write(&more);
+                    (expected, line) = (expected + &more, line + 10_000);
+                }
+                let is_killed = is_killed_at(&scratch.log(), call, nth);
+                assert!(scratch.stream() == expected.as_bytes(), "{place}: {call} {nth}");
+                if !is_killed {
+                    break;
+                }
+                kills += 1;
+            }
+        }
+        assert!(kills > 12, "{place}: {kills}");
     }
 }
 
