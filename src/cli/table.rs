@@ -3,6 +3,7 @@
 //! A box and colour are for a terminal; anything else gets aligned words.
 
 use crate::service::columns::columns;
+use std::borrow::Cow;
 
 /// Narrowest that a column which yields may become.
 const YIELD_WIDTH_MIN: usize = 8;
@@ -142,13 +143,15 @@ impl Sheet<'_> {
                 (false, 0) => {}
                 (false, _) => text.push_str("  "),
             }
-            let shown = cut(&cell.text, *width);
-            let pad = " ".repeat(width.saturating_sub(width_of(&shown)));
-            let painted = self.look.paint(cell.hue, &shown);
-            match self.head[n].1 {
-                Side::Right => text.extend([pad, painted]),
-                Side::Left | Side::Yields => text.extend([painted, pad]),
+            let shown = within(&cell.text, *width);
+            let (pad, side) = (width.saturating_sub(width_of(&shown)), self.head[n].1);
+            let (left, right) = if side == Side::Right { (pad, 0) } else { (0, pad) };
+            text.extend(std::iter::repeat_n(' ', left));
+            match self.look.colour {
+                true => text.push_str(&cell.hue.paint(&shown)),
+                false => text.push_str(&shown),
             }
+            text.extend(std::iter::repeat_n(' ', right));
         }
         if self.look.boxed {
             text.push_str(" │");
@@ -161,8 +164,12 @@ impl Sheet<'_> {
 
 /// `text` in at most `width` columns, its end replaced by `…` if it doesn't fit.
 pub(crate) fn cut(text: &str, width: usize) -> String {
+    within(text, width).into_owned()
+}
+
+fn within(text: &str, width: usize) -> Cow<'_, str> {
     if width_of(text) <= width {
-        return text.to_owned();
+        return text.into();
     }
     let mut shown = String::new();
     let mut used = 1;
@@ -174,7 +181,7 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
         shown.push(c);
     }
     shown.push('…');
-    shown
+    shown.into()
 }
 
 /// Columns that a terminal uses for `text`.

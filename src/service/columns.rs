@@ -13,11 +13,14 @@ const UNSEEN: &[u32] = &[
 
 /// Columns that a terminal uses for `c`.
 pub fn columns(c: char) -> usize {
-    c.width().unwrap_or(1)
+    if c.is_ascii() { 1 } else { c.width().unwrap_or(1) }
 }
 
 /// Whether nothing is seen of `c`, or what looks like a blank and is none.
 pub fn is_unseen(c: char) -> bool {
+    if (' '..='~').contains(&c) {
+        return false;
+    }
     // Behind an odd number of bounds is within a range.
     let is_listed = UNSEEN.partition_point(|bound| *bound <= u32::from(c)) % 2 == 1;
     let is_blank = c.is_whitespace() && c != ' ';
