@@ -79,6 +79,12 @@ fn what_others_depend_on_is_stopped_after_them_or_not_at_all() {
         let line = rig.refused(1, &["stop", "db"]);
         assert!(line.contains("db: not stopped, for api depends on it"), "{line}");
         assert!(line.contains("--with-dependants"), "{line}");
+        // Nor is what the one needs that goes on, though that was named, too.
+        let ran = rig.opm(&["stop", "db", "api"]);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        for refused in ["api: not stopped, for web", "db: not stopped, for api"] {
+            assert!(ran.err.contains(refused), "{ran:?}");
+        }
         assert_eq!(rig.row("db").status, "online");
         let said = rig.ok(&["stop", "db", "--with-dependants"]);
         assert_eq!(said, "web: stopped\napi: stopped\ndb: stopped\n");

@@ -190,21 +190,26 @@ impl<K: Kernel> Daemon<K> {
         if is_granted || all.len() == ids.len() {
             return all.into_iter().collect();
         }
-        let named: BTreeSet<Id> = ids.iter().copied().collect();
-        ids.into_iter()
-            .filter(|id| {
-                let others = of.get(id).into_iter().flatten().filter(|it| !named.contains(it));
-                let others = others.filter_map(|id| Some(self.services.get(*id)?.name()));
-                let others = others.collect::<Vec<_>>().join(", ");
-                let name = self.services.get(*id).map_or("", Service::name);
+        // What goes on: that was not named, and what this needs in its turn.
+        ids.iter().for_each(|id| _ = all.remove(id));
+        let name = |id: Id| self.services.get(id).map_or("", Service::name);
+        let mut ids = ids;
+        let mut before = usize::MAX;
+        while ids.len() < before {
+            before = ids.len();
+            ids.retain(|id| {
+                let others = of.get(id).into_iter().flatten().filter(|it| all.contains(it));
+                let others = others.map(|id| name(*id)).collect::<Vec<_>>().join(", ");
                 if others.is_empty() || !runs(id) {
                     return true;
                 }
-                let text = format!("{name}: not stopped, for {others} depends on it");
+                let text = format!("{}: not stopped, for {others} depends on it", name(*id));
                 let advice = "stop that too: --with-dependants";
                 pending.say(*id, failed(code::FAILED, format!("{text} ({advice})")));
+                all.insert(*id);
                 false
-            })
-            .collect()
+            });
+        }
+        ids
     }
 }
