@@ -125,8 +125,14 @@ impl<K: Kernel> Daemon<K> {
     /// One after the other, each ready before the next is stopped, when nothing else is waited for.
     pub(super) fn roll(&mut self, ids: Vec<Id>, pending: &mut Pending) {
         let all = ids.iter().filter_map(|id| self.services.get(*id));
-        let all = all.filter(|it| !it.record.halted).map(|it| (it.id, it.record.generation));
-        self.waiters.rolls.extend(all.collect::<Vec<_>>());
+        let before = |it: &Service| {
+            // One without a process yet is fresh when it has one: nothing of it is to be replaced.
+            let is_fresh = it.is_live() && self.trees.get(it.id).is_none();
+            if is_fresh { it.record.emptied } else { it.record.generation }
+        };
+        let all = all.filter(|it| !it.record.halted).map(|it| (it.id, before(it)));
+        let all: Vec<_> = all.collect();
+        self.waiters.rolls.extend(all);
         self.note_rolls();
         pending.on_done = OnDone::Roll;
         pending.roll = ids.into();
