@@ -79,12 +79,14 @@ impl Sim {
         if !is_define && !matches!(request, Request::Reload { .. }) {
             return;
         }
+        // Anybody's.
+        let is_id = |part: &str| part.parse::<u32>().is_ok();
         let named = |at: usize| match request {
             Request::Reload { target } => {
                 let is_it = |part: &str| match part {
                     "all" => true,
                     GROUP => at > 0,
-                    part => part == NAMES[at],
+                    part => part == NAMES[at] || is_id(part),
                 };
                 target.split(',').any(is_it)
             }
@@ -92,7 +94,8 @@ impl Sim {
             _ => false,
         };
         let world = &mut self.world.borrow_mut();
-        let is_only = world.order.rolling == [false; 3] && !world.order.is_unsure;
+        let is_exact = !matches!(request, Request::Reload { target } if is_id(target));
+        let is_only = is_exact && world.order.rolling == [false; 3] && !world.order.is_unsure;
         let all = [0, 1, 2].map(named);
         let lives = |at: usize| {
             let life = world.order.newest[at].as_ref().filter(|life| life.exit.is_none());
