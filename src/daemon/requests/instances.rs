@@ -148,10 +148,12 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
-    /// These are rolled, or are not to be any more.
+    /// These are rolled, or are not to be any more; but for what another roll still has to do.
     pub(super) fn end_roll(&mut self, ids: impl Iterator<Item = Id>) {
         for id in ids {
-            self.waiters.rolls.remove(&id);
+            if !self.waiters.is_rolling(id) {
+                self.waiters.rolls.remove(&id);
+            }
         }
         self.note_rolls();
     }

@@ -133,6 +133,12 @@ impl Waiters {
         pending.filter_map(|(number, p)| Some((*number, *p.conditions.get(&id)?))).collect()
     }
 
+    /// Whether a reload is to replace this service, or waits for it.
+    pub(super) fn is_rolling(&self, id: Id) -> bool {
+        let mut rolls = self.pending.values().filter(|p| p.on_done == OnDone::Roll);
+        rolls.any(|p| p.roll.contains(&id) || p.conditions.contains_key(&id))
+    }
+
     /// A client has gone; what it asked for goes on. Gives the numbers of its requests.
     pub(super) fn forget_client(&mut self, client: ClientId) -> Vec<u64> {
         let mut gone = Vec::new();
