@@ -232,7 +232,10 @@ impl<K: Kernel> Daemon<K> {
             let back = former.zip(line).map(|(former, line)| (line, id, former));
             let back = back.map(|back| match mutant("keep_new") {
                 true => Ok(()),
-                false => self.replace_definitions(vec![back]),
+                // Others may depend on it by now.
+                false => self
+                    .check_order(&[&back.2.spec])
+                    .and_then(|()| self.replace_definitions(vec![back])),
             });
             let says = match back {
                 None => "it goes on as it is".to_owned(),
