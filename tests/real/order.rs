@@ -38,6 +38,30 @@ fn happened(rig: &Rig, kind: &str) -> Vec<String> {
 const LAYERS: [(&str, &str); 4] = [("web", "api"), ("api", "db cache"), ("cache", ""), ("db", "")];
 
 #[test]
+fn a_reload_of_what_waits_for_another_ends_under_the_next_daemon() {
+    isolated(here!(), |rig| {
+        let file = declare(rig, &[("db", ""), ("web", "db"), ("other", "")]);
+        let mut import = rig.spawn(&["import", file]);
+        rig.until("the first to run", || (happened(rig, "spawned").len() == 2).then_some(()));
+        assert_eq!(rig.info("web")["why"], "waits for db");
+        // Its start is the last, so that the next daemon gives it the same number.
+        rig.ok(&["stop", "web"]);
+        let mut start = rig.spawn(&["start", "web"]);
+        rig.until("web to wait", || (rig.row("web").status == "starting").then_some(()));
+        let mut reload = rig.spawn(&["reload", "web,other"]);
+        let rolls = || std::fs::read_to_string(rig.home.join("rolls.json")).unwrap_or_default();
+        rig.until("the reload", || rolls().contains(':').then_some(()));
+        rig.kill_daemon();
+        ["db", "web", "other"].into_iter().for_each(|name| up(rig, name));
+        for process in [&mut import, &mut start, &mut reload] {
+            process.wait().unwrap();
+        }
+        rig.ok(&["wait", "all", "--for", "ready"]);
+        rig.until("the end of the reload", || (rolls() == "{}").then_some(()));
+    });
+}
+
+#[test]
 fn what_depends_on_others_starts_when_they_are_ready_under_any_daemon() {
     isolated(here!(), |rig| {
         let file = declare(rig, &LAYERS);
