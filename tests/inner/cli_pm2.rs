@@ -14,7 +14,7 @@ fn options_of_pm2s_are_ours_until_the_programs_own() {
         ("start a -l all -o out -e=x --error err", "start a --log-out=out -e=x --log-error=err"),
         (
             "start a -k 9 -a --disable-logs --log-type json --parallel 2",
-            concat!("start a --stop-timeout=9ms --update-env --no-logs --log-format=json"),
+            "start a --stop-timeout=9ms --update-env --no-logs --log-format=json",
         ),
         ("start a -l o.log -f", "start a --log-out=o.log --log-error=o.log --force"),
         ("startOrReload eco.json --env x", "reload eco.json --env x"),

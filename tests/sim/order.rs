@@ -177,12 +177,13 @@ impl World {
         let image = self.order.image;
         self.life_of(key).into_iter().for_each(|life| life.ended_by = image);
         self.check_roll(service, key);
-        for other in 0..NAMES.len() {
-            let lives = |world: &Self| world.live_of(other).any(|p| !world.is_excused(p));
-            if self.order.after[service][other] && lives(self) {
-                let (name, other) = (NAMES[service], NAMES[other]);
-                return self.violate(format!("{name} is stopped before {other} has gone"));
-            }
+        let lives = |other: &usize| {
+            let is_after = self.order.after[service][*other];
+            is_after && self.live_of(*other).any(|p| !self.is_excused(p))
+        };
+        if let Some(other) = (0..NAMES.len()).find(lives) {
+            let (name, other) = (NAMES[service], NAMES[other]);
+            self.violate(format!("{name} is stopped before {other} has gone"));
         }
     }
 
