@@ -265,7 +265,7 @@ impl Sim {
                     return Err(format!("{name} is {:?}, but {live:?} live", row.status));
                 }
             }
-            // For whom it waits is looked at for itself. What lives of an unsure one may be nobody's.
+            // For whom it waits is looked at for itself; what an unsure one has may be nobody's.
             Status::Starting if world.order.is_on && (live.is_empty() || self.unsure[service]) => {}
             Status::Starting | Status::Stopping | Status::Waiting => {
                 return Err(format!("{name} rests {:?}, alive {live:?}", row.status));
