@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 /// Who is to be reloaded, by id, and its generation before: for the next daemon, if this one dies.
 const ROLLS: &str = "rolls.json";
+/// The same as it is written, until it is whole.
 const FRESH: &str = "rolls.new";
 /// No client has this number.
 const NOBODY: ClientId = ClientId::MAX;
@@ -131,7 +132,6 @@ impl<K: Kernel> Daemon<K> {
             if is_fresh { it.record.emptied } else { it.record.generation }
         };
         let all = all.filter(|it| !it.record.halted).map(|it| (it.id, before(it)));
-        let all: Vec<_> = all.collect();
         self.waiters.rolls.extend(all);
         self.note_rolls();
         pending.on_done = OnDone::Roll;
