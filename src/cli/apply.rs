@@ -92,7 +92,7 @@ fn service(spec: &Spec) -> Value {
     if !env.is_empty() {
         service["env"] = env.iter().cloned().collect();
     }
-    for opt in OPTIONS.iter().filter(|opt| opt.get(spec) != opt.default()) {
+    for opt in OPTIONS.iter().filter(|opt| !opt.is_default(spec)) {
         service[opt.key] = opt.get(spec);
     }
     service

@@ -15,15 +15,15 @@ pub const STEM_BYTES_MAX: usize = 230;
 /// Says what is wrong with a name for a service, if anything is.
 pub fn check_name(name: &str) -> Result<(), String> {
     let length = name.chars().count();
-    let unseen = name.chars().find(|c| is_unseen(*c)).map_or(0, u32::from);
+    let unseen = name.chars().find(|c| is_unseen(*c)).map(u32::from);
+    let unseen = unseen.map(|c| format!("has a character that does not print (U+{c:04X})"));
+    let is_long = length > NAME_CHARS_MAX;
+    let long = is_long.then(|| format!("has {length} characters (at most {NAME_CHARS_MAX})"));
     let first = name.chars().next().unwrap_or_default();
     let wrong = [
         (name.is_empty(), "is empty"),
-        (length > NAME_CHARS_MAX, &format!("has {length} characters (at most {NAME_CHARS_MAX})")),
-        (
-            name.contains(is_unseen),
-            &format!("has a character that does not print (U+{unseen:04X})"),
-        ),
+        (long.is_some(), long.as_deref().unwrap_or_default()),
+        (unseen.is_some(), unseen.as_deref().unwrap_or_default()),
         (columns(first) == 0, "begins with a mark that combines with what is before it"),
         (name.contains('/'), "has a slash in it"),
         (name.contains(','), "has a comma in it, which separates targets"),

@@ -57,6 +57,7 @@ pub struct Opt {
     read: fn(&mut Spec, &Value) -> Result<(), String>,
     get: fn(&Spec) -> Value,
     default: fn() -> Value,
+    is_default: fn(&Spec) -> bool,
 }
 
 impl Opt {
@@ -83,6 +84,11 @@ impl Opt {
     /// The value of a service for which nothing was said.
     pub fn default(&self) -> Value {
         (self.default)()
+    }
+
+    /// Whether it has that value; much cheaper than [`Opt::get`] and [`Opt::default`].
+    pub fn is_default(&self, spec: &Spec) -> bool {
+        (self.is_default)(spec)
     }
 }
 
@@ -244,7 +250,11 @@ macro_rules! options {
             parse: |spec, text| Ok(spec.$place.$field = Setting::parse(text)?),
             read: |spec, value| Ok(spec.$place.$field = Setting::read(value)?),
             get: |spec| spec.$place.$field.write(),
-            default: || $Struct::default().$field.write(),
+            default: || <$type as Setting>::write(&$default),
+            is_default: |spec| {
+                let default: $type = $default;
+                spec.$place.$field == default
+            },
         },)*)*];
     };
 }

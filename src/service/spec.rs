@@ -6,7 +6,7 @@ use super::context::{Attributes, Context, variable};
 use super::environment::RESERVED;
 use super::json::{self, List, Tree};
 use super::listen::{Listen, SOCKETS_MAX};
-use super::options::{self, Group, OPTIONS};
+use super::options::{self, Group, OPTIONS, Opt};
 pub use super::options::{
     Care, Checks, Escapees, Exec, Forgiven, Held, Log, Policy, Restart, StopReach,
 };
@@ -162,9 +162,8 @@ impl Spec {
 
     /// The policy, and what else is not the default.
     pub fn options(&self) -> Map<String, Value> {
-        let all = OPTIONS.iter().map(|opt| (opt, opt.get(self)));
-        let said = all.filter(|(opt, value)| opt.group == Group::Policy || *value != opt.default());
-        said.map(|(opt, value)| (opt.key.to_owned(), value)).collect()
+        let is_said = |opt: &&Opt| opt.group == Group::Policy || !opt.is_default(self);
+        OPTIONS.iter().filter(is_said).map(|opt| (opt.key.to_owned(), opt.get(self))).collect()
     }
 
     /// The keys in which two declarations differ, those of environments as `env.NAME` and, from
@@ -175,7 +174,10 @@ impl Spec {
             ("command", self.command != other.command),
             ("cwd", self.cwd != other.cwd),
         ];
-        let options = OPTIONS.iter().map(|opt| (opt.key, opt.get(self) != opt.get(other)));
+        let are_alike = |opt: &Opt| {
+            opt.is_default(self) && opt.is_default(other) || opt.get(self) == opt.get(other)
+        };
+        let options = OPTIONS.iter().map(|opt| (opt.key, !are_alike(opt)));
         let differ = own.into_iter().chain(options).filter(|(_, differs)| *differs);
         let mut differ: Vec<String> = differ.map(|(key, _)| key.to_owned()).collect();
         let layers = [("env.", &self.env, &other.env), (".env:", &self.dotenv, &other.dotenv)];
@@ -209,9 +211,8 @@ impl Serialize for Spec {
             map.serialize_entry("origin", &*self.origin)?;
         }
         for opt in OPTIONS {
-            let value = opt.get(self);
-            if value != opt.default() {
-                map.serialize_entry(opt.key, &value)?;
+            if !opt.is_default(self) {
+                map.serialize_entry(opt.key, &opt.get(self))?;
             }
         }
         map.end()

@@ -15,7 +15,6 @@ use crate::wire::{
     Asked, Dependency, Health, Identity, Info, LastExit, LogFiles, Options, PROTOCOL, Process, Row,
     Why,
 };
-use serde_json::Value;
 
 /// Ticks a second of process times (USER_HZ).
 const TICKS: f64 = 100.0;
@@ -28,17 +27,16 @@ fn options(spec: &Spec) -> Options {
     if spec.origin.of.starts_with(PM2S) {
         pm2::defaults(&mut pm2);
     }
-    let said = OPTIONS.iter().map(|opt| (opt, opt.get(spec), opt.default()));
-    let said = said.filter(|(_, value, default)| value != default);
-    let of = |(opt, value, _): (&Opt, Value, Value)| {
+    let of = |opt: &Opt| {
         let from = match &*spec.origin.of {
             _ if spec.origin.adjusted.iter().any(|key| key == opt.key) => "adjust",
-            _ if value == opt.get(&pm2) => "PM2's default",
+            _ if opt.get(spec) == opt.get(&pm2) => "PM2's default",
             "" => "not on record",
             of => of,
         };
         (opt.key.to_owned(), from.to_owned())
     };
+    let said = OPTIONS.iter().filter(|opt| !opt.is_default(spec));
     Options { policy: spec.options(), origins: said.map(of).collect() }
 }
 
