@@ -7,7 +7,6 @@ use crate::run::options::{Options, Prefix, STOP_TIMEOUT_MS, Watched};
 use crate::service::name::check_name;
 use crate::service::spec::{Restart, Spec};
 use crate::service::units::Span;
-use crate::wire::code;
 use crate::wire::file::pm2::defaults;
 use clap::ArgMatches;
 use std::ffi::OsString;
@@ -51,9 +50,11 @@ pub(super) fn options(is_pm2: bool, words: &[OsString]) -> Result<Options, Failu
             single(&matches, command, is_pm2).map(|spec| vec![spec])
         }
     };
-    if declared.as_ref().is_ok_and(Vec::is_empty) {
-        return Err(Failure::new(code::FAILED, ""));
-    }
+    // What is left running when a file becomes empty must not lose its PID 1.
+    let declared = declared.and_then(|specs| match specs.is_empty() {
+        true => Err(Failure::plain("nothing to run")),
+        false => Ok(specs),
+    });
     let prefix = matches.get_one::<Prefix>("prefix").copied();
     let stop_timeout = matches.get_one::<Span>("stop-timeout").map(|span| span.ms);
     let stop_timeout_ms = stop_timeout.unwrap_or(STOP_TIMEOUT_MS);

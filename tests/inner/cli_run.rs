@@ -1,6 +1,7 @@
 //! Of `cli::run`: compiled with the library, for it uses what is private there.
 use super::*;
 use crate::service::signal::Signal;
+use crate::wire::code;
 
 fn read(line: &str) -> Result<ArgMatches, Failure> {
     let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();

@@ -83,6 +83,11 @@ fn a_hang_up_carries_out_what_differs_in_the_file() {
         run.signal(libc::SIGHUP);
         scratch.expect("err", "going on with what is known");
         assert_eq!(pids(&run.online(2)), pids(&before));
+        // Nor one that is empty: what runs would lose its PID 1.
+        scratch.file("");
+        run.signal(libc::SIGHUP);
+        scratch.expect("err", "nothing to run; going on with what is known");
+        assert_eq!(pids(&run.online(2)), pids(&before));
         // Nor does what is refused, of what else has changed.
         let nobodys = r#"{"name": "c", "command": "sleep 94", "user": "no-such-user"}"#;
         scratch.file(&[&service("a", "95"), nobodys].join(","));
