@@ -27,9 +27,14 @@ pub const BOM: char = '\u{feff}';
 pub const OWN_KEYS: [&str; 6] =
     ["name", "command", "cwd", "env", "interpreter", "interpreter_args"];
 
-/// Options of `opm start` that are to be keys one day. Whoever writes one of them relies on what
-/// it does (a user to be, a limit): passing it over would run the service without.
-const PROMISED: &str = "force no_autorestart wait";
+/// Options of `opm start` that are no keys, and what is written instead. Whoever writes one of them
+/// relies on what it does: passing it over would run the service without.
+const NO_KEYS: [(&str, &str); 4] = [
+    ("exp_backoff", "write restart_delay, as 100ms..15s"),
+    ("force", "it is an option of opm start and import"),
+    ("no_autorestart", "write restart, as never"),
+    ("wait", "it is an option of opm start and import"),
+];
 
 /// What names a service that has no name: its words, and the directory that it runs in.
 pub type Naming<'a> = &'a dyn Fn(&[String], &Path) -> String;
@@ -226,8 +231,8 @@ impl<'a> Reader<'a> {
             return opt.read(spec, value).map_err(|reason| self.wrong(key, &reason));
         }
         let underlined = key.replace('-', "_");
-        if PROMISED.split(' ').any(|promised| promised == underlined) {
-            return Err(self.wrong(key, "not supported yet (take it out)"));
+        if let Some((_, instead)) = NO_KEYS.iter().find(|(option, _)| *option == underlined) {
+            return Err(self.wrong(key, &format!("no key of a file ({instead})")));
         }
         if OWN_KEYS.contains(&underlined.as_str()) || options::find(&underlined).is_some() {
             return Err(self.wrong(key, &format!("write {underlined}")));
