@@ -78,6 +78,8 @@ fn instances_have_one_name_one_socket_and_each_its_own() {
         assert!(rig.ok(&["scale", "web", "+1"]).starts_with("web-2: online (id 2, pid "));
         let said = rig.refused(2, &["scale", "web", "4"]);
         assert!(said.contains("web-3: port_range: 3000-3002 has no port for it"), "{said}");
+        let said = rig.refused(3, &["scale", "web-0", "4"]);
+        assert!(said.contains("web-0: is an instance (try 'opm scale web')"), "{said}");
         assert!(rig.refused(2, &["scale", "web", "-3"]).contains("can have 1 to 1024 instances"));
         assert!(rig.refused(1, &["start", "--name", "web", "--", "sleep", "1"]).contains("taken"));
         assert_eq!(rig.ok(&["scale", "web", "1"]), "web-1: removed\nweb-2: removed\n");

@@ -59,7 +59,12 @@ impl<K: Kernel> Daemon<K> {
     ) -> Result<(), Failure> {
         let instances = self.instances(group);
         let Some((_, first)) = instances.first().copied() else {
-            let text = format!("no such service: {group} (try 'opm ls')");
+            let named = self.services.named(group);
+            let of = named.and_then(|it| it.definition.spec.held.instance_of.as_deref());
+            let text = match of {
+                Some(of) => format!("{group}: is an instance (try 'opm scale {of}')"),
+                None => format!("no such service: {group} (try 'opm ls')"),
+            };
             return Err(Failure::new(code::NO_SUCH, text));
         };
         let count = u32::try_from(instances.len()).unwrap_or(INSTANCES_MAX);
