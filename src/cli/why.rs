@@ -16,6 +16,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 const LINES_MAX: usize = 10;
+/// Lines in which a port is looked for: what node says of one that is taken is longer.
+const TELLING_MAX: usize = 25;
 const LINE_CHARS_MAX: usize = 200;
 const PORTS_MAX: usize = 4;
 
@@ -49,12 +51,13 @@ pub(super) fn why(call: &Call) -> Done {
 
 /// Adds what the daemon doesn't look at.
 fn look(why: Why) -> Told {
-    let stderr = why.info.log_error.as_deref().map_or(Vec::new(), |path| {
-        let lines = launch::last_lines(path, LINES_MAX).into_iter();
+    let mut stderr: Vec<String> = why.info.log_error.as_deref().map_or(Vec::new(), |path| {
+        let lines = launch::last_lines(path, TELLING_MAX).into_iter();
         lines.map(|line| line.chars().take(LINE_CHARS_MAX).collect()).collect()
     });
     let is_well = why.info.row.status == Status::Online && why.info.row.ready;
     let ports = if is_well { BTreeSet::new() } else { ports(&stderr, why.port) };
+    stderr.drain(..stderr.len().saturating_sub(LINES_MAX));
     let process =
         |(pid, words): (i32, Vec<String>)| Process { pid, command: join(&words), is_sure: false };
     let found = ports.into_iter().filter_map(|port| Some((port, listeners(port)?)));
@@ -97,7 +100,7 @@ fn is_host(text: &str) -> bool {
 }
 
 fn advice(told: &Told) -> Vec<String> {
-    let Info { row: Row { name, status, ready, .. }, done, note, .. } = &told.why.info;
+    let Info { row: Row { name, status, ready, .. }, done, note, options, .. } = &told.why.info;
     let taken = told.listeners.iter().map(|Listener { port, processes }| match &processes[..] {
         [] => format!("ask as root who listens on port {port}"),
         [first, ..] => format!("end pid {}, or give {name} another port", first.pid),
@@ -106,9 +109,26 @@ fn advice(told: &Told) -> Vec<String> {
     let next = match status {
         Status::Online if !ready => format!("opm logs {name}: it is not ready"),
         Status::Online if said.is_empty() => return taken.collect(),
+        Status::Online if said.starts_with("the disk of ") => {
+            format!("make room: opm logs --stats {name}, opm flush {name}")
+        }
         Status::Online => format!("see to that, then opm restart {name}"),
-        Status::Starting => format!("opm wait {name} --for online"),
-        Status::Stopping => "end what it waits for, or wait (see opm doctor)".to_owned(),
+        Status::Starting => match &told.why.dependency {
+            Some(Dependency { name: other, status: None, .. }) => {
+                format!("opm start {other}, or opm adjust {name} --depends-on without it")
+            }
+            Some(Dependency { name: other, status: Some(Status::Stopped), .. }) => {
+                format!("opm start {other}: {name} follows")
+            }
+            Some(Dependency { name: other, .. }) => {
+                format!("opm why {other}: {name} is started when that is ready")
+            }
+            None => format!("opm wait {name} --for online"),
+        },
+        Status::Stopping => {
+            let time = options.policy.get("stop_timeout").map_or(String::new(), text_of);
+            format!("end what it waits for, or wait: KILL follows its signal after {time}")
+        }
         Status::Waiting => format!("mend what ended it; opm start {name} does not wait"),
         Status::Stopped if *done => format!("nothing: opm start {name} runs it again"),
         Status::Stopped => format!("opm start {name}"),

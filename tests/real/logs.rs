@@ -147,8 +147,12 @@ fn a_disk_that_others_fill_is_said_until_there_is_room() {
         });
         rig.until("ls to say so", || why().filter(|why| is_full(why)));
         let found = rig.json(&["doctor"]);
-        let says = |one: &serde_json::Value| is_full(&one.to_string());
+        let says = |one: &serde_json::Value| {
+            is_full(&one.to_string()) && one["advice"].as_str().unwrap().starts_with("make room")
+        };
         assert!(found.as_array().unwrap().iter().any(says), "{found}");
+        let advice = rig.ok(&["why", "web"]);
+        assert!(advice.contains("\nnext: make room: opm logs --stats web, "), "{advice}");
         let reasons = rig.events("web").into_iter().filter_map(|event| event.reason);
         let reasons: Vec<_> = reasons.filter(|it| it.contains("the disk is full")).collect();
         assert!(reasons[0].contains("1 archives") && !reasons.is_empty(), "{reasons:?}");

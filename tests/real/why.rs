@@ -48,7 +48,9 @@ fn who_has_the_port_is_told() {
     isolated(here!(), |rig| {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let line = format!("Error: listen EADDRINUSE: address already in use 127.0.0.1:{port}");
+        let frames = "    at a frame of node's\n".repeat(18);
+        let line =
+            format!("Error: listen EADDRINUSE: address already in use 127.0.0.1:{port}\n{frames}");
         errored(rig, "web", &line);
         let (text, json) = why(rig, "web");
         let own = std::process::id();
@@ -78,6 +80,7 @@ fn the_probe_the_dependency_and_the_schedule_that_it_waits_for_are_told() {
             let (text, json) = why(rig, "web");
             text.contains("\nwaits for db (online: not ready: exit 7)\n").then_some(json)
         });
+        assert_eq!(json["advice"][0], "opm why db: web is started when that is ready");
         assert_eq!((&json["dependency"]["name"], &json["by_cron"]), (&"db".into(), &false.into()));
         std::fs::write(rig.dir.join("ok"), "").unwrap();
         assert!(start.wait().unwrap().success());
@@ -88,6 +91,7 @@ fn the_probe_the_dependency_and_the_schedule_that_it_waits_for_are_told() {
         let (text, json) = why(rig, "job");
         assert!(text.contains("-01-01T") && text.contains(", by its schedule\n"), "{text}");
         assert_eq!(json["by_cron"], true);
+        assert!(rig.ok(&["ls"]).contains("  has done its work, next in "));
     });
 }
 
@@ -110,6 +114,7 @@ fn what_keeps_the_next_one_from_starting_is_named() {
             (json["waits_for"][0]["pid"] == child).then_some(text)
         });
         assert!(text.contains(&format!("\nwaits for pid {child}: sleep 1234\n")), "{text}");
+        assert!(text.contains("KILL follows its signal after 1h\n"), "{text}");
         rig.kill(child, Signal::KILL);
         stop.wait().unwrap();
         let (text, json) = why(rig, "web");

@@ -68,7 +68,11 @@ impl<K: Kernel> Daemon<K> {
         for service in self.services.iter() {
             if let Some(trouble) = self.log_trouble(service) {
                 let text = format!("{}: {trouble}", service.name());
-                findings.add("problem", "log", text, "see to that, then restart it");
+                let advice = match self.logs.full_disk(service.id) {
+                    Some(full) if full == trouble => "make room (opm logs --stats, opm flush)",
+                    _ => "see to that, then restart it",
+                };
+                findings.add("problem", "log", text, advice);
             }
         }
         self.abandoned_logs(&mut findings);

@@ -108,6 +108,7 @@ impl<K: Kernel> Daemon<K> {
         let service = self.services.get_mut(id)?;
         let phase = service.machine.phase();
         let up = matches!(phase, Phase::Up { .. } | Phase::Stopping { .. });
+        let is_down = matches!(phase, Phase::Down(_) | Phase::Failed(_));
         let next = self.monitors.crons.next(id);
         let next_at = if let Phase::Cooldown { since, delay, .. } = phase {
             let left = since.saturating_add(*delay).saturating_sub(now);
@@ -115,6 +116,7 @@ impl<K: Kernel> Daemon<K> {
         } else {
             next.map(rfc3339)
         };
+        let why = waits_for.or_else(|| service.why(now)).or_else(|| self.logs.full_disk(id));
         let due = |at: u64| format!("next in {}", human_uptime(at.saturating_sub(wall)));
         let tree = self.trees.get(id);
         let since = tree.filter(|tree| tree.exit.is_none() && up).map(|tree| tree.since);
@@ -144,10 +146,10 @@ impl<K: Kernel> Daemon<K> {
             processes: used.and_then(|used| u32::try_from(used.pids.len()).ok()),
             generation: service.record.generation,
             adopted,
-            why: waits_for
-                .or_else(|| service.why(now))
-                .or_else(|| self.logs.full_disk(id))
-                .or_else(|| next.map(due)),
+            why: match (why, next.map(due)) {
+                (Some(why), Some(due)) if is_down => Some(format!("{why}, {due}")),
+                (why, due) => why.or(due),
+            },
             ready: service.machine.is_ready(),
             next_at,
             command: service.definition.spec.command_line(),
