@@ -35,12 +35,8 @@ impl<K: Kernel> Daemon<K> {
             Ok(text) => findings.add("ok", "cgroup", text, ""),
             Err(reason) => {
                 let text = format!("no --memory-max, --cpu-max or --pids-max: {reason}");
-                findings.add(
-                    "note",
-                    "cgroup",
-                    text,
-                    "run the daemon from the unit of 'opm daemon setup'",
-                );
+                let advice = "run the daemon from the unit of 'opm daemon setup'";
+                findings.add("note", "cgroup", text, advice);
             }
         }
         let most = limits::open_files();
