@@ -88,7 +88,7 @@ fn schema() -> String {
 
 fn service(spec: &Spec) -> Value {
     let Spec { name, command, cwd, env, .. } = spec;
-    let mut service = json!({ "name": name, "command": command, "cwd": cwd });
+    let mut service = json!({ "name": name, "command": command, "cwd": **cwd });
     if !env.is_empty() {
         service["env"] = env.iter().cloned().collect();
     }

@@ -11,6 +11,7 @@ use crate::service::context::{Context, search_path};
 use crate::service::instances::expand;
 use crate::service::json;
 use crate::service::selector::Selector;
+use crate::service::shared::Shared;
 use crate::service::spec::{Env, Spec};
 use crate::sys::output_of::end_of;
 use crate::wire::file::pm2::PM2S;
@@ -74,10 +75,10 @@ impl Declared {
         let mut known = BTreeSet::new();
         for spec in &self.specs {
             let path = search_path(&[&spec.env, &spec.dotenv, &self.base.env]).to_owned();
-            if !known.insert((&spec.cwd, path.clone(), &spec.command[0])) {
+            if !known.insert((spec.cwd.as_str(), path.clone(), &spec.command[0])) {
                 continue;
             }
-            let place = Place { cwd: PathBuf::from(&spec.cwd), path };
+            let place = Place { cwd: PathBuf::from(spec.cwd.as_str()), path };
             place.check(&spec.command[0]).map_err(|failure| {
                 let reason = failure.text;
                 Failure::plain(format!("{}: {}: command: {reason}", self.label, spec.name))
@@ -186,20 +187,20 @@ pub(super) fn complete(text: Text, choice: &Choice, base: Context) -> Result<Dec
     found.specs = specs.flat_map(|spec| expand(spec, processors)).collect();
     let origin = origin(&label, &directory, found.is_pm2);
     // Most services of a file share a directory: it is looked into once.
-    let mut known: BTreeMap<(String, Vec<String>), Env> = BTreeMap::new();
+    let mut known: BTreeMap<(String, Vec<String>), Shared<Env>> = BTreeMap::new();
     for spec in &mut found.specs {
         spec.origin.of.clone_from(&origin);
         for file in &mut spec.exec.env_file {
             *file = text_of(tidy(&directory.join(&file)))?;
         }
-        let place = (spec.cwd.clone(), spec.exec.env_file.clone());
+        let place = (spec.cwd.to_string(), spec.exec.env_file.clone());
         if !known.contains_key(&place) {
-            let cwd = Path::new(&spec.cwd);
+            let cwd = Path::new(spec.cwd.as_str());
             if !cwd.is_dir() {
-                let text = format!("{label}: {}: cwd: no such directory: {}", spec.name, spec.cwd);
+                let text = format!("{label}: {}: cwd: no such directory: {}", spec.name, *spec.cwd);
                 return Err(Failure::plain(text));
             }
-            known.insert(place.clone(), dotenv_of(cwd, &spec.exec.env_file)?);
+            known.insert(place.clone(), dotenv_of(cwd, &spec.exec.env_file)?.into());
         }
         spec.dotenv.clone_from(&known[&place]);
         spec.check().map_err(|reason| Failure::plain(format!("{label}: {reason}")))?;
@@ -290,7 +291,7 @@ pub(super) fn carry_out(call: &Call, declared: Declared, existing: Existing) -> 
 pub(super) fn see_to_paths(specs: &[Spec]) -> Result<(), Failure> {
     let mut missing = BTreeSet::new();
     for spec in specs {
-        let cwd = Path::new(&spec.cwd);
+        let cwd = Path::new(spec.cwd.as_str());
         for file in [&spec.log.log_out, &spec.log.log_error].into_iter().flatten() {
             let file = cwd.join(file);
             let Some(directory) = file.parent() else { continue };

@@ -55,7 +55,7 @@ pub(super) fn script_at(words: &[String]) -> Option<usize> {
 
 /// Interpreter, its options, script and arguments.
 fn parts(spec: &Spec) -> (&str, &[String], String, &[String]) {
-    let in_cwd = |word: &str| tidy(&Path::new(&spec.cwd).join(word)).display().to_string();
+    let in_cwd = |word: &str| tidy(&Path::new(spec.cwd.as_str()).join(word)).display().to_string();
     let words = &spec.command;
     if let Some(at) = script_at(words) {
         return (&words[0], &words[1..at], in_cwd(&words[at]), &words[at + 1..]);

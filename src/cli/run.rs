@@ -110,7 +110,7 @@ fn single(matches: &ArgMatches, command: Vec<String>, is_pm2: bool) -> Result<Sp
     check_name(&name).map_err(|e| Failure::usage(format!("{e} (try --name)")))?;
     let (dotenv, env) = (dotenv_of(&cwd, &[])?, start::given_env(matches)?);
     let cwd = start::text_of(cwd)?;
-    let mut spec = Spec { env, dotenv, ..Spec::new(name, command, cwd) };
+    let mut spec = Spec { env, dotenv: dotenv.into(), ..Spec::new(name, command, cwd) };
     if is_pm2 {
         defaults(&mut spec);
     }

@@ -259,7 +259,7 @@ fn define(call: &Call, command: Command<'_>) -> Done {
     }
     check_name(&name).map_err(|e| Failure::usage(format!("{e} (try --name)")))?;
     let cwd = text_of(place.cwd)?;
-    let mut spec = Spec { env, dotenv, ..Spec::new(name, words, cwd) };
+    let mut spec = Spec { env, dotenv: dotenv.into(), ..Spec::new(name, words, cwd) };
     let change = Change { options: given_options(call)?, ..Change::default() };
     spec.origin.of = file::COMMAND_LINE.to_owned();
     if call.client.is_pm2 {

@@ -345,7 +345,7 @@ impl<K: Kernel> Daemon<K> {
         let goal = if leads { Goal::Up } else { service.machine.goal() };
         let (deaths, restarts) = (service.machine.deaths(), service.machine.restarts());
         let past = Past::Alive { generation, since: tree.since, ready: true };
-        let policy = service.definition.spec.policy;
+        let policy = service.definition.spec.policy.clone();
         service.machine = Machine::resume(policy, goal, deaths, restarts, past, self.now);
         service.pid = tree.leader.pid;
         service.record.generation = service.record.generation.max(generation.0);

@@ -45,7 +45,7 @@ pub(super) fn why_not(spec: &Spec, home: &str, stage: Stage, errno: Errno) -> St
             }
             text
         }
-        Stage::Directory => format!("cannot enter {}", spec.cwd),
+        Stage::Directory => format!("cannot enter {}", *spec.cwd),
         Stage::Log => format!("cannot open its log in {home}/logs"),
         Stage::Exec => format!("cannot execute {program}"),
         Stage::Killed => return format!("killed before it could execute {program}"),
@@ -405,7 +405,7 @@ impl<K: Kernel> Daemon<K> {
         // Room to sign in: what is written past the last whole slot is lost to the next daemon.
         self.ledger.reserve(&mut self.kernel, id).map_err(|errno| (Stage::Sign, errno))?;
         if let Some(service) = self.services.get_mut(id) {
-            service.machine.set_policy(service.definition.spec.policy);
+            service.machine.set_policy(service.definition.spec.policy.clone());
         }
         let Some(service) = self.services.get(id) else { return Ok(()) };
         // Before there is a child: what an old copy of the journal lacks must show in it.

@@ -29,7 +29,7 @@ pub(crate) fn exit_parts(exit: Option<Exit>) -> (Option<i32>, Option<String>) {
 /// What a service says of its tree.
 pub(crate) fn ways(spec: &Spec) -> Ways {
     let absolute = |path: &String| {
-        let path = std::path::Path::new(&spec.cwd).join(path);
+        let path = std::path::Path::new(spec.cwd.as_str()).join(path);
         path.to_string_lossy().into_owned()
     };
     Ways {

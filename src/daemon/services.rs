@@ -67,6 +67,7 @@ impl Services {
         // Services of one file are much alike.
         if let Some(before) = self.by_id[..index].iter().flatten().next_back() {
             service.definition.spec.share(&before.definition.spec);
+            service.machine.share_policy(&service.definition.spec.policy);
         }
         self.by_name.insert((checksum(service.name().as_bytes()), service.id));
         self.by_id[index] = Some(Box::new(service));

@@ -149,7 +149,9 @@ pub fn log_paths(spec: &Spec) -> [String; 2] {
         return [NULL, NULL].map(str::to_owned);
     }
     // A path that is absolute takes the place of the directory.
-    let of = |path: &String| tidy(&Path::new(&spec.cwd).join(path)).to_string_lossy().into_owned();
+    let of = |path: &String| {
+        tidy(&Path::new(spec.cwd.as_str()).join(path)).to_string_lossy().into_owned()
+    };
     let out = spec.log.log_out.as_ref().map_or(out, of);
     let own = spec.log.log_error.as_ref().map(of);
     let error = own.unwrap_or_else(|| if spec.log.merge_logs { out.clone() } else { error });

@@ -21,6 +21,7 @@
 //! | settle | goal Down: Down. Asked for: spawn. Died: spawn, Cooldown, Failed or Down by policy |
 mod step;
 
+use super::shared::Shared;
 use super::spec::Policy;
 use crate::mutant::mutant;
 use step::Step;
@@ -170,7 +171,7 @@ pub enum Past {
 /// One service's machine.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Machine {
-    policy: Policy,
+    policy: Shared<Policy>,
     goal: Goal,
     /// Quick deaths in a row.
     deaths: u32,
@@ -181,13 +182,13 @@ pub struct Machine {
 
 impl Machine {
     /// A service that never ran.
-    pub fn new(policy: Policy) -> Self {
+    pub fn new(policy: impl Into<Shared<Policy>>) -> Self {
         Self::resume(policy, Goal::Down, 0, 0, Past::Down, 0)
     }
 
     /// A service as an earlier daemon left it. Starts nothing by itself: the first `Tick` does.
     pub fn resume(
-        policy: Policy,
+        policy: impl Into<Shared<Policy>>,
         goal: Goal,
         deaths: u32,
         restarts: u64,
@@ -202,7 +203,7 @@ impl Machine {
                 Phase::Up { run: Incarnation(generation), since, ready }
             }
         };
-        Self { policy, goal, deaths, restarts, phase: Some(phase) }
+        Self { policy: policy.into(), goal, deaths, restarts, phase: Some(phase) }
     }
 
     /// Advances the machine. Total: every input is legal in every phase.
@@ -284,8 +285,13 @@ impl Machine {
     }
 
     /// What the next incarnation is started under.
-    pub fn set_policy(&mut self, policy: Policy) {
-        self.policy = policy;
+    pub fn set_policy(&mut self, policy: impl Into<Shared<Policy>>) {
+        self.policy = policy.into();
+    }
+
+    /// Keeps it only once, if the other is equal.
+    pub fn share_policy(&mut self, other: &Shared<Policy>) {
+        self.policy.share(other);
     }
 
     /// The incarnation that may have live processes, if there is one.

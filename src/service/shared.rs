@@ -3,7 +3,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 /// A value that equal ones are kept once for: copied when it is written to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Shared<T>(Arc<T>);
 
 impl<T: PartialEq> Shared<T> {
@@ -12,6 +12,12 @@ impl<T: PartialEq> Shared<T> {
         if self == other {
             self.0 = Arc::clone(&other.0);
         }
+    }
+}
+
+impl<T> From<T> for Shared<T> {
+    fn from(value: T) -> Self {
+        Self(Arc::new(value))
     }
 }
 

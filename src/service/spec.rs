@@ -20,6 +20,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::hash::Hash;
 use std::rc::Rc;
+use std::sync::LazyLock;
 
 /// Most words of a command and most variables of an environment.
 pub const WORDS_MAX: usize = 65_536;
@@ -31,24 +32,46 @@ pub type Id = u32;
 pub type Env = Vec<(String, String)>;
 
 /// A service as declared, without what its definer had.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     pub name: String,
     /// The words that are exec'd, program first.
     pub command: Vec<String>,
     /// Absolute working directory.
-    pub cwd: String,
+    pub cwd: Shared<String>,
     /// Given by hand, over all others.
     pub env: Env,
     /// What the `.env` of its directory said, over the definer's environment.
-    pub dotenv: Env,
+    pub dotenv: Shared<Env>,
     pub origin: Shared<Origin>,
-    pub policy: Policy,
+    pub policy: Shared<Policy>,
     pub care: Shared<Care>,
     pub exec: Shared<Exec>,
     pub held: Shared<Held>,
     pub log: Shared<Log>,
     pub checks: Shared<Checks>,
+}
+
+/// Without a name. What most have alike is there once: thousands that are read at a time would
+/// leave holes of it all over the heap.
+impl Default for Spec {
+    fn default() -> Self {
+        static ALIKE: LazyLock<Spec> = LazyLock::new(|| Spec {
+            name: String::new(),
+            command: Vec::new(),
+            cwd: Shared::default(),
+            env: Env::new(),
+            dotenv: Shared::default(),
+            origin: Shared::default(),
+            policy: Shared::default(),
+            care: Shared::default(),
+            exec: Shared::default(),
+            held: Shared::default(),
+            log: Shared::default(),
+            checks: Shared::default(),
+        });
+        ALIKE.clone()
+    }
 }
 
 /// Where the values of options come from.
@@ -65,7 +88,10 @@ pub struct Origin {
 impl Spec {
     /// Keeps what it has like the other only once for both, and no room for more.
     pub fn share(&mut self, other: &Self) {
+        self.cwd.share(&other.cwd);
+        self.dotenv.share(&other.dotenv);
         self.origin.share(&other.origin);
+        self.policy.share(&other.policy);
         self.care.share(&other.care);
         self.exec.share(&other.exec);
         self.held.share(&other.held);
@@ -77,7 +103,7 @@ impl Spec {
 
     /// A service for which nothing else was said.
     pub fn new(name: String, command: Vec<String>, cwd: String) -> Self {
-        Self { name, command, cwd, ..Self::default() }
+        Self { name, command, cwd: cwd.into(), ..Self::default() }
     }
 
     /// The name that it has with its other instances, and under which its sockets are held.
@@ -105,7 +131,7 @@ impl Spec {
         {
             super::name::check_name(name).map_err(|e| format!("{}: {key}: {e}", self.name))?;
         }
-        let variables = || self.env.iter().chain(&self.dotenv);
+        let variables = || self.env.iter().chain(self.dotenv.iter());
         let Held { listen, port_range, instance_of, instance_var, increment_var, .. } = &*self.held;
         let made = || increment_var.iter().chain([instance_var]);
         let has_nul = |word: &String| word.contains('\0');
@@ -115,7 +141,7 @@ impl Spec {
             (!self.cwd.starts_with('/'), "cwd is not an absolute path"),
             (self.command.len().max(variables().count()) > WORDS_MAX, "too many words"),
             (
-                self.command.iter().chain([&self.cwd]).any(has_nul),
+                self.command.iter().chain([&*self.cwd]).any(has_nul),
                 "a NUL byte in the command or the directory",
             ),
             (
@@ -202,10 +228,10 @@ impl Serialize for Spec {
         let mut map = to.serialize_map(None)?;
         map.serialize_entry("name", &self.name)?;
         map.serialize_entry("command", &self.command)?;
-        map.serialize_entry("cwd", &self.cwd)?;
+        map.serialize_entry("cwd", &*self.cwd)?;
         map.serialize_entry("env", &self.env)?;
         if !self.dotenv.is_empty() {
-            map.serialize_entry("dotenv", &self.dotenv)?;
+            map.serialize_entry("dotenv", &*self.dotenv)?;
         }
         if *self.origin != Origin::default() {
             map.serialize_entry("origin", &*self.origin)?;
@@ -239,9 +265,9 @@ impl<'de> Deserialize<'de> for Spec {
                     match key.as_str() {
                         "name" => spec.name = map.next_value()?,
                         "command" => spec.command = map.next_value::<List<_>>()?.0,
-                        "cwd" => spec.cwd = map.next_value()?,
+                        "cwd" => *spec.cwd = map.next_value()?,
                         "env" => spec.env = map.next_value::<List<_>>()?.0,
-                        "dotenv" => spec.dotenv = map.next_value::<List<_>>()?.0,
+                        "dotenv" => *spec.dotenv = map.next_value::<List<_>>()?.0,
                         "origin" => *spec.origin = map.next_value()?,
                         key => {
                             let opt = options::find(key);
@@ -303,7 +329,7 @@ impl Change {
             spec.command.clone_from(&self.command);
         }
         if let Some((cwd, dotenv)) = &self.cwd {
-            (spec.cwd, spec.dotenv) = (cwd.clone(), dotenv.clone());
+            (spec.cwd, spec.dotenv) = (cwd.clone().into(), dotenv.clone().into());
         }
         if self.reset_env {
             spec.env.clear();

@@ -74,10 +74,10 @@ fn every_option_of_start_reaches_the_daemon() {
     let spec = &specs[0];
     assert_eq!((spec.name.as_str(), keep), ("web", false));
     assert_eq!(spec.command, ["sh", "-c", "exit $A"]);
-    assert_eq!(spec.cwd, scratch.work().join("sub").to_str().unwrap());
+    assert_eq!(*spec.cwd, scratch.work().join("sub").to_str().unwrap());
     let owned = |(k, v): (&str, &str)| (k.to_owned(), v.to_owned());
     assert_eq!(spec.env, [("A", "hand"), ("C", "")].map(owned));
-    assert_eq!(spec.dotenv, [("A", "file"), ("B", "b c")].map(owned));
+    assert_eq!(*spec.dotenv, [("A", "file"), ("B", "b c")].map(owned));
     let policy = Policy {
         restart: Restart::OnFailure,
         max_restarts: Forgiven(3),
@@ -88,7 +88,7 @@ fn every_option_of_start_reaches_the_daemon() {
         stop_timeout: Span { ms: 250 },
         ..Policy::default()
     };
-    assert_eq!(spec.policy, policy);
+    assert_eq!(*spec.policy, policy);
     assert_eq!(base.env, [("PATH".to_owned(), "/usr/bin:/bin".to_owned())], "no OPM_*");
 }
 
@@ -127,13 +127,15 @@ fn a_process_file_is_imported_whole_by_start_and_by_import() {
         assert!(keep);
         let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
-        assert!(specs.iter().all(|spec| spec.cwd == scratch.work().join("conf").to_str().unwrap()));
+        assert!(
+            specs.iter().all(|spec| *spec.cwd == scratch.work().join("conf").to_str().unwrap())
+        );
         let env = |vars: &[(&str, &str)]| -> Vec<(String, String)> {
             vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
         };
         assert_eq!((&specs[0].env, &specs[1].env), (&env(&[]), &env(&[("N", "1")])));
         for spec in &specs {
-            assert_eq!(spec.dotenv, env(&[("N", "0"), ("M", "2")]), "that of its directory");
+            assert_eq!(*spec.dotenv, env(&[("N", "0"), ("M", "2")]), "that of its directory");
         }
     }
 }

@@ -26,5 +26,11 @@ pub fn copy(
             Phase::Stopping { run: run(r), cause: *cause, kill_at }
         }
     };
-    Machine { phase: Some(phase), restarts: 0, ..*machine }
+    Machine {
+        policy: machine.policy.clone(),
+        phase: Some(phase),
+        restarts: 0,
+        goal: machine.goal,
+        deaths: machine.deaths,
+    }
 }

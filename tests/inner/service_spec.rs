@@ -14,7 +14,7 @@ fn env(pairs: &[(&str, &str)]) -> Env {
 fn spec() -> Spec {
     Spec {
         env: env(&[("A", "hand"), ("OPM_X", "hand")]),
-        dotenv: env(&[("A", "file"), ("B", "file")]),
+        dotenv: env(&[("A", "file"), ("B", "file")]).into(),
         ..Spec::new("web".to_owned(), vec!["x".to_owned()], "/".to_owned())
     }
 }
@@ -41,8 +41,8 @@ fn what_differs_is_named_and_no_value_is_shown() {
     let other = Spec {
         command: vec!["y".to_owned()],
         env: env(&[("OPM_X", "hand"), ("A", "other"), ("N", "")]),
-        dotenv: env(&[("A", "file")]),
-        policy,
+        dotenv: env(&[("A", "file")]).into(),
+        policy: policy.into(),
         ..spec()
     };
     let expected = ["command", "stop_timeout", "critical", "env.A", "env.N", ".env:B"];
@@ -66,7 +66,7 @@ fn of_the_layers_of_an_environment_the_later_one_counts() {
 
 #[test]
 fn a_service_is_not_asked_all_the_time_whether_it_is_well() {
-    let mut spec = Spec { env: Env::default(), dotenv: Env::default(), ..spec() };
+    let mut spec = Spec { env: Env::default(), dotenv: Env::default().into(), ..spec() };
     assert_eq!(spec.check(), Ok(()));
     spec.checks.health_interval.ms = 0;
     assert_eq!(spec.check(), Err("web: health_interval is a time above 0, as 1s".to_owned()));

@@ -6,12 +6,13 @@ use crate::service::units::Span;
 fn spec() -> Spec {
     Spec {
         env: vec![("K".into(), "v".into())],
-        dotenv: vec![("D".into(), "d".into())],
+        dotenv: vec![("D".into(), "d".into())].into(),
         policy: Policy {
             max_restarts: Forgiven(3),
             min_uptime: Span { ms: 1 },
             ..Policy::default()
-        },
+        }
+        .into(),
         ..Spec::new("web".into(), vec!["node".into(), "a b".into()], "/srv".into())
     }
 }

@@ -45,7 +45,7 @@ fn every_key_is_read() {
         "restart_delay": "1s..1m", "stop_signal": "INT", "stop_reach": "leader",
         "stop_timeout": "250ms", "critical": true"#)
     .unwrap();
-    assert_eq!(spec.cwd, "/srv/app/sub");
+    assert_eq!(spec.cwd.as_str(), "/srv/app/sub");
     let env = [("A", "1"), ("B", "2"), ("C", "true"), ("D", "1.5")];
     assert_eq!(spec.env, env.map(|(k, v)| (k.to_owned(), v.to_owned())));
     let policy = Policy {
@@ -59,14 +59,14 @@ fn every_key_is_read() {
         critical: true,
         ..Policy::default()
     };
-    assert_eq!(spec.policy, policy);
+    assert_eq!(*spec.policy, policy);
 }
 
 #[test]
 fn the_directory_is_the_files_unless_it_says_another() {
-    assert_eq!(one(r#""cwd": ".""#).unwrap().cwd, "/srv/app");
-    assert_eq!(one(r#""cwd": "/tmp//x/""#).unwrap().cwd, "/tmp/x");
-    assert_eq!(one(r#""cwd": "../b""#).unwrap().cwd, "/srv/app/../b");
+    assert_eq!(one(r#""cwd": ".""#).unwrap().cwd.as_str(), "/srv/app");
+    assert_eq!(one(r#""cwd": "/tmp//x/""#).unwrap().cwd.as_str(), "/tmp/x");
+    assert_eq!(one(r#""cwd": "../b""#).unwrap().cwd.as_str(), "/srv/app/../b");
     let bare = read(r#"{"services": [{"command": "x"}]}"#).unwrap();
     assert_eq!((bare.specs[0].cwd.as_str(), bare.specs[0].name.as_str()), ("/srv/app", "x"));
 }
@@ -237,7 +237,7 @@ fn pm2s_apps_are_a_list_an_object_or_under_apps() {
         let spec = apps(text).remove(0);
         assert_eq!((&spec.name[..], &spec.cwd[..]), ("a", "/srv/app"), "{text}");
         assert_eq!(spec.command, ["node", "a.js"]);
-        let Policy { stop_signal, stop_timeout, max_restarts, min_uptime, .. } = spec.policy;
+        let Policy { stop_signal, stop_timeout, max_restarts, min_uptime, .. } = *spec.policy;
         assert_eq!((stop_signal, stop_timeout.ms), (Signal::INT, 1_600));
         assert_eq!((max_restarts, min_uptime.ms), (Forgiven(16), 1_000));
     }

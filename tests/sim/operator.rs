@@ -69,7 +69,7 @@ impl Sim {
             ..Policy::default()
         };
         let command = vec![format!("/bin/{name}"), "x".to_owned()];
-        let mut spec = Spec { policy, ..Spec::new(name, command, "/".to_owned()) };
+        let mut spec = Spec { policy: policy.into(), ..Spec::new(name, command, "/".to_owned()) };
         self.put_in_order(&mut spec, service, extra);
         spec.care.pid_file =
             (extra & 1 << 43 != 0 && !self.world.borrow().order.is_on).then(|| "pid".to_owned());

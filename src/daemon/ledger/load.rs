@@ -182,7 +182,7 @@ impl<K: Kernel> Daemon<K> {
             None => recorded.past(self.kernel.wall()),
         };
         let Recorded { line, definition, written, .. } = recorded;
-        let policy = definition.spec.policy;
+        let policy = definition.spec.policy.clone();
         let machine = Machine::resume(policy, goal, state.deaths, state.restarts, past, self.now);
         let generation = state.generation.max(alive.map_or(0, |signed| signed.generation));
         let emptied = if alive.is_some() { state.emptied } else { generation.max(state.emptied) };

@@ -41,14 +41,19 @@ const SPREAD_MS: u64 = 500;
 const GRAIN_MS: u64 = 100;
 /// stdout and stderr.
 type Stream = usize;
+/// Which log of which service.
+type Number = u32;
 
+fn number(id: Id, stream: Stream) -> Number {
+    2 * id + stream as u32
+}
+
+/// A log that grows, as it was seen last.
 #[derive(Debug, Default)]
 struct Seen {
     size: u64,
     at: Time,
     wait_ms: u64,
-    /// The next write wakes us.
-    watched: bool,
 }
 
 /// A log that has grown beyond its size.
@@ -62,9 +67,12 @@ struct Job {
 #[derive(Debug, Default)]
 pub(crate) struct Logs {
     watch: Option<OwnedFd>,
-    /// By the number of the watch: instances may share a log, and then that.
-    watched: BTreeSet<(i32, Id, Stream)>,
-    seen: BTreeMap<(Id, Stream), Seen>,
+    /// Which logs are quiet until the next write, by the watch: instances may share a log, and then
+    /// that.
+    watched: BTreeSet<(i32, Number)>,
+    /// The watch of each log; 0: none. Of a quiet log, as most are, this is all that is kept.
+    watches: Vec<i32>,
+    growing: BTreeMap<Number, Seen>,
     jobs: VecDeque<Job>,
     active: Option<(Job, Rotation)>,
     /// Why a service's logs are not as they should be.
@@ -107,7 +115,7 @@ impl Logs {
         let count = if paths[0] == paths[1] { 1 } else { 2 };
         let directly = spec.exec.user.is_some();
         for (stream, (path, fifo)) in paths.iter().zip(&fifos).enumerate().take(count) {
-            let number = SINKS + 2 * id + stream as u32;
+            let number = SINKS + number(id, stream);
             let label = Label { name: spec.name.clone(), width: 0, stream: names[stream] };
             let made = self.pump.file(number, &in_home(home, path), directly, &form);
             let made = made.and_then(|()| self.pump.stream(number, &in_home(home, fifo), label));
@@ -121,8 +129,9 @@ impl Logs {
 
     /// A service has started, or was adopted: its logs are looked at soon.
     pub(crate) fn follow(&mut self, id: Id, now: Time, timers: &mut Timers) {
-        let seen = self.seen.get(&(id, 0));
-        if self.watch.is_some() && seen.is_none_or(|seen| !seen.watched && seen.wait_ms == 0) {
+        let stdout = number(id, 0);
+        let is_followed = self.is_quiet(stdout) || self.growing.contains_key(&stdout);
+        if self.watch.is_some() && !is_followed {
             let at = now + LOOK_MS.0 + u64::from(id) % SPREAD_MS;
             timers.set(Timer::Log(id), Some(at.next_multiple_of(GRAIN_MS)));
         }
@@ -131,12 +140,13 @@ impl Logs {
     /// A service is no more. Its logs stay.
     pub(crate) fn forget(&mut self, id: Id, timers: &mut Timers) {
         for stream in 0..2 {
-            self.seen.remove(&(id, stream));
+            self.growing.remove(&number(id, stream));
+            self.unwatch(number(id, stream));
         }
         self.jobs.retain(|job| job.id != id);
         self.troubles.remove(&id);
         self.full.remove(&id);
-        (0..2).for_each(|stream| self.pump.remove(SINKS + 2 * id + stream));
+        (0..2).for_each(|stream| self.pump.remove(SINKS + number(id, stream)));
         timers.set(Timer::Log(id), None);
     }
 
@@ -145,21 +155,29 @@ impl Logs {
         let Some(watch) = &self.watch else { return };
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(watch, &mut buffer);
-        let (mut woken, mut is_lost) = (BTreeSet::default(), false);
+        let (mut woken, mut is_lost) = (Vec::new(), false);
         while let Ok(event) = events.next() {
             is_lost |= event.events().contains(ReadFlags::QUEUE_OVERFLOW);
-            woken.insert(event.wd());
+            let all = (event.wd(), 0)..=(event.wd(), Number::MAX);
+            woken.extend(self.watched.range(all).map(|(_, number)| *number));
         }
-        self.watched.retain(|(wd, id, stream)| {
-            if !is_lost && !woken.contains(wd) {
-                return true;
-            }
-            if let Some(seen) = self.seen.get_mut(&(*id, *stream)) {
-                seen.watched = false;
-                timers.set(Timer::Log(*id), Some(now));
-            }
-            false
-        });
+        if is_lost {
+            woken = self.watched.iter().map(|(_, number)| *number).collect();
+        }
+        for number in woken {
+            self.unwatch(number);
+            timers.set(Timer::Log(number / 2), Some(now));
+        }
+    }
+
+    /// The next write to it wakes us.
+    fn is_quiet(&self, number: Number) -> bool {
+        self.watches.get(number as usize).is_some_and(|watch| *watch != 0)
+    }
+
+    fn unwatch(&mut self, number: Number) {
+        let Some(watch) = self.watches.get_mut(number as usize) else { return };
+        self.watched.remove(&(std::mem::take(watch), number));
     }
 
     /// Looks how large the logs of a service are. When to look again; none: when we are woken.
@@ -219,7 +237,11 @@ impl Logs {
         if stored >= log.log_max_size.0 && !self.is_rotated(path) {
             self.jobs.push_back(Job { id, path: path.to_owned(), log: log.clone() });
         }
-        let seen = self.seen.entry((id, stream)).or_default();
+        let number = number(id, stream);
+        if self.is_quiet(number) {
+            return None;
+        }
+        let seen = self.growing.entry(number).or_default();
         let size = stat.st_size.unsigned_abs();
         let (grown, elapsed) = (size.abs_diff(seen.size), now.saturating_sub(seen.at).max(1));
         (seen.size, seen.at) = (size, now);
@@ -229,21 +251,22 @@ impl Logs {
             seen.wait_ms = (seen.wait_ms * 2).min(half).clamp(LOOK_MS.0, LOOK_MS.1);
             return Some(now + seen.wait_ms);
         }
-        if seen.watched {
-            return None;
-        }
         let added = self
             .watch
             .as_ref()
             .map(|watch| inotify::add_watch(watch, path, WatchFlags::MODIFY | WatchFlags::ONESHOT));
-        seen.wait_ms = 0;
         let Some(Ok(wd)) = added else {
             // No watch is left: then by the clock, and seldom.
             seen.wait_ms = LOOK_MS.1;
             return Some(now + LOOK_MS.1);
         };
-        seen.watched = true;
-        self.watched.insert((wd, id, stream));
+        self.growing.remove(&number);
+        let index = number as usize;
+        if self.watches.len() <= index {
+            self.watches.resize(index + 1, 0);
+        }
+        self.watches[index] = wd;
+        self.watched.insert((wd, number));
         // What was written before the watch was there.
         (size_of(path)?.st_size.unsigned_abs() != size).then_some(now + LOOK_MS.0)
     }

@@ -92,7 +92,7 @@ impl Watches {
         let mut armed = Box::new(Armed {
             generation: of.record.generation,
             files: None,
-            cwd: of.definition.spec.cwd.clone(),
+            cwd: of.definition.spec.cwd.to_string(),
             home: cx.home.to_owned(),
             ignored: care.ignore_watch.iter().cloned().chain(logs).collect(),
             changed: None,

@@ -215,7 +215,7 @@ impl<K: Kernel> Daemon<K> {
                 ));
             };
             let Definition { spec, base } = &service.definition;
-            let spec = Spec { dotenv, ..spec.clone() };
+            let spec = Spec { dotenv: dotenv.into(), ..spec.clone() };
             spec.check().map_err(Failure::usage)?;
             let attributes = base.attributes;
             let known = bases.iter().find(|base| base.attributes == attributes).cloned();
@@ -231,8 +231,8 @@ impl<K: Kernel> Daemon<K> {
     }
 
     fn insert_new(&mut self, id: Id, definition: Definition, line: u64) {
-        let policy = definition.spec.policy;
-        let mut service = Service::new(id, definition, line, Machine::new(policy));
+        let policy = definition.spec.policy.clone();
+        let mut service = Service::new(id, definition, line, Machine::new(policy.clone()));
         // What its slot was used for before is past.
         service.record.emptied = self.ledger.sequence.0;
         let Some(tree) = self.trees.take_unrecorded(service.name()) else {

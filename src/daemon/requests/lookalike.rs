@@ -122,8 +122,8 @@ impl<K: Kernel> Daemon<K> {
             return None;
         }
         let (given, cwd) = &mut candidates.directory;
-        if *given != spec.cwd {
-            *cwd = self.kernel.real_path(&spec.cwd).unwrap_or_else(|_| spec.cwd.clone());
+        if *given != *spec.cwd {
+            *cwd = self.kernel.real_path(&spec.cwd).unwrap_or_else(|_| spec.cwd.to_string());
             given.clone_from(&spec.cwd);
         }
         let has_name = |looks: &Looks| looks.name.as_ref() == Some(&spec.name);

@@ -153,7 +153,7 @@ impl<K: Kernel> Daemon<K> {
             ready: service.machine.is_ready(),
             next_at,
             command: service.definition.spec.command_line(),
-            cwd: service.definition.spec.cwd.clone(),
+            cwd: service.definition.spec.cwd.to_string(),
             instance_of: service.definition.spec.held.instance_of.clone(),
         })
     }

@@ -211,6 +211,7 @@ impl Server {
     fn timeout(&mut self, daemon: &Daemon<Linux>, role: &dyn Role) -> Option<Duration> {
         if self.rest_at.take_if(|at| *at <= daemon.kernel.now()).is_some() {
             limits::unmap_code();
+            limits::trim();
         }
         let lost = daemon.launches.home_lost.then_some(0);
         let look = self.removal.map(|removal| removal.next).or(lost);

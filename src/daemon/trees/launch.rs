@@ -157,7 +157,11 @@ impl<K: Kernel> Trees<K> {
             child,
             lineage: signature.parent.is_same(&self.marks.own),
             adopted: true,
-            succession: Succession { main, pid_file: ways.pid_file, left_at: None },
+            succession: Succession {
+                main: main.map(Box::new),
+                pid_file: ways.pid_file,
+                left_at: None,
+            },
             keeps: ways.keep.then_some(false),
             since: since.min(cx.now),
             born,

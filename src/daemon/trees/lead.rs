@@ -138,7 +138,7 @@ impl<K: Kernel> Trees<K> {
 
     fn replace_main(&mut self, cx: &mut Cx<'_, K>, id: Id, main: Option<Main<K>>) {
         let Some(tree) = self.get_mut(id) else { return };
-        if let Some(old) = std::mem::replace(&mut tree.succession.main, main) {
+        if let Some(old) = std::mem::replace(&mut tree.succession.main, main.map(Box::new)) {
             cx.kernel.unwatch(&old.pidfd);
         }
         self.watch(cx, id);

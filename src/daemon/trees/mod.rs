@@ -163,7 +163,7 @@ impl<K: Kernel> Trees<K> {
         let Some(tree) = self.get_mut(id) else { return };
         let stop =
             Stop { at: now, signal, reach, group: None, walk_at: None, seen: BTreeSet::default() };
-        tree.stop.get_or_insert(stop);
+        tree.stop.get_or_insert(Box::new(stop));
         if tree.exit.is_none() {
             self.signal_living(cx, id, signal, Aim::Stop);
         }

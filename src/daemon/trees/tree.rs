@@ -116,7 +116,7 @@ pub(crate) struct Tree<K: Kernel> {
     pub(crate) namespace: Option<Namespace>,
     /// SIGKILL rounds so far.
     pub(crate) kills: u32,
-    pub(crate) stop: Option<Stop>,
+    pub(crate) stop: Option<Box<Stop>>,
     /// Members beyond the leader and our own orphans: found by marks, in the drain only.
     pub(crate) members: BTreeMap<Pid, Member<K>>,
 }
@@ -134,7 +134,7 @@ pub(super) enum Birth<L> {
 /// Who leads a tree in its leader's place.
 #[derive(Debug)]
 pub(super) struct Succession<K: Kernel> {
-    pub(super) main: Option<Main<K>>,
+    pub(super) main: Option<Box<Main<K>>>,
     /// Where it may say at its leader's end who leads now; and when that was looked for first.
     pub(super) pid_file: Option<String>,
     pub(super) left_at: Option<Time>,
