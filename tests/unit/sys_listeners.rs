@@ -9,5 +9,7 @@ fn who_listens_is_found_and_nobody_else() {
     let own = found.iter().find(|(pid, _)| *pid == opm::sys::own_pid());
     assert_eq!(own.unwrap().1, std::env::args().collect::<Vec<_>>());
     drop(listener);
-    assert_eq!(listeners(port), None);
+    // Another test's child may have it between its fork and its exec.
+    let found = listeners(port).unwrap_or_default();
+    assert!(found.iter().all(|(pid, _)| *pid != opm::sys::own_pid()), "{found:?}");
 }
