@@ -11,11 +11,14 @@ use std::marker::PhantomData;
 /// may stand behind the last item, a key without quotes, a string in single ones. Errors: one line:
 /// what is wrong, and where.
 pub fn parse(text: &str) -> Result<Value, String> {
-    let plain = strict(text);
-    let mut from = serde_json::Deserializer::from_str(&plain);
-    let mut left = usize::MAX;
-    let read = Tree(&mut left).deserialize(&mut from);
-    let read = read.and_then(|value| from.end().map(|()| value));
+    let read = |text: &str| {
+        let mut from = serde_json::Deserializer::from_str(text);
+        let mut left = usize::MAX;
+        let read = Tree(&mut left).deserialize(&mut from);
+        read.and_then(|value| from.end().map(|()| value))
+    };
+    // Most files are JSON as they are.
+    let read = read(text).or_else(|_| read(&strict(text)));
     read.map_err(|e| if e.is_data() { e.to_string() } else { format!("not JSON: {e}") })
 }
 

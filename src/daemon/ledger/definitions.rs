@@ -8,6 +8,7 @@ use crate::service::context::{Attributes, Context};
 use crate::service::spec::{Definition, Id, Spec};
 use crate::sys::{Errno, Kernel, Mode, Result, write_all_at};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::{Rc, Weak};
 
@@ -21,14 +22,14 @@ const LINES_PER_MS: u64 = 1_000;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Line {
+enum Line<'a> {
     /// What a definer had, by its checksum.
-    Env(u64, Box<Context>),
+    Env(u64, Cow<'a, Context>),
     Service {
         line: u64,
         id: Id,
         base: u64,
-        spec: Box<Spec>,
+        spec: Cow<'a, Spec>,
     },
     /// The service of that line was removed. The journal says so too; this is for the day when
     /// the journal is lost.
@@ -75,7 +76,7 @@ fn key_of(context: &Context) -> u64 {
     checksum(text.as_bytes())
 }
 
-fn encode(line: &Line, out: &mut Vec<u8>) -> Result<()> {
+fn encode(line: &Line<'_>, out: &mut Vec<u8>) -> Result<()> {
     let json = serde_json::to_vec(line).map_err(|_| Errno::INVAL)?;
     out.extend_from_slice(format!("{:016x} ", checksum(&json)).as_bytes());
     out.extend_from_slice(&json);
@@ -97,15 +98,15 @@ fn encode_all<'a>(
         last = Some((context, base));
         let is_known = known.get(&base).is_some_and(|known| known.strong_count() > 0);
         if !is_known && added.insert(base, Rc::downgrade(context)).is_none() {
-            encode(&Line::Env(base, Box::new((**context).clone())), &mut bytes)?;
+            encode(&Line::Env(base, Cow::Borrowed(context)), &mut bytes)?;
         }
-        encode(&Line::Service { line, id, base, spec: Box::new(spec.clone()) }, &mut bytes)?;
+        encode(&Line::Service { line, id, base, spec: Cow::Borrowed(spec) }, &mut bytes)?;
     }
     Ok((bytes, added))
 }
 
 /// None: it is damaged. Err: it is as it was written, and not understood.
-fn decode(line: &[u8]) -> Option<std::result::Result<Line, String>> {
+fn decode(line: &[u8]) -> Option<std::result::Result<Line<'static>, String>> {
     let (sum, json) = line.split_at_checked(17)?;
     let sum = u64::from_str_radix(std::str::from_utf8(sum).ok()?.trim_end(), 16).ok()?;
     if checksum(json) != sum {
@@ -131,12 +132,12 @@ impl<K: Kernel> Definitions<K> {
             lines += 1;
             match line.strip_suffix(b"\n").and_then(decode) {
                 Some(Ok(Line::Env(key, context))) => {
-                    contexts.insert(key, Rc::from(context));
+                    contexts.insert(key, Rc::new(context.into_owned()));
                 }
                 Some(Ok(Line::Service { line, id, base, spec })) => {
                     next_line = next_line.max(line.saturating_add(1));
-                    let base = contexts.entry(base).or_default().clone();
-                    loaded.services.insert(line, (id, Definition { spec: *spec, base }));
+                    let (spec, base) = (spec.into_owned(), contexts.entry(base).or_default());
+                    loaded.services.insert(line, (id, Definition { spec, base: base.clone() }));
                 }
                 Some(Ok(Line::Removed(line))) => {
                     next_line = next_line.max(line.saturating_add(1));

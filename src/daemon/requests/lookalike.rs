@@ -142,6 +142,9 @@ impl<K: Kernel> Daemon<K> {
         if let Some((pid, _)) = near.iter().find(|(_, looks)| is_same(looks)) {
             return Some(Likeness::Same(*pid));
         }
+        if near.is_empty() {
+            return None;
+        }
         let pattern = pattern_of_argv(&spec.command);
         // What the other is about, not what it mentions: the command that asks us mentions it too.
         let alike = near.iter().find(|(_, looks)| pattern_of_argv(&looks.argv) == pattern)?;
