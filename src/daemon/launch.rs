@@ -28,6 +28,9 @@ pub(crate) struct Launches {
     pub(crate) has_preload: bool,
     /// Of live incarnations that were started under another definition: that one.
     pub(crate) former: BTreeMap<Id, Definition>,
+    /// A child of these was forked under another definition, and they are restarted as soon as it
+    /// has exec'd.
+    pub(crate) outdated: BTreeSet<Id>,
 }
 
 impl Launches {

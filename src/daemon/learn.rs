@@ -94,6 +94,7 @@ impl<K: Kernel> Daemon<K> {
         self.logs.follow(id, self.now, &mut self.timers);
         self.emit(id, generation, "spawned", |event| (event.pid, event.reason) = (Some(pid), why));
         self.feed(id, Input::News(generation, News::Spawned));
+        self.renew(id);
         self.take_advice();
         self.await_settling(id);
     }
@@ -146,6 +147,7 @@ impl<K: Kernel> Daemon<K> {
         let fault = if crowded || stage == Stage::Killed { Fault::Machine } else { Fault::Program };
         self.note_gone(id, generation);
         self.feed(id, Input::News(generation, News::SpawnFailed(fault)));
+        self.renew(id);
         if self.services.get(id).is_some_and(|service| service.provisional) {
             // Its very first exec: whoever asked is told why, and nothing of it is kept.
             self.answer_changed();
@@ -420,9 +422,8 @@ impl<K: Kernel> Daemon<K> {
         if self.launches.former.remove(&id).is_some_and(|it| !it.spec.held.listen.is_empty()) {
             self.close_sockets();
         }
-        if let Some(service) = self.services.get_mut(id) {
-            service.record.started_at = state.started_at;
-        }
+        let since = state.started_at;
+        self.services.get_mut(id).into_iter().for_each(|it| it.record.started_at = since);
         Ok(())
     }
 

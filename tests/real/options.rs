@@ -1,6 +1,8 @@
 //! The options of services: one row each, changed by `adjust`, and what the kernel refuses.
+use crate::ends::hanging_child;
 use crate::namespace::{Setting, User, isolated, isolated_in};
-use crate::rig::Rig;
+use crate::proc;
+use crate::rig::{Rig, finish};
 use serde_json::json;
 use std::process::Command;
 
@@ -100,6 +102,25 @@ fn a_daemon_that_lost_a_privilege_says_what_it_cannot_give() {
         rig.ok(&["stop", "web"]);
         let said = rig.refused(1, &["start", "web"]);
         assert!(said.contains("web: cannot set nice -5: "), "{said}");
+    });
+}
+
+#[test]
+fn what_is_forked_already_is_restarted_to_have_what_is_adjusted_now() {
+    isolated(here!(), |rig| {
+        let log = rig.log_to_nobody("web");
+        let start = rig.spawn(&["start", "web"]);
+        let child = hanging_child(rig);
+        let adjust = rig.spawn(&["adjust", "web", "--env", "A=1", "--now"]);
+        rig.until("the change", || rig.ok(&["env", "web"]).contains("A=1\n").then_some(()));
+        let _reader = std::fs::File::open(&log).unwrap();
+        let (said, _) = (finish(adjust, &["adjust"]), finish(start, &["start"]));
+        let pid = rig.row("web").pid.unwrap();
+        assert_eq!(said.out, format!("web: changed env.A; web: online (id 0, pid {pid})\n"));
+        assert_ne!(pid, child);
+        assert_eq!(proc::variable(pid, "A"), Some("1".to_owned()));
+        let spawned = rig.events("web").iter().filter(|event| event.event == "spawned").count();
+        assert_eq!(spawned, 3);
     });
 }
 

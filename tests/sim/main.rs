@@ -7,6 +7,7 @@
 mod adviser;
 mod birth;
 mod chaos;
+mod definitions;
 mod fake;
 mod faults;
 mod files;
@@ -133,4 +134,7 @@ is_caught! {
     reloading_all_at_once_is_caught: "roll_at_once";
     keeping_the_new_definition_is_caught: "keep_new";
     going_on_after_a_failure_is_caught: "roll_on";
+    changing_what_is_refused_is_caught: "change_refused";
+    changing_in_memory_alone_is_caught: "change_in_memory";
+    changing_only_the_next_start_is_caught: "change_later";
 }

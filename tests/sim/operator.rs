@@ -15,7 +15,10 @@ impl Sim {
             let rng = &mut world.rng;
             (rng.below(NAMES.len()), rng.below(40), rng.next(), world.order.is_on)
         };
-        let is_grouped = self.world.borrow().order.is_grouped;
+        let (is_grouped, is_changed) = {
+            let order = &self.world.borrow().order;
+            (order.is_grouped, order.is_changed)
+        };
         let target = match extra % 12 {
             0 => "all".to_owned(),
             1 => format!("{}", extra / 16 % 3),
@@ -45,6 +48,7 @@ impl Sim {
                 timeout_ms: Some(extra / 64 % 5_000),
             },
             31 => Request::Flush { target },
+            33 | 36 if is_changed => self.adjustment(target, service, extra),
             32 | 33 => Request::Save,
             34 | 35 => Request::Restore { force: extra & 64 != 0 },
             36 => Request::Doctor,
@@ -55,7 +59,7 @@ impl Sim {
         self.open(request)
     }
 
-    fn spec(&self, service: usize, extra: u64) -> Spec {
+    pub(crate) fn spec(&self, service: usize, extra: u64) -> Spec {
         let name = NAMES[service].to_owned();
         let policy = Policy {
             restart: [Restart::Always, Restart::Always, Restart::OnFailure, Restart::Never]
@@ -149,6 +153,9 @@ impl Sim {
                     }
                 }
             }
+            Request::Adjust { target, change, now } => {
+                self.expect_adjusted(&named(target), client, change, *now);
+            }
             Request::Stop { target, dependants } => {
                 if *dependants {
                     for service in all {
@@ -204,13 +211,14 @@ impl Sim {
             _ => {}
         }
         self.expect_roll(&request, &untouched);
+        self.expect_defined(client, &request);
         let what = format!("{request:?}");
         let what = what.chars().take(120).collect();
         self.clients.insert(client, Open { what, finals: 0, raises });
         (client, request)
     }
 
-    fn wish(&mut self, service: usize, want: Want, number: u64) {
+    pub(crate) fn wish(&mut self, service: usize, want: Want, number: u64) {
         self.wants[service] = want;
         self.raised[service] = number;
         self.touched.push(service);

@@ -66,6 +66,7 @@ impl Sim {
         if !reply.is_final() {
             return Ok(());
         }
+        self.check_defined(client, reply)?;
         if let Reply::Outcomes { outcomes, .. } = reply {
             // Of several, one may have changed again while the others were waited for.
             let alone = outcomes.len() == 1;

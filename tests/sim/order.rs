@@ -1,6 +1,7 @@
 //! Who starts after whom: definitions that name each other, the truth of who is ready, and what
 //! must be true of both.
 use crate::birth::environ_text;
+use crate::definitions::Definitions;
 use crate::faults::Faults;
 use crate::rng::Rng;
 use crate::rolls::{DEFINED, Roll};
@@ -60,6 +61,9 @@ pub(crate) struct Order {
     /// Definitions of this run name others.
     pub(crate) is_on: bool,
     pub(crate) is_grouped: bool,
+    /// Definitions are adjusted, and groups get another size.
+    pub(crate) is_changed: bool,
+    pub(crate) definitions: Definitions,
     pub(crate) roll: Option<Roll>,
     /// Who may be reloaded still.
     pub(crate) rolling: [bool; 3],
@@ -88,6 +92,7 @@ impl Order {
         if order.is_on {
             faults.mains = 0;
             order.is_grouped = rng.odds(400);
+            order.is_changed = rng.odds(600);
         }
         order
     }
@@ -102,7 +107,7 @@ impl Order {
                 }
             }
             Request::Restore { .. } => (self.defined, self.is_restored) = ([None; 3], true),
-            Request::Remove { .. } => self.defined = [None; 3],
+            Request::Remove { .. } | Request::Adjust { .. } => self.defined = [None; 3],
             _ => {}
         }
     }
@@ -205,6 +210,7 @@ impl World {
         if !self.order.is_on || self.order.is_unsure {
             return;
         }
+        self.check_definition(service, env);
         let after = environ_text(env, AFTER);
         for name in after.split(',').filter(|name| !name.is_empty()) {
             let is_meant = |at: &usize| match name == GROUP {
@@ -361,6 +367,7 @@ impl Sim {
 
     /// Who is there after a turn.
     pub(crate) fn note_defined(&self) {
+        self.note_definitions();
         let mut world = self.world.borrow_mut();
         if !world.order.is_on {
             return;

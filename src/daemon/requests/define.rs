@@ -4,6 +4,7 @@ use super::order::NOBODY;
 use super::*;
 use crate::daemon::learn::why_not;
 use crate::daemon::ledger::dump;
+use crate::mutant::mutant;
 use crate::service::context::Context;
 use crate::service::cron::Cron;
 use crate::service::machine::{Ending, Goal, Machine, News, Past};
@@ -316,12 +317,17 @@ impl<K: Kernel> Daemon<K> {
             adjusted.extend(new);
             changed.push((line, id, Definition { spec, base }));
         }
-        self.check_order(&changed.iter().map(|(_, _, it)| &it.spec).collect::<Vec<_>>())?;
+        let specs: Vec<&Spec> = changed.iter().map(|(_, _, it)| &it.spec).collect();
+        let checked = self.check_order(&specs);
+        if !mutant("change_refused") {
+            checked?;
+        }
         let ids: Vec<Id> = changed.iter().map(|(_, id, _)| *id).collect();
         self.replace_definitions(changed)?;
         for id in ids {
             if now && self.services.get(id).is_some_and(|service| service.is_live()) {
-                self.bring_up(id, Input::Restart, &mut candidates, pending);
+                let input = if mutant("change_later") { Input::Start } else { Input::Restart };
+                self.bring_up(id, input, &mut candidates, pending);
             }
         }
         Ok(())
@@ -345,6 +351,7 @@ impl<K: Kernel> Daemon<K> {
         changed: Vec<(u64, Id, Definition)>,
     ) -> Result<(), Failure> {
         let lines = changed.iter().map(|(line, id, definition)| (*line, *id, definition));
+        let lines = lines.filter(|_| !mutant("change_in_memory"));
         let written = self.ledger.definitions.put(&mut self.kernel, lines);
         written.map_err(|errno| cannot_write(&self.home, "services", errno))?;
         for (_, id, definition) in changed {

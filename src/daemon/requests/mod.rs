@@ -16,7 +16,7 @@ use super::timers::Timer;
 use super::{ClientId, Daemon, Leave};
 use crate::process::Pid;
 use crate::service::environment::{NULL, in_home, is_piped, log_paths};
-use crate::service::machine::{Generation, Input};
+use crate::service::machine::{Generation, Goal, Input};
 use crate::service::selector::Selector;
 use crate::service::signal::Signal;
 use crate::service::spec::Id;
@@ -248,8 +248,12 @@ impl<K: Kernel> Daemon<K> {
                 return pending.say(id, failed(refused.code, refused.text));
             }
         }
-        // One that is starting is not stopped for a restart: its exec is the fresh one.
-        let fresh = u64::from(status == Status::Starting);
+        // One that is starting is not stopped for a restart: its exec is the fresh one, unless it
+        // was forked under another definition.
+        let is_starting = input == Input::Restart && status == Status::Starting;
+        let is_former = self.trees.get(id).is_some() && self.launches.former.contains_key(&id);
+        let is_outdated = is_starting && is_former;
+        let fresh = u64::from(is_starting && !is_outdated);
         let after = match input {
             Input::Restart => Generation(service.record.generation.saturating_sub(fresh)),
             _ => self.before_start(id),
@@ -265,10 +269,22 @@ impl<K: Kernel> Daemon<K> {
             }
         }
         pending.wait(id, Condition::Up(after));
+        self.launches.outdated.extend(is_outdated.then_some(id));
         if matches!(pending.on_done, OnDone::Summarize { .. }) {
             self.services.get_mut(id).into_iter().for_each(|service| service.machine.reset());
         }
         self.wake_up(id, input, pending);
+    }
+
+    /// A child has exec'd, or could not: if it was forked under another definition than it was to
+    /// be restarted under, it is restarted now.
+    pub(super) fn renew(&mut self, id: Id) {
+        let is_outdated =
+            self.launches.outdated.remove(&id) && self.launches.former.contains_key(&id);
+        let is_wanted = |it: &Service| it.machine.goal() == Goal::Up;
+        if is_outdated && self.services.get(id).is_some_and(is_wanted) {
+            self.feed(id, Input::Restart);
+        }
     }
 
     /// The last incarnation that is not what a start asks for.
