@@ -20,7 +20,7 @@ pub(super) fn apply(call: &Call) -> Done {
     let choice = Choice::of(&call.matches);
     let mut declared = file::declared(call.text("file"), &choice, captured())?;
     let there = specs(call, "all".to_owned())?;
-    let names: Vec<String> = declared.specs.iter().map(|spec| spec.name.clone()).collect();
+    let all = declared.specs.clone();
     let mut lines = Vec::new();
     declared.specs.retain(|spec| {
         let old = there.iter().find(|old| old.name == spec.name);
@@ -30,7 +30,13 @@ pub(super) fn apply(call: &Call) -> Done {
         lines.extend(differs.then(|| format!("{}: {line}", spec.name)));
         differs
     });
-    let is_pruned = |old: &&Spec| call.flag("prune") && !names.contains(&old.name);
+    let is_surplus = |old: &Spec| {
+        let group = &old.held.instance_of;
+        group.is_some() && all.iter().any(|spec| spec.held.instance_of == *group)
+    };
+    let is_pruned = |old: &&Spec| {
+        (call.flag("prune") || is_surplus(old)) && !all.iter().any(|spec| spec.name == old.name)
+    };
     let pruned: Vec<&Spec> = there.iter().filter(is_pruned).collect();
     lines.extend(pruned.iter().map(|old| format!("{}: not in the file", old.name)));
     let is_same = lines.is_empty();

@@ -245,6 +245,22 @@ fn what_is_exported_is_imported_and_apply_touches_what_differs() {
         let said = rig.ok(&["apply", "y.json", "--prune"]);
         assert!(said.starts_with("c: new\na: not in the file\n"), "{said}");
         assert_eq!(rig.rows().len(), 1);
+        // Of a group's number the file has the last word; of what it does not name, nobody.
+        let group = |count: &str| {
+            let fields = format!("name: 'w', command: 'sleep 1000', instances: {count}");
+            write(rig, "w.json", &format!("{{services: [{{{fields}}}]}}"));
+        };
+        group("3");
+        rig.ok(&["apply", "w.json"]);
+        let kept = rig.row("w-1").pid;
+        group("2");
+        assert_eq!(rig.ok(&["apply", "w.json"]), "w-2: not in the file\nw-2: removed\n");
+        assert_eq!((rig.rows().len(), rig.row("w-1").pid), (3, kept));
+        group("1");
+        rig.ok(&["apply", "w.json"]);
+        let mut names: Vec<String> = rig.rows().into_iter().map(|row| row.name).collect();
+        names.sort();
+        assert_eq!(names, ["c", "w"]);
     });
 }
 
