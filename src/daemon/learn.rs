@@ -15,10 +15,10 @@ use crate::process::{Exit, Identity, Namespace, Pid};
 use crate::service::context::search_path;
 use crate::service::environment::{carried_paths, environment, in_home, log_paths};
 use crate::service::machine::{Action, Ending, Fault, Generation, Input, News, Phase};
-use crate::service::options::{Key, OPTIONS, Opt, text_of};
+use crate::service::options::Key;
 use crate::service::probe::Sign;
-use crate::service::spec::{Definition, Escapees, Id, Spec, join};
-use crate::sys::{Errno, Kernel, Plan, Stage, Streams, Strings, describe};
+use crate::service::spec::{Definition, Escapees, Id, join};
+use crate::sys::{Errno, Kernel, Plan, Stage, Streams, Strings};
 use crate::wire::Status;
 use rustix::fd::AsRawFd;
 
@@ -27,32 +27,6 @@ const COMMAND_CHARS_MAX: usize = 80;
 const OUT_OF_MEMORY: &str = "killed: out of memory";
 /// Launches in one turn: then the loop looks at its events again.
 const LAUNCHES_MAX: usize = 32;
-
-/// Why nothing of a service is exec'd.
-pub(super) fn why_not(spec: &Spec, home: &str, stage: Stage, errno: Errno) -> String {
-    let program = spec.command.first().map_or("", String::as_str);
-    let what = match stage {
-        Stage::Fork => "cannot create a process".to_owned(),
-        Stage::Sign => format!("cannot sign {home}/journal"),
-        Stage::Setup => "cannot set up the process".to_owned(),
-        Stage::Cgroup => "cannot enter its cgroup".to_owned(),
-        Stage::Option(at) => {
-            let opt = OPTIONS.get(usize::from(at));
-            let value = |opt: &Opt| format!("cannot set {} {}", opt.label, text_of(&opt.get(spec)));
-            let text = opt.map_or(String::new(), value);
-            if errno == Errno::NOENT {
-                return text + ": no such name";
-            }
-            text
-        }
-        Stage::Directory => format!("cannot enter {}", *spec.cwd),
-        Stage::Log => format!("cannot open its log in {home}/logs"),
-        Stage::Exec => format!("cannot execute {program}"),
-        Stage::Killed => return format!("killed before it could execute {program}"),
-        Stage::Interpreter => format!("cannot execute {program}: its interpreter"),
-    };
-    format!("{what}: {}", describe(errno))
-}
 
 impl<K: Kernel> Daemon<K> {
     /// Takes up what the kernel has shown, in its order.
@@ -162,8 +136,7 @@ impl<K: Kernel> Daemon<K> {
         if stage == Stage::Killed && matches!(service.machine.phase(), Phase::Stopping { .. }) {
             return;
         }
-        service.note = Some(why_not(&service.definition.spec, home, stage, errno).into());
-        service.launch_error = Some(errno);
+        service.launch_failed(home, stage, errno);
     }
 
     /// Steps a machine and does what it says.

@@ -3,12 +3,13 @@ use super::trees::{Kill, Ways};
 use crate::process::journal_format::State;
 use crate::process::{Exit, Pid};
 use crate::service::machine::{Ending, Goal, Machine, Phase, Time};
+use crate::service::options::{OPTIONS, Opt, text_of};
 use crate::service::probe::Sign;
 use crate::service::signal::Signal;
 use crate::service::spec::{Definition, Escapees, Id, Restart, Spec};
 use crate::service::time::rfc3339;
 use crate::service::units::{Span, human_left};
-use crate::sys::Errno;
+use crate::sys::{Errno, Stage, describe};
 use crate::wire::{LastExit, Status};
 
 /// Who ended a process, where that was us.
@@ -59,7 +60,7 @@ pub struct Service {
     /// Its first exec is not yet confirmed and nobody wants it kept if that fails.
     pub provisional: bool,
     /// Why its last launch failed, if it did.
-    pub launch_error: Option<Errno>,
+    pub launch_error: Option<(Stage, Errno)>,
     /// Why it is where it is.
     pub note: Option<Box<str>>,
     /// When usage was last asked for, and the tree's ticks then.
@@ -155,6 +156,31 @@ impl Service {
         service
     }
 
+    /// Takes up why it is errored, where how it ended does not tell.
+    pub(crate) fn errored(&mut self, home: &str, launch: u64) {
+        if launch == 0 {
+            let daemonized = self.record.exit == Some(Exit::Code(0)) && self.record.deaths == 0;
+            self.note = daemonized.then(|| {
+                let text = "it daemonizes: it exited with 0 and left something behind; run it in \
+                            the foreground";
+                text.into()
+            });
+            return;
+        }
+        let stage = match Stage::from_number((launch as u32).wrapping_sub(1)) {
+            // To an older opm it may have been another option's number.
+            Stage::Option(_) => Stage::Setup,
+            stage => stage,
+        };
+        self.launch_failed(home, stage, Errno::from_raw_os_error((launch >> 32) as i32));
+    }
+
+    /// Nothing was exec'd.
+    pub(crate) fn launch_failed(&mut self, home: &str, stage: Stage, errno: Errno) {
+        self.note = Some(why_not(&self.definition.spec, home, stage, errno).into());
+        self.launch_error = Some((stage, errno));
+    }
+
     /// Takes note of a death.
     pub(crate) fn died(&mut self, death: Death) {
         let Death { at, exit, by_opm, .. } = death;
@@ -195,9 +221,13 @@ impl Service {
     /// The daemon's half of its slot.
     pub fn state(&self) -> State {
         let State { emptied, generation, .. } = self.record;
+        let launch = self.launch_error.map_or(0, |(stage, errno)| {
+            let errno = u64::from(errno.raw_os_error().cast_unsigned());
+            u64::from(stage.number() + 1) | (errno << 32)
+        });
         State {
             goal_up: self.machine.goal() == Goal::Up,
-            failed: matches!(self.machine.phase(), Phase::Failed(_)),
+            failed: matches!(self.machine.phase(), Phase::Failed(_)).then_some(launch),
             // What waits for another has not been given to anything yet.
             generation: if self.waits_for.is_some() { emptied } else { generation },
             restarts: self.machine.restarts(),
@@ -295,4 +325,30 @@ impl Service {
     pub fn is_live(&self) -> bool {
         self.machine.generation().is_some()
     }
+}
+
+/// Why nothing of a service is exec'd.
+pub(crate) fn why_not(spec: &Spec, home: &str, stage: Stage, errno: Errno) -> String {
+    let program = spec.command.first().map_or("", String::as_str);
+    let what = match stage {
+        Stage::Fork => "cannot create a process".to_owned(),
+        Stage::Sign => format!("cannot sign {home}/journal"),
+        Stage::Setup => "cannot set up the process".to_owned(),
+        Stage::Cgroup => "cannot enter its cgroup".to_owned(),
+        Stage::Option(at) => {
+            let opt = OPTIONS.get(usize::from(at));
+            let value = |opt: &Opt| format!("cannot set {} {}", opt.label, text_of(&opt.get(spec)));
+            let text = opt.map_or(String::new(), value);
+            if errno == Errno::NOENT {
+                return text + ": no such name";
+            }
+            text
+        }
+        Stage::Directory => format!("cannot enter {}", *spec.cwd),
+        Stage::Log => format!("cannot open its log in {home}/logs"),
+        Stage::Exec => format!("cannot execute {program}"),
+        Stage::Killed => return format!("killed before it could execute {program}"),
+        Stage::Interpreter => format!("cannot execute {program}: its interpreter"),
+    };
+    format!("{what}: {}", describe(errno))
 }

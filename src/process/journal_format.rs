@@ -58,8 +58,8 @@ pub struct State {
     /// after this one.
     pub removed: bool,
     pub goal_up: bool,
-    /// It needs the operator.
-    pub failed: bool,
+    /// It needs the operator. The number says why its launch failed, if that is why; else 0.
+    pub failed: Option<u64>,
     /// An operator stopped it; else a service that is down went down by itself.
     pub halted: bool,
     /// The highest generation given to this slot's services.
@@ -192,12 +192,13 @@ impl State {
             Some(Exit::Unknown) => (3, 0),
         };
         let Self { goal_up, failed, halted, removed, by_opm, ready, .. } = *self;
-        let flags = pack(&[goal_up, failed, halted, removed, by_opm, ready]);
+        let flags = pack(&[goal_up, failed.is_some(), halted, removed, by_opm, ready]);
         seal(&[
             &[self.definition, flags | kind << 8, u64::from(value.cast_unsigned())],
             &[self.generation, self.emptied, self.restarts, u64::from(self.deaths)],
             &[self.started_at, self.exited_at, self.restarted_at],
             &words_of(&self.main.unwrap_or_default()),
+            &[failed.unwrap_or(0)],
         ])
     }
 
@@ -209,7 +210,6 @@ impl State {
         Some(Self {
             definition,
             goal_up: flags & 1 != 0,
-            failed: flags & 2 != 0,
             halted: flags & 4 != 0,
             removed: flags & 8 != 0,
             by_opm: flags & 16 != 0,
@@ -228,6 +228,8 @@ impl State {
                 _ => None,
             },
             main: Some(from.take_identity()).filter(|main| main.pid != 0),
+            // Last, as it is there.
+            failed: Some(from.take()).filter(|_| flags & 2 != 0),
         })
     }
 }

@@ -40,7 +40,7 @@ impl std::fmt::Display for End {
 /// As a shell has it: 128+n for a signal, 127 not found, 126 could not be started.
 fn exit_code(service: &Service) -> u8 {
     match service.launch_error {
-        Some(Errno::NOENT) => 127,
+        Some((_, Errno::NOENT)) => 127,
         Some(_) => 126,
         None => service.record.exit.map_or(1, Exit::code),
     }

@@ -54,9 +54,7 @@ impl ExecPipe {
             Ok(0) => Launch::Done,
             Ok(_) => {
                 let [a, b, c, d, errno @ ..] = bytes;
-                let number = u32::from_le_bytes([a, b, c, d]) as usize;
-                let option = number.saturating_sub(STAGES.len()) as u8;
-                let stage = STAGES.get(number).copied().unwrap_or(Stage::Option(option));
+                let stage = Stage::from_number(u32::from_le_bytes([a, b, c, d]));
                 Launch::Failed(stage, Errno::from_raw_os_error(c_int::from_le_bytes(errno)))
             }
             Err(_) => Launch::Pending,
@@ -90,11 +88,7 @@ pub fn leave_table(report: RawFd) {
 /// In the child, last of all: why nothing is exec'd. A pipe takes so few bytes whole. `shares`: it
 /// has no table of its own, and says so only now: the daemon may close this end at once.
 pub fn report(report: RawFd, stage: Stage, errno: c_int, shares: bool) {
-    let number = match stage {
-        Stage::Option(at) => STAGES.len().wrapping_add(usize::from(at)),
-        stage => STAGES.iter().position(|known| *known == stage).unwrap_or_default(),
-    };
-    let [a, b, c, d] = (number as u32).to_le_bytes();
+    let [a, b, c, d] = stage.number().to_le_bytes();
     let [e, f, g, h] = errno.to_le_bytes();
     let _written = match shares {
         true => raw::write(report, &[0, a, b, c, d, e, f, g, h]),
@@ -102,7 +96,24 @@ pub fn report(report: RawFd, stage: Stage, errno: c_int, shares: bool) {
     };
 }
 
-/// Stages by their number on the pipe; behind them come the options of the table.
+impl Stage {
+    /// Its number on the pipe and in the journal.
+    pub fn number(self) -> u32 {
+        let number = match self {
+            Self::Option(at) => STAGES.len().wrapping_add(usize::from(at)),
+            stage => STAGES.iter().position(|known| *known == stage).unwrap_or_default(),
+        };
+        number as u32
+    }
+
+    /// The one of that number.
+    pub fn from_number(number: u32) -> Self {
+        let option = (number as usize).saturating_sub(STAGES.len()) as u8;
+        STAGES.get(number as usize).copied().unwrap_or(Self::Option(option))
+    }
+}
+
+/// Stages by their number; behind them come the options of the table.
 const STAGES: [Stage; 7] = [
     Stage::Exec,
     Stage::Sign,

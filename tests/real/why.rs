@@ -44,6 +44,37 @@ fn deaths_and_last_words_are_told() {
 }
 
 #[test]
+fn why_a_service_is_errored_outlives_the_daemon() {
+    isolated(here!(), |rig| {
+        let program = rig.dir.join("program");
+        std::fs::copy("/bin/sleep", &program).unwrap();
+        rig.ok(&["start", "--name", "web", "--", program.to_str().unwrap(), "99"]);
+        std::fs::remove_file(&program).unwrap();
+        rig.refused(1, &["restart", "web"]);
+        rig.ok(&["start", "--name", "ghost", "--", "sh", "-c", "sleep 99 & exit 0"]);
+        rig.until_status("ghost", "errored");
+        let said =
+            || rig.json(&["ls"]).as_array().unwrap().iter().map(|it| it["why"].clone()).collect();
+        let before: Vec<Value> = said();
+        let missing = format!("cannot execute {}: No such file or directory", program.display());
+        assert_eq!(before[0], missing);
+        rig.ok(&["daemon", "upgrade"]);
+        assert_eq!(said()[0], missing);
+        rig.kill_daemon();
+        let after = said();
+        assert_eq!(after[0], missing);
+        assert!(
+            after[1].as_str().unwrap().starts_with("it daemonizes: it exited with 0 and left ")
+        );
+        // What it was is over when it runs again.
+        std::fs::copy("/bin/sleep", &program).unwrap();
+        rig.ok(&["start", "web"]);
+        rig.kill_daemon();
+        assert_eq!(said()[0], Value::Null);
+    });
+}
+
+#[test]
 fn who_has_the_port_is_told() {
     isolated(here!(), |rig| {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -24,7 +24,7 @@ fn both_halves_and_the_header_read_back() {
         definition: 3,
         removed: true,
         goal_up: true,
-        failed: true,
+        failed: Some(5),
         halted: true,
         generation: 9,
         emptied: 8,
@@ -63,7 +63,7 @@ fn each_flag_of_a_state_has_its_own_bit() {
     let set: [fn(&mut State); 9] = [
         |state| state.removed = true,
         |state| state.goal_up = true,
-        |state| state.failed = true,
+        |state| state.failed = Some(0),
         |state| state.halted = true,
         |state| state.by_opm = true,
         |state| state.ready = true,

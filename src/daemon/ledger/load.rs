@@ -141,7 +141,7 @@ impl Recorded {
     /// How the machine goes on where nothing may live.
     fn past(&self, wall: u64) -> Past {
         let (state, policy) = (&self.state, &self.definition.spec.policy);
-        if state.failed {
+        if state.failed.is_some() {
             return Past::Failed;
         }
         if !state.goal_up {
@@ -188,7 +188,8 @@ impl<K: Kernel> Daemon<K> {
         let emptied = if alive.is_some() { state.emptied } else { generation.max(state.emptied) };
         let record = State { definition: line, removed: false, emptied, generation, ..state };
         let pid = self.trees.get(id).map_or(0, |tree| tree.lead().0.pid);
-        let service = Service { pid, record, ..Service::new(id, definition, line, machine) };
+        let mut service = Service { pid, record, ..Service::new(id, definition, line, machine) };
+        state.failed.into_iter().for_each(|launch| service.errored(&self.home, launch));
         // A full disk is said by `doctor`, and keeps the service from starting.
         self.ledger.reserve(&mut self.kernel, id).ok();
         let is_written = written == Some(service.state());

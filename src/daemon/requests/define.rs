@@ -2,8 +2,8 @@
 //! does. `adjust` is in effect from the next start on; `restore` brings back what `save` has kept.
 use super::order::NOBODY;
 use super::*;
-use crate::daemon::learn::why_not;
 use crate::daemon::ledger::dump;
+use crate::daemon::service::why_not;
 use crate::mutant::mutant;
 use crate::service::context::Context;
 use crate::service::cron::Cron;
