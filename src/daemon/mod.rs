@@ -119,7 +119,6 @@ impl<K: Kernel> Daemon<K> {
         for number in late {
             self.expire(number);
         }
-        self.tend_logs();
         self.answer_changed();
         if self.ledger.write_changes(&mut self.kernel, &self.services) {
             self.timers.set(Timer::Ledger, None);
@@ -167,8 +166,9 @@ impl<K: Kernel> Daemon<K> {
         }
     }
 
-    /// One step of what is to be done with logs, and what came of it.
-    fn tend_logs(&mut self) {
+    /// One step of what is to be done with logs, and what came of it. Not in a tick: what that has
+    /// answered leaves first.
+    pub(crate) fn tend_logs(&mut self) {
         if self.logs.is_busy() {
             self.logs.work(&self.home, self.kernel.wall());
         }

@@ -382,3 +382,15 @@ pub fn clock_changes() -> Result<OwnedFd> {
     timerfd_settime(&timer, flags, &at)?;
     Ok(timer)
 }
+
+/// A timer that wakes a poll once for each time that it is set, even if it is never read.
+pub fn timer() -> Result<OwnedFd> {
+    timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)
+}
+
+/// Sets such a timer, to so long from now.
+pub fn set_timer(timer: &OwnedFd, us: u32) -> Result<()> {
+    let it_value = Timespec { tv_sec: 0, tv_nsec: i64::from(us) * 1_000 };
+    let at = Itimerspec { it_interval: Timespec::default(), it_value };
+    timerfd_settime(timer, TimerfdTimerFlags::empty(), &at).map(drop)
+}

@@ -24,7 +24,8 @@ enum Way {
     /// Our own description of it, which doesn't wait.
     Own,
     Socket,
-    /// A file or a device that is always ready.
+    File,
+    /// A device that is always ready.
     Ready,
     /// Asked first, and given no more than this.
     Asked(usize),
@@ -38,6 +39,9 @@ impl Writer {
         let most = match kind {
             FileType::Socket => {
                 return Ok(Self { fd: kept, way: Way::Socket });
+            }
+            FileType::RegularFile => {
+                return Ok(Self { fd: kept, way: Way::File });
             }
             FileType::Fifo => PIPE_BUF,
             FileType::CharacterDevice => TERMINAL_BUF,
@@ -58,7 +62,7 @@ impl Writer {
     /// Writes what is taken at once. EAGAIN: nothing is.
     pub fn write(&self, bytes: &[u8]) -> Result<usize> {
         match self.way {
-            Way::Own | Way::Ready => rustix::io::write(&self.fd, bytes),
+            Way::Own | Way::File | Way::Ready => rustix::io::write(&self.fd, bytes),
             Way::Socket => {
                 rustix::net::send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
             }
@@ -75,14 +79,19 @@ impl Writer {
     pub fn whole(&self) -> usize {
         match self.way {
             Way::Own | Way::Asked(_) => PIPE_BUF,
-            Way::Socket | Way::Ready => usize::MAX,
+            Way::Socket | Way::File | Way::Ready => usize::MAX,
         }
     }
 
     /// The file that it is, if it is one.
     pub fn file(&self) -> Option<&OwnedFd> {
-        let stat = rustix::fs::fstat(&self.fd).ok()?;
-        FileType::from_raw_mode(stat.st_mode).is_file().then_some(&self.fd)
+        (self.way == Way::File).then_some(&self.fd)
+    }
+
+    /// How long that is.
+    pub fn end(&self) -> u64 {
+        let stat = self.file().and_then(|file| rustix::fs::fstat(file).ok());
+        stat.map_or(0, |stat| stat.st_size.unsigned_abs())
     }
 
     /// For the loop's registry. Files can't be registered, and need not be.

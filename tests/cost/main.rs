@@ -67,6 +67,18 @@ const DEATH: &[Cost] = &[
     ("waitid", 2..=2),
 ];
 
+/// Lines of a service that are stamped, after a rest: a look at them, the log's end, the receipt,
+/// the log, and a look at what has come meanwhile.
+const LINES: &[Cost] = &[
+    ("epoll_pwait", 2..=4),
+    ("newfstatat", 1..=1),
+    ("pwrite64", 1..=1),
+    ("read", 1..=1),
+    ("readv", 1..=1),
+    ("tee", 2..=2),
+    ("write", 1..=1),
+];
+
 /// What a client costs by itself: its request, its reply, its end. By its pace the request comes
 /// with the connection or after it, and that its socket takes a reply is an event of its own.
 const LS: &[Cost] = &[
@@ -264,6 +276,22 @@ fn a_daemon_with_200_services_that_has_nothing_to_do_does_nothing() {
     let after = traced.trace();
     let more = after.strip_prefix(before.as_str());
     assert_eq!(more, Some(""), "the daemon woke up");
+}
+
+#[test]
+fn lines_that_pass_through_cost_the_listed_calls_however_many_come_at_once() {
+    let mut traced = Traced::new(Follow::Daemon);
+    let path = traced.path("in");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, mode, 0).unwrap();
+    let mut options = std::fs::File::options();
+    let mut input = options.read(true).write(true).open(&path).unwrap();
+    let words = ["start", "--name", "web", "--log-time", "--log-max-size", "0", "--", "cat"];
+    traced.command(&[&words[..], &[path.to_str().unwrap()]].concat());
+    for count in [1, 100] {
+        assert_cost("lines", &traced.lines(&mut input, &"a line\n".repeat(count)), &[LINES]);
+    }
 }
 
 #[test]

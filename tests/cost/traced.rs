@@ -198,6 +198,12 @@ impl Traced {
         self.cost(|calls| calls.iter().any(Call::is_exec))
     }
 
+    /// What it costs that a service which copies this input writes so much at once.
+    pub(crate) fn lines(&mut self, input: &mut std::fs::File, text: &str) -> Vec<Call> {
+        std::io::Write::write_all(input, text.as_bytes()).unwrap();
+        self.cost(|calls| calls.iter().any(|call| call.name == "readv"))
+    }
+
     /// The pid of a service's leader.
     pub(crate) fn leader(&mut self, name: &str) -> String {
         let out = self.opm(&["ls", "--no-usage", "--format", "json"]);

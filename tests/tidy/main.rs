@@ -38,7 +38,7 @@ const DOORS: &[(&str, &[&str])] = &[
 ];
 
 const DEPENDENCIES: &str =
-    "clap lexopt libc mio regex-lite rustix serde serde_json signal-hook unicode-width";
+    "clap lexopt libc memchr mio regex-lite rustix serde serde_json signal-hook unicode-width";
 
 /// Where tests have system calls of their own: a program that misbehaves, a signal by number.
 /// And `main`, which the C library calls by its name.

@@ -1,5 +1,6 @@
 //! Rotations, step by step, the names of archives, and lines as they are shown.
-use opm::daemon::logs::form::{Form, Label, next_line, put_line};
+use opm::daemon::logs::form::{Form, Label, next_line, next_lines, put_line};
+use opm::daemon::logs::pace::{Beat, Next, Pace};
 use opm::daemon::logs::rotation::Rotation;
 use opm::service::time::TimeFormat;
 use opm::sys::archives::{self, extent, path_of};
@@ -197,6 +198,58 @@ fn a_line_is_taken_when_its_end_has_come_or_it_is_long_or_the_last() {
     let mut full = vec![b'x'; LINE_BYTES_MAX];
     full.push(b'\n');
     assert_eq!(next_line(&full, false).map(|l| l.1.len()), Some(LINE_BYTES_MAX));
+}
+
+#[test]
+fn lines_that_stay_as_they_are_are_taken_together() {
+    assert_eq!(next_lines(b"ab\n\ncd\nef", false, 99), Some((7, &b"ab\n\ncd"[..])));
+    assert_eq!(next_lines(b"ab\ncd\n", false, 5), Some((3, &b"ab"[..])));
+    // Longer than what is asked for, and then as one alone.
+    assert_eq!(next_lines(b"abcd\ne\n", false, 3), Some((5, &b"abcd"[..])));
+    assert_eq!(next_lines(b"ef", false, 99), None);
+    assert_eq!(next_lines(b"ef", true, 99), Some((2, &b"ef"[..])));
+    // One that is cut is not taken with what follows.
+    let long = [vec![b'x'; LINE_BYTES_MAX + 1], b"\ny\n".to_vec()].concat();
+    assert_eq!(next_lines(&long, false, usize::MAX).map(|l| l.0), Some(LINE_BYTES_MAX));
+}
+
+/// How often in a row it says the same.
+fn run_of(mut next: impl FnMut() -> Next) -> (Next, usize) {
+    let first = next();
+    (first, 1 + (0..).take_while(|_| next() == first).count())
+}
+
+#[test]
+fn only_who_writes_line_by_line_without_a_rest_is_looked_at_by_the_clock() {
+    let (mut pace, mut beat, mut now) = (Pace::default(), Beat::default(), 1_000_000);
+    let mut found = |pace: &mut Pace, beat: &mut Beat, bytes, us| {
+        now += us;
+        pace.found(bytes, now, beat)
+    };
+    for _ in 0..1_000 {
+        assert_eq!(found(&mut pace, &mut beat, 100, 1_000), Next::Look, "a line each ms");
+        assert_eq!(found(&mut pace, &mut beat, 32_768, 1), Next::Look, "by whole FIFOs");
+    }
+    assert_eq!(run_of(|| found(&mut pace, &mut beat, 100, 5)), (Next::Look, 7));
+    pace.by_clock = true;
+    assert_eq!(found(&mut pace, &mut beat, 100, 500), Next::Tick);
+    // The clock is the slower the less there is, within bounds.
+    let pauses: Vec<u32> = (0..5).map(|_| beat.pause()).collect();
+    assert_eq!(pauses, [128, 256, 512, 512, 512]);
+    for (bytes, pause, next) in [
+        (10_000, 512, Next::Tick),
+        (30_000, 256, Next::Look),
+        (30_000, 128, Next::Look),
+        (30_000, 64, Next::Look),
+    ] {
+        assert_eq!(found(&mut pace, &mut beat, bytes, 500), next);
+        assert_eq!(beat.pause(), pause);
+    }
+    // Too fast for the clock, and not tried again soon.
+    assert_eq!(found(&mut pace, &mut beat, 30_000, 500), Next::Write);
+    pace.by_clock = false;
+    let (next, times) = run_of(|| found(&mut pace, &mut beat, 100, 5));
+    assert!(next == Next::Look && times > 1_000, "{times}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! PURE. A service's output as stamped lines, as JSON, or as lines of several services' output.
 use crate::service::time::TimeFormat;
+use memchr::{memchr, memrchr};
 
 /// A longer line is cut: nobody waits for its end.
 pub(super) const LINE_BYTES_MAX: usize = 16 << 10;
@@ -29,7 +30,7 @@ pub struct Label {
 /// has not come. `last`: nothing comes any more.
 pub fn next_line(bytes: &[u8], last: bool) -> Option<(usize, &[u8])> {
     let window = &bytes[..bytes.len().min(LINE_BYTES_MAX + 1)];
-    if let Some(end) = window.iter().position(|byte| *byte == b'\n') {
+    if let Some(end) = memchr(b'\n', window) {
         return Some((end + 1, &bytes[..end]));
     }
     if bytes.len() > LINE_BYTES_MAX {
@@ -42,8 +43,21 @@ pub fn next_line(bytes: &[u8], last: bool) -> Option<(usize, &[u8])> {
     (last && !bytes.is_empty()).then_some((bytes.len(), bytes))
 }
 
-/// Adds a line as it is to be shown. `at` is the time in words.
-pub fn put_line(out: &mut Vec<u8>, form: &Form, label: &Label, at: Option<&str>, line: &[u8]) {
+/// The same, but all whole lines within `most` bytes as one: for a form that adds nothing to them.
+pub fn next_lines(bytes: &[u8], last: bool, most: usize) -> Option<(usize, &[u8])> {
+    let most = most.min(LINE_BYTES_MAX + 1).min(bytes.len());
+    let end = memrchr(b'\n', &bytes[..most]);
+    end.map(|end| (end + 1, &bytes[..end])).or_else(|| next_line(bytes, last))
+}
+
+/// Adds a line as it is to be shown. `at` is the time in words. The length of it all.
+pub fn put_line(
+    out: &mut Vec<u8>,
+    form: &Form,
+    label: &Label,
+    at: Option<&str>,
+    line: &[u8],
+) -> usize {
     if form.json {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
         let (at, name) = (quoted(at.unwrap_or_default()), quoted(&label.name));
@@ -51,7 +65,8 @@ pub fn put_line(out: &mut Vec<u8>, form: &Form, label: &Label, at: Option<&str>,
         let object = format!(
             "{{\"time\":{at},\"service\":{name},\"stream\":\"{stream}\",\"line\":{line}}}\n"
         );
-        return out.extend_from_slice(object.as_bytes());
+        out.extend_from_slice(object.as_bytes());
+        return out.len();
     }
     if let Some(at) = at {
         out.extend_from_slice(at.as_bytes());
@@ -65,4 +80,5 @@ pub fn put_line(out: &mut Vec<u8>, form: &Form, label: &Label, at: Option<&str>,
     }
     out.extend_from_slice(line);
     out.push(b'\n');
+    out.len()
 }

@@ -6,9 +6,11 @@
 //! grows. One rotation at a time, one small step in each turn. Whoever wrote, and whether it
 //! lives, is of no interest here. Without a watch (the simulator) nothing is looked at.
 pub mod form;
+pub mod pace;
 pub(crate) mod pump;
 pub(crate) mod room;
 pub mod rotation;
+mod sink;
 
 use super::timers::{Timer, Timers};
 use crate::process::Pid;

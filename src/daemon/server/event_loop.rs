@@ -143,6 +143,7 @@ impl Server {
                 self.farewell();
                 return leave;
             }
+            daemon.tend_logs();
             let timeout = self.timeout(daemon, role);
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
@@ -221,7 +222,7 @@ impl Server {
         let accept = self.accept_again.then_some(ACCEPT_AGAIN);
         let answered = |id| self.connections.get(id).is_none_or(|client| client.backlog() == 0);
         let unread = self.told_more || self.unread.iter().any(answered);
-        let unread = unread.then_some(Duration::ZERO);
+        let unread = (unread || !daemon.outbox.is_empty()).then_some(Duration::ZERO);
         due.into_iter().chain(accept).chain(unread).min()
     }
 
