@@ -228,7 +228,7 @@ fn only_who_writes_line_by_line_without_a_rest_is_looked_at_by_the_clock() {
     };
     for _ in 0..1_000 {
         assert_eq!(found(&mut pace, &mut beat, 100, 1_000), Next::Look, "a line each ms");
-        assert_eq!(found(&mut pace, &mut beat, 32_768, 1), Next::Look, "by whole FIFOs");
+        assert_eq!(found(&mut pace, &mut beat, 65_536, 1), Next::Look, "by whole FIFOs");
     }
     assert_eq!(run_of(|| found(&mut pace, &mut beat, 100, 5)), (Next::Look, 7));
     pace.by_clock = true;
@@ -237,16 +237,16 @@ fn only_who_writes_line_by_line_without_a_rest_is_looked_at_by_the_clock() {
     let pauses: Vec<u32> = (0..5).map(|_| beat.pause()).collect();
     assert_eq!(pauses, [128, 256, 512, 512, 512]);
     for (bytes, pause, next) in [
-        (10_000, 512, Next::Tick),
-        (30_000, 256, Next::Look),
-        (30_000, 128, Next::Look),
-        (30_000, 64, Next::Look),
+        (20_000, 512, Next::Tick),
+        (60_000, 256, Next::Look),
+        (60_000, 128, Next::Look),
+        (60_000, 64, Next::Look),
     ] {
         assert_eq!(found(&mut pace, &mut beat, bytes, 500), next);
         assert_eq!(beat.pause(), pause);
     }
     // Too fast for the clock, and not tried again soon.
-    assert_eq!(found(&mut pace, &mut beat, 30_000, 500), Next::Write);
+    assert_eq!(found(&mut pace, &mut beat, 60_000, 500), Next::Write);
     pace.by_clock = false;
     let (next, times) = run_of(|| found(&mut pace, &mut beat, 100, 5));
     assert!(next == Next::Look && times > 1_000, "{times}");

@@ -10,9 +10,9 @@ const HASTY_LOOKS: i32 = 8;
 const TRIED_LOOKS: i32 = 1_024;
 /// From one look by the clock to the next, the shorter the more is found.
 const PAUSE_US: (u32, u32) = (64, 512);
-/// Found by one look: hardly anything, and about as much as it can find.
-const LITTLE_BYTES: usize = 6 << 10;
-const MUCH_BYTES: usize = 24 << 10;
+/// Found by one look: hardly anything, and about what a FIFO holds.
+const LITTLE_BYTES: usize = 12 << 10;
+const MUCH_BYTES: usize = 48 << 10;
 
 /// Of one stream.
 #[derive(Debug, Default)]

@@ -18,8 +18,8 @@ use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// What is looked at at once: half of a FIFO, so that it is filled while this is written.
-const LOOK_BYTES: usize = 32 << 10;
+/// What is looked at at once: what a FIFO holds.
+const LOOK_BYTES: usize = 64 << 10;
 /// How long lines are passed on in one turn: then the loop looks at its events again.
 const TURN: Duration = Duration::from_micros(300);
 /// Looks at a sink that is taken away.
