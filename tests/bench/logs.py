@@ -256,6 +256,8 @@ class Run(Piped):
     def start(self):
         services = [{"name": f"w{number}", "command": self.writer(*self.words, "stay")}
                     for number in range(self.count)]
+        # A service that is alone would write to the file itself.
+        services.append({"name": "idle", "command": ["sleep", "1000000"]})
         with open(os.path.join(self.dir, "s.json"), "w", encoding="utf-8") as file:
             json.dump({"services": services}, file)
         env = {"PATH": os.environ["PATH"], "OPM_HOME": os.path.join(self.dir, "state")}
