@@ -30,12 +30,10 @@ pub(super) fn apply(call: &Call) -> Done {
         lines.extend(differs.then(|| format!("{}: {line}", spec.name)));
         differs
     });
-    let is_surplus = |old: &Spec| {
-        let group = &old.held.instance_of;
-        group.is_some() && all.iter().any(|spec| spec.held.instance_of == *group)
-    };
     let is_pruned = |old: &&Spec| {
-        (call.flag("prune") || is_surplus(old)) && !all.iter().any(|spec| spec.name == old.name)
+        let group = &old.held.instance_of;
+        let has = group.is_some() && all.iter().any(|spec| spec.held.instance_of == *group);
+        (has || call.flag("prune")) && !all.iter().any(|spec| spec.name == old.name)
     };
     let pruned: Vec<&Spec> = there.iter().filter(is_pruned).collect();
     lines.extend(pruned.iter().map(|old| format!("{}: not in the file", old.name)));

@@ -114,14 +114,9 @@ fn advice(told: &Told) -> Vec<String> {
         }
         Status::Online => format!("see to that, then opm restart {name}"),
         Status::Starting => match &told.why.dependency {
-            Some(Dependency { name: other, status: None, .. }) => {
-                format!("opm start {other}, or opm adjust {name} --depends-on without it")
-            }
-            Some(Dependency { name: other, status: Some(Status::Stopped), .. }) => {
-                format!("opm start {other}: {name} follows")
-            }
-            Some(Dependency { name: other, .. }) => {
-                format!("opm why {other}: {name} is started when that is ready")
+            Some(Dependency { name: other, status, .. }) => {
+                let what = status.map_or("opm start", |_| "opm why");
+                format!("{what} {other}: {name} is started when that is ready")
             }
             None => format!("opm wait {name} --for online"),
         },

@@ -3,7 +3,7 @@
 use super::launch::LIVING;
 use super::monitors::{Advice, Channel};
 use super::requests::sockets;
-use super::service::{Announced, Death, ways};
+use super::service::{Announced, Death, daemonizes, ways};
 use super::timers::Timer;
 use super::trees::{Fact, Kill};
 use super::{Daemon, context};
@@ -297,10 +297,7 @@ impl<K: Kernel> Daemon<K> {
         let pid = self.with_trees(|trees, cx| trees.survivor(cx, id))?;
         let words = self.kernel.cmdline(pid).map(|text| parse_cmdline(&text)).unwrap_or_default();
         let command: String = join(&words).chars().take(COMMAND_CHARS_MAX).collect();
-        let text = format!(
-            "it daemonizes: it exited with 0 and left pid {pid} ({command}) behind; run it in the \
-             foreground"
-        );
+        let text = daemonizes(&format!("pid {pid} ({command})"));
         self.services.get_mut(id)?.note = Some(text.into());
         Some(generation)
     }

@@ -160,11 +160,7 @@ impl Service {
     pub(crate) fn errored(&mut self, home: &str, launch: u64) {
         if launch == 0 {
             let daemonized = self.record.exit == Some(Exit::Code(0)) && self.record.deaths == 0;
-            self.note = daemonized.then(|| {
-                let text = "it daemonizes: it exited with 0 and left something behind; run it in \
-                            the foreground";
-                text.into()
-            });
+            self.note = daemonized.then(|| daemonizes("something").into());
             return;
         }
         let stage = match Stage::from_number((launch as u32).wrapping_sub(1)) {
@@ -325,6 +321,11 @@ impl Service {
     pub fn is_live(&self) -> bool {
         self.machine.generation().is_some()
     }
+}
+
+/// Why one is errored that put itself into the background.
+pub(crate) fn daemonizes(left: &str) -> String {
+    format!("it daemonizes: it exited with 0 and left {left} behind; run it in the foreground")
 }
 
 /// Why nothing of a service is exec'd.
