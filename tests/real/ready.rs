@@ -63,6 +63,17 @@ fn kinds(rig: &Rig, name: &str) -> Vec<String> {
 }
 
 #[test]
+fn what_is_ready_is_so_for_the_next_daemon_whatever_it_is_to_be_asked_at_its_next_start() {
+    isolated(here!(), |rig| {
+        let pid = rig.start("web", "sleep");
+        rig.ok(&["adjust", "web", "--ready", "cmd:false", "--ready-timeout", "1h"]);
+        rig.kill_daemon();
+        assert_eq!(rig.info("web")["ready"], true);
+        assert_eq!(rig.row("web").pid, Some(pid));
+    });
+}
+
+#[test]
 fn a_service_is_ready_when_its_url_answers_well_and_not_before() {
     isolated(here!(), |rig| {
         let answers = Answers::new(false);

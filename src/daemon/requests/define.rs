@@ -362,6 +362,8 @@ impl<K: Kernel> Daemon<K> {
                     self.launches.former.insert(id, former);
                 }
                 self.services.insert(*service);
+                // That it is ready goes without saying only as long as its exec says so.
+                self.ledger.dirty.insert(id);
                 self.ask(id, |monitors, cx, of| monitors.follow(cx, of));
                 self.unhold(id);
                 self.unhold_dependants(id);
