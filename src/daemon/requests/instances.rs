@@ -140,6 +140,9 @@ impl<K: Kernel> Daemon<K> {
         self.waiters.rolls.extend(all);
         self.note_rolls();
         pending.on_done = OnDone::Roll;
+        let is_changed = |it: &&Service| self.launches.former.contains_key(&it.id);
+        let changed = ids.iter().filter_map(|id| self.services.get(*id)).filter(is_changed);
+        pending.defined = changed.map(|it| (it.id, it.definition.spec.clone())).collect();
         pending.roll = ids.into();
         self.roll_on(pending);
     }
@@ -232,7 +235,10 @@ impl<K: Kernel> Daemon<K> {
         pending.roll = others.into();
         self.end_roll(rest.iter().copied());
         for id in rest {
-            let former = self.launches.former.get(&id).cloned();
+            // Not in place of what another request has made of it since.
+            let now = self.services.get(id).map(|service| &service.definition.spec);
+            let is_its = now.is_some() && pending.defined.get(&id) == now;
+            let former = self.launches.former.get(&id).filter(|_| is_its).cloned();
             let line = self.services.get(id).map(|service| service.record.definition);
             let back = former.zip(line).map(|(former, line)| (line, id, former));
             let back = back.map(|back| match mutant("keep_new") {

@@ -4,6 +4,7 @@ use super::*;
 use crate::mutant::mutant;
 use crate::service::machine::{Goal, Phase, Time};
 use crate::service::probe::Sign;
+use crate::service::spec::Spec;
 use crate::wire::Until;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -61,6 +62,8 @@ pub(super) struct Pending {
     pub(super) conditions: BTreeMap<Id, Condition>,
     /// Those whose turn is still to come.
     pub(super) roll: VecDeque<Id>,
+    /// What they were defined as when it began, of those that have run under another definition.
+    pub(super) defined: BTreeMap<Id, Spec>,
     outcomes: Vec<(Id, Outcome)>,
     pub(super) deadline: Option<Time>,
     pub(super) on_done: OnDone,
