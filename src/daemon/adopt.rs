@@ -20,7 +20,7 @@ use crate::process::mark::{EnvMark, LimitMark, MARK_VARIABLE};
 use crate::process::stat::{environ_value, parse_cmdline};
 use crate::process::{Identity, Pid};
 use crate::service::environment::HOME_VARIABLE;
-use crate::service::machine::{Goal, Input, Machine, Past};
+use crate::service::machine::{Goal, Machine, Past};
 use crate::service::spec::{Definition, Id, Spec};
 use crate::sys::cgroup::has_limits;
 use crate::sys::{Errno, Kernel, Processes, describe};
@@ -289,9 +289,7 @@ impl<K: Kernel> Daemon<K> {
             is_wanted_down && !self.trees.is_traced(service.id)
         };
         let stopping = self.services.iter().filter(is_stopping).map(|service| service.id);
-        for id in stopping.collect::<Vec<Id>>() {
-            self.feed(id, Input::Stop);
-        }
+        self.stop_in_order(&stopping.collect::<Vec<Id>>());
         self.learn(facts);
     }
 

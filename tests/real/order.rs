@@ -170,6 +170,26 @@ fn a_stop_that_waits_for_a_dependant_goes_on_when_that_ends_otherwise() {
 }
 
 #[test]
+fn a_stop_that_waits_for_a_dependant_outlives_its_daemon() {
+    isolated(here!(), |rig| {
+        rig.start("db", "sleep");
+        let options = ["--depends-on", "db", "--stop-timeout", "1h"];
+        let web = rig.start_with("web", &options, "ignore:TERM sleep");
+        let mut stop = rig.spawn(&["stop", "db", "--with-dependants"]);
+        rig.until_status("web", "stopping");
+        // It would ask again.
+        stop.kill().unwrap();
+        stop.wait().unwrap();
+        rig.kill_daemon();
+        rig.until_status("web", "stopping");
+        assert_eq!(rig.row("db").status, "online");
+        rig.kill(web, Signal::KILL);
+        rig.until_status("db", "stopped");
+        assert_eq!(happened(rig, "drained"), ["web", "db"]);
+    });
+}
+
+#[test]
 fn what_depends_on_a_group_waits_for_all_of_it() {
     isolated(here!(), |rig| {
         let ready = ["--ready", "cmd:test -e $OPM_NAME.up", "--instances", "2", "--", "sleep", "9"];

@@ -457,17 +457,6 @@ impl Sim {
         }
     }
 
-    /// The daemon dies: a stop that waits for others is not on record yet.
-    pub(crate) fn forget_stops(&mut self) {
-        let is_open = |open: &crate::run::Open| {
-            open.finals == 0 && (open.what.starts_with("Stop") || open.what.starts_with("Leave"))
-        };
-        if self.world.borrow().order.is_on && self.clients.values().any(is_open) {
-            let downs = self.wants.iter_mut().filter(|want| **want == Want::Down);
-            downs.for_each(|want| *want = Want::Any);
-        }
-    }
-
     /// The daemon has refused to stop what others depend on.
     pub(crate) fn stop_refused(&mut self, text: &str) {
         let refused = text.split_once(": not stopped, for ").map(|(name, _)| name);

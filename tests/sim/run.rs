@@ -338,7 +338,6 @@ impl Sim {
     }
 
     fn forget_clients(&mut self) {
-        self.forget_stops();
         self.clients.clear();
         let failed = self.world.borrow().journal_failed;
         if failed {

@@ -144,7 +144,7 @@ impl Recorded {
         if state.failed.is_some() {
             return Past::Failed;
         }
-        if !state.goal_up {
+        if !state.goal_up || state.halted {
             return Past::Down;
         }
         let delay = match state.deaths {
@@ -158,7 +158,8 @@ impl Recorded {
 impl<K: Kernel> Daemon<K> {
     pub(in crate::daemon) fn load_service(&mut self, recorded: Recorded) -> Result<(), Errno> {
         let Recorded { id, state, .. } = recorded;
-        let mut goal = if state.goal_up { Goal::Up } else { Goal::Down };
+        // What was to be up and is halted was to be stopped after others.
+        let mut goal = if state.goal_up && !state.halted { Goal::Up } else { Goal::Down };
         let alive = recorded.signature.filter(|signed| signed.generation > state.emptied);
         let past = match alive {
             Some(signature) => {

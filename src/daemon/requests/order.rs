@@ -125,7 +125,7 @@ impl<K: Kernel> Daemon<K> {
     }
 
     /// Stops services, each when those of them that depend on it have gone.
-    pub(super) fn stop_in_order(&mut self, ids: &[Id]) {
+    pub(in crate::daemon) fn stop_in_order(&mut self, ids: &[Id]) {
         let runs = |id: &Id| self.services.get(*id).is_some_and(Service::runs);
         let names = ids.iter().filter_map(|id| Some(self.services.get(*id)?.name()));
         let blockers = match circle(names, |name| self.services.dependencies(name)) {
@@ -139,6 +139,9 @@ impl<K: Kernel> Daemon<K> {
                 self.feed(*id, Input::Stop);
             } else {
                 self.launches.stops.insert(*id, waits_for);
+                // On record at once: whoever kills us, the next daemon goes on.
+                self.services.get_mut(*id).into_iter().for_each(|it| it.record.halted = true);
+                self.ledger.dirty.insert(*id);
             }
         }
     }
