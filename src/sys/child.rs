@@ -16,17 +16,19 @@ use super::{Orders, Stage, Streams, exec_pipe, namespace, signals};
 use crate::process::Namespace;
 use crate::process::journal_format::Signature;
 use crate::process::mark::PID_DIGITS;
+use crate::process::stat::TICK_MS;
 use crate::service::listen::SOCKETS_MAX;
 use crate::service::options::Key;
 use rustix::process::Resource;
 use std::ffi::{CStr, c_int};
 
+/// Of the clock of start times.
+const TICK_NS: u64 = TICK_MS * 1_000_000;
+
 /// What the child uses, in its launch block.
 #[derive(Clone, Copy)]
 pub(super) struct Prepared {
-    pub(super) signature: Signature,
-    /// And where in it the signature goes; none: it does not sign.
-    pub(super) journal: (c_int, Option<u64>),
+    pub(super) record: Record,
     pub(super) open: Open,
     pub(super) limit_mark: Option<u64>,
     pub(super) given: Given,
@@ -40,9 +42,19 @@ pub(super) struct Prepared {
     pub(super) handover: Handover,
     pub(super) paths: CStrings,
     pub(super) streams: Streams,
-    pub(super) with_inode: bool,
     pub(super) clear_handlers: bool,
+}
+
+/// How it goes on record.
+#[derive(Clone, Copy)]
+pub(super) struct Record {
+    pub(super) signature: Signature,
+    /// And where in it the signature goes; none: it does not sign.
+    pub(super) journal: (c_int, Option<u64>),
+    pub(super) with_inode: bool,
     pub(super) namespace: NewNamespace,
+    /// Nanoseconds on CLOCK_BOOTTIME, before the clone.
+    pub(super) prepared_at: u64,
 }
 
 /// What is open in it.
@@ -65,6 +77,16 @@ pub(super) enum NewNamespace {
     Now,
     /// Entered by its exec.
     AtExec,
+}
+
+impl NewNamespace {
+    pub(super) fn of(wanted: bool, shared_memory: bool) -> Self {
+        match (wanted, shared_memory) {
+            (false, _) => Self::None,
+            (true, false) => Self::Now,
+            (true, true) => Self::AtExec,
+        }
+    }
 }
 
 /// Ranges of descriptors that a child doesn't need, from the highest downwards: the first reaches
@@ -164,20 +186,19 @@ fn close_unneeded(p: &Prepared) {
 /// Puts this process on record, and its pid into its environment's mark.
 fn sign_in(p: &mut Prepared) -> Step<()> {
     // What is no leader goes on no record.
-    let (journal, Some(offset)) = p.journal else { return Ok(()) };
+    let (journal, Some(offset)) = p.record.journal else { return Ok(()) };
     let pid = raw::numbers(libc::SYS_getpid, [0; 3]).unwrap_or(0) as c_int;
-    p.signature.leader.pid = pid;
-    p.signature.leader.start_time = own_start_time();
-    if p.with_inode {
-        let own = raw::numbers(libc::SYS_pidfd_open, [pid as usize, 0, 0]);
-        p.signature.leader.inode = own.map_or(0, |own| raw::status(own as c_int, c"").0);
-    }
-    p.signature.namespace = match p.namespace {
+    p.record.signature.leader.pid = pid;
+    p.record.signature.leader.start_time = own_start_time(p.record.prepared_at);
+    let pidfd = || raw::numbers(libc::SYS_pidfd_open, [pid as usize, 0, 0]).ok();
+    let own = p.record.with_inode.then(pidfd).flatten().map(|own| own as c_int);
+    p.record.signature.leader.inode = own.map_or(0, |own| raw::status(own, c"").0);
+    p.record.signature.namespace = match p.record.namespace {
         NewNamespace::None => Namespace { id: 0, inode: 0 },
-        how => namespace::make(how == NewNamespace::AtExec),
+        how => namespace::make(how == NewNamespace::AtExec, own),
     };
     write_pid(p, pid.unsigned_abs());
-    let bytes = p.signature.encode();
+    let bytes = p.record.signature.encode();
     match raw::write_at(journal, &bytes, offset) {
         Ok(length) if length == bytes.len() => Ok(()),
         Ok(_) => Err((Stage::Sign, libc::ENOSPC)),
@@ -231,8 +252,13 @@ fn hand_over(p: &mut Prepared) -> raw::Result<()> {
 }
 
 /// Field 22 of /proc/self/stat (proc(5)); 0 without /proc. Simpler than the daemon's reader, which
-/// may panic.
-fn own_start_time() -> u64 {
+/// may panic. It is the tick of CLOCK_BOOTTIME in which copy_process() ran: between then and now,
+/// and if that is one tick the file needs not be read.
+fn own_start_time(prepared_at: u64) -> u64 {
+    let (after, before) = (prepared_at / TICK_NS, raw::boottime() / TICK_NS);
+    if after == before && after != 0 {
+        return after;
+    }
     let mut text = [0u8; 1024];
     let file = raw::open(c"/proc/self/stat", libc::O_RDONLY, 0);
     let length = file.and_then(|file| raw::read(file, &mut text)).unwrap_or(0);

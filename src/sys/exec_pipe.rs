@@ -18,14 +18,16 @@ pub struct ExecPipe {
     ours: OwnedFd,
     /// The child's, while it shares our table.
     shared: Option<OwnedFd>,
+    /// The exec takes the child into a time namespace of its own.
+    pub enters_namespace: bool,
 }
 
 impl ExecPipe {
     /// A pipe for one launch, and the child's end, of which ours is to be dropped after the clone.
     /// Errors: EMFILE, ENFILE.
-    pub fn new() -> Result<(Self, OwnedFd)> {
+    pub fn new(enters_namespace: bool) -> Result<(Self, OwnedFd)> {
         let (ours, report) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        Ok((Self { ours, shared: None }, report))
+        Ok((Self { ours, shared: None, enters_namespace }, report))
     }
 
     /// Keeps the child's end, until the child has a table of its own.
@@ -39,8 +41,8 @@ impl ExecPipe {
     }
 
     /// Looks without waiting. End of file: close-on-exec closed the child's end, or the child was
-    /// killed, which its stat tells. Of one that has not left our table nothing is known, be it
-    /// dead.
+    /// killed ([`super::Kernel::has_execed`]). Of one that has not left our table nothing is known,
+    /// be it dead.
     pub fn look(&mut self, table: &mut Table) -> Launch {
         if let Some(report) = self.shared.take() {
             if rustix::io::read(&self.ours, &mut [0; 1]) != Ok(1) {

@@ -18,7 +18,7 @@ use crate::service::context::Attributes;
 use crate::service::options::Exec;
 use mio::Registry;
 use mio::unix::SourceFd;
-use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
@@ -184,6 +184,16 @@ impl Kernel for Linux {
 
     fn launch(&mut self, launch: &mut ExecPipe) -> Launch {
         launch.look(&mut self.table)
+    }
+
+    fn has_execed(&mut self, launch: &ExecPipe, pidfd: Option<&Held>, pid: Pid) -> Result<bool> {
+        // The exec moves it before it closes the pipe (begin_new_exec()), and nothing else does.
+        let pidfd = pidfd.and_then(Held::pidfd).filter(|_| launch.enters_namespace);
+        let its = pidfd.and_then(|pidfd| namespace::inode_of(pidfd.as_fd()));
+        match its.is_some_and(|inode| inode != self.time_namespace) {
+            true => Ok(true),
+            false => self.stat(pid).map(|stat| stat.execed),
+        }
     }
 
     fn sockets(&mut self) -> Option<&mut Sockets> {

@@ -56,6 +56,7 @@ pub use orders::{Orders, Who};
 use rustix::fd::{AsRawFd, OwnedFd, RawFd};
 pub use rustix::io::Errno;
 use rustix::time::ClockId;
+pub use signals::{kill, kill_everybody};
 use sockets::Sockets;
 
 /// The kernel's word in an error of the standard library's.
@@ -71,21 +72,6 @@ fn last_errno() -> Errno {
 /// This process.
 pub fn own_pid() -> Pid {
     rustix::process::getpid().as_raw_nonzero().get()
-}
-
-/// kill(2), by number: for our own children that are not reaped, for their groups, which need not
-/// be there yet, and for ourselves. Errors: ESRCH: there is no such process or group. EPERM.
-pub fn kill(pid: Pid, signal: i32, reach: Reach) -> Result<()> {
-    let target = if reach == Reach::Group { -pid } else { pid };
-    let sent = raw::numbers(libc::SYS_kill, [target as usize, signal as usize, 0]);
-    sent.map(drop).map_err(Errno::from_raw_os_error)
-}
-
-/// PID 1 only: signals every process of the namespace but ourselves.
-pub fn kill_everybody(signal: i32) {
-    assert_eq!(own_pid(), 1, "outside a namespace of our own this would reach strangers");
-    // To PID 1 the -1 means what it is responsible for.
-    raw::numbers(libc::SYS_kill, [usize::MAX, signal as usize, 0]).ok();
 }
 
 /// What a system call gives.
@@ -298,6 +284,10 @@ pub trait Kernel {
     }
     /// Looks at a launch pipe without waiting; an early death is not said.
     fn launch(&mut self, pipe: &mut Self::Launch) -> Launch;
+    /// Whether a child of ours whose launch pipe has ended has exec'd; else it has died.
+    fn has_execed(&mut self, _: &Self::Launch, _: Option<&Self::Pidfd>, pid: Pid) -> Result<bool> {
+        self.stat(pid).map(|stat| stat.execed)
+    }
     /// What is held for services that listen.
     fn sockets(&mut self) -> Option<&mut Sockets> {
         None

@@ -2,7 +2,7 @@
 //! ([`crate::process::Namespace`]).
 use super::{Errno, Result, own_pid, raw};
 use crate::process::{Namespace, Pid};
-use rustix::fd::{FromRawFd, OwnedFd, RawFd};
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags};
 use std::ffi::{CStr, c_int};
 
@@ -28,6 +28,12 @@ struct Handle {
 }
 
 const HANDLE_BYTES: u32 = 16;
+
+/// ioctl(2)s of a pidfd that open the time namespace of its process, and that of the children which
+/// it will have (linux/pidfd.h, since Linux 6.11). They cost a fraction of a look into /proc, which
+/// the kernel has to undo when the process ends.
+const OWN: usize = 0xff07;
+const OF_CHILDREN: usize = 0xff08;
 
 /// Whether this process may give its children time namespaces, and does: one that is in another
 /// than the initial one may be a process of an outer opm's incarnation, and that would lose sight.
@@ -75,15 +81,32 @@ pub fn of_self() -> Namespace {
 
 /// The time namespace that a link of /proc leads to. Also for a child that shares our memory.
 pub fn of(link: &CStr) -> Namespace {
+    at(libc::AT_FDCWD, link)
+}
+
+/// The inode of a process's time namespace. None: it has ended, or the kernel can't say.
+pub fn inode_of(pidfd: BorrowedFd<'_>) -> Option<u64> {
+    let fd = opened(pidfd.as_raw_fd(), OWN).ok()?;
+    // SAFETY: a new descriptor that nothing else owns.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    rustix::fs::fstat(fd).ok().map(|stat| stat.st_ino)
+}
+
+fn opened(pidfd: RawFd, which: usize) -> raw::Result<RawFd> {
+    raw::numbers(libc::SYS_ioctl, [pidfd as usize, which, 0]).map(|fd| fd as RawFd)
+}
+
+/// As with openat(2); the namespace that `fd` is with an empty path.
+fn at(fd: RawFd, path: &CStr) -> Namespace {
     let mut handle = Handle { bytes: HANDLE_BYTES, kind: 0, id: [0; 2], ns_type: 0, inode: 0 };
     // SAFETY: `handle` has room for the bytes that it says.
-    let named = unsafe { raw::handle(link, &mut handle) };
+    let named = unsafe { raw::handle(fd, path, &mut handle) };
     if named.is_ok() && handle.kind == FILEID_NSFS && handle.bytes == HANDLE_BYTES {
         let [low, high] = handle.id;
         let id = u64::from(high) << 32 | u64::from(low);
         return Namespace { id, inode: u64::from(handle.inode) };
     }
-    Namespace { id: 0, inode: raw::status(libc::AT_FDCWD, link).0 }
+    Namespace { id: 0, inode: raw::status(fd, path).0 }
 }
 
 /// Whether anything is in a time namespace, or holds it open: the kernel's own word. None where it
@@ -120,9 +143,9 @@ pub fn exec_enters() -> bool {
 }
 
 /// Makes a time namespace for the program of this process, and says which. `at_exec`: the exec
-/// enters it ([`exec_enters`]). None where there may not be one more. For a child that may share
-/// our memory.
-pub fn make(at_exec: bool) -> Namespace {
+/// enters it ([`exec_enters`]). `own`: its own pidfd. None where there may not be one more. For a
+/// child that may share our memory, and has descriptors of its own: what is opened its exec closes.
+pub fn make(at_exec: bool, own: Option<RawFd>) -> Namespace {
     const NEW: [usize; 3] = [CLONE_NEWTIME as usize, 0, 0];
     const FOR_CHILDREN: &CStr = c"/proc/self/ns/time_for_children";
     if raw::numbers(libc::SYS_unshare, NEW).is_err() {
@@ -136,7 +159,10 @@ pub fn make(at_exec: bool) -> Namespace {
             return Namespace::default();
         }
     }
-    of(FOR_CHILDREN)
+    match own.map(|own| opened(own, OF_CHILDREN)) {
+        Some(Ok(fd)) => at(fd, c""),
+        Some(Err(_)) | None => of(FOR_CHILDREN),
+    }
 }
 
 /// The time namespace outside of every service: PID 1's. It may have more capabilities than we, and

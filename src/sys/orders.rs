@@ -159,7 +159,7 @@ impl Orders {
             return Ok(());
         }
         let fork_failed = |errno| (Stage::Fork, errno);
-        let (mut pipe, report) = ExecPipe::new().map_err(fork_failed)?;
+        let (mut pipe, report) = ExecPipe::new(false).map_err(fork_failed)?;
         let block = blocks.take(size_of::<Trial>() * 2).map_err(fork_failed)?;
         let trial = block.put(Trial { orders: *self, report: report.as_raw_fd() });
         let trial = trial.map_err(fork_failed)?;

@@ -254,6 +254,16 @@ pub fn status(fd: c_int, path: &CStr) -> (u64, c_uint) {
     if result.is_ok() { (found.stx_ino, c_uint::from(found.stx_mode)) } else { (0, 0) }
 }
 
+/// Nanoseconds on CLOCK_BOOTTIME; 0 if it can't be read.
+pub fn boottime() -> u64 {
+    let mut at = [0u64; 2];
+    let args = [libc::CLOCK_BOOTTIME as usize, at.as_mut_ptr() as usize, 0, 0, 0, 0];
+    // SAFETY: a struct timespec of these architectures is two words of 64 bits.
+    let _read = unsafe { call(libc::SYS_clock_gettime, args) };
+    let [seconds, nanoseconds] = at;
+    seconds.wrapping_mul(1_000_000_000).wrapping_add(nanoseconds)
+}
+
 /// setgroups(2).
 pub fn set_groups(groups: &[u32]) -> Result<usize> {
     let (count, list) = (groups.len(), groups.as_ptr() as usize);
@@ -291,15 +301,16 @@ pub fn set_capabilities(sets: &Sets) -> Result<usize> {
     unsafe { call(libc::SYS_capset, [header.as_mut_ptr() as usize, sets, 0, 0, 0, 0]) }
 }
 
-/// name_to_handle_at(2) of a path, followed where it is a link.
+/// name_to_handle_at(2) of a path, followed where it is a link, or with an empty one of a
+/// descriptor.
 ///
 /// # Safety
 /// `handle` is a struct file_handle that has room for the bytes that it says.
-pub unsafe fn handle<T>(path: &CStr, handle: &mut T) -> Result<usize> {
+pub unsafe fn handle<T>(fd: c_int, path: &CStr, handle: &mut T) -> Result<usize> {
     let mut mount: c_int = 0;
-    let (cwd, path, follow) = (libc::AT_FDCWD, path.as_ptr() as usize, libc::AT_SYMLINK_FOLLOW);
-    let (into, mount) = ((&raw mut *handle) as usize, (&raw mut mount) as usize);
-    let args = [cwd as usize, path, into, mount, follow as usize, 0];
+    let flags = (libc::AT_SYMLINK_FOLLOW | libc::AT_EMPTY_PATH) as usize;
+    let (path, into) = (path.as_ptr() as usize, (&raw mut *handle) as usize);
+    let args = [fd as usize, path, into, (&raw mut mount) as usize, flags, 0];
     // SAFETY: the path ends in a NUL, `mount` is writable, and the caller answers for `handle`.
     unsafe { call(libc::SYS_name_to_handle_at, args) }
 }

@@ -2,7 +2,7 @@
 //! through a signalfd, so that nothing runs behind a loop's back.
 //!
 //! Raw system calls, because the C library's own leave 32 and 33 out of every set.
-use super::{Result, last_errno, raw};
+use super::{Errno, Reach, Result, last_errno, own_pid, raw};
 use crate::process::Pid;
 use rustix::fd::{FromRawFd, OwnedFd, RawFd};
 use rustix::time::Timespec;
@@ -121,4 +121,19 @@ pub fn reset_dispositions() {
         // SAFETY: ignores a signal.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
+}
+
+/// kill(2), by number: for our own children that are not reaped, for their groups, which need not
+/// be there yet, and for ourselves. Errors: ESRCH: there is no such process or group. EPERM.
+pub fn kill(pid: Pid, signal: i32, reach: Reach) -> Result<()> {
+    let target = if reach == Reach::Group { -pid } else { pid };
+    let sent = raw::numbers(libc::SYS_kill, [target as usize, signal as usize, 0]);
+    sent.map(drop).map_err(Errno::from_raw_os_error)
+}
+
+/// PID 1 only: signals every process of the namespace but ourselves.
+pub fn kill_everybody(signal: i32) {
+    assert_eq!(own_pid(), 1, "outside a namespace of our own this would reach strangers");
+    // To PID 1 the -1 means what it is responsible for.
+    raw::numbers(libc::SYS_kill, [usize::MAX, signal as usize, 0]).ok();
 }

@@ -12,13 +12,16 @@
 //! is on record or dead.
 use super::attributes::Means;
 use super::block::{Block, Blocks};
-use super::child::{self, GIVEN_MAX, Handover, NewNamespace, Open, Prepared, RANGES_MAX, Ranges};
+use super::child::{
+    self, GIVEN_MAX, Handover, NewNamespace, Open, Prepared, RANGES_MAX, Ranges, Record,
+};
 use super::exec_pipe::ExecPipe;
 use super::table::Table;
 use super::{Child, Errno, Features, Plan, Result, Strings, last_errno, pidfd, raw};
 use crate::process::mark::{MARK_VARIABLE, PID_DIGITS};
 use crate::service::environment::LISTEN_PID;
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::ffi::c_int;
 use std::sync::atomic::Ordering;
 
@@ -101,14 +104,15 @@ pub fn spawn(
     table: &mut Table,
     parent: Parent<'_>,
 ) -> Result<Child<OwnedFd, ExecPipe>> {
-    let Features { clone3, pidfd_inode, time_namespace, .. } = parent.features;
+    let Features { clone3, time_namespace, .. } = parent.features;
     let shared_memory = parent.features.shared_memory && !plan.orders.needs_own_memory();
     let programs = candidates(plan.argv.first().ok_or(Errno::INVAL)?, plan.path);
     let (words, paths) = (words_of(plan), paths_of(plan));
-    let (mut launch, mut report) = ExecPipe::new()?;
+    let signs = plan.signature_offset.is_some();
+    let namespace = NewNamespace::of(time_namespace && signs, shared_memory);
+    let (mut launch, mut report) = ExecPipe::new(namespace == NewNamespace::AtExec)?;
     let block = blocks.take(Block::room_for(&[&programs, &words, &plan.env, &paths]))?;
     let env = block.strings(&plan.env)?;
-    let signs = plan.signature_offset.is_some();
     let pid_of = |name| match signs {
         true => pid_digits(&plan.env, env.end, name),
         false => std::ptr::null_mut(),
@@ -121,8 +125,13 @@ pub fn spawn(
     let may_share = shared_memory && parent.features.shared_table && is_plain(plan);
     let shares = Shares::of(shared_memory, may_share && table.lower(&mut report));
     let prepared = Prepared {
-        signature: plan.signature,
-        journal: (parent.journal.as_raw_fd(), plan.signature_offset),
+        record: Record {
+            signature: plan.signature,
+            journal: (parent.journal.as_raw_fd(), plan.signature_offset),
+            with_inode: parent.features.pidfd_inode,
+            namespace,
+            prepared_at: boottime(),
+        },
         open: Open {
             report: report.as_raw_fd(),
             unneeded: parent.unneeded(report.as_raw_fd(), plan.orders.leaf, plan.descriptors),
@@ -144,13 +153,7 @@ pub fn spawn(
         env,
         paths,
         streams: plan.streams,
-        with_inode: pidfd_inode,
         clear_handlers: !clone3,
-        namespace: match (time_namespace && signs, shared_memory) {
-            (false, _) => NewNamespace::None,
-            (true, false) => NewNamespace::Now,
-            (true, true) => NewNamespace::AtExec,
-        },
     };
     let child = block.put(prepared).and_then(|prepared| match clone3 {
         // SAFETY: such an entry, and what it is given lies in the block.
@@ -165,6 +168,12 @@ pub fn spawn(
     }
     let (pid, pidfd) = child?;
     Ok(Child { pid, pidfd, launch })
+}
+
+/// Nanoseconds on CLOCK_BOOTTIME.
+fn boottime() -> u64 {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Boottime);
+    tv_sec.cast_unsigned() * 1_000_000_000 + tv_nsec.cast_unsigned()
 }
 
 /// Its words, and a shell's path before them.

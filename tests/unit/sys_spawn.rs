@@ -8,7 +8,7 @@ use opm::sys::spawn::*;
 use opm::sys::table::Table;
 use opm::sys::{
     Child, Errno, Features, Launch, Orders, Plan, Reach, Result, Stage, Streams, Strings, limits,
-    pidfd, raw,
+    namespace, pidfd, procfs, raw,
 };
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::process::WaitId;
@@ -105,6 +105,7 @@ struct Rig {
     means: Means,
     blocks: Blocks,
     table: Table,
+    time_namespace: bool,
 }
 
 impl Rig {
@@ -120,6 +121,7 @@ impl Rig {
             means: Means::read(None),
             blocks: Blocks::default(),
             table: Table::new(),
+            time_namespace: false,
         }
     }
 
@@ -155,7 +157,8 @@ impl Rig {
             log_error: &path("error"),
             descriptors: &[],
         };
-        let features = Features { time_namespace: false, ..Features::ALL }.without(without);
+        let time_namespace = self.time_namespace;
+        let features = Features { time_namespace, ..Features::ALL }.without(without);
         let parent = Parent {
             journal: &self.journal,
             held: [self.journal.as_raw_fd(), self.lock.as_raw_fd()],
@@ -230,6 +233,32 @@ fn an_environment_of_one_byte_to_two_megabytes_arrives_whole() {
     }
     rig.blocks.give_back();
     assert_eq!(rig.blocks.count(), 1);
+}
+
+#[test]
+fn a_child_signs_what_proc_tells_of_it() {
+    let mut rig = Rig::new("signs");
+    rig.time_namespace = namespace::can_make();
+    for without in TIERS {
+        // In the tick of their fork, and some in the next one.
+        for _ in 0..40 {
+            let mut child = rig.spawn(&["sleep", "1000"], &[], without).unwrap();
+            assert_eq!(rig.decided(&mut child.launch), Launch::Done);
+            let signed = rig.signature().unwrap();
+            let (pid, inode) = (child.pid, pidfd::inode(&child.pidfd).unwrap());
+            let start_time = procfs::stat(pid).unwrap().start_time;
+            assert_eq!(signed.leader, Identity { pid, start_time, inode });
+            if rig.time_namespace {
+                let its = namespace::inode(pid).unwrap();
+                assert_eq!(signed.namespace.inode, its);
+                let by_pidfd = namespace::inode_of(child.pidfd.as_fd());
+                assert!(by_pidfd.is_none_or(|inode| inode == its), "{by_pidfd:?}");
+                assert_ne!(its, namespace::of_self().inode);
+            }
+            pidfd::signal(&child.pidfd, libc::SIGKILL, Reach::Process).unwrap();
+            assert_eq!(wait(&child.pidfd), Exit::Signal(libc::SIGKILL));
+        }
+    }
 }
 
 #[test]

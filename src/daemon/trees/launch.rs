@@ -103,9 +103,9 @@ impl<K: Kernel> Trees<K> {
         let mut fate = cx.kernel.launch(pipe);
         if fate == Launch::Done || fate == Launch::Pending && is_dead {
             // The pipe ends with an exec and with a death.
-            fate = match cx.kernel.stat(tree.leader.pid) {
-                Ok(stat) if stat.execed => Launch::Done,
-                Ok(_) => Launch::Failed(Stage::Killed, Errno::INTR),
+            fate = match cx.kernel.has_execed(pipe, tree.pidfd.as_ref(), tree.leader.pid) {
+                Ok(true) => Launch::Done,
+                Ok(false) => Launch::Failed(Stage::Killed, Errno::INTR),
                 Err(_) => return self.look_later(cx, id),
             };
         }
