@@ -39,13 +39,17 @@ impl Sim {
         broken.map_or(Ok(()), Err)
     }
 
+    /// Whether nothing in this run can take from the record.
+    pub(crate) fn keeps_its_record(&self) -> bool {
+        let f = &self.world.borrow().faults;
+        [f.disk, f.exec, f.oom, self.kill_rate] == [0; 4] && !self.loses_files
+    }
+
     /// A mark that no record names is believed of nobody while the record is complete: neither a
     /// file was lost, nor a child before it had signed, nor is it of another boot.
     fn check_log(&self, line: &str) -> Result<(), String> {
         let world = self.world.borrow();
-        let f = &world.faults;
-        let never = [f.disk, f.exec, f.oom, self.kill_rate] == [0; 4];
-        let is_complete = never && !self.loses_files && !world.unsigned && world.boot == 1;
+        let is_complete = self.keeps_its_record() && !world.unsigned && world.boot == 1;
         let Some(pids) = line.strip_suffix("has no record").filter(|_| is_complete) else {
             return Ok(());
         };

@@ -12,7 +12,7 @@ use crate::process::journal_format::{SIGNATURE_BYTES, SIGNATURE_OFFSET, Signatur
 use crate::process::mark::LimitMark;
 use crate::process::stat::Stat;
 use crate::process::stat::TICK_MS;
-use crate::process::{Namespace, Pid};
+use crate::process::{Identity, Namespace, Pid};
 use crate::service::machine::{Generation, Time};
 use crate::service::spec::Id;
 use crate::sys::{Errno, Kernel};
@@ -30,6 +30,8 @@ pub(super) struct Attribution {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Occupant {
     pub(super) generation: u64,
+    /// Start time and inode of its leader; 0: not known.
+    born: (u64, u64),
     pub(super) namespace: Namespace,
     /// By the kernel's word. Else the inode may have been given again, to somebody else's.
     pub(super) certain: bool,
@@ -173,29 +175,35 @@ impl<K: Kernel> Trees<K> {
     }
 
     /// The generation that is in each time namespace. An inode whose namespace has ended is given
-    /// again, so that the newest of its owners is the one.
+    /// again, so that the newest of its owners is the one: what had to wait for another service is
+    /// forked later than its number says.
     pub(super) fn namespace_owners(&mut self, cx: &mut Cx<'_, K>) -> BTreeMap<u64, Occupant> {
         let mut owners = BTreeMap::default();
         if self.marks.own_namespace == 0 {
             return owners;
         }
-        let trees: Vec<(Id, u64)> = self.iter().map(|(id, tree)| (id, tree.generation.0)).collect();
-        let mut all: Vec<(u64, Namespace)> =
-            self.kept.iter().map(|kept| (kept.generation, kept.namespace())).collect();
-        all.extend(trees.into_iter().map(|(id, generation)| {
+        let born = |leader: Identity| (leader.start_time, leader.inode);
+        let trees: Vec<_> =
+            self.iter().map(|(id, tree)| (id, tree.generation.0, born(tree.leader))).collect();
+        let mut all: Vec<_> =
+            self.kept.iter().map(|it| (it.generation, (0, 0), it.namespace())).collect();
+        all.extend(trees.into_iter().map(|(id, generation, born)| {
             let namespace = self.namespace_of(cx, id);
-            (generation, namespace)
+            (generation, born, namespace)
         }));
-        for (generation, namespace) in all {
+        for (generation, born, namespace) in all {
             let is_alive = cx.kernel.is_namespace_alive(namespace);
             if is_alive == Some(false) {
                 continue;
             }
             let inode = namespace.inode;
             let certain = is_alive.is_some();
-            let is_older = |other: &Occupant| other.generation < generation;
+            let is_older = |other: &Occupant| match born.0 == 0 || other.born.0 == 0 {
+                true => other.generation < generation,
+                false => (other.born, other.generation) < (born, generation),
+            };
             if inode != 0 && owners.get(&inode).is_none_or(is_older) {
-                owners.insert(inode, Occupant { generation, namespace, certain });
+                owners.insert(inode, Occupant { generation, born, namespace, certain });
             }
         }
         owners
