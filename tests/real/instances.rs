@@ -207,6 +207,29 @@ fn the_next_daemon_goes_on_with_a_reload() {
 }
 
 #[test]
+fn what_is_stopped_before_a_reload_comes_to_it_stays_down() {
+    isolated(here!(), |rig| {
+        rig.start_instances("3", &["--ready", "cmd:test -e ready"]);
+        let ready = rig.dir.join("ready");
+        std::fs::write(&ready, "").unwrap();
+        rig.ok(&["wait", "web", "--for", "ready"]);
+        // One is down already: the reload would start it.
+        rig.ok(&["stop", "web-2"]);
+        std::fs::remove_file(&ready).unwrap();
+        let before = rig.rows()[0].pid.unwrap();
+        let reload = rig.spawn(&["reload", "web"]);
+        rig.until_replaced("web-0", before);
+        rig.ok(&["stop", "web-1", "web-2"]);
+        std::fs::write(&ready, "").unwrap();
+        let ran = finish(reload, &["reload", "web"]);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert_eq!(ran.err.matches("not reloaded, for it was stopped meanwhile").count(), 2);
+        let status: Vec<_> = rig.rows().into_iter().map(|row| row.status).collect();
+        assert_eq!(status, ["online", "stopped", "stopped"]);
+    });
+}
+
+#[test]
 fn a_file_is_reloaded_one_after_the_other_in_its_definitions() {
     isolated(here!(), |rig| {
         let (program, address) = (fixture().display().to_string(), rig.address());

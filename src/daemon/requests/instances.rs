@@ -174,7 +174,7 @@ impl<K: Kernel> Daemon<K> {
         let is_noted = !rolls.is_empty();
         rolls.retain(|id, before| {
             // Not what was stopped meanwhile, or ended with the machine.
-            let is_wanted = |it: &&Service| it.machine.goal() == Goal::Up;
+            let is_wanted = |it: &&Service| it.machine.goal() == Goal::Up && !it.record.halted;
             let Some(service) = self.services.get(*id).filter(is_wanted) else { return false };
             let State { generation, emptied, .. } = service.record;
             if generation == *before {
@@ -205,12 +205,6 @@ impl<K: Kernel> Daemon<K> {
     pub(super) fn roll_on(&mut self, pending: &mut Pending) {
         while pending.conditions.is_empty() || mutant("roll_at_once") {
             let Some(id) = pending.roll.pop_front() else { return };
-            let halted = self.services.get(id).filter(|it| it.record.halted);
-            if let Some(it) = halted.filter(|it| self.waiters.rolls.contains_key(&it.id)) {
-                let text = format!("{}: not reloaded, for it was stopped meanwhile", it.name());
-                pending.say(id, failed(code::FAILED, text));
-                continue;
-            }
             self.bring_up(id, Input::Restart, &mut Candidates::new(false), pending);
             pending.wait_ready(true);
             if pending.conditions.is_empty() {

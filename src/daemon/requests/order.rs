@@ -126,6 +126,9 @@ impl<K: Kernel> Daemon<K> {
 
     /// Stops services, each when those of them that depend on it have gone.
     pub(in crate::daemon) fn stop_in_order(&mut self, ids: &[Id]) {
+        for service in ids.iter().filter_map(|id| self.services.get(*id)) {
+            self.waiters.leave_out(service.id, service.name());
+        }
         let runs = |id: &Id| self.services.get(*id).is_some_and(Service::runs);
         let names = ids.iter().filter_map(|id| Some(self.services.get(*id)?.name()));
         let blockers = match circle(names, |name| self.services.dependencies(name)) {

@@ -142,6 +142,15 @@ impl Waiters {
         rolls.any(|p| p.roll.contains(&id) || p.conditions.contains_key(&id))
     }
 
+    /// A service is to be stopped: a reload that has not come to it leaves it out.
+    pub(super) fn leave_out(&mut self, id: Id, name: &str) {
+        for pending in self.pending.values_mut().filter(|p| p.roll.contains(&id)) {
+            pending.roll.retain(|rolled| *rolled != id);
+            let text = format!("{name}: not reloaded, for it was stopped meanwhile");
+            pending.say(id, failed(code::FAILED, text));
+        }
+    }
+
     /// A client has gone; what it asked for goes on. Gives the numbers of its requests.
     pub(super) fn forget_client(&mut self, client: ClientId) -> Vec<u64> {
         let mut gone = Vec::new();
