@@ -205,7 +205,14 @@ impl<K: Kernel> Daemon<K> {
     pub(super) fn roll_on(&mut self, pending: &mut Pending) {
         while pending.conditions.is_empty() || mutant("roll_at_once") {
             let Some(id) = pending.roll.pop_front() else { return };
-            self.bring_up(id, Input::Restart, &mut Candidates::new(false), pending);
+            // What was down when this was asked for, and was started since, is fresh.
+            let is_up = |it: &Service| it.is_live() && !it.record.halted;
+            let is_fresh = self.services.get(id).is_some_and(is_up);
+            if is_fresh && !self.waiters.rolls.contains_key(&id) {
+                pending.wait(id, Condition::Up(self.before_start(id)));
+            } else {
+                self.bring_up(id, Input::Restart, &mut Candidates::new(false), pending);
+            }
             pending.wait_ready(true);
             if pending.conditions.is_empty() {
                 self.stop_roll(id, pending);
