@@ -20,7 +20,12 @@ pub(super) fn apply(call: &Call) -> Done {
     let choice = Choice::of(&call.matches);
     let mut declared = file::declared(call.text("file"), &choice, captured())?;
     let there = specs(call, "all".to_owned())?;
-    let all = declared.specs.clone();
+    let is_pruned = |old: &&Spec| {
+        let (group, mut all) = (&old.held.instance_of, declared.specs.iter());
+        let has = group.is_some() && all.any(|spec| spec.held.instance_of == *group);
+        (has || call.flag("prune")) && !declared.specs.iter().any(|spec| spec.name == old.name)
+    };
+    let pruned: Vec<&Spec> = there.iter().filter(is_pruned).collect();
     let mut lines = Vec::new();
     declared.specs.retain(|spec| {
         let old = there.iter().find(|old| old.name == spec.name);
@@ -30,12 +35,6 @@ pub(super) fn apply(call: &Call) -> Done {
         lines.extend(differs.then(|| format!("{}: {line}", spec.name)));
         differs
     });
-    let is_pruned = |old: &&Spec| {
-        let group = &old.held.instance_of;
-        let has = group.is_some() && all.iter().any(|spec| spec.held.instance_of == *group);
-        (has || call.flag("prune")) && !all.iter().any(|spec| spec.name == old.name)
-    };
-    let pruned: Vec<&Spec> = there.iter().filter(is_pruned).collect();
     lines.extend(pruned.iter().map(|old| format!("{}: not in the file", old.name)));
     let is_same = lines.is_empty();
     // Before anything is said or goes: a file with an error changes nothing.

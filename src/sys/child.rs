@@ -22,9 +22,6 @@ use crate::service::options::Key;
 use rustix::process::Resource;
 use std::ffi::{CStr, c_int};
 
-/// Of the clock of start times.
-const TICK_NS: u64 = TICK_MS * 1_000_000;
-
 /// What the child uses, in its launch block.
 #[derive(Clone, Copy)]
 pub(super) struct Prepared {
@@ -53,7 +50,7 @@ pub(super) struct Record {
     pub(super) journal: (c_int, Option<u64>),
     pub(super) with_inode: bool,
     pub(super) namespace: NewNamespace,
-    /// Nanoseconds on CLOCK_BOOTTIME, before the clone.
+    /// Milliseconds on CLOCK_BOOTTIME, before the clone.
     pub(super) prepared_at: u64,
 }
 
@@ -255,7 +252,7 @@ fn hand_over(p: &mut Prepared) -> raw::Result<()> {
 /// may panic. It is the tick of CLOCK_BOOTTIME in which copy_process() ran: between then and now,
 /// and if that is one tick the file needs not be read.
 fn own_start_time(prepared_at: u64) -> u64 {
-    let (after, before) = (prepared_at / TICK_NS, raw::boottime() / TICK_NS);
+    let (after, before) = (prepared_at / TICK_MS, raw::boottime() / TICK_MS);
     if after == before && after != 0 {
         return after;
     }

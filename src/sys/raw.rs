@@ -254,14 +254,14 @@ pub fn status(fd: c_int, path: &CStr) -> (u64, c_uint) {
     if result.is_ok() { (found.stx_ino, c_uint::from(found.stx_mode)) } else { (0, 0) }
 }
 
-/// Nanoseconds on CLOCK_BOOTTIME; 0 if it can't be read.
+/// Milliseconds on CLOCK_BOOTTIME; 0 if it can't be read.
 pub fn boottime() -> u64 {
     let mut at = [0u64; 2];
     let args = [libc::CLOCK_BOOTTIME as usize, at.as_mut_ptr() as usize, 0, 0, 0, 0];
     // SAFETY: a struct timespec of these architectures is two words of 64 bits.
     let _read = unsafe { call(libc::SYS_clock_gettime, args) };
     let [seconds, nanoseconds] = at;
-    seconds.wrapping_mul(1_000_000_000).wrapping_add(nanoseconds)
+    seconds.wrapping_mul(1_000).wrapping_add(nanoseconds / 1_000_000)
 }
 
 /// setgroups(2).

@@ -16,12 +16,13 @@ use super::child::{
     self, GIVEN_MAX, Handover, NewNamespace, Open, Prepared, RANGES_MAX, Ranges, Record,
 };
 use super::exec_pipe::ExecPipe;
+use super::linux::milliseconds_of;
 use super::table::Table;
 use super::{Child, Errno, Features, Plan, Result, Strings, last_errno, pidfd, raw};
 use crate::process::mark::{MARK_VARIABLE, PID_DIGITS};
 use crate::service::environment::LISTEN_PID;
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::ClockId;
 use std::ffi::c_int;
 use std::sync::atomic::Ordering;
 
@@ -130,7 +131,7 @@ pub fn spawn(
             journal: (parent.journal.as_raw_fd(), plan.signature_offset),
             with_inode: parent.features.pidfd_inode,
             namespace,
-            prepared_at: boottime(),
+            prepared_at: milliseconds_of(ClockId::Boottime),
         },
         open: Open {
             report: report.as_raw_fd(),
@@ -168,12 +169,6 @@ pub fn spawn(
     }
     let (pid, pidfd) = child?;
     Ok(Child { pid, pidfd, launch })
-}
-
-/// Nanoseconds on CLOCK_BOOTTIME.
-fn boottime() -> u64 {
-    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Boottime);
-    tv_sec.cast_unsigned() * 1_000_000_000 + tv_nsec.cast_unsigned()
 }
 
 /// Its words, and a shell's path before them.

@@ -141,14 +141,14 @@ impl Logs {
 
     /// A service is no more. Its logs stay.
     pub(crate) fn forget(&mut self, id: Id, timers: &mut Timers) {
-        for stream in 0..2 {
-            self.growing.remove(&number(id, stream));
-            self.unwatch(number(id, stream));
+        for number in (0..2).map(|stream| number(id, stream)) {
+            self.growing.remove(&number);
+            self.unwatch(number);
+            self.pump.remove(SINKS + number);
         }
         self.jobs.retain(|job| job.id != id);
         self.troubles.remove(&id);
         self.full.remove(&id);
-        (0..2).for_each(|stream| self.pump.remove(SINKS + number(id, stream)));
         timers.set(Timer::Log(id), None);
     }
 
