@@ -4,6 +4,7 @@ use crate::rig::{Rig, finish};
 use rustix::process::Signal;
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -20,6 +21,15 @@ impl Rig {
         words.extend(options);
         words.extend(["--", &program, "-", "catch:TERM", "serve"]);
         self.ok(&words)
+    }
+
+    /// Three that are ready, as more of them are while this file is there.
+    fn start_three_ready(&self) -> PathBuf {
+        self.start_instances("3", &["--ready", "cmd:test -e ready"]);
+        let ready = self.dir.join("ready");
+        std::fs::write(&ready, "").unwrap();
+        self.ok(&["wait", "web", "--for", "ready"]);
+        ready
     }
 
     fn names(&self) -> Vec<String> {
@@ -178,10 +188,7 @@ fn a_reload_whose_daemon_dies_says_so_and_each_instance_has_one_definition_or_th
 #[test]
 fn the_next_daemon_goes_on_with_a_reload() {
     isolated(here!(), |rig| {
-        rig.start_instances("3", &["--ready", "cmd:test -e ready"]);
-        let ready = rig.dir.join("ready");
-        std::fs::write(&ready, "").unwrap();
-        rig.ok(&["wait", "web", "--for", "ready"]);
+        let ready = rig.start_three_ready();
         std::fs::remove_file(&ready).unwrap();
         let before: Vec<_> = rig.rows().into_iter().map(|row| row.pid.unwrap()).collect();
         let reload = rig.spawn(&["reload", "web"]);
@@ -209,10 +216,7 @@ fn the_next_daemon_goes_on_with_a_reload() {
 #[test]
 fn what_is_stopped_before_a_reload_comes_to_it_stays_down() {
     isolated(here!(), |rig| {
-        rig.start_instances("3", &["--ready", "cmd:test -e ready"]);
-        let ready = rig.dir.join("ready");
-        std::fs::write(&ready, "").unwrap();
-        rig.ok(&["wait", "web", "--for", "ready"]);
+        let ready = rig.start_three_ready();
         // One is down already: the reload would start it.
         rig.ok(&["stop", "web-2"]);
         std::fs::remove_file(&ready).unwrap();

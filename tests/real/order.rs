@@ -2,6 +2,7 @@
 use crate::namespace::isolated;
 use crate::rig::{Event, Ran, Rig};
 use rustix::process::Signal;
+use std::process::Child;
 
 /// Defines services of these names and dependencies; each is ready when a file of its name with
 /// `.up` behind it is there.
@@ -154,15 +155,21 @@ fn a_circle_and_a_name_that_nobody_has_are_refused_by_name() {
     });
 }
 
+/// A stop of db, which waits for web; and web's leader.
+fn stop_that_waits(rig: &Rig) -> (Child, i32) {
+    rig.start("db", "sleep");
+    let options = ["--depends-on", "db", "--stop-timeout", "1h"];
+    let web = rig.start_with("web", &options, "ignore:TERM sleep");
+    let stop = rig.spawn(&["stop", "db", "--with-dependants"]);
+    rig.until_status("web", "stopping");
+    assert_eq!(rig.row("db").status, "online");
+    (stop, web)
+}
+
 #[test]
 fn a_stop_that_waits_for_a_dependant_goes_on_when_that_ends_otherwise() {
     isolated(here!(), |rig| {
-        rig.start("db", "sleep");
-        let options = ["--depends-on", "db", "--stop-timeout", "1h"];
-        let web = rig.start_with("web", &options, "ignore:TERM sleep");
-        let mut stop = rig.spawn(&["stop", "db", "--with-dependants"]);
-        rig.until_status("web", "stopping");
-        assert_eq!(rig.row("db").status, "online");
+        let (mut stop, web) = stop_that_waits(rig);
         rig.kill(web, Signal::KILL);
         assert!(stop.wait().unwrap().success());
         assert_eq!(happened(rig, "drained"), ["web", "db"]);
@@ -172,11 +179,7 @@ fn a_stop_that_waits_for_a_dependant_goes_on_when_that_ends_otherwise() {
 #[test]
 fn a_stop_that_waits_for_a_dependant_outlives_its_daemon() {
     isolated(here!(), |rig| {
-        rig.start("db", "sleep");
-        let options = ["--depends-on", "db", "--stop-timeout", "1h"];
-        let web = rig.start_with("web", &options, "ignore:TERM sleep");
-        let mut stop = rig.spawn(&["stop", "db", "--with-dependants"]);
-        rig.until_status("web", "stopping");
+        let (mut stop, web) = stop_that_waits(rig);
         // It would ask again.
         stop.kill().unwrap();
         stop.wait().unwrap();
